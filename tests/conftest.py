@@ -1,0 +1,54 @@
+"""What every test shares: a cache directory of the run's own, deterministic hypothesis, and golden files."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+CACHE_VARIABLE = "PULLBACK_CACHE_DIR"
+CACHE_KEY = pytest.StashKey[str]()
+
+# The same examples on every run, so that a failure is the change's and not the day's. To look for new
+# counterexamples: pytest --hypothesis-profile=explore
+settings.register_profile("deterministic", derandomize=True, deadline=None)
+settings.register_profile("explore", deadline=None, max_examples=1000)
+settings.load_profile("deterministic")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="write the golden files anew instead of comparing")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give the run an empty compilation cache: the user's is neither read nor written, and the workers share one."""
+    if not hasattr(config, "workerinput"):  # workers of pytest-xdist inherit the variable from the first process
+        config.stash[CACHE_KEY] = os.environ[CACHE_VARIABLE] = tempfile.mkdtemp(prefix="pullback-tests-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if (directory := config.stash.get(CACHE_KEY, None)) is not None:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """A function `golden(name, text)` that compares text with the file golden/<name>.txt beside the test.
+
+    Run `pytest --update-golden` to write the files, and read the difference before committing it.
+    """
+    directory = Path(request.path).parent / "golden"
+    update: bool = request.config.getoption("--update-golden")
+
+    def compare(name: str, text: str) -> None:
+        path = directory / f"{name}.txt"
+        if update:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        assert path.exists(), f"{path} does not exist: write it with pytest --update-golden"
+        assert text == path.read_text(encoding="utf-8"), f"differs from {path}: if meant, run pytest --update-golden"
+
+    return compare

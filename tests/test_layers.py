@@ -1,0 +1,179 @@
+"""The import direction between the rooms of the package, read from the source of every file.
+
+A room is a folder or a single file directly under src/pullback. Every import counts: at the top of a file, inside a
+function, and under TYPE_CHECKING.
+"""
+
+import ast
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "src" / "pullback"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# room -> the other rooms of the package that it may import
+CORE = {
+    "errors": set(),
+    "debug": {"errors"},
+    "graph": {"errors"},
+    "ops": {"graph", "errors"},
+    "autograd": {"graph", "ops", "errors"},
+    "compiler": {"graph", "ops", "debug", "errors"},
+    "codegen": {"graph", "ops", "compiler", "errors"},
+    "runtime": {"graph", "ops", "compiler", "codegen", "debug", "errors"},
+}
+# Rooms that a second backend must be able to share: no LLVM and no threads in them.
+ANY_BACKEND = {"graph", "ops", "autograd", "nn"}
+CONCURRENCY = {"threading", "_thread", "concurrent", "multiprocessing", "ctypes"}
+COMMAND_DEPENDENCIES = {"typer", "rich", "safetensors"}
+PICKLES = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve"}
+
+
+class Import(NamedTuple):
+    """One imported module: its dotted name, the line it stands on, and whether that line is inside a function."""
+
+    module: str
+    line: int
+    in_function: bool
+
+    @property
+    def top(self) -> str:
+        return self.module.partition(".")[0]
+
+    @property
+    def room(self) -> str | None:
+        """The room that is imported; "pullback" stands for the package's public list; None outside the package."""
+        if self.top != "pullback":
+            return None
+        name = self.module.split(".")[1] if "." in self.module else "pullback"
+        return name if (PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").is_file() else "pullback"
+
+
+def imports(tree: ast.AST, package: str, in_function: bool = False) -> Iterator[Import]:
+    """Every import in a syntax tree, relative ones made absolute against the dotted name of the file's package."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import):
+            yield from (Import(alias.name, node.lineno, in_function) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package.split(".")[: len(package.split(".")) + 1 - node.level]) if node.level else ""
+            source = ".".join(part for part in (base, node.module) if part)
+            yield from (Import(f"{source}.{alias.name}", node.lineno, in_function) for alias in node.names)
+        else:
+            function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            yield from imports(node, package, in_function or function)
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def imports_of(path: Path) -> list[Import]:
+    package = ".".join(("pullback", *path.relative_to(PACKAGE).parent.parts))
+    return list(imports(ast.parse(path.read_text(encoding="utf-8"), str(path)), package))
+
+
+def violations(room: str, stem: str, found: list[Import]) -> list[str]:
+    """What one file imports against the rules, a line of text each."""
+    wrong = []
+    for item in found:
+        if room in CORE and item.room is not None and item.room not in CORE[room] | {room}:
+            wrong.append(f"line {item.line}: {room} may not import {item.module}; it may import {sorted(CORE[room])}")
+        if item.top == "llvmlite" and room != "runtime":
+            wrong.append(f"line {item.line}: only runtime may import llvmlite")
+        if room in ANY_BACKEND and (item.room in {"codegen", "runtime"} or item.top in CONCURRENCY):
+            wrong.append(f"line {item.line}: {room} serves every backend, so it may not import {item.module}")
+        lazily = stem == "serialization" and item.in_function
+        if item.top in COMMAND_DEPENDENCIES and room not in {"cli", "train"} and not lazily:
+            wrong.append(f"line {item.line}: the engine may not import {item.top}")
+        if item.top in PICKLES:
+            wrong.append(f"line {item.line}: no pickle is ever read or written ({item.module})")
+    return wrong
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_one_way(path: Path) -> None:
+    assert not violations(room_of(path), path.stem, imports_of(path))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_file_allows_pickles(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
+            assert isinstance(node.value, ast.Constant), f"{path}:{node.value.lineno}"
+            assert node.value.value is False, f"{path}:{node.value.lineno}"
+
+
+@pytest.mark.parametrize(
+    ("room", "source", "reason"),
+    [
+        ("graph", "from pullback.ops import arithmetic", "graph may not import pullback.ops.arithmetic"),
+        ("graph", "from .. import ops", "graph may not import pullback.ops"),
+        ("graph", "from ..ops.arithmetic import Arithmetic", "graph may not import pullback.ops.arithmetic"),
+        ("ops", "import pullback", "ops may not import pullback;"),
+        ("ops", "from pullback import Tensor", "ops may not import pullback.Tensor"),
+        ("compiler", "def late():\n    import pullback.codegen.text", "compiler may not import pullback.codegen"),
+        ("codegen", "from llvmlite import binding", "only runtime may import llvmlite"),
+        ("nn", "import threading", "nn serves every backend"),
+        ("nn", "def save():\n    import safetensors.numpy", "the engine may not import safetensors"),
+        ("train", "import pickle", "no pickle"),
+    ],
+)
+def test_a_wrong_import_is_found(room: str, source: str, reason: str) -> None:
+    (message,) = violations(room, "example", list(imports(ast.parse(source), f"pullback.{room}")))
+    assert reason in message
+
+
+@pytest.mark.parametrize(
+    ("room", "stem", "source"),
+    [
+        ("graph", "node", "import numpy as np\nfrom pullback.graph.types import DType\nfrom . import types"),
+        ("runtime", "jit", "from llvmlite import binding\nimport threading\nfrom pullback.codegen.text import Writer"),
+        ("utils", "serialization", "def save():\n    from safetensors.numpy import save_file"),
+        ("cli", "main", "import rich, typer\nimport pullback"),
+    ],
+)
+def test_a_right_import_passes(room: str, stem: str, source: str) -> None:
+    assert not violations(room, stem, list(imports(ast.parse(source), f"pullback.{room}")))
+
+
+def test_the_engine_needs_only_numpy_and_llvmlite() -> None:
+    """A training step runs in a process where nothing but the standard library, NumPy and llvmlite can be imported."""
+    program = """
+        import sys
+
+        ALLOWED = set(sys.stdlib_module_names) | {"numpy", "llvmlite", "pullback"}
+
+        class Refuse:
+            def find_spec(self, name, path=None, target=None):
+                if name.partition(".")[0] not in ALLOWED:
+                    raise ModuleNotFoundError(f"{name} is refused in this test", name=name)
+
+        sys.meta_path.insert(0, Refuse())
+        import pullback as pb
+
+        pb.manual_seed(0)
+        model = pb.nn.Linear(3, 1)
+        optimizer = pb.optim.Adam(model.parameters(), lr=0.1)
+        x, y = pb.randn(8, 3), pb.randn(8, 1)
+
+        @pb.compile
+        def step(x, y):
+            optimizer.zero_grad()
+            loss = pb.nn.functional.mse_loss(model(x), y)
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        first, second = step(x, y).item(), step(x, y).item()
+        assert second < first, (first, second)
+        foreign = {name.partition(".")[0] for name in sys.modules} & {"typer", "rich", "safetensors", "torch"}
+        assert not foreign, foreign
+    """
+    result = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
