@@ -1,0 +1,43 @@
+"""The exceptions. Each message says what was wrong, which values, where in the user's code, and the mend."""
+
+from __future__ import annotations
+
+
+class PullbackError(Exception):
+    """The base of every error that Pullback raises on purpose."""
+
+
+class ShapeError(PullbackError, RuntimeError):
+    """Shapes that do not fit an operation."""
+
+
+class DTypeError(PullbackError, TypeError):
+    """Element types that an operation does not take."""
+
+
+class IndexOutOfRange(PullbackError, IndexError):
+    """An index, a class or a token outside what it selects from."""
+
+
+class GradientError(PullbackError, RuntimeError):
+    """A gradient was asked for that does not exist: no graph, no scalar, or a graph used up."""
+
+
+class TraceError(PullbackError, RuntimeError):
+    """Something inside a compiled step that only a value could answer, or a traced tensor used outside of it."""
+
+
+class ViewError(PullbackError, RuntimeError):
+    """A write through a view, which Pullback's tensors do not have."""
+
+
+class StateDictError(PullbackError, RuntimeError):
+    """A state dictionary that does not fit the module or optimizer."""
+
+
+class VerifyError(PullbackError, AssertionError):
+    """A graph or plan broke its rules between two passes: a fault of Pullback's own."""
+
+
+class CompileError(PullbackError, RuntimeError):
+    """LLVM did not accept generated code: a fault of Pullback's own."""

@@ -1,0 +1,120 @@
+"""Compiled objects on disk, shared by all processes of a user.
+
+An entry is a file named by its key, a digest of everything that determines the object. It holds a magic word, a digest of
+key and payload, and the payload. Whatever does not fit (a truncated, corrupt or renamed file) is taken for
+absent and written anew. Files are written beside their place and moved there, so readers never see half of one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+MAGIC = b"PULLBACK OBJECT\n"
+SUFFIX = ".object"
+_HEADER = len(MAGIC) + hashlib.sha256().digest_size
+#: Entries are looked through for the size limit on the first write of a process and every so many writes after it.
+_WRITES_BETWEEN_CHECKS = 256
+#: An entry's time of use is refreshed only when this old (seconds), so that reading stays reading.
+_REFRESH_AFTER = 6 * 3600.0
+
+
+def digest(*parts: str) -> str:
+    """A key from `parts`; no two different lists of parts share one."""
+    state = hashlib.sha256()
+    for part in parts:
+        data = part.encode()
+        state.update(len(data).to_bytes(8, "little"))
+        state.update(data)
+    return state.hexdigest()
+
+
+class Cache:
+    """A directory of objects, at most about `limit` bytes of them; the least recently used go first.
+
+    Without a `directory`, or where it cannot be used, everything is absent and nothing is kept (one warning).
+    """
+
+    def __init__(self, directory: Path | None, limit: int = 512 << 20):
+        self.directory, self.limit = directory, limit
+        self._writes = 0
+
+    def get(self, key: str) -> bytes | None:
+        """The object of `key`, or None where there is no sound entry."""
+        if self.directory is None:
+            return None
+        path = self.directory / (key + SUFFIX)
+        try:
+            with open(path, "rb") as file:
+                data = file.read()
+                age = time.time() - os.fstat(file.fileno()).st_mtime
+        except OSError:
+            return None
+        payload = data[_HEADER:]
+        if data[:_HEADER] != MAGIC + _checksum(key, payload):
+            return None
+        if age > _REFRESH_AFTER:
+            with contextlib.suppress(OSError):  # a read-only cache is still worth reading
+                os.utime(path)
+        return payload
+
+    def put(self, key: str, payload: bytes) -> None:
+        """Keep `payload` under `key`."""
+        if self.directory is None:
+            return
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._write(key, payload)
+            if self._writes % _WRITES_BETWEEN_CHECKS == 0:
+                self._shrink()
+            self._writes += 1
+        except OSError as error:
+            warnings.warn(
+                f"compiled code is not kept: {self.directory} cannot be written ({error.strerror}); "
+                "set PULLBACK_CACHE_DIR to another directory, or to off",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            self.directory = None
+
+    def _write(self, key: str, payload: bytes) -> None:
+        assert self.directory is not None
+        descriptor, temporary = tempfile.mkstemp(prefix=key[:16], suffix=".part", dir=self.directory)
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(MAGIC + _checksum(key, payload) + payload)
+            os.replace(temporary, self.directory / (key + SUFFIX))
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+
+    def _shrink(self) -> None:
+        """Remove the least recently used files until nine tenths of the limit are kept."""
+        assert self.directory is not None
+        files = []
+        with os.scandir(self.directory) as entries:
+            for entry in entries:
+                if entry.name.endswith((SUFFIX, ".part")):
+                    with contextlib.suppress(FileNotFoundError):  # another process removed it
+                        status = entry.stat()
+                        files.append((status.st_mtime, status.st_size, entry.path))
+        excess = sum(size for _, size, _ in files) - self.limit
+        if excess <= 0:
+            return
+        excess += self.limit // 10
+        for _, size, path in sorted(files):
+            if excess <= 0:
+                return
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+            excess -= size
+
+
+def _checksum(key: str, payload: bytes) -> bytes:
+    return hashlib.sha256(key.encode() + payload).digest()
