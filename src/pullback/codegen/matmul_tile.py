@@ -1,0 +1,242 @@
+"""Register tiles: the innermost pieces of a matrix product, which keep a small block of C in vector registers.
+
+`outer_tile` adds one outer product (a column of A times a row of B) to the tile for each k; it wants the rows of B
+contiguous. `dot_tile` runs along k with vectors; it wants both operands contiguous in k, and needs no transposing.
+Sizes may be Python ints (the kernel is then specialized) or the SSA names of i64 values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..graph.types import DType, float32
+from .text import Writer
+
+Size = str | int
+
+
+def scalar_type(dtype: DType) -> str:
+    """The LLVM type of one element."""
+    return "float" if dtype is float32 else "double"
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A matrix in memory: its address, and the distance in elements from one row, and one column, to the next."""
+
+    pointer: str
+    row: Size
+    column: Size
+
+    def at(self, writer: Writer, type_: str, row: Size, column: Size) -> str:
+        """The address of the element [row, column]."""
+        offset = writer.add(writer.multiply(row, self.row), writer.multiply(column, self.column))
+        return writer.element(self.pointer, type_, offset)
+
+
+def multiply_add(writer: Writer, type_: str, width: int, left: str, right: str, accumulator: str) -> str:
+    """left * right + accumulator on `<width x type_>`, fused where the processor can."""
+    vector, suffix = f"<{width} x {type_}>", f"v{width}f{32 if type_ == 'float' else 64}"
+    writer.declare(f"declare {vector} @llvm.fmuladd.{suffix}({vector}, {vector}, {vector})")
+    return writer.op(f"call {vector} @llvm.fmuladd.{suffix}({vector} {left}, {vector} {right}, {vector} {accumulator})")
+
+
+def splat(writer: Writer, type_: str, width: int, value: str) -> str:
+    """The vector whose `width` elements all are the scalar `value`."""
+    vector = f"<{width} x {type_}>"
+    one = writer.op(f"insertelement {vector} poison, {type_} {value}, i64 0")
+    return writer.op(f"shufflevector {vector} {one}, {vector} poison, <{width} x i32> zeroinitializer")
+
+
+def shuffle(writer: Writer, type_: str, width: int, left: str, right: str, mask: Sequence[int]) -> str:
+    """The elements `mask` of `left` followed by `right`, both of `width` elements."""
+    vector, indexes = f"<{width} x {type_}>", ", ".join(f"i32 {i}" for i in mask)
+    return writer.op(f"shufflevector {vector} {left}, {vector} {right}, <{len(mask)} x i32> <{indexes}>")
+
+
+def outer_tile(
+    writer: Writer,
+    dtype: DType,
+    widths: Sequence[int],
+    rows: int,
+    k: Size,
+    a: Matrix,
+    b: Matrix,
+    c: Matrix,
+    accumulate: str | None = None,
+    unroll: int = 1,
+) -> None:
+    """C[:rows, :sum(widths)] = A[:rows, :k] @ B[:k, :sum(widths)], `widths` being the vectors that make up a row of C.
+
+    The rows of B and C must be contiguous. Where the i1 `accumulate` is true the product is added to what C holds (k
+    must then be an SSA name). Up to 8 known steps of k are written out; longer ones loop, `unroll` steps at a time.
+    """
+    type_, size = scalar_type(dtype), dtype.itemsize
+    starts = [sum(widths[:i]) for i in range(len(widths))]
+    a_rows = [a.at(writer, type_, i, 0) for i in range(rows)]
+    c_rows = [writer.element(c.pointer, type_, writer.multiply(i, c.row)) for i in range(rows)]
+
+    def step(position: Size, sums: list[list[str]]) -> list[list[str]]:
+        """The sums after one more k, at `position`."""
+        b_row = writer.element(b.pointer, type_, writer.multiply(position, b.row))
+        right = [
+            writer.op(f"load <{width} x {type_}>, ptr {writer.element(b_row, type_, start)}, align {size}")
+            for start, width in zip(starts, widths, strict=True)
+        ]
+        offset = writer.multiply(position, a.column)
+        result = []
+        for a_row, row in zip(a_rows, sums, strict=True):
+            left = writer.op(f"load {type_}, ptr {writer.element(a_row, type_, offset)}, align {size}")
+            result.append(
+                [
+                    multiply_add(writer, type_, width, splat(writer, type_, width, left), vector, old)
+                    for width, vector, old in zip(widths, right, row, strict=True)
+                ]
+            )
+        return result
+
+    if isinstance(k, int) and k <= 8:
+        sums = [["zeroinitializer"] * len(widths) for _ in range(rows)]
+        for position in range(k):
+            sums = step(position, sums)
+    else:
+        variables = [
+            [writer.variable(f"<{width} x {type_}>", "zeroinitializer") for width in widths] for _ in range(rows)
+        ]
+
+        if accumulate is not None:
+            with writer.when(accumulate):
+                for c_row, row in zip(c_rows, variables, strict=True):
+                    for start, variable in zip(starts, row, strict=True):
+                        address = writer.element(c_row, type_, start)
+                        variable.set(writer.op(f"load {variable.type}, ptr {address}, align {size}"))
+
+        def advance(position: str, steps: int) -> None:
+            sums = [[variable.get() for variable in row] for row in variables]
+            for number in range(steps):
+                sums = step(writer.add(position, number), sums)
+            for row, values in zip(variables, sums, strict=True):
+                for variable, value in zip(row, values, strict=True):
+                    variable.set(value)
+
+        main: Size = 0
+        if unroll > 1:
+            main = k - k % unroll if isinstance(k, int) else writer.subtract(k, writer.divide(k, unroll)[1])
+            with writer.loop(0, main, unroll, as_written=True) as position:
+                advance(position, unroll)
+        with writer.loop(main, k, as_written=True) as position:
+            advance(position, 1)
+        sums = [[variable.get() for variable in row] for row in variables]
+
+    for c_row, row in zip(c_rows, sums, strict=True):
+        for start, width, value in zip(starts, widths, row, strict=True):
+            vector, target = f"<{width} x {type_}>", writer.element(c_row, type_, start)
+            writer.line(f"store {vector} {value}, ptr {target}, align {size}")
+
+
+def dot_tile(
+    writer: Writer, dtype: DType, lanes: int, rows: int, columns: int, k: int, a: Matrix, b: Matrix, c: Matrix
+) -> None:
+    """C[:rows, :columns] = A[:rows, :k] @ B[:k, :columns], where both A and B are contiguous in k and C in columns."""
+    type_, size = scalar_type(dtype), dtype.itemsize
+    a_rows = [a.at(writer, type_, i, 0) for i in range(rows)]
+    b_columns = [b.at(writer, type_, 0, j) for j in range(columns)]
+    whole = k - k % lanes
+
+    def step(position: Size, width: int, sums: list[str]) -> list[str]:
+        """The sums after `width` more k, starting at `position`."""
+
+        def load(pointer: str) -> str:
+            address = writer.element(pointer, type_, position)
+            part = writer.op(f"load <{width} x {type_}>, ptr {address}, align {size}")
+            if width == lanes:
+                return part
+            mask = [i if i < width else width for i in range(lanes)]
+            return shuffle(writer, type_, width, part, "zeroinitializer", mask)
+
+        right = [load(pointer) for pointer in b_columns]
+        left = [load(pointer) for pointer in a_rows]
+        pairs = [(x, y) for x in left for y in right]
+        return [multiply_add(writer, type_, lanes, x, y, old) for (x, y), old in zip(pairs, sums, strict=True)]
+
+    vector = f"<{lanes} x {type_}>"
+    variables = [writer.variable(vector, "zeroinitializer") for _ in range(rows * columns)]
+    with writer.loop(0, whole, lanes, as_written=True) as position:
+        for variable, value in zip(variables, step(position, lanes, [v.get() for v in variables]), strict=True):
+            variable.set(value)
+    sums = [variable.get() for variable in variables]
+    if whole < k:
+        sums = step(whole, k - whole, sums)
+    group = 16 // size
+    for i in range(rows):
+        for start in range(0, columns, group):
+            part = sums[i * columns + start : i * columns + min(columns, start + group)]
+            width = len(part)
+            totals = horizontal_sums(writer, type_, lanes, part + ["poison"] * (group - width))
+            if width < group:
+                totals = shuffle(writer, type_, group, totals, "poison", range(width))
+            target = c.at(writer, type_, i, start)
+            writer.line(f"store <{width} x {type_}> {totals}, ptr {target}, align {size}")
+
+
+def horizontal_sums(writer: Writer, type_: str, lanes: int, vectors: list[str]) -> str:
+    """One vector of the sums over the lanes of each of `vectors`, which must fill 16 bytes: 4 floats or 2 doubles.
+
+    Pairs are added within their 16-byte parts first, where a shuffle costs one instruction, then the parts.
+    """
+    vector, group = f"<{lanes} x {type_}>", len(vectors)
+    while len(vectors) > 1:
+        masks = []
+        for odd in (0, 1):
+            one = [[part + 2 * i + odd for i in range(group // 2)] for part in range(0, lanes, group)]
+            masks.append([i for part in one for i in (*part, *(lanes + p for p in part))])
+        vectors = [
+            writer.op(
+                f"fadd {vector} {shuffle(writer, type_, lanes, x, y, masks[0])}, "
+                f"{shuffle(writer, type_, lanes, x, y, masks[1])}"
+            )
+            for x, y in zip(vectors[::2], vectors[1::2], strict=True)
+        ]
+    total = vectors[0]
+    while lanes > group:
+        half = lanes // 2
+        low = shuffle(writer, type_, lanes, total, "poison", range(half))
+        high = shuffle(writer, type_, lanes, total, "poison", range(half, lanes))
+        total, lanes = writer.op(f"fadd <{half} x {type_}> {low}, {high}"), half
+    return total
+
+
+def transposed(writer: Writer, type_: str, vectors: list[str]) -> list[str]:
+    """The transpose of a square of `len(vectors)` vectors of as many elements each.
+
+    Elements are exchanged within 16 bytes first, then ever larger halves: log2(n) stages of n shuffles. Each mask is
+    one that processors have a single instruction for.
+    """
+    n = len(vectors)
+
+    def exchange(span: int, pairs: list[str]) -> list[str]:
+        """Swap the off-diagonal squares of side `span` in each diagonal square of side 2*span."""
+        low = [i if i & span == 0 else n + i - span for i in range(n)]
+        high = [i + span if i & span == 0 else n + i for i in range(n)]
+        result = list(pairs)
+        for i in range(n):
+            if i & span == 0:
+                result[i] = shuffle(writer, type_, n, pairs[i], pairs[i + span], low)
+                result[i + span] = shuffle(writer, type_, n, pairs[i], pairs[i + span], high)
+        return result
+
+    span = 1
+    if type_ == "float":
+        blocks = range(0, n, 4)
+        interleave = [[i for p in blocks for i in (p + s, n + p + s, p + s + 1, n + p + s + 1)] for s in (0, 2)]
+        halves = [[i for p in blocks for i in (p + s, p + s + 1, n + p + s, n + p + s + 1)] for s in (0, 2)]
+        result = []
+        for p in blocks:
+            ab = [shuffle(writer, type_, n, vectors[p], vectors[p + 1], mask) for mask in interleave]
+            cd = [shuffle(writer, type_, n, vectors[p + 2], vectors[p + 3], mask) for mask in interleave]
+            result += [shuffle(writer, type_, n, ab[s], cd[s], mask) for s in (0, 1) for mask in halves]
+        vectors, span = result, 4
+    while span < n:
+        vectors, span = exchange(span, vectors), 2 * span
+    return vectors
