@@ -1,8 +1,8 @@
 """Compiled objects on disk, shared by all processes of a user.
 
-An entry is a file named by its key, a digest of everything that determines the object. It holds a magic word, a digest of
-key and payload, and the payload. Whatever does not fit (a truncated, corrupt or renamed file) is taken for
-absent and written anew. Files are written beside their place and moved there, so readers never see half of one.
+An entry is a file named by its key, a digest of everything that determines the object. It holds a magic word, a
+digest of key and payload, and the payload. Whatever does not fit (a truncated, corrupt or renamed file) is taken
+for absent and written anew. Files are written beside their place and moved there: nobody ever reads half of one.
 """
 
 from __future__ import annotations

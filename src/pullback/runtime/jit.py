@@ -133,7 +133,7 @@ class _Session:
         options.loop_vectorization = options.slp_vectorization = False
         self._options = options
         self._builder = llvm.create_pass_builder(self._machine, options)
-        self._jit = _immortal(llvm.create_lljit_compiler(self._target_machine(), use_jit_link=_HAS_JITLINK))
+        self._jit = immortal(llvm.create_lljit_compiler(self._target_machine(), use_jit_link=_HAS_JITLINK))
         self._key = _key_of_versions(target)
 
     def load(self, codes: list[Code]) -> dict[str, int]:
@@ -166,7 +166,7 @@ class _Session:
                     library.import_symbol(need.name, self.addresses[need.name])
         self._libraries += 1
         try:
-            tracker = _immortal(library.link(self._jit, f"pullback{self._libraries}"))
+            tracker = immortal(library.link(self._jit, f"pullback{self._libraries}"))
         except RuntimeError as error:
             raise CompileError(f"linking {', '.join(missing)}: {error}") from error
         self.addresses.update((name, tracker[name]) for name in missing)
@@ -221,8 +221,8 @@ def _key_of_versions(target: Target) -> str:
     return digest(target.cpu, target.features, target.triple, llvm_version, llvmlite.__version__, version, _PIPELINE)
 
 
-def _immortal(thing: Any) -> Any:
-    """Keep `thing` to the very end: threads may still run its code while the interpreter clears its modules."""
+def immortal(thing: Any) -> Any:
+    """Keep `thing` to the very end: threads may still use it while the interpreter clears its modules."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
     return thing
 

@@ -1,0 +1,116 @@
+"""Memory of tensors: 64-byte aligned, huge pages where large, and counted."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import threading
+from collections import deque
+
+import numpy as np
+
+from ..graph.types import DType
+
+#: One cache line, and one vector of the widest units.
+ALIGNMENT = 64
+#: From this size on memory is mapped on its own: pages come zeroed on first touch and go back to the system when freed.
+_MAPPED_FROM = 1 << 20
+_HUGE_PAGE = 2 << 20
+
+
+def allocate(nbytes: int) -> np.ndarray:
+    """`nbytes` of uninitialized memory as a uint8 array, 64-byte aligned; freed with the last array that views it."""
+    if nbytes >= _MAPPED_FROM:
+        return _map(nbytes)
+    memory = np.empty(nbytes + ALIGNMENT - 1, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start : start + nbytes]
+
+
+def _map(nbytes: int) -> np.ndarray:
+    """Memory that starts on a huge page where it holds one. Padding that is never touched takes no memory."""
+    padding = _HUGE_PAGE if nbytes >= _HUGE_PAGE else 0
+    mapping = mmap.mmap(-1, nbytes + padding)
+    if padding and hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):  # a kernel built without huge pages: ordinary ones serve
+            mapping.madvise(mmap.MADV_HUGEPAGE)
+    memory = np.frombuffer(mapping, np.uint8)
+    start = -memory.ctypes.data % padding if padding else 0
+    return memory[start : start + nbytes]
+
+
+class Buffer:
+    """Flat memory for the elements of one tensor.
+
+    `array` is one-dimensional, of the dtype's storage type; `address` and `nbytes` are of its first byte and its
+    extent. `owned` tells that Pullback allocated the memory: it is then 64-byte aligned and counted by `live_bytes`.
+    """
+
+    __slots__ = ("__weakref__", "address", "array", "nbytes", "owned")
+
+    def __init__(self, array: np.ndarray, owned: bool):
+        self.array = array
+        self.address: int = array.ctypes.data
+        self.nbytes: int = array.nbytes
+        self.owned = owned
+        if owned:
+            _count(self.nbytes)
+
+    @classmethod
+    def empty(cls, count: int, dtype: DType) -> Buffer:
+        """Uninitialized memory for `count` elements of `dtype`."""
+        return cls(allocate(count * dtype.itemsize).view(dtype.storage), owned=True)
+
+    @classmethod
+    def zeros(cls, count: int, dtype: DType) -> Buffer:
+        """Zeroed memory for `count` elements of `dtype`."""
+        memory = allocate(count * dtype.itemsize)
+        if memory.nbytes < _MAPPED_FROM:  # mapped pages are zero as they come
+            memory.fill(0)
+        return cls(memory.view(dtype.storage), owned=True)
+
+    @classmethod
+    def of(cls, array: np.ndarray, copy: bool) -> Buffer:
+        """The elements of `array` (of a storage type) in row-major order.
+
+        Without `copy` the buffer shares the array's memory and keeps it alive. Raises ValueError where that
+        memory is not contiguous and aligned to its elements.
+        """
+        if copy:
+            memory = allocate(array.nbytes).view(array.dtype)
+            np.copyto(memory.reshape(array.shape), array)
+            return cls(memory, owned=True)
+        if not (array.flags.c_contiguous and array.flags.aligned):
+            raise ValueError("only a contiguous (row-major), aligned array can be shared; use copy=True")
+        return cls(array.reshape(-1), owned=False)
+
+    def __del__(self) -> None:
+        if getattr(self, "owned", False):
+            _count(-self.nbytes)
+
+
+# The count is a queue of differences, because appending to it is atomic even where the garbage collector runs `__del__`
+# in the middle of another count; a plain `+=` there would lose one.
+_differences: deque[int] = deque()
+_summing = threading.Lock()
+
+
+def live_bytes() -> int:
+    """Bytes held by all owned buffers that are alive."""
+    with _summing:
+        return _sum()
+
+
+def _count(difference: int) -> None:
+    _differences.append(difference)
+    if len(_differences) > 4096 and _summing.acquire(blocking=False):
+        try:
+            _sum()
+        finally:
+            _summing.release()
+
+
+def _sum() -> int:
+    total = sum(_differences.popleft() for _ in range(len(_differences)))
+    _differences.append(total)
+    return total

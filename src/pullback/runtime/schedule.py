@@ -1,0 +1,225 @@
+"""The native driver: a table of launches run in order by one call.
+
+A kernel is `void(ptr args, ptr scratch, i64 task)`: `args` an array of 8-byte slots, `scratch` memory of the thread's
+own, `task` which share of the work to do. A launch is a kernel, its arguments and its number of tasks. Tasks of one
+launch run in any order, on any thread; a launch begins when all tasks of the one before it have ended.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import platform
+from collections.abc import Callable, Sequence
+
+from ..codegen.text import Code
+from . import threads as workers
+from .buffers import ALIGNMENT, allocate
+from .jit import host_target, load
+from .threads import field
+
+# Words of a schedule's table: the head, then three words a launch.
+_HEAD, _LAUNCH = 4, 3
+
+
+@functools.lru_cache
+def run_serial() -> Code:
+    """`void(schedule)`: all launches, task by task, on the calling thread."""
+    text = f"""define void @pullback_run_serial(ptr %schedule) nounwind {{
+entry:
+  %count = load i64, ptr %schedule
+  %scratch.at = getelementptr i64, ptr %schedule, i64 1
+  %scratch = load ptr, ptr %scratch.at
+  %bytes = mul i64 %count, {8 * _LAUNCH}
+  %first = getelementptr i64, ptr %schedule, i64 {_HEAD}
+  %last = getelementptr i8, ptr %first, i64 %bytes
+  br label %look
+look:
+  %launch = phi ptr [%first, %entry], [%next, %done]
+  %all = icmp eq ptr %launch, %last
+  br i1 %all, label %end, label %begin
+begin:
+  %function = load ptr, ptr %launch
+  %arguments.at = getelementptr i64, ptr %launch, i64 1
+  %arguments = load ptr, ptr %arguments.at
+  %tasks.at = getelementptr i64, ptr %launch, i64 2
+  %tasks = load i64, ptr %tasks.at
+  br label %head
+head:
+  %task = phi i64 [0, %begin], [%task.next, %body]
+  %more = icmp ult i64 %task, %tasks
+  br i1 %more, label %body, label %done
+body:
+  call void %function(ptr %arguments, ptr %scratch, i64 %task)
+  %task.next = add nuw i64 %task, 1
+  br label %head
+done:
+  %next = getelementptr i64, ptr %launch, i64 {_LAUNCH}
+  br label %look
+end:
+  ret void
+}}
+"""
+    return Code("pullback_run_serial", text)
+
+
+@functools.lru_cache
+def run_shared() -> Code:
+    """`void(schedule, pool)`: all launches, tasks shared with the pool's workers (the protocol is told in `threads`).
+
+    Launches of one task run on the caller and are not published. While another thread owns the pool, all run serially.
+    """
+    declaration, relax = workers.pause(host_target().triple)
+    text = f"""declare void @pullback_participate(ptr, i64)
+declare void @pullback_wake(ptr)
+declare void @pullback_run_serial(ptr)
+declare i32 @sched_yield()
+declare i32 @usleep(i32)
+{declaration}
+define void @pullback_run_shared(ptr %schedule, ptr %pool) nounwind {{
+entry:
+{field("owner", workers.OWNER)}{field("pending", workers.PENDING)}{field("sleepers", workers.SLEEPERS)}\
+{field("function.at", workers.FUNCTION)}{field("arguments.at", workers.ARGUMENTS)}\
+{field("scratch.at", workers.SCRATCH)}{field("stride.at", workers.STRIDE)}{field("tasks.at", workers.TASKS)}\
+{field("limit.at", workers.LIMIT)}\
+  %pair = cmpxchg ptr %owner, i64 0, i64 1 acq_rel monotonic, align 8
+  %owned = extractvalue {{ i64, i1 }} %pair, 1
+  br i1 %owned, label %prepare, label %serial
+serial:
+  call void @pullback_run_serial(ptr %schedule)
+  ret void
+prepare:
+  %count = load i64, ptr %schedule
+  %own.scratch.at = getelementptr i64, ptr %schedule, i64 1
+  %scratch = load ptr, ptr %own.scratch.at
+  %own.stride.at = getelementptr i64, ptr %schedule, i64 2
+  %stride = load i64, ptr %own.stride.at
+  %own.limit.at = getelementptr i64, ptr %schedule, i64 3
+  %limit = load i64, ptr %own.limit.at
+  store atomic ptr %scratch, ptr %scratch.at monotonic, align 8
+  store atomic i64 %stride, ptr %stride.at monotonic, align 8
+  %old.limit = load atomic i64, ptr %limit.at monotonic, align 8
+  %bytes = mul i64 %count, {8 * _LAUNCH}
+  %first = getelementptr i64, ptr %schedule, i64 {_HEAD}
+  %last = getelementptr i8, ptr %first, i64 %bytes
+  %same = icmp eq i64 %limit, %old.limit
+  br i1 %same, label %start, label %admit
+admit:
+  store atomic i64 %limit, ptr %limit.at seq_cst, align 8
+  call void @pullback_wake(ptr %pool)
+  br label %start
+start:
+  br label %look
+look:
+  %launch = phi ptr [%first, %start], [%next, %done]
+  %all = icmp eq ptr %launch, %last
+  br i1 %all, label %end, label %begin
+begin:
+  %function = load ptr, ptr %launch
+  %own.arguments.at = getelementptr i64, ptr %launch, i64 1
+  %arguments = load ptr, ptr %own.arguments.at
+  %own.tasks.at = getelementptr i64, ptr %launch, i64 2
+  %tasks = load i64, ptr %own.tasks.at
+  switch i64 %tasks, label %publish [i64 0, label %done
+                                     i64 1, label %alone]
+alone:
+  call void %function(ptr %arguments, ptr %scratch, i64 0)
+  br label %done
+publish:
+  store atomic ptr %function, ptr %function.at monotonic, align 8
+  store atomic ptr %arguments, ptr %arguments.at monotonic, align 8
+  store atomic i64 %tasks, ptr %tasks.at monotonic, align 8
+  store atomic i64 %tasks, ptr %pending monotonic, align 8
+  %old = load atomic i64, ptr %pool monotonic, align 8
+  %serial.next = add i64 %old, {1 << workers.TASK_BITS}
+  %ticket = or disjoint i64 %serial.next, %tasks
+  store atomic i64 %ticket, ptr %pool seq_cst, align 8
+  %asleep = load atomic i64, ptr %sleepers seq_cst, align 8
+  %any = icmp ne i64 %asleep, 0
+  br i1 %any, label %wake, label %share
+wake:
+  call void @pullback_wake(ptr %pool)
+  br label %share
+share:
+  call void @pullback_participate(ptr %pool, i64 0)
+  br label %wait
+wait:
+  %looks = phi i64 [0, %share], [%looks.next, %relax], [%looks.next, %yield], [%looks.next, %nap]
+  %left = load atomic i64, ptr %pending acquire, align 8
+  %over = icmp eq i64 %left, 0
+  br i1 %over, label %done, label %patience
+patience:
+  ; A few microseconds of spinning, then the core is offered to whoever waits for it (a worker with one of our tasks
+  ; perhaps), and after about a millisecond most of it is given away.
+  %looks.next = add i64 %looks, 1
+  %short = icmp ult i64 %looks, 256
+  br i1 %short, label %relax, label %longer
+relax:
+{relax}\
+  br label %wait
+longer:
+  %medium = icmp ult i64 %looks, 4096
+  br i1 %medium, label %yield, label %nap
+yield:
+  %yielded = call i32 @sched_yield()
+  br label %wait
+nap:
+  %slept = call i32 @usleep(i32 20)
+  br label %wait
+done:
+  %next = getelementptr i64, ptr %launch, i64 {_LAUNCH}
+  br label %look
+end:
+  store atomic i64 0, ptr %owner release, align 8
+  ret void
+}}
+"""
+    return Code("pullback_run_shared", text, (workers.participate(), workers.wake(), run_serial()))
+
+
+class Schedule:
+    """Launches (address of the kernel, address of its arguments, number of tasks), ready to run.
+
+    `threads` is the most threads that share the work, `scratch_bytes` what each of them gets, 64-byte aligned. Code and
+    arguments must stay where they are. One schedule is run by one thread at a time; different ones may run at once:
+    the first has the workers, the others run on their callers alone.
+
+    `run()` runs it. For one thread it is a single native call prepared beforehand.
+    """
+
+    __slots__ = ("__weakref__", "_scratch", "_table", "run", "threads")
+
+    run: Callable[[], None]
+
+    def __init__(self, launches: Sequence[tuple[int, int, int]], threads: int, scratch_bytes: int):
+        for _, _, tasks in launches:
+            if not 0 <= tasks <= workers.MAXIMUM_TASKS:
+                raise ValueError(f"a launch has 0 to {workers.MAXIMUM_TASKS} tasks, got {tasks}")
+        self.threads = threads if _HAS_WORKERS and any(tasks > 1 for _, _, tasks in launches) else 1
+        stride = -(-scratch_bytes // ALIGNMENT) * ALIGNMENT
+        self._scratch = allocate(stride * self.threads)
+        words = [len(launches), self._scratch.ctypes.data, stride, self.threads]
+        for launch in launches:
+            words += launch
+        self._table = (ctypes.c_int64 * len(words))(*words)
+        self._table.scratch = self._scratch  # type: ignore[attr-defined]  # `run` may outlive the schedule
+        if self.threads == 1:
+            self.run = functools.partial(_native(run_serial()), self._table)
+        else:
+            self.run = functools.partial(_run_shared, _native(run_shared()), self._table, self.threads)
+
+
+def _run_shared(native: Callable[..., None], table: ctypes.Array[ctypes.c_int64], threads: int) -> None:
+    pool = workers.pool()
+    pool.grow(threads)
+    native(table, pool.pointer)
+
+
+@functools.lru_cache
+def _native(code: Code) -> Callable[..., None]:
+    """The driver function `code`. ctypes lets go of the interpreter's lock for the time of a call."""
+    return ctypes.CFUNCTYPE(None)(load([code])[code.name])
+
+
+#: Windows has no POSIX threads to wait on; there, schedules run on their caller.
+_HAS_WORKERS = platform.system() != "Windows"

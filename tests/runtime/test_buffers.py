@@ -1,0 +1,81 @@
+"""Aligned memory and its count."""
+
+import gc
+import threading
+
+import numpy as np
+import pytest
+
+from pullback.graph import types
+from pullback.runtime.buffers import Buffer, allocate, live_bytes
+
+
+@pytest.mark.parametrize("nbytes", [0, 1, 63, 64, 1000, (1 << 20) - 1, 1 << 20, (3 << 20) + 5])
+def test_allocate_is_aligned_and_writable(nbytes):
+    memory = allocate(nbytes)
+    assert memory.dtype == np.uint8
+    assert memory.shape == (nbytes,)
+    assert memory.ctypes.data % 64 == 0 or nbytes == 0
+    memory.fill(7)
+    assert (memory == 7).all()
+
+
+@pytest.mark.parametrize("dtype", types.ALL, ids=lambda dtype: dtype.name)
+def test_zeros_and_empty(dtype):
+    for count in (0, 5, 1 << 20):
+        for buffer in (Buffer.zeros(count, dtype), Buffer.empty(count, dtype)):
+            assert buffer.array.dtype == dtype.storage
+            assert buffer.array.shape == (count,)
+            assert buffer.nbytes == count * dtype.itemsize
+            assert buffer.address == buffer.array.ctypes.data
+        assert not Buffer.zeros(count, dtype).array.any()
+
+
+def test_zeros_is_zero_in_reused_memory():
+    for _ in range(4):
+        buffer = Buffer.zeros(1000, types.float32)
+        assert not buffer.array.any()
+        buffer.array.fill(1)
+
+
+def test_of_shares_or_copies():
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+    shared, copied = Buffer.of(array, copy=False), Buffer.of(array.T, copy=True)
+    assert shared.address == array.ctypes.data
+    assert not shared.owned
+    assert copied.owned
+    array[0, 0] = 9
+    assert shared.array[0] == 9
+    assert copied.array.tolist() == [0, 3, 1, 4, 2, 5]
+    with pytest.raises(ValueError, match="copy=True"):
+        Buffer.of(array.T, copy=False)
+    assert Buffer.of(np.float32(3).reshape(()), copy=True).array.tolist() == [3]
+
+
+def test_live_bytes_counts_owned_buffers():
+    gc.collect()
+    before = live_bytes()
+    buffers = [Buffer.empty(1000, types.float32) for _ in range(5)]
+    shared = Buffer.of(np.zeros(100), copy=False)
+    assert live_bytes() - before == 5 * 4000
+    buffers.pop()
+    assert live_bytes() - before == 4 * 4000
+    del buffers, shared
+    gc.collect()
+    assert live_bytes() == before
+
+
+def test_live_bytes_under_threads():
+    gc.collect()
+    before = live_bytes()
+
+    def churn():
+        for _ in range(3000):
+            Buffer.empty(3, types.float64)
+
+    churning = [threading.Thread(target=churn) for _ in range(4)]
+    for thread in churning:
+        thread.start()
+    for thread in churning:
+        thread.join()
+    assert live_bytes() == before
