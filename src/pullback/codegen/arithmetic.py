@@ -1,0 +1,539 @@
+"""The abstract arithmetic read as LLVM assembly: one expression emitter for scalars and for vectors.
+
+`LLVMArithmetic(writer, lanes)` has the methods of `ops.arithmetic.Arithmetic` and appends instructions to `writer`
+as they are called. A value is `lanes` elements of a compute type (bool, integer, float32, float64), held in registers:
+a scalar type such as `float` for one lane, `<8 x float>` for eight. The element-wise results do not depend on the
+number of lanes, so a loop's vector body and its scalar remainder give the same bits.
+
+Memory holds storage types: `load` and `store` widen and round the 16-bit floats and turn bool into bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..graph.types import BOOL, FLOAT, DType, bfloat16, bool_, float16, float32, float64, int32, int64, uint8, uint32
+from . import mathematics
+from .text import Writer
+
+_REGISTER_TYPES = {"bool": "i1", "uint8": "i8", "int8": "i8", "int32": "i32", "uint32": "i32", "int64": "i64"}
+_REGISTER_TYPES |= {"float16": "float", "bfloat16": "float", "float32": "float", "float64": "double"}
+_STORAGE_TYPES = _REGISTER_TYPES | {"bool": "i8", "float16": "half", "bfloat16": "i16"}
+#: How intrinsic names spell an element type: llvm.sqrt.v8f32.
+_SUFFIXES = {"float": "f32", "double": "f64", "half": "f16"}
+
+#: What `LLVMArithmetic.reduce` offers: all associative but for rounding, and so bound to a fixed order.
+REDUCTIONS = ("add", "mul", "minimum", "maximum", "bit_or", "bit_and")
+
+
+@dataclass(frozen=True)
+class Value:
+    """Elements in a register: an SSA name or a literal, and the type of each element."""
+
+    ref: str
+    dtype: DType
+
+
+class LLVMArithmetic:
+    """Emits the operations of the abstract arithmetic on `lanes` elements at a time into `writer`."""
+
+    def __init__(self, writer: Writer, lanes: int):
+        assert lanes >= 1 and lanes & (lanes - 1) == 0, f"lanes must be a power of two, not {lanes}"
+        self.writer, self.lanes = writer, lanes
+
+    # types and literals
+
+    def dtype(self, x: Value) -> DType:
+        return x.dtype
+
+    def llvm_type(self, dtype: DType) -> str:
+        """The type of a register that holds `dtype`, such as `<8 x float>`; the 16-bit floats are held as float32."""
+        return self._vector(_REGISTER_TYPES[dtype.name])
+
+    def storage_type(self, dtype: DType) -> str:
+        """The type of `lanes` elements of `dtype` in memory, such as `<8 x half>`."""
+        return self._vector(_STORAGE_TYPES[dtype.name])
+
+    def _vector(self, element: str) -> str:
+        return element if self.lanes == 1 else f"<{self.lanes} x {element}>"
+
+    def _splat(self, element: str, literal: str) -> str:
+        return literal if self.lanes == 1 else f"splat ({element} {literal})"
+
+    def constant(self, value: float | int | bool, dtype: DType) -> Value:
+        element = _REGISTER_TYPES[dtype.name]
+        return Value(self._splat(element, _literal(value, dtype.compute)), dtype.compute)
+
+    def broadcast(self, scalar: Value) -> Value:
+        """A value of one lane, made by `LLVMArithmetic(writer, 1)`, in every lane."""
+        if self.lanes == 1:
+            return scalar
+        element, vector = _REGISTER_TYPES[scalar.dtype.name], self.llvm_type(scalar.dtype)
+        if not scalar.ref.startswith("%"):
+            return Value(self._splat(element, scalar.ref), scalar.dtype)
+        first = self.writer.op(f"insertelement {vector} poison, {element} {scalar.ref}, i64 0")
+        everywhere = f"shufflevector {vector} {first}, {vector} poison, <{self.lanes} x i32> zeroinitializer"
+        return Value(self.writer.op(everywhere), scalar.dtype)
+
+    def iota(self, dtype: DType) -> Value:
+        """0, 1, ..., lanes - 1."""
+        if self.lanes == 1:
+            return self.constant(0, dtype)
+        element = _REGISTER_TYPES[dtype.name]
+        numbers = ", ".join(f"{element} {_literal(i, dtype.compute)}" for i in range(self.lanes))
+        return Value(f"<{numbers}>", dtype.compute)
+
+    def lane(self, x: Value, index: int) -> Value:
+        """One lane, as a value of `LLVMArithmetic(writer, 1)`."""
+        if self.lanes == 1:
+            return x
+        return Value(self.writer.op(f"extractelement {self.llvm_type(x.dtype)} {x.ref}, i64 {index}"), x.dtype)
+
+    def _assemble(self, elements: list[Value]) -> Value:
+        """The vector of these scalars."""
+        dtype = elements[0].dtype
+        if self.lanes == 1:
+            return elements[0]
+        element, vector, ref = _REGISTER_TYPES[dtype.name], self.llvm_type(dtype), "poison"
+        for index, scalar in enumerate(elements):
+            ref = self.writer.op(f"insertelement {vector} {ref}, {element} {scalar.ref}, i64 {index}")
+        return Value(ref, dtype)
+
+    # instructions
+
+    def _op(self, instruction: str, x: Value, y: Value, dtype: DType | None = None) -> Value:
+        """`instruction` on two operands of one type; the result is of that type unless `dtype` is given."""
+        assert x.dtype is y.dtype, f"operands of {instruction} differ in type: {x.dtype.name} and {y.dtype.name}"
+        ref = self.writer.op(f"{instruction} {self.llvm_type(x.dtype)} {x.ref}, {y.ref}")
+        return Value(ref, dtype or x.dtype)
+
+    def _cast(self, instruction: str, x: Value, dtype: DType) -> Value:
+        text = f"{instruction} {self.llvm_type(x.dtype)} {x.ref} to {self.llvm_type(dtype)}"
+        return Value(self.writer.op(text), dtype)
+
+    def _intrinsic(self, name: str, *operands: Value, dtype: DType | None = None, extra: str = "") -> Value:
+        """A call of `llvm.<name>` on operands of one type; `dtype` (if it differs) is the result's type.
+
+        `extra` is an operand in LLVM's own spelling, such as the flag of llvm.abs.
+        """
+        given, dtype = operands[0].dtype, dtype or operands[0].dtype
+        suffix = self._suffix(given) if dtype is given else f"{self._suffix(dtype)}.{self._suffix(given)}"
+        result, types = self.llvm_type(dtype), [self.llvm_type(operand.dtype) for operand in operands]
+        parameters = types + ([extra.split()[0]] if extra else [])
+        arguments = [f"{t} {operand.ref}" for t, operand in zip(types, operands, strict=True)]
+        arguments += [extra] if extra else []
+        self.writer.declare(f"declare {result} @llvm.{name}.{suffix}({', '.join(parameters)})")
+        return Value(self.writer.op(f"call {result} @llvm.{name}.{suffix}({', '.join(arguments)})"), dtype)
+
+    def _suffix(self, dtype: DType) -> str:
+        element = _REGISTER_TYPES[dtype.name]
+        return ("" if self.lanes == 1 else f"v{self.lanes}") + _SUFFIXES.get(element, element)
+
+    def convert(self, x: Value, dtype: DType) -> Value:
+        """The value in another type.
+
+        A float becomes an integer through int64 (int32 directly), saturated at its ends, with NaN as 0; what a
+        smaller type cannot hold is then cut off, so that -1.0 becomes 255 as uint8.
+        """
+        source, target = x.dtype, dtype.compute
+        if source is target:
+            return x
+        if target is bool_:
+            return self.ne(x, self.constant(0, source))
+        if source.category == FLOAT:
+            if target.category == FLOAT:
+                return self._cast("fpext" if target is float64 else "fptrunc", x, target)
+            whole = self._intrinsic("fptosi.sat", x, dtype=int32 if target is int32 else int64)
+            return self.convert(whole, target)
+        if target.category == FLOAT:
+            return self._cast("uitofp" if _is_unsigned(source) else "sitofp", x, target)
+        if source.itemsize == target.itemsize and source is not bool_:
+            return Value(x.ref, target)
+        if source.itemsize > target.itemsize:
+            return self._cast("trunc", x, target)
+        return self._cast("zext" if _is_unsigned(source) else "sext", x, target)
+
+    def bitcast(self, x: Value, dtype: DType) -> Value:
+        target = dtype.compute
+        assert x.dtype.itemsize == target.itemsize, f"{x.dtype.name} and {target.name} differ in size"
+        if bool_ in (x.dtype, target):
+            return self.convert(x, target)
+        if self.llvm_type(x.dtype) == self.llvm_type(target):
+            return Value(x.ref, target)
+        return self._cast("bitcast", x, target)
+
+    # floats and integers
+
+    def add(self, x: Value, y: Value) -> Value:
+        return self._op(_by_category(x.dtype, "or", "add", "fadd"), x, y)
+
+    def sub(self, x: Value, y: Value) -> Value:
+        return self._op(_by_category(x.dtype, None, "sub", "fsub"), x, y)
+
+    def mul(self, x: Value, y: Value) -> Value:
+        return self._op(_by_category(x.dtype, "and", "mul", "fmul"), x, y)
+
+    def div(self, x: Value, y: Value) -> Value:
+        return self._op(_by_category(x.dtype, None, None, "fdiv"), x, y)
+
+    def neg(self, x: Value) -> Value:
+        if x.dtype.category == FLOAT:
+            return Value(self.writer.op(f"fneg {self.llvm_type(x.dtype)} {x.ref}"), x.dtype)
+        return self.sub(self.constant(0, x.dtype), x)
+
+    def abs(self, x: Value) -> Value:
+        if x.dtype.category == FLOAT:
+            return self._intrinsic("fabs", x)
+        return x if _is_unsigned(x.dtype) else self._intrinsic("abs", x, extra="i1 false")
+
+    def minimum(self, x: Value, y: Value) -> Value:
+        if x.dtype.category == FLOAT:
+            return self._nan_or(x, self.select(self.lt(x, y), x, y))
+        return self._intrinsic("umin" if _is_unsigned(x.dtype) else "smin", x, y)
+
+    def maximum(self, x: Value, y: Value) -> Value:
+        if x.dtype.category == FLOAT:
+            return self._nan_or(x, self.select(self.lt(y, x), x, y))
+        return self._intrinsic("umax" if _is_unsigned(x.dtype) else "smax", x, y)
+
+    def _nan_or(self, x: Value, otherwise: Value) -> Value:
+        """`x` where it is NaN.
+
+        A compare and select is x86's own min and max, which give the second operand where either is NaN: only a NaN
+        in the first is left to be kept. llvm.minimum also orders the zeros, for about twice the instructions.
+        """
+        return self.select(self.ne(x, x), x, otherwise)
+
+    def floor_divide(self, x: Value, y: Value) -> Value:
+        if x.dtype.category == FLOAT:
+            return self._float_floor_divide(x, y)
+        quotient, _ = self._floor_divmod(x, y)
+        return quotient
+
+    def remainder(self, x: Value, y: Value) -> Value:
+        if x.dtype.category == FLOAT:
+            return self._float_remainder(x, y)
+        _, remainder = self._floor_divmod(x, y)
+        return remainder
+
+    def _floor_divmod(self, x: Value, y: Value) -> tuple[Value, Value]:
+        """Integer quotient and remainder; the divisors that would trap (0, and -1 under the least value) become 1."""
+        zero, one = self.constant(0, x.dtype), self.constant(1, x.dtype)
+        by_zero = self.eq(y, zero)
+        if _is_unsigned(x.dtype):
+            divisor = self.select(by_zero, one, y)
+            quotient, rest = self._op(_by_category(x.dtype, None, "udiv", None), x, divisor), None
+            rest = self.sub(x, self.mul(quotient, divisor))
+            return self.select(by_zero, zero, quotient), self.select(by_zero, zero, rest)
+        by_minus_one = self.eq(y, self.constant(-1, x.dtype))
+        divisor = self.select(self.bit_or(by_zero, by_minus_one), one, y)
+        quotient = self._op("sdiv", x, divisor)
+        rest = self.sub(x, self.mul(quotient, divisor))
+        signs_differ = self.lt(self.bit_xor(rest, divisor), zero)
+        too_high = self.bit_and(self.ne(rest, zero), signs_differ)
+        quotient = self.select(too_high, self.sub(quotient, one), quotient)
+        quotient = self.select(by_minus_one, self.neg(x), self.select(by_zero, zero, quotient))
+        return quotient, self.select(by_zero, zero, self.select(too_high, self.add(rest, divisor), rest))
+
+    def _float_remainder(self, x: Value, y: Value) -> Value:
+        """fmod, moved to the divisor's sign; NaN for a zero divisor, an infinite x or NaN."""
+        zero, rest = self.constant(0, x.dtype), self._op("frem", x, y)
+        signs_differ = self.bit_xor(self.lt(y, zero), self.lt(rest, zero))
+        moved = self.select(signs_differ, self.add(rest, y), rest)
+        moved = self.select(self.eq(rest, zero), self.copysign(zero, y), moved)
+        return self.select(self.eq(y, zero), rest, moved)
+
+    def _float_floor_divide(self, x: Value, y: Value) -> Value:
+        """The floor of the exact quotient, which the floor of the rounded one is not: 1.0 // 0.1 is 9.
+
+        The remainder is subtracted first, so that the division is exact but for rounding, which the last step undoes
+        (CPython's and NumPy's way). A zero divisor gives x / y.
+        """
+        zero, one = self.constant(0, x.dtype), self.constant(1, x.dtype)
+        rest, ratio = self._op("frem", x, y), self.div(x, y)
+        quotient = self.div(self.sub(x, rest), y)
+        signs_differ = self.bit_xor(self.lt(y, zero), self.lt(rest, zero))
+        too_high = self.bit_and(self.ne(rest, zero), signs_differ)
+        quotient = self.select(too_high, self.sub(quotient, one), quotient)
+        whole = self.floor(quotient)
+        rounded_down = self.lt(self.constant(0.5, x.dtype), self.sub(quotient, whole))
+        whole = self.select(rounded_down, self.add(whole, one), whole)
+        whole = self.select(self.eq(quotient, zero), self.copysign(zero, ratio), whole)
+        return self.select(self.eq(y, zero), ratio, whole)
+
+    # floats only
+
+    def fma(self, x: Value, y: Value, z: Value) -> Value:
+        return self._intrinsic("fma", x, y, z)
+
+    def sqrt(self, x: Value) -> Value:
+        return self._intrinsic("sqrt", x)
+
+    def floor(self, x: Value) -> Value:
+        return self._intrinsic("floor", x)
+
+    def ceil(self, x: Value) -> Value:
+        return self._intrinsic("ceil", x)
+
+    def trunc(self, x: Value) -> Value:
+        return self._intrinsic("trunc", x)
+
+    def rint(self, x: Value) -> Value:
+        return self._intrinsic("rint", x)
+
+    def copysign(self, magnitude: Value, sign: Value) -> Value:
+        return self._intrinsic("copysign", magnitude, sign)
+
+    def exp(self, x: Value) -> Value:
+        return mathematics.exp(self, x) if x.dtype is float32 else self._intrinsic("exp", x)
+
+    def log(self, x: Value) -> Value:
+        return mathematics.log(self, x) if x.dtype is float32 else self._intrinsic("log", x)
+
+    def sin(self, x: Value) -> Value:
+        return mathematics.sin(self, x) if x.dtype is float32 else self._intrinsic("sin", x)
+
+    def cos(self, x: Value) -> Value:
+        return mathematics.cos(self, x) if x.dtype is float32 else self._intrinsic("cos", x)
+
+    def tanh(self, x: Value) -> Value:
+        return mathematics.tanh(self, x) if x.dtype is float32 else self._intrinsic("tanh", x)
+
+    def pow(self, x: Value, y: Value) -> Value:
+        return mathematics.pow(self, x, y) if x.dtype is float32 else self._intrinsic("pow", x, y)
+
+    def erf(self, x: Value) -> Value:
+        """LLVM has no intrinsic for it: in float64 the C library's function is called lane by lane."""
+        if x.dtype is float32:
+            return mathematics.erf(self, x)
+        self.writer.declare("declare double @erf(double) nounwind willreturn memory(none)")
+        lanes = [self.lane(x, index) for index in range(self.lanes)]
+        return self._assemble([Value(self.writer.op(f"call double @erf(double {v.ref})"), float64) for v in lanes])
+
+    # comparisons
+
+    def eq(self, x: Value, y: Value) -> Value:
+        return self._op(_by_category(x.dtype, "icmp eq", "icmp eq", "fcmp oeq"), x, y, bool_)
+
+    def ne(self, x: Value, y: Value) -> Value:
+        return self._op(_by_category(x.dtype, "icmp ne", "icmp ne", "fcmp une"), x, y, bool_)
+
+    def lt(self, x: Value, y: Value) -> Value:
+        integer = "icmp ult" if _is_unsigned(x.dtype) else "icmp slt"
+        return self._op(_by_category(x.dtype, integer, integer, "fcmp olt"), x, y, bool_)
+
+    def le(self, x: Value, y: Value) -> Value:
+        integer = "icmp ule" if _is_unsigned(x.dtype) else "icmp sle"
+        return self._op(_by_category(x.dtype, integer, integer, "fcmp ole"), x, y, bool_)
+
+    # bits
+
+    def bit_and(self, x: Value, y: Value) -> Value:
+        return self._op(_by_category(x.dtype, "and", "and", None), x, y)
+
+    def bit_or(self, x: Value, y: Value) -> Value:
+        return self._op(_by_category(x.dtype, "or", "or", None), x, y)
+
+    def bit_xor(self, x: Value, y: Value) -> Value:
+        return self._op(_by_category(x.dtype, "xor", "xor", None), x, y)
+
+    def bit_not(self, x: Value) -> Value:
+        return self.bit_xor(x, self.constant(True if x.dtype is bool_ else -1, x.dtype))
+
+    def shift_left(self, x: Value, count: int) -> Value:
+        width = 8 * x.dtype.itemsize
+        # a shift by the whole width is undefined to LLVM: here, as in NumPy, nothing is left
+        return self._shift("shl", x, count) if count < width else self.constant(0, x.dtype)
+
+    def shift_right(self, x: Value, count: int) -> Value:
+        width = 8 * x.dtype.itemsize
+        if _is_unsigned(x.dtype):
+            return self._shift("lshr", x, count) if count < width else self.constant(0, x.dtype)
+        return self._shift("ashr", x, min(count, width - 1))
+
+    def _shift(self, instruction: str, x: Value, count: int) -> Value:
+        return self._op(_by_category(x.dtype, None, instruction, None), x, self.constant(count, x.dtype))
+
+    def multiply_high(self, x: Value, y: Value) -> Value:
+        assert x.dtype is uint32 and y.dtype is uint32, "multiply_high takes uint32"
+        product = self._op("mul", self.convert(x, int64), self.convert(y, int64))
+        high = self.writer.op(f"lshr {self.llvm_type(int64)} {product.ref}, {self.constant(32, int64).ref}")
+        return self._cast("trunc", Value(high, int64), uint32)
+
+    def select(self, condition: Value, x: Value, y: Value) -> Value:
+        assert condition.dtype is bool_ and x.dtype is y.dtype, "select takes a bool and two operands of one type"
+        vector = self.llvm_type(x.dtype)
+        text = f"select {self.llvm_type(bool_)} {condition.ref}, {vector} {x.ref}, {vector} {y.ref}"
+        return Value(self.writer.op(text), x.dtype)
+
+    # across lanes and branches
+
+    def any(self, condition: Value) -> str:
+        """The i1 that tells whether the bool holds in some lane."""
+        if self.lanes == 1:
+            return condition.ref
+        bits = self.writer.op(f"bitcast {self.llvm_type(bool_)} {condition.ref} to i{self.lanes}")
+        return self.writer.op(f"icmp ne i{self.lanes} {bits}, 0")
+
+    def where_any(
+        self, condition: Value, compute: Callable[[], tuple[Value, ...]], otherwise: tuple[Value, ...]
+    ) -> tuple[Value, ...]:
+        """Lane by lane `compute()` where `condition` holds, else `otherwise`.
+
+        `compute`'s code is jumped over where no lane asks for it: for what is dear and seldom needed.
+        """
+        results = [self.writer.variable(self.llvm_type(value.dtype), value.ref) for value in otherwise]
+        with self.writer.when(self.any(condition)):
+            for result, computed, value in zip(results, compute(), otherwise, strict=True):
+                result.set(self.select(condition, computed, value).ref)
+        return tuple(Value(r.get(), value.dtype) for r, value in zip(results, otherwise, strict=True))
+
+    def reduce(self, x: Value, kind: str) -> Value:
+        """All lanes combined to one, a value of `LLVMArithmetic(writer, 1)`; `kind` is one of `REDUCTIONS`.
+
+        The order is fixed: lane i is joined with lane i + lanes / 2, and so on by halves.
+        """
+        assert kind in REDUCTIONS, f"no reduction {kind!r}; there are {', '.join(REDUCTIONS)}"
+        if self.lanes == 1:
+            return x
+        half = LLVMArithmetic(self.writer, self.lanes // 2)
+        low, high = half._part(x, 0), half._part(x, self.lanes // 2)
+        return half.reduce(getattr(half, kind)(low, high), kind)
+
+    def _part(self, x: Value, start: int) -> Value:
+        """Lanes start, ..., start + lanes - 1 of a vector of twice as many."""
+        vector = f"<{2 * self.lanes} x {_REGISTER_TYPES[x.dtype.name]}>"
+        if self.lanes == 1:
+            return Value(self.writer.op(f"extractelement {vector} {x.ref}, i64 {start}"), x.dtype)
+        chosen = ", ".join(f"i32 {start + i}" for i in range(self.lanes))
+        text = f"shufflevector {vector} {x.ref}, {vector} poison, <{self.lanes} x i32> <{chosen}>"
+        return Value(self.writer.op(text), x.dtype)
+
+    # memory
+
+    def load(self, pointer: str, dtype: DType, align: int | None = None) -> Value:
+        """`lanes` neighbouring elements stored as `dtype`, in its compute type; `align` in bytes."""
+        stored = self.writer.op(f"load {self.storage_type(dtype)}, ptr {pointer}, align {align or dtype.itemsize}")
+        return self._decode(stored, dtype)
+
+    def store(self, value: Value, pointer: str, dtype: DType, align: int | None = None) -> None:
+        """Store `lanes` neighbouring elements as `dtype`, rounding the 16-bit floats; `align` in bytes."""
+        stored = self._encode(value, dtype)
+        place = f"ptr {pointer}, align {align or dtype.itemsize}"
+        self.writer.line(f"store {self.storage_type(dtype)} {stored}, {place}")
+
+    def masked_load(self, pointer: str, dtype: DType, mask: Value, fill: Value) -> Value:
+        """As `load`, with `fill` (of the compute type) where `mask` does not hold: nothing is read there."""
+        if self.lanes == 1:
+            result = self.writer.variable(self.llvm_type(dtype), fill.ref)
+            with self.writer.when(mask.ref):
+                result.set(self.load(pointer, dtype).ref)
+            return Value(result.get(), dtype.compute)
+        vector, masks = self.storage_type(dtype), self.llvm_type(bool_)
+        name = f"llvm.masked.load.{self._storage_suffix(dtype)}.p0"
+        self.writer.declare(f"declare {vector} @{name}(ptr, {masks}, {vector})")
+        operands = f"ptr align {dtype.itemsize} {pointer}, {masks} {mask.ref}, {vector} zeroinitializer"
+        loaded = self._decode(self.writer.op(f"call {vector} @{name}({operands})"), dtype)
+        return self.select(mask, loaded, fill)
+
+    def masked_store(self, value: Value, pointer: str, dtype: DType, mask: Value) -> None:
+        """As `store`, where `mask` holds: nothing is written elsewhere."""
+        if self.lanes == 1:
+            with self.writer.when(mask.ref):
+                self.store(value, pointer, dtype)
+            return
+        stored = self._encode(value, dtype)
+        vector, masks = self.storage_type(dtype), self.llvm_type(bool_)
+        name = f"llvm.masked.store.{self._storage_suffix(dtype)}.p0"
+        self.writer.declare(f"declare void @{name}({vector}, ptr, {masks})")
+        operands = f"{vector} {stored}, ptr align {dtype.itemsize} {pointer}, {masks} {mask.ref}"
+        self.writer.line(f"call void @{name}({operands})")
+
+    def gather(self, base: str, index: Value, dtype: DType) -> Value:
+        """Element index[i] of the array at `base` in lane i, in the compute type; `index` is int64.
+
+        One scalar load a lane: the gather instructions of AVX2 are no faster, and the 8- and 16-bit types have none.
+        """
+        assert index.dtype is int64, f"gather takes int64 indexes, not {index.dtype.name}"
+        element, refs = _STORAGE_TYPES[dtype.name], []
+        for number in range(self.lanes):
+            place = f"getelementptr {element}, ptr {base}, i64 {self.lane(index, number).ref}"
+            refs.append(self.writer.op(f"load {element}, ptr {self.writer.op(place)}, align {dtype.itemsize}"))
+        if self.lanes == 1:
+            return self._decode(refs[0], dtype)
+        vector, stored = self.storage_type(dtype), "poison"
+        for number, ref in enumerate(refs):
+            stored = self.writer.op(f"insertelement {vector} {stored}, {element} {ref}, i64 {number}")
+        return self._decode(stored, dtype)
+
+    def round_to(self, value: Value, dtype: DType) -> Value:
+        """The value rounded to what `dtype` can hold, in the type it has: a store and a load without memory."""
+        if dtype not in (float16, bfloat16):
+            return value
+        return self._decode(self._encode(value, dtype), dtype)
+
+    def _storage_suffix(self, dtype: DType) -> str:
+        element = _STORAGE_TYPES[dtype.name]
+        return f"v{self.lanes}{_SUFFIXES.get(element, element)}"
+
+    def _decode(self, stored: str, dtype: DType) -> Value:
+        """The compute value of a register of storage type."""
+        if dtype is bool_:
+            return self.ne(Value(stored, uint8), self.constant(0, uint8))
+        if dtype is float16:
+            text = f"fpext {self.storage_type(dtype)} {stored} to {self.llvm_type(float32)}"
+            return Value(self.writer.op(text), float32)
+        if dtype is bfloat16:
+            wide = self.writer.op(f"zext {self.storage_type(dtype)} {stored} to {self.llvm_type(uint32)}")
+            return self.bitcast(self.shift_left(Value(wide, uint32), 16), float32)
+        return Value(stored, dtype)
+
+    def _encode(self, value: Value, dtype: DType) -> str:
+        """The register of storage type for a compute value."""
+        assert value.dtype is dtype.compute, f"{dtype.name} is stored from {dtype.compute.name}, not {value.dtype.name}"
+        if dtype is bool_:
+            return self.convert(value, uint8).ref
+        if dtype is float16:
+            return self.writer.op(f"fptrunc {self.llvm_type(float32)} {value.ref} to {self.storage_type(dtype)}")
+        if dtype is bfloat16:
+            bits = self._bfloat16_bits(value)
+            return self.writer.op(f"trunc {self.llvm_type(uint32)} {bits.ref} to {self.storage_type(dtype)}")
+        return value.ref
+
+    def _bfloat16_bits(self, value: Value) -> Value:
+        """uint32 whose low half is the nearest bfloat16, ties to even; NaN becomes the quiet NaN 0x7FC0.
+
+        Adding just under half of the last kept place, and the last kept bit itself, carries exactly where rounding is
+        upward; a NaN's bits could carry into an infinity and are therefore replaced.
+        """
+        bits = self.bitcast(value, uint32)
+        last_kept = self.bit_and(self.shift_right(bits, 16), self.constant(1, uint32))
+        rounded = self.add(self.add(bits, self.constant(0x7FFF, uint32)), last_kept)
+        rounded = self.shift_right(rounded, 16)
+        return self.select(self.ne(value, value), self.constant(0x7FC0, uint32), rounded)
+
+
+def _is_unsigned(dtype: DType) -> bool:
+    return dtype in (bool_, uint8, uint32)
+
+
+def _by_category(dtype: DType, for_bool: str | None, for_integer: str | None, for_float: str | None) -> str:
+    """The instruction for this kind of type; None means that the operation is not defined for it."""
+    chosen = for_bool if dtype.category == BOOL else for_float if dtype.category == FLOAT else for_integer
+    if chosen is None:
+        raise TypeError(f"the operation is not defined for {dtype.name}")
+    return chosen
+
+
+def _literal(value: float | int | bool, dtype: DType) -> str:
+    """One element in LLVM's spelling; floats as the bits of a double, which is exact, rounded to `dtype` first."""
+    with np.errstate(all="ignore"):
+        element = np.asarray(value).astype(dtype.carrier)
+    if dtype is bool_:
+        return "true" if element else "false"
+    if dtype.category == FLOAT:
+        return f"0x{int(element.astype(np.float64).view(np.uint64)):016X}"
+    return str(int(element))
