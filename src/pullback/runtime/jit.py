@@ -168,7 +168,7 @@ class _Session:
         try:
             tracker = immortal(library.link(self._jit, f"pullback{self._libraries}"))
         except RuntimeError as error:
-            raise CompileError(f"linking {', '.join(missing)}: {error}") from error
+            raise CompileError(_explain_link(missing, str(error))) from error
         self.addresses.update((name, tracker[name]) for name in missing)
 
     def _object(self, code: Code, cache: Cache) -> bytes:
@@ -239,6 +239,22 @@ def _explain(code: Code, message: str) -> str:
         for number, line in enumerate(lines[first : wrong + 3], first + 1)
     )
     return f"LLVM rejects the code of {code.name}: {message.strip()}\n{shown}"
+
+
+def _explain_link(missing: dict[str, Code], message: str) -> str:
+    """The linker's message with the functions that nothing defines; the linker itself only prints them."""
+    declared = {
+        name: code
+        for code in missing.values()
+        for name in re.findall(r"^declare [^@\n]*@([\w.$]+)\(", code.text, re.MULTILINE)
+        if not name.startswith("llvm.")
+    }
+    unknown = [
+        f"{name} (declared by {code.name})"
+        for name, code in declared.items()
+        if name not in missing and name not in [need.name for need in code.needs] and not llvm.address_of_symbol(name)
+    ]
+    return f"the linker rejects {', '.join(missing)}: {message.strip()}; undefined: {', '.join(unknown) or 'nothing'}"
 
 
 def _renew_lock() -> None:
