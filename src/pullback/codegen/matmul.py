@@ -365,7 +365,9 @@ def _packed_stages(
     depth = -(-depth // geometry.lanes) * geometry.lanes
     grid = _packed_grid(product, geometry, target, depth)
     shared = grid.row_tasks > 1 or 0 in product.b_strides[: len(product.batch)]
-    in_place = product.a_strides[-1] == 1 and grid.columns <= 8 * geometry.columns
+    # Packing A costs as much as multiplying it by two to four panels of B. Read in place it should be read once: row
+    # panels are then the outer loop, and all the packed B of the task must fit into the L2 cache.
+    in_place = grid.columns <= 8 * geometry.columns and depth * grid.columns * size <= target.l2 // 2
 
     pack_a, pack_b, block = (
         pack_code(geometry, geometry.rows),
@@ -399,7 +401,7 @@ def _packed_stages(
             length = writer.minimum(writer.subtract(product.k, start), depth)
             left = a.at(writer, type_, m0, start)
             if in_place:
-                a_place = [f"i64 {geometry.rows * int(a.row)}", f"i64 {a.row}", "i64 1", "i64 1"]
+                a_place = ["i64 0", f"i64 {a.row}", f"i64 {a.column}", "i64 1"]
             else:
                 _emit_pack(writer, pack_a, "%scratch", left, a.row, a.column, rows, length)
                 left = "%scratch"
@@ -413,9 +415,18 @@ def _packed_stages(
                 right = packed_b
             b_place = [f"i64 {writer.multiply(length, geometry.columns)}", f"i64 {geometry.columns}", "i64 0"]
             adds = writer.op(f"zext i1 {writer.op(f'icmp sgt i64 {start}, 0')} to i64")
-            sizes = [f"i64 {value}" for value in (c.row, rows, width, length, adds)]
-            arguments = ", ".join([f"ptr {left}", f"ptr {right}", f"ptr {result}", *a_place, *b_place, *sizes])
-            writer.line(f"call void @{block.name}({arguments})")
+
+            def multiply(left: str, result: str, rows: str) -> None:
+                sizes = [f"i64 {value}" for value in (c.row, rows, width, length, adds)]
+                arguments = ", ".join([f"ptr {left}", f"ptr {right}", f"ptr {result}", *a_place, *b_place, *sizes])
+                writer.line(f"call void @{block.name}({arguments})")
+
+            if in_place:
+                with writer.loop(0, rows, geometry.rows, as_written=True) as i:
+                    few = writer.minimum(writer.subtract(rows, i), geometry.rows)
+                    multiply(a.at(writer, type_, writer.add(m0, i), start), c.at(writer, type_, writer.add(m0, i), n0), few)
+            else:
+                multiply(left, result, rows)
         if epilogue is not None:
             epilogue.emit(writer, 4 if shared else 3, index, m0, m1, n0, n1)
     operands = ("a", "b", "c") + (("workspace",) if shared else ()) + (("epilogue",) if epilogue is not None else ())
@@ -431,29 +442,36 @@ def _packed_stages(
 def _packed_grid(product: Product, geometry: Geometry, target: Target, depth: int) -> Grid:
     """The blocks of C that cost least, on average over machines of 2, 4 and 16 threads.
 
-    Counted in cycles per step of k: the tiles at two vector operations a cycle, a cycle to pack each element of A,
-    a quarter to fetch one of B, and idle threads while the last tasks run.
+    Counted in cycles per step of k: the tiles at two vector operations a cycle, the packing of A, fetching B from the
+    outer caches (and packing it, where that is the task's own), and idle threads while the last tasks run.
     """
     size = product.dtype.itemsize
     items = math.prod(product.batch)
     row_panels, column_panels = -(-product.m // geometry.rows), -(-product.n // geometry.columns)
-    most_rows = max(1, target.l2 // 4 // (depth * size * geometry.rows))
+    most_rows = max(1, target.l2 // 3 // (depth * size * geometry.rows))
+    heights = {min(height, row_panels) for height in range(1, most_rows + 1)}
+    if _is_item_sized(product, depth, target):
+        heights.add(row_panels)
+    widths = {-(-column_panels // parts) for parts in range(1, 17)}
     best: tuple[float, Grid] | None = None
-    for row_parts in range(-(-row_panels // most_rows), row_panels + 1):
-        rows = -(-row_panels // row_parts) * geometry.rows
-        for column_parts in range(1, min(16, column_panels) + 1):
-            columns = -(-column_panels // column_parts) * geometry.columns
-            if rows * columns * size > target.l2 and column_parts < min(16, column_panels):
+    for height in heights:
+        for width in widths:
+            rows, columns = height * geometry.rows, width * geometry.columns
+            if rows * columns * size > target.l2 and width > min(widths):
                 continue
             grid = Grid(product, 1, rows, columns)
-            cycles = rows * columns / (2 * geometry.lanes) + rows + columns / 4 + 1000 / product.k
-            cost = sum(-(-grid.tasks // threads) * threads * cycles for threads in (2, 4, 16))
+            cycles = rows * columns / (2 * geometry.lanes) + 1.5 * rows + columns + 1000 / product.k
+            shared = 3000 / product.k + 0.5 * product.n if grid.row_tasks > 1 else 0
+            cost = sum(-(-grid.tasks // threads) * threads * cycles + threads * shared for threads in (2, 4, 16))
             if best is None or cost < best[0]:
                 best = cost, grid
-        if row_parts * items > 256:
-            break
     assert best is not None
     return best[1]
+
+
+def _is_item_sized(product: Product, depth: int, target: Target) -> bool:
+    """Whether one task may compute a whole batch item: its packed B then fits into half of the L2 cache."""
+    return depth * product.n * product.dtype.itemsize <= target.l2 // 2
 
 
 def _pack_stage(product: Product, geometry: Geometry, depth: int) -> tuple[Stage, int]:
@@ -467,8 +485,8 @@ def _pack_stage(product: Product, geometry: Geometry, depth: int) -> tuple[Stage
     batch = tuple(1 if stride == 0 else size for size, stride in zip(product.batch, strides, strict=False))
     columns = -(-product.n // geometry.columns) * geometry.columns
     items = math.prod(batch)
-    # Tasks of at least some 32,000 elements.
-    panels = max(1, 32_768 // (depth * geometry.columns))
+    # Tasks of some 8,000 elements, a few microseconds.
+    panels = max(1, 8_192 // (depth * geometry.columns))
     source = replace(product, batch=batch, m=product.k)
     grid = Grid(source, 1, depth, panels * geometry.columns)
     writer = _kernel()

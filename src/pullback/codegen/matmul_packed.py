@@ -52,29 +52,33 @@ def pack_code(geometry: Geometry, width: int) -> Code:
     """
     type_, size, lanes = scalar_type(geometry.dtype), geometry.dtype.itemsize, geometry.lanes
     writer = Writer("pack", ["ptr %to", "ptr %from", "i64 %across", "i64 %along", "i64 %count", "i64 %k"])
-    with writer.loop(0, "%count", width) as first:
+    beside = writer.op("icmp eq i64 %across, 1")
+    whole = writer.multiply(writer.divide("%count", width)[0], width)
+    # How many rows have been done by the vectors of rows that lie side by side.
+    copied = writer.variable("i64", "0")
+    with writer.when(beside):
+        # All panels for one k before the next: the source is then read once, in its own order.
+        with writer.loop(0, "%k", as_written=True) as position:
+            row = writer.element("%from", type_, writer.multiply(position, "%along"))
+            to = writer.element("%to", type_, writer.multiply(position, width))
+            with writer.loop(0, whole, width, as_written=True) as first:
+                value = writer.op(f"load <{width} x {type_}>, ptr {writer.element(row, type_, first)}, align {size}")
+                target = writer.element(to, type_, writer.multiply(first, "%k"))
+                writer.line(f"store <{width} x {type_}> {value}, ptr {target}, align {size}")
+        copied.set(whole)
+    with writer.loop(copied.get(), "%count", width, as_written=True) as first:
         panel = writer.element("%to", type_, writer.multiply(first, "%k"))
         source = writer.element("%from", type_, writer.multiply(first, "%across"))
         present = writer.minimum(writer.subtract("%count", first), width)
         full = writer.op(f"icmp eq i64 {present}, {width}")
         # How many k have been done by whole vectors; single elements do the rest.
         done = writer.variable("i64", "0")
-        beside = writer.op(f"and i1 {full}, {writer.op('icmp eq i64 %across, 1')}")
-        with writer.when(beside):
-            with writer.loop(0, "%k", as_written=True) as position:
-                vector = f"<{width} x {type_}>"
-                address = writer.element(source, type_, writer.multiply(position, "%along"))
-                value = writer.op(f"load {vector}, ptr {address}, align {size}")
-                target = writer.element(panel, type_, writer.multiply(position, width))
-                writer.line(f"store {vector} {value}, ptr {target}, align {size}")
-            done.set("%k")
-        contiguous = writer.op(f"and i1 {full}, {writer.op('icmp eq i64 %along, 1')}")
-        otherwise = writer.op(f"xor i1 {beside}, true")
-        with writer.when(writer.op(f"and i1 {contiguous}, {otherwise}")):
-            whole = writer.op(f"and i64 %k, {-lanes}")
-            with writer.loop(0, whole, lanes, as_written=True) as position:
+        contiguous = writer.op("icmp eq i64 %along, 1")
+        with writer.when(writer.op(f"and i1 {full}, {contiguous}")):
+            squares = writer.op(f"and i64 %k, {-lanes}")
+            with writer.loop(0, squares, lanes, as_written=True) as position:
                 _pack_square(writer, geometry, width, panel, source, position)
-            done.set(whole)
+            done.set(squares)
         with writer.loop(done.get(), "%k", as_written=True) as position:
             target = writer.element(panel, type_, writer.multiply(position, width))
             column = writer.element(source, type_, writer.multiply(position, "%along"))
