@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pullback.codegen import mathematics
-from pullback.codegen.arithmetic import REDUCTIONS, LLVMArithmetic, Value
+from pullback.codegen.arithmetic import REDUCTIONS, LLVMArithmetic, Value, has_half_conversions
 from pullback.codegen.text import Writer, code
 from pullback.graph.types import (
     ALL,
@@ -33,11 +33,12 @@ from pullback.graph.types import (
     uint32,
 )
 from pullback.ops.arithmetic import NumPyArithmetic
-from pullback.runtime.jit import load
+from pullback.runtime.jit import host_target, load
 
 COMPUTE = [dtype for dtype in ALL if dtype.compute is dtype]
 LANES = [1, 4, 8, 16]
 REFERENCE = NumPyArithmetic()
+HALF = has_half_conversions(host_target())
 
 
 class Kernel(NamedTuple):
@@ -46,6 +47,7 @@ class Kernel(NamedTuple):
     emit: Callable[[Writer, LLVMArithmetic, list[str]], None]
     lanes: int
     arrays: Sequence[np.ndarray]
+    half_conversions: bool = HALF
 
 
 def run(*kernels: Kernel) -> None:
@@ -57,7 +59,7 @@ def run(*kernels: Kernel) -> None:
         for slot in range(len(kernel.arrays)):
             place = writer.op(f"getelementptr ptr, ptr %args, i64 {slot}")
             pointers.append(writer.op(f"load ptr, ptr {place}"))
-        kernel.emit(writer, LLVMArithmetic(writer, kernel.lanes), pointers)
+        kernel.emit(writer, LLVMArithmetic(writer, kernel.lanes, kernel.half_conversions), pointers)
         codes.append(code("arithmetic_test", writer))
     addresses = load(codes)
     prototype = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
@@ -88,9 +90,11 @@ def at(writer: Writer, pointer: str, dtype: DType, index: str | int) -> str:
     return writer.op(f"getelementptr i{8 * dtype.itemsize}, ptr {pointer}, i64 {index}")
 
 
-def apply(body: Callable[..., Value], result: DType, *inputs: np.ndarray, lanes: int = 8) -> np.ndarray:
+def apply(
+    body: Callable[..., Value], result: DType, *inputs: np.ndarray, lanes: int = 8, half_conversions: bool = HALF
+) -> np.ndarray:
     kernel, (output,) = elementwise([body], [result], inputs, lanes)
-    run(kernel)
+    run(kernel._replace(half_conversions=half_conversions))
     return output
 
 
@@ -294,9 +298,10 @@ def test_masked_access_stays_off_foreign_memory() -> None:
         protect(ctypes.c_void_p(whole.ctypes.data + page), ctypes.c_size_t(page), 3)
 
 
+@pytest.mark.parametrize("half_conversions", [False, True] if HALF else [False])
 @pytest.mark.parametrize("dtype", [float16, bfloat16], ids=lambda dtype: dtype.name)
 @pytest.mark.parametrize("lanes", [1, 8])
-def test_sixteen_bit_floats_round_everywhere(dtype: DType, lanes: int) -> None:
+def test_sixteen_bit_floats_round_everywhere(dtype: DType, lanes: int, half_conversions: bool) -> None:
     """Each of the 65536 patterns, the midpoint to the next and that midpoint's neighbours."""
     patterns = np.arange(2**16, dtype=np.uint16)
     exact = decode_bfloat16(patterns) if dtype is bfloat16 else patterns.view(np.float16).astype(np.float32)
@@ -305,9 +310,9 @@ def test_sixteen_bit_floats_round_everywhere(dtype: DType, lanes: int) -> None:
         middle = ((exact.astype(np.float64) + following) / 2).astype(np.float32)
     x = np.concatenate([exact, middle, np.nextafter(middle, np.float32(9e9)), np.nextafter(middle, np.float32(-9e9))])
     expected = round_to(x, dtype)
-    rounded = apply(lambda a, x: a.round_to(x, dtype), float32, x, lanes=lanes)
+    rounded = apply(lambda a, x: a.round_to(x, dtype), float32, x, lanes=lanes, half_conversions=half_conversions)
     assert agree(rounded, expected).all()
-    stored = apply(lambda a, x: x, dtype, x, lanes=lanes)
+    stored = apply(lambda a, x: x, dtype, x, lanes=lanes, half_conversions=half_conversions)
     numbers = ~np.isnan(x)
     np.testing.assert_array_equal(stored.view(np.uint16)[numbers], to_storage(x, dtype).view(np.uint16)[numbers])
     if dtype is bfloat16:
@@ -354,7 +359,7 @@ def test_gather_broadcast_and_iota(lanes: int) -> None:
         arrays = [values, index, *(np.zeros(16, dtype.storage) for _ in range(4))]
 
         def emit(writer: Writer, a: LLVMArithmetic, pointers: list[str], dtype: DType = dtype) -> None:
-            scalar = LLVMArithmetic(writer, 1)
+            scalar = LLVMArithmetic(writer, 1, a.half_conversions)
             a.store(a.gather(pointers[0], a.load(pointers[1], int64), dtype), pointers[2], dtype)
             a.store(a.broadcast(scalar.load(pointers[0], dtype)), pointers[3], dtype)
             a.store(a.broadcast(scalar.constant(1, dtype)), pointers[4], dtype)

@@ -17,6 +17,7 @@ import numpy as np
 
 from ..graph.types import BOOL, FLOAT, DType, bfloat16, bool_, float16, float32, float64, int32, int64, uint8, uint32
 from . import mathematics
+from .target import Target, is_x86
 from .text import Writer
 
 _REGISTER_TYPES = {"bool": "i1", "uint8": "i8", "int8": "i8", "int32": "i32", "uint32": "i32", "int64": "i64"}
@@ -37,12 +38,21 @@ class Value:
     dtype: DType
 
 
-class LLVMArithmetic:
-    """Emits the operations of the abstract arithmetic on `lanes` elements at a time into `writer`."""
+def has_half_conversions(target: Target) -> bool:
+    """Whether the processor converts float16 itself, as all but x86 before F16C (2012) do."""
+    return not is_x86(target.triple) or "+f16c" in target.features or target.cpu in ("x86-64-v3", "x86-64-v4")
 
-    def __init__(self, writer: Writer, lanes: int):
+
+class LLVMArithmetic:
+    """Emits the operations of the abstract arithmetic on `lanes` elements at a time into `writer`.
+
+    With `half_conversions` False float16 is converted by integer operations, where the processor cannot do it (ask
+    `has_half_conversions`): LLVM would call functions of a compiler's run-time library, which a process need not have.
+    """
+
+    def __init__(self, writer: Writer, lanes: int, half_conversions: bool = True):
         assert lanes >= 1 and lanes & (lanes - 1) == 0, f"lanes must be a power of two, not {lanes}"
-        self.writer, self.lanes = writer, lanes
+        self.writer, self.lanes, self.half_conversions = writer, lanes, half_conversions
 
     # types and literals
 
@@ -221,16 +231,17 @@ class LLVMArithmetic:
 
     def _floor_divmod(self, x: Value, y: Value) -> tuple[Value, Value]:
         """Integer quotient and remainder; the divisors that would trap (0, and -1 under the least value) become 1."""
+        divide = _by_category(x.dtype, None, "udiv" if _is_unsigned(x.dtype) else "sdiv", None)
         zero, one = self.constant(0, x.dtype), self.constant(1, x.dtype)
         by_zero = self.eq(y, zero)
-        if _is_unsigned(x.dtype):
+        if divide == "udiv":
             divisor = self.select(by_zero, one, y)
-            quotient, rest = self._op(_by_category(x.dtype, None, "udiv", None), x, divisor), None
+            quotient = self._op(divide, x, divisor)
             rest = self.sub(x, self.mul(quotient, divisor))
             return self.select(by_zero, zero, quotient), self.select(by_zero, zero, rest)
         by_minus_one = self.eq(y, self.constant(-1, x.dtype))
         divisor = self.select(self.bit_or(by_zero, by_minus_one), one, y)
-        quotient = self._op("sdiv", x, divisor)
+        quotient = self._op(divide, x, divisor)
         rest = self.sub(x, self.mul(quotient, divisor))
         signs_differ = self.lt(self.bit_xor(rest, divisor), zero)
         too_high = self.bit_and(self.ne(rest, zero), signs_differ)
@@ -399,7 +410,7 @@ class LLVMArithmetic:
         assert kind in REDUCTIONS, f"no reduction {kind!r}; there are {', '.join(REDUCTIONS)}"
         if self.lanes == 1:
             return x
-        half = LLVMArithmetic(self.writer, self.lanes // 2)
+        half = LLVMArithmetic(self.writer, self.lanes // 2, self.half_conversions)
         low, high = half._part(x, 0), half._part(x, self.lanes // 2)
         return half.reduce(getattr(half, kind)(low, high), kind)
 
@@ -483,24 +494,32 @@ class LLVMArithmetic:
         """The compute value of a register of storage type."""
         if dtype is bool_:
             return self.ne(Value(stored, uint8), self.constant(0, uint8))
-        if dtype is float16:
+        if dtype is float16 and self.half_conversions:
             text = f"fpext {self.storage_type(dtype)} {stored} to {self.llvm_type(float32)}"
             return Value(self.writer.op(text), float32)
+        if dtype is float16:
+            bits = self.writer.op(f"bitcast {self.storage_type(dtype)} {stored} to {self._vector('i16')}")
+            return self._float_of_half(self._widen(bits))
         if dtype is bfloat16:
-            wide = self.writer.op(f"zext {self.storage_type(dtype)} {stored} to {self.llvm_type(uint32)}")
-            return self.bitcast(self.shift_left(Value(wide, uint32), 16), float32)
+            return self.bitcast(self.shift_left(self._widen(stored), 16), float32)
         return Value(stored, dtype)
+
+    def _widen(self, sixteen_bits: str) -> Value:
+        return Value(self.writer.op(f"zext {self._vector('i16')} {sixteen_bits} to {self.llvm_type(uint32)}"), uint32)
 
     def _encode(self, value: Value, dtype: DType) -> str:
         """The register of storage type for a compute value."""
         assert value.dtype is dtype.compute, f"{dtype.name} is stored from {dtype.compute.name}, not {value.dtype.name}"
         if dtype is bool_:
             return self.convert(value, uint8).ref
-        if dtype is float16:
+        if dtype is float16 and self.half_conversions:
             return self.writer.op(f"fptrunc {self.llvm_type(float32)} {value.ref} to {self.storage_type(dtype)}")
-        if dtype is bfloat16:
-            bits = self._bfloat16_bits(value)
-            return self.writer.op(f"trunc {self.llvm_type(uint32)} {bits.ref} to {self.storage_type(dtype)}")
+        if dtype in (float16, bfloat16):
+            bits = self._bfloat16_bits(value) if dtype is bfloat16 else self._half_bits(value)
+            narrow = self.writer.op(f"trunc {self.llvm_type(uint32)} {bits.ref} to {self._vector('i16')}")
+            if dtype is bfloat16:
+                return narrow
+            return self.writer.op(f"bitcast {self._vector('i16')} {narrow} to {self.storage_type(dtype)}")
         return value.ref
 
     def _bfloat16_bits(self, value: Value) -> Value:
@@ -509,11 +528,46 @@ class LLVMArithmetic:
         Adding just under half of the last kept place, and the last kept bit itself, carries exactly where rounding is
         upward; a NaN's bits could carry into an infinity and are therefore replaced.
         """
-        bits = self.bitcast(value, uint32)
-        last_kept = self.bit_and(self.shift_right(bits, 16), self.constant(1, uint32))
-        rounded = self.add(self.add(bits, self.constant(0x7FFF, uint32)), last_kept)
-        rounded = self.shift_right(rounded, 16)
+        rounded = self._round_off(self.bitcast(value, uint32), 16)
         return self.select(self.ne(value, value), self.constant(0x7FC0, uint32), rounded)
+
+    def _round_off(self, bits: Value, count: int) -> Value:
+        """uint32 shifted right by `count` and rounded to nearest, ties to even."""
+        last_kept = self.bit_and(self.shift_right(bits, count), self.constant(1, uint32))
+        below_half = self.constant((1 << (count - 1)) - 1, uint32)
+        return self.shift_right(self.add(self.add(bits, below_half), last_kept), count)
+
+    def _half_bits(self, value: Value) -> Value:
+        """uint32 whose low half is the nearest float16, ties to even.
+
+        Below 2^-14 the last place of float16 is worth 2^-24, which is what the last place of a float32 in [1/2, 1) is
+        worth: there adding 1/2 does the rounding. Above, 13 digits are rounded off and the exponent's bias is changed.
+        """
+        bits = self.bitcast(value, uint32)
+        sign = self.bit_and(self.shift_right(bits, 16), self.constant(0x8000, uint32))
+        magnitude, half = self.abs(value), self.constant(0.5, float32)
+        rebiased = self.sub(self.bitcast(magnitude, uint32), self.constant((127 - 15) << 23, uint32))
+        result = self._round_off(rebiased, 13)
+        subnormal = self.sub(self.bitcast(self.add(magnitude, half), uint32), self.bitcast(half, uint32))
+        result = self.select(self.lt(magnitude, self.constant(2.0**-14, float32)), subnormal, result)
+        # from the midpoint between the greatest float16, 65504, and what would follow it
+        overflows = self.le(self.constant(65520.0, float32), magnitude)
+        result = self.select(overflows, self.constant(0x7C00, uint32), result)
+        return self.bit_or(sign, self.select(self.ne(value, value), self.constant(0x7E00, uint32), result))
+
+    def _float_of_half(self, bits: Value) -> Value:
+        """float32 of the float16 in the low half of each uint32, exactly.
+
+        Its digits and exponent are shifted in place; multiplying with 2^112 corrects the exponent's bias and, as it is
+        exact, also makes normal numbers of subnormal ones. Infinity and NaN keep their greatest exponent.
+        """
+        sign = self.shift_left(self.bit_and(bits, self.constant(0x8000, uint32)), 16)
+        placed = self.shift_left(self.bit_and(bits, self.constant(0x7FFF, uint32)), 13)
+        scaled = self.mul(self.bitcast(placed, float32), self.constant(2.0**112, float32))
+        not_finite = self.le(self.constant(0x1F << 23, uint32), placed)
+        greatest = self.bit_or(placed, self.constant(0xFF << 23, uint32))
+        magnitude = self.select(not_finite, greatest, self.bitcast(scaled, uint32))
+        return self.bitcast(self.bit_or(sign, magnitude), float32)
 
 
 def _is_unsigned(dtype: DType) -> bool:
