@@ -131,8 +131,22 @@ end:
     for wait in (0.0, 0.0, 0.01):  # at once, and after the workers have gone to sleep
         time.sleep(wait)
         met[:] = 0
+        stay_alone_until(0)
         schedule.run()
         assert met[0] == 3
+
+
+def stay_alone_until(nanoseconds: int) -> None:
+    threads.pool().memory.view(np.int64)[threads.ALONE_UNTIL // 8] = nanoseconds
+
+
+def test_caller_that_stays_alone_computes_the_same():
+    chain = Chain()
+    schedule = Schedule(chain.launches, 2, 8)
+    stay_alone_until(1 << 62)
+    chain.check(schedule, 5)
+    stay_alone_until(0)
+    chain.check(schedule, 5)
 
 
 def test_scratch_is_aligned_and_of_each_thread():

@@ -2,7 +2,8 @@
 
 A kernel is `void(ptr args, ptr scratch, i64 task)`: `args` an array of 8-byte slots, `scratch` memory of the thread's
 own, `task` which share of the work to do. A launch is a kernel, its arguments and its number of tasks. Tasks of one
-launch run in any order, on any thread; a launch begins when all tasks of the one before it have ended.
+launch run in any order, on any thread, and must not wait for one another; a launch begins when all tasks of the one
+before it have ended.
 """
 
 from __future__ import annotations
@@ -70,18 +71,22 @@ def run_shared() -> Code:
     Launches of one task run on the caller and are not published. While another thread owns the pool, all run serially.
     """
     declaration, relax = workers.pause(host_target().triple)
-    text = f"""declare void @pullback_participate(ptr, i64)
+    text = f"""declare i64 @pullback_participate(ptr, i64)
+declare i64 @pullback_clock()
 declare void @pullback_wake(ptr)
 declare void @pullback_run_serial(ptr)
 declare i32 @sched_yield()
 declare i32 @usleep(i32)
+declare i64 @llvm.smax.i64(i64, i64)
+declare i64 @llvm.smin.i64(i64, i64)
 {declaration}
 define void @pullback_run_shared(ptr %schedule, ptr %pool) nounwind {{
 entry:
+  %waiting.since = alloca i64, align 8
 {field("owner", workers.OWNER)}{field("pending", workers.PENDING)}{field("sleepers", workers.SLEEPERS)}\
 {field("function.at", workers.FUNCTION)}{field("arguments.at", workers.ARGUMENTS)}\
 {field("scratch.at", workers.SCRATCH)}{field("stride.at", workers.STRIDE)}{field("tasks.at", workers.TASKS)}\
-{field("limit.at", workers.LIMIT)}\
+{field("limit.at", workers.LIMIT)}{field("alone.at", workers.ALONE_UNTIL)}\
   %pair = cmpxchg ptr %owner, i64 0, i64 1 acq_rel monotonic, align 8
   %owned = extractvalue {{ i64, i1 }} %pair, 1
   br i1 %owned, label %prepare, label %serial
@@ -120,11 +125,19 @@ begin:
   %arguments = load ptr, ptr %own.arguments.at
   %own.tasks.at = getelementptr i64, ptr %launch, i64 2
   %tasks = load i64, ptr %own.tasks.at
-  switch i64 %tasks, label %publish [i64 0, label %done
-                                     i64 1, label %alone]
+  switch i64 %tasks, label %consider [i64 0, label %done
+                                      i64 1, label %alone]
+consider:
+  %published = call i64 @pullback_clock()
+  %alone.until = load i64, ptr %alone.at
+  %stay.alone = icmp slt i64 %published, %alone.until
+  br i1 %stay.alone, label %alone, label %publish
 alone:
-  call void %function(ptr %arguments, ptr %scratch, i64 0)
-  br label %done
+  %task = phi i64 [0, %begin], [0, %consider], [%task.next, %alone]
+  call void %function(ptr %arguments, ptr %scratch, i64 %task)
+  %task.next = add nuw i64 %task, 1
+  %task.more = icmp ult i64 %task.next, %tasks
+  br i1 %task.more, label %alone, label %done
 publish:
   store atomic ptr %function, ptr %function.at monotonic, align 8
   store atomic ptr %arguments, ptr %arguments.at monotonic, align 8
@@ -141,19 +154,26 @@ wake:
   call void @pullback_wake(ptr %pool)
   br label %share
 share:
-  call void @pullback_participate(ptr %pool, i64 0)
+  %ran = call i64 @pullback_participate(ptr %pool, i64 0)
   br label %wait
 wait:
   %looks = phi i64 [0, %share], [%looks.next, %relax], [%looks.next, %yield], [%looks.next, %nap]
   %left = load atomic i64, ptr %pending acquire, align 8
   %over = icmp eq i64 %left, 0
-  br i1 %over, label %done, label %patience
+  br i1 %over, label %judge, label %patience
 patience:
   ; A few microseconds of spinning, then the core is offered to whoever waits for it (a worker with one of our tasks
   ; perhaps), and after about a millisecond most of it is given away.
   %looks.next = add i64 %looks, 1
   %short = icmp ult i64 %looks, 256
-  br i1 %short, label %relax, label %longer
+  br i1 %short, label %relax, label %leave
+leave:
+  %first.leave = icmp eq i64 %looks, 256
+  br i1 %first.leave, label %mark, label %longer
+mark:
+  %marked = call i64 @pullback_clock()
+  store i64 %marked, ptr %waiting.since
+  br label %longer
 relax:
 {relax}\
   br label %wait
@@ -166,6 +186,26 @@ yield:
 nap:
   %slept = call i32 @usleep(i32 20)
   br label %wait
+judge:
+  %waited.long = icmp ugt i64 %looks, 256
+  %worked = icmp ne i64 %ran, 0
+  %doubtful = and i1 %waited.long, %worked
+  br i1 %doubtful, label %measure, label %done
+measure:
+  %since = load i64, ptr %waiting.since
+  %now = call i64 @pullback_clock()
+  %waited = sub i64 %now, %since
+  %share.time = sub i64 %since, %published
+  %twice = mul i64 %share.time, 2
+  %interruption = call i64 @llvm.smax.i64(i64 %twice, i64 {workers.INTERRUPTION_NANOSECONDS})
+  %interrupted = icmp sgt i64 %waited, %interruption
+  br i1 %interrupted, label %withdraw, label %done
+withdraw:
+  %penalty = mul i64 %waited, {workers.ALONE_FOR}
+  %penalty.most = call i64 @llvm.smin.i64(i64 %penalty, i64 {workers.ALONE_NANOSECONDS})
+  %until = add i64 %now, %penalty.most
+  store i64 %until, ptr %alone.at
+  br label %done
 done:
   %next = getelementptr i64, ptr %launch, i64 {_LAUNCH}
   br label %look
@@ -174,7 +214,7 @@ end:
   ret void
 }}
 """
-    return Code("pullback_run_shared", text, (workers.participate(), workers.wake(), run_serial()))
+    return Code("pullback_run_shared", text, (workers.participate(), workers.wake(), workers.clock(), run_serial()))
 
 
 class Schedule:

@@ -11,6 +11,10 @@ touches a schedule's memory only between a claim and the report of it in `pendin
 reports. Workers otherwise read only the pool, which lives as long as the process. So there is no arrival, no departure
 and nobody to wait for: a worker that wakes late finds no ticket, and delays nobody.
 
+What remains is a worker that loses its core to another program in the middle of a task: the caller must wait for it,
+some milliseconds. On a busy machine that would happen again and again, so a caller that was kept waiting works alone
+for a while (`ALONE_FOR` times as long as it waited), which bounds what such waits can cost.
+
 Which thread runs a task depends on chance, what a task computes does not: results have the same bits for any number of
 threads.
 """
@@ -42,9 +46,15 @@ YIELD_AFTER_NANOSECONDS = 20_000
 #: How often a thread looks (at about 20 to 60 ns each) before it looks at the clock or yields.
 _LOOKS = 64
 
+#: A wait for the last tasks is an interruption when it takes longer than this and than twice the caller's own share of
+#: the launch; it makes the caller work alone for ALONE_FOR times as long, at most ALONE_NANOSECONDS.
+INTERRUPTION_NANOSECONDS = 100_000
+ALONE_FOR = 10
+ALONE_NANOSECONDS = 50_000_000
+
 # Byte offsets in the pool's memory. Words that different threads write stand on lines of their own (128 bytes, since
 # some processors fetch lines in pairs).
-TICKET, PENDING, SLEEPERS, OWNER, STOP = 0, 128, 256, 384, 392
+TICKET, PENDING, SLEEPERS, OWNER, STOP, ALONE_UNTIL = 0, 128, 256, 384, 392, 400
 DESCRIPTOR = 512
 FUNCTION, ARGUMENTS, SCRATCH, STRIDE, TASKS, LIMIT = (DESCRIPTOR + 8 * i for i in range(6))
 MUTEX, CONDITION = 640, 768
@@ -65,9 +75,27 @@ def pause(triple: str) -> tuple[str, str]:
     return "", ""
 
 
+def clock() -> Code:
+    """`i64()`: monotonic time in nanoseconds."""
+    identifier = 6 if sys.platform == "darwin" else 1  # CLOCK_MONOTONIC
+    text = f"""declare i32 @clock_gettime(i32, ptr)
+define i64 @pullback_clock() nounwind {{
+  %time = alloca [2 x i64], align 8
+  %ignored = call i32 @clock_gettime(i32 {identifier}, ptr %time)
+  %seconds = load i64, ptr %time
+  %nanoseconds.at = getelementptr i8, ptr %time, i64 8
+  %nanoseconds = load i64, ptr %nanoseconds.at
+  %scaled = mul i64 %seconds, 1000000000
+  %sum = add i64 %scaled, %nanoseconds
+  ret i64 %sum
+}}
+"""
+    return Code("pullback_clock", text)
+
+
 def participate() -> Code:
-    """`void(pool, i64 thread)`: claim and run tasks of the published launch until none is left to claim."""
-    text = f"""define void @pullback_participate(ptr %pool, i64 %thread) nounwind {{
+    """`i64(pool, i64 thread)`: claim and run tasks of the published launch until none is left; how many it ran."""
+    text = f"""define i64 @pullback_participate(ptr %pool, i64 %thread) nounwind {{
 entry:
 {field("pending", PENDING)}{field("function.at", FUNCTION)}{field("arguments.at", ARGUMENTS)}\
 {field("scratch.at", SCRATCH)}{field("stride.at", STRIDE)}{field("tasks.at", TASKS)}{field("limit.at", LIMIT)}\
@@ -106,7 +134,7 @@ subtract:
   %before = atomicrmw sub ptr %pending, i64 %ran release, align 8
   br label %end
 end:
-  ret void
+  ret i64 %ran
 }}
 """
     return Code("pullback_participate", text)
@@ -115,13 +143,12 @@ end:
 def work() -> Code:
     """`void(pool, i64 thread)`: a worker's life: look for tickets, sleep when long without, end on `stop`."""
     declaration, relax = pause(host_target().triple)
-    clock = 6 if sys.platform == "darwin" else 1  # CLOCK_MONOTONIC
-    text = f"""declare void @pullback_participate(ptr, i64)
+    text = f"""declare i64 @pullback_participate(ptr, i64)
+declare i64 @pullback_clock()
 declare i32 @pthread_mutex_lock(ptr)
 declare i32 @pthread_mutex_unlock(ptr)
 declare i32 @pthread_cond_wait(ptr, ptr)
 declare i32 @sched_yield()
-declare i32 @clock_gettime(i32, ptr)
 {declaration}
 define internal i1 @claimable(ptr %pool, i64 %thread) nounwind alwaysinline {{
 {field("limit.at", LIMIT)}\
@@ -132,15 +159,6 @@ define internal i1 @claimable(ptr %pool, i64 %thread) nounwind alwaysinline {{
   %wanted = icmp ult i64 %thread, %limit
   %both = and i1 %some, %wanted
   ret i1 %both
-}}
-define internal i64 @now(ptr %time) nounwind {{
-  %ignored = call i32 @clock_gettime(i32 {clock}, ptr %time)
-  %seconds = load i64, ptr %time
-  %nanoseconds.at = getelementptr i8, ptr %time, i64 8
-  %nanoseconds = load i64, ptr %nanoseconds.at
-  %scaled = mul i64 %seconds, 1000000000
-  %sum = add i64 %scaled, %nanoseconds
-  ret i64 %sum
 }}
 ; Only a worker that the present limit admits counts as a sleeper, or publishing a launch would try to wake it in vain.
 ; A change of the limit wakes everybody, to be counted anew.
@@ -172,10 +190,9 @@ end:
 define void @pullback_work(ptr %pool, i64 %thread) nounwind {{
 entry:
 {field("stop.at", STOP)}\
-  %time = alloca [2 x i64], align 8
   br label %rest
 rest:
-  %rested = call i64 @now(ptr %time)
+  %rested = call i64 @pullback_clock()
   br label %look
 look:
   %looks = phi i64 [0, %rest], [%looks.next, %relax], [0, %check.spin], [0, %yield]
@@ -186,7 +203,7 @@ try:
   %claimable = call i1 @claimable(ptr %pool, i64 %thread)
   br i1 %claimable, label %run, label %idle
 run:
-  call void @pullback_participate(ptr %pool, i64 %thread)
+  %ran = call i64 @pullback_participate(ptr %pool, i64 %thread)
   br label %rest
 idle:
   %looks.next = add i64 %looks, 1
@@ -196,7 +213,7 @@ relax:
 {relax}\
   br label %look
 check:
-  %now = call i64 @now(ptr %time)
+  %now = call i64 @pullback_clock()
   %idle.for = sub i64 %now, %rested
   %long = icmp ugt i64 %idle.for, {SPIN_NANOSECONDS}
   br i1 %long, label %sleep, label %check.spin
@@ -213,7 +230,7 @@ end:
   ret void
 }}
 """
-    return Code("pullback_work", text, (participate(),))
+    return Code("pullback_work", text, (participate(), clock()))
 
 
 def wake() -> Code:
