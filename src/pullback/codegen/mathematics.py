@@ -2,7 +2,8 @@
 
 Each function is written once against an arithmetic's basic methods, so that it vectorizes wherever the arithmetic does,
 gives the same bits for any number of lanes, and can be tested without a compiler. All are right at zeros, infinities,
-NaN and subnormal numbers; the errors named below, in units in the last place, are those measured over dense samples.
+NaN and subnormal numbers. The errors named below, in units in the last place, bound those measured natively over
+70 million float32 evenly spaced in their bit patterns (for `pow`, over a million random pairs).
 
 How the polynomials were made: Remez's algorithm in 50-digit arithmetic, minimizing the greatest error relative to the
 function's value, one coefficient at a time rounded to float32 (in `pow`, float64) and the later ones fitted anew. Each
@@ -74,7 +75,7 @@ _TWO_OVER_PI_BITS = 0xA2F9836E4E441529FC2757D1F534DDC0DB6295993C439041FE5163ABDE
 
 
 def exp(a: Arithmetic, x: Value) -> Value:
-    """e to the x; error below 1 ulp, subnormal results included."""
+    """e to the x; error below 1.1 ulp, subnormal results included."""
     # clamped a little beyond where float32 overflows and underflows, so that the scale below stays within int32
     power, mantissa = _exp_parts(a, _clamp(a, x, -104.0, 89.0))
     # 2^power in two factors, as it may lie outside of float32 where the result does not; the first product is exact
