@@ -145,8 +145,8 @@ class LLVMArithmetic:
     def convert(self, x: Value, dtype: DType) -> Value:
         """The value in another type.
 
-        A float becomes an integer through int64 (int32 directly), saturated at its ends, with NaN as 0; what a
-        smaller type cannot hold is then cut off, so that -1.0 becomes 255 as uint8.
+        A float becomes int32 or int64 saturated at the type's ends, with NaN as 0. It becomes a smaller type or
+        uint32 as its int64 does, whose upper bits are cut off: -1.0 is 255 as uint8.
         """
         source, target = x.dtype, dtype.compute
         if source is target:
@@ -156,8 +156,9 @@ class LLVMArithmetic:
         if source.category == FLOAT:
             if target.category == FLOAT:
                 return self._cast("fpext" if target is float64 else "fptrunc", x, target)
-            whole = self._intrinsic("fptosi.sat", x, dtype=int32 if target is int32 else int64)
-            return self.convert(whole, target)
+            if target is int32 or (source is float32 and target.itemsize == 1):
+                return self._short_integer(x, target)
+            return self.convert(self._intrinsic("fptosi.sat", x, dtype=int64), target)
         if target.category == FLOAT:
             return self._cast("uitofp" if _is_unsigned(source) else "sitofp", x, target)
         if source.itemsize == target.itemsize and source is not bool_:
@@ -165,6 +166,19 @@ class LLVMArithmetic:
         if source.itemsize > target.itemsize:
             return self._cast("trunc", x, target)
         return self._cast("zext" if _is_unsigned(source) else "sext", x, target)
+
+    def _short_integer(self, x: Value, target: DType) -> Value:
+        """float to int32, or float32 to one byte: LLVM's saturating conversion takes one lane at a time on x86.
+
+        A float32 of 2^31 and beyond is a multiple of 256, which leaves 0 in a byte.
+        """
+        bound = self.constant(2.0**31, x.dtype)
+        inside = self.lt(self.abs(x), bound)
+        whole = self._cast("fptosi", self.select(inside, x, self.constant(0, x.dtype)), int32)
+        if target is not int32:
+            return self.convert(whole, target)
+        whole = self.select(self.le(bound, x), self.constant(2**31 - 1, int32), whole)
+        return self.select(self.le(x, self.neg(bound)), self.constant(-(2**31), int32), whole)
 
     def bitcast(self, x: Value, dtype: DType) -> Value:
         target = dtype.compute

@@ -3,11 +3,12 @@
 Each function is written once against an arithmetic's basic methods, so that it vectorizes wherever the arithmetic does,
 gives the same bits for any number of lanes, and can be tested without a compiler. All are right at zeros, infinities,
 NaN and subnormal numbers. The errors named below, in units in the last place, bound those measured natively over
-70 million float32 evenly spaced in their bit patterns (for `pow`, over a million random pairs).
+70 million float32 evenly spaced in their bit patterns (for `pow`, two million random pairs).
 
 How the polynomials were made: Remez's algorithm in 50-digit arithmetic, minimizing the greatest error relative to the
-function's value, one coefficient at a time rounded to float32 (in `pow`, float64) and the later ones fitted anew. Each
-comment gives what is approximated, the interval, and that error's bound; rounding of the evaluation comes on top.
+function's value, one coefficient at a time rounded to float32 and the later ones fitted anew (in `pow`, float64 without
+that). Each comment gives what is approximated, the interval, and that error's bound; rounding of the evaluation comes
+on top.
 """
 
 from __future__ import annotations

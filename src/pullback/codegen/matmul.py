@@ -440,7 +440,7 @@ def _packed_stages(
 
 
 def _packed_grid(product: Product, geometry: Geometry, target: Target, depth: int) -> Grid:
-    """The blocks of C that cost least, on average over machines of 2, 4 and 16 threads.
+    """The blocks of C that cost least, on average over machines of 2, 4 and 8 threads.
 
     Counted in cycles per step of k: the tiles at two vector operations a cycle, the packing of A, fetching B from the
     outer caches (and packing it, where that is the task's own), and idle threads while the last tasks run.
@@ -448,7 +448,7 @@ def _packed_grid(product: Product, geometry: Geometry, target: Target, depth: in
     size = product.dtype.itemsize
     items = math.prod(product.batch)
     row_panels, column_panels = -(-product.m // geometry.rows), -(-product.n // geometry.columns)
-    most_rows = max(1, target.l2 // 3 // (depth * size * geometry.rows))
+    most_rows = max(1, target.l2 // 2 // (depth * size * geometry.rows))
     heights = {min(height, row_panels) for height in range(1, most_rows + 1)}
     if _is_item_sized(product, depth, target):
         heights.add(row_panels)
@@ -457,12 +457,12 @@ def _packed_grid(product: Product, geometry: Geometry, target: Target, depth: in
     for height in heights:
         for width in widths:
             rows, columns = height * geometry.rows, width * geometry.columns
-            if rows * columns * size > target.l2 and width > min(widths):
+            if rows * columns * size > 2 * target.l2 and width > min(widths):
                 continue
             grid = Grid(product, 1, rows, columns)
-            cycles = rows * columns / (2 * geometry.lanes) + 1.5 * rows + columns + 1000 / product.k
+            cycles = rows * columns / (2 * geometry.lanes) + 3 * rows + 2 * columns + 1000 / product.k
             shared = 3000 / product.k + 0.5 * product.n if grid.row_tasks > 1 else 0
-            cost = sum(-(-grid.tasks // threads) * threads * cycles + threads * shared for threads in (2, 4, 16))
+            cost = sum(-(-grid.tasks // threads) * threads * cycles + threads * shared for threads in (2, 4, 8))
             if best is None or cost < best[0]:
                 best = cost, grid
     assert best is not None

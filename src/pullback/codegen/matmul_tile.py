@@ -106,11 +106,12 @@ def outer_tile(
         ]
 
         if accumulate is not None:
-            with writer.when(accumulate):
-                for c_row, row in zip(c_rows, variables, strict=True):
-                    for start, variable in zip(starts, row, strict=True):
-                        address = writer.element(c_row, type_, start)
-                        variable.set(writer.op(f"load {variable.type}, ptr {address}, align {size}"))
+            # What C holds is wanted only at the end: fetch it meanwhile.
+            writer.declare("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
+            for c_row in c_rows:
+                for last in (0, sum(widths) - 1):
+                    address = writer.element(c_row, type_, last)
+                    writer.line(f"call void @llvm.prefetch.p0(ptr {address}, i32 1, i32 3, i32 1)")
 
         def advance(position: str, steps: int) -> None:
             sums = [[variable.get() for variable in row] for row in variables]
@@ -127,6 +128,13 @@ def outer_tile(
                 advance(position, unroll)
         with writer.loop(main, k, as_written=True) as position:
             advance(position, 1)
+        if accumulate is not None:
+            with writer.when(accumulate):
+                for c_row, row in zip(c_rows, variables, strict=True):
+                    for start, variable in zip(starts, row, strict=True):
+                        address = writer.element(c_row, type_, start)
+                        held = writer.op(f"load {variable.type}, ptr {address}, align {size}")
+                        variable.set(writer.op(f"fadd {variable.type} {held}, {variable.get()}"))
         sums = [[variable.get() for variable in row] for row in variables]
 
     for c_row, row in zip(c_rows, sums, strict=True):

@@ -44,15 +44,17 @@ class Buffer:
 
     `array` is one-dimensional, of the dtype's storage type; `address` and `nbytes` are of its first byte and its
     extent. `owned` tells that Pullback allocated the memory: it is then 64-byte aligned and counted by `live_bytes`.
+    `shared` tells that others than the tensor may look at the memory, which must then not be written again.
     """
 
-    __slots__ = ("__weakref__", "address", "array", "nbytes", "owned")
+    __slots__ = ("__weakref__", "address", "array", "nbytes", "owned", "shared")
 
     def __init__(self, array: np.ndarray, owned: bool):
         self.array = array
         self.address: int = array.ctypes.data
         self.nbytes: int = array.nbytes
         self.owned = owned
+        self.shared = not owned
         if owned:
             _count(self.nbytes)
 

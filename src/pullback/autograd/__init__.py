@@ -1,0 +1,9 @@
+"""Gradients of tensors: `backward`, `grad`, and rules of one's own."""
+
+from ..tensor.grad_modes import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
+from .backward import backward, grad
+from .function import Function
+
+__all__ = [
+    "Function", "backward", "enable_grad", "grad", "inference_mode", "is_grad_enabled", "no_grad", "set_grad_enabled",
+]

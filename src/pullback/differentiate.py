@@ -1,0 +1,96 @@
+"""Reverse mode as a transformation from graph to graph.
+
+The cotangents of the outputs are carried back through the graph in reverse topological order; where several paths meet
+in a node their cotangents are added before it is passed on. Every rule builds ordinary nodes, so the result can be
+differentiated again, compiled, or computed by the reference. After Rumelhart, Hinton & Williams (Nature 323, 1986);
+the graph form follows Griewank & Walther, "Evaluating Derivatives" (2008), chapter 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from weakref import WeakSet
+
+from .errors import GradientError
+from .graph.node import Node
+from .ops.elementwise import add, convert
+from .ops.primitive import grad_mode, source_of
+from .ops.reduction import sum_to_shape
+
+#: nodes whose history a backward pass without `retain_graph` has used up
+_RELEASED: WeakSet[Node] = WeakSet()
+
+
+def gradients(
+    outputs: Sequence[Node],
+    cotangents: Sequence[Node],
+    wanted: Sequence[Node],
+    create_graph: bool = False,
+    retain_graph: bool = True,
+) -> list[Node | None]:
+    """The gradient of sum(outputs * cotangents) with respect to each node of `wanted`.
+
+    None stands for a node that the outputs do not depend on. Cost: each operation on a path from a wanted node to an
+    output is visited once. With `create_graph` the gradients can be differentiated again; without `retain_graph` the
+    operations passed through cannot be differentiated a second time.
+    """
+    path = _path(outputs, set(wanted))
+    _check_not_released(path)
+    arrived: dict[Node, Node] = {}
+    with grad_mode(create_graph):
+        for output, cotangent in zip(outputs, cotangents, strict=True):
+            if output in path:
+                _accumulate(arrived, output, cotangent)
+        results: dict[Node, Node] = {}
+        targets = set(wanted)
+        for node in sorted(path, key=lambda n: n.serial, reverse=True):
+            cotangent = arrived.pop(node, None)
+            if cotangent is None:
+                continue
+            if node in targets:
+                results[node] = cotangent
+            with source_of(node):
+                _pass_on(node, cotangent, path, arrived)
+    if not retain_graph:
+        _RELEASED.update(node for node in path if node.inputs and not node.op.linear and node.op.name != "detach")
+    return [results.get(node) for node in wanted]
+
+
+def _path(outputs: Sequence[Node], wanted: set[Node]) -> set[Node]:
+    """The nodes through which an output depends differentiably on a wanted node, both ends included."""
+    found: set[Node] = set()
+    stack = [node for node in outputs if node.requires_grad]
+    while stack:
+        node = stack.pop()
+        if node not in found:
+            found.add(node)
+            if node.op.name != "detach":
+                stack.extend(i for i in node.inputs if i.requires_grad)
+    path: set[Node] = set()
+    for node in sorted(found, key=lambda n: n.serial):
+        if node in wanted or (node.op.name != "detach" and any(i in path for i in node.inputs)):
+            path.add(node)
+    return path
+
+
+def _check_not_released(path: set[Node]) -> None:
+    for node in path:
+        if node in _RELEASED:
+            raise GradientError(
+                f"a second backward pass through the same graph: {node.op.name} (made at {node.source}) was already "
+                "differentiated and what it kept was let go. Call the first backward with retain_graph=True, or compute "
+                "the loss again."
+            )
+
+
+def _pass_on(node: Node, cotangent: Node, path: set[Node], arrived: dict[Node, Node]) -> None:
+    indices = [index for index, operand in enumerate(node.inputs) if operand in path]
+    for index, passed in zip(indices, node.op.pull(node, cotangent, indices), strict=True):
+        if passed is not None:
+            _accumulate(arrived, node.inputs[index], passed)
+
+
+def _accumulate(arrived: dict[Node, Node], node: Node, cotangent: Node) -> None:
+    fitted = convert(sum_to_shape(cotangent, node.shape), node.dtype)
+    before = arrived.get(node)
+    arrived[node] = fitted if before is None else add(before, fitted)

@@ -1,0 +1,38 @@
+"""The reference: any graph, computed node by node by the meaning that each operation's record gives in NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from .node import Graph, Node
+
+
+def interpret(graph: Graph, value_of: Callable[[Node], np.ndarray]) -> list[np.ndarray]:
+    """The values of `graph.outputs`, in the dtypes' carrier types.
+
+    `value_of(node)` gives the value of the leaves that come from outside (buffers and inputs). A value is dropped after
+    its last use.
+    """
+    last_use: dict[Node, int] = {}
+    for position, node in enumerate(graph.nodes):
+        for operand in node.inputs:
+            last_use[operand] = position
+    kept = set(graph.outputs)
+    values: dict[Node, np.ndarray] = {}
+    for position, node in enumerate(graph.nodes):
+        values[node] = _value(node, values, value_of)
+        for operand in node.inputs:
+            if last_use[operand] == position and operand not in kept:
+                values.pop(operand, None)
+    return [values[node] for node in graph.outputs]
+
+
+def _value(node: Node, values: Mapping[Node, np.ndarray], value_of: Callable[[Node], np.ndarray]) -> np.ndarray:
+    if node.buffer is not None or node.op.name in ("buffer", "input"):
+        return value_of(node)
+    result = np.asarray(node.op.evaluate(node, *(values[operand] for operand in node.inputs)))
+    assert result.shape == node.shape, f"{node!r}: the reference gave shape {result.shape} (made at {node.source})"
+    assert result.dtype == node.dtype.carrier, f"{node!r}: the reference gave {result.dtype} (made at {node.source})"
+    return result

@@ -1,0 +1,115 @@
+"""The graph: immutable nodes, and the order in which they can be computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import count
+from typing import Any, NamedTuple
+
+from .types import DType
+
+Shape = tuple[int, ...]
+
+
+class Source(NamedTuple):
+    """The line of the user's program that made a node."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+_serials = count()
+
+
+class Node:
+    """One operation applied to other nodes. What it means never changes after it was made.
+
+    `op` is the operation's record; `attributes` its constants (hashable values by name); `shape` and `dtype` describe
+    the value; `requires_grad` tells whether differentiation goes through it; `source` is the user's line. `serial` grows
+    with every node made, so sorting by it is a topological order. `buffer` is the memo of a value that has been
+    computed (see `settle`): it belongs to the runtime.
+    """
+
+    __slots__ = ("__weakref__", "attributes", "buffer", "dtype", "inputs", "op", "requires_grad", "serial", "shape", "source")
+
+    def __init__(
+        self,
+        op: Any,
+        inputs: tuple[Node, ...],
+        attributes: dict[str, Any],
+        shape: Shape,
+        dtype: DType,
+        requires_grad: bool = False,
+        source: Source | None = None,
+        buffer: Any = None,
+    ):
+        self.op, self.inputs, self.attributes = op, inputs, attributes
+        self.shape, self.dtype = shape, dtype
+        self.requires_grad, self.source, self.buffer = requires_grad, source, buffer
+        self.serial = next(_serials)
+
+    def __getitem__(self, attribute: str) -> Any:
+        return self.attributes[attribute]
+
+    def __repr__(self) -> str:
+        return f"<{self.op.name} {self.dtype.name}{list(self.shape)}>"
+
+    def settle(self, buffer: Any) -> None:
+        """Remember the node's value, and forget where it came from unless differentiation still has to go there."""
+        self.buffer = buffer
+        if not self.requires_grad or self.op.name == "detach":
+            self.inputs = ()
+
+    def with_inputs(self, inputs: tuple[Node, ...]) -> Node:
+        """The same operation on other inputs of the same shapes and dtypes."""
+        if all(a is b for a, b in zip(inputs, self.inputs, strict=True)):
+            return self
+        return Node(self.op, inputs, self.attributes, self.shape, self.dtype, self.requires_grad, self.source)
+
+
+def reachable(outputs: Iterable[Node], stop_at_buffers: bool = True) -> list[Node]:
+    """Every node that `outputs` need, each after its inputs. Nodes with a known value are not looked behind.
+
+    Runs in linear time plus one sort, without recursion, so depth is limited by memory alone.
+    """
+    found: set[Node] = set()
+    stack = list(outputs)
+    while stack:
+        node = stack.pop()
+        if node in found:
+            continue
+        found.add(node)
+        if not (stop_at_buffers and node.buffer is not None):
+            stack.extend(node.inputs)
+    return sorted(found, key=lambda node: node.serial)
+
+
+class Graph:
+    """A list of nodes, each after its inputs, and the ones among them that are wanted.
+
+    Between compiler passes the order of `nodes` is the order of computation. A node with a value (`buffer` set) or
+    without inputs is a leaf.
+    """
+
+    __slots__ = ("nodes", "outputs")
+
+    def __init__(self, nodes: list[Node], outputs: list[Node]):
+        self.nodes, self.outputs = nodes, outputs
+
+    @classmethod
+    def of(cls, outputs: Iterable[Node]) -> Graph:
+        """The graph that computes `outputs`."""
+        wanted = list(outputs)
+        return cls(reachable(wanted), wanted)
+
+    def users(self) -> dict[Node, list[Node]]:
+        """For each node the nodes that read it, one entry a reading."""
+        users: dict[Node, list[Node]] = {node: [] for node in self.nodes}
+        for node in self.nodes:
+            if node.buffer is None:
+                for operand in node.inputs:
+                    users[operand].append(node)
+        return users

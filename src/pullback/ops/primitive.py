@@ -1,0 +1,188 @@
+"""What a primitive is, and how it is applied to nodes.
+
+A primitive is one record (`Primitive`) that holds all there is to know of an operation: its shape and dtype rule, its
+gradient rule, its meaning in NumPy and its cost. The files beside this one declare the records, a family a file.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..graph.node import Node, Shape, Source
+from ..graph.types import DType, bool_
+
+#: kinds of primitives: the compiler lowers kind by kind
+LEAF = "leaf"  # a value that is there: a buffer, an input of the program, a number, an index
+ELEMENTWISE = "elementwise"
+REDUCTION = "reduction"
+MOVEMENT = "movement"
+INDEXING = "indexing"
+CONTRACTION = "contraction"
+HOST = "host"
+ALIAS = "alias"  # the value of its first input; only differentiation tells the two apart
+
+Pullback = Callable[[Node, Node], Node]
+
+
+@dataclass(frozen=True, eq=False)
+class Primitive:
+    """The record of one operation.
+
+    `infer(*inputs, **attributes)` gives shape and dtype of the result, or raises where the user's call is wrong.
+    `evaluate(node, *arrays)` is the meaning: NumPy arrays in, array out, all in the dtypes' carrier types.
+    `pullbacks` holds one rule an input, `(node, cotangent) -> cotangent of that input`, or None where the result does
+    not depend on it differentiably; a single callable `(node, cotangent, index)` serves any number of inputs, and with
+    `joint` a callable `(node, cotangent)` gives the cotangents of all inputs at once. A rule may return a cotangent of the
+    broadcast shape: the driver sums it back.
+    `body(a, *values, **attributes)`, of elementwise operations only, is written against the abstract arithmetic.
+    `cost` is in floating-point operations an element of the result; `linear` says that the pullback does not look at
+    the values of inputs or result, so nothing need be kept for it.
+    """
+
+    name: str
+    kind: str
+    infer: Callable[..., tuple[Shape, DType]]
+    evaluate: Callable[..., np.ndarray]
+    pullbacks: tuple[Pullback | None, ...] | Callable[..., Any] = ()
+    body: Callable[..., Any] | None = None
+    cost: int = 1
+    linear: bool = False
+    joint: bool = False
+
+    def __repr__(self) -> str:
+        return f"<primitive {self.name}>"
+
+    def pull(self, node: Node, cotangent: Node, indices: list[int]) -> list[Node | None]:
+        """The cotangents of the inputs at `indices`, given the result's; None where there is no gradient."""
+        if self.joint:
+            every = self.pullbacks(node, cotangent)  # type: ignore[operator]
+            return [every[index] for index in indices]
+        if callable(self.pullbacks):
+            return [self.pullbacks(node, cotangent, index) for index in indices]
+        rules = [self.pullbacks[index] if index < len(self.pullbacks) else None for index in indices]
+        return [None if rule is None else rule(node, cotangent) for rule in rules]
+
+
+REGISTRY: dict[str, Primitive] = {}
+
+
+def register(primitive: Primitive) -> Primitive:
+    """Enter a record into the registry that printer, tests, documentation and compiler read."""
+    assert primitive.name not in REGISTRY, f"two primitives are called {primitive.name}"
+    REGISTRY[primitive.name] = primitive
+    return primitive
+
+
+class _Mode(threading.local):
+    """Per-thread switches of graph building."""
+
+    grad = True
+    source: Source | None = None
+
+
+MODE = _Mode()
+
+
+@contextmanager
+def grad_mode(enabled: bool) -> Iterator[None]:
+    """Nodes made inside do (or do not) take part in differentiation."""
+    before, MODE.grad = MODE.grad, enabled
+    try:
+        yield
+    finally:
+        MODE.grad = before
+
+
+@contextmanager
+def source_of(node: Node) -> Iterator[None]:
+    """Nodes made inside are ascribed to the line that made `node`, as gradients are to the forward operation."""
+    before, MODE.source = MODE.source, node.source
+    try:
+        yield
+    finally:
+        MODE.source = before
+
+
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+
+
+def user_source() -> Source | None:
+    """The innermost line on the stack that is not Pullback's own."""
+    if MODE.source is not None:
+        return MODE.source
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back  # type: ignore[assignment]
+    return None if frame is None else Source(frame.f_code.co_filename, frame.f_lineno)
+
+
+def apply(primitive: Primitive, *inputs: Node, **attributes: Any) -> Node:
+    """The node of `primitive` on `inputs`; shape and dtype errors are raised here, where the user wrote the call."""
+    shape, dtype = primitive.infer(*inputs, **attributes)
+    differentiable = MODE.grad and dtype.is_floating_point and any(i.requires_grad for i in inputs)
+    return Node(primitive, inputs, attributes, shape, dtype, differentiable, user_source())
+
+
+# ---- leaves: values that are there
+
+def _no_value(node: Node, *_: np.ndarray) -> np.ndarray:
+    raise AssertionError(f"the value of {node!r} comes from outside the graph")
+
+
+def _as_declared(*_: Node, shape: Shape = (), dtype: DType, **__: Any) -> tuple[Shape, DType]:
+    return shape, dtype
+
+
+#: a value in memory; `node.buffer` holds it
+BUFFER = register(Primitive("buffer", LEAF, _as_declared, _no_value))
+#: a value that a compiled program is given at each call; attribute `index` is its place among the inputs
+INPUT = register(Primitive("input", LEAF, _as_declared, _no_value))
+#: a number known when the graph is built, of shape ()
+CONSTANT = register(
+    Primitive("constant", LEAF, _as_declared, lambda node: np.asarray(node["value"]).astype(node.dtype.carrier), cost=0)
+)
+#: 0, 1, 2 … along `axis` of `shape`
+IOTA = register(
+    Primitive(
+        "iota",
+        LEAF,
+        lambda *, shape, axis, dtype: (shape, dtype),
+        lambda node: np.broadcast_to(
+            np.arange(node.shape[node["axis"]], dtype=node.dtype.carrier).reshape(
+                [-1 if i == node["axis"] else 1 for i in range(len(node.shape))]
+            ),
+            node.shape,
+        ),
+        cost=1,
+    )
+)
+
+
+def buffer_node(buffer: Any, shape: Shape, dtype: DType, requires_grad: bool = False) -> Node:
+    """A leaf that holds a value in memory."""
+    return Node(BUFFER, (), {"shape": shape, "dtype": dtype}, shape, dtype, requires_grad, user_source(), buffer)
+
+
+def input_node(index: int, shape: Shape, dtype: DType, requires_grad: bool = False) -> Node:
+    """A leaf whose value is given at each call of a program."""
+    attributes = {"index": index, "shape": shape, "dtype": dtype}
+    return Node(INPUT, (), attributes, shape, dtype, requires_grad, user_source())
+
+
+def constant(value: float | int | bool, dtype: DType) -> Node:
+    """A number of shape (). Kept as a Python number that `dtype` can hold exactly or nearly."""
+    plain = bool(value) if dtype is bool_ else float(value) if dtype.is_floating_point else int(value)
+    return Node(CONSTANT, (), {"value": plain, "dtype": dtype}, (), dtype, False, MODE.source)
+
+
+def iota(shape: Shape, axis: int, dtype: DType) -> Node:
+    """The index along `axis`, at every place of `shape`."""
+    return Node(IOTA, (), {"shape": shape, "axis": axis, "dtype": dtype}, shape, dtype, False, MODE.source)

@@ -1,0 +1,94 @@
+"""From pending nodes to values: the one path on which everything is computed, compiled step or not.
+
+A graph is looked up by its structure (operations, attributes, shapes, dtypes; not the values of its leaves). A program
+for that structure is made once and run as often as it comes again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable, Sequence
+
+from .. import debug
+from ..graph.node import Graph, Node
+from ..graph.types import DType
+from ..ops.primitive import input_node
+from .buffers import Buffer
+from .program import Program
+
+#: programs kept for structures that come again; the least recently used goes first
+_KEPT = 512
+_programs: OrderedDict[Hashable, Program] = OrderedDict()
+_lock = threading.RLock()
+
+
+def materialize(wanted: Sequence[Node], pending: Sequence[Node] = ()) -> None:
+    """Compute the nodes of `wanted`, and those of `pending` that they depend on, and settle them with their values."""
+    graph = Graph.of([node for node in wanted if node.buffer is None])
+    if not graph.outputs:
+        return
+    inside = set(graph.nodes)
+    outputs = list(dict.fromkeys([*graph.outputs, *(n for n in pending if n in inside and n.buffer is None)]))
+    graph.outputs = outputs
+    leaves = [node for node in graph.nodes if node.buffer is not None]
+    program = _program(graph, leaves)
+    results = [Buffer.empty(count(node), node.dtype) for node in outputs]
+    program.run([leaf.buffer for leaf in leaves], results)
+    for node, buffer in zip(outputs, results, strict=True):
+        node.settle(buffer)
+
+
+def count(node: Node) -> int:
+    """How many elements a node's value has."""
+    total = 1
+    for size in node.shape:
+        total *= size
+    return total
+
+
+def _program(graph: Graph, leaves: list[Node]) -> Program:
+    key = (structure(graph), debug.get("backend"), debug.get("cpu"))
+    with _lock:
+        found = _programs.get(key)
+        if found is None:
+            found = _programs[key] = Program(without_values(graph, leaves))
+            if len(_programs) > _KEPT:
+                _programs.popitem(last=False)
+        else:
+            _programs.move_to_end(key)
+        return found
+
+
+def structure(graph: Graph) -> Hashable:
+    """What two graphs have in common that can be run by one program."""
+    place = {node: position for position, node in enumerate(graph.nodes)}
+    rows = []
+    for node in graph.nodes:
+        if node.buffer is not None:
+            rows.append((node.shape, node.dtype))
+        else:
+            attributes = tuple(map(_exact, node.attributes.values()))
+            rows.append((node.op, node.shape, node.dtype, attributes, *(place[i] for i in node.inputs)))
+    return tuple(rows), tuple(place[node] for node in graph.outputs)
+
+
+def _exact(value: Hashable) -> Hashable:
+    """A value that equals another's only where both are the same number: 0.0 is not -0.0, and 1 is not True."""
+    return (type(value), repr(value)) if isinstance(value, (float, int)) else value
+
+
+def without_values(graph: Graph, leaves: Sequence[Node]) -> Graph:
+    """The graph with its leaves' values replaced by inputs, so that a program made of it holds none of them."""
+    known: dict[Node, Node] = {leaf: input_node(i, leaf.shape, leaf.dtype) for i, leaf in enumerate(leaves)}
+    nodes = []
+    for node in graph.nodes:
+        if node not in known:
+            known[node] = node.with_inputs(tuple(known[i] for i in node.inputs))
+        nodes.append(known[node])
+    return Graph(nodes, [known[node] for node in graph.outputs])
+
+
+def signature(nodes: Sequence[Node]) -> tuple[tuple[tuple[int, ...], DType], ...]:
+    """Shapes and dtypes."""
+    return tuple((node.shape, node.dtype) for node in nodes)

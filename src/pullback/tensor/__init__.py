@@ -1,0 +1,43 @@
+"""Tensors: what users hold. Each method builds graph nodes; nothing runs until a value is needed."""
+
+from __future__ import annotations
+
+from .arithmetic import ArithmeticMethods
+from .handle import Handle
+from .indexing import IndexMethods
+from .inplace import InplaceMethods
+from .reductions import ReductionMethods
+from .shapes import ShapeMethods
+
+
+class Tensor(ArithmeticMethods, ReductionMethods, ShapeMethods, IndexMethods, InplaceMethods):
+    """A multidimensional array, computed when it is needed, through which gradients can be taken.
+
+    Made by `pullback.tensor` and the other factories. `shape`, `dtype`, `requires_grad` and `grad` describe it; `item()`,
+    `tolist()` and `numpy()` give its value. Methods and their names follow PyTorch's.
+    """
+
+    __slots__ = ("__dict__",)
+    __hash__ = object.__hash__
+
+    def softmax(self, dim: int) -> Tensor:
+        """exp(x) / sum(exp(x)) along `dim`."""
+        from ..nn.functional import softmax
+
+        return softmax(self, dim)
+
+    def log_softmax(self, dim: int) -> Tensor:
+        """log(softmax(x)) along `dim`."""
+        from ..nn.functional import log_softmax
+
+        return log_softmax(self, dim)
+
+    def __rmatmul__(self, other: object) -> Tensor:
+        from .creation import tensor
+
+        return tensor(other) @ self
+
+
+Handle._result = Tensor
+
+__all__ = ["Tensor"]

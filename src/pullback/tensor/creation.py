@@ -1,0 +1,212 @@
+"""Making tensors: from data, of one number, of a range, of random numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import DTypeError, ShapeError
+from ..graph import types
+from ..graph.node import Node
+from ..graph.types import FLOAT, DType, encode_bfloat16, float64, int64
+from ..ops import elementwise as e
+from ..ops.movement import expand
+from ..ops.primitive import buffer_node, constant, iota, user_source
+from ..runtime.buffers import Buffer
+from .handle import Handle
+from .promotion import Number, dtype_of_number, get_default_dtype
+from .shapes import as_shape
+
+if TYPE_CHECKING:
+    from . import Tensor
+
+
+def _finish(node: Node, requires_grad: bool) -> Tensor:
+    result = Handle._wrap(node)
+    return result.requires_grad_() if requires_grad else result
+
+
+def _check_device(device: str | None) -> None:
+    if device not in (None, "cpu"):
+        raise ValueError(f'device {device!r} is not there (at {user_source()}); Pullback runs on "cpu"')
+
+
+def tensor(data: Any, dtype: DType | None = None, requires_grad: bool = False, device: str | None = None) -> Tensor:
+    """A tensor of a number, nested lists, a NumPy array or another tensor, copied.
+
+    Without `dtype`: Python floats become the default dtype (float32), ints int64, bools bool; arrays keep theirs.
+
+    >>> pb.tensor([[1, 2], [3, 4]]).shape
+    (2, 2)
+    """
+    _check_device(device)
+    if isinstance(data, Handle):
+        source = data.detach().clone()
+        return (source if dtype is None else source.to(dtype)).requires_grad_(requires_grad)
+    array = _as_array(data)
+    found = types.from_numpy(array.dtype)
+    if not isinstance(data, (np.ndarray, np.generic)) and array.dtype == np.float64:
+        found = get_default_dtype()
+    wanted = dtype or found
+    if wanted is None or wanted is types.uint32:
+        names = ", ".join(d.name for d in types.ALL if d is not types.uint32)
+        raise DTypeError(f"arrays of {array.dtype} are not taken (at {user_source()}); the dtypes are {names}")
+    if requires_grad and wanted.category != FLOAT:
+        raise DTypeError(f"only floating point tensors can require gradients, got {wanted.name} (at {user_source()})")
+    with np.errstate(over="ignore", invalid="ignore"):
+        stored = encode_bfloat16(array.astype(np.float32)) if wanted is types.bfloat16 else array.astype(wanted.storage)
+    node = buffer_node(Buffer.of(stored, copy=True), array.shape, wanted, False)
+    return _finish(node, requires_grad)
+
+
+def _as_array(data: Any) -> np.ndarray:
+    if isinstance(data, (list, tuple)) and any(isinstance(item, Handle) for item in data):
+        data = [item.tolist() if isinstance(item, Handle) else item for item in data]
+    try:
+        array = np.asarray(data)
+    except ValueError as error:
+        raise ShapeError(f"tensor(): the nested lists are not of equal lengths (at {user_source()}): {error}") from None
+    if array.dtype == object or array.dtype.kind in "USOV":
+        raise DTypeError(f"tensor() takes numbers, got {type(data).__name__} {str(data)[:60]!r} (at {user_source()})")
+    if array.size == 0 and not isinstance(data, np.ndarray):
+        return array.astype(np.float64)
+    return array
+
+
+def as_tensor(data: Any, dtype: DType | None = None) -> Tensor:
+    """A tensor of `data`: itself if it is one of that dtype, sharing an array's memory where it can."""
+    if isinstance(data, Handle):
+        return data.to(dtype) if dtype is not None else data  # type: ignore[attr-defined, return-value]
+    if isinstance(data, np.ndarray) and types.from_numpy(data.dtype) is not None:
+        shared = from_numpy(data)
+        return shared if dtype is None else shared.to(dtype)
+    return tensor(data, dtype)
+
+
+def from_numpy(array: np.ndarray) -> Tensor:
+    """A tensor that reads the array's own memory where it is contiguous and aligned (else a copy).
+
+    The array must not be written to while the tensor, or anything lazily computed from it, is in use; Pullback never
+    writes to it.
+    """
+    dtype = types.from_numpy(array.dtype)
+    if dtype is None or dtype is types.uint32:
+        raise DTypeError(f"arrays of {array.dtype} are not taken (at {user_source()}); convert with .astype(...)")
+    sharable = array.flags.c_contiguous and array.flags.aligned
+    return Handle._wrap(buffer_node(Buffer.of(array, copy=not sharable), array.shape, dtype))
+
+
+def from_dlpack(source: Any) -> Tensor:
+    """A tensor on the memory of any object that has `__dlpack__`: a PyTorch or JAX tensor, a NumPy array."""
+    return from_numpy(np.from_dlpack(source))
+
+
+def _full(shape: tuple[int, ...], value: Number, dtype: DType, requires_grad: bool, device: str | None) -> Tensor:
+    _check_device(device)
+    if any(size < 0 for size in shape):
+        raise ShapeError(f"a shape cannot have negative sizes, got {list(shape)} (at {user_source()})")
+    return _finish(expand(constant(value, dtype), shape), requires_grad)
+
+
+def zeros(*size, dtype: DType | None = None, requires_grad: bool = False, device: str | None = None) -> Tensor:
+    """A tensor of zeros."""
+    return _full(as_shape(size), 0, dtype or get_default_dtype(), requires_grad, device)
+
+
+def ones(*size, dtype: DType | None = None, requires_grad: bool = False, device: str | None = None) -> Tensor:
+    """A tensor of ones."""
+    return _full(as_shape(size), 1, dtype or get_default_dtype(), requires_grad, device)
+
+
+def empty(*size, dtype: DType | None = None, requires_grad: bool = False, device: str | None = None) -> Tensor:
+    """A tensor to be filled; it holds zeros, since no memory is ever read before it was written."""
+    return zeros(*size, dtype=dtype, requires_grad=requires_grad, device=device)
+
+
+def full(
+    size: Sequence[int], fill_value: Number, dtype: DType | None = None, requires_grad: bool = False,
+    device: str | None = None,
+) -> Tensor:
+    """A tensor of one number."""
+    return _full(as_shape((size,)), fill_value, dtype or dtype_of_number(fill_value), requires_grad, device)
+
+
+def arange(
+    start: Number, end: Number | None = None, step: Number = 1, dtype: DType | None = None,
+    requires_grad: bool = False, device: str | None = None,
+) -> Tensor:
+    """start, start + step, … up to but without `end`; int64 if all three are ints.
+
+    >>> pb.arange(2, 8, 2)
+    tensor([2, 4, 6])
+    """
+    _check_device(device)
+    first, last = (0, start) if end is None else (start, end)
+    if step == 0 or (last - first) / step < 0:
+        raise ValueError(f"arange: from {first} to {last} there is no way by steps of {step} (at {user_source()})")
+    count = math.ceil((last - first) / step)
+    whole = all(isinstance(v, int) for v in (first, last, step))
+    dtype = dtype or (int64 if whole else get_default_dtype())
+    inner = int64 if whole else float64
+    place = e.convert(iota((count,), 0, int64), inner)
+    if step != 1:
+        place = e.mul(place, constant(step, inner))
+    if first != 0:
+        place = e.add(place, constant(first, inner))
+    return _finish(e.convert(place, dtype), requires_grad)
+
+
+def linspace(
+    start: float, end: float, steps: int, dtype: DType | None = None, requires_grad: bool = False,
+    device: str | None = None,
+) -> Tensor:
+    """`steps` numbers at equal distances from `start` to `end`, both included."""
+    _check_device(device)
+    if steps < 0:
+        raise ValueError(f"linspace: steps must not be negative, got {steps} (at {user_source()})")
+    dtype = dtype or get_default_dtype()
+    place = iota((steps,), 0, int64)
+    each = (end - start) / (steps - 1) if steps > 1 else 0.0
+    from_start = e.add(e.mul(e.convert(place, float64), constant(each, float64)), constant(float(start), float64))
+    back = e.convert(e.sub(constant(steps - 1, int64), place), float64)
+    from_end = e.sub(constant(float(end), float64), e.mul(back, constant(each, float64)))
+    # counted from the nearer end, so that both ends are exact
+    near_start = e.lt(place, constant((steps + 1) // 2, int64))
+    return _finish(e.convert(e.where(near_start, from_start, from_end), dtype), requires_grad)
+
+
+def eye(n: int, m: int | None = None, dtype: DType | None = None, requires_grad: bool = False, device: str | None = None) -> Tensor:
+    """Ones on the diagonal of an n by m (default n) matrix of zeros."""
+    _check_device(device)
+    shape = (n, n if m is None else m)
+    diagonal = e.eq(iota(shape, 0, int64), iota(shape, 1, int64))
+    return _finish(e.convert(diagonal, dtype or get_default_dtype()), requires_grad)
+
+
+def zeros_like(input: Tensor, dtype: DType | None = None, requires_grad: bool = False) -> Tensor:
+    """Zeros of the shape and dtype of `input`."""
+    return zeros(input.shape, dtype=dtype or input.dtype, requires_grad=requires_grad)
+
+
+def ones_like(input: Tensor, dtype: DType | None = None, requires_grad: bool = False) -> Tensor:
+    """Ones of the shape and dtype of `input`."""
+    return ones(input.shape, dtype=dtype or input.dtype, requires_grad=requires_grad)
+
+
+def empty_like(input: Tensor, dtype: DType | None = None, requires_grad: bool = False) -> Tensor:
+    """A tensor to be filled, of the shape and dtype of `input`; it holds zeros."""
+    return zeros_like(input, dtype, requires_grad)
+
+
+def full_like(input: Tensor, fill_value: Number, dtype: DType | None = None, requires_grad: bool = False) -> Tensor:
+    """One number in the shape and dtype of `input`."""
+    return full(input.shape, fill_value, dtype=dtype or input.dtype, requires_grad=requires_grad)
+
+
+__all__ = [
+    "arange", "as_tensor", "empty", "empty_like", "eye", "from_dlpack", "from_numpy", "full", "full_like",
+    "linspace", "ones", "ones_like", "tensor", "zeros", "zeros_like",
+]

@@ -1,0 +1,342 @@
+"""What a tensor is: a handle on a graph node. Nothing is computed until a value is needed.
+
+A handle holds the node that stands for its value now. In-place methods give it another node; the node that it had is
+never changed, so whatever was built on it keeps its meaning.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary, ref
+
+import numpy as np
+
+from ..errors import DTypeError, GradientError, ShapeError, TraceError, ViewError
+from ..graph.node import Node, Shape
+from ..graph.types import DType, bfloat16
+from ..ops.host import detach
+from ..ops.primitive import MODE, buffer_node, user_source
+from ..runtime import engine
+from ..runtime.buffers import Buffer
+
+if TYPE_CHECKING:
+    from ..tracing import Trace
+    from . import Tensor
+
+
+class _State(threading.local):
+    trace: Trace | None = None
+
+
+#: the trace that is being recorded in this thread, if any
+STATE = _State()
+
+#: the nodes whose gradients backward() collects, and the tensors that receive them
+RECEIVERS: WeakKeyDictionary[Node, ref[Handle]] = WeakKeyDictionary()
+
+#: tensors whose values have not been computed; those that a computation passes by are computed along with it
+_PENDING: dict[int, ref[Handle]] = {}
+
+
+def _await(tensor: Handle) -> None:
+    """Enter a tensor among the pending ones; it leaves when it dies or has a value. (A WeakSet would compare tensors.)"""
+    key = id(tensor)
+    _PENDING[key] = ref(tensor, lambda _: _PENDING.pop(key, None))
+
+
+class Handle:
+    """The state of a tensor and what does not depend on any operation. Users see its subclass `Tensor`."""
+
+    __slots__ = ("__weakref__", "_alias", "_grad", "_node", "_view")
+    __array_priority__ = 1000
+    __hash__ = object.__hash__
+
+    #: the class that results have; set once, by the package
+    _result: type[Tensor]
+
+    def __init__(self, node: Node, view: bool = False):
+        self._node = node
+        self._grad: Tensor | None = None
+        self._view = view
+        self._alias: Handle | None = None
+        if node.buffer is None and STATE.trace is None:
+            _await(self)
+
+    @classmethod
+    def _wrap(cls, node: Node, view: bool = False) -> Tensor:
+        return cls._result(node, view)
+
+    # ---- what it is
+
+    @property
+    def node(self) -> Node:
+        """The graph node that stands for the value now."""
+        if self._alias is not None:
+            return detach(self._alias.node)
+        trace = STATE.trace
+        return self._node if trace is None else trace.node_of(self)
+
+    @property
+    def shape(self) -> Shape:
+        """The sizes of the axes, a tuple."""
+        return self._node.shape
+
+    @property
+    def dtype(self) -> DType:
+        """The element type, such as pullback.float32."""
+        return self._node.dtype
+
+    @property
+    def ndim(self) -> int:
+        """How many axes there are."""
+        return len(self._node.shape)
+
+    @property
+    def device(self) -> str:
+        """Where the values live: always "cpu"."""
+        return "cpu"
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether operations on this tensor are recorded for differentiation."""
+        return self._node.requires_grad
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        self.requires_grad_(value)
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether the tensor is no result of a recorded operation."""
+        return not self._node.requires_grad or self._node.op.name in ("buffer", "input", "detach")
+
+    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
+        """Make this leaf take part in differentiation, or not; returns itself."""
+        if requires_grad and not self.dtype.is_floating_point:
+            raise DTypeError(f"only floating point tensors can require gradients, got {self.dtype.name} (at {user_source()})")
+        if not requires_grad and not self.is_leaf:
+            raise GradientError(f"requires_grad can only be taken from a leaf (at {user_source()}); use .detach()")
+        if requires_grad != self.requires_grad:
+            self._set_leaf(self.node, requires_grad)
+        return self  # type: ignore[return-value]
+
+    def _set_leaf(self, value: Node, requires_grad: bool) -> None:
+        """Take `value` as the value of a leaf with a history of its own."""
+        if value.buffer is not None and not value.inputs:
+            leaf = buffer_node(value.buffer, value.shape, value.dtype, requires_grad)
+        else:
+            leaf = detach(value, requires_grad)
+        self._rebind(leaf)
+
+    def _rebind(self, node: Node) -> None:
+        """Give the handle another node: the one way in which a tensor changes."""
+        if STATE.trace is not None:
+            STATE.trace.before_rebinding(self)
+        elif node.buffer is None:
+            _await(self)
+        self._node = node
+        if node.requires_grad and node.op.name in ("buffer", "detach"):
+            RECEIVERS[node] = ref(self)
+
+    def _assign(self, value: Node) -> Tensor:
+        """The end of every in-place method: this tensor's value is now `value` (same shape and dtype)."""
+        if value.shape != self.shape:
+            raise ShapeError(
+                f"an in-place operation cannot change the shape {list(self.shape)} to {list(value.shape)} "
+                f"(at {user_source()}); write t = t + … instead"
+            )
+        if value.dtype is not self.dtype:
+            raise DTypeError(
+                f"an in-place operation cannot turn {self.dtype.name} into {value.dtype.name} (at {user_source()})"
+            )
+        if self._view:
+            raise ViewError(
+                f"a write through a view (at {user_source()}): this tensor was made from another by indexing, reshaping, "
+                "transposing or detach(), and Pullback's tensors do not share storage. Write to the tensor itself, "
+                "base[index] = value, or take a .clone() first."
+            )
+        if self._alias is not None:
+            self._alias._set_leaf(value, self._alias.requires_grad)
+            return self  # type: ignore[return-value]
+        if self.requires_grad and self.is_leaf:
+            if MODE.grad:
+                raise GradientError(
+                    f"an in-place operation on a leaf that requires grad (at {user_source()}): its history would be lost. "
+                    "Do it under no_grad()."
+                )
+            self._set_leaf(value, True)
+        else:
+            self._rebind(value)
+        return self  # type: ignore[return-value]
+
+    @property
+    def data(self) -> Tensor:
+        """This tensor without its history; writing to it, or assigning it, changes the tensor itself."""
+        alias = self._wrap(self._node)
+        alias._alias = self
+        return alias
+
+    @data.setter
+    def data(self, value: Handle) -> None:
+        self._set_leaf(detach(value.node), self.requires_grad)
+
+    def detach(self) -> Tensor:
+        """The same value, cut off from its history."""
+        return self._wrap(detach(self.node), view=True)
+
+    # ---- gradients
+
+    @property
+    def grad(self) -> Tensor | None:
+        """The gradient that backward() has collected, or None."""
+        if STATE.trace is not None:
+            STATE.trace.before_reading_grad(self)
+        return self._grad
+
+    @grad.setter
+    def grad(self, value: Tensor | None) -> None:
+        if value is not None and (value.shape != self.shape or value.dtype is not self.dtype):
+            raise ShapeError(
+                f"a gradient must have the tensor's own shape and dtype, {self.dtype.name}{list(self.shape)}, got "
+                f"{value.dtype.name}{list(value.shape)} (at {user_source()})"
+            )
+        if STATE.trace is not None:
+            STATE.trace.before_writing_grad(self)
+        self._grad = value
+
+    def retain_grad(self) -> None:
+        """Have backward() keep the gradient of this tensor although it is no leaf."""
+        if not self.requires_grad:
+            raise GradientError(f"retain_grad() on a tensor that does not require grad (at {user_source()})")
+        RECEIVERS[self.node] = ref(self)
+
+    def backward(
+        self,
+        gradient: Tensor | None = None,
+        retain_graph: bool | None = None,
+        create_graph: bool = False,
+        inputs: list[Tensor] | None = None,
+    ) -> None:
+        """Add the gradient of this tensor to `.grad` of every leaf it depends on (or of `inputs` only).
+
+        A tensor of more than one element needs `gradient`, the cotangent of its shape. The graph can be gone through
+        once, unless `retain_graph` (by default the value of `create_graph`) is true.
+        """
+        from ..autograd.backward import backward
+
+        backward(self, gradient, create_graph if retain_graph is None else retain_graph, create_graph, inputs)
+
+    # ---- values
+
+    def _buffer(self) -> Buffer:
+        """The computed value; computes it, and whatever pending tensors lie on the way."""
+        if STATE.trace is not None:
+            raise TraceError(
+                f"the value of a tensor was asked for inside a compiled step (at {user_source()}): the step is recorded "
+                "once and has no values yet. Return the tensor from the step and read it there, or use pb.where(...) in "
+                "place of a Python `if`."
+            )
+        node = self.node
+        if node.buffer is None:
+            materialize([node])
+        return node.buffer
+
+    def _array(self) -> np.ndarray:
+        """The value as stored, in this tensor's shape, without a copy."""
+        return self._buffer().array.reshape(self.shape)
+
+    def numpy(self) -> np.ndarray:
+        """The value as a NumPy array that shares memory with the tensor where the layout allows. It is read-only."""
+        if self.requires_grad:
+            raise GradientError(f"numpy() on a tensor that requires grad (at {user_source()}); use .detach().numpy()")
+        return self.__array__()
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        if self.dtype is bfloat16:
+            raise DTypeError(f"NumPy has no bfloat16 (at {user_source()}); use .float().numpy()")
+        buffer = self._buffer()
+        array = buffer.array.reshape(self.shape)
+        if dtype is not None and np.dtype(dtype) != array.dtype:
+            return array.astype(dtype)
+        if copy:
+            return array.copy()
+        buffer.shared = True
+        array.flags.writeable = False
+        return array
+
+    def __dlpack__(self, **options: Any) -> Any:
+        buffer = self._buffer()
+        if self.dtype is bfloat16:
+            raise DTypeError(f"bfloat16 cannot be exported (at {user_source()}); use .float()")
+        buffer.shared = True
+        return buffer.array.reshape(self.shape).__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (1, 0)
+
+    def item(self) -> Any:
+        """The one element, as a Python number."""
+        if self.numel() != 1:
+            raise ShapeError(
+                f"item() takes a tensor of one element, got shape {list(self.shape)} (at {user_source()}); use .tolist()"
+            )
+        return self._numbers().reshape(()).item()
+
+    def tolist(self) -> Any:
+        """The elements as nested lists of Python numbers."""
+        return self._numbers().tolist()
+
+    def _numbers(self) -> np.ndarray:
+        from ..graph.types import to_carrier
+
+        return to_carrier(self._array(), self.dtype)
+
+    def numel(self) -> int:
+        """How many elements there are."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    def __bool__(self) -> bool:
+        return bool(self.item())
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __index__(self) -> int:
+        if self.dtype.is_floating_point:
+            raise DTypeError(f"a {self.dtype.name} tensor cannot be an index (at {user_source()})")
+        return int(self.item())
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if spec and self.numel() == 1 else format(str(self), spec)
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise ShapeError(f"len() of a tensor of shape [] (at {user_source()})")
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        from .display import describe
+
+        return describe(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        if not self.is_leaf:
+            raise GradientError(f"only leaves can be deep-copied (at {user_source()}); use .detach().clone()")
+        copied = type(self).__new__(type(self))
+        Handle.__init__(copied, self.node)
+        copied._set_leaf(self.node, self.requires_grad)
+        memo[id(self)] = copied
+        return copied
+
+
+def materialize(nodes: list[Node]) -> None:
+    """Compute the values of `nodes`, together with those of pending tensors that they depend on."""
+    waiting = [(key, tensor) for key, entry in list(_PENDING.items()) if (tensor := entry()) is not None]
+    engine.materialize(nodes, [tensor._node for _, tensor in waiting if tensor._node.buffer is None])
+    for key, tensor in waiting:
+        if tensor._node.buffer is not None:
+            _PENDING.pop(key, None)

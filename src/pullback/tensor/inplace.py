@@ -1,0 +1,141 @@
+"""In-place methods: each computes the new value as its namesake does and gives it to the handle."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..graph.types import float32
+from ..ops import elementwise as e
+from ..ops.movement import expand
+from ..ops.primitive import constant
+from .handle import Handle
+from .promotion import Number, Operand, as_node, require_float
+
+if TYPE_CHECKING:
+    from . import Tensor
+    from .random import Generator
+
+
+class InplaceMethods(Handle):
+    """Methods whose names end in an underscore, and the augmented operators. They keep shape and dtype."""
+
+    __slots__ = ()
+
+    def _take(self, result) -> Tensor:
+        """The result of the namesake, in this tensor's dtype where that loses no category (as PyTorch allows)."""
+        if result.dtype.category <= self.dtype.category:
+            result = result.to(self.dtype)
+        return self._assign(result.node)
+
+    def add_(self, other: Operand, *, alpha: Number = 1) -> Tensor:
+        """self += alpha * other."""
+        return self._take(self.add(other, alpha=alpha))  # type: ignore[attr-defined]
+
+    def sub_(self, other: Operand, *, alpha: Number = 1) -> Tensor:
+        """self -= alpha * other."""
+        return self._take(self.sub(other, alpha=alpha))  # type: ignore[attr-defined]
+
+    def mul_(self, other: Operand) -> Tensor:
+        """self *= other."""
+        return self._take(self * other)  # type: ignore[operator]
+
+    def div_(self, other: Operand) -> Tensor:
+        """self /= other."""
+        return self._take(self / other)  # type: ignore[operator]
+
+    def pow_(self, exponent: Operand) -> Tensor:
+        """self **= exponent."""
+        return self._take(self**exponent)  # type: ignore[operator]
+
+    def neg_(self) -> Tensor:
+        """self = -self."""
+        return self._take(-self)  # type: ignore[operator]
+
+    def sqrt_(self) -> Tensor:
+        """self = sqrt(self)."""
+        return self._take(self.sqrt())  # type: ignore[attr-defined]
+
+    def exp_(self) -> Tensor:
+        """self = exp(self)."""
+        return self._take(self.exp())  # type: ignore[attr-defined]
+
+    def relu_(self) -> Tensor:
+        """self = relu(self)."""
+        return self._take(self.relu())  # type: ignore[attr-defined]
+
+    def clamp_(self, min: Operand | None = None, max: Operand | None = None) -> Tensor:
+        """Each element brought into [min, max]."""
+        return self._take(self.clamp(min, max))  # type: ignore[attr-defined]
+
+    def masked_fill_(self, mask: Tensor, value: Operand) -> Tensor:
+        """`value` written where `mask` holds."""
+        return self._take(self.masked_fill(mask, value))  # type: ignore[attr-defined]
+
+    def lerp_(self, end: Tensor, weight: Operand) -> Tensor:
+        """self += weight * (end - self)."""
+        return self._take(self + (end - self) * weight)  # type: ignore[operator]
+
+    def addcmul_(self, tensor1: Tensor, tensor2: Tensor, *, value: Number = 1) -> Tensor:
+        """self += value * tensor1 * tensor2."""
+        return self._take(self + tensor1 * tensor2 * value)  # type: ignore[operator]
+
+    def addcdiv_(self, tensor1: Tensor, tensor2: Tensor, *, value: Number = 1) -> Tensor:
+        """self += value * tensor1 / tensor2."""
+        return self._take(self + tensor1 / tensor2 * value)  # type: ignore[operator]
+
+    def copy_(self, source: Operand) -> Tensor:
+        """The values of `source`, converted and broadcast to this tensor."""
+        from .creation import tensor
+
+        if not isinstance(source, (Handle, bool, int, float)):
+            source = tensor(source)
+        return self._assign(expand(as_node(source, self.dtype), self.shape))
+
+    def fill_(self, value: Number) -> Tensor:
+        """Every element `value`."""
+        return self._assign(expand(constant(value, self.dtype), self.shape))
+
+    def zero_(self) -> Tensor:
+        """Every element 0."""
+        return self.fill_(0)
+
+    def uniform_(self, a: float = 0.0, b: float = 1.0, generator: Generator | None = None) -> Tensor:
+        """Uniform numbers on [a, b)."""
+        from .random import uniform_nodes
+
+        require_float("uniform_", self)
+        unit = uniform_nodes(self.shape, self.dtype, generator)
+        scaled = e.mul(unit, constant(b - a, self.dtype))
+        return self._assign(e.add(scaled, constant(a, self.dtype)))
+
+    def normal_(self, mean: float = 0.0, std: float = 1.0, generator: Generator | None = None) -> Tensor:
+        """Normal numbers of the given mean and standard deviation."""
+        from .random import randn
+
+        require_float("normal_", self)
+        unit = randn(self.shape, dtype=self.dtype, generator=generator)
+        return self._assign((unit * std + mean).node)
+
+    def bernoulli_(self, p: float = 0.5, generator: Generator | None = None) -> Tensor:
+        """1 with probability p, else 0."""
+        from .random import uniform_nodes
+
+        hit = e.lt(uniform_nodes(self.shape, float32, generator), constant(p, float32))
+        return self._assign(e.convert(hit, self.dtype))
+
+    def __iadd__(self, other: Operand) -> Tensor:
+        return self.add_(other)
+
+    def __isub__(self, other: Operand) -> Tensor:
+        return self.sub_(other)
+
+    def __imul__(self, other: Operand) -> Tensor:
+        return self.mul_(other)
+
+    def __itruediv__(self, other: Operand) -> Tensor:
+        return self.div_(other)
+
+    def __ipow__(self, other: Operand) -> Tensor:
+        return self.pow_(other)
+
+

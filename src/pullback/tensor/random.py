@@ -1,0 +1,199 @@
+"""Random numbers as a pure function of a counter.
+
+A draw is Philox4x32-10 applied to (index of the element, number of the draw) under a key (the seed): nothing is hidden,
+so the same draw computed again, in another order or on another thread, gives the same bits. A generator's state is a
+tensor [seed, draws so far], which a compiled step takes in and leaves advanced like any other state.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import DTypeError
+from ..graph import types
+from ..graph.node import Node, Shape
+from ..graph.types import DType, float32, float64, int64, uint32
+from ..ops import elementwise as e
+from ..ops.movement import reshape, slice_
+from ..ops.primitive import buffer_node, constant, iota, user_source
+from ..runtime.buffers import Buffer
+from .creation import _check_device, _finish
+from .handle import STATE, Handle
+from .promotion import get_default_dtype
+from .shapes import as_shape
+
+if TYPE_CHECKING:
+    from . import Tensor
+
+
+class Generator:
+    """A sequence of draws from one seed."""
+
+    def __init__(self, seed: int | None = None):
+        self.manual_seed(int.from_bytes(os.urandom(7), "little") if seed is None else seed)
+
+    def manual_seed(self, seed: int) -> Generator:
+        """Start again from `seed`, any int of 64 bits."""
+        if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool):
+            raise TypeError(f"manual_seed: the seed must be an int, got {seed!r}")
+        signed = (int(seed) + 2**63) % 2**64 - 2**63
+        self.state = _state_tensor(signed, 0)
+        return self
+
+    def get_state(self) -> Tensor:
+        """[seed, draws so far], int64; can be saved, and given to set_state."""
+        return self.state.clone()
+
+    def set_state(self, state: Tensor) -> None:
+        """Go on from a state that get_state gave."""
+        if state.shape != (2,) or state.dtype is not int64:
+            raise DTypeError(f"a generator's state is int64[2], got {state.dtype.name}{list(state.shape)}")
+        self.state = state.detach().clone()
+
+    def _draw(self) -> tuple[tuple[Node, Node], tuple[Node, Node]]:
+        """The key and the number of the next draw, as pairs of uint32 words; counts the draw."""
+        node = self.state.node
+        seed, count = (reshape(slice_(node, ((i, i + 1),)), ()) for i in range(2))
+        if STATE.trace is None:
+            values = self.state._array()
+            # a new state each time, so that graphs that hold the old one keep it
+            self.state._rebind(_state_tensor(int(values[0]), int(values[1]) + 1)._node)
+        else:
+            step = e.convert(iota((2,), 0, int64), int64)
+            self.state._rebind(e.add(node, step))
+        return _words(seed), _words(count)
+
+
+def _state_tensor(seed: int, count: int) -> Tensor:
+    return Handle._wrap(buffer_node(Buffer.of(np.array([seed, count], np.int64), copy=True), (2,), int64))
+
+
+def _words(x: Node) -> tuple[Node, Node]:
+    return e.convert(x, uint32), e.convert(e.shift_right(x, 32), uint32)
+
+
+_DEFAULT: list[Generator] = []
+
+
+def default_generator() -> Generator:
+    """The generator that is used where none is given."""
+    if not _DEFAULT:
+        _DEFAULT.append(Generator())
+    return _DEFAULT[0]
+
+
+def manual_seed(seed: int) -> Generator:
+    """Seed the default generator."""
+    return default_generator().manual_seed(seed)
+
+
+def initial_seed() -> int:
+    """The seed of the default generator."""
+    return int(default_generator().state._array()[0])
+
+
+def random_words(shape: Shape, generator: Generator | None, count: int = 1) -> list[Node]:
+    """`count` (at most 4) independent uint32 words for each element of `shape`, of one draw."""
+    key, number = (generator or default_generator())._draw()
+    size = math.prod(shape)
+    index = iota((size,), 0, int64)
+    counter = (*_words(index), *number)
+    return [reshape(e.philox(counter, key, word), shape) for word in range(count)]
+
+
+def uniform_nodes(shape: Shape, dtype: DType, generator: Generator | None) -> Node:
+    """Uniform on [0, 1): 24 random bits for float32 and below, 53 for float64."""
+    if dtype is float64:
+        low, high = random_words(shape, generator, 2)
+        whole = e.add(
+            e.mul(e.convert(e.shift_right(high, 5), float64), constant(2.0**26, float64)),
+            e.convert(e.shift_right(low, 6), float64),
+        )
+        return e.mul(whole, constant(2.0**-53, float64))
+    (word,) = random_words(shape, generator)
+    bits = {types.float16: 11, types.bfloat16: 8}.get(dtype, 24)
+    scaled = e.mul(e.convert(e.shift_right(word, 32 - bits), float32), constant(2.0**-bits, float32))
+    return e.convert(scaled, dtype)
+
+
+def _normal_nodes(shape: Shape, dtype: DType, generator: Generator | None) -> Node:
+    """Standard normal by Box and Muller's transform (1958), one number from two words."""
+    inner = float64 if dtype is float64 else float32
+    first, second = random_words(shape, generator, 2)
+    unit = constant(2.0**-32, inner)
+    # (0, 1]: the logarithm of 0 is never taken
+    radius = e.mul(e.add(e.convert(first, inner), constant(1.0, inner)), unit)
+    angle = e.mul(e.convert(second, inner), constant(2.0**-32 * 2 * math.pi, inner))
+    length = e.sqrt(e.mul(constant(-2.0, inner), e.log(e.minimum(radius, constant(1.0, inner)))))
+    return e.convert(e.mul(length, e.cos(angle)), dtype)
+
+
+def _float_dtype(dtype: DType | None, name: str) -> DType:
+    dtype = dtype or get_default_dtype()
+    if not dtype.is_floating_point:
+        raise DTypeError(f"{name} takes a floating point dtype, got {dtype.name} (at {user_source()})")
+    return dtype
+
+
+def rand(*size, dtype: DType | None = None, requires_grad: bool = False, generator: Generator | None = None, device: str | None = None) -> Tensor:
+    """Uniform on [0, 1)."""
+    _check_device(device)
+    return _finish(uniform_nodes(as_shape(size), _float_dtype(dtype, "rand"), generator), requires_grad)
+
+
+def randn(*size, dtype: DType | None = None, requires_grad: bool = False, generator: Generator | None = None, device: str | None = None) -> Tensor:
+    """Normal with mean 0 and variance 1."""
+    _check_device(device)
+    return _finish(_normal_nodes(as_shape(size), _float_dtype(dtype, "randn"), generator), requires_grad)
+
+
+def randint(
+    low: int, high: int | tuple[int, ...] | None = None, size: tuple[int, ...] | None = None, *,
+    dtype: DType | None = None, generator: Generator | None = None, device: str | None = None,
+) -> Tensor:
+    """Whole numbers from `low` (0 if left out) to below `high`, all equally likely."""
+    _check_device(device)
+    if size is None:
+        low, high, size = 0, low, high  # type: ignore[assignment]
+    if not isinstance(high, int) or size is None:
+        raise TypeError(f"randint takes (high, size) or (low, high, size) (at {user_source()})")
+    if not low < high <= low + 2**32:
+        raise ValueError(f"randint: high must be above low by at most 2**32, got {low} and {high} (at {user_source()})")
+    shape = as_shape((size,))
+    low_word, high_word = random_words(shape, generator, 2)
+    # 53 random bits times the width, cut: no value is favoured by more than 2**-20
+    whole = e.add(
+        e.mul(e.convert(e.shift_right(high_word, 5), float64), constant(2.0**26, float64)),
+        e.convert(e.shift_right(low_word, 6), float64),
+    )
+    place = e.floor(e.mul(whole, constant((high - low) * 2.0**-53, float64)))
+    node = e.add(e.convert(place, int64), constant(low, int64))
+    return _finish(e.convert(node, dtype or int64), False)
+
+
+def rand_like(input: Tensor, dtype: DType | None = None) -> Tensor:
+    """Uniform on [0, 1) in the shape and dtype of `input`."""
+    return rand(input.shape, dtype=dtype or input.dtype)
+
+
+def randn_like(input: Tensor, dtype: DType | None = None) -> Tensor:
+    """Standard normal in the shape and dtype of `input`."""
+    return randn(input.shape, dtype=dtype or input.dtype)
+
+
+def randperm(n: int, *, generator: Generator | None = None) -> Tensor:
+    """The whole numbers below n in random order, int64; realized at once."""
+    words = Handle._wrap(random_words((n,), generator)[0])
+    from .creation import tensor
+
+    return tensor(np.argsort(words._array(), kind="stable").astype(np.int64))
+
+
+__all__ = [
+    "Generator", "default_generator", "initial_seed", "manual_seed", "rand", "rand_like", "randint", "randn",
+    "randn_like", "random_words", "randperm", "uniform_nodes",
+]

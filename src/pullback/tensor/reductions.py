@@ -1,0 +1,208 @@
+"""Reducing methods of tensors: sums, means, extremes, norms."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..errors import ShapeError
+from ..graph import types
+from ..graph.node import Node
+from ..graph.types import BOOL, DType, bool_, int64
+from ..ops import elementwise as e
+from ..ops.host import detach
+from ..ops.movement import expand, reshape
+from ..ops.primitive import constant, iota, user_source
+from ..ops.reduction import kept_shape, reduce_max, reduce_min, reduce_sum
+from .handle import Handle
+from .promotion import require_float
+
+if TYPE_CHECKING:
+    from . import Tensor
+
+Axes = int | tuple[int, ...] | list[int] | None
+
+
+class ValuesIndices(NamedTuple):
+    """What max and min along an axis give: the extremes, and where they stand."""
+
+    values: Tensor
+    indices: Tensor
+
+
+def normalize_axis(axis: int, rank: int, name: str) -> int:
+    """`axis` counted from the front; IndexError where there is none such."""
+    limit = max(rank, 1)
+    if not isinstance(axis, int):
+        raise TypeError(f"{name}: an axis must be an int, got {axis!r} (at {user_source()})")
+    if not -limit <= axis < limit:
+        raise IndexError(f"{name}: axis {axis} of a tensor with {rank} axes (at {user_source()}); allowed are {-limit} to {limit - 1}")
+    return axis % limit
+
+
+def normalize_axes(axes: Axes, rank: int, name: str) -> tuple[int, ...]:
+    """The axes counted from the front, in order; all of them for None or an empty list."""
+    if axes is None or axes == () or axes == []:
+        return tuple(range(rank))
+    listed = (axes,) if isinstance(axes, int) else tuple(axes)
+    result = sorted(normalize_axis(a, rank, name) for a in listed)
+    if len(set(result)) != len(result):
+        raise ShapeError(f"{name}: axis given twice in {listed} (at {user_source()})")
+    return tuple(result) if rank else ()
+
+
+class ReductionMethods(Handle):
+    """What makes many elements one. `dim` is an axis or several (None: all); `keepdim` leaves them with size 1."""
+
+    __slots__ = ()
+
+    def _reduce(self, build, x: Node, dim: Axes, keepdim: bool, name: str) -> Tensor:
+        axes = normalize_axes(dim, len(x.shape), name)
+        result = build(x, axes)
+        return self._wrap(reshape(result, kept_shape(x.shape, axes)) if keepdim else result)
+
+    def sum(self, dim: Axes = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:
+        """The sum; of integers and bool in int64."""
+        dtype = dtype or (self.dtype if self.dtype.is_floating_point else int64)
+        return self._reduce(reduce_sum, e.convert(self.node, dtype), dim, keepdim, "sum")
+
+    def mean(self, dim: Axes = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:
+        """The mean; NaN of no elements."""
+        x = self if dtype is None else self.to(dtype)  # type: ignore[attr-defined]
+        require_float("mean", x)
+        return x.sum(dim, keepdim) / self._count(dim, "mean")
+
+    def _count(self, dim: Axes, name: str) -> int:
+        return math.prod(self.shape[a] for a in normalize_axes(dim, self.ndim, name)) if self.ndim else 1
+
+    def var(self, dim: Axes = None, *, correction: int = 1, unbiased: bool | None = None, keepdim: bool = False) -> Tensor:
+        """The variance, in two passes: the squares are of distances from the mean."""
+        require_float("var", self)
+        correction = correction if unbiased is None else int(unbiased)
+        distance = self - self.mean(dim, keepdim=True)  # type: ignore[operator]
+        degrees = max(self._count(dim, "var") - correction, 0)
+        total = (distance * distance).sum(dim, keepdim)
+        return total / degrees if degrees else total * math.nan
+
+    def std(self, dim: Axes = None, *, correction: int = 1, unbiased: bool | None = None, keepdim: bool = False) -> Tensor:
+        """The standard deviation: the square root of var."""
+        return self.var(dim, correction=correction, unbiased=unbiased, keepdim=keepdim).sqrt()
+
+    def amax(self, dim: Axes = None, keepdim: bool = False) -> Tensor:
+        """The greatest element; the gradient goes in equal shares to all that equal it."""
+        return self._extreme(reduce_max, dim, keepdim, "amax")
+
+    def amin(self, dim: Axes = None, keepdim: bool = False) -> Tensor:
+        """The least element; the gradient goes in equal shares to all that equal it."""
+        return self._extreme(reduce_min, dim, keepdim, "amin")
+
+    def _extreme(self, build, dim: Axes, keepdim: bool, name: str) -> Tensor:
+        if self.dtype.category == BOOL:
+            counted = self._reduce(build, e.convert(self.node, types.uint8), dim, keepdim, name)
+            return counted.bool()
+        return self._reduce(build, self.node, dim, keepdim, name)
+
+    def max(self, dim: int | Tensor | None = None, keepdim: bool = False):
+        """The greatest element; along `dim` a pair (values, indices); with a tensor, elementwise."""
+        if isinstance(dim, Handle):
+            return self.maximum(dim)  # type: ignore[attr-defined]
+        return self.amax() if dim is None else self._extreme_with_index(self.argmax(dim, keepdim=True), dim, keepdim)
+
+    def min(self, dim: int | Tensor | None = None, keepdim: bool = False):
+        """The least element; along `dim` a pair (values, indices); with a tensor, elementwise."""
+        if isinstance(dim, Handle):
+            return self.minimum(dim)  # type: ignore[attr-defined]
+        return self.amin() if dim is None else self._extreme_with_index(self.argmin(dim, keepdim=True), dim, keepdim)
+
+    def _extreme_with_index(self, index: Tensor, dim: int, keepdim: bool) -> ValuesIndices:
+        values = self.gather(dim, index)  # type: ignore[attr-defined]
+        return ValuesIndices(values, index) if keepdim else ValuesIndices(values.squeeze(dim), index.squeeze(dim))
+
+    def argmax(self, dim: int | None = None, keepdim: bool = False) -> Tensor:
+        """Where the greatest element stands first, int64; NaN counts as greatest."""
+        return self._arg_extreme(reduce_max, dim, keepdim, "argmax")
+
+    def argmin(self, dim: int | None = None, keepdim: bool = False) -> Tensor:
+        """Where the least element stands first, int64; NaN counts as least."""
+        return self._arg_extreme(reduce_min, dim, keepdim, "argmin")
+
+    def _arg_extreme(self, build, dim: int | None, keepdim: bool, name: str) -> Tensor:
+        x = detach(self.node)
+        if x.dtype is bool_:
+            x = e.convert(x, types.uint8)
+        if dim is None:
+            x = reshape(x, (self.numel(),))
+            found = self._first_hit(build, x, 0)
+            shape = (1,) * self.ndim if keepdim else ()
+            return self._wrap(reshape(found, shape))
+        axis = normalize_axis(dim, self.ndim, name)
+        if not self.shape:
+            return self._wrap(constant(0, int64))
+        found = self._first_hit(build, x, axis)
+        return self._wrap(reshape(found, kept_shape(self.shape, (axis,))) if keepdim else found)
+
+    @staticmethod
+    def _first_hit(build, x: Node, axis: int) -> Node:
+        """The least index along `axis` at which the extreme, or NaN, stands."""
+        extreme = expand(reshape(build(x, (axis,)), kept_shape(x.shape, (axis,))), x.shape)
+        hit = e.bit_or(e.eq(x, extreme), e.ne(x, x))
+        place = iota(x.shape, axis, int64)
+        return reduce_min(e.where(hit, place, constant(x.shape[axis], int64)), (axis,))
+
+    def any(self, dim: Axes = None, keepdim: bool = False) -> Tensor:
+        """Whether any element is not zero."""
+        return self._truth().amax(dim, keepdim) if self.numel() else self._truth().sum(dim, keepdim).bool()
+
+    def all(self, dim: Axes = None, keepdim: bool = False) -> Tensor:
+        """Whether every element is not zero."""
+        return ~(~self._truth()).any(dim, keepdim)
+
+    def _truth(self) -> Tensor:
+        return self._wrap(e.convert(self.node, bool_))
+
+    def logsumexp(self, dim: Axes, keepdim: bool = False) -> Tensor:
+        """log(sum(exp(x))), without overflow."""
+        greatest = self.amax(dim, keepdim=True).detach()
+        greatest = greatest.masked_fill(greatest.isinf(), 0.0)
+        total = (self - greatest).exp().sum(dim, keepdim)  # type: ignore[operator]
+        axes = normalize_axes(dim, self.ndim, "logsumexp")
+        back = greatest if keepdim else greatest.reshape(tuple(s for i, s in enumerate(self.shape) if i not in axes))
+        return total.log() + back
+
+    def norm(self, p: float | str | None = 2, dim: Axes = None, keepdim: bool = False) -> Tensor:
+        """The vector norm of order p (2, 1, any other power, or infinity) along `dim`."""
+        require_float("norm", self)
+        p = 2 if p in (None, "fro") else p
+        if not isinstance(p, (int, float)):
+            raise ValueError(f'norm: p must be a number or "fro", got {p!r} (at {user_source()})')
+        size = self.abs()  # type: ignore[attr-defined]
+        if p == math.inf:
+            return size.amax(dim, keepdim)
+        if p == -math.inf:
+            return size.amin(dim, keepdim)
+        if p == 0:
+            return (size != 0).to(self.dtype).sum(dim, keepdim)
+        if p == 1:
+            return size.sum(dim, keepdim)
+        if p == 2:
+            return _root_of_squares(self, dim, keepdim)
+        return (size**p).sum(dim, keepdim) ** (1.0 / p)
+
+
+def _root_of_squares(x, dim: Axes, keepdim: bool) -> Tensor:
+    """The Euclidean norm; its gradient at 0 is 0, as PyTorch has it, not NaN."""
+    from ..autograd.function import with_gradient
+
+    axes = normalize_axes(dim, x.ndim, "norm")
+    kept = kept_shape(x.shape, axes)
+
+    def rule(result, cotangent):
+        size = result.reshape(kept)
+        return [where_zero(size, x * (cotangent.reshape(kept) / size))]
+
+    def where_zero(size, value):
+        from .arithmetic import where
+
+        return where((size == 0).expand(value.shape), 0.0, value)
+
+    return with_gradient((x * x).sum(dim, keepdim).sqrt(), [x], rule)
