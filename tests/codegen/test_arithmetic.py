@@ -199,6 +199,8 @@ def test_floats_become_integers(dtype: DType) -> None:
 
 def test_floats_beyond_the_integers_saturate() -> None:
     x = np.array([1e30, -1e30, np.inf, -np.inf, np.nan, 2.0**63, 2.0**31, 0.0], np.float32)
+    for target in (uint8, int8):
+        assert not apply(lambda a, x, target=target: a.convert(x, target), target, x).any()
     for target in (int32, int64):
         high, low = np.iinfo(target.carrier).max, np.iinfo(target.carrier).min
         got = apply(lambda a, x, target=target: a.convert(x, target), target, x)
