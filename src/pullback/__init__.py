@@ -16,3 +16,4 @@ from .tensor.random import (
     Generator, default_generator, initial_seed, manual_seed, rand, rand_like, randint, randn, randn_like, randperm,
 )
 from .tensor.shapes import cat, stack
+from .tracing import compile

@@ -24,6 +24,11 @@ class Source(NamedTuple):
 _serials = count()
 
 
+def next_serial() -> int:
+    """A serial number above all nodes made so far and below all made later."""
+    return next(_serials)
+
+
 class Node:
     """One operation applied to other nodes. What it means never changes after it was made.
 

@@ -12,7 +12,6 @@ from collections.abc import Hashable, Sequence
 
 from .. import debug
 from ..graph.node import Graph, Node
-from ..graph.types import DType
 from ..ops.primitive import input_node
 from .buffers import Buffer
 from .program import Program
@@ -52,7 +51,7 @@ def _program(graph: Graph, leaves: list[Node]) -> Program:
     with _lock:
         found = _programs.get(key)
         if found is None:
-            found = _programs[key] = Program(without_values(graph, leaves))
+            found = _programs[key] = Program(*without_values(graph, leaves))
             if len(_programs) > _KEPT:
                 _programs.popitem(last=False)
         else:
@@ -78,7 +77,7 @@ def _exact(value: Hashable) -> Hashable:
     return (type(value), repr(value)) if isinstance(value, (float, int)) else value
 
 
-def without_values(graph: Graph, leaves: Sequence[Node]) -> Graph:
+def without_values(graph: Graph, leaves: Sequence[Node]) -> tuple[Graph, list[Node]]:
     """The graph with its leaves' values replaced by inputs, so that a program made of it holds none of them."""
     known: dict[Node, Node] = {leaf: input_node(i, leaf.shape, leaf.dtype) for i, leaf in enumerate(leaves)}
     nodes = []
@@ -86,9 +85,4 @@ def without_values(graph: Graph, leaves: Sequence[Node]) -> Graph:
         if node not in known:
             known[node] = node.with_inputs(tuple(known[i] for i in node.inputs))
         nodes.append(known[node])
-    return Graph(nodes, [known[node] for node in graph.outputs])
-
-
-def signature(nodes: Sequence[Node]) -> tuple[tuple[tuple[int, ...], DType], ...]:
-    """Shapes and dtypes."""
-    return tuple((node.shape, node.dtype) for node in nodes)
+    return Graph(nodes, [known[node] for node in graph.outputs]), [known[leaf] for leaf in leaves]

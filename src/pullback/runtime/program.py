@@ -15,8 +15,12 @@ from .buffers import Buffer
 class Program:
     """The values of a graph's outputs, computed from those of its inputs."""
 
-    def __init__(self, graph: Graph):
-        self.graph = graph
+    def __init__(self, graph: Graph, inputs: Sequence[Node], aliases: dict[int, int] | None = None):
+        """`inputs` are the graph's input nodes in the order of their values in `run`.
+
+        `aliases` maps outputs to the inputs whose memory they may be given to be written into.
+        """
+        self.graph, self.inputs, self.aliases = graph, inputs, aliases or {}
 
     def run(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> None:
         """Compute from `inputs` (in the order of the graph's input nodes' indices) into `outputs`."""

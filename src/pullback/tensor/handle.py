@@ -7,6 +7,8 @@ never changed, so whatever was built on it keeps its meaning.
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, ref
 
@@ -31,6 +33,17 @@ class _State(threading.local):
 
 #: the trace that is being recorded in this thread, if any
 STATE = _State()
+
+
+@contextmanager
+def outside_trace() -> Iterator[None]:
+    """Inside, tensors are computed at once as if no step were being recorded: for state that a step finds ready."""
+    before, STATE.trace = STATE.trace, None
+    try:
+        yield
+    finally:
+        STATE.trace = before
+
 
 #: the nodes whose gradients backward() collects, and the tensors that receive them
 RECEIVERS: WeakKeyDictionary[Node, ref[Handle]] = WeakKeyDictionary()

@@ -34,6 +34,7 @@ class Generator:
     """A sequence of draws from one seed."""
 
     def __init__(self, seed: int | None = None):
+        self.state = _state_tensor(0, 0)
         self.manual_seed(int.from_bytes(os.urandom(7), "little") if seed is None else seed)
 
     def manual_seed(self, seed: int) -> Generator:
@@ -41,7 +42,7 @@ class Generator:
         if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool):
             raise TypeError(f"manual_seed: the seed must be an int, got {seed!r}")
         signed = (int(seed) + 2**63) % 2**64 - 2**63
-        self.state = _state_tensor(signed, 0)
+        self.state._rebind(_state_tensor(signed, 0)._node)
         return self
 
     def get_state(self) -> Tensor:
@@ -52,7 +53,7 @@ class Generator:
         """Go on from a state that get_state gave."""
         if state.shape != (2,) or state.dtype is not int64:
             raise DTypeError(f"a generator's state is int64[2], got {state.dtype.name}{list(state.shape)}")
-        self.state = state.detach().clone()
+        self.state._rebind(state.detach().clone().node)
 
     def _draw(self) -> tuple[tuple[Node, Node], tuple[Node, Node]]:
         """The key and the number of the next draw, as pairs of uint32 words; counts the draw."""

@@ -1,0 +1,357 @@
+"""`compile`: a whole training step, recorded once for each signature and run as one program afterwards.
+
+While a step is recorded (`Trace`), every tensor from outside that it touches is captured: its handle stands for an input
+of the program, and what the handle is bound to at the end is an output. So parameters, optimizer state and random
+generators become state of the program without being named. Handles get their own nodes back when the recording ends,
+whether it ends well or not.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from sys import getrefcount
+from typing import Any
+from weakref import ref
+
+import numpy as np
+
+from .errors import TraceError
+from .graph.node import Graph, Node, next_serial
+from .ops.primitive import MODE, buffer_node, input_node, user_source
+from .runtime.buffers import Buffer
+from .runtime.engine import count
+from .runtime.program import Program
+from .tensor import Tensor
+from .tensor.creation import from_numpy
+from .tensor.handle import RECEIVERS, STATE, Handle, materialize, outside_trace
+from .trees import flatten, unflatten
+
+#: from this many recordings of one function on, each further one warns
+_MANY_VARIANTS = 16
+
+
+@dataclass
+class _Captured:
+    """A tensor from outside. `owner`, if set, is the tensor whose `.grad` it was found as."""
+
+    tensor: Handle
+    original: Node
+    node: Node
+    owner: Handle | None
+
+
+@dataclass
+class _Grad:
+    """The `.grad` of a tensor from outside: what it was, and whether the step looked at it before writing it."""
+
+    tensor: Handle
+    original: Tensor | None
+    read: bool
+
+
+@dataclass
+class Trace:
+    """A step being recorded."""
+
+    first_serial: int
+    inputs: list[Node] = field(default_factory=list)
+    captured: dict[int, _Captured] = field(default_factory=dict)
+    grads: dict[int, _Grad] = field(default_factory=dict)
+    owners: dict[int, Handle] = field(default_factory=dict)
+    guards: list[tuple[Callable[[], Hashable], Hashable]] = field(default_factory=list)
+    callbacks: list[Callable[[], None]] = field(default_factory=list)
+
+    def new_input(self, like: Node, requires_grad: bool) -> Node:
+        """A further input of the program."""
+        node = input_node(len(self.inputs), like.shape, like.dtype, requires_grad)
+        self.inputs.append(node)
+        return node
+
+    def node_of(self, tensor: Handle) -> Node:
+        """The node of a tensor inside this recording; captures tensors from outside."""
+        if tensor._node.serial < self.first_serial:
+            self._capture(tensor)
+        return tensor._node
+
+    def _capture(self, tensor: Handle) -> None:
+        original = tensor._node
+        if original.requires_grad and not tensor.is_leaf:
+            raise TraceError(
+                f"a compiled step uses a tensor that was computed outside of it with a history (at {user_source()}): its "
+                "gradient could not leave the step. Compute it inside the step, or .detach() it."
+            )
+        if original.buffer is None:
+            with outside_trace():
+                materialize([original])
+        node = self.new_input(original, original.requires_grad)
+        if original.requires_grad:
+            RECEIVERS[node] = ref(tensor)
+        self.captured[id(tensor)] = _Captured(tensor, original, node, self.owners.get(id(tensor)))
+        tensor._node = node
+
+    def before_rebinding(self, tensor: Handle) -> None:
+        """Note a tensor from outside that is about to be given a new value."""
+        if tensor._node.serial < self.first_serial:
+            self._capture(tensor)
+
+    def before_reading_grad(self, tensor: Handle) -> None:
+        """Note that the step depends on whether the tensor has a gradient, and maybe on the gradient."""
+        if id(tensor) not in self.grads and tensor._node.serial < self.first_serial or id(tensor) in self.captured:
+            if id(tensor) not in self.grads:
+                self.grads[id(tensor)] = _Grad(tensor, tensor._grad, True)
+                if tensor._grad is not None:
+                    self.owners[id(tensor._grad)] = tensor
+
+    def before_writing_grad(self, tensor: Handle) -> None:
+        """Note a `.grad` that is about to be replaced."""
+        if tensor._node.serial < self.first_serial or id(tensor) in self.captured:
+            self.grads.setdefault(id(tensor), _Grad(tensor, tensor._grad, False))
+
+    def guard(self, read: Callable[[], Hashable]) -> Hashable:
+        """The value of `read()`; the recording will be used again only while `read()` still gives it."""
+        value = read()
+        self.guards.append((read, value))
+        return value
+
+    def before_call(self, callback: Callable[[], None]) -> None:
+        """Have `callback` run, outside of the program, before each run of it (once now)."""
+        if callback not in self.callbacks:
+            self.callbacks.append(callback)
+            with outside_trace():
+                callback()
+
+    def restore(self) -> None:
+        """Give every tensor from outside the node and the gradient that it had."""
+        for captured in self.captured.values():
+            captured.tensor._node = captured.original
+        for grad in self.grads.values():
+            grad.tensor._grad = grad.original
+
+
+class _Variant:
+    """A recorded step: its program, and how to feed it and take in its results."""
+
+    def __init__(self, trace: Trace, arguments: list[tuple[int, Handle, Node]], result: Any):
+        self.guards, self.callbacks = trace.guards, trace.callbacks
+        self.arguments = [position for position, _, _ in arguments]
+        self.captured = list(trace.captured.values())
+        self.grad_reads = [(g.tensor, g.original is None) for g in trace.grads.values() if g.read]
+        leaves, self.result_shape = flatten(result)
+        outputs: list[Node] = []
+
+        def output(tensor: Handle) -> int:
+            outputs.append(trace.node_of(tensor))
+            return len(outputs) - 1
+
+        # state first: what a step leaves behind is written last, whatever else it computes (see the compiler's order)
+        self.states = [(c, output(c.tensor)) for c in self.captured if c.tensor._node is not c.node]
+        self.changed_arguments = [
+            (position, output(proxy)) for position, proxy, node in arguments if proxy._node is not node
+        ]
+        self.argument_grads = [
+            (position, output(proxy._grad)) for position, proxy, _ in arguments if proxy._grad is not None
+        ]
+        self.new_grads: list[tuple[Handle, int | None]] = [
+            (g.tensor, None if g.tensor._grad is None else output(g.tensor._grad))
+            for g in trace.grads.values()
+            if g.tensor._grad is not g.original
+        ]
+        self.results = [(output(leaf), leaf.shape) if isinstance(leaf, Handle) else (None, leaf) for leaf in leaves]
+        self.outputs = outputs
+        self.signature = [(c.node.shape, c.node.dtype, c.node.requires_grad) for c in self.captured]
+        places = {id(node): position for position, node in enumerate(trace.inputs)}
+        self.argument_places = [places[id(node)] for _, _, node in arguments]
+        self.captured_places = [places[id(c.node)] for c in self.captured]
+        self.input_count = len(trace.inputs)
+        aliases = {place: self.captured_places[self.captured.index(c)] for c, place in self.states}
+        self.program = Program(Graph.of(outputs), list(trace.inputs), aliases)
+        self.held: dict[int, Tensor] = {}
+        for c in self.captured:
+            c.node = None  # type: ignore[assignment]  # the program has no need of the recording
+            c.original = None  # type: ignore[assignment]
+
+    def fits(self) -> bool:
+        """Whether what the recording depended on is still so."""
+        if any(read() != value for read, value in self.guards):
+            return False
+        if any((tensor._grad is None) is not was_none for tensor, was_none in self.grad_reads):
+            return False
+        for captured, (shape, dtype, requires_grad) in zip(self.captured, self.signature, strict=True):
+            tensor = captured.tensor if captured.owner is None else captured.owner._grad
+            if tensor is None:
+                return False
+            node = tensor._node
+            if node.shape != shape or node.dtype is not dtype or node.requires_grad is not requires_grad:
+                return False
+        return True
+
+    def run(self, arguments: list[Handle]) -> Any:
+        """One step."""
+        for callback in self.callbacks:
+            callback()
+        inputs: list[Buffer] = [None] * self.input_count  # type: ignore[list-item]
+        for place, position in zip(self.argument_places, self.arguments, strict=True):
+            inputs[place] = arguments[position]._buffer()
+        tensors = [c.tensor if c.owner is None else c.owner._grad for c in self.captured]
+        for place, tensor in zip(self.captured_places, tensors, strict=True):
+            buffer = tensor._node.buffer  # type: ignore[union-attr]
+            inputs[place] = tensor._buffer() if buffer is None else buffer  # type: ignore[union-attr]
+        outputs: list[Buffer | None] = [None] * len(self.outputs)
+        in_place = set()
+        for captured, place in self.states:
+            tensor = captured.tensor if captured.owner is None else captured.owner._grad
+            node = tensor._node  # type: ignore[union-attr]
+            if _only_holder(node):
+                outputs[place] = node.buffer
+                in_place.add(place)
+        for tensor, place in self.new_grads:
+            if place is not None:
+                grad = self.held.get(place)
+                if grad is not None and grad is tensor._grad and getrefcount(grad) <= 4 and _only_holder(grad._node):
+                    outputs[place] = grad._node.buffer
+                    in_place.add(place)
+        for place, node in enumerate(self.outputs):
+            if outputs[place] is None:
+                outputs[place] = Buffer.empty(count(node), node.dtype)
+        self.program.run(inputs, outputs)  # type: ignore[arg-type]
+        return self._take_in(arguments, outputs, in_place)
+
+    def _leaf(self, outputs: list[Buffer | None], place: int) -> Node:
+        like = self.outputs[place]
+        return buffer_node(outputs[place], like.shape, like.dtype)
+
+    def _take_in(self, arguments: list[Handle], outputs: list[Buffer | None], in_place: set[int]) -> Any:
+        """Bind tensors to their new values; what was written in place is theirs already."""
+        for captured, place in self.states:
+            if place not in in_place:
+                tensor = captured.tensor if captured.owner is None else captured.owner._grad
+                tensor._set_leaf(self._leaf(outputs, place), tensor.requires_grad)  # type: ignore[union-attr]
+        for position, place in self.changed_arguments:
+            arguments[position]._set_leaf(self._leaf(outputs, place), arguments[position].requires_grad)
+        for position, place in self.argument_grads:
+            grad = Tensor(self._leaf(outputs, place))
+            before = arguments[position].grad
+            arguments[position].grad = grad if before is None else before + grad
+        for tensor, grad_place in self.new_grads:
+            if grad_place is None:
+                tensor._grad = None
+            elif grad_place not in in_place:
+                tensor._grad = self.held[grad_place] = Tensor(self._leaf(outputs, grad_place))
+        leaves = [
+            shape if place is None else Tensor(self._leaf(outputs, place)) for place, shape in self.results
+        ]
+        return unflatten(self.result_shape, leaves)
+
+
+def _only_holder(node: Node) -> bool:
+    """Whether nobody but one tensor would see a write into the node's buffer: no pending graph, no array, no alias."""
+    # two more references each than the one that counts: the variable here or in the caller, and getrefcount's argument
+    return not node.buffer.shared and getrefcount(node) <= 4 and getrefcount(node.buffer) <= 2
+
+
+class CompiledStep:
+    """A function that runs as one native program. Made by `pullback.compile`."""
+
+    def __init__(self, function: Callable[..., Any]):
+        functools.update_wrapper(self, function)
+        self.function = function
+        self._variants: dict[Hashable, list[_Variant]] = {}
+        self._last: _Variant | None = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if STATE.trace is not None:
+            return self.function(*args, **kwargs)
+        leaves, shape = flatten((args, kwargs))
+        leaves = [from_numpy(leaf) if isinstance(leaf, np.ndarray) else leaf for leaf in leaves]
+        key = (shape, MODE.grad, *map(_signature, leaves))
+        for variant in self._variants.get(key, ()):
+            if variant.fits():
+                break
+        else:
+            variant = self._record(key, leaves, shape)
+        self._last = variant
+        return variant.run(leaves)
+
+    @property
+    def program(self) -> Program:
+        """The program of the last call."""
+        if self._last is None:
+            raise TraceError("the step has not been called yet, so there is no program")
+        return self._last.program
+
+    def _record(self, key: Hashable, leaves: list[Any], shape: Any) -> _Variant:
+        variants = self._variants.setdefault(key, [])
+        total = sum(map(len, self._variants.values()))
+        if total >= _MANY_VARIANTS and total % _MANY_VARIANTS == 0:
+            warnings.warn(
+                f"{self.function.__name__} has been compiled {total} times: each shape, dtype and Python value of an "
+                "argument makes a program of its own. Pass changing numbers as tensors, and pad changing shapes.",
+                stacklevel=4,
+            )
+        for leaf in leaves:
+            if isinstance(leaf, Handle):
+                leaf._buffer()
+        trace = Trace(first_serial=next_serial())
+        proxies, arguments = list(leaves), []
+        STATE.trace = trace
+        try:
+            for position, leaf in enumerate(leaves):
+                if isinstance(leaf, Handle):
+                    node = trace.new_input(leaf._node, leaf.requires_grad)
+                    proxies[position] = proxy = Tensor(node)
+                    if leaf.requires_grad:
+                        RECEIVERS[node] = ref(proxy)
+                    arguments.append((position, proxy, node))
+            args, kwargs = unflatten(shape, proxies)
+            variant = _Variant(trace, arguments, self.function(*args, **kwargs))
+        finally:
+            STATE.trace = None
+            trace.restore()
+        variants.append(variant)
+        return variant
+
+
+def _signature(leaf: Any) -> Hashable:
+    """What of an argument a recording depends on."""
+    if isinstance(leaf, Handle):
+        return leaf.shape, leaf.dtype, leaf.requires_grad
+    try:
+        hash(leaf)
+    except TypeError:
+        raise TraceError(
+            f"an argument of a compiled step is a {type(leaf).__name__}, which is neither a tensor, nor a container of "
+            "them, nor hashable. Pass tensors, and keep other objects in the function's closure."
+        ) from None
+    return type(leaf), leaf
+
+
+def compile(function: Callable[..., Any] | None = None) -> Any:
+    """Make `function`, such as a whole training step, one native program; also usable as a decorator.
+
+    The function is recorded at the first call with new shapes and dtypes of its arguments, and run as recorded after
+    that. Tensors that it touches (parameters, optimizer state, random generators, `.grad`) are taken as they are at each
+    call and hold their new values afterwards. Python code in it runs only while recording: values of tensors are not to
+    be had there (`item()`, `if tensor:`), and Python numbers it uses are part of the recording. Arguments other than
+    tensors and containers of them must be hashable, and each value makes a recording of its own.
+
+    >>> w = pb.ones(3, requires_grad=True)
+    >>> @pb.compile
+    ... def step(x):
+    ...     w.grad = None
+    ...     loss = (w * x).sum()
+    ...     loss.backward()
+    ...     with pb.no_grad():
+    ...         w.sub_(0.1 * w.grad)
+    ...     return loss
+    >>> step(pb.ones(3)).item(), step(pb.ones(3)).item()
+    (3.0, 2.700000047683716)
+    """
+    if function is None:
+        return compile
+    if not callable(function):
+        raise TypeError(f"compile takes a function, got {function!r}")
+    return CompiledStep(function)
+
