@@ -124,11 +124,13 @@ class Trace:
                 callback()
 
     def restore(self) -> None:
-        """Give every tensor from outside the node and the gradient that it had."""
+        """Give every tensor from outside the node and the gradient that it had, and keep neither alive."""
         for captured in self.captured.values():
             captured.tensor._node = captured.original
+            del captured.original, captured.node
         for grad in self.grads.values():
             grad.tensor._grad = grad.original
+            del grad.original
 
 
 class _Variant:
@@ -169,9 +171,6 @@ class _Variant:
         aliases = {place: self.captured_places[self.captured.index(c)] for c, place in self.states}
         self.program = Program(Graph.of(outputs), list(trace.inputs), aliases)
         self.held: dict[int, Tensor] = {}
-        for c in self.captured:
-            c.node = None  # type: ignore[assignment]  # the program has no need of the recording
-            c.original = None  # type: ignore[assignment]
 
     def fits(self) -> bool:
         """Whether what the recording depended on is still so."""
