@@ -22,7 +22,7 @@ from .errors import TraceError
 from .graph.node import Graph, Node, next_serial
 from .ops.primitive import MODE, buffer_node, input_node, user_source
 from .runtime.buffers import Buffer
-from .runtime.engine import count
+from .runtime.engine import count, without_values
 from .runtime.program import Program
 from .tensor import Tensor
 from .tensor.creation import from_numpy
@@ -167,9 +167,14 @@ class _Variant:
         places = {id(node): position for position, node in enumerate(trace.inputs)}
         self.argument_places = [places[id(node)] for _, _, node in arguments]
         self.captured_places = [places[id(c.node)] for c in self.captured]
+        graph = Graph.of(outputs)
+        # tensors made from data inside the step: their values are part of the recording
+        constants = [node for node in graph.nodes if node.buffer is not None]
+        self.constants = [node.buffer for node in constants]
+        graph, extra = without_values(graph, constants, first=len(trace.inputs))
         self.input_count = len(trace.inputs)
         aliases = {place: self.captured_places[self.captured.index(c)] for c, place in self.states}
-        self.program = Program(Graph.of(outputs), list(trace.inputs), aliases)
+        self.program = Program(graph, [*trace.inputs, *extra], aliases)
         self.held: dict[int, Tensor] = {}
 
     def fits(self) -> bool:
@@ -191,7 +196,7 @@ class _Variant:
         """One step."""
         for callback in self.callbacks:
             callback()
-        inputs: list[Buffer] = [None] * self.input_count  # type: ignore[list-item]
+        inputs: list[Buffer] = [None] * self.input_count + self.constants  # type: ignore[list-item]
         for place, position in zip(self.argument_places, self.arguments, strict=True):
             inputs[place] = arguments[position]._buffer()
         tensors = [c.tensor if c.owner is None else c.owner._grad for c in self.captured]

@@ -77,12 +77,13 @@ def _exact(value: Hashable) -> Hashable:
     return (type(value), repr(value)) if isinstance(value, (float, int)) else value
 
 
-def without_values(graph: Graph, leaves: Sequence[Node]) -> tuple[Graph, list[Node]]:
-    """The graph with its leaves' values replaced by inputs, so that a program made of it holds none of them."""
-    known: dict[Node, Node] = {leaf: input_node(i, leaf.shape, leaf.dtype) for i, leaf in enumerate(leaves)}
+def without_values(graph: Graph, leaves: Sequence[Node], first: int = 0) -> tuple[Graph, list[Node]]:
+    """The graph with its leaves' values replaced by inputs, numbered from `first`, so that a program holds none of them."""
+    inputs = [input_node(first + i, leaf.shape, leaf.dtype) for i, leaf in enumerate(leaves)]
+    known: dict[Node, Node] = dict(zip(leaves, inputs, strict=True))
     nodes = []
     for node in graph.nodes:
         if node not in known:
             known[node] = node.with_inputs(tuple(known[i] for i in node.inputs))
         nodes.append(known[node])
-    return Graph(nodes, [known[node] for node in graph.outputs]), [known[leaf] for leaf in leaves]
+    return Graph(nodes, [known[node] for node in graph.outputs]), inputs

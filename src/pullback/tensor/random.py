@@ -77,14 +77,12 @@ def _words(x: Node) -> tuple[Node, Node]:
     return e.convert(x, uint32), e.convert(e.shift_right(x, 32), uint32)
 
 
-_DEFAULT: list[Generator] = []
+_DEFAULT = Generator()
 
 
 def default_generator() -> Generator:
     """The generator that is used where none is given."""
-    if not _DEFAULT:
-        _DEFAULT.append(Generator())
-    return _DEFAULT[0]
+    return _DEFAULT
 
 
 def manual_seed(seed: int) -> Generator:
