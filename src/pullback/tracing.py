@@ -33,7 +33,7 @@ from .trees import flatten, unflatten
 _MANY_VARIANTS = 16
 
 
-@dataclass
+@dataclass(eq=False)
 class _Captured:
     """A tensor from outside. `owner`, if set, is the tensor whose `.grad` it was found as."""
 
@@ -43,7 +43,7 @@ class _Captured:
     owner: Handle | None
 
 
-@dataclass
+@dataclass(eq=False)
 class _Grad:
     """The `.grad` of a tensor from outside: what it was, and whether the step looked at it before writing it."""
 
@@ -52,7 +52,7 @@ class _Grad:
     read: bool
 
 
-@dataclass
+@dataclass(eq=False)
 class Trace:
     """A step being recorded."""
 
@@ -173,7 +173,7 @@ class _Variant:
         self.constants = [node.buffer for node in constants]
         graph, extra = without_values(graph, constants, first=len(trace.inputs))
         self.input_count = len(trace.inputs)
-        aliases = {place: self.captured_places[self.captured.index(c)] for c, place in self.states}
+        aliases = {place: places[id(c.node)] for c, place in self.states}
         self.program = Program(graph, [*trace.inputs, *extra], aliases)
         self.held: dict[int, Tensor] = {}
 
