@@ -26,6 +26,7 @@ from .text import Code, Writer, code
 SINGLE_TASK = 131_072
 #: Floating-point operations of one batch item up to which a direct kernel is at least as fast as a packed one.
 DIRECT = 3_000_000
+IN_PLACE = {True: 8, False: 8}
 
 
 @dataclass(frozen=True)
@@ -365,9 +366,10 @@ def _packed_stages(
     depth = -(-depth // geometry.lanes) * geometry.lanes
     grid = _packed_grid(product, geometry, target, depth)
     shared = grid.row_tasks > 1 or 0 in product.b_strides[: len(product.batch)]
+    a_contiguous = product.a_strides[-1] == 1
     # Packing A costs as much as multiplying it by two to four panels of B. Read in place it should be read once: row
     # panels are then the outer loop, and all the packed B of the task must fit into the L2 cache.
-    in_place = grid.columns <= 8 * geometry.columns and depth * grid.columns * size <= target.l2 // 2
+    in_place = grid.columns <= IN_PLACE[a_contiguous] * geometry.columns and depth * grid.columns * size <= target.l2 // 2
 
     pack_a, pack_b, block = (
         pack_code(geometry, geometry.rows),

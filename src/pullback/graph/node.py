@@ -70,8 +70,10 @@ class Node:
 
     def with_inputs(self, inputs: tuple[Node, ...]) -> Node:
         """The same operation on other inputs of the same shapes and dtypes."""
-        if all(a is b for a, b in zip(inputs, self.inputs, strict=True)):
-            return self
+        return self if inputs == self.inputs else self.copy(inputs)
+
+    def copy(self, inputs: tuple[Node, ...]) -> Node:
+        """A new node of the same operation, without the value that this one may have."""
         return Node(self.op, inputs, self.attributes, self.shape, self.dtype, self.requires_grad, self.source)
 
 
