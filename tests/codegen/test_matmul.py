@@ -185,7 +185,9 @@ def test_random_packed_shapes(m, n, k, dtype):
     check((), m, n, k, dtype, ("rows", "columns"))
 
 
-@pytest.mark.parametrize("batch,m,n,k", [((), 40, 30, 20), ((2,), 40, 1, 20), ((), 200, 170, 450), ((2, 2), 150, 160, 140)])
+@pytest.mark.parametrize(
+    "batch,m,n,k", [((), 40, 30, 20), ((2,), 40, 1, 20), ((), 200, 170, 450), ((2, 2), 150, 160, 140)]
+)
 def test_epilogue_sees_every_element_once_and_complete(batch, m, n, k):
     rng = np.random.default_rng(3)
     a, b = operand(rng, batch, m, k, float32, "rows"), operand(rng, batch, k, n, float32, "columns")

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -26,7 +26,9 @@ from .text import Code, Writer, code
 SINGLE_TASK = 131_072
 #: Floating-point operations of one batch item up to which a direct kernel is at least as fast as a packed one.
 DIRECT = 3_000_000
-IN_PLACE = {True: 8, False: 8}
+#: Up to how many panels of B a task reads A in place, by whether A is contiguous in k: packing a panel of A costs
+#: about as much as multiplying it by one to three panels of B, and reading across its rows wastes more of each cache line.
+IN_PLACE = {True: 16, False: 4}
 
 
 @dataclass(frozen=True)
@@ -75,9 +77,7 @@ class Epilogue(Protocol):
 
     slots: int
 
-    def emit(
-        self, writer: Writer, slot_base: int, batch: list[str], m0: str, m1: str, n0: str, n1: str
-    ) -> None: ...
+    def emit(self, writer: Writer, slot_base: int, batch: list[str], m0: str, m1: str, n0: str, n1: str) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -292,8 +292,16 @@ def _direct_stage(product: Product, geometry: Geometry, epilogue: Epilogue | Non
             for slot, strides in enumerate((product.a_strides, product.b_strides, (*product.c_strides, 1)))
         )
         if pack:
-            _emit_pack(writer, needs[0], "%scratch", b.at(writer, type_, 0, n0), b.column, b.row,
-                       writer.subtract(n1, n0), product.k)
+            _emit_pack(
+                writer,
+                needs[0],
+                "%scratch",
+                b.at(writer, type_, 0, n0),
+                b.column,
+                b.row,
+                writer.subtract(n1, n0),
+                product.k,
+            )
         for j, width in _pieces(writer, n0, n1, product.n, tiling.columns):
             with j as column:
                 if pack:
@@ -320,7 +328,7 @@ def _direct_stage(product: Product, geometry: Geometry, epilogue: Epilogue | Non
 
 def _pieces(
     writer: Writer, start: str, stop: str, total: int, size: int
-) -> Iterator[tuple[contextmanager, int]]:
+) -> Iterator[tuple[AbstractContextManager[str], int]]:
     """The loop over whole pieces of `size` in start..stop, and the smaller piece at the end of `total` if any.
 
     Each comes as a context that gives the position, with its size. `start` must be a multiple of `size`.
@@ -366,10 +374,9 @@ def _packed_stages(
     depth = -(-depth // geometry.lanes) * geometry.lanes
     grid = _packed_grid(product, geometry, target, depth)
     shared = grid.row_tasks > 1 or 0 in product.b_strides[: len(product.batch)]
-    a_contiguous = product.a_strides[-1] == 1
-    # Packing A costs as much as multiplying it by two to four panels of B. Read in place it should be read once: row
-    # panels are then the outer loop, and all the packed B of the task must fit into the L2 cache.
-    in_place = grid.columns <= IN_PLACE[a_contiguous] * geometry.columns and depth * grid.columns * size <= target.l2 // 2
+    # Read in place A should be read once: row panels are then the outer loop, and B must stay in the L2 cache.
+    few_columns = grid.columns <= IN_PLACE[product.a_strides[-1] == 1] * geometry.columns
+    in_place = few_columns and depth * grid.columns * size <= target.l2 // 2
 
     pack_a, pack_b, block = (
         pack_code(geometry, geometry.rows),
@@ -387,7 +394,7 @@ def _packed_stages(
         stages.append(stage)
 
     writer = _kernel()
-    declare_block(writer, block)
+    writer.declare(f"declare void @{block.name}({', '.join(['ptr'] * 3 + ['i64'] * 12)})")
     with grid.region(writer) as (index, m0, m1, n0, n1):
         a, b, c = (
             _operand(writer, type_, slot, index, strides)
@@ -426,17 +433,15 @@ def _packed_stages(
             if in_place:
                 with writer.loop(0, rows, geometry.rows, as_written=True) as i:
                     few = writer.minimum(writer.subtract(rows, i), geometry.rows)
-                    multiply(a.at(writer, type_, writer.add(m0, i), start), c.at(writer, type_, writer.add(m0, i), n0), few)
+                    multiply(
+                        a.at(writer, type_, writer.add(m0, i), start), c.at(writer, type_, writer.add(m0, i), n0), few
+                    )
             else:
                 multiply(left, result, rows)
         if epilogue is not None:
             epilogue.emit(writer, 4 if shared else 3, index, m0, m1, n0, n1)
     operands = ("a", "b", "c") + (("workspace",) if shared else ()) + (("epilogue",) if epilogue is not None else ())
-    needs = tuple(
-        need
-        for need, used in ((pack_a, not in_place), (pack_b, not shared), (block, True))
-        if used
-    )
+    needs = tuple(need for need, used in ((pack_a, not in_place), (pack_b, not shared), (block, True)) if used)
     stages.append(Stage(code("product", writer, needs=needs), grid.tasks, operands, a_bytes + b_bytes))
     return stages, workspace
 
@@ -462,7 +467,7 @@ def _packed_grid(product: Product, geometry: Geometry, target: Target, depth: in
             if rows * columns * size > 2 * target.l2 and width > min(widths):
                 continue
             grid = Grid(product, 1, rows, columns)
-            cycles = rows * columns / (2 * geometry.lanes) + 3 * rows + 2 * columns + 1000 / product.k
+            cycles = rows * columns / (2 * geometry.lanes) + 3 * rows + 0.6 * columns + 1000 / product.k
             shared = 3000 / product.k + 0.5 * product.n if grid.row_tasks > 1 else 0
             cost = sum(-(-grid.tasks // threads) * threads * cycles + threads * shared for threads in (2, 4, 8))
             if best is None or cost < best[0]:
@@ -503,9 +508,7 @@ def _pack_stage(product: Product, geometry: Geometry, depth: int) -> tuple[Stage
     return Stage(code("pack_product", writer, needs=(pack,)), grid.tasks, ("b", "workspace"), 0), workspace
 
 
-def _packed_item(
-    writer: Writer, product: Product, type_: str, workspace: str, index: list[str], columns: int
-) -> str:
+def _packed_item(writer: Writer, product: Product, type_: str, workspace: str, index: list[str], columns: int) -> str:
     """The address in the workspace of the packed B of the batch item `index`."""
     stride = columns * product.k
     for position, size, b_stride in reversed(list(zip(index, product.batch, product.b_strides, strict=False))):
@@ -518,11 +521,6 @@ def _packed_item(
 def _kernel() -> Writer:
     """An empty kernel, in the calling convention of all kernels."""
     return Writer("kernel", ["ptr %args", "ptr %scratch", "i64 %task"])
-
-
-def declare_block(writer: Writer, block: Code) -> None:
-    """Declare the shared function that multiplies packed blocks."""
-    writer.declare(f"declare void @{block.name}({', '.join(['ptr'] * 3 + ['i64'] * 12)})")
 
 
 def _emit_pack(

@@ -12,8 +12,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ..graph.types import DType
-from .matmul_tile import Matrix, Size, outer_tile, scalar_type, transposed
+from .matmul_tile import Matrix, Size, outer_tile, prefetch, scalar_type, transposed
 from .text import Code, Writer, code
+
+#: Steps of k that the register tile takes at a time.
+UNROLL = 4
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,10 @@ def pack_code(geometry: Geometry, width: int) -> Code:
         with writer.loop(0, "%k", as_written=True) as position:
             row = writer.element("%from", type_, writer.multiply(position, "%along"))
             to = writer.element("%to", type_, writer.multiply(position, width))
+            # Rows lie too far apart for the processor to foresee them.
+            ahead = writer.element(row, type_, writer.multiply("%along", 8))
             with writer.loop(0, whole, width, as_written=True) as first:
+                prefetch(writer, writer.element(ahead, type_, first))
                 value = writer.op(f"load <{width} x {type_}>, ptr {writer.element(row, type_, first)}, align {size}")
                 target = writer.element(to, type_, writer.multiply(first, "%k"))
                 writer.line(f"store <{width} x {type_}> {value}, ptr {target}, align {size}")
@@ -128,12 +134,25 @@ def block_code(geometry: Geometry) -> Code:
     tile_rows, tile_columns = geometry.rows, geometry.columns
     micro = Writer(
         "micro",
-        ["ptr %a", "i64 %a_row", "i64 %a_k", "ptr %b", "i64 %b_k", "ptr %c", "i64 %c_row", "i64 %k", "i1 %accumulate"],
+        [
+            "ptr %a",
+            "i64 %a_row",
+            "i64 %a_k",
+            "ptr %b",
+            "i64 %b_k",
+            "ptr %c",
+            "i64 %c_row",
+            "i64 %k",
+            "i1 %accumulate",
+            "ptr %coming",
+        ],
         result="internal void",
         attributes="nounwind noinline",
     )
     operands = Matrix("%a", "%a_row", "%a_k"), Matrix("%b", "%b_k", 1), Matrix("%c", "%c_row", 1)
-    outer_tile(micro, geometry.dtype, [geometry.lanes] * 2, tile_rows, "%k", *operands, "%accumulate", unroll=4)
+    outer_tile(
+        micro, geometry.dtype, [geometry.lanes] * 2, tile_rows, "%k", *operands, "%accumulate", UNROLL, "%coming"
+    )
 
     names = ["a_panel", "a_row", "a_k", "a_back", "b_panel", "b_k", "b_back", "c_row", "rows", "columns", "k", "adds"]
     writer = Writer("block", ["ptr %a", "ptr %b", "ptr %c", *(f"i64 %{name}" for name in names)])
@@ -142,7 +161,7 @@ def block_code(geometry: Geometry) -> Code:
 
     def call(a: str, b: str, c: str, c_row: Size, adds: str) -> None:
         writer.line(
-            f"call void @micro(ptr {a}, i64 %a_row, i64 %a_k, ptr {b}, i64 %b_k, ptr {c}, i64 {c_row}, i64 %k, i1 {adds})"
+            f"call void @micro(ptr {a}, i64 %a_row, i64 %a_k, ptr {b}, i64 %b_k, ptr {c}, i64 {c_row}, i64 %k, i1 {adds}, ptr {coming})"
         )
 
     with writer.loop(0, "%columns", tile_columns, as_written=True) as j:
@@ -156,6 +175,9 @@ def block_code(geometry: Geometry) -> Code:
             i_panel = writer.op(f"udiv exact i64 {i}, {tile_rows}")
             offset = writer.subtract(writer.multiply(i_panel, "%a_panel"), writer.multiply(i_back, "%a_row"))
             a = writer.element("%a", type_, offset)
+            # Each row of tiles fetches a part of the next panel of B.
+            part = writer.multiply(i_panel, writer.multiply("%k", 64 // UNROLL))
+            coming = writer.element(writer.element(b, type_, "%b_panel"), "i8", part)
             c = Matrix("%c", "%c_row", 1).at(writer, type_, i, j)
             present = writer.multiply(i_present, j_present)
             whole = writer.op(f"icmp eq i64 {present}, {tile_rows * tile_columns}")

@@ -55,6 +55,12 @@ def shuffle(writer: Writer, type_: str, width: int, left: str, right: str, mask:
     return writer.op(f"shufflevector {vector} {left}, {vector} {right}, <{len(mask)} x i32> <{indexes}>")
 
 
+def prefetch(writer: Writer, address: str, level: int = 1, write: bool = False) -> None:
+    """Fetch the cache line at `address` into the cache of `level`; the address need not be valid."""
+    writer.declare("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
+    writer.line(f"call void @llvm.prefetch.p0(ptr {address}, i32 {int(write)}, i32 {4 - level}, i32 1)")
+
+
 def outer_tile(
     writer: Writer,
     dtype: DType,
@@ -66,11 +72,13 @@ def outer_tile(
     c: Matrix,
     accumulate: str | None = None,
     unroll: int = 1,
+    coming: str | None = None,
 ) -> None:
     """C[:rows, :sum(widths)] = A[:rows, :k] @ B[:k, :sum(widths)], `widths` being the vectors that make up a row of C.
 
     The rows of B and C must be contiguous. Where the i1 `accumulate` is true the product is added to what C holds (k
-    must then be an SSA name). Up to 8 known steps of k are written out; longer ones loop, `unroll` steps at a time.
+    must then be an SSA name). Up to 8 known steps of k are written out; longer ones loop, `unroll` steps at a time,
+    each time fetching 64 bytes more of what lies at `coming` into the L2 cache.
     """
     type_, size = scalar_type(dtype), dtype.itemsize
     starts = [sum(widths[:i]) for i in range(len(widths))]
@@ -107,11 +115,9 @@ def outer_tile(
 
         if accumulate is not None:
             # What C holds is wanted only at the end: fetch it meanwhile.
-            writer.declare("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
             for c_row in c_rows:
-                for last in (0, sum(widths) - 1):
-                    address = writer.element(c_row, type_, last)
-                    writer.line(f"call void @llvm.prefetch.p0(ptr {address}, i32 1, i32 3, i32 1)")
+                for column in (0, sum(widths) - 1):
+                    prefetch(writer, writer.element(c_row, type_, column), write=True)
 
         def advance(position: str, steps: int) -> None:
             sums = [[variable.get() for variable in row] for row in variables]
@@ -125,6 +131,9 @@ def outer_tile(
         if unroll > 1:
             main = k - k % unroll if isinstance(k, int) else writer.subtract(k, writer.divide(k, unroll)[1])
             with writer.loop(0, main, unroll, as_written=True) as position:
+                if coming is not None:
+                    address = writer.element(coming, "i8", writer.multiply(position, 64 // unroll))
+                    prefetch(writer, address, level=2)
                 advance(position, unroll)
         with writer.loop(main, k, as_written=True) as position:
             advance(position, 1)
