@@ -9,7 +9,7 @@ stays in L1. Sizes and strides are arguments, so one compiled copy of each funct
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 from ..graph.types import DType
 from .matmul_tile import Matrix, Size, outer_tile, prefetch, scalar_type, transposed
@@ -45,11 +45,11 @@ class Geometry:
         return 64
 
 
-@lru_cache(maxsize=None)
+@cache
 def pack_code(geometry: Geometry, width: int) -> Code:
     """`pack(ptr to, ptr from, i64 across, i64 along, i64 count, i64 k)`: copy a matrix into panels.
 
-    The matrix has `count` rows `across` elements apart (rows of A, or columns of B), each of `k` elements `along` apart.
+    The matrix has `count` rows (of A, or columns of B) `across` elements apart, each of `k` elements `along` apart.
     Panel p holds, for each k in turn, the elements of the rows p*width … p*width + width - 1; missing rows are zero.
     Rows that lie side by side are copied as vectors, rows contiguous in k are transposed in registers.
     """
@@ -121,7 +121,7 @@ def _pack_square(writer: Writer, geometry: Geometry, width: int, panel: str, sou
             writer.line(f"store {vector} {group[step]}, ptr {address}, align {size}")
 
 
-@lru_cache(maxsize=None)
+@cache
 def block_code(geometry: Geometry) -> Code:
     """`block(a, a_panel, a_row, a_k, a_back, b, b_panel, b_k, b_back, c, c_row, rows, columns, k, accumulate)`.
 
@@ -159,9 +159,10 @@ def block_code(geometry: Geometry) -> Code:
     spare = writer.allocate(type_, tile_rows * tile_columns)
     accumulate = writer.op("icmp ne i64 %adds, 0")
 
-    def call(a: str, b: str, c: str, c_row: Size, adds: str) -> None:
+    def call(a: str, b: str, c: str, c_row: Size, adds: str, coming: str) -> None:
         writer.line(
-            f"call void @micro(ptr {a}, i64 %a_row, i64 %a_k, ptr {b}, i64 %b_k, ptr {c}, i64 {c_row}, i64 %k, i1 {adds}, ptr {coming})"
+            f"call void @micro(ptr {a}, i64 %a_row, i64 %a_k, ptr {b}, i64 %b_k, "
+            f"ptr {c}, i64 {c_row}, i64 %k, i1 {adds}, ptr {coming})"
         )
 
     with writer.loop(0, "%columns", tile_columns, as_written=True) as j:
@@ -182,18 +183,19 @@ def block_code(geometry: Geometry) -> Code:
             present = writer.multiply(i_present, j_present)
             whole = writer.op(f"icmp eq i64 {present}, {tile_rows * tile_columns}")
             with writer.when(whole):
-                call(a, b, c, "%c_row", accumulate)
+                call(a, b, c, "%c_row", accumulate, coming)
             with writer.when(writer.op(f"xor i1 {whole}, true")):
-                call(a, b, spare, tile_columns, "false")
-                with writer.loop(0, i_present, as_written=True) as row:
-                    with writer.loop(0, j_present, as_written=True) as column:
-                        source = Matrix(spare, tile_columns, 1).at(
-                            writer, type_, writer.add(row, i_back), writer.add(column, j_back)
-                        )
-                        value = writer.variable(type_, writer.op(f"load {type_}, ptr {source}, align {size}"))
-                        target = Matrix(c, "%c_row", 1).at(writer, type_, row, column)
-                        with writer.when(accumulate):
-                            old = writer.op(f"load {type_}, ptr {target}, align {size}")
-                            value.set(writer.op(f"fadd {type_} {old}, {value.get()}"))
-                        writer.line(f"store {type_} {value.get()}, ptr {target}, align {size}")
+                call(a, b, spare, tile_columns, "false", coming)
+                rows = writer.loop(0, i_present, as_written=True)
+                columns = writer.loop(0, j_present, as_written=True)
+                with rows as row, columns as column:
+                    source = Matrix(spare, tile_columns, 1).at(
+                        writer, type_, writer.add(row, i_back), writer.add(column, j_back)
+                    )
+                    value = writer.variable(type_, writer.op(f"load {type_}, ptr {source}, align {size}"))
+                    target = Matrix(c, "%c_row", 1).at(writer, type_, row, column)
+                    with writer.when(accumulate):
+                        old = writer.op(f"load {type_}, ptr {target}, align {size}")
+                        value.set(writer.op(f"fadd {type_} {old}, {value.get()}"))
+                    writer.line(f"store {type_} {value.get()}, ptr {target}, align {size}")
     return code("product_block", writer, micro)

@@ -106,8 +106,8 @@ def outer_tile(
 
     if isinstance(k, int) and k <= 8:
         sums = [["zeroinitializer"] * len(widths) for _ in range(rows)]
-        for position in range(k):
-            sums = step(position, sums)
+        for number in range(k):
+            sums = step(number, sums)
     else:
         variables = [
             [writer.variable(f"<{width} x {type_}>", "zeroinitializer") for width in widths] for _ in range(rows)
@@ -121,10 +121,10 @@ def outer_tile(
 
         def advance(position: str, steps: int) -> None:
             sums = [[variable.get() for variable in row] for row in variables]
-            for number in range(steps):
-                sums = step(writer.add(position, number), sums)
-            for row, values in zip(variables, sums, strict=True):
-                for variable, value in zip(row, values, strict=True):
+            for ahead in range(steps):
+                sums = step(writer.add(position, ahead), sums)
+            for slots, values in zip(variables, sums, strict=True):
+                for variable, value in zip(slots, values, strict=True):
                     variable.set(value)
 
         main: Size = 0
@@ -139,8 +139,8 @@ def outer_tile(
             advance(position, 1)
         if accumulate is not None:
             with writer.when(accumulate):
-                for c_row, row in zip(c_rows, variables, strict=True):
-                    for start, variable in zip(starts, row, strict=True):
+                for c_row, held_row in zip(c_rows, variables, strict=True):
+                    for start, variable in zip(starts, held_row, strict=True):
                         address = writer.element(c_row, type_, start)
                         held = writer.op(f"load {variable.type}, ptr {address}, align {size}")
                         variable.set(writer.op(f"fadd {variable.type} {held}, {variable.get()}"))
@@ -180,7 +180,8 @@ def dot_tile(
     vector = f"<{lanes} x {type_}>"
     variables = [writer.variable(vector, "zeroinitializer") for _ in range(rows * columns)]
     with writer.loop(0, whole, lanes, as_written=True) as position:
-        for variable, value in zip(variables, step(position, lanes, [v.get() for v in variables]), strict=True):
+        values = step(position, lanes, [variable.get() for variable in variables])
+        for variable, value in zip(variables, values, strict=True):
             variable.set(value)
     sums = [variable.get() for variable in variables]
     if whole < k:

@@ -1,7 +1,7 @@
 """A writer of LLVM assembly: names, basic blocks, counted loops and variables.
 
 Text is emitted directly because llvmlite's `ir` objects take longer to build and print than LLVM takes to read them.
-Variables (`Writer.variable`) are stack slots that LLVM's mem2reg turns into registers, so loops need no phi nodes by hand.
+Variables (`Writer.variable`) are stack slots that LLVM's mem2reg turns into registers: loops need no phi nodes by hand.
 """
 
 from __future__ import annotations

@@ -1,0 +1,151 @@
+"""What all matrix product kernels share: the description of a product, its launches, and how work is cut into tasks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from ..graph.types import DType
+from .matmul_tile import Matrix
+from .text import Code, Writer
+
+
+@dataclass(frozen=True)
+class Product:
+    """One batched matrix product. Strides are in elements, zero where an operand is broadcast along a batch axis.
+
+    `a_strides` are those of the batch axes, m and k; `b_strides` of the batch axes, k and n; `c_strides` of the batch
+    axes and m: the rows of C are contiguous.
+    """
+
+    batch: tuple[int, ...]
+    m: int
+    n: int
+    k: int
+    a_strides: tuple[int, ...]
+    b_strides: tuple[int, ...]
+    c_strides: tuple[int, ...]
+    dtype: DType
+
+    @property
+    def operations(self) -> int:
+        """Floating-point operations of one batch item."""
+        return 2 * self.m * self.n * self.k
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One launch: `tasks` independent calls of `code`.
+
+    `operands` names what the argument slots hold: "a", "b", "c", "workspace", and "epilogue" for all slots that the
+    epilogue asked for.
+    """
+
+    code: Code
+    tasks: int
+    operands: tuple[str, ...]
+    scratch_bytes: int
+
+
+class Epilogue(Protocol):
+    """What is done to each tile of C after its last addition, while it is in the cache: bias, activation, residual.
+
+    `slots` argument slots are reserved for it from `slot_base` on. `emit` writes loops over C[batch, m0:m1, n0:n1], all
+    given as the SSA names (or decimal literals) of i64 values.
+    """
+
+    @property
+    def slots(self) -> int: ...
+
+    def emit(self, writer: Writer, slot_base: int, batch: list[str], m0: str, m1: str, n0: str, n1: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How a product is cut into tasks: each takes `items` batch items, or `rows` x `columns` of C of one item."""
+
+    product: Product
+    items: int
+    rows: int
+    columns: int
+
+    @property
+    def row_tasks(self) -> int:
+        return -(-self.product.m // self.rows)
+
+    @property
+    def column_tasks(self) -> int:
+        return -(-self.product.n // self.columns)
+
+    @property
+    def tasks(self) -> int:
+        return -(-math.prod(self.product.batch) // self.items) * self.row_tasks * self.column_tasks
+
+    @contextmanager
+    def region(self, writer: Writer) -> Iterator[tuple[list[str], str, str, str, str]]:
+        """The batch index and the bounds m0, m1, n0, n1 of what %task is to compute."""
+        rest = "%task"
+        rest, n0, n1 = _share(writer, rest, self.column_tasks, self.columns, self.product.n)
+        rest, m0, m1 = _share(writer, rest, self.row_tasks, self.rows, self.product.m)
+        total = math.prod(self.product.batch)
+        if self.items == 1:
+            yield _batch_index(writer, self.product.batch, rest), m0, m1, n0, n1
+        else:
+            start = writer.multiply(rest, self.items)
+            with writer.loop(start, writer.minimum(writer.add(start, self.items), total)) as item:
+                yield _batch_index(writer, self.product.batch, item), m0, m1, n0, n1
+
+
+def _share(writer: Writer, task: str, parts: int, length: int, total: int) -> tuple[str, str, str]:
+    """What remains of the task number after its lowest digit, of base `parts`; and that digit's share of `total`."""
+    if parts == 1:
+        return task, "0", str(total)
+    rest, digit = writer.divide(task, parts)
+    start = writer.multiply(digit, length)
+    return rest, start, writer.minimum(writer.add(start, length), total)
+
+
+def _batch_index(writer: Writer, batch: tuple[int, ...], item: str) -> list[str]:
+    """The index along each batch axis of the batch item number `item`."""
+    index: list[str] = []
+    for size in reversed(batch):
+        item, digit = writer.divide(item, size)
+        index.insert(0, digit)
+    return index
+
+
+def operand(writer: Writer, type_: str, slot: int, index: list[str], strides: tuple[int, ...]) -> Matrix:
+    """The matrix of one batch item of the operand in argument slot `slot`."""
+    pointer = writer.argument(slot)
+    for position, stride in zip(index, strides, strict=False):
+        pointer = writer.element(pointer, type_, writer.multiply(position, stride))
+    return Matrix(pointer, *strides[len(index) :])
+
+
+def offset_matrix(writer: Writer, type_: str, matrix: Matrix, row: str | int, column: str | int) -> Matrix:
+    """`matrix` without its first `row` rows and `column` columns."""
+    return replace(matrix, pointer=matrix.at(writer, type_, row, column))
+
+
+def kernel() -> Writer:
+    """An empty kernel, in the calling convention of all kernels."""
+    return Writer("kernel", ["ptr %args", "ptr %scratch", "i64 %task"])
+
+
+def emit_pack(
+    writer: Writer,
+    pack: Code,
+    to: str,
+    source: str,
+    across: str | int,
+    along: str | int,
+    count: str | int,
+    k: str | int,
+) -> None:
+    """Call the shared packing function `pack` (see `pack_code` for the arguments)."""
+    writer.declare(f"declare void @{pack.name}(ptr, ptr, i64, i64, i64, i64)")
+    arguments = f"ptr {to}, ptr {source}, i64 {across}, i64 {along}, i64 {count}, i64 {k}"
+    writer.line(f"call void @{pack.name}({arguments})")
