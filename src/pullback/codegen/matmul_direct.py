@@ -72,7 +72,7 @@ def direct_stage(product: Product, geometry: Geometry, epilogue: Epilogue | None
         tiling = _Tiling(rows, group * (2 if rows == 1 else 1), 0.0)
     else:
         tiling = _outer_tiling(product, geometry)
-    grid = _direct_grid(product, tiling)
+    grid = _direct_grid(product, tiling, pack)
 
     needs: tuple[Code, ...] = ()
     scratch = 0
@@ -147,14 +147,18 @@ def _pieces(
         yield rest(), total % size
 
 
-def _direct_grid(product: Product, tiling: _Tiling) -> Grid:
-    """Tasks of about SINGLE_TASK operations: whole batch items first, then rows of tiles, then columns of tiles."""
+def _direct_grid(product: Product, tiling: _Tiling, pack: bool) -> Grid:
+    """Tasks of about SINGLE_TASK operations: whole batch items first, then rows or columns of tiles.
+
+    A task that packs B packs all the columns it uses, so few rows are not divided further.
+    """
     items = math.prod(product.batch)
     wanted = max(1, min(64, items * product.operations // SINGLE_TASK))
     if items >= wanted:
         return Grid(product, -(-items // wanted), product.m, product.n)
     parts = -(-wanted // items)
     row_tiles, column_tiles = -(-product.m // tiling.rows), -(-product.n // tiling.columns)
-    if row_tiles >= column_tiles:
+    repeats_packing = pack and product.m < 64 * parts and column_tiles > 1
+    if row_tiles >= column_tiles and not repeats_packing:
         return Grid(product, 1, tiling.rows * -(-row_tiles // min(parts, row_tiles)), product.n)
     return Grid(product, 1, product.m, tiling.columns * -(-column_tiles // min(parts, column_tiles)))
