@@ -14,7 +14,8 @@ from weakref import WeakSet
 from .errors import GradientError
 from .graph.node import Node
 from .ops.elementwise import add, convert
-from .ops.primitive import grad_mode, source_of
+from .ops.movement import expand
+from .ops.primitive import constant, grad_mode, source_of
 from .ops.reduction import sum_to_shape
 
 #: nodes whose history a backward pass without `retain_graph` has used up
@@ -30,7 +31,8 @@ def gradients(
 ) -> list[Node | None]:
     """The gradient of sum(outputs * cotangents) with respect to each node of `wanted`.
 
-    None stands for a node that the outputs do not depend on. Cost: each operation on a path from a wanted node to an
+    None stands for a node that the outputs do not depend on; zeros for one that they depend on only through operations
+    whose slope is zero everywhere, such as floor. Cost: each operation on a path from a wanted node to an
     output is visited once. With `create_graph` the gradients can be differentiated again; without `retain_graph` the
     operations passed through cannot be differentiated a second time.
     """
@@ -42,6 +44,7 @@ def gradients(
             if output in path:
                 _accumulate(arrived, output, cotangent)
         results: dict[Node, Node] = {}
+        flat: set[Node] = set()
         targets = set(wanted)
         for node in sorted(path, key=lambda n: n.serial, reverse=True):
             cotangent = arrived.pop(node, None)
@@ -50,7 +53,9 @@ def gradients(
             if node in targets:
                 results[node] = cotangent
             with source_of(node):
-                _pass_on(node, cotangent, path, arrived)
+                _pass_on(node, cotangent, path, arrived, flat)
+        for node in _path(list(flat), targets - results.keys()) & targets:
+            results.setdefault(node, expand(constant(0.0, node.dtype), node.shape))
     if not retain_graph:
         _RELEASED.update(node for node in path if node.inputs and not node.op.linear and node.op.name != "detach")
     return [results.get(node) for node in wanted]
@@ -83,11 +88,14 @@ def _check_not_released(path: set[Node]) -> None:
             )
 
 
-def _pass_on(node: Node, cotangent: Node, path: set[Node], arrived: dict[Node, Node]) -> None:
+def _pass_on(node: Node, cotangent: Node, path: set[Node], arrived: dict[Node, Node], flat: set[Node]) -> None:
+    """Add the cotangents of the inputs to `arrived`; inputs in which the operation is flat are entered in `flat`."""
     indices = [index for index, operand in enumerate(node.inputs) if operand in path]
     for index, passed in zip(indices, node.op.pull(node, cotangent, indices), strict=True):
         if passed is not None:
             _accumulate(arrived, node.inputs[index], passed)
+        elif not node.op.joint:  # a rule of the user's own that gives None says that there is no dependence
+            flat.add(node.inputs[index])
 
 
 def _accumulate(arrived: dict[Node, Node], node: Node, cotangent: Node) -> None:

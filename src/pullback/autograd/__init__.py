@@ -3,7 +3,9 @@
 from ..tensor.grad_modes import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
 from .backward import backward, grad
 from .function import Function
+from .gradcheck import gradcheck, gradgradcheck
 
 __all__ = [
-    "Function", "backward", "enable_grad", "grad", "inference_mode", "is_grad_enabled", "no_grad", "set_grad_enabled",
+    "Function", "backward", "enable_grad", "grad", "gradcheck", "gradgradcheck", "inference_mode", "is_grad_enabled",
+    "no_grad", "set_grad_enabled",
 ]

@@ -98,14 +98,14 @@ def round_bfloat16(values: np.ndarray) -> np.ndarray:
 
 def encode_bfloat16(values: np.ndarray) -> np.ndarray:
     """float32 values to the uint16 bits of the nearest bfloat16, ties to even; NaN stays NaN."""
-    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    bits = np.asarray(values, np.float32, order="C").view(np.uint32)
     rounded = (bits + (((bits >> 16) & 1) + np.uint32(0x7FFF))) >> 16
     return np.where(np.isnan(values), np.uint32(0x7FC0), rounded).astype(np.uint16)
 
 
 def decode_bfloat16(bits: np.ndarray) -> np.ndarray:
     """uint16 bits of bfloat16 numbers to float32, exactly."""
-    return (np.ascontiguousarray(bits).astype(np.uint32) << 16).view(np.float32)
+    return (np.asarray(bits).astype(np.uint32, order="C") << 16).view(np.float32)
 
 
 def to_carrier(stored: np.ndarray, dtype: DType) -> np.ndarray:

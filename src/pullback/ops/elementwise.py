@@ -101,19 +101,30 @@ NEG = _elementwise("neg", lambda a, x: a.neg(x), lambda n, g: neg(g), linear=Tru
 ABS = _elementwise("abs", lambda a, x: a.abs(x), lambda n, g: mul(g, sign(n.inputs[0])))
 
 
-def _pick(chosen: int) -> Pullback:
-    """The gradient of minimum and maximum: to the chosen operand, half to each where they are equal."""
+def _pick(chosen: int, loses: Callable[[Node, Node], Node]) -> Pullback:
+    """The gradient of minimum and maximum: to the operand that did not lose, half to each where they are equal.
+
+    Where an operand is NaN neither loses and both get all of it, as PyTorch has it.
+    """
 
     def rule(n: Node, g: Node) -> Node:
         mine, other = n.inputs[chosen], n.inputs[1 - chosen]
         half = where(eq(mine, other), mul(g, _scalar(0.5, g)), g)
-        return where(ne(mine, n), _scalar(0.0, g), half)
+        return where(loses(mine, other), _scalar(0.0, g), half)
 
     return rule
 
 
-MINIMUM = _elementwise("minimum", lambda a, x, y: a.minimum(x, y), _pick(0), _pick(1))
-MAXIMUM = _elementwise("maximum", lambda a, x, y: a.maximum(x, y), _pick(0), _pick(1))
+def _greater(x: Node, y: Node) -> Node:
+    return lt(y, x)
+
+
+def _less(x: Node, y: Node) -> Node:
+    return lt(x, y)
+
+
+MINIMUM = _elementwise("minimum", lambda a, x, y: a.minimum(x, y), _pick(0, _greater), _pick(1, _greater))
+MAXIMUM = _elementwise("maximum", lambda a, x, y: a.maximum(x, y), _pick(0, _less), _pick(1, _less))
 
 # ---- functions of floats
 
@@ -145,7 +156,7 @@ SIGMOID = _float("sigmoid", _sigmoid_body, lambda n, g: mul(g, mul(n, sub(_scala
 POW = _elementwise(
     "pow",
     lambda a, x, y: a.pow(x, y),
-    lambda n, g: mul(g, mul(n.inputs[1], power(n.inputs[0], sub(n.inputs[1], _scalar(1.0, g))))),
+    lambda n, g: _power_pullback(n, g),
     lambda n, g: mul(g, _times_log(n, n.inputs[0])),
     takes=(FLOAT,),
     cost=40,
@@ -165,11 +176,22 @@ def _sign_body(a: Arithmetic, x: Value) -> Value:
 SIGN = _elementwise("sign", _sign_body, None, cost=2)
 
 
+def _power_pullback(node: Node, cotangent: Node) -> Node:
+    """The base's cotangent; 0 where the exponent is 0, also at base 0, where the formula would give 0 * inf."""
+    base, exponent = node.inputs
+    slope = mul(exponent, power(base, sub(exponent, _scalar(1.0, exponent))))
+    zero = _scalar(0.0, cotangent)
+    return where(eq(exponent, _scalar(0.0, exponent)), zero, mul(cotangent, slope))
+
+
 def _times_log(power_: Node, base: Node) -> Node:
     """power * log(base), and 0 where the base is 0 and the power is not infinite, as PyTorch has it."""
     zero = _scalar(0.0, base)
     return where(bit_and(eq(base, zero), le(zero, power_.inputs[1])), zero, mul(power_, log(base)))
 
+
+#: the same value, in memory of its own: the compiler puts it where something must be laid out anew
+COPY = _elementwise("copy", lambda a, x: x, lambda n, g: g, takes=_ANY, linear=True)
 
 # ---- comparisons and choice
 
@@ -266,7 +288,7 @@ def _builder(primitive: Primitive) -> Callable[..., Node]:
 
 add, sub, mul, div = _builder(ADD), _builder(SUB), _builder(MUL), _builder(DIV)
 floor_divide, remainder = _builder(FLOOR_DIVIDE), _builder(REMAINDER)
-neg, absolute, sign = _builder(NEG), _builder(ABS), _builder(SIGN)
+copy, neg, absolute, sign = _builder(COPY), _builder(NEG), _builder(ABS), _builder(SIGN)
 minimum, maximum = _builder(MINIMUM), _builder(MAXIMUM)
 sqrt, exp, log, sin, cos, tanh, erf = map(_builder, (SQRT, EXP, LOG, SIN, COS, TANH, ERF))
 sigmoid, power = _builder(SIGMOID), _builder(POW)

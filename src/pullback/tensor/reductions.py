@@ -85,8 +85,16 @@ class ReductionMethods(Handle):
         return total / degrees if degrees else total * math.nan
 
     def std(self, dim: Axes = None, *, correction: int = 1, unbiased: bool | None = None, keepdim: bool = False) -> Tensor:
-        """The standard deviation: the square root of var."""
-        return self.var(dim, correction=correction, unbiased=unbiased, keepdim=keepdim).sqrt()
+        """The standard deviation: the square root of var. Its gradient where it is 0 is 0, not NaN."""
+        from ..autograd.function import with_gradient
+        from .arithmetic import where
+
+        variance = self.var(dim, correction=correction, unbiased=unbiased, keepdim=keepdim)
+
+        def rule(deviation, cotangent):
+            return [where(deviation == 0, 0.0, cotangent / (deviation * 2))]
+
+        return with_gradient(variance.sqrt(), [variance], rule)
 
     def amax(self, dim: Axes = None, keepdim: bool = False) -> Tensor:
         """The greatest element; the gradient goes in equal shares to all that equal it."""

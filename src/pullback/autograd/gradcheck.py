@@ -1,0 +1,190 @@
+"""Gradients against finite differences: is a rule right?
+
+A function's reverse mode is compared with central differences along one random direction, which costs two evaluations
+however many inputs there are (the check of JAX's `jax.test_util`). Where they disagree, each element is differenced
+alone to say which it is. Gradients of gradients are checked by giving the gradient to the same check as a function.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import GradientError
+from ..graph.types import DType, to_carrier
+from ..ops.primitive import user_source
+
+#: step, relative and absolute tolerance by dtype, where a check on coarser numbers than float64 is asked for
+_COARSE = {"float32": (1e-2, 2e-2, 1e-2), "float16": (1e-1, 1e-1, 1e-1), "bfloat16": (2e-1, 2e-1, 2e-1)}
+#: the fixed seed of directions and cotangents: a check gives the same answer every time
+_SEED = 0
+
+Function = Callable[..., Any]
+
+
+def gradcheck(
+    func: Function,
+    inputs: Any,
+    *,
+    eps: float = 1e-6,
+    atol: float = 1e-5,
+    rtol: float = 1e-3,
+    raise_exception: bool = True,
+) -> bool:
+    """Whether the gradients of `func(*inputs)` agree with central finite differences of step `eps`.
+
+    `inputs` is a tensor or a sequence of arguments; those that are tensors that require grad are checked. They should
+    be float64; with a coarser dtype, step and tolerances are never taken finer than that dtype allows. `func` must be
+    smooth at `inputs` and give the same value each time: a tensor or a tuple of tensors. A disagreement raises
+    GradientError naming the input and the element, or gives False without `raise_exception`.
+
+    >>> x = pb.tensor([0.5, 2.0], dtype=pb.float64, requires_grad=True)
+    >>> pb.autograd.gradcheck(lambda x: x * x.exp(), x)
+    True
+    """
+    check = _Check(func, inputs, eps, atol, rtol)
+    problem = check.problem()
+    if problem is not None and raise_exception:
+        raise GradientError(problem)
+    return problem is None
+
+
+def gradgradcheck(
+    func: Function,
+    inputs: Any,
+    grad_outputs: Any = None,
+    *,
+    eps: float = 1e-6,
+    atol: float = 1e-5,
+    rtol: float = 1e-3,
+    raise_exception: bool = True,
+) -> bool:
+    """Whether the second derivatives of `func(*inputs)` agree with finite differences of the first.
+
+    `grad_outputs` are the cotangents of the outputs (fixed random ones by default); the second derivatives by them are
+    checked too. The rest is as in `gradcheck`.
+    """
+    from .backward import grad
+
+    given = _as_tuple(inputs)
+    if grad_outputs is None:
+        random = np.random.default_rng(_SEED)
+        outputs = [o for o in _as_tuple(func(*given)) if o.dtype.is_floating_point]
+        cotangents = tuple(_random_like(o, random).requires_grad_() for o in outputs)
+    else:
+        cotangents = _as_tuple(grad_outputs)
+    wanted = [i for i, t in enumerate(given) if _is_checked(t)]
+
+    def first(*arguments: Any) -> tuple[Any, ...]:
+        operands = arguments[: len(given)]
+        outputs = [o for o in _as_tuple(func(*operands)) if o.dtype.is_floating_point]
+        found = grad(
+            outputs, [operands[i] for i in wanted], arguments[len(given) :], create_graph=True, allow_unused=True
+        )
+        return tuple(operands[i] * 0.0 if g is None else g for i, g in zip(wanted, found, strict=True))
+
+    options: dict[str, Any] = {"eps": eps, "atol": atol, "rtol": rtol, "raise_exception": raise_exception}
+    return gradcheck(first, (*given, *cotangents), **options)
+
+
+class _Check:
+    """One comparison: the function, the inputs that are checked, step and tolerances."""
+
+    def __init__(self, func: Function, inputs: Any, eps: float, atol: float, rtol: float):
+        self.func = func
+        self.inputs = _as_tuple(inputs)
+        self.checked = [i for i, t in enumerate(self.inputs) if _is_checked(t)]
+        if not self.checked:
+            raise GradientError(f"gradcheck: no input requires grad (at {user_source()}); nothing can be checked")
+        self.values = [to_carrier(self.inputs[i]._array(), self.inputs[i].dtype).astype(np.float64) for i in self.checked]
+        steps = [(eps, rtol, atol), *(_COARSE.get(self.inputs[i].dtype.name, (0.0, 0.0, 0.0)) for i in self.checked)]
+        self.eps, self.rtol, self.atol = (max(column) for column in zip(*steps, strict=True))
+        self.random = np.random.default_rng(_SEED)
+
+    def problem(self) -> str | None:
+        """What disagrees, in words; None where nothing does."""
+        from .backward import grad
+
+        outputs = self._outputs(self.inputs)
+        differentiable = [o for o in outputs if o.requires_grad]
+        if not differentiable:
+            return f"gradcheck: no output depends differentiably on the inputs (at {user_source()})"
+        self.cotangents = [self.random.uniform(0.5, 1.5, o.shape) for o in outputs]
+        found = grad(
+            differentiable,
+            [self.inputs[i] for i in self.checked],
+            [_tensor(c, o.dtype) for o, c in zip(outputs, self.cotangents, strict=True) if o.requires_grad],
+            allow_unused=True,
+        )
+        reverse = [
+            np.zeros(v.shape) if g is None else to_carrier(g._array(), g.dtype).astype(np.float64)
+            for g, v in zip(found, self.values, strict=True)
+        ]
+        # each input has its own part of the direction's length, so that a large one does not hide a small one
+        direction = [self.random.standard_normal(v.shape) for v in self.values]
+        direction = [d / max(float(np.linalg.norm(d)), 1e-12) for d in direction]
+        expected = self._difference(direction)
+        actual = float(sum(np.sum(r * d) for r, d in zip(reverse, direction, strict=True)))
+        if self._close(actual, expected):
+            return None
+        return self._located(reverse, actual, expected)
+
+    def _outputs(self, inputs: Sequence[Any]) -> list[Any]:
+        return [o for o in _as_tuple(self.func(*inputs)) if o.dtype.is_floating_point]
+
+    def _objective(self, values: Sequence[np.ndarray]) -> float:
+        """The outputs at `values`, times their cotangents, summed in float64."""
+        inputs = list(self.inputs)
+        for i, value in zip(self.checked, values, strict=True):
+            inputs[i] = _tensor(value, self.inputs[i].dtype).requires_grad_()
+        outputs = (to_carrier(o._array(), o.dtype).astype(np.float64) for o in self._outputs(inputs))
+        return math.fsum(float(np.sum(o * c)) for o, c in zip(outputs, self.cotangents, strict=True))
+
+    def _difference(self, direction: Sequence[np.ndarray]) -> float:
+        ahead = self._objective([v + self.eps * d for v, d in zip(self.values, direction, strict=True)])
+        behind = self._objective([v - self.eps * d for v, d in zip(self.values, direction, strict=True)])
+        return (ahead - behind) / (2 * self.eps)
+
+    def _close(self, actual: float, expected: float) -> bool:
+        return bool(np.isclose(actual, expected, rtol=self.rtol, atol=self.atol, equal_nan=True))
+
+    def _located(self, reverse: Sequence[np.ndarray], actual: float, expected: float) -> str:
+        """The first element whose own difference disagrees with its gradient, as a message."""
+        for place, (i, gradient) in enumerate(zip(self.checked, reverse, strict=True)):
+            for element in np.ndindex(gradient.shape):
+                direction = [np.zeros(v.shape) for v in self.values]
+                direction[place][element] = 1.0
+                alone = self._difference(direction)
+                if not self._close(float(gradient[element]), alone):
+                    return (
+                        f"gradcheck: input {i}, element {list(element)}: reverse mode gives {gradient[element]:.8g}, "
+                        f"finite differences give {alone:.8g} (step {self.eps:g}, at {user_source()})"
+                    )
+        return (
+            f"gradcheck: along a random direction reverse mode gives {actual:.8g}, finite differences give "
+            f"{expected:.8g}, though every element alone agrees within tolerance (at {user_source()})"
+        )
+
+
+def _is_checked(value: Any) -> bool:
+    return getattr(value, "requires_grad", False) is True
+
+
+def _as_tuple(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, (tuple, list)) else (value,)
+
+
+def _tensor(values: np.ndarray, dtype: DType) -> Any:
+    from ..tensor.creation import tensor
+
+    return tensor(np.asarray(values), dtype=dtype)
+
+
+def _random_like(tensor: Any, random: np.random.Generator) -> Any:
+    return _tensor(random.uniform(0.5, 1.5, tensor.shape), tensor.dtype)
+
+
+__all__ = ["gradcheck", "gradgradcheck"]

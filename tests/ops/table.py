@@ -1,0 +1,338 @@
+"""The table that drives the tests of operations: an expression a row, with the inputs that are awkward for it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from oracle import Expression, Value
+from pullback.graph.types import int64, uint32
+from pullback.ops.elementwise import convert, philox, shift_right
+from pullback.ops.host import custom, host_call
+from pullback.ops.indexing import scatter_add
+
+INF, NAN = math.inf, math.nan
+#: what breaks functions of floats: both zeros, ties, both signs, infinities, NaN, tiny and large
+AWKWARD = [0.0, -0.0, 1.0, -1.0, 1.0, 0.5, -2.5, 3.5, 1e-30, -1e-3, 40.0, INF, -INF, NAN]
+_random = np.random.default_rng(0)
+
+
+def normal(*shape: int) -> np.ndarray:
+    """Fixed random numbers, none of them near a kink."""
+    values = _random.normal(size=shape)
+    return np.asarray(np.where(np.abs(values) < 0.1, values + 0.5, values))
+
+
+def positive(*shape: int) -> np.ndarray:
+    """Fixed random numbers in (0.3, 2)."""
+    return _random.uniform(0.3, 2.0, size=shape)
+
+
+def separated(*shape: int) -> np.ndarray:
+    """Fixed random numbers of which no two are near each other, so that the greatest stays the greatest."""
+    return (_random.permutation(math.prod(shape)).reshape(shape) - math.prod(shape) / 2 + 0.25) / 3
+
+
+@dataclass(frozen=True)
+class Row:
+    """One expression, its operands, and what is asked of it.
+
+    `smooth` rows are also checked to second order, against PyTorch and against finite differences.
+    `awkward` holds further operands on which values and first gradients must agree with PyTorch.
+    """
+
+    name: str
+    expression: Expression
+    operands: tuple[Any, ...]
+    awkward: tuple[tuple[Any, ...], ...] = ()
+    theirs: Expression | None = None
+    smooth: bool = True
+    dtypes: tuple[str, ...] = ("float64", "float32")
+
+    def __str__(self) -> str:
+        return self.name
+
+    def values(self, operands: tuple[Any, ...], dtype: str) -> list[Value]:
+        """Operands in which arrays of floats stand in `dtype`; others, and those that are a Value already, as they are."""
+        return [o if isinstance(o, Value) else as_value(o, dtype) for o in operands]
+
+
+def as_value(numbers: Any, dtype: str) -> Value:
+    """Numbers as an operand: floats in `dtype`, others in their own."""
+    array = np.asarray(numbers)
+    return Value(array, dtype if array.dtype.kind == "f" else array.dtype.name)
+
+
+_ONE = (np.array(AWKWARD), np.array(0.5), np.zeros((0, 3)), np.array([[0.3], [-0.7]]))
+
+
+def _method(name: str, *arguments: Any, **options: Any) -> Expression:
+    return lambda f, x: getattr(x, name)(*arguments, **options)
+
+
+def _functions() -> Iterator[Row]:
+    everywhere = ("exp", "sin", "cos", "tanh", "erf", "sigmoid", "abs", "square", "neg")
+    above_zero = ("log", "sqrt", "rsqrt", "reciprocal")
+    steps = ("floor", "ceil", "trunc", "round", "sign", "relu", "isnan", "isinf", "isfinite")
+    for name in (*everywhere, *above_zero, *steps):
+        operand = positive(3, 4) if name in above_zero else normal(3, 4)
+        yield Row(name, _method(name), (operand,), tuple((a,) for a in _ONE), smooth=name not in steps)
+    yield Row("pos", lambda f, x: +x, (normal(3),))
+    for low, high in ((-0.5, 0.5), (None, 0.5), (-0.5, None), (0.5, -0.5)):
+        yield Row(f"clamp {low} {high}", _method("clamp", low, high), (normal(3, 4),), ((np.array([*AWKWARD[:-1], 0.5, -0.5]),),))
+    for exponent in (2, 3, 1, 0, 0.5, -1, -2, 1.5, 2.0, -0.5):
+        # PyTorch takes the root first, and so has -inf to the power -0.5 NaN, and -0.0 to it -inf; IEEE 754 has neither
+        awkward = () if exponent == -0.5 else tuple((a,) for a in _ONE)
+        yield Row(f"pow {exponent}", _method("pow", exponent), (positive(3, 4),), awkward)
+    yield Row("number to the power", lambda f, x: 2.0**x, (normal(3),), ((np.array(AWKWARD),),))
+    yield Row("zero to the power", lambda f, x: 0.0**x, (positive(3),), ((np.array([0.0, 1.0, 2.5]),),), smooth=False)
+
+
+_PAIRS = (
+    (np.array(AWKWARD)[:, None], np.array(AWKWARD)),
+    (np.zeros((0, 3)), np.zeros(3)),
+    (np.array(1.5), normal(2, 1)),
+    (normal(2, 1, 3), normal(4, 1)),
+)
+
+
+def _pairs() -> Iterator[Row]:
+    smooth = {
+        "add": lambda f, x, y: x + y,
+        "sub": lambda f, x, y: x - y,
+        "mul": lambda f, x, y: x * y,
+        "div": lambda f, x, y: x / y,
+        "pow": lambda f, x, y: x**y,
+        "add with alpha": lambda f, x, y: x.add(y, alpha=2),
+        "sub with alpha": lambda f, x, y: x.sub(y, alpha=2),
+        "minimum": lambda f, x, y: x.minimum(y),
+        "maximum": lambda f, x, y: x.maximum(y),
+        "reversed operators": lambda f, x, y: (1 + x) * (2 - y) / (3 * x) - (4 / y),
+    }
+    steps = {
+        "remainder": lambda f, x, y: x % y,
+        # PyTorch's floor division has no gradient at all, ours is zero
+        "floor_divide": lambda f, x, y: x.detach() // y.detach(),
+        "div floor": lambda f, x, y: x.div(y, rounding_mode="floor").detach(),
+        "div trunc": lambda f, x, y: x.div(y, rounding_mode="trunc"),
+        "comparisons": lambda f, x, y: (x == y, x != y, x < y, x <= y, x > y, x >= y),
+        "named comparisons": lambda f, x, y: (x.eq(y), x.ne(y), x.lt(y), x.le(y), x.gt(y), x.ge(y)),
+        "logical": lambda f, x, y: (x.logical_and(y), x.logical_or(y), x.logical_not()),
+    }
+    for name, expression in (smooth | steps).items():
+        operands = (positive(3, 1, 4), positive(2, 1))
+        yield Row(name, expression, operands, _PAIRS, smooth=name in smooth)
+    yield Row(
+        "where", lambda f, x, y: f.where(x > y, x * y, x + y), (normal(3, 1), normal(4)), _PAIRS, smooth=True
+    )
+    yield Row("where with numbers", lambda f, x, y: f.where(x > y, x, 1.0), (normal(3, 1), normal(4)), smooth=True)
+    yield Row("x.where", lambda f, x, y: x.where(x < 0.3, y), (normal(3, 1), normal(4)), smooth=True)
+    yield Row("masked_fill", lambda f, x: x.masked_fill(x > 0, -2.0), (normal(3, 4),), ((np.array(AWKWARD),),))
+    integers = (np.array([[7, -7, 0, 5]]), np.array([[2], [-2], [3], [0]]))
+    for name, expression in {
+        "integer arithmetic": lambda f, x, y: (x + y, x - y, x * y, x / y, -x, abs(x), x.sign()),
+        "integer bits": lambda f, x, y: (x & y, x | y, x ^ y, ~x),
+        "integer comparisons": lambda f, x, y: (x == y, x < y, x <= y, x.minimum(y), x.maximum(y)),
+    }.items():
+        yield Row(name, expression, integers, dtypes=("float64",))
+    divisors = (np.array([[7, -7, 0, 5]]), np.array([[2], [-2], [3], [-1]]))
+    yield Row(
+        "integer division", lambda f, x, y: (x // y, x % y, x.div(y, rounding_mode="trunc")), divisors, dtypes=("float64",)
+    )
+    yield Row("integer power", lambda f, x: (x**2, x**3, x**5, x**0), (np.array([0, 1, -2, 3]),), dtypes=("float64",))
+    booleans = (np.array([True, False])[:, None], np.array([True, False]))
+    yield Row(
+        "bool", lambda f, x, y: (x & y, x | y, x ^ y, ~x, x + y, x * y, x == y, x < y), booleans, dtypes=("float64",)
+    )
+
+
+def _reductions() -> Iterator[Row]:
+    axes = (None, 0, -1, (0, 2), (1,), (0, 1, 2))
+    awkward = ((np.array(AWKWARD).reshape(2, 1, 7),), (np.zeros((2, 3, 4)),))
+    constant = ((np.full((2, 3, 4), 0.5),), (np.array([[[1.0, NAN], [2.0, 3.0]]]),))
+    empty = ((np.zeros((0, 3, 2)),), (np.zeros((2, 3, 0)),))
+    for axis in axes:
+        for keep in (False, True):
+            options: dict[str, Any] = {"dim": axis, "keepdim": keep}
+            label = f"dim={axis} keepdim={keep}"
+            for name in ("sum", "mean"):
+                yield Row(f"{name} {label}", _method(name, **options), (normal(2, 3, 4),), awkward + empty)
+            for name in ("amax", "amin"):
+                given = {k: () if v is None else v for k, v in options.items()}
+                yield Row(
+                    f"{name} {label}", _method(name, **options), (separated(2, 3, 4),), awkward,
+                    theirs=_method(name, **given),
+                )
+            for name in ("var", "std"):
+                yield Row(f"{name} {label}", _method(name, **options), (normal(2, 3, 4),), constant)
+            summed = {k: (0, 1, 2) if v is None else v for k, v in options.items()}
+            yield Row(
+                f"logsumexp {label}", _method("logsumexp", **options), (normal(2, 3, 4),),
+                ((np.array([[[0.0, INF, 2.0]], [[-INF, -INF, 1.0]]]),),), theirs=_method("logsumexp", **summed),
+            )
+            for order in (1, 2, 3, INF, -INF, 0):
+                yield Row(
+                    f"norm {order} {label}", _method("norm", order, **options), (separated(2, 3, 4),),
+                    ((np.zeros((2, 3, 4)),),) if order in (1, 2) else (), smooth=order != 0,
+                )
+    for axis in (None, 0, 1, -1):
+        for name in ("argmax", "argmin"):
+            ties = np.array([[1.0, 3.0, 3.0], [NAN, 2.0, NAN], [-INF, 0.0, INF]])
+            yield Row(f"{name} {axis}", _method(name, axis), (normal(3, 4),), ((ties,),), smooth=False)
+            yield Row(f"{name} {axis} keepdim", _method(name, axis, True), (normal(3, 4),), smooth=False)
+        for name in ("any", "all"):
+            operands = (np.array([[0.0, 1.0], [0.0, 0.0], [NAN, 2.0]]),)
+            arguments = () if axis is None else (axis,)
+            yield Row(f"{name} {axis}", _method(name, *arguments), operands, ((np.zeros((0, 3)),),), smooth=False)
+    for axis in (0, 1, -1):
+        for name in ("max", "min"):
+            yield Row(f"{name} along {axis}", lambda f, x, n=name, a=axis: tuple(getattr(x, n)(a)), (separated(3, 4),))
+    for name in ("max", "min"):
+        yield Row(name, _method(name), (separated(3, 4),), ((np.ones((2, 2)),), (np.array(2.0),)))
+    yield Row("sum of shape []", _method("sum"), (np.array(2.0),))
+    yield Row("integer reductions", lambda f, x: (x.sum(), x.sum(0), x.amax(1), x.amin(1), x.any(), x.all()),
+              (np.arange(-3, 3).reshape(2, 3),), dtypes=("float64",))
+    yield Row("bool reductions", lambda f, x: (x.sum(), x.any(0), x.all(1)), (np.eye(3, dtype=bool),), dtypes=("float64",))
+
+
+def _movements() -> Iterator[Row]:
+    rows: dict[str, Expression] = {
+        "reshape": lambda f, x: x.reshape(4, -1) * 2,
+        "view": lambda f, x: x.view(-1),
+        "permute": lambda f, x: x.permute(2, 0, 1) * f.ones(2, 3, dtype=x.dtype),
+        "transpose": lambda f, x: x.transpose(0, -1),
+        "movedim": lambda f, x: (x.movedim(0, 2), x.movedim(-1, 0)),
+        "mT": lambda f, x: x.mT,
+        "flatten": lambda f, x: (x.flatten(), x.flatten(1), x.flatten(0, 1)),
+        "unflatten": lambda f, x: x.unflatten(-1, (2, -1)),
+        "squeeze": lambda f, x: (x[:, :1].squeeze(), x[:, :1].squeeze(1), x.squeeze(0)),
+        "unsqueeze": lambda f, x: (x.unsqueeze(0), x.unsqueeze(-1), x.unsqueeze(2)),
+        "expand": lambda f, x: x[:, :1].expand(2, 2, -1, 4) * x[:, :1],
+        "expand_as": lambda f, x: x[0, 0].expand_as(x),
+        "repeat": lambda f, x: x.repeat(2, 1, 3, 2),
+        "flip": lambda f, x: (x.flip(0), x.flip((1, 2))),
+        "narrow": lambda f, x: (x.narrow(2, 1, 2), x.narrow(0, -1, 1)),
+        "split": lambda f, x: (*x.split(3, 2), *x.split([1, 2], 1)),
+        "chunk": lambda f, x: x.chunk(3, 2),
+        "unbind": lambda f, x: x.unbind(1),
+        "tril": lambda f, x: (x.tril(), x.tril(1), x.tril(-1)),
+        "triu": lambda f, x: (x.triu(), x.triu(1), x.triu(-1)),
+        "cat": lambda f, x: (f.cat([x, x[:, :1], 2 * x], 1), f.cat([x]), f.cat([x, x], -1)),
+        "stack": lambda f, x: (f.stack([x, -x]), f.stack([x, x * x], -1)),
+        "slices": lambda f, x: (x[0], x[:, 1:], x[..., ::2], x[None, :, -1], x[1, 2, 3], x[:, 5:]),
+        "integer index": lambda f, x: (x[:, [0, -1, 0]], x[f.tensor([1, 0, 1])], x[..., f.tensor([[0, 3], [1, 1]])]),
+        "index_select": lambda f, x: x.index_select(1, f.tensor([2, 0, 2])),
+        "gather": lambda f, x: x.gather(2, f.tensor([[[0, 0]] * 3, [[3, 1]] * 3])),
+        "clone, detach, contiguous": lambda f, x: (x.clone(), x * x.detach(), x.contiguous()),
+    }
+    for name, expression in rows.items():
+        yield Row(name, expression, (normal(2, 3, 4),), ((np.array(AWKWARD[:12] + AWKWARD[-1:] * 12).reshape(2, 3, 4),),))
+    yield Row("t and T", lambda f, x: (x.t(), x.T), (normal(2, 3),))
+    yield Row("empty movements", lambda f, x: (x.reshape(3, 0), x.T, x.flip(0), f.cat([x, x], 1)), (np.zeros((0, 3)),))
+    index = np.array([[0, 1, 1], [2, 2, 2]])
+    yield Row("scatter_add", lambda f, x, y: x.scatter_add(0, f.tensor(index), y), (normal(3, 3), normal(2, 3)))
+
+
+def _products() -> Iterator[Row]:
+    shapes = (
+        ((2, 3), (3, 4)), ((3,), (3,)), ((2, 3), (3,)), ((3,), (3, 4)), ((5, 2, 3), (3, 4)), ((5, 2, 3), (5, 3, 4)),
+        ((5, 1, 2, 3), (4, 3, 2)), ((2, 3), (5, 3, 4)), ((3,), (5, 3, 4)), ((5, 2, 3), (3,)), ((0, 3), (3, 4)),
+        ((2, 0), (0, 4)), ((17, 9), (9, 33)), ((1, 1), (1, 1)),
+    )
+    for a, b in shapes:
+        yield Row(f"matmul {list(a)} @ {list(b)}", lambda f, x, y: x @ y, (normal(*a), normal(*b)))
+    yield Row("mm", lambda f, x, y: x.mm(y), (normal(2, 3), normal(3, 2)))
+    yield Row("bmm", lambda f, x, y: x.bmm(y), (normal(2, 2, 3), normal(2, 3, 2)))
+    yield Row("dot", lambda f, x, y: x.dot(y), (normal(3), normal(3)))
+    yield Row("matmul of integers", lambda f, x, y: x @ y, (np.arange(6).reshape(2, 3), np.arange(6).reshape(3, 2)))
+
+
+def _conversions() -> Iterator[Row]:
+    methods = ("float", "double", "half", "bfloat16", "int", "long", "bool")
+    finite = np.array([0.0, -0.0, 1.0, -1.5, 3.7, 1e-3, 100.3, 3.14159])
+    for name in methods:
+        yield Row(f"to {name}", _method(name), (finite,), smooth=False)
+        yield Row(f"integers to {name}", _method(name), (np.array([0, 1, -3, 1000]),), dtypes=("float64",))
+        yield Row(f"bool to {name}", _method(name), (np.array([True, False]),), dtypes=("float64",))
+    for name in ("float16", "bfloat16", "float32"):
+        yield Row(f"there and back by {name}", lambda f, x, n=name: x.to(getattr(f, n)).to(x.dtype),
+                  (np.array([0.0, 1 / 3, -1e5, 1e-8, 70000.0, 1e38, INF, -INF, NAN]),), smooth=False, theirs=None)
+    yield Row("type_as", lambda f, x, y: y.type_as(x), (normal(2), np.array([1, 2])))
+    yield Row("long to uint8 and int8", lambda f, x: (x.to(f.uint8), x.to(f.int8)), (np.array([-1, 0, 127, 300]),))
+
+
+def _only_ours() -> Iterator[Row]:
+    """Primitives that stand behind functions of Pullback's own, against the same thing said otherwise in PyTorch."""
+
+    def on_host(f: Any, x: Any) -> Any:
+        return x._wrap(host_call((x.node,), lambda a: a * 2, x.shape, x.dtype))
+
+    def doubled_by_rule(f: Any, x: Any) -> Any:
+        from pullback.ops.elementwise import add
+
+        return x._wrap(custom((x.detach() * 2).node, (x.node,), lambda node, cotangent: [add(cotangent, cotangent)]))
+
+    def summed_rows(f: Any, x: Any) -> Any:
+        return x._wrap(scatter_add(f.tensor([0, 2, 0]).node, x.node, 4))
+
+    def shifted(f: Any, x: Any) -> Any:
+        return x._wrap(shift_right(x.node, 2))
+
+    def words(f: Any, x: Any) -> Any:
+        counter, key = [convert(x[i].node, uint32) for i in range(4)], [convert(x[i].node, uint32) for i in (4, 5)]
+        drawn = [philox(tuple(counter), tuple(key), word) for word in range(4)]
+        return f.stack([x._wrap(convert(word, int64)) for word in drawn])
+
+    def written(f: Any, x: Any, y: Any) -> Any:
+        x = x.clone()
+        x[f.tensor([2, 0])] = y
+        x[1:, ::2] = y[:, 1:] * 2
+        x[0, 1] = 5.0
+        return x
+
+    # known answers of Random123 (kat_vectors, philox4x32 of 10 rounds): counter and key of zeros, ones and digits of pi
+    counters = np.array([
+        [0] * 6, [0xFFFFFFFF] * 6, [0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344, 0xA4093822, 0x299F31D0],
+    ])
+    answers = np.array([
+        [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8],
+        [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD],
+        [0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1],
+    ])
+    yield Row("philox", words, (counters.T,), theirs=lambda f, x: f.tensor(answers.T), dtypes=("float64",))
+    yield Row("shift_right", shifted, (np.array([0, 7, -7, 2**40]),), theirs=lambda f, x: x >> 2, dtypes=("float64",))
+    yield Row("written by index", written, (normal(3, 3), normal(2, 3)))
+    yield Row("host_call", on_host, (normal(2, 3),), theirs=lambda f, x: (x * 2).detach(), smooth=False)
+    yield Row("custom rule", doubled_by_rule, (normal(2, 3),), theirs=lambda f, x: x * 2)
+    yield Row(
+        "scatter_add of rows", summed_rows, (normal(3, 2),),
+        theirs=lambda f, x: f.zeros(4, 2, dtype=x.dtype).index_add(0, f.tensor([0, 2, 0]), x),
+    )
+
+
+ROWS = [
+    *_functions(), *_pairs(), *_reductions(), *_movements(), *_products(), *_conversions(), *_only_ours(),
+]
+
+#: rows whose derivatives are also compared with finite differences: one for each rule, in a few shapes
+CHECKED_BY_DIFFERENCES = {
+    "exp", "sin", "cos", "tanh", "erf", "sigmoid", "abs", "square", "neg", "log", "sqrt", "rsqrt", "reciprocal",
+    "pow 3", "pow 1.5", "pow -2", "number to the power", "add", "sub", "mul", "div", "pow", "minimum", "maximum",
+    "where", "masked_fill", "clamp -0.5 0.5", "sum dim=(0, 2) keepdim=False", "mean dim=None keepdim=False",
+    "amax dim=-1 keepdim=False", "amin dim=(0, 2) keepdim=True", "var dim=(1,) keepdim=True", "std dim=0 keepdim=False",
+    "logsumexp dim=-1 keepdim=False", "norm 2 dim=0 keepdim=False", "norm 3 dim=None keepdim=False", "max along 0",
+    "reshape", "permute", "expand", "repeat", "flip", "split", "cat", "stack", "slices", "integer index", "gather", "written by index",
+    "tril", "scatter_add", "scatter_add of rows", "custom rule", "matmul [2, 3] @ [3, 4]", "matmul [5, 1, 2, 3] @ [4, 3, 2]",
+    "matmul [3] @ [3]",
+}
+#: rows that are also run in float16 and bfloat16: one of each kind
+IN_SIXTEEN_BITS = {
+    "exp", "log", "sqrt", "tanh", "sigmoid", "relu", "pow 2", "add", "mul", "div", "maximum", "where", "comparisons",
+    "sum dim=(0, 2) keepdim=False", "mean dim=None keepdim=False", "amax dim=-1 keepdim=False", "reshape", "expand",
+    "cat", "slices", "integer index", "matmul [2, 3] @ [3, 4]", "matmul [5, 2, 3] @ [5, 3, 4]", "argmax 1",
+}
+assert {row.name for row in ROWS} >= CHECKED_BY_DIFFERENCES | IN_SIXTEEN_BITS

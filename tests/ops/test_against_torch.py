@@ -1,0 +1,88 @@
+"""Every operation against PyTorch and finite differences: values, dtypes, gradients, second derivatives."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+import pullback as pb
+from oracle import Value, compare
+from pullback.autograd import gradcheck, gradgradcheck
+from pullback.graph.node import reachable
+from pullback.ops.primitive import REGISTRY
+
+_spec = importlib.util.spec_from_file_location("table_of_operations", Path(__file__).with_name("table.py"))
+assert _spec is not None and _spec.loader is not None
+table = importlib.util.module_from_spec(_spec)
+sys.modules[_spec.name] = table  # dataclasses look their module up
+_spec.loader.exec_module(table)
+
+#: what stands for a value from outside in a compiled program, never in a graph that a user builds
+ONLY_IN_PROGRAMS = {"input"}
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("row", table.ROWS, ids=str)
+def test_values_and_gradients_are_pytorchs(row, dtype):
+    if dtype in row.dtypes:
+        second = row.smooth and dtype == "float64"
+        compare(row.expression, *row.values(row.operands, dtype), theirs=row.theirs, second=second)
+
+
+@pytest.mark.parametrize("row", [row for row in table.ROWS if row.awkward], ids=str)
+def test_awkward_operands_give_what_pytorch_gives(row):
+    for operands in row.awkward:
+        for dtype in row.dtypes:
+            compare(row.expression, *row.values(operands, dtype), theirs=row.theirs)
+
+
+@pytest.mark.parametrize(
+    "row", [r for r in table.ROWS if r.smooth and r.name in table.CHECKED_BY_DIFFERENCES], ids=str
+)
+def test_first_and_second_derivatives_are_those_of_finite_differences(row):
+    inputs = [value.ours(requires_grad=True) for value in row.values(row.operands, "float64")]
+    assert gradcheck(lambda *tensors: row.expression(pb, *tensors), inputs)
+    assert gradgradcheck(lambda *tensors: row.expression(pb, *tensors), inputs)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("row", [r for r in table.ROWS if r.name in table.IN_SIXTEEN_BITS], ids=str)
+def test_sixteen_bit_floats_agree_within_their_precision(row, dtype):
+    compare(row.expression, *row.values(row.operands, dtype), theirs=row.theirs, slack=3)
+
+
+def _primitives(outputs) -> set[str]:
+    return {node.op.name for node in reachable([t.node for t in outputs], stop_at_buffers=False)}
+
+
+def test_every_primitive_is_in_the_table():
+    covered: set[str] = set()
+    for row in table.ROWS:
+        inputs = [value.ours(requires_grad=True) for value in row.values(row.operands, "float64")]
+        outputs = row.expression(pb, *inputs)
+        covered |= _primitives(outputs if isinstance(outputs, (tuple, list)) else (outputs,))
+    assert set(REGISTRY) - ONLY_IN_PROGRAMS <= covered
+
+
+def test_every_pullback_of_a_primitive_is_reached():
+    """A rule that no row differentiates through would be a rule that nothing checks."""
+    unreached = {
+        (op.name, index)
+        for op in REGISTRY.values()
+        if not callable(op.pullbacks)
+        for index, rule in enumerate(op.pullbacks)
+        if rule is not None
+    }
+    for row in table.ROWS:
+        inputs = [value.ours(requires_grad=True) for value in row.values(row.operands, "float64")]
+        outputs = row.expression(pb, *inputs)
+        for node in reachable([t.node for t in (outputs if isinstance(outputs, (tuple, list)) else (outputs,))], False):
+            if node.requires_grad:
+                unreached -= {(node.op.name, i) for i, operand in enumerate(node.inputs) if operand.requires_grad}
+    assert not unreached
+
+
+def test_operands_of_an_operation_may_be_one_tensor():
+    for expression in (lambda f, x: x * x, lambda f, x: x @ x, lambda f, x: x.maximum(x), lambda f, x: f.cat([x, x]) * 2):
+        compare(expression, Value([[0.5, -1.0], [2.0, 3.0]]), second=True)
