@@ -1,0 +1,99 @@
+"""The methods of tensors that PyTorch also has as functions: `pullback.exp(x)` is `x.exp()`."""
+
+from .tensor import Tensor
+
+abs = Tensor.abs
+add = Tensor.add
+all = Tensor.all
+amax = Tensor.amax
+amin = Tensor.amin
+any = Tensor.any
+argmax = Tensor.argmax
+argmin = Tensor.argmin
+bmm = Tensor.bmm
+broadcast_to = Tensor.broadcast_to
+ceil = Tensor.ceil
+chunk = Tensor.chunk
+clamp = Tensor.clamp
+clip = Tensor.clip
+clone = Tensor.clone
+cos = Tensor.cos
+detach = Tensor.detach
+div = Tensor.div
+dot = Tensor.dot
+eq = Tensor.eq
+erf = Tensor.erf
+exp = Tensor.exp
+flatten = Tensor.flatten
+flip = Tensor.flip
+floor = Tensor.floor
+gather = Tensor.gather
+ge = Tensor.ge
+gt = Tensor.gt
+index_select = Tensor.index_select
+is_floating_point = Tensor.is_floating_point
+isfinite = Tensor.isfinite
+isinf = Tensor.isinf
+isnan = Tensor.isnan
+le = Tensor.le
+log = Tensor.log
+log_softmax = Tensor.log_softmax
+logical_and = Tensor.logical_and
+logical_not = Tensor.logical_not
+logical_or = Tensor.logical_or
+logsumexp = Tensor.logsumexp
+lt = Tensor.lt
+masked_fill = Tensor.masked_fill
+max = Tensor.max
+maximum = Tensor.maximum
+mean = Tensor.mean
+min = Tensor.min
+minimum = Tensor.minimum
+mm = Tensor.mm
+movedim = Tensor.movedim
+mul = Tensor.mul
+narrow = Tensor.narrow
+ne = Tensor.ne
+neg = Tensor.neg
+norm = Tensor.norm
+numel = Tensor.numel
+permute = Tensor.permute
+pow = Tensor.pow
+reciprocal = Tensor.reciprocal
+relu = Tensor.relu
+reshape = Tensor.reshape
+round = Tensor.round
+rsqrt = Tensor.rsqrt
+scatter_add = Tensor.scatter_add
+sigmoid = Tensor.sigmoid
+sign = Tensor.sign
+sin = Tensor.sin
+softmax = Tensor.softmax
+split = Tensor.split
+sqrt = Tensor.sqrt
+square = Tensor.square
+squeeze = Tensor.squeeze
+std = Tensor.std
+sub = Tensor.sub
+sum = Tensor.sum
+t = Tensor.t
+tanh = Tensor.tanh
+transpose = Tensor.transpose
+tril = Tensor.tril
+triu = Tensor.triu
+trunc = Tensor.trunc
+unbind = Tensor.unbind
+unflatten = Tensor.unflatten
+unsqueeze = Tensor.unsqueeze
+var = Tensor.var
+
+__all__ = [
+    "abs", "add", "all", "amax", "amin", "any", "argmax", "argmin", "bmm", "broadcast_to", "ceil", "chunk", "clamp",
+    "clip", "clone", "cos", "detach", "div", "dot", "eq", "erf", "exp", "flatten", "flip", "floor", "gather", "ge",
+    "gt", "index_select", "is_floating_point", "isfinite", "isinf", "isnan", "le", "log", "log_softmax",
+    "logical_and", "logical_not", "logical_or", "logsumexp", "lt", "masked_fill", "max", "maximum", "mean", "min",
+    "minimum", "mm", "movedim", "mul", "narrow", "ne", "neg", "norm", "numel", "permute", "pow", "reciprocal",
+    "relu", "reshape", "round", "rsqrt", "scatter_add", "sigmoid", "sign", "sin", "softmax", "split", "sqrt",
+    "square", "squeeze", "std", "sub", "sum", "t", "tanh", "transpose", "tril", "triu", "trunc", "unbind",
+    "unflatten", "unsqueeze", "var",
+]

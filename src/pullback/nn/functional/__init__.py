@@ -1,0 +1,14 @@
+"""The functions of networks, under PyTorch's names. All are compositions: the compiler makes each of them one pass."""
+
+from .activation import (
+    dropout, gelu, leaky_relu, log_softmax, logsigmoid, relu, sigmoid, silu, softmax, softplus, tanh,
+)
+from .attention import scaled_dot_product_attention
+from .linear import embedding, layer_norm, linear, one_hot
+from .loss import binary_cross_entropy_with_logits, cross_entropy, l1_loss, mse_loss, nll_loss
+
+__all__ = [
+    "binary_cross_entropy_with_logits", "cross_entropy", "dropout", "embedding", "gelu", "l1_loss", "layer_norm",
+    "leaky_relu", "linear", "log_softmax", "logsigmoid", "mse_loss", "nll_loss", "one_hot", "relu",
+    "scaled_dot_product_attention", "sigmoid", "silu", "softmax", "softplus", "tanh",
+]

@@ -1,0 +1,120 @@
+"""Linear maps, embeddings and layer normalization."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from ...autograd.function import with_gradient
+from ...errors import DTypeError, ShapeError
+from ...graph.node import Node
+from ...graph.types import INTEGER, int64
+from ...ops import elementwise as e
+from ...ops.indexing import bounded, take
+from ...ops.primitive import constant, iota, user_source
+from ...tensor import Tensor
+from .activation import finished, widened
+
+
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x Wᵀ + b. Shapes: input [..., in], weight [out, in], bias [out], result [..., out]."""
+    if weight.ndim not in (1, 2) or not input.ndim or input.shape[-1] != weight.shape[-1]:
+        raise ShapeError(
+            f"linear: the last axis of input {list(input.shape)} must have the size of the last axis of weight "
+            f"{list(weight.shape)}, [out, in] (at {user_source()})"
+        )
+    product = input @ weight.T
+    return product if bias is None else product + bias
+
+
+def indices(name: str, tensor: Tensor) -> Node:
+    """An integer tensor as an int64 node; DTypeError where it is not one."""
+    if tensor.dtype.category != INTEGER:
+        raise DTypeError(f"{name}: indices must be integers, got {tensor.dtype.name} (at {user_source()}); use .long()")
+    return e.convert(tensor.node, int64)
+
+
+def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:
+    """The rows of `weight` that `input` names; no gradient reaches the row `padding_idx`.
+
+    Shapes: input [...] (integers from 0 to V - 1), weight [V, D], result [..., D].
+    """
+    if weight.ndim != 2:
+        raise ShapeError(f"embedding: weight must be a matrix [V, D], got {list(weight.shape)} (at {user_source()})")
+    size = weight.shape[0]
+    index = bounded(indices("embedding", input), 0, size, "embedding: index")
+    rows = Tensor(take(weight.node, index))
+    if padding_idx is None:
+        return rows
+    if not -size <= padding_idx < size:
+        raise IndexError(f"embedding: padding_idx {padding_idx} is outside the {size} rows (at {user_source()})")
+    padding = (Tensor(index) == padding_idx % size).unsqueeze(-1)
+    return Tensor(e.where(padding.node, rows.detach().node, rows.node))
+
+
+def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
+    """int64 vectors of `num_classes` with 1 at the named place, else 0. -1: one more than the greatest, read at once."""
+    index = indices("one_hot", tensor)
+    if num_classes == -1:
+        if tensor.numel() == 0:
+            raise ShapeError(f"one_hot: no elements to find the number of classes from (at {user_source()}); pass it")
+        num_classes = int(tensor.amax().item()) + 1
+    if num_classes <= 0:
+        raise ValueError(f"one_hot: num_classes must be positive, got {num_classes} (at {user_source()})")
+    checked = Tensor(bounded(index, 0, num_classes, "one_hot: class"))
+    return (checked.unsqueeze(-1) == class_numbers((num_classes,), 0)).long()
+
+
+def class_numbers(shape: tuple[int, ...], axis: int) -> Tensor:
+    """0, 1, 2 … along `axis` of `shape`, size 1 along the others: made where it is read, never stored."""
+    sizes = tuple(size if a == axis else 1 for a, size in enumerate(shape))
+    return Tensor(iota(sizes, axis, int64))
+
+
+def layer_norm(
+    input: Tensor,
+    normalized_shape: int | Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """(x - mean) / sqrt(variance + eps) * weight + bias over the last axes, whose sizes are `normalized_shape`.
+
+    Ba, Kiros & Hinton, "Layer Normalization" (2016); the variance is that of the population. The gradient is the
+    three-term formula rstd * (g - mean(g) - x̂ mean(g x̂)) from x, its mean and rstd, two numbers a row.
+    """
+    shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+    if not shape or input.shape[-len(shape) :] != shape:
+        raise ShapeError(
+            f"layer_norm: the last axes of input {list(input.shape)} must be normalized_shape {list(shape)} "
+            f"(at {user_source()})"
+        )
+    for name, tensor in (("weight", weight), ("bias", bias)):
+        if tensor is not None and tensor.shape != shape:
+            raise ShapeError(
+                f"layer_norm: {name} {list(tensor.shape)} must have normalized_shape {list(shape)} (at {user_source()})"
+            )
+    result = _normalized(widened("layer_norm", input), tuple(range(-len(shape), 0)), math.prod(shape), eps)
+    if weight is not None:
+        result = result * widened("layer_norm", weight)
+    if bias is not None:
+        result = result + widened("layer_norm", bias)
+    return finished(result, input)
+
+
+def _normalized(x: Tensor, axes: tuple[int, ...], count: int, eps: float) -> Tensor:
+    """x̂. The mean and rstd keep their histories, through which the rule is differentiated a second time."""
+
+    def mean(t: Tensor) -> Tensor:
+        return t.sum(axes, keepdim=True) * (1 / max(count, 1))
+
+    centre = mean(x)
+    distance = x - centre
+    deviation = Tensor(e.sqrt(e.add(mean(distance * distance).node, constant(eps, x.dtype))))
+    reciprocal = 1 / deviation
+    hat = distance * reciprocal
+
+    def rule(_: Tensor, cotangent: Tensor) -> list[Tensor]:
+        return [reciprocal * (cotangent - mean(cotangent) - hat * mean(cotangent * hat))]
+
+    return with_gradient(hat, [x], rule)

@@ -1,0 +1,143 @@
+"""How parameters start: PyTorch's functions, which fill a tensor in place and return it."""
+
+from __future__ import annotations
+
+import math
+
+from ..errors import ShapeError
+from ..ops.primitive import user_source
+from ..tensor import Tensor
+from ..tensor.creation import eye
+from ..tensor.grad_modes import no_grad
+from ..tensor.random import Generator, rand
+
+_LINEAR = ("linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "sigmoid")
+
+
+def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
+    """The factor that keeps the variance through a nonlinearity; `param` is the slope of leaky_relu (0.01)."""
+    if nonlinearity in _LINEAR:
+        return 1.0
+    if nonlinearity == "tanh":
+        return 5.0 / 3
+    if nonlinearity == "relu":
+        return math.sqrt(2.0)
+    if nonlinearity == "leaky_relu":
+        return math.sqrt(2.0 / (1 + (0.01 if param is None else param) ** 2))
+    if nonlinearity == "selu":
+        return 3.0 / 4
+    raise ValueError(f"calculate_gain: nonlinearity {nonlinearity!r} is not known (at {user_source()})")
+
+
+def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Generator | None = None) -> Tensor:
+    """Uniform on [a, b)."""
+    with no_grad():
+        return tensor.uniform_(a, b, generator)
+
+
+def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Generator | None = None) -> Tensor:
+    """Normal of the given mean and standard deviation."""
+    with no_grad():
+        return tensor.normal_(mean, std, generator)
+
+
+def trunc_normal_(
+    tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0,
+    generator: Generator | None = None,
+) -> Tensor:
+    """Normal, cut to [a, b]: by the quantile function of uniform numbers, in float64 (computed at once)."""
+    if not a < b or std <= 0:
+        raise ValueError(f"trunc_normal_: needs a < b and std > 0, got a={a}, b={b}, std={std} (at {user_source()})")
+    from ..tensor.creation import tensor as make
+
+    def distribution(x: float) -> float:
+        return 0.5 * math.erfc(-x / math.sqrt(2))
+
+    low, high = distribution((a - mean) / std), distribution((b - mean) / std)
+    draws = rand(tensor.shape, dtype=None, generator=generator).double().numpy()
+    values = [_normal_quantile(low + (high - low) * float(u)) * std + mean for u in draws.reshape(-1)]
+    with no_grad():
+        return tensor.copy_(make(values, dtype=tensor.dtype).reshape(tensor.shape).clamp(a, b))
+
+
+def _normal_quantile(probability: float) -> float:
+    from statistics import NormalDist
+
+    # the ends themselves, which a uniform draw of 0 can reach, have no finite quantile
+    return NormalDist().inv_cdf(min(max(probability, 1e-300), 1 - 1e-16))
+
+
+def constant_(tensor: Tensor, val: float) -> Tensor:
+    """Every element `val`."""
+    with no_grad():
+        return tensor.fill_(val)
+
+
+def zeros_(tensor: Tensor) -> Tensor:
+    """Every element 0."""
+    return constant_(tensor, 0.0)
+
+
+def ones_(tensor: Tensor) -> Tensor:
+    """Every element 1."""
+    return constant_(tensor, 1.0)
+
+
+def eye_(tensor: Tensor) -> Tensor:
+    """A matrix with ones on its diagonal, else 0."""
+    if tensor.ndim != 2:
+        raise ShapeError(f"eye_ takes a matrix, got shape {list(tensor.shape)} (at {user_source()})")
+    with no_grad():
+        return tensor.copy_(eye(*tensor.shape, dtype=tensor.dtype))
+
+
+def _fans(tensor: Tensor) -> tuple[int, int]:
+    """How many inputs each output has, and outputs each input: weight is [out, in, places…]."""
+    if tensor.ndim < 2:
+        raise ShapeError(
+            f"the number of inputs and outputs is not defined for shape {list(tensor.shape)}: at least 2 axes are needed "
+            f"(at {user_source()})"
+        )
+    places = math.prod(tensor.shape[2:])
+    return tensor.shape[1] * places, tensor.shape[0] * places
+
+
+def xavier_uniform_(tensor: Tensor, gain: float = 1.0, generator: Generator | None = None) -> Tensor:
+    """Uniform on ±gain sqrt(6 / (in + out)): Glorot & Bengio (2010)."""
+    bound = gain * math.sqrt(6.0 / sum(_fans(tensor)))
+    return uniform_(tensor, -bound, bound, generator)
+
+
+def xavier_normal_(tensor: Tensor, gain: float = 1.0, generator: Generator | None = None) -> Tensor:
+    """Normal of standard deviation gain sqrt(2 / (in + out)): Glorot & Bengio (2010)."""
+    return normal_(tensor, 0.0, gain * math.sqrt(2.0 / sum(_fans(tensor))), generator)
+
+
+def _kaiming_deviation(tensor: Tensor, a: float, mode: str, nonlinearity: str) -> float:
+    if mode not in ("fan_in", "fan_out"):
+        raise ValueError(f'mode must be "fan_in" or "fan_out", got {mode!r} (at {user_source()})')
+    inputs, outputs = _fans(tensor)
+    return calculate_gain(nonlinearity, a) / math.sqrt(max(inputs if mode == "fan_in" else outputs, 1))
+
+
+def kaiming_uniform_(
+    tensor: Tensor, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu",
+    generator: Generator | None = None,
+) -> Tensor:
+    """Uniform on ±gain sqrt(3 / in) (or out, with mode "fan_out"): He et al. (2015); `a` is leaky_relu's slope."""
+    bound = math.sqrt(3.0) * _kaiming_deviation(tensor, a, mode, nonlinearity)
+    return uniform_(tensor, -bound, bound, generator)
+
+
+def kaiming_normal_(
+    tensor: Tensor, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu",
+    generator: Generator | None = None,
+) -> Tensor:
+    """Normal of standard deviation gain / sqrt(in) (or out, with mode "fan_out"): He et al. (2015)."""
+    return normal_(tensor, 0.0, _kaiming_deviation(tensor, a, mode, nonlinearity), generator)
+
+
+__all__ = [
+    "calculate_gain", "constant_", "eye_", "kaiming_normal_", "kaiming_uniform_", "normal_", "ones_", "trunc_normal_",
+    "uniform_", "xavier_normal_", "xavier_uniform_", "zeros_",
+]

@@ -1,0 +1,369 @@
+"""Module: a part of a network, with its parameters, buffers and parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from ...errors import DTypeError, StateDictError
+from ...graph import types
+from ...graph.types import DType
+from ...ops.primitive import user_source
+from ...tensor import Tensor
+from ...tensor.creation import tensor
+from ...tensor.grad_modes import no_grad
+from ...tensor.handle import STATE
+from ..parameter import Parameter
+
+Self = TypeVar("Self", bound="Module")
+
+
+class LoadedKeys(NamedTuple):
+    """What load_state_dict(strict=False) left out: keys the module has and the dictionary lacks, and the reverse."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+
+class Module:
+    """The base of networks and their parts, as PyTorch's: assign parameters and parts as attributes, define `forward`.
+
+    >>> class Twice(pb.nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.layer = pb.nn.Linear(3, 3)
+    ...     def forward(self, x):
+    ...         return self.layer(self.layer(x))
+    >>> Twice()(pb.ones(2, 3)).shape
+    (2, 3)
+    """
+
+    _parameters: dict[str, Parameter | None]
+    _buffers: dict[str, Tensor | None]
+    _modules: dict[str, Module | None]
+    _not_saved: set[str]
+
+    def __init__(self) -> None:
+        for store in ("_parameters", "_buffers", "_modules"):
+            object.__setattr__(self, store, {})
+        object.__setattr__(self, "_not_saved", set())
+        object.__setattr__(self, "_training", True)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the module computes."""
+        raise NotImplementedError(f"{type(self).__name__} must define forward()")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.forward(*args, **kwargs)
+
+    # ---- attributes
+
+    @property
+    def training(self) -> bool:
+        """Whether the module is being trained (see train and eval). A compiled step that reads it follows its changes."""
+        if STATE.trace is not None:
+            return bool(STATE.trace.guard(lambda: self._training))
+        return self._training
+
+    @training.setter
+    def training(self, mode: bool) -> None:
+        object.__setattr__(self, "_training", bool(mode))
+
+    def _stores(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        try:
+            return self.__dict__["_parameters"], self.__dict__["_buffers"], self.__dict__["_modules"]
+        except KeyError:
+            raise AttributeError(
+                f"{type(self).__name__}: call super().__init__() at the start of __init__, before assigning parameters "
+                f"or modules (at {user_source()})"
+            ) from None
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("__"):
+            for store in self._stores():
+                if name in store:
+                    return store[name]
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r} (at {user_source()})")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, Parameter):
+            self.register_parameter(name, value)
+        elif isinstance(value, Module):
+            self.add_module(name, value)
+        else:
+            self._set_other(name, value)
+
+    def _set_other(self, name: str, value: Any) -> None:
+        """Assign what is neither a parameter nor a module: maybe to a registered name, which takes only its kind."""
+        parameters, buffers, modules = (self.__dict__.get(s, {}) for s in ("_parameters", "_buffers", "_modules"))
+        if name in parameters:
+            self._check_kind(name, value, Parameter, "parameter")
+            parameters[name] = None
+        elif name in modules:
+            self._check_kind(name, value, Module, "module")
+            modules[name] = None
+        elif name in buffers:
+            if not (value is None or isinstance(value, Tensor)):
+                self._check_kind(name, value, Tensor, "buffer")
+            buffers[name] = value
+        else:
+            object.__setattr__(self, name, value)
+
+    def _check_kind(self, name: str, value: Any, kind: type, called: str) -> None:
+        if value is not None:
+            raise TypeError(
+                f"{type(self).__name__}.{name} is a {called} and takes a {kind.__name__} or None, got "
+                f"{type(value).__name__} (at {user_source()})"
+            )
+
+    def __delattr__(self, name: str) -> None:
+        for store in self._stores():
+            if name in store:
+                del store[name]
+                self._not_saved.discard(name)
+                return
+        object.__delattr__(self, name)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *(name for store in self._stores() for name in store)})
+
+    def _claim(self, name: str, store: dict[str, Any]) -> None:
+        """Make `name` free for `store`, checking that it can be one level of a dotted key."""
+        if not isinstance(name, str) or not name or "." in name:
+            raise KeyError(f"a name must be a string, not empty and without dots, got {name!r} (at {user_source()})")
+        self.__dict__.pop(name, None)
+        for other in self._stores():
+            if other is not store:
+                other.pop(name, None)
+
+    def register_parameter(self, name: str, param: Parameter | None) -> None:
+        """Add a parameter under `name`; None holds the place of one that is left out."""
+        parameters, _, _ = self._stores()
+        if param is not None and not isinstance(param, Parameter):
+            raise TypeError(f"parameter {name!r} must be an nn.Parameter or None, got {type(param).__name__} (at {user_source()})")
+        self._claim(name, parameters)
+        parameters[name] = param
+
+    def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
+        """Add a tensor that is part of the module's state but not trained; in state_dict only if `persistent`."""
+        _, buffers, _ = self._stores()
+        if tensor is not None and not isinstance(tensor, Tensor):
+            raise TypeError(f"buffer {name!r} must be a tensor or None, got {type(tensor).__name__} (at {user_source()})")
+        self._claim(name, buffers)
+        buffers[name] = tensor
+        (self._not_saved.discard if persistent else self._not_saved.add)(name)
+
+    def add_module(self, name: str, module: Module | None) -> None:
+        """Add a part under `name`."""
+        _, _, modules = self._stores()
+        if module is not None and not isinstance(module, Module):
+            raise TypeError(f"module {name!r} must be an nn.Module or None, got {type(module).__name__} (at {user_source()})")
+        self._claim(name, modules)
+        modules[name] = module
+
+    register_module = add_module
+
+    # ---- walking
+
+    def named_modules(
+        self, memo: set[Module] | None = None, prefix: str = "", remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Module]]:
+        """The module and all parts at any depth, each once, with dotted names; its own name is `prefix`."""
+        seen = set() if memo is None else memo
+        if self in seen:
+            return
+        if remove_duplicate:
+            seen.add(self)
+        yield prefix, self
+        for name, module in self._modules.items():
+            if module is not None:
+                yield from module.named_modules(seen, f"{prefix}.{name}" if prefix else name, remove_duplicate)
+
+    def modules(self) -> Iterator[Module]:
+        """The module and all parts at any depth, each once."""
+        return (module for _, module in self.named_modules())
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """The direct parts with their names, each once."""
+        seen: set[Module] = set()
+        for name, module in self._modules.items():
+            if module is not None and module not in seen:
+                seen.add(module)
+                yield name, module
+
+    def children(self) -> Iterator[Module]:
+        """The direct parts, each once."""
+        return (module for _, module in self.named_children())
+
+    def _named(self, store: str, prefix: str, recurse: bool, remove_duplicate: bool) -> Iterator[tuple[str, Any]]:
+        seen: set[int] = set()
+        owners = self.named_modules(prefix=prefix, remove_duplicate=remove_duplicate) if recurse else [(prefix, self)]
+        for owner_name, owner in owners:
+            for name, value in owner.__dict__[store].items():
+                if value is not None and id(value) not in seen:
+                    if remove_duplicate:
+                        seen.add(id(value))
+                    yield f"{owner_name}.{name}" if owner_name else name, value
+
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Parameter]]:
+        """Parameters with dotted names; one that is used in several places comes once, under its first name."""
+        return self._named("_parameters", prefix, recurse, remove_duplicate)
+
+    def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
+        """The parameters, each once."""
+        return (parameter for _, parameter in self.named_parameters(recurse=recurse))
+
+    def named_buffers(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Buffers with dotted names, each once."""
+        return self._named("_buffers", prefix, recurse, remove_duplicate)
+
+    def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
+        """The buffers, each once."""
+        return (buffer for _, buffer in self.named_buffers(recurse=recurse))
+
+    def get_submodule(self, target: str) -> Module:
+        """The part of the dotted name `target`; the module itself for ""."""
+        found: Any = self
+        for name in target.split(".") if target else ():
+            found = found._modules.get(name) if isinstance(found, Module) else None
+            if found is None:
+                raise AttributeError(f"{type(self).__name__} has no module {target!r}: there is no {name!r} (at {user_source()})")
+        return found
+
+    def get_parameter(self, target: str) -> Parameter:
+        """The parameter of the dotted name `target`."""
+        owner, _, name = target.rpartition(".")
+        found = self.get_submodule(owner)._parameters.get(name)
+        if found is None:
+            raise AttributeError(f"{type(self).__name__} has no parameter {target!r} (at {user_source()})")
+        return found
+
+    # ---- changing all
+
+    def train(self: Self, mode: bool = True) -> Self:
+        """Set the module and its parts to training, or evaluation with False."""
+        for module in self.modules():
+            module.training = mode
+        return self
+
+    def eval(self: Self) -> Self:
+        """Set the module and its parts to evaluation."""
+        return self.train(False)
+
+    def apply(self: Self, fn: Callable[[Module], object]) -> Self:
+        """Call `fn` on every part, then on the module itself."""
+        for module in self.children():
+            module.apply(fn)
+        fn(self)
+        return self
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients of all parameters, or make them zeros."""
+        for parameter in self.parameters():
+            if set_to_none:
+                parameter.grad = None
+            elif parameter.grad is not None:
+                parameter.grad = parameter.grad.detach() * 0
+
+    def requires_grad_(self: Self, requires_grad: bool = True) -> Self:
+        """Make all parameters take part in differentiation, or not."""
+        for parameter in self.parameters():
+            parameter.requires_grad_(requires_grad)
+        return self
+
+    def to(self: Self, dtype: DType | str | None = None, device: str | None = None) -> Self:
+        """All floating-point parameters and buffers in another dtype. The only device is "cpu"."""
+        if isinstance(dtype, str):
+            dtype, device = None, dtype
+        if device not in (None, "cpu"):
+            raise ValueError(f'to(): device {device!r} is not there; Pullback runs on "cpu"')
+        if dtype is None:
+            return self
+        if not isinstance(dtype, DType) or not dtype.is_floating_point:
+            raise DTypeError(f"a module can only be given a floating point dtype, got {dtype!r} (at {user_source()})")
+        for held in [*self.parameters(), *self.buffers()]:
+            if held.is_floating_point() and held.dtype is not dtype:
+                gradient, held.grad = held.grad, None
+                held.data = held.data.to(dtype)
+                held.grad = None if gradient is None else gradient.detach().to(dtype)
+        return self
+
+    def float(self: Self) -> Self:
+        """All floating-point parameters and buffers as float32."""
+        return self.to(types.float32)
+
+    def double(self: Self) -> Self:
+        """All floating-point parameters and buffers as float64."""
+        return self.to(types.float64)
+
+    def half(self: Self) -> Self:
+        """All floating-point parameters and buffers as float16."""
+        return self.to(types.float16)
+
+    def bfloat16(self: Self) -> Self:
+        """All floating-point parameters and buffers as bfloat16."""
+        return self.to(types.bfloat16)
+
+    # ---- state
+
+    def _named_state(self) -> Iterator[tuple[str, Tensor]]:
+        """Parameters and persistent buffers under every name they have, as PyTorch's state_dict."""
+        for prefix, module in self.named_modules(remove_duplicate=False):
+            held = {**module._parameters, **{n: b for n, b in module._buffers.items() if n not in module._not_saved}}
+            for name, value in held.items():
+                if value is not None:
+                    yield f"{prefix}.{name}" if prefix else name, value
+
+    def state_dict(self, prefix: str = "") -> dict[str, Tensor]:
+        """The parameters and persistent buffers as they are now, detached, by dotted name."""
+        return {prefix + name: value.detach() for name, value in self._named_state()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> LoadedKeys:
+        """Take the values of `state_dict` (tensors or NumPy arrays), converted to the dtypes that are here.
+
+        Raises StateDictError, with nothing changed, where a shape differs or, if `strict`, a key is missing or unknown.
+        """
+        own = dict(self._named_state())
+        missing = [key for key in own if key not in state_dict]
+        unexpected = [key for key in state_dict if key not in own]
+        loaded = {k: v if isinstance(v, Tensor) else tensor(np.asarray(v)) for k, v in state_dict.items() if k in own}
+        faults = [
+            f"  wrong shape: {key}: {list(value.shape)} in the dictionary, {list(own[key].shape)} in the module"
+            for key, value in loaded.items()
+            if value.shape != own[key].shape
+        ]
+        if strict:
+            faults += [f"  missing: {key} {list(own[key].shape)}" for key in missing]
+            faults += [f"  unexpected: {key} {list(np.shape(state_dict[key]))}" for key in unexpected]
+        if faults:
+            raise StateDictError(
+                "\n".join([f"the state dictionary does not fit {type(self).__name__} (at {user_source()}):", *faults])
+                + ("\nPass strict=False to leave out missing and unexpected keys." if missing or unexpected else "")
+            )
+        with no_grad():
+            for key, value in loaded.items():
+                own[key].copy_(value)
+        return LoadedKeys(missing, unexpected)
+
+    # ---- printing
+
+    def extra_repr(self) -> str:
+        """What stands between the parentheses when the module is printed."""
+        return ""
+
+    def __repr__(self) -> str:
+        extra = self.extra_repr()
+        lines = extra.split("\n") if extra else []
+        parts = [f"({name}): " + repr(part).replace("\n", "\n  ") for name, part in self._modules.items()]
+        if not parts and len(lines) <= 1:
+            return f"{type(self).__name__}({extra})"
+        return f"{type(self).__name__}(\n  " + "\n  ".join(lines + parts) + "\n)"
+
+
+__all__ = ["LoadedKeys", "Module"]
