@@ -1,0 +1,1 @@
+"""From a graph to a plan of kernels: one pass a file, listed in `pipeline`."""

@@ -54,7 +54,7 @@ class Corpus:
 
     @classmethod
     def of(cls, text: str, context: int, validation_share: float = 0.1) -> Corpus:
-        """Split a text; TextError if either part is shorter than one window of `context` characters and its successor."""
+        """Split a text; TextError if a part has no window of `context` characters with the one that follows."""
         split = len(text) - round(len(text) * validation_share)
         shortest = min(split, len(text) - split)
         if shortest <= context:
@@ -68,7 +68,7 @@ class Corpus:
         return cls(vocabulary, tokens[:split], tokens[split:])
 
     def draw(self, generator: np.random.Generator, batch_size: int, context: int) -> tuple[np.ndarray, np.ndarray]:
-        """A batch of the training part: windows that start anywhere, and their successors, int64 [batch_size, context]."""
+        """A batch of the training part: windows from anywhere, and the same a character later."""
         starts = generator.integers(0, len(self.training) - context, batch_size)
         return windows(self.training, starts, context)
 

@@ -120,3 +120,16 @@ class Graph:
                 for operand in node.inputs:
                     users[operand].append(node)
         return users
+
+
+def enter(node: Node, order: list[Node], entered: set[Node]) -> None:
+    """Append `node` to `order` after whatever of its inputs is not there yet.
+
+    For passes that replace nodes one by one in order: what one node becomes is a short chain, so recursion stays shallow.
+    """
+    if node not in entered:
+        if node.buffer is None:
+            for operand in node.inputs:
+                enter(operand, order, entered)
+        entered.add(node)
+        order.append(node)

@@ -84,6 +84,6 @@ def without_values(graph: Graph, leaves: Sequence[Node], first: int = 0) -> tupl
     nodes = []
     for node in graph.nodes:
         if node not in known:
-            known[node] = node.copy(tuple(known[i] for i in node.inputs))
+            known[node] = node if node.op.name == "input" else node.copy(tuple(known[i] for i in node.inputs))
         nodes.append(known[node])
     return Graph(nodes, [known[node] for node in graph.outputs]), inputs

@@ -1,33 +1,347 @@
-"""A program: a graph made ready to be run again and again."""
+"""A program: a graph made ready to be run again and again.
+
+The launches of all kernels stand in tables that the native driver runs. Temporaries have fixed places in one arena that
+belongs to the program; inputs and outputs are the caller's, and their addresses are entered where they change.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from .. import debug
+from ..codegen.indexed import emit_check
+from ..codegen.kernels import emit
+from ..codegen.launch import Launch, Workspace
+from ..compiler.fuse import CALL, CHECK, Fusion, Group, elements
+from ..compiler.index import View
+from ..compiler.pipeline import lower
+from ..compiler.place import Request
+from ..compiler.place import place as place_all
 from ..graph.interpreter import interpret
 from ..graph.node import Graph, Node
 from ..graph.types import to_carrier, to_storage
-from .buffers import Buffer
+from ..ops.indexing import out_of_range
+from .buffers import Buffer, allocate
+from .jit import host_target, load
+from .schedule import Schedule
+from .threads import get_num_threads
+
+#: operations and bytes below which a program runs on the calling thread alone: handing over would cost more
+_SMALL_WORK = 400_000
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that a run of a program needs: its arena of temporaries, its inputs, and its outputs."""
+
+    arena: int
+    inputs: int
+    outputs: int
+
+    @property
+    def total(self) -> int:
+        """All three; an output that is written over an input is counted in both."""
+        return self.arena + self.inputs + self.outputs
 
 
 class Program:
     """The values of a graph's outputs, computed from those of its inputs."""
+
+    def __new__(cls, graph: Graph, inputs: Sequence[Node], aliases: dict[int, int] | None = None) -> Program:
+        """A program on the backend that is switched on."""
+        chosen = _Interpreted if debug.get("backend") == "reference" else _Native
+        return object.__new__(chosen if cls is Program else cls)
 
     def __init__(self, graph: Graph, inputs: Sequence[Node], aliases: dict[int, int] | None = None):
         """`inputs` are the graph's input nodes in the order of their values in `run`.
 
         `aliases` maps outputs to the inputs whose memory they may be given to be written into.
         """
-        self.graph, self.inputs, self.aliases = graph, inputs, aliases or {}
+        self.inputs = list(inputs)
+        self.aliases = aliases or {}
+        self.outputs = list(graph.outputs)
 
     def run(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> None:
-        """Compute from `inputs` (in the order of the graph's input nodes' indices) into `outputs`."""
+        """Compute from `inputs` (in the order of the graph's input nodes) into `outputs`."""
+        raise NotImplementedError
 
+    @property
+    def memory(self) -> Memory:
+        """What a run needs, in bytes."""
+        return Memory(self._arena_bytes(), _nbytes(self.inputs), _nbytes(self.outputs))
+
+    def _arena_bytes(self) -> int:
+        return 0
+
+
+def _nbytes(nodes: Sequence[Node]) -> int:
+    return sum(elements(node) * node.dtype.itemsize for node in nodes)
+
+
+class _Interpreted(Program):
+    """The reference: every node by its record's meaning."""
+
+    def __init__(self, graph: Graph, inputs: Sequence[Node], aliases: dict[int, int] | None = None):
+        super().__init__(graph, inputs, aliases)
+        self.graph = graph
+        self.places = {node: place for place, node in enumerate(self.inputs)}
+
+    def run(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> None:
         def value_of(node: Node) -> np.ndarray:
-            return to_carrier(inputs[node["index"]].array, node.dtype).reshape(node.shape)
+            return to_carrier(inputs[self.places[node]].array, node.dtype).reshape(node.shape)
 
         values = interpret(self.graph, value_of)
-        for node, value, buffer in zip(self.graph.outputs, values, outputs, strict=True):
-            buffer.array[...] = to_storage(value, node.dtype).reshape(-1)
+        stored = [to_storage(value, node.dtype).reshape(-1) for node, value in zip(self.outputs, values, strict=True)]
+        for value, buffer in zip([np.array(s) for s in stored], outputs, strict=True):
+            buffer.array[...] = value
+
+
+@dataclass
+class _Segment:
+    """Launches up to a check or a host call, and what Python does after them."""
+
+    launches: list[Launch] = field(default_factory=list)
+    after: Callable[[], None] | None = None
+    schedule: Schedule | None = None
+
+
+class _Native(Program):
+    """The graph compiled to kernels."""
+
+    def __init__(self, graph: Graph, inputs: Sequence[Node], aliases: dict[int, int] | None = None):
+        super().__init__(graph, inputs, aliases)
+        self._lock = threading.Lock()
+        lowered, fusion = lower(graph)
+        self.results = lowered.outputs
+        self._memory_of: dict[Node | Workspace, tuple[str, int]] = {}
+        self._segments = self._emit(fusion)
+        self._stage_aliases()
+        self._place(fusion)
+        self._link()
+        if "kernels" in debug.get("debug"):
+            self._describe()
+
+    # ---- kernels
+
+    def _emit(self, fusion: Fusion) -> list[_Segment]:
+        target = host_target()
+        known = set(self.inputs) | fusion.materialized
+        aliased = {self.results[place] for place in self.aliases}
+        segments = [_Segment()]
+        for group in _checks_first(fusion.groups, set(self.inputs)):
+            if group.kind == CHECK:
+                launch, found = emit_check(group, known.__contains__, target)
+                segments[-1].launches.append(launch)
+                segments[-1].after = self._raiser(next(iter(group.members)), found)
+                segments.append(_Segment())
+            elif group.kind == CALL:
+                segments[-1].after = self._caller(next(iter(group.members)))
+                segments.append(_Segment())
+            else:
+                segments[-1].launches.extend(emit(group, known.__contains__, target, aliased.__contains__))
+        return segments
+
+    def _raiser(self, node: Node, found: Workspace) -> Callable[[], None]:
+        def look() -> None:
+            position, value = self._array(found, 2, np.int64)
+            if position:
+                raise out_of_range(node, int(position) - 1, int(value))
+
+        return look
+
+    def _caller(self, node: Node) -> Callable[[], None]:
+        operands = [_under_reshapes(operand) for operand in node.inputs]
+
+        def call() -> None:
+            arrays = [
+                to_carrier(self._array(base, elements(base), base.dtype.storage), base.dtype).reshape(operand.shape)
+                for base, operand in zip(operands, node.inputs, strict=True)
+            ]
+            value = node.op.evaluate(node, *arrays)
+            self._array(node, elements(node), node.dtype.storage)[...] = to_storage(value, node.dtype).reshape(-1)
+
+        call.reads, call.writes = operands, [node]  # type: ignore[attr-defined]
+        return call
+
+    def _launches(self) -> list[Launch]:
+        return [launch for segment in self._segments for launch in segment.launches]
+
+    # ---- memory
+
+    def _stage_aliases(self) -> None:
+        """Outputs that must not be written where an input lies, because it is still read then, are written aside.
+
+        `safe` outputs are written by the last launch that reads the input, which reads each element only where it
+        writes it. The others get memory in the arena and are copied to their place when everything else is done.
+        """
+        launches = self._launches()
+        self._aside: list[tuple[int, Node]] = []
+        for place, source in self.aliases.items():
+            node, base = self.results[place], self.inputs[source]
+            writers = [i for i, launch in enumerate(launches) if node in launch.writes]
+            readers = [i for i, launch in enumerate(launches) if base in launch.reads]
+            calls = any(base in getattr(s.after, "reads", ()) for s in self._segments)
+            if not writers:
+                safe = not readers and not calls
+            else:
+                first = writers[0]
+                safe = len(writers) == 1 and not calls and all(
+                    r < first or (r == first and base in launches[r].exact) for r in readers
+                )
+            if not safe:
+                self._aside.append((place, node))
+
+    def _place(self, fusion: Fusion) -> None:
+        """Give every node and workspace its memory: an input's, an output's, or a place in the arena."""
+        for place, node in enumerate(self.inputs):
+            self._memory_of[node] = ("input", place)
+        aside = {place for place, _ in self._aside}
+        for place, node in enumerate(self.results):
+            if place not in aside:
+                self._memory_of[node] = ("output", place)
+        lives: dict[Node | Workspace, list[int]] = {}
+        step = 0
+        for segment in self._segments:
+            for launch in segment.launches:
+                for thing in (*launch.reads, *launch.writes, *launch.arguments):
+                    owner = thing.base if isinstance(thing, View) else thing
+                    if isinstance(owner, (Node, Workspace)) and owner not in self._memory_of:
+                        lives.setdefault(owner, [step, step])[1] = step
+                step += 1
+            for node in (*getattr(segment.after, "reads", ()), *getattr(segment.after, "writes", ())):
+                if node not in self._memory_of:
+                    lives.setdefault(node, [step, step])[1] = step
+            step += 1
+        for _, node in self._aside:
+            lives.setdefault(node, [0, step])[1] = step
+        things = list(lives)
+        sizes = [t.nbytes if isinstance(t, Workspace) else elements(t) * t.dtype.itemsize for t in things]
+        placement = place_all(
+            [Request(max(size, 1), *lives[thing]) for thing, size in zip(things, sizes, strict=True)]
+        )
+        self._arena = allocate(max(placement.nbytes, 64))
+        self._arena_size = placement.nbytes
+        for thing, offset in zip(things, placement.offsets, strict=True):
+            self._memory_of[thing] = ("arena", offset)
+
+    def _arena_bytes(self) -> int:
+        return self._arena_size
+
+    def _address(self, thing: Node | Workspace) -> int | None:
+        where, place = self._memory_of[thing]
+        return self._arena.ctypes.data + place if where == "arena" else None
+
+    def _array(self, thing: Node | Workspace, count: int, dtype: np.dtype | type) -> np.ndarray:
+        """The memory of a node or workspace as an array, during a run."""
+        where, place = self._memory_of[thing]
+        if where == "arena":
+            nbytes = count * np.dtype(dtype).itemsize
+            return self._arena[place : place + nbytes].view(dtype)
+        return (self._given_inputs if where == "input" else self._given_outputs)[place].array
+
+    # ---- tables
+
+    def _link(self) -> None:
+        """Load the kernels and fill the tables, save for the addresses that change from run to run."""
+        launches = self._launches()
+        addresses = load([launch.code for launch in launches])
+        count = sum(len(launch.arguments) for launch in launches)
+        self._slots = np.zeros(max(count, 1), np.int64)
+        base = self._slots.ctypes.data
+        self._patches: dict[tuple[str, int], list[tuple[int, int]]] = {}
+        slot = 0
+        threads = get_num_threads() if self._work() > _SMALL_WORK else 1
+        for segment in self._segments:
+            table = []
+            for launch in segment.launches:
+                table.append((addresses[launch.code.name], base + slot * 8, launch.tasks))
+                for argument in launch.arguments:
+                    self._enter(slot, argument)
+                    slot += 1
+            if table:
+                segment.schedule = Schedule(table, threads, max(launch.scratch_bytes for launch in segment.launches))
+        self._entered: dict[tuple[str, int], int] = {}
+        self._clear = [
+            self._array(argument, 2, np.int64)
+            for launch in launches
+            if launch.code.name.startswith("check")
+            for argument in launch.arguments
+            if isinstance(argument, Workspace)
+        ]
+
+    def _enter(self, slot: int, argument: Node | Workspace | View | int) -> None:
+        if isinstance(argument, int):
+            self._slots[slot] = argument
+            return
+        owner, offset = argument, 0
+        if isinstance(argument, View):
+            owner, offset = argument.base, argument.offset * argument.base.dtype.itemsize
+        address = self._address(owner)  # type: ignore[arg-type]
+        if address is None:
+            self._patches.setdefault(self._memory_of[owner], []).append((slot, offset))  # type: ignore[index]
+        else:
+            self._slots[slot] = address + offset
+
+    def _work(self) -> int:
+        """Elements and operations that the launches go through, roughly: what decides whether threads pay."""
+        total = 0
+        for launch in self._launches():
+            total += sum(elements(node) for node in launch.writes | launch.reads)
+            total += 8 * 16384 * (launch.tasks - 1)
+        return total
+
+    def run(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> None:
+        with self._lock:
+            self._given_inputs, self._given_outputs = inputs, outputs
+            entered, slots = self._entered, self._slots
+            for key, places in self._patches.items():
+                address = (inputs if key[0] == "input" else outputs)[key[1]].address
+                if entered.get(key) != address:
+                    entered[key] = address
+                    for slot, offset in places:
+                        slots[slot] = address + offset
+            for found in self._clear:
+                found[0] = 0
+            for segment in self._segments:
+                if segment.schedule is not None:
+                    segment.schedule.run()
+                if segment.after is not None:
+                    segment.after()
+            for place, node in self._aside:
+                outputs[place].array[...] = self._array(node, elements(node), node.dtype.storage)
+            self._given_inputs = self._given_outputs = ()
+
+    def _describe(self) -> None:
+        for launch in self._launches():
+            written = ", ".join(f"{n.op.name} {n.dtype.name}{list(n.shape)} at {n.source}" for n in launch.writes)
+            print(f"{launch.code.name}: {launch.tasks} tasks -> {written}", file=sys.stderr)
+
+
+def _under_reshapes(node: Node) -> Node:
+    while node.op.name == "reshape":
+        node = node.inputs[0]
+    return node
+
+
+def _checks_first(groups: list[Group], given: set[Node]) -> list[Group]:
+    """Checks of what the program is given come before everything else, so that a wrong index stops a step at once."""
+
+    def early(group: Group) -> bool:
+        if group.kind != CHECK:
+            return False
+        stack = list(next(iter(group.members)).inputs)
+        while stack:
+            node = stack.pop()
+            if node in given:
+                continue
+            if node.op.kind not in ("movement", "elementwise", "leaf"):
+                return False
+            stack.extend(node.inputs)
+        return True
+
+    return [g for g in groups if early(g)] + [g for g in groups if not early(g)]

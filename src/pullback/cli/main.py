@@ -1,0 +1,281 @@
+"""The commands: `pullback train`, `pullback train digits`, `pullback sample` and `pullback info`."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .. import debug
+from ..data import Corpus, TextError, read_python_topics, read_text
+from ..errors import StateDictError
+from ..runtime import jit, threads
+from ..train import Loop, NonFiniteLossError, Progress
+from ..train.digits import DigitsSettings, DigitsTraining, load_digits
+from ..train.gpt import GPTConfiguration
+from ..train.text import TextSettings, TextTraining, check_whole, load_text_model, sample_text
+from ..train.weights import check_writable
+from .output import EXIT_FAILED, EXIT_INTERRUPTED, Reporter, fail, interruptible
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, no_args_is_help=True)
+train_app = typer.Typer(rich_markup_mode=None)
+app.add_typer(train_app, name="train")
+
+Threads = Annotated[int | None, typer.Option(help="Threads to run on.", show_default="the cores available")]
+Seed = Annotated[int, typer.Option(help="The same seed gives the same run, bit for bit, on the same machine.")]
+
+
+def main() -> None:
+    """Run the command and exit with its status: 0 done, 1 failed, 2 wrong usage or input, 130 interrupted."""
+    try:
+        app(prog_name="pullback")
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def version() -> str:
+    """The version of the installed package."""
+    try:
+        return importlib.metadata.version("pullback")
+    except importlib.metadata.PackageNotFoundError:
+        return "from a source tree that is not installed"
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"pullback {version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def pullback(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Train neural networks on this machine's processor."""
+
+
+@train_app.callback(invoke_without_command=True)
+def train(
+    context: typer.Context,
+    data: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A text in UTF-8.", show_default="the help texts of Python")
+    ] = None,
+    steps: Annotated[int, typer.Option(help="Training steps.")] = TextSettings.steps,
+    batch_size: Annotated[int, typer.Option(help="Windows of text a step.")] = TextSettings.batch_size,
+    window: Annotated[
+        int, typer.Option("--context", metavar="INTEGER", help="Characters the model sees at once.")
+    ] = GPTConfiguration.context,
+    layers: Annotated[int, typer.Option(help="Blocks of the model.")] = GPTConfiguration.layers,
+    width: Annotated[int, typer.Option(help="Width of the residual stream.")] = GPTConfiguration.width,
+    heads: Annotated[int, typer.Option(help="Attention heads; they divide the width.")] = GPTConfiguration.heads,
+    learning_rate: Annotated[float, typer.Option(help="The largest learning rate.")] = TextSettings.learning_rate,
+    dropout: Annotated[float, typer.Option(help="Share of activations dropped.")] = GPTConfiguration.dropout,
+    seed: Seed = TextSettings.seed,
+    out: Annotated[Path, typer.Option(help="Where to write the weights.")] = Path("pullback-text.safetensors"),
+    threads: Threads = None,
+    sample_length: Annotated[int, typer.Option(help="Characters to print at the end.")] = 500,
+    eval_every: Annotated[int, typer.Option(help="Steps between evaluations.")] = TextSettings.evaluate_every,
+) -> None:
+    """Train a character-level GPT on a text, print a sample, and write the weights (`pullback train digits`: a
+    classifier of digits)."""
+    if context.invoked_subcommand is not None:
+        _refuse_options_of_text(context)
+        return
+    with _refusing(ValueError):
+        settings = TextSettings(steps, batch_size, learning_rate, eval_every, seed)
+        check_whole("sample_length", sample_length, 0)
+        # the vocabulary is known once the text is read; one character stands in until then
+        GPTConfiguration(1, window, layers, width, heads, dropout)
+    _prepare(threads, out)
+    with _refusing(TextError):
+        text = read_python_topics() if data is None else read_text(data)
+        try:
+            corpus = Corpus.of(text, window)
+        except TextError as error:
+            raise TextError(f"{data or 'the help texts of Python'}: {error}") from None
+    configuration = GPTConfiguration(len(corpus.vocabulary), window, layers, width, heads, dropout)
+    reporter = Reporter("characters")
+    training = TextTraining(corpus, configuration, settings, _saving(reporter, lambda step: training.save(out, step)))
+    print(
+        f"{len(text):,} characters, {len(corpus.vocabulary)} different; {training.parameters:,} parameters; "
+        f"the first step compiles",
+        flush=True,
+    )
+    _run(training.loop, reporter, out, lambda step: training.save(out, step))
+    last = _last(reporter)
+    print(
+        f"validation loss {last.validation_loss:.3f} nats a character after {last.step} steps in {last.seconds:.0f} s\n"
+        f"weights in {out}"
+    )
+    if sample_length:
+        print(f"a sample:\n{training.sample(sample_length)}")
+
+
+@train_app.command()
+def digits(
+    steps: Annotated[int, typer.Option(help="Training steps.")] = DigitsSettings.steps,
+    batch_size: Annotated[int, typer.Option(help="Images a step.")] = DigitsSettings.batch_size,
+    learning_rate: Annotated[float, typer.Option(help="The largest learning rate.")] = DigitsSettings.learning_rate,
+    dropout: Annotated[float, typer.Option(help="Share of activations dropped.")] = DigitsSettings.dropout,
+    seed: Seed = DigitsSettings.seed,
+    out: Annotated[Path, typer.Option(help="Where to write the weights.")] = Path("pullback-digits.safetensors"),
+    threads: Threads = None,
+    eval_every: Annotated[int, typer.Option(help="Steps between evaluations.")] = DigitsSettings.evaluate_every,
+) -> None:
+    """Train a classifier of handwritten digits and print its accuracy on the fifth of them that it never saw."""
+    with _refusing(ValueError):
+        settings = DigitsSettings(steps, batch_size, learning_rate, dropout, eval_every, seed)
+    _prepare(threads, out)
+    try:
+        train_part, test_part = load_digits()
+    except ImportError:
+        fail("the digits come with scikit-learn, which is not installed: pip install 'pullback[digits]'")
+    reporter = Reporter("images")
+    training = DigitsTraining(
+        train_part, test_part, settings, _saving(reporter, lambda step: training.save(out, step))
+    )
+    _run(training.loop, reporter, out, lambda step: training.save(out, step))
+    _, accuracy = training.evaluate()
+    print(
+        f"test accuracy {accuracy:.2%} on {len(test_part.labels)} digits after {_last(reporter).step} steps in "
+        f"{_last(reporter).seconds:.1f} s\nweights in {out}"
+    )
+
+
+@app.command()
+def sample(
+    weights: Annotated[Path, typer.Argument(metavar="WEIGHTS", help="A file that `pullback train` wrote.")],
+    length: Annotated[int, typer.Option(help="Characters to print.")] = 500,
+    prompt: Annotated[str, typer.Option(help="The text to go on from.", show_default="a new line")] = "",
+    temperature: Annotated[
+        float, typer.Option(help="0 takes the likeliest character; 1 draws as the model says.")
+    ] = 0.8,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same text.")] = 0,
+    threads: Threads = None,
+) -> None:
+    """Print text that a trained model makes up."""
+    with _refusing(ValueError):
+        check_whole("length", length, 1)
+        check_whole("seed", seed, 0)
+        if not 0 <= temperature < float("inf"):
+            raise ValueError(f"temperature must be a finite number of at least 0, got {temperature}")
+    _set_threads(threads)
+    with _refusing(StateDictError, TextError):
+        model, vocabulary = load_text_model(weights)
+        print(prompt + sample_text(model, vocabulary, prompt, length, seed, temperature))
+
+
+@app.command()
+def info() -> None:
+    """Print what Pullback finds on this machine."""
+    with _refusing(ValueError):
+        target = jit.host_target()
+        rows = {
+            "Pullback": version(),
+            "Python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
+            "NumPy": importlib.metadata.version("numpy"),
+            "llvmlite": importlib.metadata.version("llvmlite"),
+            "processor": f"{target.cpu}, vectors of {8 * target.vector_bytes} bits"
+            + (", bfloat16 products" if target.has_bf16 else ""),
+            "data caches": ", ".join(f"{size / 1024:,.0f} KiB" for size in (target.l1, target.l2, target.l3)),
+            "threads": str(_threads_in_use()),
+            "backend": str(debug.get("backend")),
+            "cache directory": str(debug.get("cache_dir") or "off"),
+        }
+    width = max(map(len, rows))
+    for name, value in rows.items():
+        print(f"{name:<{width}}  {value}")
+
+
+def _threads_in_use() -> int:
+    return threads.get_num_threads()
+
+
+@contextmanager
+def _refusing(*errors: type[Exception]) -> Iterator[None]:
+    """Turn these errors, which are the user's to mend, into one message and exit status 2."""
+    try:
+        yield
+    except errors as error:
+        fail(_in_words_of_options(str(error)))
+
+
+def _in_words_of_options(message: str) -> str:
+    """`batch_size must be …` as the option is called: `--batch-size must be …`."""
+    name, separator, rest = message.partition(" must be ")
+    name = {"evaluate_every": "eval_every"}.get(name, name)
+    return f"--{name.replace('_', '-')}{separator}{rest}" if separator and name.isidentifier() else message
+
+
+def _refuse_options_of_text(context: typer.Context) -> None:
+    """Options before the name of another training would be read and have no effect."""
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name != "DEFAULT":
+            option = {"window": "context"}.get(name, name).replace("_", "-")
+            fail(f"--{option} stands before {context.invoked_subcommand!r}, where it has no effect; put it after")
+
+
+def _set_threads(count: int | None) -> None:
+    if count is not None:
+        with _refusing(ValueError):
+            check_whole("threads", count, 1)
+            threads.set_num_threads(count)
+
+
+def _prepare(count: int | None, out: Path) -> None:
+    """What must be right before any time is spent."""
+    _set_threads(count)
+    with _refusing(OSError):
+        check_writable(out)
+
+
+def _saving(reporter: Reporter, save: Callable[[int], None]) -> Callable[[Progress], None]:
+    """Report every step, and keep the weights of each evaluation, so that a run that dies leaves something."""
+
+    def on_progress(progress: Progress) -> None:
+        reporter(progress)
+        if progress.evaluated:
+            save(progress.step)
+
+    return on_progress
+
+
+def _run(loop: Loop, reporter: Reporter, out: Path, save: Callable[[int], None]) -> None:
+    """Train to the end; exits where that fails or is interrupted, with the last good weights in `out`."""
+    try:
+        with interruptible(loop.stop), reporter:
+            loop.run()
+            if loop.stopped and reporter.last is not None:
+                save(reporter.last.step)
+    except (NonFiniteLossError, StateDictError) as error:
+        fail(f"training stopped: {error}; {_kept(reporter, loop, out)}", EXIT_FAILED)
+    except OSError as error:
+        fail(f"the weights could not be written to {out}: {error.strerror or error}", EXIT_FAILED)
+    if loop.stopped:
+        last = reporter.last
+        fail(
+            "interrupted before the first step; nothing was written"
+            if last is None
+            else f"interrupted after step {last.step} of {last.steps}; its weights are in {out}",
+            EXIT_INTERRUPTED,
+        )
+
+
+def _kept(reporter: Reporter, loop: Loop, out: Path) -> str:
+    every = loop.evaluate_every
+    step = 0 if reporter.last is None else reporter.last.step // every * every
+    return f"the weights of step {step} are kept in {out}" if step else f"{out} was not written"
+
+
+def _last(reporter: Reporter) -> Progress:
+    assert reporter.last is not None, "a training has at least one step"
+    return reporter.last

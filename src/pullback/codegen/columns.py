@@ -1,0 +1,73 @@
+"""Kernels that reduce axes before the last one: each vector of columns is gone through by itself.
+
+A task takes one place of the axes outside and a block of columns; it runs over the reduced axes with a vector of totals.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from ..compiler.fuse import Group
+from ..compiler.index import Affine, Index, variable
+from ..graph.node import Node
+from ..graph.types import int64
+from .arithmetic import Value, has_half_conversions
+from .emitter import LANE, VECTOR, Emitter, Slots, identity_of, lane_variable
+from .launch import Launch
+from .target import Target
+from .text import Writer, code
+
+_COMBINE = {"sum": "add", "max": "maximum", "min": "minimum"}
+
+
+def emit_columns(group: Group, in_memory: Callable[[Node], bool], target: Target) -> Launch:
+    """The launch that computes a group of kind COLUMNS: one reduction."""
+    (node,) = group.members
+    operand, axes = node.inputs[0], node["axes"]
+    last = len(operand.shape) - 1
+    width = operand.shape[last]
+    kept = [a for a in range(last) if a not in axes]
+    lanes = min(target.vector_bytes // 4 * 4, 1 << max(0, width - 1).bit_length())
+    blocks = -(-width // lanes)
+
+    writer = Writer("kernel", ["ptr %args", "ptr %scratch", "i64 %task"])
+    emitter = Emitter(writer, lanes, Slots(), lambda n: n is not node and in_memory(n), has_half_conversions(target))
+    emitter.pointer(node)
+    names: dict[str, str] = {}
+    number = "%task"
+    if blocks > 1:
+        number, block = writer.divide(number, blocks)
+    else:
+        block = "0"
+    for axis in reversed(kept):
+        number, names[f"k{axis}"] = writer.divide(number, operand.shape[axis])
+    start = writer.op(f"mul i64 {block}, {lanes}")
+    emitter.begin_row(names)
+
+    places: list[Affine] = []
+    for axis, size in enumerate(operand.shape):
+        places.append(lane_variable(size) if axis == last else variable(f"{'r' if axis in axes else 'k'}{axis}", size))
+    out = Index(node.shape, tuple(places[a] for a in range(last + 1) if a not in axes))
+    a = emitter.vector
+    total = writer.variable(a.llvm_type(node.dtype), a.constant(identity_of(node.op.name, node.dtype), node.dtype).ref)
+    mask = None
+    if width % lanes:
+        left = writer.op(f"sub i64 {width}, {start}")
+        mask = a.lt(a.iota(int64), a.broadcast(Value(left, int64)))
+
+    def inside(remaining: list[int], found: dict[str, str]) -> None:
+        if remaining:
+            axis, *rest = remaining
+            emitter.loop("0", str(operand.shape[axis]), 1, lambda i: inside(rest, {**found, f"r{axis}": i}))
+            return
+        with emitter.body({**found, LANE: start, "first": start}, mask):
+            value = emitter.value(operand, Index(operand.shape, tuple(places)))
+            total.set(getattr(a, _COMBINE[node.op.name])(Value(total.get(), node.dtype), value).ref)
+
+    inside([axis for axis in axes if operand.shape[axis] > 1], {})
+    with emitter.body({LANE: start, "first": start}, mask):
+        emitter.store(Value(total.get(), node.dtype), node, out.flat(), VECTOR)
+    slots = list(emitter.slots.nodes)
+    tasks = blocks * math.prod(operand.shape[k] for k in kept)
+    return Launch(code("columns", writer), tasks, list(slots), 0, set(slots) - {node}, {node}, set())

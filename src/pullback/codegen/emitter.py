@@ -1,0 +1,370 @@
+"""Emit the value of a node at an index: the one way from graph nodes to instructions.
+
+`Emitter.value` pulls: it asks for a node's element at an index, which asks for the operands' elements at the indices that
+follow, down to loads. Code lands at one of three levels: ROW, once for each row of the domain, before the loops over
+columns; SCALAR, inside those loops but the same for every lane; VECTOR, one value a lane. Whatever does not depend on
+the lane, or on the column, is emitted at the outer level and repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ..compiler.index import Affine, Guard, Index, Quotient, Variable, follow, variable
+from ..graph.node import Node
+from ..graph.types import DType, bool_, int64
+from ..ops.primitive import ELEMENTWISE, REDUCTION
+from .arithmetic import LLVMArithmetic, Value
+from .text import Writer
+
+ROW, SCALAR, VECTOR = 0, 1, 2
+
+#: the loop variable that runs over the lanes of a vector
+LANE = "lane"
+
+
+class Slots:
+    """The arguments of a kernel: which node's memory each slot holds."""
+
+    def __init__(self, base: int = 0):
+        self.base = base
+        self.nodes: dict[Node, int] = {}
+
+    def of(self, node: Node) -> int:
+        """The slot of `node`, taken if it has none yet."""
+        return self.nodes.setdefault(node, self.base + len(self.nodes))
+
+
+class Emitter:
+    """Emits values into `writer`, which must be at the row level when it is made.
+
+    `in_memory(node)` tells whether to load a node; `names` gives the SSA names of loop variables; the variable LANE, where
+    it occurs, counts from its name's value on through the lanes.
+    """
+
+    def __init__(
+        self,
+        writer: Writer,
+        lanes: int,
+        slots: Slots,
+        in_memory: Callable[[Node], bool],
+        half_conversions: bool,
+    ):
+        self.writer, self.slots, self.in_memory = writer, slots, in_memory
+        self.scalar = LLVMArithmetic(writer, 1, half_conversions)
+        self.vector = LLVMArithmetic(writer, lanes, half_conversions)
+        self.names: dict[str, str] = {}
+        self.row_names: set[str] = set()
+        #: which lanes are inside the domain, where not all are
+        self.mask: Value | None = None
+        #: results of the group's own row reductions
+        self.row_values: dict[Node, Value] = {}
+        #: values that are there already, each at one element
+        self.given: dict[Node, tuple[Affine, Value]] = {}
+        #: every index that a kernel computed, for deciding which loops can be one
+        self.touched: list[Affine] = []
+        #: the elements at which each node was read
+        self.loaded: dict[Node, set[Affine]] = {}
+        self._row_lines = writer.lines
+        self._memos: tuple[dict[Any, Any], dict[Any, Any], dict[Any, Any]] = ({}, {}, {})
+        self._pointers: dict[Node, str] = {}
+
+    # ---- where code lands
+
+    def begin_row(self, names: dict[str, str]) -> None:
+        """A new row: `names` are its variables. The writer's present position becomes the row level."""
+        self.names = dict(names)
+        self.row_names = set(names)
+        self.row_values = {}
+        self._row_lines = self.writer.lines
+        self._memos = ({}, {}, {})
+
+    @contextmanager
+    def body(self, names: dict[str, str], mask: Value | None) -> Iterator[None]:
+        """Inside, `names` are further variables, and `mask` says which lanes count."""
+        before = self.names, self.mask, self._memos
+        self.names, self.mask = {**self.names, **names}, mask
+        self._memos = (self._memos[ROW], {}, {})
+        yield
+        self.names, self.mask, self._memos = before
+
+    def _arithmetic(self, level: int) -> LLVMArithmetic:
+        return self.vector if level == VECTOR else self.scalar
+
+    @contextmanager
+    def _at(self, level: int) -> Iterator[None]:
+        """Instructions go to the row's lines while at the row level."""
+        lines = self.writer.lines
+        if level == ROW:
+            self.writer.lines = self._row_lines
+        yield
+        self.writer.lines = lines
+
+    def _level_of(self, index: Affine) -> int:
+        level = ROW
+        for var in index.variables():
+            if var.vector or var.name == LANE:
+                return VECTOR
+            if var.name not in self.row_names:
+                level = SCALAR
+        return level
+
+    # ---- indices as numbers
+
+    def number(self, index: Affine, level: int) -> str:
+        """The SSA name of an index that no lane differs in."""
+        key = ("number", index)
+        if self._level_of(index) == ROW:
+            level = ROW
+        memo = self._memos[level]
+        if key not in memo:
+            with self._at(level):
+                memo[key] = self._number(index, level)
+        return memo[key]
+
+    def _number(self, index: Affine, level: int) -> str:
+        total = str(index.constant) if index.constant or not index.terms else ""
+        for atom, factor in index.terms:
+            name = self._atom(atom, level)
+            term = name if factor == 1 else self.writer.op(f"mul i64 {name}, {factor}")
+            total = self.writer.op(f"add i64 {total}, {term}") if total else term
+        return total
+
+    def _atom(self, atom: Variable | Quotient, level: int) -> str:
+        if isinstance(atom, Variable):
+            return self.names.get(atom.name, atom.name)
+        inner = self.number(atom.of, level)
+        return self.writer.op(f"{'srem' if atom.remainder else 'sdiv'} i64 {inner}, {atom.by}")
+
+    def _lanes(self, index: Affine) -> Value:
+        """An index that lanes differ in, as a vector of int64."""
+        key = ("lanes", index)
+        memo = self._memos[VECTOR]
+        if key in memo:
+            return memo[key]
+        a = self.vector
+        flat = Affine(tuple((x, f) for x, f in index.terms if self._level_of(Affine(((x, 1),))) != VECTOR), index.constant)
+        total = a.broadcast(Value(self.number(flat, SCALAR), int64))
+        for atom, factor in index.terms:
+            if self._level_of(Affine(((atom, 1),))) == VECTOR:
+                term = self._atom_lanes(atom)
+                if factor != 1:
+                    term = a.mul(term, a.constant(factor, int64))
+                total = a.add(total, term)
+        memo[key] = total
+        return total
+
+    def _atom_lanes(self, atom: Variable | Quotient) -> Value:
+        a = self.vector
+        if isinstance(atom, Variable):
+            if atom.name == LANE:
+                start = a.broadcast(Value(self.names[LANE], int64))
+                return a.add(start, a.iota(int64))
+            return Value(atom.name, int64)
+        inner = self._lanes(atom.of)
+        operation = "srem" if atom.remainder else "sdiv"
+        type_ = a.llvm_type(int64)
+        return Value(self.writer.op(f"{operation} {type_} {inner.ref}, {a.constant(atom.by, int64).ref}"), int64)
+
+    # ---- values
+
+    def value(self, node: Node, index: Index, level: int = VECTOR, guards: tuple[Guard, ...] = ()) -> Value:
+        """The element of `node` at `index`, for each lane at level VECTOR."""
+        needed = max((self._level_of(axis) for axis in index.axes), default=ROW)
+        if node.op.name == "constant":
+            return self._arithmetic(level).constant(node["value"], node.dtype)
+        if needed < level:
+            value = self._memoized(node, index, needed, guards)
+            return self._repeated(value, needed) if level == VECTOR else value
+        return self._memoized(node, index, level, guards)
+
+    def _memoized(self, node: Node, index: Index, level: int, guards: tuple[Guard, ...]) -> Value:
+        # a value that a whole row shares cannot depend on a condition on columns
+        guards = tuple(g for g in guards if self._level_of(g.index) <= level)
+        key = (node, index.axes, guards)
+        memo = self._memos[level]
+        if key not in memo:
+            with self._at(level):
+                memo[key] = self._value(node, index, level, guards)
+        return memo[key]
+
+    def _repeated(self, value: Value, level: int) -> Value:
+        """A scalar in every lane, repeated where the scalar was computed."""
+        if self.vector.lanes == 1:
+            return value
+        key = ("repeated", value.ref, value.dtype)
+        memo = self._memos[level]
+        if key not in memo:
+            with self._at(level):
+                memo[key] = self.vector.broadcast(value)
+        return memo[key]
+
+    def _value(self, node: Node, index: Index, level: int, guards: tuple[Guard, ...]) -> Value:
+        a = self._arithmetic(level)
+        if node in self.row_values:
+            return self.row_values[node]
+        if node in self.given and self.given[node][0] == index.flat():
+            return self.given[node][1]
+        if self.in_memory(node):
+            return self.load(node, index.flat(), level, guards)
+        name = node.op.name
+        if name == "iota":
+            return self._iota(node, index, level)
+        if name == "bounded":
+            return self.value(node.inputs[0], index, level, guards)
+        if name == "take":
+            return self._take(node, index, level, guards)
+        if node.op.kind == ELEMENTWISE:
+            operands = [self.value(i, index if i.shape else Index((), ()), level, guards) for i in node.inputs]
+            attributes = {k: v for k, v in node.attributes.items() if k != "shape"}
+            result = node.op.body(a, *operands, **attributes)
+            return a.round_to(result, node.dtype) if node.dtype.compute is not node.dtype else result
+        assert node.op.kind != REDUCTION, f"{node!r} (made at {node.source}) is reduced elsewhere but not in memory"
+        inner, place, conditions = follow(node, index)
+        if not conditions:
+            return self.value(inner, place, level, guards)
+        value = self.value(inner, place, level, guards + conditions)
+        return a.select(self._holds(conditions, level), value, a.constant(0, node.dtype))
+
+    def _iota(self, node: Node, index: Index, level: int) -> Value:
+        place = index.axes[node["axis"]]
+        self.touched.append(place)
+        lanes = self._level_of(place) == VECTOR
+        number = self._lanes(place) if lanes else Value(self.number(place, level), int64)
+        return self._arithmetic(level if lanes or level != VECTOR else SCALAR).convert(number, node.dtype)
+
+    def _take(self, node: Node, index: Index, level: int, guards: tuple[Guard, ...]) -> Value:
+        x, places = node.inputs
+        rank = len(places.shape)
+        at = Index(places.shape, index.axes[:rank])
+        needed = min(level, max((self._level_of(axis) for axis in at.axes), default=ROW))
+        row = self.value(places, at, needed, guards)
+        name = row.ref
+        if needed == ROW:
+            self.row_names.add(name)
+        found = Affine(((Variable(name, max(x.shape[0], 2), needed == VECTOR), 1),))
+        return self.value(x, Index(x.shape, (found, *index.axes[rank:])), level, guards)
+
+    def _holds(self, guards: tuple[Guard, ...], level: int) -> Value:
+        """Whether all conditions hold, for each lane at level VECTOR."""
+        a = self._arithmetic(level)
+        result: Value | None = None
+        for guard in guards:
+            self.touched.append(guard.index)
+            if self._level_of(guard.index) == VECTOR:
+                place = self._lanes(guard.index)
+            else:
+                place = Value(self.number(guard.index, min(level, SCALAR)), int64)
+                place = a.broadcast(place) if level == VECTOR and a.lanes > 1 else place
+            inside = a.bit_and(a.le(a.constant(0, int64), place), a.lt(place, a.constant(guard.size, int64)))
+            result = inside if result is None else a.bit_and(result, inside)
+        assert result is not None
+        return result
+
+    # ---- memory
+
+    def pointer(self, node: Node) -> str:
+        """The address of a node's memory, read from the arguments once for the kernel."""
+        if node not in self._pointers:
+            slot, pointer = self.slots.of(node), self.writer.fresh("base")
+            place = self.writer.fresh("slot")
+            self.writer.entry.append(f"  {place} = getelementptr i64, ptr %args, i64 {slot}")
+            self.writer.entry.append(f"  {pointer} = load ptr, ptr {place}")
+            self._pointers[node] = pointer
+        return self._pointers[node]
+
+    def address(self, node: Node, place: str) -> str:
+        """The address of element number `place`."""
+        return self.writer.op(
+            f"getelementptr {self.scalar.storage_type(node.dtype)}, ptr {self.pointer(node)}, i64 {place}"
+        )
+
+    def load(self, node: Node, flat: Affine, level: int, guards: tuple[Guard, ...] = ()) -> Value:
+        """Element number `flat` of a node in memory; 0 where a guard does not hold."""
+        self.touched.append(flat)
+        self.loaded.setdefault(node, set()).add(flat)
+        dtype = node.dtype
+        depth = self._level_of(flat)
+        if depth < VECTOR:
+            loaded = self._load_one(node, flat, min(level, SCALAR), guards, level)
+            return self.vector.broadcast(loaded) if level == VECTOR and self.vector.lanes > 1 else loaded
+        a = self.vector
+        mask = self._holds(guards, VECTOR) if guards else None
+        if self.mask is not None:
+            mask = self.mask if mask is None else a.bit_and(self.mask, mask)
+        factors = [(x, f) for x, f in flat.terms if self._level_of(Affine(((x, 1),))) == VECTOR]
+        if len(factors) == 1 and isinstance(factors[0][0], Variable) and factors[0][0].name == LANE and factors[0][1] == 1:
+            pointer = self.address(node, self.number(self._from_first_lane(flat), SCALAR))
+            if mask is None:
+                return a.load(pointer, dtype)
+            return a.masked_load(pointer, dtype, mask, a.constant(0, dtype.compute))
+        place = self._lanes(flat)
+        if mask is not None:
+            place = a.select(mask, place, a.constant(0, int64))
+        loaded = a.gather(self.pointer(node), place, dtype)
+        return loaded if mask is None else a.select(mask, loaded, a.constant(0, dtype.compute))
+
+    def _from_first_lane(self, flat: Affine) -> Affine:
+        """The same index as a scalar: LANE stands for the first lane's number."""
+        return Affine(
+            tuple((Variable("first", a.extent) if isinstance(a, Variable) and a.name == LANE else a, f) for a, f in flat.terms),
+            flat.constant,
+        )
+
+    def _load_one(self, node: Node, flat: Affine, level: int, guards: tuple[Guard, ...], asked: int) -> Value:
+        place = self.number(flat, level)
+        if not guards:
+            return self.scalar.load(self.address(node, place), node.dtype)
+        holds = self._holds(guards, asked)
+        inside = holds if asked != VECTOR else Value(self.vector.any(holds), bool_)
+        zero = self.scalar.constant(0, node.dtype.compute)
+        return self.scalar.masked_load(self.address(node, place), node.dtype, inside, zero)
+
+    def store(self, value: Value, node: Node, flat: Affine, level: int) -> None:
+        """Write element number `flat` of `node`; at level VECTOR the lanes' elements are neighbours."""
+        self.touched.append(flat)
+        if level != VECTOR:
+            self.scalar.store(value, self.address(node, self.number(flat, level)), node.dtype)
+            return
+        pointer = self.address(node, self.number(self._from_first_lane(flat), SCALAR))
+        if self.mask is None:
+            self.vector.store(value, pointer, node.dtype)
+        else:
+            self.vector.masked_store(value, pointer, node.dtype, self.mask)
+
+    def loop(self, start: str, stop: str, step: int, body: Callable[[str], None]) -> None:
+        """A counted loop whose body may still add instructions before the loop, at the row level."""
+        writer = self.writer
+        head, inside, end = writer.label("head"), writer.label("body"), writer.label("end")
+        counter = writer.variable("i64", start)
+        outer, writer.lines = writer.lines, []
+        writer.place(head)
+        i = counter.get()
+        writer.line(f"br i1 {writer.op(f'icmp slt i64 {i}, {stop}')}, label %{inside}, label %{end}")
+        writer.place(inside)
+        body(i)
+        counter.set(writer.op(f"add nsw i64 {i}, {step}"))
+        writer.line(f"br label %{head}")
+        writer.place(end)
+        outer.append(f"  br label %{head}")
+        outer.extend(writer.lines)
+        writer.lines = outer
+
+
+def lane_variable(extent: int) -> Affine:
+    """The variable that runs over lanes."""
+    return variable(LANE, extent)
+
+
+def identity_of(name: str, dtype: DType) -> float | int:
+    """The value that leaves a sum, maximum or minimum of `dtype` as it is."""
+    if name == "sum":
+        return 0
+    if dtype.is_floating_point:
+        return float("-inf") if name == "max" else float("inf")
+    bits = dtype.itemsize * 8
+    unsigned = dtype.name.startswith("uint")
+    low, high = (0, 2**bits - 1) if unsigned else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    return low if name == "max" else high

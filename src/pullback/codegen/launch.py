@@ -1,0 +1,32 @@
+"""A launch: one kernel, run for its tasks on the memory of given nodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..graph.node import Node
+from .text import Code
+
+
+@dataclass(eq=False)
+class Workspace:
+    """Memory that the launches of one group share and nobody else sees."""
+
+    nbytes: int
+
+
+@dataclass(eq=False)
+class Launch:
+    """`tasks` calls of `code`; each argument is a node's memory, a workspace, or a whole number.
+
+    `reads` and `writes` are the nodes whose memory the kernel touches. `exact` are those it reads only at the very
+    elements that it writes afterwards, so that what it writes may lie in the same memory.
+    """
+
+    code: Code
+    tasks: int
+    arguments: list[Node | Workspace | int]
+    scratch_bytes: int
+    reads: set[Node]
+    writes: set[Node]
+    exact: set[Node]

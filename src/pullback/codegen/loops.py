@@ -1,0 +1,354 @@
+"""Kernels of loop groups: elementwise chains, and rows that are reduced and used again.
+
+The domain of a group is cut into loops at every place where a member's shape has an axis; loops that every operand runs
+through in step are then made one. A group without row reductions is a nest of loops with the innermost one in vectors.
+With row reductions each row is gone over in stages: a stage computes the reductions that the next one needs, and stores
+what is complete. The row stays in the cache from one stage to the next.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from ..compiler.fuse import Group, elements, is_real, sources
+from ..compiler.index import Affine, Index, variable
+from ..graph.node import Node
+from ..graph.types import int64
+from ..ops.primitive import REDUCTION
+from .arithmetic import Value, has_half_conversions
+from .emitter import LANE, ROW, VECTOR, Emitter, Slots, identity_of, lane_variable
+from .launch import Launch
+from .target import Target
+from .text import Writer, code
+
+#: elements that one task covers, about: enough work to be worth handing out
+TASK_ELEMENTS = 16384
+_COMBINE = {"sum": "add", "max": "maximum", "min": "minimum"}
+
+
+@dataclass(frozen=True)
+class Loops:
+    """The sizes of the loops over rows and, within a row, over columns; the last one is done in vectors."""
+
+    rows: tuple[int, ...]
+    columns: tuple[int, ...]
+
+
+def operation_cost(members: Iterable[Node]) -> int:
+    """Floating-point operations an element of the domain."""
+    return sum(node.op.cost for node in members)
+
+
+def lanes_for(target: Target, extent: int, cost: int) -> int:
+    """Elements handled at once: two registers of float32 for light work, one for heavy, no more than there are."""
+    width = target.vector_bytes // 4 * (2 if cost <= 60 else 1)
+    return min(width, 1 << max(0, extent - 1).bit_length())
+
+
+def emit_loops(group: Group, in_memory: Callable[[Node], bool], target: Target) -> Launch:
+    """The launch that computes a group of kind LOOP."""
+    return _LoopKernel(group, in_memory, target).launch()
+
+
+def boundaries(size: int, shapes: Iterable[tuple[int, ...]], first: Iterable[int] = ()) -> list[int]:
+    """The numbers of elements after which a loop ends, inner to outer, each dividing the next: 1, …, size.
+
+    Taken from the shapes of `size` elements in turn, as far as they fit with those before.
+    """
+    found = sorted({1, size, *first})
+    for shape in shapes:
+        product = 1
+        for extent in reversed(shape):
+            product *= extent
+            below = max(b for b in found if b <= product)
+            above = min((b for b in found if b >= product), default=size)
+            if product not in found and product % below == 0 and above % product == 0:
+                found = sorted([*found, product])
+    return found
+
+
+class _LoopKernel:
+    def __init__(self, group: Group, in_memory: Callable[[Node], bool], target: Target):
+        self.group, self.target = group, target
+        self.members = group.members
+        self.in_memory = in_memory
+        self.stored = [n for n in group.stored if elements(n)]
+        self.reductions = self._needed_reductions()
+        self.stages = self._stages()
+        self.flat = False
+
+    # ---- what is to be done
+
+    def _needed_reductions(self) -> list[Node]:
+        """The group's reductions that a stored member needs, in order."""
+        needed: set[Node] = set()
+        stack = list(self.stored)
+        while stack:
+            node = stack.pop()
+            if node not in needed and node in self.members:
+                needed.add(node)
+                stack.extend(s for operand in node.inputs for s in sources(operand))
+        return [n for n in self.members if n in needed and n.op.kind == REDUCTION]
+
+    def _stages(self) -> dict[Node, int]:
+        """For each member the stage from which on it can be computed; a reduction is there in the stage after its own."""
+        stages: dict[Node, int] = {}
+        for node in self.members:
+            stage = 0
+            for operand in node.inputs:
+                for source in sources(operand):
+                    if source in self.members:
+                        stage = max(stage, stages[source] + (source.op.kind == REDUCTION))
+            stages[node] = stage
+        return stages
+
+    # ---- the loops
+
+    def _all_loops(self) -> Loops:
+        """Every loop that some member's or operand's shape asks for."""
+        group = self.group
+        shapes = [n.shape for n in self.stored if self.members[n] == "full"]
+        seen: set[Node] = set()
+        stack = list(self.members)
+        while stack:
+            node = stack.pop()
+            if node not in seen:
+                seen.add(node)
+                if elements(node) == group.size:
+                    shapes.append(node.shape)
+                stack.extend(i for i in node.inputs if not is_real(i))
+        row = group.row or 1
+        found = boundaries(group.size, shapes, [row])
+        sizes = [(b // a, a) for a, b in zip(found, found[1:], strict=False)]
+        rows = tuple(size for size, inner in reversed(sizes) if inner >= row)
+        columns = tuple(size for size, inner in reversed(sizes) if inner < row)
+        return Loops(rows, columns) if group.row else Loops(rows[:-1], rows[-1:])
+
+    def _variables(self, loops: Loops) -> list[Affine]:
+        sizes = [*loops.rows, *loops.columns]
+        names = [f"r{i}" for i in range(len(loops.rows))] + [f"c{i}" for i in range(len(loops.columns))]
+        result = [variable(name, size) for name, size in zip(names, sizes, strict=True)]
+        if loops.columns:
+            result[-1] = lane_variable(sizes[-1])
+        return result
+
+    def _flat(self, loops: Loops) -> tuple[Affine, Affine]:
+        """The number of the element in the domain, and of the row."""
+        sizes, variables = [*loops.rows, *loops.columns], self._variables(loops)
+        total, stride = Affine(), 1
+        for size, var in zip(reversed(sizes), reversed(variables), strict=True):
+            total, stride = total + var * stride, stride * size
+        row, stride = Affine(), 1
+        for size, var in zip(reversed(loops.rows), reversed(variables[: len(loops.rows)]), strict=True):
+            row, stride = row + var * stride, stride * size
+        return total, row
+
+    def _merged(self, loops: Loops, touched: list[Affine]) -> Loops:
+        """The loops with neighbours made one where every index runs through them in step."""
+        variables = self._variables(loops)
+        mixed = set().union(*(index.quotients() for index in touched)) if touched else set()
+
+        def in_step(outer: int, inner: int, size: int) -> bool:
+            a, b = variables[outer].terms, variables[inner].terms
+            if not a or not b:
+                return True
+            if a[0][0] in mixed or b[0][0] in mixed:
+                return False
+            return all(i.factor(a[0][0]) == i.factor(b[0][0]) * size for i in touched)
+
+        def merge(places: list[int], sizes: list[int]) -> list[int]:
+            result: list[tuple[int, int]] = []
+            for place, size in zip(places, sizes, strict=True):
+                if result and in_step(result[-1][0], place, size):
+                    result[-1] = (place, result[-1][1] * size)
+                else:
+                    result.append((place, size))
+            return [size for _, size in result]
+
+        count = len(loops.rows)
+        if self.group.row is None:
+            merged = merge(list(range(len(variables))), [*loops.rows, *loops.columns])
+            return Loops(tuple(merged[:-1]), tuple(merged[-1:]))
+        rows = merge(list(range(count)), list(loops.rows))
+        columns = merge(list(range(count, len(variables))), list(loops.columns))
+        return Loops(tuple(rows), tuple(columns))
+
+    # ---- emission
+
+    def launch(self) -> Launch:
+        loops = self._all_loops()
+        trial = self._emit(loops)
+        loops = self._merged(loops, trial.touched)
+        self.flat = self.group.row is None and not loops.rows
+        emitter = self._emit(loops)
+        nodes = list(emitter.slots.nodes)
+        written = set(self.stored)
+        return Launch(
+            code("loops", emitter.writer),
+            self.tasks,
+            [self.group.size, *nodes] if self.flat else list(nodes),
+            0,
+            {n for n in nodes if n not in written},
+            written,
+            self._exact(emitter),
+        )
+
+    def _exact(self, emitter: Emitter) -> set[Node]:
+        """Inputs that are read only where the same element is written, and not after it."""
+        if any(self.stages[n] or self.members[n] != "full" for n in self.stored):
+            return set()
+        return {n for n, places in emitter.loaded.items() if places == {self.domain}}
+
+    def _emit(self, loops: Loops) -> Emitter:
+        writer = Writer("kernel", ["ptr %args", "ptr %scratch", "i64 %task"])
+        columns = loops.columns[-1] if loops.columns else 1
+        lanes = lanes_for(self.target, columns, operation_cost(self.members))
+        self.complete: set[Node] = set()
+        slots = Slots(base=1 if self.flat else 0)
+        emitter = Emitter(writer, lanes, slots, self._loadable, has_half_conversions(self.target))
+        self.domain, row = self._flat(loops)
+        for node in self.stored:
+            emitter.pointer(node)
+        if self.flat:
+            self._emit_flat(emitter)
+        else:
+            self._emit_rows(emitter, loops, row)
+        return emitter
+
+    def _loadable(self, node: Node) -> bool:
+        """Whether the node's value at this point is in memory; of the group's own, what earlier stages stored."""
+        return node in self.complete if node in self.members else self.in_memory(node)
+
+    def _store_all(self, emitter: Emitter, nodes: list[Node]) -> None:
+        """Compute everything before anything is written: what is written may lie over what is read."""
+        values = [emitter.value(node, Index.at(self.domain, node.shape)) for node in nodes]
+        for node, value in zip(nodes, values, strict=True):
+            emitter.store(value, node, self.domain, VECTOR)
+
+    def _emit_flat(self, emitter: Emitter) -> None:
+        """One loop over all elements, their number an argument, so that equal work on other sizes is the same kernel."""
+        writer, lanes = emitter.writer, emitter.vector.lanes
+        chunk = max(lanes, TASK_ELEMENTS)
+        self.tasks = -(-self.group.size // chunk)
+        count = writer.argument(0, "i64")
+        start = writer.op(f"mul i64 %task, {chunk}")
+        stop = writer.minimum(writer.op(f"add i64 {start}, {chunk}"), count)
+        emitter.begin_row({})
+        whole = self._whole(emitter, start, stop)
+
+        def body(i: str, mask: Value | None) -> None:
+            with emitter.body({LANE: i, "first": i}, mask):
+                self._store_all(emitter, self.stored)
+
+        emitter.loop(start, whole, lanes, lambda i: body(i, None))
+        if lanes > 1:
+            self._rest(emitter, whole, stop, body)
+
+    def _whole(self, emitter: Emitter, start: str, stop: str) -> str:
+        """Where the last full vector from `start` ends."""
+        writer, lanes = emitter.writer, emitter.vector.lanes
+        length = writer.op(f"sub i64 {stop}, {start}")
+        return writer.op(f"add i64 {start}, {writer.op(f'and i64 {length}, {-lanes}')}")
+
+    def _rest(self, emitter: Emitter, start: str, stop: str, body: Callable[[str, Value | None], None]) -> None:
+        """The last elements, fewer than a vector, by a masked one."""
+        writer, a = emitter.writer, emitter.vector
+        outer, writer.lines = writer.lines, []
+        left = writer.op(f"sub i64 {stop}, {start}")
+        mask = a.lt(a.iota(int64), a.broadcast(Value(left, int64)))
+        body(start, mask)
+        inner, writer.lines = writer.lines, outer
+        with writer.when(writer.op(f"icmp slt i64 {start}, {stop}")):
+            writer.lines.extend(inner)
+
+    def _emit_rows(self, emitter: Emitter, loops: Loops, row: Affine) -> None:
+        writer = emitter.writer
+        rows = math.prod(loops.rows)
+        each = max(1, TASK_ELEMENTS // max(1, math.prod(loops.columns)))
+        self.tasks = -(-rows // each)
+        first = writer.op(f"mul i64 %task, {each}")
+        last = writer.minimum(writer.op(f"add i64 {first}, {each}"), str(rows))
+        with writer.loop(first, last) as number:
+            emitter.begin_row(self._decode(writer, loops, number))
+            self.complete = set()
+            for stage in range(max(self.stages[n] for n in [*self.stored, *self.reductions]) + 1):
+                self._emit_stage(emitter, loops, row, stage)
+
+    def _decode(self, writer: Writer, loops: Loops, number: str) -> dict[str, str]:
+        """The row variables of row `number`."""
+        names = {}
+        for place in reversed(range(len(loops.rows))):
+            if place == 0:
+                names["r0"] = number
+            else:
+                number, names[f"r{place}"] = writer.divide(number, loops.rows[place])
+        return names
+
+    def _emit_stage(self, emitter: Emitter, loops: Loops, row: Affine, stage: int) -> None:
+        here = [n for n in self.stored if self.stages[n] == stage]
+        rows = [n for n in here if self.members[n] == "row"]
+        stores = [n for n in here if self.members[n] == "full"]
+        reductions = [n for n in self.reductions if self.stages[n] == stage]
+        self._store_rows(emitter, [n for n in rows if n.op.kind != REDUCTION], row)
+        if stores or reductions:
+            self._emit_columns(emitter, loops, stores, reductions)
+        self._store_rows(emitter, [n for n in rows if n.op.kind == REDUCTION], row)
+        self.complete.update(stores)
+
+    def _store_rows(self, emitter: Emitter, nodes: list[Node], row: Affine) -> None:
+        for node in nodes:
+            emitter.store(emitter.value(node, Index.at(row, node.shape), ROW), node, row, ROW)
+
+    def _emit_columns(
+        self, emitter: Emitter, loops: Loops, stores: list[Node], reductions: list[Node]
+    ) -> None:
+        """One pass over the columns of a row."""
+        writer, a = emitter.writer, emitter.vector
+        totals = []
+        for node in reductions:
+            dtype = node.dtype
+            start = a.constant(identity_of(node.op.name, dtype), dtype)
+            totals.append((node, start, writer.variable(a.llvm_type(dtype), start.ref)))
+
+        def body(i: str, mask: Value | None) -> None:
+            with emitter.body({LANE: i, "first": i}, mask):
+                self._store_all(emitter, stores)
+                for node, start, total in totals:
+                    operand = node.inputs[0]
+                    value = emitter.value(operand, Index.at(self.domain, operand.shape))
+                    if mask is not None:
+                        value = a.select(mask, value, start)
+                    combined = getattr(a, _COMBINE[node.op.name])(Value(total.get(), node.dtype), value)
+                    total.set(combined.ref)
+
+        self._nest(emitter, loops, body)
+        for node, _, total in totals:
+            emitter.row_values[node] = a.reduce(Value(total.get(), node.dtype), _COMBINE[node.op.name])
+
+    def _nest(self, emitter: Emitter, loops: Loops, body: Callable[[str, Value | None], None]) -> None:
+        a, lanes = emitter.vector, emitter.vector.lanes
+        columns = loops.columns or (1,)
+        extent = columns[-1]
+        whole = extent - extent % lanes
+
+        def innermost() -> None:
+            if whole:
+                emitter.loop("0", str(whole), lanes, lambda i: body(i, None))
+            if extent % lanes:
+                mask = a.lt(a.iota(int64), a.constant(extent % lanes, int64))
+                body(str(whole), mask)
+
+        def outer(place: int) -> None:
+            if place == len(columns) - 1:
+                innermost()
+                return
+
+            def inside(i: str) -> None:
+                with emitter.body({f"c{place}": i}, None):
+                    outer(place + 1)
+
+            emitter.loop("0", str(columns[place]), 1, inside)
+
+        outer(0)

@@ -1,0 +1,137 @@
+"""Canonicalize: what code generation has a kernel for, in the form that it takes.
+
+before → after:
+- elementwise operands of smaller shapes are expanded, so that all operands but bare numbers have the result's shape;
+- sums, products and scatters of 16-bit floats are done in float32;
+- integer matrix products become multiplications and a sum;
+- a reduction is over the last axes (rows) or over axes before the last (columns), never both;
+- a reduction of few long rows is cut into blocks first, so that threads can share it. The cuts depend on the shape
+  alone: the order of summation is the same for any number of threads.
+"""
+
+from __future__ import annotations
+
+import math
+
+from ..graph.node import Graph, Node, enter
+from ..graph.types import bfloat16, float16, float32
+from ..ops.contraction import matmul
+from ..ops.elementwise import convert, mul
+from ..ops.indexing import scatter_add
+from ..ops.movement import expand, reshape, swap_last
+from ..ops.primitive import ELEMENTWISE, REDUCTION, apply, constant, grad_mode, source_of
+from ..ops.reduction import reduce_sum
+
+#: rows longer than this are cut where there are fewer than _FEW of them
+_LONG_ROW, _FEW = 8192, 32
+#: elements of a block that a long row is cut into, about
+_BLOCK = 4096
+#: the width of what one task of a column reduction covers
+_COLUMNS = 64
+
+_SMALL_FLOATS = (float16, bfloat16)
+
+
+def canonicalize(graph: Graph) -> Graph:
+    """The graph in the forms that code generation takes."""
+    new: dict[Node, Node] = {}
+    order: list[Node] = []
+    entered: set[Node] = set()
+    with grad_mode(False):
+        for node in graph.nodes:
+            if node.buffer is None and node.inputs:
+                with source_of(node):
+                    new[node] = _canonical(node.with_inputs(tuple(new[i] for i in node.inputs)))
+            else:
+                new[node] = node
+            enter(new[node], order, entered)
+    return Graph(order, [new[node] for node in graph.outputs])
+
+
+def _canonical(node: Node) -> Node:
+    kind, name = node.op.kind, node.op.name
+    if kind == ELEMENTWISE:
+        return node.with_inputs(tuple(_spread(i, node.shape) for i in node.inputs))
+    if kind == REDUCTION:
+        if node.dtype in _SMALL_FLOATS:
+            return convert(_reduction(node, convert(node.inputs[0], float32)), node.dtype)
+        return _reduction(node, node.inputs[0])
+    if name == "matmul":
+        return _product(node)
+    if name == "scatter_add" and node.dtype in _SMALL_FLOATS:
+        index, rows = node.inputs
+        return convert(scatter_add(index, convert(rows, float32), node["size"]), node.dtype)
+    return node
+
+
+def _spread(operand: Node, shape: tuple[int, ...]) -> Node:
+    if operand.shape == shape or operand.op.name == "constant":
+        return operand
+    return expand(reshape(operand, (1,) * (len(shape) - len(operand.shape)) + operand.shape), shape)
+
+
+def _product(node: Node) -> Node:
+    a, b = node.inputs
+    if 0 in (*a.shape, *b.shape):
+        return expand(constant(0, node.dtype), node.shape)
+    if node.dtype in _SMALL_FLOATS:
+        return convert(matmul(convert(a, float32), convert(b, float32)), node.dtype)
+    if node.dtype.is_floating_point:
+        return node
+    batch, rows, columns, inner = a.shape[:-2], a.shape[-2], b.shape[-1], a.shape[-1]
+    full = (*batch, rows, columns, inner)
+    left = expand(reshape(a, (*batch, rows, 1, inner)), full)
+    right = expand(reshape(swap_last(b), (*batch, 1, columns, inner)), full)
+    return _canonical(reduce_sum(mul(left, right), (len(full) - 1,)))
+
+
+def _reduction(node: Node, x: Node) -> Node:
+    """`node`'s reduction of `x`, in steps that are each over rows or over columns."""
+    primitive, axes = node.op, [a for a in node["axes"] if x.shape[a] != 1]
+    if 0 in (x.shape[a] for a in node["axes"]):
+        return expand(constant(0, node.dtype), node.shape)
+    if not axes or 0 in x.shape:
+        return reshape(x, node.shape)
+    kept = [a for a in range(len(x.shape)) if x.shape[a] != 1]
+    x = reshape(x, tuple(x.shape[a] for a in kept))
+    axes = [kept.index(a) for a in axes]
+    rank = len(x.shape)
+    trailing = [a for a in axes if all(later in axes for later in range(a, rank))]
+    if trailing:
+        x = _rows(primitive, x, rank - len(trailing))
+        axes = [a for a in axes if a not in trailing]
+    if axes:
+        x = _columns(primitive, x, axes)
+    return reshape(x, node.shape)
+
+
+def _rows(primitive, x: Node, start: int) -> Node:
+    """Reduce the axes from `start` on."""
+    length, rows = math.prod(x.shape[start:]), math.prod(x.shape[:start])
+    if length > _LONG_ROW and rows < _FEW:
+        blocks = _divisor(length, min(256, length // (_BLOCK // 4)), length // _BLOCK)
+        if blocks > 1:
+            cut = reshape(x, (*x.shape[:start], blocks, length // blocks))
+            x = apply(primitive, cut, axes=(start + 1,))
+    return apply(primitive, x, axes=tuple(range(start, len(x.shape))))
+
+
+def _columns(primitive, x: Node, axes: list[int]) -> Node:
+    """Reduce `axes`, the last axis not among them."""
+    tasks = math.prod(s for a, s in enumerate(x.shape[:-1]) if a not in axes) * -(-x.shape[-1] // _COLUMNS)
+    longest = max(axes, key=lambda a: x.shape[a])
+    if tasks < 16 and math.prod(x.shape[a] for a in axes) >= 256:
+        blocks = _divisor(x.shape[longest], x.shape[longest] // 16, 32)
+        if blocks > 1:
+            shape = (*x.shape[:longest], blocks, x.shape[longest] // blocks, *x.shape[longest + 1 :])
+            moved = [a + (a >= longest) for a in axes]
+            partial = apply(primitive, reshape(x, shape), axes=tuple(sorted(moved)))
+            place = longest - sum(a < longest for a in axes)
+            return apply(primitive, partial, axes=(place,))
+    return apply(primitive, x, axes=tuple(axes))
+
+
+def _divisor(number: int, most: int, wanted: int) -> int:
+    """The divisor of `number`, at most `most`, nearest to `wanted` by ratio; 1 if there is none above."""
+    found = [d for d in range(1, min(number, max(most, 1)) + 1) if number % d == 0]
+    return min(found, key=lambda d: abs(math.log(d / max(wanted, 1))))

@@ -1,0 +1,58 @@
+"""Copies: where a value must lie in memory in its own order and would not, a `copy` node is put.
+
+before → after: an output that is a leaf, a movement, or the same node as another output, is copied; so is an operand of
+a matrix product that cannot be read by strides, and an argument of a host call that is not contiguous.
+"""
+
+from __future__ import annotations
+
+from ..graph.node import Graph, Node, enter
+from ..ops.elementwise import copy
+from ..ops.primitive import LEAF, MOVEMENT, grad_mode, source_of
+from .index import strided_view
+
+
+def insert_copies(graph: Graph) -> Graph:
+    """The graph with copies where memory must hold a value in its own order."""
+    new: dict[Node, Node] = {}
+    order: list[Node] = []
+    entered: set[Node] = set()
+    outputs: list[Node] = []
+    with grad_mode(False):
+        for node in graph.nodes:
+            inputs = [new[i] for i in node.inputs] if node.buffer is None else []
+            with source_of(node):
+                if node.op.name == "matmul":
+                    inputs = [i if _can_stride(i) else copy(i) for i in inputs]
+                elif node.op.name == "host_call":
+                    inputs = [i if _has_memory(_under_reshapes(i)) else copy(i) for i in inputs]
+                new[node] = node.with_inputs(tuple(inputs)) if node.buffer is None else node
+            enter(new[node], order, entered)
+        for node in graph.outputs:
+            output = new[node]
+            if output in outputs or output.op.kind == LEAF or not _has_memory(output):
+                with source_of(node):
+                    output = copy(output)
+                enter(output, order, entered)
+            outputs.append(output)
+    return Graph(order, outputs)
+
+
+def _has_memory(node: Node) -> bool:
+    """Whether the node is computed into memory, or given there."""
+    return node.op.name not in ("constant", "iota") and (node.op.kind != MOVEMENT or node.op.name == "concatenate")
+
+
+def _under_reshapes(node: Node) -> Node:
+    while node.op.name == "reshape":
+        node = node.inputs[0]
+    return node
+
+
+def _can_stride(operand: Node) -> bool:
+    """Whether a matrix product can read the operand where it lies, contiguous along one of the last two axes."""
+    view = strided_view(operand, _has_memory)
+    if view is None:
+        return False
+    shape = operand.shape[-2:]
+    return any(stride == 1 or size == 1 for stride, size in zip(view.strides[-2:], shape, strict=True))

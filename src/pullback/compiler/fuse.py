@@ -1,0 +1,310 @@
+"""Fuse: which nodes are computed together by one kernel, and which values are written to memory at all.
+
+A *group* becomes one kernel. Its members are computed over one domain of `size` elements, in rows of `row` elements where
+a member reduces rows. Nodes join the group of the operand that is computed last; so a group needs nothing but what
+groups before it have made, and the order of groups is an order of execution.
+
+A member's value stays in registers unless another group needs it. Then it is either written to memory or computed again
+there: again if it is elementwise, cheap, and made of at most one large value that is in memory anyway.
+
+Movement nodes belong to no group: a kernel reads through them by computing other addresses.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from ..graph.node import Graph, Node
+from ..ops.primitive import CONTRACTION, ELEMENTWISE, LEAF, MOVEMENT, REDUCTION
+
+#: kinds of groups, each lowered by a function of its own
+LOOP, COLUMNS, PRODUCT, SCATTER, PUT, CHECK, JOIN, CALL = (
+    "loop", "columns", "product", "scatter", "put", "check", "join", "call",
+)  # fmt: skip
+
+#: the most operations an element that are done again rather than kept in memory
+_RECOMPUTE = 40
+#: the same where the value has one reader alone, so that nothing is done twice
+_MOVE = 250
+#: members of one kernel: more would take long to compile and run out of registers
+_MOST_MEMBERS = 96
+#: how a member stands to the domain: one value an element, or one a row
+_FULL, _ROW = "full", "row"
+
+
+@dataclass(eq=False)
+class Group:
+    """What one kernel computes. `stored` are the members whose values are written to memory."""
+
+    kind: str
+    size: int
+    row: int | None = None
+    members: dict[Node, str] = field(default_factory=dict)
+    stored: list[Node] = field(default_factory=list)
+    first_reader: Group | None = None
+    position: int = 0
+
+
+@dataclass
+class Fusion:
+    """The groups in order of execution, and all nodes whose values are in memory."""
+
+    groups: list[Group]
+    materialized: set[Node]
+    group_of: dict[Node, Group]
+
+
+def elements(node: Node) -> int:
+    """How many elements the node's value has."""
+    return math.prod(node.shape)
+
+
+def is_real(node: Node) -> bool:
+    """Whether the node is computed, rather than read through (movement) or given (leaves)."""
+    return node.op.kind not in (LEAF, MOVEMENT) or node.op.name == "concatenate"
+
+
+def sources(node: Node) -> list[Node]:
+    """The computed nodes that reading `node` ends at; none where it ends at leaves."""
+    found: list[Node] = []
+    stack = [node]
+    while stack:
+        current = stack.pop()
+        if is_real(current):
+            found.append(current)
+        else:
+            stack.extend(current.inputs)
+    return found
+
+
+def resolve(operand: Node) -> tuple[Node, int] | None:
+    """(base, repeat): element i of `operand` is element i // repeat of `base`; None where it is not so simple."""
+    repeat, node = 1, operand
+    while not is_real(node) and node.inputs:
+        if node.op.name == "expand":
+            times = _trailing_repeat(node)
+            if times is None:
+                return None
+            repeat *= times
+        elif node.op.name != "reshape":
+            return None
+        node = node.inputs[0]
+    return node, repeat
+
+
+def _trailing_repeat(node: Node) -> int | None:
+    """How often each element stands in a row, if the expanded axes are the last ones."""
+    inner = node.inputs[0].shape
+    inner = (1,) * (len(node.shape) - len(inner)) + inner
+    changed = [axis for axis, (a, b) in enumerate(zip(inner, node.shape, strict=True)) if a != b]
+    if not changed:
+        return 1
+    if any(inner[axis] != 1 for axis in range(changed[0], len(inner))):
+        return None
+    return math.prod(node.shape[changed[0] :])
+
+
+class _Fuser:
+    def __init__(self, graph: Graph):
+        self.graph = graph
+        self.groups: list[Group] = []
+        self.group_of: dict[Node, Group] = {}
+
+    def run(self) -> None:
+        for node in self.graph.nodes:
+            if not is_real(node):
+                continue
+            if node.op.kind == ELEMENTWISE:
+                self._place_elementwise(node, list(node.inputs))
+            elif node.op.name == "take":
+                self._place_elementwise(node, [])
+            elif node.op.kind == REDUCTION:
+                self._place_reduction(node)
+            else:
+                kinds = {
+                    "matmul": PRODUCT, "scatter_add": SCATTER, "put": PUT, "bounded": CHECK, "concatenate": JOIN,
+                    "host_call": CALL,
+                }  # fmt: skip
+                self._open(kinds[node.op.name], node)
+
+    # ---- which group a node goes to
+
+    def _operand_groups(self, node: Node) -> list[Group]:
+        return [self.group_of[s] for operand in node.inputs for s in sources(operand)]
+
+    def _latest(self, node: Node) -> Group | None:
+        return max(self._operand_groups(node), key=lambda g: g.position, default=None)
+
+    def _open(self, kind: str, node: Node, row: int | None = None, level: str = _FULL) -> None:
+        size = elements(node) if level == _FULL else elements(node) * (row or 1)
+        group = Group(kind, size, row, position=len(self.groups))
+        self.groups.append(group)
+        self._join(node, group, level)
+
+    def _join(self, node: Node, group: Group, level: str) -> None:
+        group.members[node] = level
+        self.group_of[node] = group
+        for other in self._operand_groups(node):
+            if other is not group and (other.first_reader is None or other.first_reader.position > group.position):
+                other.first_reader = group
+
+    def _place_elementwise(self, node: Node, operands: list[Node]) -> None:
+        group = self._latest(node)
+        if group is not None:
+            for candidate in self._merged(node, operands, group):
+                level = self._level(node, operands, candidate)
+                if level is not None and len(candidate.members) < _MOST_MEMBERS:
+                    self._join(node, candidate, level)
+                    return
+        self._open(LOOP, node)
+
+    def _merged(self, node: Node, operands: list[Node], group: Group) -> list[Group]:
+        """`group`, after taking in earlier groups that `node` also reads, where nothing in between needs them."""
+        if group.kind == LOOP and self._level(node, operands, group) is not None:
+            for other in set(self._operand_groups(node)) - {group}:
+                reader = other.first_reader
+                if (
+                    other.kind == LOOP
+                    and other.size == group.size
+                    and (other.row is None or group.row is None or other.row == group.row)
+                    and (reader is None or reader.position >= group.position)
+                    and len(other.members) + len(group.members) < _MOST_MEMBERS
+                    and self._reads_alike(group, other)
+                ):
+                    self._take_in(group, other)
+        return [group]
+
+    def _reads_alike(self, group: Group, other: Group) -> bool:
+        """Whether every reading of `other` by `group` is element for element or row for row."""
+        row = group.row or other.row
+        for node in group.members:
+            for operand in node.inputs:
+                if any(self.group_of[s] is other for s in sources(operand)):
+                    found = resolve(operand)
+                    if found is None or found[1] != (1 if other.members[found[0]] == _FULL else row or 1):
+                        return False
+        return True
+
+    def _take_in(self, group: Group, other: Group) -> None:
+        group.row = group.row or other.row
+        group.members = {**other.members, **group.members}
+        for node in other.members:
+            self.group_of[node] = group
+        other.members = {}
+        if other.first_reader is group:
+            other.first_reader = None
+
+    def _level(self, node: Node, operands: list[Node], group: Group) -> str | None:
+        """How `node` would stand in `group` ("full" or "row"), or None where it cannot be computed there."""
+        if group.kind not in (LOOP, PRODUCT):
+            return None
+        size = elements(node)
+        if size == group.size:
+            level = _FULL
+        elif group.row is not None and size * group.row == group.size:
+            level = _ROW
+        else:
+            return None
+        direct = {s for operand in operands for s in sources(operand) if self.group_of[s] is group}
+        if any(self.group_of[s] is group and s not in direct for o in node.inputs for s in sources(o)):
+            return None
+        for operand in operands:
+            inside = [s for s in sources(operand) if self.group_of[s] is group]
+            if inside:
+                found = resolve(operand)
+                if found is None:
+                    return None
+                stands = group.members[found[0]]
+                wanted = 1 if stands == level else (group.row or 0) if stands == _ROW else 0
+                if found[1] != wanted:
+                    return None
+        return level
+
+    def _place_reduction(self, node: Node) -> None:
+        operand = node.inputs[0]
+        rank = len(operand.shape)
+        if node["axes"][-1] != rank - 1:
+            self._open(COLUMNS, node)
+            return
+        row = math.prod(operand.shape[a] for a in node["axes"])
+        group = self._latest(node)
+        if group is not None and group.kind == LOOP and group.row in (None, row) and len(group.members) < _MOST_MEMBERS:
+            found = resolve(operand)
+            if found is not None and found[1] == 1 and group.members.get(found[0]) == _FULL and elements(operand) == group.size:
+                group.row = row
+                self._join(node, group, _ROW)
+                return
+        self._open(LOOP, node, row, _ROW)
+
+
+class _Memory:
+    """Which values are written to memory."""
+
+    def __init__(self, graph: Graph, fuser: _Fuser):
+        self.group_of = fuser.group_of
+        self.materialized = set(graph.outputs) | {n for n in graph.nodes if n.op.name == "copy"}
+        self.readers: dict[Node, set[Group]] = {}
+        order = [n for n in graph.nodes if n in self.group_of]
+        for node in order:
+            group = self.group_of[node]
+            for operand in node.inputs:
+                for source in sources(operand):
+                    if self.group_of[source] is not group:
+                        self.readers.setdefault(source, set()).add(group)
+                        if node.op.kind == CONTRACTION or (node.op.name == "take" and operand is node.inputs[0]):
+                            self.materialized.add(source)
+        for node in order:
+            group = self.group_of[node]
+            always = group.kind in (COLUMNS, SCATTER, PUT, JOIN, CALL) and node.op.kind != ELEMENTWISE
+            if always or (node in self.readers and not self._computed_again(node)):
+                self.materialized.add(node)
+
+    def _computed_again(self, node: Node) -> bool:
+        """Whether the readers of `node` in other groups do better to compute it themselves."""
+        if node in self.materialized:
+            return False
+        if node.op.name == "bounded":
+            return True
+        limit = _MOVE if len(self.readers[node]) == 1 and self._unused_at_home(node) else _RECOMPUTE
+        found = self._cost(node, limit)
+        return found is not None
+
+    def _unused_at_home(self, node: Node) -> bool:
+        return not any(node in sources(i) for other in self.group_of[node].members for i in other.inputs)
+
+    def _cost(self, node: Node, limit: int) -> int | None:
+        """Operations an element to compute `node` from memory; None above `limit` or where memory lacks something."""
+        cost, large = 0, set()
+        stack, seen = [node], set()
+        while stack:
+            current = stack.pop()
+            if current in seen:
+                continue
+            seen.add(current)
+            if current.op.kind == LEAF or current in self.materialized:
+                if current.op.name not in ("constant", "iota") and elements(current) * 4 > elements(node):
+                    large.add(current)
+                continue
+            if current.op.kind not in (ELEMENTWISE, MOVEMENT) or current.op.name == "concatenate":
+                if current.op.name != "bounded":
+                    return None
+            cost += current.op.cost
+            if cost > limit or len(seen) > 64:
+                return None
+            stack.extend(current.inputs)
+        few = 1 if limit == _RECOMPUTE else 4
+        return cost if len(large) <= few else None
+
+
+def fuse(graph: Graph) -> Fusion:
+    """The groups of `graph`'s nodes in order, and the values in memory."""
+    fuser = _Fuser(graph)
+    fuser.run()
+    memory = _Memory(graph, fuser)
+    groups = []
+    for group in fuser.groups:
+        group.stored = [node for node in group.members if node in memory.materialized]
+        if group.stored or group.kind in (CHECK, CALL):
+            groups.append(group)
+    return Fusion(groups, memory.materialized, fuser.group_of)
