@@ -12,6 +12,8 @@ import numpy as np
 from oracle import Expression, Value
 from pullback.graph.types import int64, uint32
 from pullback.ops.elementwise import convert, philox, shift_right
+from pullback.graph.types import int64, uint32
+from pullback.ops.elementwise import convert, philox, shift_right
 from pullback.ops.host import custom, host_call
 from pullback.ops.indexing import scatter_add
 
@@ -83,7 +85,12 @@ def _functions() -> Iterator[Row]:
         yield Row(name, _method(name), (operand,), tuple((a,) for a in _ONE), smooth=name not in steps)
     yield Row("pos", lambda f, x: +x, (normal(3),))
     for low, high in ((-0.5, 0.5), (None, 0.5), (-0.5, None), (0.5, -0.5)):
-        yield Row(f"clamp {low} {high}", _method("clamp", low, high), (normal(3, 4),), ((np.array([*AWKWARD[:-1], 0.5, -0.5]),),))
+        yield Row(
+            f"clamp {low} {high}",
+            _method("clamp", low, high),
+            (normal(3, 4),),
+            ((np.array([*AWKWARD[:-1], 0.5, -0.5]),),),
+        )
     for exponent in (2, 3, 1, 0, 0.5, -1, -2, 1.5, 2.0, -0.5):
         # PyTorch takes the root first, and so has -inf to the power -0.5 NaN, and -0.0 to it -inf; IEEE 754 has neither
         awkward = () if exponent == -0.5 else tuple((a,) for a in _ONE)
@@ -126,9 +133,7 @@ def _pairs() -> Iterator[Row]:
     for name, expression in (smooth | steps).items():
         operands = (positive(3, 1, 4), positive(2, 1))
         yield Row(name, expression, operands, _PAIRS, smooth=name in smooth)
-    yield Row(
-        "where", lambda f, x, y: f.where(x > y, x * y, x + y), (normal(3, 1), normal(4)), _PAIRS, smooth=True
-    )
+    yield Row("where", lambda f, x, y: f.where(x > y, x * y, x + y), (normal(3, 1), normal(4)), _PAIRS, smooth=True)
     yield Row("where with numbers", lambda f, x, y: f.where(x > y, x, 1.0), (normal(3, 1), normal(4)), smooth=True)
     yield Row("x.where", lambda f, x, y: x.where(x < 0.3, y), (normal(3, 1), normal(4)), smooth=True)
     yield Row("masked_fill", lambda f, x: x.masked_fill(x > 0, -2.0), (normal(3, 4),), ((np.array(AWKWARD),),))
@@ -141,7 +146,10 @@ def _pairs() -> Iterator[Row]:
         yield Row(name, expression, integers, dtypes=("float64",))
     divisors = (np.array([[7, -7, 0, 5]]), np.array([[2], [-2], [3], [-1]]))
     yield Row(
-        "integer division", lambda f, x, y: (x // y, x % y, x.div(y, rounding_mode="trunc")), divisors, dtypes=("float64",)
+        "integer division",
+        lambda f, x, y: (x // y, x % y, x.div(y, rounding_mode="trunc")),
+        divisors,
+        dtypes=("float64",),
     )
     yield Row("integer power", lambda f, x: (x**2, x**3, x**5, x**0), (np.array([0, 1, -2, 3]),), dtypes=("float64",))
     booleans = (np.array([True, False])[:, None], np.array([True, False]))
@@ -164,20 +172,29 @@ def _reductions() -> Iterator[Row]:
             for name in ("amax", "amin"):
                 given = {k: () if v is None else v for k, v in options.items()}
                 yield Row(
-                    f"{name} {label}", _method(name, **options), (separated(2, 3, 4),), awkward,
+                    f"{name} {label}",
+                    _method(name, **options),
+                    (separated(2, 3, 4),),
+                    awkward,
                     theirs=_method(name, **given),
                 )
             for name in ("var", "std"):
                 yield Row(f"{name} {label}", _method(name, **options), (normal(2, 3, 4),), constant)
             summed = {k: (0, 1, 2) if v is None else v for k, v in options.items()}
             yield Row(
-                f"logsumexp {label}", _method("logsumexp", **options), (normal(2, 3, 4),),
-                ((np.array([[[0.0, INF, 2.0]], [[-INF, -INF, 1.0]]]),),), theirs=_method("logsumexp", **summed),
+                f"logsumexp {label}",
+                _method("logsumexp", **options),
+                (normal(2, 3, 4),),
+                ((np.array([[[0.0, INF, 2.0]], [[-INF, -INF, 1.0]]]),),),
+                theirs=_method("logsumexp", **summed),
             )
             for order in (1, 2, 3, INF, -INF, 0):
                 yield Row(
-                    f"norm {order} {label}", _method("norm", order, **options), (separated(2, 3, 4),),
-                    ((np.zeros((2, 3, 4)),),) if order in (1, 2) else (), smooth=order != 0,
+                    f"norm {order} {label}",
+                    _method("norm", order, **options),
+                    (separated(2, 3, 4),),
+                    ((np.zeros((2, 3, 4)),),) if order in (1, 2) else (),
+                    smooth=order != 0,
                 )
     for axis in (None, 0, 1, -1):
         for name in ("argmax", "argmin"):
@@ -194,9 +211,15 @@ def _reductions() -> Iterator[Row]:
     for name in ("max", "min"):
         yield Row(name, _method(name), (separated(3, 4),), ((np.ones((2, 2)),), (np.array(2.0),)))
     yield Row("sum of shape []", _method("sum"), (np.array(2.0),))
-    yield Row("integer reductions", lambda f, x: (x.sum(), x.sum(0), x.amax(1), x.amin(1), x.any(), x.all()),
-              (np.arange(-3, 3).reshape(2, 3),), dtypes=("float64",))
-    yield Row("bool reductions", lambda f, x: (x.sum(), x.any(0), x.all(1)), (np.eye(3, dtype=bool),), dtypes=("float64",))
+    yield Row(
+        "integer reductions",
+        lambda f, x: (x.sum(), x.sum(0), x.amax(1), x.amin(1), x.any(), x.all()),
+        (np.arange(-3, 3).reshape(2, 3),),
+        dtypes=("float64",),
+    )
+    yield Row(
+        "bool reductions", lambda f, x: (x.sum(), x.any(0), x.all(1)), (np.eye(3, dtype=bool),), dtypes=("float64",)
+    )
 
 
 def _movements() -> Iterator[Row]:
@@ -230,7 +253,9 @@ def _movements() -> Iterator[Row]:
         "clone, detach, contiguous": lambda f, x: (x.clone(), x * x.detach(), x.contiguous()),
     }
     for name, expression in rows.items():
-        yield Row(name, expression, (normal(2, 3, 4),), ((np.array(AWKWARD[:12] + AWKWARD[-1:] * 12).reshape(2, 3, 4),),))
+        yield Row(
+            name, expression, (normal(2, 3, 4),), ((np.array(AWKWARD[:12] + AWKWARD[-1:] * 12).reshape(2, 3, 4),),)
+        )
     yield Row("t and T", lambda f, x: (x.t(), x.T), (normal(2, 3),))
     yield Row("empty movements", lambda f, x: (x.reshape(3, 0), x.T, x.flip(0), f.cat([x, x], 1)), (np.zeros((0, 3)),))
     index = np.array([[0, 1, 1], [2, 2, 2]])
@@ -239,9 +264,20 @@ def _movements() -> Iterator[Row]:
 
 def _products() -> Iterator[Row]:
     shapes = (
-        ((2, 3), (3, 4)), ((3,), (3,)), ((2, 3), (3,)), ((3,), (3, 4)), ((5, 2, 3), (3, 4)), ((5, 2, 3), (5, 3, 4)),
-        ((5, 1, 2, 3), (4, 3, 2)), ((2, 3), (5, 3, 4)), ((3,), (5, 3, 4)), ((5, 2, 3), (3,)), ((0, 3), (3, 4)),
-        ((2, 0), (0, 4)), ((17, 9), (9, 33)), ((1, 1), (1, 1)),
+        ((2, 3), (3, 4)),
+        ((3,), (3,)),
+        ((2, 3), (3,)),
+        ((3,), (3, 4)),
+        ((5, 2, 3), (3, 4)),
+        ((5, 2, 3), (5, 3, 4)),
+        ((5, 1, 2, 3), (4, 3, 2)),
+        ((2, 3), (5, 3, 4)),
+        ((3,), (5, 3, 4)),
+        ((5, 2, 3), (3,)),
+        ((0, 3), (3, 4)),
+        ((2, 0), (0, 4)),
+        ((17, 9), (9, 33)),
+        ((1, 1), (1, 1)),
     )
     for a, b in shapes:
         yield Row(f"matmul {list(a)} @ {list(b)}", lambda f, x, y: x @ y, (normal(*a), normal(*b)))
@@ -259,8 +295,13 @@ def _conversions() -> Iterator[Row]:
         yield Row(f"integers to {name}", _method(name), (np.array([0, 1, -3, 1000]),), dtypes=("float64",))
         yield Row(f"bool to {name}", _method(name), (np.array([True, False]),), dtypes=("float64",))
     for name in ("float16", "bfloat16", "float32"):
-        yield Row(f"there and back by {name}", lambda f, x, n=name: x.to(getattr(f, n)).to(x.dtype),
-                  (np.array([0.0, 1 / 3, -1e5, 1e-8, 70000.0, 1e38, INF, -INF, NAN]),), smooth=False, theirs=None)
+        yield Row(
+            f"there and back by {name}",
+            lambda f, x, n=name: x.to(getattr(f, n)).to(x.dtype),
+            (np.array([0.0, 1 / 3, -1e5, 1e-8, 70000.0, 1e38, INF, -INF, NAN]),),
+            smooth=False,
+            theirs=None,
+        )
     yield Row("type_as", lambda f, x, y: y.type_as(x), (normal(2), np.array([1, 2])))
     yield Row("long to uint8 and int8", lambda f, x: (x.to(f.uint8), x.to(f.int8)), (np.array([-1, 0, 127, 300]),))
 
@@ -290,49 +331,166 @@ def _only_ours() -> Iterator[Row]:
     def written(f: Any, x: Any, y: Any) -> Any:
         x = x.clone()
         x[f.tensor([2, 0])] = y
+        x[1:, ::2] = y[:, 1:] * 2 * 2
+        x[0, 1] = 5.0
+        return x
+
+    # known answers of Random123 (kat_vectors, philox4x32 of 10 rounds): counter and key of zeros, ones and digits of pi
+    counters = np.array(
+        [
+            [0] * 6,
+            [0xFFFFFFFF] * 6,
+            [0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344, 0xA4093822, 0x299F31D0],
+        ]
+    )
+    answers = np.array(
+        [
+            [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8],
+            [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD],
+            [0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1],
+        ]
+    )
+    yield Row("philox", words, (counters.T,), theirs=lambda f, x: f.tensor(answers.T), dtypes=("float64",))
+    yield Row("shift_right", shifted, (np.array([0, 7, -7, 2**40]),), theirs=lambda f, x: x >> 2, dtypes=("float64",))
+    yield Row("written by index", written, (normal(3, 3), normal(2, 3)))
+
+    def shifted(f: Any, x: Any) -> Any:
+        return x._wrap(shift_right(x.node, 2))
+
+    def words(f: Any, x: Any) -> Any:
+        counter, key = [convert(x[i].node, uint32) for i in range(4)], [convert(x[i].node, uint32) for i in (4, 5)]
+        drawn = [philox(tuple(counter), tuple(key), word) for word in range(4)]
+        return f.stack([x._wrap(convert(word, int64)) for word in drawn])
+
+    def written(f: Any, x: Any, y: Any) -> Any:
+        x = x.clone()
+        x[f.tensor([2, 0])] = y
         x[1:, ::2] = y[:, 1:] * 2
         x[0, 1] = 5.0
         return x
 
     # known answers of Random123 (kat_vectors, philox4x32 of 10 rounds): counter and key of zeros, ones and digits of pi
-    counters = np.array([
-        [0] * 6, [0xFFFFFFFF] * 6, [0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344, 0xA4093822, 0x299F31D0],
-    ])
-    answers = np.array([
-        [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8],
-        [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD],
-        [0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1],
-    ])
+    counters = np.array(
+        [
+            [0] * 6,
+            [0xFFFFFFFF] * 6,
+            [0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344, 0xA4093822, 0x299F31D0],
+        ]
+    )
+    answers = np.array(
+        [
+            [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8],
+            [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD],
+            [0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1],
+        ]
+    )
     yield Row("philox", words, (counters.T,), theirs=lambda f, x: f.tensor(answers.T), dtypes=("float64",))
     yield Row("shift_right", shifted, (np.array([0, 7, -7, 2**40]),), theirs=lambda f, x: x >> 2, dtypes=("float64",))
     yield Row("written by index", written, (normal(3, 3), normal(2, 3)))
     yield Row("host_call", on_host, (normal(2, 3),), theirs=lambda f, x: (x * 2).detach(), smooth=False)
     yield Row("custom rule", doubled_by_rule, (normal(2, 3),), theirs=lambda f, x: x * 2)
     yield Row(
-        "scatter_add of rows", summed_rows, (normal(3, 2),),
+        "scatter_add of rows",
+        summed_rows,
+        (normal(3, 2),),
         theirs=lambda f, x: f.zeros(4, 2, dtype=x.dtype).index_add(0, f.tensor([0, 2, 0]), x),
     )
 
 
 ROWS = [
-    *_functions(), *_pairs(), *_reductions(), *_movements(), *_products(), *_conversions(), *_only_ours(),
+    *_functions(),
+    *_pairs(),
+    *_reductions(),
+    *_movements(),
+    *_products(),
+    *_conversions(),
+    *_only_ours(),
 ]
 
 #: rows whose derivatives are also compared with finite differences: one for each rule, in a few shapes
 CHECKED_BY_DIFFERENCES = {
-    "exp", "sin", "cos", "tanh", "erf", "sigmoid", "abs", "square", "neg", "log", "sqrt", "rsqrt", "reciprocal",
-    "pow 3", "pow 1.5", "pow -2", "number to the power", "add", "sub", "mul", "div", "pow", "minimum", "maximum",
-    "where", "masked_fill", "clamp -0.5 0.5", "sum dim=(0, 2) keepdim=False", "mean dim=None keepdim=False",
-    "amax dim=-1 keepdim=False", "amin dim=(0, 2) keepdim=True", "var dim=(1,) keepdim=True", "std dim=0 keepdim=False",
-    "logsumexp dim=-1 keepdim=False", "norm 2 dim=0 keepdim=False", "norm 3 dim=None keepdim=False", "max along 0",
-    "reshape", "permute", "expand", "repeat", "flip", "split", "cat", "stack", "slices", "integer index", "gather", "written by index",
-    "tril", "scatter_add", "scatter_add of rows", "custom rule", "matmul [2, 3] @ [3, 4]", "matmul [5, 1, 2, 3] @ [4, 3, 2]",
+    "exp",
+    "sin",
+    "cos",
+    "tanh",
+    "erf",
+    "sigmoid",
+    "abs",
+    "square",
+    "neg",
+    "log",
+    "sqrt",
+    "rsqrt",
+    "reciprocal",
+    "pow 3",
+    "pow 1.5",
+    "pow -2",
+    "number to the power",
+    "add",
+    "sub",
+    "mul",
+    "div",
+    "pow",
+    "minimum",
+    "maximum",
+    "where",
+    "masked_fill",
+    "clamp -0.5 0.5",
+    "sum dim=(0, 2) keepdim=False",
+    "mean dim=None keepdim=False",
+    "amax dim=-1 keepdim=False",
+    "amin dim=(0, 2) keepdim=True",
+    "var dim=(1,) keepdim=True",
+    "std dim=0 keepdim=False",
+    "logsumexp dim=-1 keepdim=False",
+    "norm 2 dim=0 keepdim=False",
+    "norm 3 dim=None keepdim=False",
+    "max along 0",
+    "reshape",
+    "permute",
+    "expand",
+    "repeat",
+    "flip",
+    "split",
+    "cat",
+    "stack",
+    "slices",
+    "integer index",
+    "gather",
+    "written by index",
+    "tril",
+    "scatter_add",
+    "scatter_add of rows",
+    "custom rule",
+    "matmul [2, 3] @ [3, 4]",
+    "matmul [5, 1, 2, 3] @ [4, 3, 2]",
     "matmul [3] @ [3]",
 }
 #: rows that are also run in float16 and bfloat16: one of each kind
 IN_SIXTEEN_BITS = {
-    "exp", "log", "sqrt", "tanh", "sigmoid", "relu", "pow 2", "add", "mul", "div", "maximum", "where", "comparisons",
-    "sum dim=(0, 2) keepdim=False", "mean dim=None keepdim=False", "amax dim=-1 keepdim=False", "reshape", "expand",
-    "cat", "slices", "integer index", "matmul [2, 3] @ [3, 4]", "matmul [5, 2, 3] @ [5, 3, 4]", "argmax 1",
+    "exp",
+    "log",
+    "sqrt",
+    "tanh",
+    "sigmoid",
+    "relu",
+    "pow 2",
+    "add",
+    "mul",
+    "div",
+    "maximum",
+    "where",
+    "comparisons",
+    "sum dim=(0, 2) keepdim=False",
+    "mean dim=None keepdim=False",
+    "amax dim=-1 keepdim=False",
+    "reshape",
+    "expand",
+    "cat",
+    "slices",
+    "integer index",
+    "matmul [2, 3] @ [3, 4]",
+    "matmul [5, 2, 3] @ [5, 3, 4]",
+    "argmax 1",
 }
 assert {row.name for row in ROWS} >= CHECKED_BY_DIFFERENCES | IN_SIXTEEN_BITS

@@ -37,9 +37,7 @@ def test_awkward_operands_give_what_pytorch_gives(row):
             compare(row.expression, *row.values(operands, dtype), theirs=row.theirs)
 
 
-@pytest.mark.parametrize(
-    "row", [r for r in table.ROWS if r.smooth and r.name in table.CHECKED_BY_DIFFERENCES], ids=str
-)
+@pytest.mark.parametrize("row", [r for r in table.ROWS if r.smooth and r.name in table.CHECKED_BY_DIFFERENCES], ids=str)
 def test_first_and_second_derivatives_are_those_of_finite_differences(row):
     inputs = [value.ours(requires_grad=True) for value in row.values(row.operands, "float64")]
     assert gradcheck(lambda *tensors: row.expression(pb, *tensors), inputs)
@@ -84,5 +82,10 @@ def test_every_pullback_of_a_primitive_is_reached():
 
 
 def test_operands_of_an_operation_may_be_one_tensor():
-    for expression in (lambda f, x: x * x, lambda f, x: x @ x, lambda f, x: x.maximum(x), lambda f, x: f.cat([x, x]) * 2):
+    for expression in (
+        lambda f, x: x * x,
+        lambda f, x: x @ x,
+        lambda f, x: x.maximum(x),
+        lambda f, x: f.cat([x, x]) * 2,
+    ):
         compare(expression, Value([[0.5, -1.0], [2.0, 3.0]]), second=True)

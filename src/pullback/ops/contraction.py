@@ -25,13 +25,18 @@ def _infer(a: Node, b: Node) -> tuple[Shape, DType]:
     return (*a.shape[:-1], b.shape[-1]), a.dtype
 
 
+def _evaluate(node: Node, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    with np.errstate(all="ignore"):
+        return round_to(np.matmul(a, b), node.dtype)
+
+
 #: [..., m, k] @ [..., k, n] -> [..., m, n]; the batch axes of both are equal
 MATMUL = register(
     Primitive(
         "matmul",
         CONTRACTION,
         _infer,
-        lambda n, a, b: round_to(np.matmul(a, b), n.dtype),
+        _evaluate,
         (lambda n, g: matmul(g, swap_last(n.inputs[1])), lambda n, g: matmul(swap_last(n.inputs[0]), g)),
         cost=2,
     )

@@ -44,7 +44,8 @@ def _infer_put(x: Node, index: Node, rows: Node) -> tuple[Shape, DType]:
 
 def _evaluate_scatter(node: Node, index: np.ndarray, rows: np.ndarray) -> np.ndarray:
     result = np.zeros(node.shape, node.dtype.carrier)
-    np.add.at(result, index, rows)
+    with np.errstate(all="ignore"):
+        np.add.at(result, index, rows)
     return round_to(result, node.dtype)
 
 

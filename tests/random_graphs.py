@@ -1,0 +1,598 @@
+"""Random graphs over all primitives, each with a bound on how far two right implementations may differ.
+
+A graph is a pure function of a seed and a number of operations, and the graph of fewer operations is its beginning: a
+failure is repeated by two numbers, and shrinks by the second. Along with each node goes what is known of its values:
+a bound on their size, a bound on the error that rounding may have left in them, and whether they are exact (small
+multiples of a power of two, which no order of summation and no fused multiply-add can change). Operations with steps,
+such as floor or a comparison, are only applied to exact values, so that a difference of one rounding cannot grow.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import hypothesis.strategies as st
+import numpy as np
+
+from pullback.graph import types
+from pullback.graph.node import Node
+from pullback.graph.types import DType, bfloat16, bool_, float16, float32, float64, int32, int64, uint8, uint32
+from pullback.ops import contraction, host, indexing, movement, reduction
+from pullback.ops import elementwise as e
+from pullback.ops.primitive import buffer_node, constant, iota
+from pullback.runtime.buffers import Buffer
+
+Shape = tuple[int, ...]
+#: elements of the largest value
+_LARGEST = 3000
+#: a step over which no value and no error may grow
+_MOST, _WORST = 1e4, 1e-2
+#: units in the last place that one elementary function may be off
+_SLACK = 8
+_PRECISION = {float32: 2.0**-23, float64: 2.0**-50, float16: 2.0**-10, bfloat16: 2.0**-7}
+_EXACT_BITS = {float32: 22, float64: 48}
+
+
+@dataclass(frozen=True)
+class Known:
+    """A node, and what is known of its values.
+
+    `size` bounds the finite absolute values; `error` bounds the difference of two right results; `scale` is the s for
+    which all values are multiples of 2**-s, where they are exact; `finite` tells that no value is infinite or NaN.
+    """
+
+    node: Node
+    size: float
+    error: float = 0.0
+    scale: int | None = 0
+    finite: bool = True
+
+    @property
+    def dtype(self) -> DType:
+        return self.node.dtype
+
+    @property
+    def shape(self) -> Shape:
+        return self.node.shape
+
+    @property
+    def exact(self) -> bool:
+        return self.error == 0.0
+
+
+@dataclass(frozen=True)
+class RandomGraph:
+    """All nodes in the order in which they were made, some of them outputs, and the two numbers that make them again."""
+
+    seed: int
+    operations: int
+    pool: tuple[Known, ...]
+    outputs: tuple[Known, ...]
+
+    def __repr__(self) -> str:
+        return f"random_graph(seed={self.seed}, operations={self.operations})"
+
+
+class _Maker:
+    """The nodes made so far, and the choices, all drawn from one generator."""
+
+    def __init__(self, seed: int):
+        self.random = np.random.default_rng(seed)
+        self.pool: list[Known] = []
+
+    # ---- choices
+
+    def below(self, count: int) -> int:
+        return int(self.random.integers(count))
+
+    def chance(self, probability: float) -> bool:
+        return bool(self.random.random() < probability)
+
+    def choose(self, options: Any) -> Any:
+        return options[self.below(len(options))]
+
+    def dimension(self) -> int:
+        """A size from 0 to 17: often 1 or a size around a vector's, seldom 0."""
+        return int(self.choose((1, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, self.below(18), self.below(18))))
+
+    def shape(self, most: int = _LARGEST) -> Shape:
+        shape: Shape = ()
+        for _ in range(self.choose((0, 1, 1, 2, 2, 3, 3, 4))):
+            size = self.dimension()
+            if math.prod(shape) * size <= most:
+                shape = (*shape, size)
+        return shape
+
+    def axes(self, rank: int) -> tuple[int, ...]:
+        return tuple(axis for axis in range(rank) if self.chance(0.5))
+
+    # ---- leaves
+
+    def leaf(self, shape: Shape, dtype: DType, finite: bool = False) -> Known:
+        """Values in memory; floats are multiples of 1/4, now and then with infinities and NaN unless `finite`."""
+        if dtype is bool_:
+            return self._held(self.random.random(shape) < 0.5, dtype, 1.0)
+        if dtype.category == types.INTEGER:
+            low = 0 if dtype in (uint8, uint32) else -9
+            return self._held(self.random.integers(low, 10, shape), dtype, 9.0)
+        values = self.random.integers(-16, 17, shape) / 4
+        special = self.chance(0.1) and not finite
+        if special:
+            where = self.random.random(shape) < 0.1
+            values = np.where(where, self.random.choice([np.inf, -np.inf, np.nan, -0.0], shape), values)
+        return replace(self._held(values, dtype, 4.0), scale=2, finite=not special)
+
+    def _held(self, values: np.ndarray, dtype: DType, size: float) -> Known:
+        array = np.asarray(values, dtype.storage, order="C")
+        return Known(buffer_node(Buffer.of(array, copy=True), array.shape, dtype), size)
+
+    def index(self, shape: Shape, size: int) -> Known:
+        """int64 numbers from 0 to size - 1, in memory or computed."""
+        if size > 1 and self.chance(0.3):
+            place = iota(shape, self.below(len(shape)), int64) if shape else constant(1, int64)
+            return Known(e.remainder(e.mul(place, constant(7, int64)), constant(size, int64)), float(size))
+        held = self._held(self.random.integers(0, max(size, 1), shape), int64, float(size))
+        checked = self.chance(0.5)
+        return replace(held, node=indexing.bounded(held.node, 0, size, "index") if checked else held.node)
+
+    def number(self, like: Known) -> Known:
+        """A number known when the graph is built."""
+        if like.dtype is bool_:
+            return Known(constant(self.chance(0.5), bool_), 1.0)
+        value = self.below(7) if like.dtype in (uint8, uint32) else self.below(13) - 6
+        scaled = value / 2 if like.dtype.is_floating_point else value
+        return Known(constant(scaled, like.dtype), abs(scaled), scale=1)
+
+    # ---- operands
+
+    def operand(self, *categories: int, exact: bool = False, finite: bool = False) -> Known:
+        """A node made before, of a dtype in the categories, or a new leaf where none fits."""
+        fitting = [
+            k
+            for k in self.pool
+            if k.dtype.category in (categories or (0, 1, 2))
+            and k.dtype is not uint32
+            and (k.exact or not exact)
+            and (k.finite or not finite)
+        ]
+        # the later ones more often, so that chains grow
+        if fitting and self.chance(0.85):
+            return fitting[-1 - min(self.below(4), self.below(len(fitting)))]
+        by_category = {0: (bool_,), 1: (int64, int64, int32, uint8), 2: (float32, float32, float32, float64)}
+        return self.leaf(self.shape(), self.choose(by_category[self.choose(categories or (2, 2, 1, 0))]), finite)
+
+    def partner(self, like: Known, exact: bool = False, finite: bool = False) -> Known:
+        """An operand of the same dtype that broadcasts with `like`: one made before, a new leaf, or a number."""
+        fitting = [
+            k
+            for k in self.pool
+            if k.dtype is like.dtype and (k.exact or not exact) and (k.finite or not finite) and _meet(k, like)
+        ]
+        if fitting and self.chance(0.5):
+            return self.choose(fitting)
+        if self.chance(0.3):
+            return self.number(like)
+        shape = tuple(1 if self.chance(0.3) else size for size in like.shape)
+        return self.leaf(shape[self.below(len(shape) + 1) if self.chance(0.3) else 0 :], like.dtype, finite)
+
+
+def _meet(a: Known, b: Known) -> bool:
+    """Whether two shapes broadcast, and not to something too large."""
+    rank = max(len(a.shape), len(b.shape))
+    pairs = zip((1,) * (rank - len(a.shape)) + a.shape, (1,) * (rank - len(b.shape)) + b.shape, strict=True)
+    listed = list(pairs)
+    fits = all(x == y or 1 in (x, y) for x, y in listed)
+    return fits and math.prod(y if x == 1 else x for x, y in listed) <= _LARGEST
+
+
+def _rounded(node: Node, size: float, error: float, scale: int | None, finite: bool, slack: int = 1) -> Known:
+    """A float result: exact where its bits suffice, else with the error of one more rounding."""
+    if not node.dtype.is_floating_point:
+        return Known(node, min(size, 2.0**63), 0.0, 0, True)
+    bits = _EXACT_BITS.get(node.dtype, 0)
+    if error == 0.0 and scale is not None and (size == 0.0 or math.log2(max(size, 2.0**-scale)) + scale <= bits):
+        return Known(node, size, 0.0, scale, finite)
+    return Known(node, size, error + slack * _PRECISION[node.dtype] * (size + 1e-30), None, finite)
+
+
+Operation = Callable[[_Maker], Known]
+OPERATIONS: list[tuple[Operation, int]] = []
+
+
+def _operation(weight: int = 1) -> Callable[[Operation], Operation]:
+    def enter(function: Operation) -> Operation:
+        OPERATIONS.append((function, weight))
+        return function
+
+    return enter
+
+
+# ---- elementwise
+
+
+@_operation(5)
+def _sums_and_products(make: _Maker) -> Known:
+    x = make.operand(1, 2)
+    y = make.partner(x)
+    build = make.choose((e.add, e.sub, e.mul, e.mul))
+    size = x.size * y.size if build is e.mul else x.size + y.size
+    error = x.error * (y.size + y.error) + y.error * x.size if build is e.mul else x.error + y.error
+    scale = None
+    if x.scale is not None and y.scale is not None:
+        scale = x.scale + y.scale if build is e.mul else max(x.scale, y.scale)
+    pair = (x.node, y.node) if make.chance(0.5) or build is e.sub else (y.node, x.node)
+    return _rounded(build(*pair), size, error, scale, x.finite and y.finite)
+
+
+@_operation(3)
+def _functions(make: _Maker) -> Known:
+    x = make.operand(2)
+    name, build, slope, size = make.choose(
+        (
+            ("sin", e.sin, 1.0, 1.0),
+            ("cos", e.cos, 1.0, 1.0),
+            ("tanh", e.tanh, 1.0, 1.0),
+            ("erf", e.erf, 1.2, 1.0),
+            ("sigmoid", e.sigmoid, 0.25, 1.0),
+            ("exp", e.exp, math.nan, math.nan),
+        )
+    )
+    if name == "exp":
+        small = Known(
+            e.mul(e.tanh(x.node), constant(3.0, x.dtype)), 3.0, 3 * x.error + 3 * _SLACK * _PRECISION[x.dtype], None
+        )
+        size = math.exp(3)
+        return _rounded(e.exp(small.node), size, small.error * size, None, x.finite, _SLACK)
+    return _rounded(build(x.node), size, x.error * slope, None, x.finite, _SLACK)
+
+
+@_operation(2)
+def _functions_of_positive_numbers(make: _Maker) -> Known:
+    x = make.operand(2)
+    above = e.add(e.absolute(x.node), constant(0.5, x.dtype))
+    build, size, slope = make.choose(
+        (
+            (e.sqrt, math.sqrt(x.size + 0.5), 0.75),
+            (e.log, math.log(x.size + 0.5) + 0.7, 2.0),
+            (lambda v: e.div(constant(1.0, x.dtype), v), 2.0, 4.0),
+        )
+    )
+    spread = _PRECISION[x.dtype] * (x.size + 0.5)
+    return _rounded(build(above), size, (x.error + spread) * slope, None, x.finite, _SLACK)
+
+
+@_operation(2)
+def _quotients_and_powers(make: _Maker) -> Known:
+    x = make.operand(2, finite=True)
+    y = make.partner(x, finite=True)
+    below = e.add(e.absolute(y.node), constant(0.5, x.dtype))
+    spread = _PRECISION[x.dtype]
+    if make.chance(0.6):
+        error = 2 * x.error + 4 * x.size * (y.error + spread * (y.size + 0.5))
+        return _rounded(e.div(x.node, below), 2 * x.size, error, None, True, _SLACK)
+    exponent = e.mul(e.sin(x.node), constant(2.0, x.dtype))
+    size = max(4.0, (y.size + 0.5) ** 2)
+    error = 4 * size * (y.error + spread * (y.size + 0.5)) + math.log(y.size + 2) * size * (
+        2 * x.error + 2 * _SLACK * spread
+    )
+    return _rounded(e.power(below, exponent), size, error, None, True, _SLACK)
+
+
+@_operation(2)
+def _negated(make: _Maker) -> Known:
+    x = make.operand(1, 2)
+    return replace(x, node=make.choose((e.neg, e.absolute))(x.node))
+
+
+@_operation(2)
+def _steps(make: _Maker) -> Known:
+    x = make.operand(2, exact=True)
+    build = make.choose((e.floor, e.ceil, e.trunc, e.rint, e.sign))
+    return Known(build(x.node), x.size + 1, 0.0, 0, x.finite)
+
+
+@_operation(2)
+def _whole_division(make: _Maker) -> Known:
+    x = make.operand(1, 2, exact=True, finite=True)
+    y = make.partner(x, exact=True, finite=True)
+    build = make.choose((e.floor_divide, e.remainder))
+    if not x.dtype.is_floating_point:
+        return Known(build(x.node, y.node), max(x.size, y.size))
+    below = e.add(e.absolute(y.node), constant(1.0, y.dtype))
+    size = x.size + 1 if build is e.floor_divide else y.size + 1
+    scale = 0 if build is e.floor_divide else max(x.scale or 0, y.scale or 0)
+    return _rounded(build(x.node, below), size, 0.0, scale, True)
+
+
+@_operation(3)
+def _choice(make: _Maker) -> Known:
+    x = make.operand(1, 2)
+    y = make.partner(x)
+    size, error = max(x.size, y.size), max(x.error, y.error)
+    scale = max(x.scale, y.scale) if x.scale is not None and y.scale is not None else None
+    if make.chance(0.5):
+        node = make.choose((e.minimum, e.maximum))(x.node, y.node)
+    else:
+        shape = e.broadcast_shapes("where", x.shape, y.shape)
+        conditions = [k for k in make.pool if k.dtype is bool_ and k.shape == shape]
+        condition = make.choose(conditions) if conditions else make.leaf(shape, bool_)
+        node = e.where(condition.node, x.node, y.node)
+    return Known(node, size, error, scale, x.finite and y.finite)
+
+
+@_operation(2)
+def _comparisons(make: _Maker) -> Known:
+    x = make.operand(exact=True)
+    y = make.partner(x, exact=True)
+    return Known(make.choose((e.eq, e.ne, e.lt, e.le))(x.node, y.node), 1.0)
+
+
+@_operation(2)
+def _bits(make: _Maker) -> Known:
+    x = make.operand(0, 1)
+    if make.chance(0.3):
+        return Known(e.bit_not(x.node), max(x.size + 1, 255.0 if x.dtype is uint8 else 0.0))
+    if x.dtype is not bool_ and make.chance(0.3):
+        return Known(e.shift_right(x.node, make.below(7)), x.size)
+    y = make.partner(x)
+    build = make.choose((e.bit_and, e.bit_or, e.bit_xor))
+    return Known(build(x.node, y.node), 2 * max(x.size, y.size) + 1)
+
+
+@_operation(2)
+def _conversions(make: _Maker) -> Known:
+    x = make.operand()
+    to = make.choose((float32, float32, float64, int64, int32, uint8, bool_, float16, bfloat16))
+    if to is bool_:
+        return Known(e.convert(x.node, to), 1.0) if x.exact else x
+    if to.is_floating_point:
+        if x.size > _MOST:
+            return x
+        if to in (float16, bfloat16):
+            coarse = _rounded(e.convert(x.node, to), x.size, x.error, None, x.finite)
+            back = e.convert(coarse.node, float32)
+            # a value that both round alike is still not exact: two roundings of nearly the same may part
+            return Known(back, x.size * (1 + _PRECISION[to]), coarse.error, None, x.finite)
+        return _rounded(e.convert(x.node, to), x.size, x.error, x.scale, x.finite)
+    if x.exact and x.finite and x.size < 100 and not (to is uint8 and x.dtype.category != types.BOOL):
+        return Known(e.convert(x.node, to), x.size)
+    return x
+
+
+@_operation(1)
+def _random_numbers(make: _Maker) -> Known:
+    shape = make.shape()
+    place = iota((math.prod(shape),), 0, int64)
+    counter = (
+        e.convert(place, uint32),
+        e.convert(e.shift_right(place, 32), uint32),
+        constant(make.below(1000), uint32),
+        constant(0, uint32),
+    )
+    word = e.philox(counter, (constant(make.below(1 << 32), uint32), constant(7, uint32)), make.below(4))
+    bits = movement.reshape(e.convert(e.shift_right(word, 12), float32), shape)
+    return Known(e.mul(bits, constant(2.0**-20, float32)), 1.0, 0.0, 20)
+
+
+# ---- movement
+
+
+@_operation(7)
+def _movements(make: _Maker) -> Known:
+    x = make.operand()
+    return replace(x, node=make.choose((_reshaped, _permuted, _expanded, _sliced, _padded, _flipped))(make, x.node))
+
+
+def _reshaped(make: _Maker, x: Node) -> Node:
+    sizes = list(x.shape)
+    if len(sizes) > 1 and make.chance(0.5):
+        at = make.below(len(sizes) - 1)
+        sizes[at : at + 2] = [sizes[at] * sizes[at + 1]]
+    elif sizes and make.chance(0.6):
+        at = make.below(len(sizes))
+        factors = [d for d in range(1, sizes[at] + 1) if sizes[at] % d == 0]
+        if factors:
+            factor = make.choose(factors)
+            sizes[at : at + 1] = [factor, sizes[at] // factor]
+    else:
+        sizes.insert(make.below(len(sizes) + 1), 1)
+    return movement.reshape(x, tuple(sizes)) if len(sizes) < 6 else x
+
+
+def _permuted(make: _Maker, x: Node) -> Node:
+    return movement.permute(x, tuple(int(a) for a in make.random.permutation(len(x.shape))))
+
+
+def _expanded(make: _Maker, x: Node) -> Node:
+    shape = tuple(make.dimension() if size == 1 else size for size in x.shape)
+    shape = (make.dimension(), *shape) if make.chance(0.3) and len(shape) < 5 else shape
+    return movement.expand(x, shape) if math.prod(shape) <= _LARGEST else x
+
+
+def _sliced(make: _Maker, x: Node) -> Node:
+    bounds = []
+    for size in x.shape:
+        start = make.below(size + 1) if make.chance(0.4) else 0
+        stop = start + make.below(size - start + 1) if make.chance(0.4) else size
+        bounds.append((start, max(start, stop)))
+    return movement.slice_(x, tuple(bounds))
+
+
+def _padded(make: _Maker, x: Node) -> Node:
+    widths = tuple((make.below(3), make.below(3)) if make.chance(0.5) else (0, 0) for _ in x.shape)
+    grown = math.prod(low + size + high for size, (low, high) in zip(x.shape, widths, strict=True))
+    return movement.pad(x, widths) if grown <= _LARGEST else x
+
+
+def _flipped(make: _Maker, x: Node) -> Node:
+    return movement.flip(x, make.axes(len(x.shape)))
+
+
+@_operation(2)
+def _concatenated(make: _Maker) -> Known:
+    x = make.operand()
+    if not x.shape or 3 * math.prod(x.shape) > _LARGEST:
+        return x
+    axis = make.below(len(x.shape))
+    others = [
+        k
+        for k in make.pool
+        if k.dtype is x.dtype
+        and len(k.shape) == len(x.shape)
+        and all(a == b for i, (a, b) in enumerate(zip(k.shape, x.shape, strict=True)) if i != axis)
+        and math.prod(k.shape) <= _LARGEST // 3
+    ]
+    parts = [x, make.choose(others) if others else x]
+    if make.chance(0.5):
+        parts.append(make.leaf(tuple(2 if i == axis else s for i, s in enumerate(x.shape)), x.dtype))
+    if make.chance(0.5):
+        parts.reverse()
+    node = movement.concatenate(tuple(p.node for p in parts), axis)
+    return _joined(node, parts)
+
+
+def _joined(node: Node, parts: list[Known]) -> Known:
+    scales = [p.scale for p in parts]
+    scale = None if None in scales else max(s for s in scales if s is not None)
+    return Known(node, max(p.size for p in parts), max(p.error for p in parts), scale, all(p.finite for p in parts))
+
+
+# ---- reductions and products
+
+
+@_operation(4)
+def _reductions(make: _Maker) -> Known:
+    x = make.operand(1, 2)
+    axes = make.axes(len(x.shape))
+    count = math.prod(x.shape[axis] for axis in axes)
+    build = make.choose((reduction.reduce_sum, reduction.reduce_sum, reduction.reduce_max, reduction.reduce_min))
+    if build is not reduction.reduce_sum:
+        return replace(x, node=build(x.node, axes)) if count else x
+    return _rounded(build(x.node, axes), x.size * count, x.error * count, x.scale, x.finite, 1 + count)
+
+
+@_operation(2)
+def _softmax(make: _Maker) -> Known:
+    """The chain that row kernels are made for: two reductions along one axis and what stands between them."""
+    x = make.operand(2, finite=True)
+    if not x.shape or 0 in x.shape:
+        return x
+    axes = (make.choose((len(x.shape) - 1, 0)),)
+    kept = reduction.kept_shape(x.shape, axes)
+    shifted = e.sub(x.node, movement.reshape(reduction.reduce_max(x.node, axes), kept))
+    raised = e.exp(shifted)
+    node = e.div(raised, movement.reshape(reduction.reduce_sum(raised, axes), kept))
+    count = x.shape[axes[0]]
+    return _rounded(node, 1.0, 4 * x.error + 4 * _PRECISION[x.dtype] * (x.size + count), None, True, 4 * _SLACK)
+
+
+@_operation(3)
+def _matrix_product(make: _Maker) -> Known:
+    x = make.operand(2) if make.chance(0.9) else make.operand(1)
+    if len(x.shape) < 2:
+        x = make.leaf((make.dimension(), make.dimension()), x.dtype)
+    *batch, rows, inner = x.shape
+    columns = make.dimension()
+    if math.prod((*batch, inner, columns)) > _LARGEST or math.prod((*batch, rows, columns)) > _LARGEST:
+        return x
+    y = make.leaf((*batch, columns, inner) if (turned := make.chance(0.4)) else (*batch, inner, columns), x.dtype)
+    right = movement.swap_last(y.node) if turned else y.node
+    left = x.node
+    size = x.size * y.size * max(inner, 1)
+    scale = None if x.scale is None or y.scale is None else x.scale + y.scale
+    error = (x.error * y.size) * max(inner, 1)
+    node = contraction.matmul(left, right)
+    return _rounded(node, size, error, scale, x.finite and y.finite, 1 + inner)
+
+
+# ---- indexing by data
+
+
+@_operation(3)
+def _taken(make: _Maker) -> Known:
+    x = make.operand()
+    if not x.shape or x.shape[0] == 0:
+        return x
+    shape = make.shape(max(1, _LARGEST // max(1, math.prod(x.shape[1:]))))
+    return replace(x, node=indexing.take(x.node, make.index(shape, x.shape[0]).node))
+
+
+@_operation(2)
+def _scattered(make: _Maker) -> Known:
+    x = make.operand(1, 2)
+    if not x.shape or math.prod(x.shape[1:]) * 17 > _LARGEST:
+        return x
+    lead = 1 + make.below(len(x.shape))
+    size = make.dimension() or 1
+    if size * math.prod(x.shape[lead:]) > _LARGEST:
+        return x
+    index = make.index(x.shape[:lead], size)
+    count = math.prod(x.shape[:lead])
+    node = indexing.scatter_add(index.node, x.node, size)
+    return _rounded(node, x.size * max(count, 1), x.error * count, x.scale, x.finite, 1 + count)
+
+
+@_operation(2)
+def _written(make: _Maker) -> Known:
+    x = make.operand()
+    if not x.shape or x.shape[0] == 0:
+        return x
+    count = make.below(5)
+    if count * math.prod(x.shape[1:]) > _LARGEST:
+        return x
+    rows = make.leaf((count, *x.shape[1:]), x.dtype)
+    return _joined(indexing.put(x.node, make.index((count,), x.shape[0]).node, rows.node), [x, rows])
+
+
+# ---- the rest
+
+
+@_operation(1)
+def _indices(make: _Maker) -> Known:
+    shape = make.shape()
+    if not shape:
+        return make.leaf((), int64)
+    dtype = make.choose((int64, int64, float32, int32))
+    return Known(iota(shape, make.below(len(shape)), dtype), 17.0)
+
+
+@_operation(1)
+def _aliases(make: _Maker) -> Known:
+    x = make.operand()
+    build = make.choose(
+        (e.copy, host.identity, host.detach, lambda n: host.custom(n, (n,), lambda node, cotangent: [cotangent]))
+    )
+    return replace(x, node=build(x.node))
+
+
+def _reversed_signs(array: np.ndarray) -> np.ndarray:
+    return -array
+
+
+@_operation(1)
+def _host_calls(make: _Maker) -> Known:
+    x = make.operand(2)
+    return replace(x, node=host.host_call((x.node,), _reversed_signs, x.shape, x.dtype))
+
+
+_FLAT = [operation for operation, weight in OPERATIONS for _ in range(weight)]
+
+
+def random_graph(seed: int, operations: int) -> RandomGraph:
+    """The graph of a seed; with more operations it grows at its end."""
+    make = _Maker(seed)
+    while len(make.pool) < operations:
+        made = make.choose(_FLAT)(make)
+        if made.error > _WORST or (made.dtype.is_floating_point and made.size > _MOST):
+            continue
+        make.pool.append(made)
+    others = [k for k in make.pool[:-1] if make.chance(0.15)]
+    return RandomGraph(seed, operations, tuple(make.pool), (make.pool[-1], *others[-3:]))
+
+
+def random_graphs(most: int = 14) -> st.SearchStrategy[RandomGraph]:
+    """Graphs of at most `most` operations; a failure shrinks to the shortest beginning of its seed that fails."""
+    return st.builds(random_graph, st.integers(0, 2**32 - 1), st.integers(1, most))
