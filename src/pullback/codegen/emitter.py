@@ -61,8 +61,8 @@ class Emitter:
         self.mask: Value | None = None
         #: results of the group's own row reductions
         self.row_values: dict[Node, Value] = {}
-        #: values that are there already, each at one element
-        self.given: dict[Node, tuple[Affine, Value]] = {}
+        #: nodes whose values lie in the memory of another node
+        self.lies_in: dict[Node, Node] = {}
         #: every index that a kernel computed, for deciding which loops can be one
         self.touched: list[Affine] = []
         #: the elements at which each node was read
@@ -205,8 +205,6 @@ class Emitter:
         a = self._arithmetic(level)
         if node in self.row_values:
             return self.row_values[node]
-        if node in self.given and self.given[node][0] == index.flat():
-            return self.given[node][1]
         if self.in_memory(node):
             return self.load(node, index.flat(), level, guards)
         name = node.op.name
@@ -231,9 +229,12 @@ class Emitter:
     def _iota(self, node: Node, index: Index, level: int) -> Value:
         place = index.axes[node["axis"]]
         self.touched.append(place)
-        lanes = self._level_of(place) == VECTOR
-        number = self._lanes(place) if lanes else Value(self.number(place, level), int64)
-        return self._arithmetic(level if lanes or level != VECTOR else SCALAR).convert(number, node.dtype)
+        depth = self._level_of(place)
+        if depth == VECTOR:
+            return self.vector.convert(self._lanes(place), node.dtype)
+        # the axis may vary less than the whole index does
+        number = self.scalar.convert(Value(self.number(place, min(level, SCALAR)), int64), node.dtype)
+        return self.vector.broadcast(number) if level == VECTOR and self.vector.lanes > 1 else number
 
     def _take(self, node: Node, index: Index, level: int, guards: tuple[Guard, ...]) -> Value:
         x, places = node.inputs
@@ -267,6 +268,7 @@ class Emitter:
 
     def pointer(self, node: Node) -> str:
         """The address of a node's memory, read from the arguments once for the kernel."""
+        node = self.lies_in.get(node, node)
         if node not in self._pointers:
             slot, pointer = self.slots.of(node), self.writer.fresh("base")
             place = self.writer.fresh("slot")
@@ -284,7 +286,7 @@ class Emitter:
     def load(self, node: Node, flat: Affine, level: int, guards: tuple[Guard, ...] = ()) -> Value:
         """Element number `flat` of a node in memory; 0 where a guard does not hold."""
         self.touched.append(flat)
-        self.loaded.setdefault(node, set()).add(flat)
+        self.loaded.setdefault(self.lies_in.get(node, node), set()).add(flat)
         dtype = node.dtype
         depth = self._level_of(flat)
         if depth < VECTOR:

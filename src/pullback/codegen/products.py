@@ -44,10 +44,14 @@ class _Tile:
 
     def _emit(self, writer: Writer, slots: Slots, batch: list[str], m0: str, m1: str, n0: str, n1: str) -> None:
         product = self.product
-        own = {self.matmul, *self.stored}
-        emitter = Emitter(
-            writer, self.lanes, slots, lambda n: n not in own and self.in_memory(n), has_half_conversions(self.target)
-        )
+        own = set(self.stored)
+
+        def loadable(node: Node) -> bool:
+            return node is self.matmul or (node not in own and self.in_memory(node))
+
+        emitter = Emitter(writer, self.lanes, slots, loadable, has_half_conversions(self.target))
+        # the product lies in the memory of `result` until that is written
+        emitter.lies_in = {self.matmul: self.result}
         self.emitter = emitter
         rows = variable("m", product.m)
         stride = product.m
@@ -61,9 +65,6 @@ class _Tile:
 
             def body(n: str, mask: Value | None) -> None:
                 with emitter.body({LANE: n, "first": n}, mask):
-                    # the product itself lies in the memory of `result` until it is replaced
-                    raw = emitter.load(self.result, self.domain, VECTOR)
-                    emitter.given = {self.matmul: (self.domain, raw)}
                     values = [emitter.value(n_, Index.at(self.domain, n_.shape)) for n_ in self.stored]
                     for node, value in zip(self.stored, values, strict=True):
                         emitter.store(value, node, self.domain, VECTOR)
