@@ -1,0 +1,23 @@
+"""From the same weights, Pullback's losses follow PyTorch's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import workloads
+
+import pullback as pb
+
+
+@pytest.mark.parametrize("name", workloads.NAMES)
+def test_first_twenty_losses_are_pytorchs(name: str) -> None:
+    small = {"gpt-mid": dict(layers=2, batch=2)}.get(name, {})
+    torch.manual_seed(0)
+    theirs = workloads.build(torch, name, **small)
+    ours = workloads.build(pb, name, **small)
+    workloads.copy_weights(theirs.model, ours.model, pb)
+    step = pb.compile(ours.step)
+    expected = [theirs.step().item() for _ in range(20)]
+    found = [step().item() for _ in range(20)]
+    np.testing.assert_allclose(found, expected, rtol=2e-4, atol=1e-6, err_msg=f"{name}: losses of the first 20 steps")

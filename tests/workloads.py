@@ -1,0 +1,120 @@
+"""Training workloads written once in PyTorch's API, for any library that has it: what tests and benchmarks compare on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+GPT = {
+    "gpt-char": dict(vocabulary=65, context=64, width=128, heads=4, layers=4, batch=12),
+    "gpt-mid": dict(vocabulary=512, context=256, width=384, heads=6, layers=6, batch=8),
+}
+NAMES = ("mlp", "sigmoid20", "ppo", *GPT)
+
+
+@dataclass
+class Workload:
+    """A model of library `library` with its data: `forward()` gives the loss, `step()` trains once and gives it too."""
+
+    library: Any
+    model: Any
+    optimizer: Any
+    forward: Callable[[], Any]
+    clip: float | None
+
+    def step(self) -> Any:
+        """One training step; returns the loss before it."""
+        self.optimizer.zero_grad()
+        loss = self.forward()
+        loss.backward()
+        if self.clip is not None:
+            self.library.nn.utils.clip_grad_norm_(self.model.parameters(), max_norm=self.clip)
+        self.optimizer.step()
+        return loss
+
+
+def _gpt(library: Any, vocabulary: int, context: int, width: int, heads: int, layers: int) -> Any:
+    nn, functional = library.nn, library.nn.functional
+
+    class Block(nn.Module):  # type: ignore[name-defined, misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+            self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+            self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+        def forward(self, x: Any) -> Any:
+            batch, length, _ = x.shape
+            pieces = self.qkv(self.norm1(x)).split(width, 2)
+            q, k, v = (piece.view(batch, length, heads, width // heads).transpose(1, 2) for piece in pieces)
+            attended = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+            x = x + self.out(attended.transpose(1, 2).reshape(batch, length, width))
+            return x + self.down(functional.gelu(self.up(self.norm2(x))))
+
+    class Model(nn.Module):  # type: ignore[name-defined, misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.token, self.position = nn.Embedding(vocabulary, width), nn.Embedding(context, width)
+            self.blocks = nn.ModuleList([Block() for _ in range(layers)])
+            self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, vocabulary, bias=False)
+            self.head.weight = self.token.weight
+
+        def forward(self, x: Any) -> Any:
+            hidden = self.token(x) + self.position(library.arange(x.shape[1]))
+            for block in self.blocks:
+                hidden = block(hidden)
+            return self.head(self.norm(hidden))
+
+    return Model()
+
+
+def build(library: Any, name: str, seed: int = 0, **changes: Any) -> Workload:
+    """The workload `name` in `library`, with data made from `seed`; `changes` are of a GPT's sizes."""
+    nn, functional = library.nn, library.nn.functional
+    random = np.random.default_rng(seed)
+    real = lambda *shape: library.tensor(random.standard_normal(shape).astype(np.float32))  # noqa: E731
+    whole = lambda high, *shape: library.tensor(random.integers(0, high, shape))  # noqa: E731
+    if name == "mlp":
+        model = nn.Sequential(nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 10))
+        x, y, criterion = real(32, 128), whole(10, 32), nn.CrossEntropyLoss()
+        optimizer = library.optim.Adam(model.parameters(), lr=1e-3)
+        return Workload(library, model, optimizer, lambda: criterion(model(x), y), None)
+    if name == "sigmoid20":
+        model = nn.Sequential(*[nn.Sequential(nn.Linear(64, 64), nn.Sigmoid()) for _ in range(20)])
+        x, y = real(1, 64), real(1, 64)
+        optimizer = library.optim.Adam(model.parameters(), lr=1e-3)
+        return Workload(library, model, optimizer, lambda: ((model(x) - y) ** 2).mean(), None)
+    if name == "ppo":
+        mlp = lambda out: nn.Sequential(  # noqa: E731
+            nn.Linear(8, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, out)
+        )
+        model = nn.ModuleList([mlp(4), mlp(1)])
+        observed, taken = real(64, 8), whole(4, 64, 1)
+        old, advantage, returned = real(64) - 1, real(64), real(64)
+
+        def forward() -> Any:
+            logp = functional.log_softmax(model[0](observed), dim=-1)
+            ratio = (logp.gather(1, taken)[:, 0] - old).exp()
+            policy = -library.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage).mean()
+            value = functional.mse_loss(model[1](observed)[:, 0], returned)
+            return policy + 0.5 * value + 0.01 * (logp.exp() * logp).sum(-1).mean()
+
+        return Workload(library, model, library.optim.Adam(model.parameters(), lr=3e-4), forward, 0.5)
+    sizes = {**GPT[name], **changes}
+    batch = sizes.pop("batch")
+    model = _gpt(library, **sizes)
+    vocabulary, context = sizes["vocabulary"], sizes["context"]
+    x, y = whole(vocabulary, batch, context), whole(vocabulary, batch, context)
+    optimizer = library.optim.AdamW(model.parameters(), lr=1e-4)
+    forward = lambda: functional.cross_entropy(model(x).view(-1, vocabulary), y.view(-1))  # noqa: E731
+    return Workload(library, model, optimizer, forward, 1.0)
+
+
+def copy_weights(source: Any, target: Any, library: Any) -> None:
+    """Load the state of a PyTorch module into the same module of `library`."""
+    target.load_state_dict({k: library.tensor(v.detach().numpy()) for k, v in source.state_dict().items()})
+
+
