@@ -8,6 +8,7 @@ import pytest
 
 import pullback as pb
 from oracle import Value, compare
+from pullback import debug
 from pullback.autograd import gradcheck, gradgradcheck
 from pullback.graph.node import reachable
 from pullback.ops.primitive import REGISTRY
@@ -22,23 +23,39 @@ _spec.loader.exec_module(table)
 ONLY_IN_PROGRAMS = {"input"}
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("row", table.ROWS, ids=str)
-def test_values_and_gradients_are_pytorchs(row, dtype):
+def check(row, dtype, second=False):
     if dtype in row.dtypes:
-        second = row.smooth and dtype == "float64"
         compare(row.expression, *row.values(row.operands, dtype), theirs=row.theirs, second=second)
 
 
-@pytest.mark.parametrize("row", [row for row in table.ROWS if row.awkward], ids=str)
-def test_awkward_operands_give_what_pytorch_gives(row):
-    for operands in row.awkward:
-        for dtype in row.dtypes:
-            compare(row.expression, *row.values(operands, dtype), theirs=row.theirs)
+def check_awkward(row, dtype):
+    for operands in row.awkward if dtype in row.dtypes else ():
+        compare(row.expression, *row.values(operands, dtype), theirs=row.theirs)
+
+
+@pytest.fixture
+def reference():
+    """The interpreter: what gradient rules mean does not depend on how they are compiled."""
+    with debug.override(backend="reference"):
+        yield
+
+
+@pytest.mark.parametrize("row", table.ROWS, ids=str)
+def test_values_and_gradients_are_pytorchs(row, reference):
+    check(row, "float64", second=row.smooth)
+    check_awkward(row, "float64")
+
+
+@pytest.mark.parametrize("row", table.ROWS, ids=str)
+def test_native_code_gives_pytorchs_values_and_gradients(row):
+    dtype = "float32" if "float32" in row.dtypes else "float64"
+    with debug.override(backend="native"):
+        check(row, dtype)
+        check_awkward(row, dtype)
 
 
 @pytest.mark.parametrize("row", [r for r in table.ROWS if r.smooth and r.name in table.CHECKED_BY_DIFFERENCES], ids=str)
-def test_first_and_second_derivatives_are_those_of_finite_differences(row):
+def test_first_and_second_derivatives_are_those_of_finite_differences(row, reference):
     inputs = [value.ours(requires_grad=True) for value in row.values(row.operands, "float64")]
     assert gradcheck(lambda *tensors: row.expression(pb, *tensors), inputs)
     assert gradgradcheck(lambda *tensors: row.expression(pb, *tensors), inputs)
@@ -46,7 +63,7 @@ def test_first_and_second_derivatives_are_those_of_finite_differences(row):
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("row", [r for r in table.ROWS if r.name in table.IN_SIXTEEN_BITS], ids=str)
-def test_sixteen_bit_floats_agree_within_their_precision(row, dtype):
+def test_sixteen_bit_floats_agree_within_their_precision(row, dtype, reference):
     compare(row.expression, *row.values(row.operands, dtype), theirs=row.theirs, slack=3)
 
 
