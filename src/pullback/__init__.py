@@ -25,3 +25,5 @@ from .tensor.random import (
 )
 from .tensor.shapes import cat, stack
 from .tracing import compile
+from . import amp
+from .amp import autocast

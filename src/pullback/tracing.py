@@ -63,6 +63,12 @@ class Trace:
     owners: dict[int, Handle] = field(default_factory=dict)
     guards: list[tuple[Callable[[], Hashable], Hashable]] = field(default_factory=list)
     callbacks: list[Callable[[], None]] = field(default_factory=list)
+    #: serial numbers of nodes that were made during the recording and are no part of it
+    outside: list[range] = field(default_factory=list)
+
+    def is_foreign(self, node: Node) -> bool:
+        """Whether the node was made outside of this recording."""
+        return node.serial < self.first_serial or any(node.serial in made for made in self.outside)
 
     def new_input(self, like: Node, requires_grad: bool) -> Node:
         """A further input of the program."""
@@ -72,7 +78,7 @@ class Trace:
 
     def node_of(self, tensor: Handle) -> Node:
         """The node of a tensor inside this recording; captures tensors from outside."""
-        if tensor._node.serial < self.first_serial:
+        if self.is_foreign(tensor._node):
             self._capture(tensor)
         return tensor._node
 
@@ -94,20 +100,19 @@ class Trace:
 
     def before_rebinding(self, tensor: Handle) -> None:
         """Note a tensor from outside that is about to be given a new value."""
-        if tensor._node.serial < self.first_serial:
+        if self.is_foreign(tensor._node):
             self._capture(tensor)
 
     def before_reading_grad(self, tensor: Handle) -> None:
         """Note that the step depends on whether the tensor has a gradient, and maybe on the gradient."""
-        if id(tensor) not in self.grads and tensor._node.serial < self.first_serial or id(tensor) in self.captured:
-            if id(tensor) not in self.grads:
-                self.grads[id(tensor)] = _Grad(tensor, tensor._grad, True)
-                if tensor._grad is not None:
-                    self.owners[id(tensor._grad)] = tensor
+        if id(tensor) not in self.grads and (self.is_foreign(tensor._node) or id(tensor) in self.captured):
+            self.grads[id(tensor)] = _Grad(tensor, tensor._grad, True)
+            if tensor._grad is not None:
+                self.owners[id(tensor._grad)] = tensor
 
     def before_writing_grad(self, tensor: Handle) -> None:
         """Note a `.grad` that is about to be replaced."""
-        if tensor._node.serial < self.first_serial or id(tensor) in self.captured:
+        if self.is_foreign(tensor._node) or id(tensor) in self.captured:
             self.grads.setdefault(id(tensor), _Grad(tensor, tensor._grad, False))
 
     def guard(self, read: Callable[[], Hashable]) -> Hashable:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from typing import Any
+from weakref import WeakSet
 
 from ..autograd.backward import grad as gradients_of
 from ..errors import GradientError, ShapeError
@@ -32,11 +33,16 @@ def _fresh(leaf: Any, name: str) -> Tensor:
     return Tensor(identity(node) if node.requires_grad else detach(node, True))
 
 
+#: the leaves that transforms made to differentiate by, once they have: outside of them these do not exist
+_ENDED: WeakSet[Node] = WeakSet()
+
+
 def _without(own: list[Tensor], results: list[Any]) -> list[Any]:
-    """Results cut off from history that ends in nothing but the fresh tensors `own`: outside, those do not exist."""
-    ends = {tensor.node for tensor in own}
+    """Results of a transform with the fresh tensors `own`, cut off from history that begins in such tensors only."""
+    _ENDED.update(tensor.node for tensor in own)
     return [
-        r.detach() if isinstance(r, Tensor) and (not is_grad_enabled() or _leaves(r.node) <= ends) else r for r in results
+        r.detach() if isinstance(r, Tensor) and (not is_grad_enabled() or all(n in _ENDED for n in _leaves(r.node))) else r
+        for r in results
     ]
 
 
@@ -97,10 +103,9 @@ def value_and_grad(
                 f"grad takes a function that gives a tensor of one element, got {got} (at {user_source()}); reduce it with "
                 ".sum(), or use vjp"
             )
-        own = [f for f, leaf in zip(fresh, leaves, strict=True) if not leaf.requires_grad]
-        gradients = unflatten(shape, _without(own, _pull([value], fresh, [ones_like(value)])))
+        gradients = unflatten(shape, _without(fresh, _pull([value], fresh, [ones_like(value)])))
         parts, result_shape = flatten(result)
-        return unflatten(result_shape, _without(own, parts)), gradients[0] if isinstance(argnums, int) else tuple(gradients)
+        return unflatten(result_shape, _without(fresh, parts)), gradients[0] if isinstance(argnums, int) else tuple(gradients)
 
     return run
 

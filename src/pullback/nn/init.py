@@ -88,7 +88,7 @@ def eye_(tensor: Tensor) -> Tensor:
     if tensor.ndim != 2:
         raise ShapeError(f"eye_ takes a matrix, got shape {list(tensor.shape)} (at {user_source()})")
     with no_grad():
-        return tensor.copy_(eye(*tensor.shape, dtype=tensor.dtype))
+        return tensor.copy_(eye(tensor.shape[0], tensor.shape[1], dtype=tensor.dtype))
 
 
 def _fans(tensor: Tensor) -> tuple[int, int]:

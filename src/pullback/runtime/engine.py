@@ -11,8 +11,9 @@ from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 
 from .. import debug
+from ..errors import TraceError
 from ..graph.node import Graph, Node
-from ..ops.primitive import input_node
+from ..ops.primitive import INPUT, input_node
 from .buffers import Buffer
 from .program import Program
 
@@ -66,6 +67,11 @@ def structure(graph: Graph) -> Hashable:
     for node in graph.nodes:
         if node.buffer is not None:
             rows.append((node.shape, node.dtype))
+        elif node.op is INPUT:
+            raise TraceError(
+                f"a tensor that belongs to a compiled step (made at {node.source}) is used outside of it: the step was only "
+                "recorded there, and later runs do not pass that line. Return the tensor from the step."
+            )
         else:
             attributes = tuple(map(_exact, node.attributes.values()))
             rows.append((node.op, node.shape, node.dtype, attributes, *(place[i] for i in node.inputs)))

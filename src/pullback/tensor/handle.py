@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary, ref
 import numpy as np
 
 from ..errors import DTypeError, GradientError, ShapeError, TraceError, ViewError
-from ..graph.node import Node, Shape
+from ..graph.node import Node, Shape, next_serial
 from ..graph.types import DType, bfloat16
 from ..ops.host import detach
 from ..ops.primitive import MODE, buffer_node, user_source
@@ -39,10 +39,13 @@ STATE = _State()
 def outside_trace() -> Iterator[None]:
     """Inside, tensors are computed at once as if no step were being recorded: for state that a step finds ready."""
     before, STATE.trace = STATE.trace, None
+    first = next_serial()
     try:
         yield
     finally:
         STATE.trace = before
+        if before is not None:
+            before.outside.append(range(first, next_serial()))
 
 
 #: the nodes whose gradients backward() collects, and the tensors that receive them

@@ -16,6 +16,7 @@ import numpy as np
 import pullback as pb
 from pullback import nn
 
+from .gpt import evaluating
 from .loop import Loop, Progress, warmup_cosine
 from .text import check_settings, check_whole, numpy_weights
 from .weights import save_weights
@@ -98,7 +99,6 @@ class DigitsTraining:
 
         @pb.compile
         def step(images: pb.Tensor, labels: pb.Tensor) -> tuple[pb.Tensor, pb.Tensor]:
-            model.train()
             optimizer.zero_grad()
             loss = nn.functional.cross_entropy(model(images), labels)
             loss.backward()
@@ -108,7 +108,6 @@ class DigitsTraining:
 
         @pb.compile
         def judge(images: pb.Tensor, labels: pb.Tensor) -> tuple[pb.Tensor, pb.Tensor]:
-            model.eval()
             with pb.no_grad():
                 scores = model(images)
                 return nn.functional.cross_entropy(scores, labels), scores
@@ -136,7 +135,8 @@ class DigitsTraining:
 
     def evaluate(self) -> tuple[float, float]:
         """The mean loss in nats and the share of right answers, on the digits to test with."""
-        loss, scores = self._judge(pb.tensor(self.test.images), pb.tensor(self.test.labels))
+        with evaluating(self.model):
+            loss, scores = self._judge(pb.tensor(self.test.images), pb.tensor(self.test.labels))
         right = scores.numpy().argmax(1) == self.test.labels
         return loss.item(), math.fsum(right) / len(right)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -138,6 +139,18 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, ob
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
 
 
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model without dropout for the time of the block; outside of compiled functions, which are recorded anew where
+    the mode has changed."""
+    before = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(before)
+
+
 def validator(model: GPT, tokens: np.ndarray, batch_size: int) -> Callable[[], float]:
     """A function that gives the mean loss over `tokens`, in nats a token, each predicted once.
 
@@ -155,7 +168,6 @@ def validator(model: GPT, tokens: np.ndarray, batch_size: int) -> Callable[[], f
 
     @pb.compile
     def total(x: pb.Tensor, y: pb.Tensor) -> pb.Tensor:
-        model.eval()
         with pb.no_grad():
             scores = model(x)
             return nn.functional.cross_entropy(
@@ -163,7 +175,8 @@ def validator(model: GPT, tokens: np.ndarray, batch_size: int) -> Callable[[], f
             )
 
     def validate() -> float:
-        losses = (total(pb.tensor(x), pb.tensor(y)).item() for x, y in zip(inputs, targets, strict=True))
+        with evaluating(model):
+            losses = [total(pb.tensor(x), pb.tensor(y)).item() for x, y in zip(inputs, targets, strict=True)]
         return math.fsum(losses) / predicted
 
     return validate
@@ -183,7 +196,6 @@ def sample(
     # known character does not matter: attention never looks ahead.
     @pb.compile
     def expect(tokens: pb.Tensor, last: pb.Tensor) -> pb.Tensor:
-        model.eval()
         with pb.no_grad():
             here = (pb.arange(context) == last).reshape(1, context, 1)
             return pb.where(here, model(tokens), 0.0).sum(1)[0]
@@ -191,7 +203,8 @@ def sample(
     for _ in range(count):
         window = np.zeros((1, context), np.int64)
         window[0, : len(seen)] = seen
-        scores = expect(pb.tensor(window), pb.tensor(len(seen) - 1)).numpy().astype(np.float64)
+        with evaluating(model):
+            scores = expect(pb.tensor(window), pb.tensor(len(seen) - 1)).numpy().astype(np.float64)
         if temperature == 0:
             token = int(scores.argmax())
         else:

@@ -76,7 +76,6 @@ class TextTraining:
 
         @pb.compile
         def step(x: pb.Tensor, y: pb.Tensor) -> tuple[pb.Tensor, pb.Tensor]:
-            model.train()
             optimizer.zero_grad()
             scores = model(x)
             loss = nn.functional.cross_entropy(scores.reshape(-1, scores.shape[-1]), y.reshape(-1))

@@ -1,7 +1,17 @@
 """The functions of networks, under PyTorch's names. All are compositions: the compiler makes each of them one pass."""
 
 from .activation import (
-    dropout, gelu, leaky_relu, log_softmax, logsigmoid, relu, sigmoid, silu, softmax, softplus, tanh,
+    dropout,
+    gelu,
+    leaky_relu,
+    log_softmax,
+    logsigmoid,
+    relu,
+    sigmoid,
+    silu,
+    softmax,
+    softplus,
+    tanh,
 )
 from .attention import scaled_dot_product_attention
 from .linear import embedding, layer_norm, linear, one_hot

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
 from typing import Any
 
 from ...ops.primitive import user_source
@@ -55,7 +56,7 @@ class _Numbered(Module):
         """Put a module before the one at `index`."""
         if not isinstance(module, Module):
             raise TypeError(f"insert takes a module, got {type(module).__name__} (at {user_source()})")
-        held = list(self._modules.values())
+        held = list(self)
         held.insert(index, module)
         self._modules.clear()
         return self.extend(held)
@@ -97,6 +98,17 @@ class ModuleList(_Numbered):
     def __init__(self, modules: Iterable[Module] = ()):
         super().__init__()
         self.extend(modules)
+
+    def __repr__(self) -> str:
+        """Modules that print alike and follow one another are printed once, with how many they are."""
+        lines = []
+        start = 0
+        for text, alike in groupby(map(repr, self)):
+            count = len(list(alike))
+            name = f"({start}): " if count == 1 else f"({start}-{start + count - 1}): {count} x "
+            lines.append("  " + (name + text).replace("\n", "\n  ") + "\n")
+            start += count
+        return "ModuleList(\n" + "".join(lines) + ")" if lines else "ModuleList()"
 
 
 class ModuleDict(Module):

@@ -68,7 +68,8 @@ class LayerNorm(Module):
 
     def extra_repr(self) -> str:
         """The sizes and what is added for stability."""
-        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
+        affine = f"elementwise_affine={self.elementwise_affine}, bias={self.bias is not None}"
+        return f"{self.normalized_shape}, eps={self.eps}, {affine}"
 
 
 class Embedding(Module):
