@@ -44,5 +44,5 @@ def test_a_wrong_shape_or_dtype_is_caught_with_the_graph_in_the_message():
 def test_an_output_that_is_not_computed_is_caught():
     broken = graph()
     broken.outputs = [graph().outputs[0]]
-    with pytest.raises(VerifyError, match="output .* is not in the graph"):
+    with pytest.raises(VerifyError, match=r"output .* is not in the graph"):
         verify(broken, "dead code elimination")

@@ -58,7 +58,7 @@ def as_ours(index: tuple) -> tuple:
 
 @pytest.fixture(autouse=True, scope="module")
 def reference():
-    """How an index is taken apart is the same on every backend; the interpreter needs no compilation for each example."""
+    """An index is taken apart alike on every backend; the interpreter need not compile each example."""
     with pb.debug.override(backend="reference"):
         yield
 

@@ -99,7 +99,9 @@ class _Check:
         self.checked = [i for i, t in enumerate(self.inputs) if _is_checked(t)]
         if not self.checked:
             raise GradientError(f"gradcheck: no input requires grad (at {user_source()}); nothing can be checked")
-        self.values = [to_carrier(self.inputs[i]._array(), self.inputs[i].dtype).astype(np.float64) for i in self.checked]
+        self.values = [
+            to_carrier(self.inputs[i]._array(), self.inputs[i].dtype).astype(np.float64) for i in self.checked
+        ]
         steps = [(eps, rtol, atol), *(_COARSE.get(self.inputs[i].dtype.name, (0.0, 0.0, 0.0)) for i in self.checked)]
         self.eps, self.rtol, self.atol = (max(column) for column in zip(*steps, strict=True))
         self.random = np.random.default_rng(_SEED)

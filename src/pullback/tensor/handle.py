@@ -116,7 +116,7 @@ class Handle:
     @property
     def requires_grad(self) -> bool:
         """Whether operations on this tensor are recorded for differentiation."""
-        return self._node.requires_grad
+        return self._alias is None and self._node.requires_grad
 
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
@@ -125,7 +125,7 @@ class Handle:
     @property
     def is_leaf(self) -> bool:
         """Whether the tensor is no result of a recorded operation."""
-        return not self._node.requires_grad or self._node.op.name in ("buffer", "input", "detach")
+        return not self.requires_grad or self._node.op.name in ("buffer", "input", "detach")
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Make this leaf take part in differentiation, or not; returns itself."""
