@@ -1,4 +1,5 @@
-"""grad, vjp and jvp: functions in, functions or derivatives out. Arguments may be nested tuples, lists and dicts of tensors.
+"""grad, vjp and jvp: functions in, functions or derivatives out. Arguments may be nested tuples, lists and dicts of
+tensors.
 
 Inside, the arguments are fresh nodes that depend differentiably on the ones given, so that the results can be
 differentiated again, by these functions or by `backward`.
@@ -41,7 +42,9 @@ def _without(own: list[Tensor], results: list[Any]) -> list[Any]:
     """Results of a transform with the fresh tensors `own`, cut off from history that begins in such tensors only."""
     _ENDED.update(tensor.node for tensor in own)
     return [
-        r.detach() if isinstance(r, Tensor) and (not is_grad_enabled() or all(n in _ENDED for n in _leaves(r.node))) else r
+        r.detach()
+        if isinstance(r, Tensor) and (not is_grad_enabled() or all(n in _ENDED for n in _leaves(r.node)))
+        else r
         for r in results
     ]
 
@@ -68,9 +71,7 @@ def _pull(outputs: list[Tensor], inputs: list[Tensor], cotangents: list[Tensor])
     if not used:
         return [zeros_like(i) for i in inputs]
     with enable_grad():
-        found = gradients_of(
-            [o for o, _ in used], inputs, [c for _, c in used], create_graph=True, allow_unused=True
-        )
+        found = gradients_of([o for o, _ in used], inputs, [c for _, c in used], create_graph=True, allow_unused=True)
     return [zeros_like(i) if g is None else g for g, i in zip(found, inputs, strict=True)]
 
 
@@ -100,12 +101,14 @@ def value_and_grad(
         if not isinstance(value, Tensor) or value.numel() != 1:
             got = f"shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
             raise ShapeError(
-                f"grad takes a function that gives a tensor of one element, got {got} (at {user_source()}); reduce it with "
+                f"grad takes a function that gives a tensor of one element, got {got} (at {user_source()}); "
+                f"reduce it with "
                 ".sum(), or use vjp"
             )
         gradients = unflatten(shape, _without(fresh, _pull([value], fresh, [ones_like(value)])))
         parts, result_shape = flatten(result)
-        return unflatten(result_shape, _without(fresh, parts)), gradients[0] if isinstance(argnums, int) else tuple(gradients)
+        by_argument = gradients[0] if isinstance(argnums, int) else tuple(gradients)
+        return unflatten(result_shape, _without(fresh, parts)), by_argument
 
     return run
 
@@ -117,9 +120,7 @@ def _chosen(args: tuple[Any, ...], numbers: tuple[int, ...]) -> list[Any]:
     return [args[number] for number in numbers]
 
 
-def grad(
-    func: Callable[..., Any], argnums: int | tuple[int, ...] = 0, has_aux: bool = False
-) -> Callable[..., Any]:
+def grad(func: Callable[..., Any], argnums: int | tuple[int, ...] = 0, has_aux: bool = False) -> Callable[..., Any]:
     """A function that gives the gradient of `func`, a tensor of one element, by the arguments that `argnums` names.
 
     With `has_aux` a pair of the gradient and what `func` gives beside its value.

@@ -11,7 +11,16 @@ from ..tensor.creation import eye
 from ..tensor.grad_modes import no_grad
 from ..tensor.random import Generator, rand
 
-_LINEAR = ("linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "sigmoid")
+_LINEAR = (
+    "linear",
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
+    "sigmoid",
+)
 
 
 def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
@@ -42,7 +51,11 @@ def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Gene
 
 
 def trunc_normal_(
-    tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0,
+    tensor: Tensor,
+    mean: float = 0.0,
+    std: float = 1.0,
+    a: float = -2.0,
+    b: float = 2.0,
     generator: Generator | None = None,
 ) -> Tensor:
     """Normal, cut to [a, b]: by the quantile function of uniform numbers, in float64 (computed at once)."""
@@ -95,7 +108,8 @@ def _fans(tensor: Tensor) -> tuple[int, int]:
     """How many inputs each output has, and outputs each input: weight is [out, in, places…]."""
     if tensor.ndim < 2:
         raise ShapeError(
-            f"the number of inputs and outputs is not defined for shape {list(tensor.shape)}: at least 2 axes are needed "
+            f"the number of inputs and outputs is not defined for shape {list(tensor.shape)}: at least 2 axes "
+            f"are needed "
             f"(at {user_source()})"
         )
     places = math.prod(tensor.shape[2:])
@@ -121,7 +135,10 @@ def _kaiming_deviation(tensor: Tensor, a: float, mode: str, nonlinearity: str) -
 
 
 def kaiming_uniform_(
-    tensor: Tensor, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu",
+    tensor: Tensor,
+    a: float = 0.0,
+    mode: str = "fan_in",
+    nonlinearity: str = "leaky_relu",
     generator: Generator | None = None,
 ) -> Tensor:
     """Uniform on ±gain sqrt(3 / in) (or out, with mode "fan_out"): He et al. (2015); `a` is leaky_relu's slope."""
@@ -130,7 +147,10 @@ def kaiming_uniform_(
 
 
 def kaiming_normal_(
-    tensor: Tensor, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu",
+    tensor: Tensor,
+    a: float = 0.0,
+    mode: str = "fan_in",
+    nonlinearity: str = "leaky_relu",
     generator: Generator | None = None,
 ) -> Tensor:
     """Normal of standard deviation gain / sqrt(in) (or out, with mode "fan_out"): He et al. (2015)."""
@@ -138,6 +158,16 @@ def kaiming_normal_(
 
 
 __all__ = [
-    "calculate_gain", "constant_", "eye_", "kaiming_normal_", "kaiming_uniform_", "normal_", "ones_", "trunc_normal_",
-    "uniform_", "xavier_normal_", "xavier_uniform_", "zeros_",
+    "calculate_gain",
+    "constant_",
+    "eye_",
+    "kaiming_normal_",
+    "kaiming_uniform_",
+    "normal_",
+    "ones_",
+    "trunc_normal_",
+    "uniform_",
+    "xavier_normal_",
+    "xavier_uniform_",
+    "zeros_",
 ]

@@ -14,7 +14,8 @@ from .optimizer import Group, Optimizer, require_fused
 class Adam(Optimizer):
     """Kingma & Ba, "Adam: A Method for Stochastic Optimization" (2015), as PyTorch computes it.
 
-    m ← β₁ m + (1 - β₁) g, s ← β₂ s + (1 - β₂) g², p ← p - lr / (1 - β₁ᵗ) · m / (sqrt(s) / sqrt(1 - β₂ᵗ) + eps), with g the
+    m ← β₁ m + (1 - β₁) g, s ← β₂ s + (1 - β₂) g², p ← p - lr / (1 - β₁ᵗ) · m / (sqrt(s) / sqrt(1 - β₂ᵗ) + eps), with
+    g the
     gradient plus weight_decay p. `amsgrad` divides by the greatest s so far (Reddi et al., 2018); `maximize` goes up.
     State of 16-bit parameters is kept in their dtype and computed in float32. Updates are always fused: `fused` may be
     True or None.
@@ -37,7 +38,11 @@ class Adam(Optimizer):
     ):
         require_fused(fused)
         defaults = {
-            "lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay, "amsgrad": amsgrad,
+            "lr": lr,
+            "betas": tuple(betas),
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "amsgrad": amsgrad,
             "maximize": maximize,
         }
         super().__init__(params, defaults)
@@ -54,7 +59,9 @@ class Adam(Optimizer):
     def _state_names(self, group: Group) -> tuple[str, ...]:
         return ("exp_avg", "exp_avg_sq", "max_exp_avg_sq") if group["amsgrad"] else ("exp_avg", "exp_avg_sq")
 
-    def _update(self, parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], group: Group, rate: Tensor) -> None:
+    def _update(
+        self, parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], group: Group, rate: Tensor
+    ) -> None:
         beta1, beta2 = group["betas"]
         value = parameter.to(parameter.dtype.compute)
         g = gradient.to(value.dtype)

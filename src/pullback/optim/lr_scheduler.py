@@ -1,4 +1,6 @@
-"""Learning rates that change from epoch to epoch: each class gives the rate as a function of how often step() was called."""
+"""Learning rates that change from epoch to epoch: each class gives the rate as a function of how often step() was
+called.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ class LRScheduler:
 
     def __init__(self, optimizer: Optimizer, last_epoch: int = -1):
         if not isinstance(optimizer, Optimizer):
-            raise TypeError(f"{type(self).__name__} takes an optimizer, got {type(optimizer).__name__} (at {user_source()})")
+            raise TypeError(
+                f"{type(self).__name__} takes an optimizer, got {type(optimizer).__name__} (at {user_source()})"
+            )
         self.optimizer = optimizer
         for number, group in enumerate(optimizer.param_groups):
             if last_epoch == -1:
@@ -77,7 +81,10 @@ class LambdaLR(LRScheduler):
     """The initial rate times `lr_lambda(epoch)`, one function for all groups or a list of one each."""
 
     def __init__(
-        self, optimizer: Optimizer, lr_lambda: Callable[[int], float] | Sequence[Callable[[int], float]], last_epoch: int = -1
+        self,
+        optimizer: Optimizer,
+        lr_lambda: Callable[[int], float] | Sequence[Callable[[int], float]],
+        last_epoch: int = -1,
     ):
         count = len(optimizer.param_groups)
         self.lr_lambdas = [lr_lambda] * count if callable(lr_lambda) else list(lr_lambda)
@@ -129,7 +136,8 @@ class LinearLR(LRScheduler):
     ):
         if not 0 < start_factor <= 1 or not 0 <= end_factor <= 1:
             raise ValueError(
-                f"LinearLR: start_factor must lie in (0, 1] and end_factor in [0, 1], got {start_factor} and {end_factor} "
+                f"LinearLR: start_factor must lie in (0, 1] and end_factor in [0, 1], got {start_factor} and "
+                f"{end_factor} "
                 f"(at {user_source()})"
             )
         self.start_factor, self.end_factor, self.total_iters = start_factor, end_factor, total_iters

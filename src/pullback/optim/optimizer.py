@@ -22,7 +22,8 @@ Group = dict[str, Any]
 class Optimizer:
     """The base of optimizers. A subclass gives `_update`, and `_state_names`, the tensors it keeps for a parameter.
 
-    `params` are tensors, or dictionaries {"params": tensors, hyperparameters…}, each a group of its own. Every update is
+    `params` are tensors, or dictionaries {"params": tensors, hyperparameters…}, each a group of its own. Every
+    update is
     one composition of all parameters' new values, so that a compiled step writes each parameter in one pass.
 
     `param_groups[i]["lr"]` may be changed at any time, also between calls of a compiled step, which reads it before
@@ -37,13 +38,15 @@ class Optimizer:
         self._rates: list[Tensor] = []
         if isinstance(params, Tensor):
             raise TypeError(
-                f"{type(self).__name__} takes an iterable of tensors or of groups, got one tensor (at {user_source()}); "
+                f"{type(self).__name__} takes an iterable of tensors or of groups, got one tensor (at "
+                f"{user_source()}); "
                 "write [tensor]"
             )
         listed = list(params)
         if not listed:
             raise ValueError(
-                f"{type(self).__name__} got no parameters (at {user_source()}): an empty list, or a generator that was used "
+                f"{type(self).__name__} got no parameters (at {user_source()}): an empty list, or a generator "
+                f"that was used "
                 "up. Pass model.parameters()."
             )
         for group in listed if isinstance(listed[0], Mapping) else [{"params": listed}]:
@@ -60,7 +63,8 @@ class Optimizer:
         unknown = [key for key in param_group if key not in self.defaults and key not in ("params", "initial_lr")]
         if unknown:
             raise ValueError(
-                f"{type(self).__name__} has no hyperparameter {', '.join(map(repr, unknown))} (at {user_source()}); it has "
+                f"{type(self).__name__} has no hyperparameter {', '.join(map(repr, unknown))} (at "
+                f"{user_source()}); it has "
                 f"{', '.join(self.defaults)}"
             )
         held = param_group["params"]
@@ -81,7 +85,9 @@ class Optimizer:
                 )
             what = f"parameter {position}, {parameter.dtype.name}{list(parameter.shape)},"
             if not parameter.is_leaf:
-                raise GradientError(f"{what} is not a leaf but computed (at {user_source()}): it would never get a gradient")
+                raise GradientError(
+                    f"{what} is not a leaf but computed (at {user_source()}): it would never get a gradient"
+                )
             if not parameter.dtype.is_floating_point:
                 raise TypeError(f"{what} is not floating point and cannot be optimized (at {user_source()})")
             if id(parameter) in seen:
@@ -92,7 +98,9 @@ class Optimizer:
         """Raise ValueError where a hyperparameter is out of its range."""
         rate = group["lr"]
         if isinstance(rate, Tensor) and rate.numel() != 1:
-            raise ValueError(f"lr must be a number or a tensor of one element, got shape {list(rate.shape)} (at {user_source()})")
+            raise ValueError(
+                f"lr must be a number or a tensor of one element, got shape {list(rate.shape)} (at {user_source()})"
+            )
         self._require("lr", _value(rate), 0.0)
         self._require("weight_decay", group["weight_decay"], 0.0)
 
@@ -114,7 +122,9 @@ class Optimizer:
                     parameter.grad = parameter.grad.detach() * 0
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update every parameter that has a gradient; `closure`, if given, computes the loss first and is its result."""
+        """Update every parameter that has a gradient; `closure`, if given, computes the loss first and is its
+        result.
+        """
         loss = None
         if closure is not None:
             with enable_grad():
@@ -131,7 +141,9 @@ class Optimizer:
                     self._update(parameter, sign, self.state[parameter], group, rate)
         return loss
 
-    def _update(self, parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], group: Group, rate: Tensor) -> None:
+    def _update(
+        self, parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], group: Group, rate: Tensor
+    ) -> None:
         """The new value of one parameter and of its state. `state["step"]` counts this step already."""
         raise NotImplementedError
 
@@ -239,7 +251,9 @@ class Optimizer:
             for number, parameter in zip(saved["params"], own["params"], strict=True):
                 held = {name: value for name, value in state.get(number, {}).items() if value is not None}
                 if held and set(held) - {"step"} != expected:
-                    faults.append(f"  parameter {number}: state {sorted(held)} in the dictionary, {sorted(expected)} expected")
+                    faults.append(
+                        f"  parameter {number}: state {sorted(held)} in the dictionary, {sorted(expected)} expected"
+                    )
                 for name, value in held.items():
                     if name != "step" and tuple(np.shape(value)) != parameter.shape:
                         faults.append(

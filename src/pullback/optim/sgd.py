@@ -39,7 +39,11 @@ class SGD(Optimizer):
     ):
         require_fused(fused)
         defaults = {
-            "lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay, "nesterov": nesterov,
+            "lr": lr,
+            "momentum": momentum,
+            "dampening": dampening,
+            "weight_decay": weight_decay,
+            "nesterov": nesterov,
             "maximize": maximize,
         }
         super().__init__(params, defaults)
@@ -60,7 +64,9 @@ class SGD(Optimizer):
         # only dampening tells the first step from the others: without it the buffer's zeros do the same
         return bool(group["momentum"] and group["dampening"])
 
-    def _update(self, parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], group: Group, rate: Tensor) -> None:
+    def _update(
+        self, parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], group: Group, rate: Tensor
+    ) -> None:
         wide = parameter.to(parameter.dtype.compute)
         g = gradient.to(wide.dtype)
         if group["weight_decay"]:

@@ -60,7 +60,9 @@ def default_collate(batch: Sequence[Any]) -> Any:
         return {key: default_collate([item[key] for item in batch]) for key in first}
     if isinstance(first, (tuple, list)):
         if any(len(item) != len(first) for item in batch):
-            raise ShapeError(f"default_collate: examples have {sorted({len(item) for item in batch})} parts (at {user_source()})")
+            raise ShapeError(
+                f"default_collate: examples have {sorted({len(item) for item in batch})} parts (at {user_source()})"
+            )
         parts = [default_collate(part) for part in zip(*batch, strict=True)]
         return type(first)(*parts) if hasattr(first, "_fields") else type(first)(parts)
     if isinstance(first, str):

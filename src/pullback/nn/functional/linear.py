@@ -53,7 +53,9 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> 
 
 
 def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
-    """int64 vectors of `num_classes` with 1 at the named place, else 0. -1: one more than the greatest, read at once."""
+    """int64 vectors of `num_classes` with 1 at the named place, else 0. -1: one more than the greatest, read at
+    once.
+    """
     index = indices("one_hot", tensor)
     if num_classes == -1:
         if tensor.numel() == 0:

@@ -64,7 +64,8 @@ def binary_cross_entropy_with_logits(
     _check_reduction(name, reduction)
     if input.shape != target.shape:
         raise ShapeError(
-            f"{name}: input {list(input.shape)} and target {list(target.shape)} must have one shape (at {user_source()})"
+            f"{name}: input {list(input.shape)} and target {list(target.shape)} must have one shape (at "
+            f"{user_source()})"
         )
     x, y = widened(name, input), target.to(input.dtype.compute)
     positive = y if pos_weight is None else y * pos_weight
@@ -84,8 +85,10 @@ def cross_entropy(
 ) -> Tensor:
     """-log softmax(input)[target], averaged: the loss of classification from logits.
 
-    Shapes: input [C], [N, C] or [N, C, d…]; target without the axis C (integers from 0 to C - 1, or `ignore_index`, which
-    counts for nothing), or of input's shape (probabilities). `weight` [C] weighs the classes; the mean is then the weighted
+    Shapes: input [C], [N, C] or [N, C, d…]; target without the axis C (integers from 0 to C - 1, or `ignore_index`,
+    which
+    counts for nothing), or of input's shape (probabilities). `weight` [C] weighs the classes; the mean is then the
+    weighted
     one. `label_smoothing` is the share of the target that is spread evenly (Szegedy et al., 2016).
 
     >>> pb.nn.functional.cross_entropy(pb.zeros(2, 4), pb.tensor([0, 3]))
@@ -93,7 +96,9 @@ def cross_entropy(
     """
     _check_reduction("cross_entropy", reduction)
     if not 0 <= label_smoothing <= 1:
-        raise ValueError(f"cross_entropy: label_smoothing must lie in [0, 1], got {label_smoothing} (at {user_source()})")
+        raise ValueError(
+            f"cross_entropy: label_smoothing must lie in [0, 1], got {label_smoothing} (at {user_source()})"
+        )
     x = widened("cross_entropy", input)
     axis, count = _class_axis("cross_entropy", input, weight)
     classes = None if weight is None else _along(weight.to(x.dtype), axis, x.ndim)

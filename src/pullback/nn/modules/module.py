@@ -62,7 +62,9 @@ class Module:
 
     @property
     def training(self) -> bool:
-        """Whether the module is being trained (see train and eval). A compiled step that reads it follows its changes."""
+        """Whether the module is being trained (see train and eval). A compiled step that reads it follows its
+        changes.
+        """
         if STATE.trace is not None:
             return bool(STATE.trace.guard(lambda: self._training))
         return self._training
@@ -142,7 +144,9 @@ class Module:
         """Add a parameter under `name`; None holds the place of one that is left out."""
         parameters, _, _ = self._stores()
         if param is not None and not isinstance(param, Parameter):
-            raise TypeError(f"parameter {name!r} must be an nn.Parameter or None, got {type(param).__name__} (at {user_source()})")
+            raise TypeError(
+                f"parameter {name!r} must be an nn.Parameter or None, got {type(param).__name__} (at {user_source()})"
+            )
         self._claim(name, parameters)
         parameters[name] = param
 
@@ -150,7 +154,9 @@ class Module:
         """Add a tensor that is part of the module's state but not trained; in state_dict only if `persistent`."""
         _, buffers, _ = self._stores()
         if tensor is not None and not isinstance(tensor, Tensor):
-            raise TypeError(f"buffer {name!r} must be a tensor or None, got {type(tensor).__name__} (at {user_source()})")
+            raise TypeError(
+                f"buffer {name!r} must be a tensor or None, got {type(tensor).__name__} (at {user_source()})"
+            )
         self._claim(name, buffers)
         buffers[name] = tensor
         (self._not_saved.discard if persistent else self._not_saved.add)(name)
@@ -159,7 +165,9 @@ class Module:
         """Add a part under `name`."""
         _, _, modules = self._stores()
         if module is not None and not isinstance(module, Module):
-            raise TypeError(f"module {name!r} must be an nn.Module or None, got {type(module).__name__} (at {user_source()})")
+            raise TypeError(
+                f"module {name!r} must be an nn.Module or None, got {type(module).__name__} (at {user_source()})"
+            )
         self._claim(name, modules)
         modules[name] = module
 
@@ -233,7 +241,9 @@ class Module:
         for name in target.split(".") if target else ():
             found = found._modules.get(name) if isinstance(found, Module) else None
             if found is None:
-                raise AttributeError(f"{type(self).__name__} has no module {target!r}: there is no {name!r} (at {user_source()})")
+                raise AttributeError(
+                    f"{type(self).__name__} has no module {target!r}: there is no {name!r} (at {user_source()})"
+                )
         return found
 
     def get_parameter(self, target: str) -> Parameter:

@@ -40,7 +40,8 @@ def clip_grad_norm_(
     norm_type: float = 2.0,
     error_if_nonfinite: bool = False,
 ) -> Tensor:
-    """Scale all gradients by min(1, max_norm / (norm + 1e-6)), norm being that of all of them together; returns the norm.
+    """Scale all gradients by min(1, max_norm / (norm + 1e-6)), norm being that of all of them together; returns the
+    norm.
 
     Nothing waits for the value, unless `error_if_nonfinite`, which raises GradientError where the norm is not finite.
     """
@@ -54,7 +55,8 @@ def clip_grad_norm_(
         total = _total([g for _, g in pairs], norm_type)
         if error_if_nonfinite and not math.isfinite(value := total.item()):
             raise GradientError(
-                f"the norm of the gradients is {value} (at {user_source()}); pass error_if_nonfinite=False to scale them "
+                f"the norm of the gradients is {value} (at {user_source()}); pass error_if_nonfinite=False to "
+                f"scale them "
                 "nevertheless"
             )
         # NaN stays NaN, as in PyTorch: a bad step must not look like a good one

@@ -1,0 +1,211 @@
+"""Modules: registration, walking, state and printing, against PyTorch where it has the same."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+import pullback as pb
+from pullback.errors import StateDictError
+
+nn = pb.nn
+
+
+def build(library):
+    n = library.nn
+
+    class Block(n.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = n.LayerNorm(6)
+            self.up, self.down = n.Linear(6, 8), n.Linear(8, 6, bias=False)
+            self.register_buffer("scale", library.ones(1))
+            self.register_buffer("hidden", library.ones(2), persistent=False)
+
+        def forward(self, x):
+            return x + self.down(n.functional.gelu(self.up(self.norm(x)))) * self.scale
+
+    class Model(n.Module):
+        def __init__(self):
+            super().__init__()
+            self.token = n.Embedding(5, 6)
+            self.blocks = n.ModuleList([Block() for _ in range(2)])
+            self.tail = n.Sequential(n.Dropout(0.1), n.Tanh(), n.Flatten(), n.LeakyReLU(0.2))
+            self.named = n.ModuleDict({"soft": n.Softmax(dim=-1), "gelu": n.GELU()})
+            self.head = n.Linear(6, 5, bias=False)
+            self.head.weight = self.token.weight
+
+        def forward(self, i):
+            x = self.token(i)
+            for block in self.blocks:
+                x = block(x)
+            return self.named["soft"](self.head(x))
+
+    return Model()
+
+
+def test_walks_name_the_same_as_pytorch() -> None:
+    ours, theirs = build(pb), build(torch)
+    assert [n for n, _ in ours.named_parameters()] == [n for n, _ in theirs.named_parameters()]
+    assert [n for n, _ in ours.named_parameters(remove_duplicate=False)] == [
+        n for n, _ in theirs.named_parameters(remove_duplicate=False)
+    ]
+    assert [n for n, _ in ours.named_modules()] == [n for n, _ in theirs.named_modules()]
+    assert [n for n, _ in ours.named_children()] == [n for n, _ in theirs.named_children()]
+    assert [n for n, _ in ours.named_buffers()] == [n for n, _ in theirs.named_buffers()]
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    assert repr(ours) == repr(theirs)
+
+
+def test_a_state_dictionary_of_pytorch_loads_and_computes_the_same() -> None:
+    ours, theirs = build(pb), build(torch)
+    loaded = ours.load_state_dict({k: v.numpy() for k, v in theirs.state_dict().items()})
+    assert loaded == ([], [])
+    tokens = [[0, 4, 2]]
+    y, z = ours(pb.tensor(tokens)), theirs(torch.tensor(tokens))
+    np.testing.assert_allclose(y.detach().numpy(), z.detach().numpy(), rtol=1e-5)
+    y[0, 1, 2].backward(), z[0, 1, 2].backward()
+    for (name, p), q in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        np.testing.assert_allclose(p.grad.numpy(), q.grad.numpy(), rtol=1e-4, atol=1e-7, err_msg=name)
+
+
+def test_loading_lists_everything_that_is_wrong_and_changes_nothing() -> None:
+    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+    before = {k: v.tolist() for k, v in model.state_dict().items()}
+    wrong = {"0.weight": np.zeros((3, 3)), "0.bias": np.zeros(3), "1.weight": np.zeros((1, 3)), "2.weight": np.zeros(4)}
+    with pytest.raises(StateDictError) as caught:
+        model.load_state_dict(wrong)
+    lines = str(caught.value).splitlines()
+    assert "  wrong shape: 0.weight: [3, 3] in the dictionary, [3, 2] in the module" in lines
+    assert "  missing: 1.bias [1]" in lines
+    assert "  unexpected: 2.weight [4]" in lines
+    assert {k: v.tolist() for k, v in model.state_dict().items()} == before
+    with pytest.raises(StateDictError, match="wrong shape"):
+        model.load_state_dict(wrong, strict=False)
+    del wrong["0.weight"]
+    assert model.load_state_dict(wrong, strict=False) == (["0.weight", "1.bias"], ["2.weight"])
+
+
+def test_a_state_dictionary_is_of_its_moment() -> None:
+    layer = nn.Linear(1, 1)
+    saved = layer.state_dict()
+    value = saved["weight"].item()
+    assert not saved["weight"].requires_grad
+    nn.init.zeros_(layer.weight)
+    assert saved["weight"].item() == value
+    layer.load_state_dict(saved)
+    assert layer.weight.item() == value
+    assert layer.weight.requires_grad
+
+
+def test_attributes() -> None:
+    layer = nn.Linear(2, 2)
+    with pytest.raises(AttributeError, match="Linear has no attribute 'wieght'"):
+        layer.wieght  # noqa: B018
+    with pytest.raises(TypeError, match=r"Linear\.weight is a parameter and takes a Parameter or None, got Tensor"):
+        layer.weight = pb.zeros(2, 2)
+    layer.bias = None
+    assert [n for n, _ in layer.named_parameters()] == ["weight"]
+    layer.extra = nn.Parameter(pb.ones(1))
+    del layer.weight
+    assert [n for n, _ in layer.named_parameters()] == ["extra"]
+
+    class Forgetful(nn.Module):
+        def __init__(self):
+            self.layer = nn.Linear(1, 1)
+
+    with pytest.raises(AttributeError, match=r"call super\(\).__init__\(\)"):
+        Forgetful()
+    with pytest.raises(KeyError, match="without dots"):
+        layer.register_buffer("a.b", pb.ones(1))
+    with pytest.raises(NotImplementedError, match="Module must define forward"):
+        nn.Module()(1)
+
+
+def test_buffers() -> None:
+    module = nn.Module()
+    module.register_buffer("mean", pb.zeros(2))
+    module.mean = pb.ones(2)
+    assert dict(module.named_buffers())["mean"].tolist() == [1.0, 1.0]
+    with pytest.raises(TypeError, match="is a buffer"):
+        module.mean = 3
+    assert list(module.state_dict()) == ["mean"]
+
+
+def test_training_and_evaluation_reach_every_part() -> None:
+    model = build(pb)
+    assert all(m.training for m in model.modules())
+    assert model.eval() is model
+    assert not any(m.training for m in model.modules())
+    x = pb.ones(4)
+    assert model.tail[0](x) is x
+
+
+def test_dtypes_and_gradients_of_all() -> None:
+    model = nn.Linear(2, 2)
+    model(pb.ones(1, 2)).sum().backward()
+    model.double()
+    assert model.weight.dtype is pb.float64
+    assert model.weight.grad.dtype is pb.float64
+    model.bfloat16()
+    assert model(pb.ones(1, 2, dtype=pb.bfloat16)).dtype is pb.bfloat16
+    model.zero_grad()
+    assert model.weight.grad is None
+    model.requires_grad_(False)
+    assert not model.float()(pb.ones(1, 2)).requires_grad
+
+
+def test_containers() -> None:
+    model = nn.Sequential(nn.Linear(1, 2), nn.ReLU(), nn.Linear(2, 3))
+    assert isinstance(model[-1], nn.Linear)
+    assert len(model[1:]) == 2
+    assert list(model[1:]._modules) == list(torch.nn.Sequential(*[torch.nn.ReLU() for _ in range(3)])[1:]._modules)
+    model.append(nn.Tanh())
+    del model[1]
+    assert list(model._modules) == ["0", "1", "2"]
+    with pytest.raises(IndexError, match="index 3 is outside the 3 modules"):
+        model[3]
+    named = nn.Sequential({"a": nn.ReLU(), "b": nn.Tanh()})
+    assert named.get_submodule("b") is named[1]
+    listed = nn.ModuleList([nn.ReLU()]).extend([nn.Tanh(), nn.GELU()])
+    listed.insert(1, nn.Sigmoid())
+    assert [type(m).__name__ for m in listed] == ["ReLU", "Sigmoid", "Tanh", "GELU"]
+    with pytest.raises(KeyError, match="no module 'c'"):
+        nn.ModuleDict({"a": nn.ReLU()})["c"]
+    with pytest.raises(AttributeError, match=r"no module '1\.x'"):
+        model.get_submodule("1.x")
+
+
+def test_a_copy_is_independent() -> None:
+    model = build(pb)
+    twin = copy.deepcopy(model)
+    nn.init.zeros_(model.blocks[0].up.weight)
+    assert twin.blocks[0].up.weight.abs().sum().item() > 0
+    assert twin.head.weight is twin.token.weight
+
+
+def test_apply_visits_the_parts_first() -> None:
+    seen = []
+    nn.Sequential(nn.ReLU(), nn.Sequential(nn.Tanh())).apply(lambda m: seen.append(type(m).__name__))
+    assert seen == ["ReLU", "Tanh", "Sequential", "Sequential"]
+
+
+@pytest.mark.parametrize("name", ["CrossEntropyLoss", "NLLLoss", "MSELoss", "L1Loss", "BCEWithLogitsLoss"])
+def test_losses(name: str) -> None:
+    x = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    y = np.array([0, 1, 3]) if name in ("CrossEntropyLoss", "NLLLoss") else np.abs(x[::-1].copy()) / 4
+    ours = getattr(pb.nn, name)(reduction="sum")(pb.tensor(x), pb.tensor(y)).item()
+    theirs = getattr(torch.nn, name)(reduction="sum")(torch.tensor(x), torch.tensor(y)).item()
+    assert ours == pytest.approx(theirs, rel=1e-5)
+
+
+def test_a_compiled_step_follows_train_and_eval() -> None:
+    dropout = nn.Dropout(0.5)
+    run = pb.compile(lambda x: dropout(x))
+    x = pb.ones(64)
+    assert 0.0 in run(x).tolist()
+    dropout.eval()
+    assert run(x).tolist() == [1.0] * 64
+    dropout.train()
+    assert 0.0 in run(x).tolist()

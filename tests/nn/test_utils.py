@@ -1,0 +1,61 @@
+"""Clipping of gradients and parameters as one vector, against PyTorch."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import pullback as pb
+from pullback.errors import GradientError, ShapeError
+
+GRADIENTS = [np.array([[3.0, -4.0]], np.float32), np.array([0.5, 12.0, -1.0], np.float32)]
+
+
+def parameters(library, gradients=GRADIENTS):
+    made = []
+    for g in gradients:
+        p = library.nn.Parameter(library.zeros(g.shape))
+        p.grad = library.tensor(g)
+        made.append(p)
+    return [*made, library.nn.Parameter(library.zeros(2))]
+
+
+@pytest.mark.parametrize("norm_type", [2.0, 1.0, 3.0, math.inf])
+@pytest.mark.parametrize("limit", [1.0, 100.0])
+def test_clipping_by_the_norm(norm_type: float, limit: float) -> None:
+    ours, theirs = parameters(pb), parameters(torch)
+    total = pb.nn.utils.clip_grad_norm_(ours, limit, norm_type)
+    assert total.item() == pytest.approx(torch.nn.utils.clip_grad_norm_(theirs, limit, norm_type).item(), rel=1e-6)
+    for p, q in zip(ours[:2], theirs[:2], strict=True):
+        np.testing.assert_allclose(p.grad.numpy(), q.grad.numpy(), rtol=1e-6)
+    assert ours[2].grad is None
+
+
+def test_clipping_a_norm_that_is_not_finite() -> None:
+    bad = [np.array([math.nan, 1.0], np.float32)]
+    with pytest.raises(GradientError, match="norm of the gradients is nan"):
+        pb.nn.utils.clip_grad_norm_(parameters(pb, bad), 1.0, error_if_nonfinite=True)
+    ours = parameters(pb, bad)
+    assert math.isnan(pb.nn.utils.clip_grad_norm_(ours, 1.0).item())
+    assert all(map(math.isnan, ours[0].grad.tolist()))
+
+
+def test_clipping_nothing() -> None:
+    assert pb.nn.utils.clip_grad_norm_([pb.nn.Parameter(pb.zeros(2))], 1.0).item() == 0.0
+
+
+def test_clipping_by_value() -> None:
+    ours = parameters(pb)
+    pb.nn.utils.clip_grad_value_(ours, 1.0)
+    assert ours[1].grad.tolist() == [0.5, 1.0, -1.0]
+
+
+def test_vectors() -> None:
+    ours = parameters(pb)
+    vector = pb.arange(7).float()
+    pb.nn.utils.vector_to_parameters(vector, ours)
+    assert ours[1].tolist() == [2.0, 3.0, 4.0]
+    assert pb.nn.utils.parameters_to_vector(ours).tolist() == vector.tolist()
+    with pytest.raises(ShapeError, match=r"have 7 elements, the vector's shape is \[6\]"):
+        pb.nn.utils.vector_to_parameters(vector[:6], ours)
