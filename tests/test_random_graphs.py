@@ -64,6 +64,9 @@ def test_the_reference_keeps_within_the_bounds_on_size_and_finiteness(graph):
 @example(random_graph(92, 8))
 @example(random_graph(114, 4))
 @example(random_graph(118, 7))
+@example(random_graph(1019, 10))
+@example(random_graph(1119, 10))
+@example(random_graph(1235, 8))
 @given(random_graphs())
 def test_native_code_computes_what_the_reference_computes(graph):
     assert_within_bounds(graph, run(graph, backend="reference"), run(graph, backend="native"))

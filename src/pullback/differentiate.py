@@ -40,9 +40,9 @@ def gradients(
     _check_not_released(path)
     arrived: dict[Node, Node] = {}
     with grad_mode(create_graph):
-        for output, cotangent in zip(outputs, cotangents, strict=True):
+        for output, given in zip(outputs, cotangents, strict=True):
             if output in path:
-                _accumulate(arrived, output, cotangent)
+                _accumulate(arrived, output, given)
         results: dict[Node, Node] = {}
         flat: set[Node] = set()
         targets = set(wanted)
