@@ -65,7 +65,7 @@ class Known:
 
 @dataclass(frozen=True)
 class RandomGraph:
-    """All nodes in the order in which they were made, some of them outputs, and the two numbers that make them again."""
+    """All nodes in the order in which they were made, the outputs among them, and what makes them again."""
 
     seed: int
     operations: int
