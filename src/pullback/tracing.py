@@ -12,14 +12,17 @@ import functools
 import warnings
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from operator import is_
 from sys import getrefcount
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 from weakref import ref
 
 import numpy as np
 
 from .errors import TraceError
 from .graph.node import Graph, Node, next_serial
+from .graph.types import float32
 from .ops.primitive import MODE, buffer_node, input_node, user_source
 from .runtime.buffers import Buffer
 from .runtime.engine import count, without_values
@@ -180,7 +183,17 @@ class _Variant:
         self.input_count = len(trace.inputs)
         aliases = {place: places[id(c.node)] for c, place in self.states}
         self.program = Program(graph, [*trace.inputs, *extra], aliases)
+        #: gradients that the last run made, by output
         self.held: dict[int, Tensor] = {}
+        self.last_nodes: list[Node] = []
+        self.plain_tensors = [c.tensor for c in self.captured]
+        self.owned = any(c.owner is not None for c in self.captured)
+        self.settled: _Settled | None = None
+        #: outputs that have new memory at each run, because they are handed to the caller
+        self.always_fresh = {place for place, _ in self.results if place is not None}
+        self.always_fresh |= {place for _, place in [*self.changed_arguments, *self.argument_grads]}
+        positions = {id(c): position for position, c in enumerate(self.captured)}
+        self.state_sources = [(place, positions[id(c)]) for c, place in self.states]
 
     def fits(self) -> bool:
         """Whether what the recording depended on is still so."""
@@ -188,54 +201,82 @@ class _Variant:
             return False
         if any((tensor._grad is None) is not was_none for tensor, was_none in self.grad_reads):
             return False
-        for captured, (shape, dtype, requires_grad) in zip(self.captured, self.signature, strict=True):
-            tensor = captured.tensor if captured.owner is None else captured.owner._grad
-            if tensor is None:
-                return False
-            node = tensor._node
-            if node.shape != shape or node.dtype is not dtype or node.requires_grad is not requires_grad:
-                return False
-        return True
+        nodes = [tensor._node for tensor in self._tensors()]
+        if nodes == self.last_nodes:
+            return True
+        return all(
+            node is not None and node.shape == shape and node.dtype is dtype and node.requires_grad is requires_grad
+            for node, (shape, dtype, requires_grad) in zip(nodes, self.signature, strict=True)
+        )
+
+    def _tensors(self) -> list[Any]:
+        """The captured tensors as they are now; those that were found as a gradient are looked up again."""
+        if not self.owned:
+            return self.plain_tensors
+        return [c.tensor if c.owner is None else c.owner._grad or _NO_GRADIENT for c in self.captured]
 
     def run(self, arguments: list[Handle]) -> Any:
         """One step."""
         for callback in self.callbacks:
             callback()
-        inputs: list[Buffer] = [None] * self.input_count + self.constants  # type: ignore[list-item]
+        settled, self.settled = self.settled, None
+        if settled is not None and settled.holds():
+            inputs, outputs = list(settled.inputs), list(settled.outputs)
+        else:
+            settled = None  # it refers to buffers, which would then seem to be needed by others
+            tensors = self._tensors()
+            outputs = self._in_place_outputs(tensors)
+            inputs = [None] * self.input_count + self.constants  # type: ignore[list-item]
+            for place, tensor in zip(self.captured_places, tensors, strict=True):
+                inputs[place] = tensor._node.buffer or tensor._buffer()
         for place, position in zip(self.argument_places, self.arguments, strict=True):
             inputs[place] = arguments[position]._buffer()
-        tensors = [c.tensor if c.owner is None else c.owner._grad for c in self.captured]
-        for place, tensor in zip(self.captured_places, tensors, strict=True):
-            buffer = tensor._node.buffer  # type: ignore[union-attr]
-            inputs[place] = tensor._buffer() if buffer is None else buffer  # type: ignore[union-attr]
-        outputs: list[Buffer | None] = [None] * len(self.outputs)
-        in_place = set()
-        for captured, place in self.states:
-            tensor = captured.tensor if captured.owner is None else captured.owner._grad
-            node = tensor._node  # type: ignore[union-attr]
-            if _only_holder(node):
-                outputs[place] = node.buffer
-                in_place.add(place)
-        for tensor, place in self.new_grads:
-            if place is not None:
-                grad = self.held.get(place)
-                if grad is not None and grad is tensor._grad and getrefcount(grad) <= 4 and _only_holder(grad._node):
-                    outputs[place] = grad._node.buffer
-                    in_place.add(place)
-        for place, node in enumerate(self.outputs):
-            if outputs[place] is None:
-                outputs[place] = Buffer.empty(count(node), node.dtype)
+        fresh = {place for place, buffer in enumerate(outputs) if buffer is None}
+        for place in fresh:
+            node = self.outputs[place]
+            outputs[place] = Buffer.empty(count(node), node.dtype)
         self.program.run(inputs, outputs)  # type: ignore[arg-type]
-        return self._take_in(arguments, outputs, in_place)
+        result = self._take_in(arguments, outputs, fresh)
+        self.last_nodes = [tensor._node for tensor in self._tensors()]
+        if settled is None and fresh <= self.always_fresh:
+            settled = self._settle(inputs, outputs)
+            outputs.clear()
+            if settled is not None:
+                settled.counts = settled.count()
+        self.settled = settled
+        return result
+
+    def _settle(self, inputs: list[Buffer], outputs: list[Buffer | None]) -> _Settled | None:
+        """What can be kept for the next run, all states having been written in place just now."""
+        if self.owned:
+            return None
+        states = [c.tensor for c, _ in self.states]
+        receivers = [tensor for tensor, place in self.new_grads if place is not None]
+        kept = [None if place in self.always_fresh else buffer for place, buffer in enumerate(outputs)]
+        return _Settled(list(self.plain_tensors), states, receivers, inputs, kept)
+
+    def _in_place_outputs(self, tensors: list[Any]) -> list[Buffer | None]:
+        """The buffers that outputs may be written into because nobody but their tensor would see it; None elsewhere."""
+        outputs: list[Buffer | None] = [None] * len(self.outputs)
+        for place, source in self.state_sources:
+            if _is_alone(tensors[source]):
+                outputs[place] = tensors[source]._node.buffer
+        held = self.held
+        for tensor, place in self.new_grads:
+            # a gradient that this program made, which still is the tensor's and which nobody else holds
+            if place is not None and place in held and held[place] is tensor._grad:
+                if getrefcount(held[place]) <= _REFERENCES.gradient and _is_alone(held[place]):
+                    outputs[place] = held[place]._node.buffer
+        return outputs
 
     def _leaf(self, outputs: list[Buffer | None], place: int) -> Node:
         like = self.outputs[place]
         return buffer_node(outputs[place], like.shape, like.dtype)
 
-    def _take_in(self, arguments: list[Handle], outputs: list[Buffer | None], in_place: set[int]) -> Any:
-        """Bind tensors to their new values; what was written in place is theirs already."""
+    def _take_in(self, arguments: list[Handle], outputs: list[Buffer | None], fresh: set[int]) -> Any:
+        """Bind tensors to their new values; what was not written to fresh memory is theirs already."""
         for captured, place in self.states:
-            if place not in in_place:
+            if place in fresh:
                 tensor = captured.tensor if captured.owner is None else captured.owner._grad
                 tensor._set_leaf(self._leaf(outputs, place), tensor.requires_grad)  # type: ignore[union-attr]
         for position, place in self.changed_arguments:
@@ -247,18 +288,81 @@ class _Variant:
         for tensor, grad_place in self.new_grads:
             if grad_place is None:
                 tensor._grad = None
-            elif grad_place not in in_place:
+            elif grad_place in fresh:
                 tensor._grad = self.held[grad_place] = Tensor(self._leaf(outputs, grad_place))
-        leaves = [
-            shape if place is None else Tensor(self._leaf(outputs, place)) for place, shape in self.results
-        ]
+        leaves = [constant if place is None else Tensor(self._leaf(outputs, place)) for place, constant in self.results]
         return unflatten(self.result_shape, leaves)
 
 
-def _only_holder(node: Node) -> bool:
-    """Whether nobody but one tensor would see a write into the node's buffer: no pending graph, no array, no alias."""
-    # two more references each than the one that counts: the variable here or in the caller, and getrefcount's argument
-    return not node.buffer.shared and getrefcount(node) <= 4 and getrefcount(node.buffer) <= 2
+class _Settled:
+    """The buffers of a run whose states were all written in place, for as long as nothing about them changes.
+
+    Whether somebody new refers to one of them is told by sums of reference counts, one for each kind, because asking one
+    by one would take longer than a small step does.
+    """
+
+    def __init__(
+        self, captured: list[Handle], states: list[Handle], receivers: list[Handle], inputs: list[Buffer],
+        outputs: list[Buffer | None],
+    ):  # fmt: skip
+        self.captured, self.receivers = captured, receivers
+        self.inputs, self.outputs = inputs, outputs
+        self.all_nodes = [tensor._node for tensor in captured]
+        self.grads = [tensor._grad for tensor in receivers]
+        self.nodes = [tensor._node for tensor in [*states, *self.grads]]  # type: ignore[union-attr]
+        self.buffers = [node.buffer for node in self.nodes]
+        #: what `count` gave when nobody else referred to anything
+        self.counts = (0, 0, 0)
+
+    def count(self) -> tuple[int, int, int]:
+        """The references to all nodes, to all buffers, and to all gradients."""
+        return sum(map(getrefcount, self.nodes)), sum(map(getrefcount, self.buffers)), sum(map(getrefcount, self.grads))
+
+    def holds(self) -> bool:
+        """Whether every tensor has the value that the last run gave it, and nobody else has come to refer to it."""
+        return (
+            all(map(is_, [tensor._node for tensor in self.captured], self.all_nodes))
+            and all(map(is_, [tensor._grad for tensor in self.receivers], self.grads))
+            and self.count() == self.counts
+            and not any(buffer.shared for buffer in self.buffers)
+        )
+
+
+class _References(NamedTuple):
+    """What `getrefcount` says of a node and of a buffer that one tensor alone holds, and of a tensor that is held as a
+    gradient and by a recording, and by nobody else."""
+
+    node: int
+    buffer: int
+    gradient: int
+
+
+def _is_alone(tensor: Handle) -> bool:
+    """Whether nobody but `tensor` would see a write into its memory: no pending graph, no array, no other tensor.
+
+    Told by counting references, so that replacing a value costs nothing where its old one is not needed.
+    """
+    return (
+        tensor._node.buffer is not None
+        and not tensor._node.buffer.shared
+        and getrefcount(tensor._node) <= _REFERENCES.node
+        and getrefcount(tensor._node.buffer) <= _REFERENCES.buffer
+    )
+
+
+def _count_references() -> _References:
+    """Counted here, because interpreters differ in how many references an expression itself makes."""
+    tensor = Tensor(buffer_node(Buffer.zeros(1, float32), (1,), float32))
+    kept = [tensor._node]  # as `last_nodes` keeps it
+    node, buffer = getrefcount(tensor._node), getrefcount(tensor._node.buffer)
+    held, other = {0: tensor}, Tensor(kept[0])
+    other._grad = tensor
+    del tensor
+    return _References(node, buffer, getrefcount(held[0]))
+
+
+_REFERENCES = _count_references()
+_NO_GRADIENT = SimpleNamespace(_node=None)
 
 
 class CompiledStep:

@@ -265,7 +265,9 @@ class _Native(Program):
                     slot += 1
             if table:
                 segment.schedule = Schedule(table, threads, max(launch.scratch_bytes for launch in segment.launches))
-        self._entered: dict[tuple[str, int], int] = {}
+        self._input_slots = [self._patches.get(("input", i), []) for i in range(len(self.inputs))]
+        self._output_slots = [self._patches.get(("output", i), []) for i in range(len(self.outputs))]
+        self._last_inputs, self._last_outputs = [0] * len(self.inputs), [0] * len(self.outputs)
         self._clear = [
             self._array(argument, 2, np.int64)
             for launch in launches
@@ -298,13 +300,8 @@ class _Native(Program):
     def run(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> None:
         with self._lock:
             self._given_inputs, self._given_outputs = inputs, outputs
-            entered, slots = self._entered, self._slots
-            for key, places in self._patches.items():
-                address = (inputs if key[0] == "input" else outputs)[key[1]].address
-                if entered.get(key) != address:
-                    entered[key] = address
-                    for slot, offset in places:
-                        slots[slot] = address + offset
+            self._enter_addresses(self._input_slots, inputs, self._last_inputs)
+            self._enter_addresses(self._output_slots, outputs, self._last_outputs)
             for found in self._clear:
                 found[0] = 0
             for segment in self._segments:
@@ -315,6 +312,16 @@ class _Native(Program):
             for place, node in self._aside:
                 outputs[place].array[...] = self._array(node, elements(node), node.dtype.storage)
             self._given_inputs = self._given_outputs = ()
+
+    def _enter_addresses(
+        self, places: list[list[tuple[int, int]]], buffers: Sequence[Buffer], last: list[int]
+    ) -> None:
+        """Enter the addresses of `buffers` where they are not the `last` ones."""
+        for number, buffer in enumerate(buffers):
+            if buffer.address != last[number]:
+                last[number] = buffer.address
+                for slot, offset in places[number]:
+                    self._slots[slot] = buffer.address + offset
 
     def _describe(self) -> None:
         for launch in self._launches():

@@ -6,6 +6,7 @@ never changed, so whatever was built on it keeps its meaning.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -310,7 +311,7 @@ class Handle:
 
     def numel(self) -> int:
         """How many elements there are."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
 
     def __bool__(self) -> bool:
         return bool(self.item())

@@ -26,7 +26,7 @@ _KIND = "character GPT"
 class TextSettings:
     """How to train: AdamW with betas (0.9, 0.99), decay of matrices only, gradients clipped to norm 1."""
 
-    steps: int = 2000
+    steps: int = 1500
     batch_size: int = 12
     learning_rate: float = 2e-3
     evaluate_every: int = 250
