@@ -175,6 +175,8 @@ class Emitter:
         needed = max((self._level_of(axis) for axis in index.axes), default=ROW)
         if node.op.name == "constant":
             return self._arithmetic(level).constant(node["value"], node.dtype)
+        if node in self.row_values:
+            return self._repeated(self.row_values[node], ROW) if level == VECTOR else self.row_values[node]
         if needed < level:
             value = self._memoized(node, index, needed, guards)
             return self._repeated(value, needed) if level == VECTOR else value
@@ -203,8 +205,6 @@ class Emitter:
 
     def _value(self, node: Node, index: Index, level: int, guards: tuple[Guard, ...]) -> Value:
         a = self._arithmetic(level)
-        if node in self.row_values:
-            return self.row_values[node]
         if self.in_memory(node):
             return self.load(node, index.flat(), level, guards)
         name = node.op.name

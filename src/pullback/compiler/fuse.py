@@ -16,7 +16,7 @@ import math
 from dataclasses import dataclass, field
 
 from ..graph.node import Graph, Node
-from ..ops.primitive import CONTRACTION, ELEMENTWISE, LEAF, MOVEMENT, REDUCTION
+from ..ops.primitive import CONTRACTION, ELEMENTWISE, HOST, LEAF, MOVEMENT, REDUCTION
 
 #: kinds of groups, each lowered by a function of its own
 LOOP, COLUMNS, PRODUCT, SCATTER, PUT, CHECK, JOIN, CALL = (
@@ -252,7 +252,7 @@ class _Memory:
                 for source in sources(operand):
                     if self.group_of[source] is not group:
                         self.readers.setdefault(source, set()).add(group)
-                        if node.op.kind == CONTRACTION or (node.op.name == "take" and operand is node.inputs[0]):
+                        if node.op.kind in (CONTRACTION, HOST) or (node.op.name == "take" and operand is node.inputs[0]):
                             self.materialized.add(source)
         for node in order:
             group = self.group_of[node]

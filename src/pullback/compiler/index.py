@@ -70,13 +70,16 @@ class Affine:
 
     def split(self, by: int) -> tuple[Affine, Affine]:
         """Quotient and remainder by a constant, exact where the terms allow it, else as atoms."""
-        if by == 1:
+        if by <= 1:  # an axis of no elements is never read
             return self, Affine()
         outer = [(a, f // by) for a, f in self.terms if f % by == 0]
         inner = Affine(tuple((a, f) for a, f in self.terms if f % by), self.constant % by)
         low, high = inner.bounds()
         if low >= 0 and high < by:
             return _sum(outer, self.constant // by), inner
+        if low >= 0:  # what is divisible leaves the quotient
+            whole = _sum([*outer, (Quotient(inner, by, False), 1)], self.constant // by)
+            return whole, _sum([(Quotient(inner, by, True), 1)], 0)
         low, high = self.bounds()
         if low >= 0 and high < by:
             return Affine(), self

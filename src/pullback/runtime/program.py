@@ -133,9 +133,15 @@ class _Native(Program):
         known = set(self.inputs) | fusion.materialized
         aliased = {self.results[place] for place in self.aliases}
         segments = [_Segment()]
-        for group in _checks_first(fusion.groups, set(self.inputs)):
+        #: where checks note what they find
+        self._findings: list[Workspace] = []
+        early, rest = _checks_first(fusion.groups, set(self.inputs))
+        for group in early + rest:
             if group.kind == CHECK:
-                launch, found = emit_check(group, known.__contains__, target)
+                # what an early check depends on is not computed yet, so the check computes it itself
+                in_memory = set(self.inputs).__contains__ if group in early else known.__contains__
+                launch, found = emit_check(group, in_memory, target)
+                self._findings.append(found)
                 segments[-1].launches.append(launch)
                 segments[-1].after = self._raiser(next(iter(group.members)), found)
                 segments.append(_Segment())
@@ -217,6 +223,8 @@ class _Native(Program):
                 if node not in self._memory_of:
                     lives.setdefault(node, [step, step])[1] = step
             step += 1
+        for found in self._findings:
+            lives[found][0] = 0  # cleared before the run
         for _, node in self._aside:
             lives.setdefault(node, [0, step])[1] = step
         things = list(lives)
@@ -268,13 +276,7 @@ class _Native(Program):
         self._input_slots = [self._patches.get(("input", i), []) for i in range(len(self.inputs))]
         self._output_slots = [self._patches.get(("output", i), []) for i in range(len(self.outputs))]
         self._last_inputs, self._last_outputs = [0] * len(self.inputs), [0] * len(self.outputs)
-        self._clear = [
-            self._array(argument, 2, np.int64)
-            for launch in launches
-            if launch.code.name.startswith("check")
-            for argument in launch.arguments
-            if isinstance(argument, Workspace)
-        ]
+        self._clear = [self._array(found, 2, np.int64) for found in self._findings]
 
     def _enter(self, slot: int, argument: Node | Workspace | View | int) -> None:
         if isinstance(argument, int):
@@ -335,8 +337,8 @@ def _under_reshapes(node: Node) -> Node:
     return node
 
 
-def _checks_first(groups: list[Group], given: set[Node]) -> list[Group]:
-    """Checks of what the program is given come before everything else, so that a wrong index stops a step at once."""
+def _checks_first(groups: list[Group], given: set[Node]) -> tuple[list[Group], list[Group]]:
+    """Checks of what the program is given, which come first so that a wrong index stops a step at once; and the rest."""
 
     def early(group: Group) -> bool:
         if group.kind != CHECK:
@@ -351,4 +353,4 @@ def _checks_first(groups: list[Group], given: set[Node]) -> list[Group]:
             stack.extend(node.inputs)
         return True
 
-    return [g for g in groups if early(g)] + [g for g in groups if not early(g)]
+    return [g for g in groups if early(g)], [g for g in groups if not early(g)]

@@ -46,7 +46,7 @@ def save_weights(path: Path, weights: Mapping[str, np.ndarray], description: Map
     for name, array in weights.items():
         if not np.isfinite(array).all():
             raise StateDictError(f"{name} holds values that are not finite; {path} was not written")
-    arrays = {name: np.ascontiguousarray(array) for name, array in weights.items()}
+    arrays = {name: np.asarray(array, order="C") for name, array in weights.items()}
     content = save(arrays, {_KEY: json.dumps(description)})
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
