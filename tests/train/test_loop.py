@@ -57,7 +57,8 @@ def test_a_stopped_loop_ends_after_the_step_under_way() -> None:
 
 
 @pytest.mark.parametrize(
-    ("loss", "norm", "what"), [(math.nan, 1.0, "the loss of step 2 is nan"), (1.0, math.inf, "the gradient norm of step 1")]
+    ("loss", "norm", "what"),
+    [(math.nan, 1.0, "the loss of step 2 is nan"), (1.0, math.inf, "the gradient norm of step 1 is inf")],
 )
 def test_a_step_that_is_not_finite_ends_the_run_untold(loss: float, norm: float, what: str) -> None:
     loop, told, _ = make([1.0, loss], norm)
