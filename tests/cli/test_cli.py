@@ -1,5 +1,6 @@
 """The command as its users meet it: output, exit statuses, refusals and interruptions."""
 
+import math
 import os
 import signal
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from pullback.cli import app
+from pullback.cli import app, output
 from pullback.cli.output import describe
 from pullback.train import Progress
 from pullback.train.weights import read_description
@@ -36,7 +37,8 @@ def refusal(result: Result) -> str:
     return line.removeprefix("pullback: ")
 
 
-def test_text_is_trained_on_and_sampled(text: Path, tmp_path: Path) -> None:
+def test_text_is_trained_on_and_sampled(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "PLAIN_SECONDS", math.inf)  # a busy machine must not add lines
     out = tmp_path / "w.safetensors"
     result = invoke("train", "--data", text, "--steps", 6, "--eval-every", 4, "--out", out, *TINY)
     assert result.exit_code == 0, result.output
