@@ -223,7 +223,8 @@ class _Variant:
         if settled is not None and settled.holds():
             inputs, outputs = list(settled.inputs), list(settled.outputs)
         else:
-            settled = None  # it refers to buffers, which would then seem to be needed by others
+            # both refer to nodes or buffers, which would then seem to be needed by others
+            settled, self.last_nodes = None, []
             tensors = self._tensors()
             outputs = self._in_place_outputs(tensors)
             inputs = [None] * self.input_count + self.constants  # type: ignore[list-item]
@@ -353,9 +354,8 @@ def _is_alone(tensor: Handle) -> bool:
 def _count_references() -> _References:
     """Counted here, because interpreters differ in how many references an expression itself makes."""
     tensor = Tensor(buffer_node(Buffer.zeros(1, float32), (1,), float32))
-    kept = [tensor._node]  # as `last_nodes` keeps it
     node, buffer = getrefcount(tensor._node), getrefcount(tensor._node.buffer)
-    held, other = {0: tensor}, Tensor(kept[0])
+    held, other = {0: tensor}, Tensor(tensor._node)
     other._grad = tensor
     del tensor
     return _References(node, buffer, getrefcount(held[0]))

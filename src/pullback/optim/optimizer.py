@@ -14,7 +14,7 @@ from ..ops.primitive import user_source
 from ..tensor import Tensor
 from ..tensor.creation import full, tensor, zeros
 from ..tensor.grad_modes import enable_grad, no_grad
-from ..tensor.handle import STATE, outside_trace
+from ..tensor.handle import STATE, materialize, outside_trace
 
 Group = dict[str, Any]
 
@@ -139,7 +139,15 @@ class Optimizer:
                 for parameter, gradient in pairs:
                     sign = -gradient if group.get("maximize") else gradient
                     self._update(parameter, sign, self.state[parameter], group, rate)
+        if STATE.trace is None:
+            self._compute()
         return loss
+
+    def _compute(self) -> None:
+        """Outside of compiled steps a step ends here: all that it changed is computed, by one program."""
+        changed = [p for group in self.param_groups for p in group["params"]]
+        changed += [value for p in changed for value in self.state.get(p, {}).values() if isinstance(value, Tensor)]
+        materialize([tensor.node for tensor in changed])
 
     def _update(
         self, parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], group: Group, rate: Tensor
