@@ -66,6 +66,8 @@ class Trace:
     owners: dict[int, Handle] = field(default_factory=dict)
     guards: list[tuple[Callable[[], Hashable], Hashable]] = field(default_factory=list)
     callbacks: list[Callable[[], None]] = field(default_factory=list)
+    #: objects whose guarded attributes the step has set itself
+    decided: dict[int, object] = field(default_factory=dict)
     #: serial numbers of nodes that were made during the recording and are no part of it
     outside: list[range] = field(default_factory=list)
 
@@ -118,11 +120,19 @@ class Trace:
         if self.is_foreign(tensor._node) or id(tensor) in self.captured:
             self.grads.setdefault(id(tensor), _Grad(tensor, tensor._grad, False))
 
-    def guard(self, read: Callable[[], Hashable]) -> Hashable:
-        """The value of `read()`; the recording will be used again only while `read()` still gives it."""
+    def guard(self, read: Callable[[], Hashable], about: object = None) -> Hashable:
+        """The value of `read()`; the recording will be used again only while `read()` still gives it.
+
+        Not so where the step has itself decided the value before it read it (see `decide`).
+        """
         value = read()
-        self.guards.append((read, value))
+        if about is None or id(about) not in self.decided:
+            self.guards.append((read, value))
         return value
+
+    def decide(self, about: object) -> None:
+        """Note that from here on the step sets what guards about this object read."""
+        self.decided[id(about)] = about
 
     def before_call(self, callback: Callable[[], None]) -> None:
         """Have `callback` run, outside of the program, before each run of it (once now)."""

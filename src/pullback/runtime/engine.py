@@ -10,15 +10,22 @@ import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 
+import numpy as np
+
 from .. import debug
 from ..errors import TraceError
+from ..graph.interpreter import interpret
 from ..graph.node import Graph, Node
-from ..ops.primitive import INPUT, input_node
+from ..graph.types import to_storage
+from ..ops.primitive import ALIAS, INPUT, input_node
 from .buffers import Buffer
 from .program import Program
 
 #: programs kept for structures that come again; the least recently used goes first
 _KEPT = 512
+#: graphs of numbers alone (zeros, full, arange) up to so many nodes are filled in by the reference: a program for each
+#: number would cost more than it saves
+_FILLED = 4
 _programs: OrderedDict[Hashable, Program] = OrderedDict()
 _lock = threading.RLock()
 
@@ -32,11 +39,19 @@ def materialize(wanted: Sequence[Node], pending: Sequence[Node] = ()) -> None:
     outputs = list(dict.fromkeys([*graph.outputs, *(n for n in pending if n in inside and n.buffer is None)]))
     graph.outputs = outputs
     leaves = [node for node in graph.nodes if node.buffer is not None]
+    if not leaves and len(graph.nodes) <= _FILLED:
+        for node, value in zip(outputs, interpret(graph, _no_leaf), strict=True):
+            node.settle(Buffer.of(np.array(to_storage(value, node.dtype)), copy=True))
+        return
     program = _program(graph, leaves)
     results = [Buffer.empty(count(node), node.dtype) for node in outputs]
     program.run([leaf.buffer for leaf in leaves], results)
     for node, buffer in zip(outputs, results, strict=True):
         node.settle(buffer)
+
+
+def _no_leaf(node: Node) -> np.ndarray:
+    raise AssertionError(f"{node!r} is no number")
 
 
 def count(node: Node) -> int:
@@ -73,7 +88,7 @@ def structure(graph: Graph) -> Hashable:
                 "recorded there, and later runs do not pass that line. Return the tensor from the step."
             )
         else:
-            attributes = tuple(map(_exact, node.attributes.values()))
+            attributes = () if node.op.kind == ALIAS else tuple(map(_exact, node.attributes.values()))
             rows.append((node.op, node.shape, node.dtype, attributes, *(place[i] for i in node.inputs)))
     return tuple(rows), tuple(place[node] for node in graph.outputs)
 
@@ -89,6 +104,10 @@ def without_values(graph: Graph, leaves: Sequence[Node], first: int = 0) -> tupl
     known: dict[Node, Node] = dict(zip(leaves, inputs, strict=True))
     nodes = []
     for node in graph.nodes:
+        if node.op.kind == ALIAS and node not in known:
+            # a gradient rule may hold on to tensors: it has no place in a program
+            known[node] = known[node.inputs[0]]
+            continue
         if node not in known:
             known[node] = node if node.op.name == "input" else node.copy(tuple(known[i] for i in node.inputs))
         nodes.append(known[node])

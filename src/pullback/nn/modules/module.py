@@ -66,11 +66,13 @@ class Module:
         changes.
         """
         if STATE.trace is not None:
-            return bool(STATE.trace.guard(lambda: self._training))
+            return bool(STATE.trace.guard(lambda: self._training, about=self))
         return self._training
 
     @training.setter
     def training(self, mode: bool) -> None:
+        if STATE.trace is not None:
+            STATE.trace.decide(self)
         object.__setattr__(self, "_training", bool(mode))
 
     def _stores(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
