@@ -63,6 +63,9 @@ class Emitter:
         self.row_values: dict[Node, Value] = {}
         #: nodes whose values lie in the memory of another node
         self.lies_in: dict[Node, Node] = {}
+        #: members whose row is kept on the stack: at which index, and where; `written` are those that are there already
+        self.kept: dict[Node, tuple[tuple[Affine, ...], str]] = {}
+        self.written: set[Node] = set()
         #: every index that a kernel computed, for deciding which loops can be one
         self.touched: list[Affine] = []
         #: the elements at which each node was read
@@ -214,11 +217,17 @@ class Emitter:
             return self.value(node.inputs[0], index, level, guards)
         if name == "take":
             return self._take(node, index, level, guards)
+        if node in self.written and self._is_kept(node, index, level):
+            return self.vector.load(self._kept_place(node), node.dtype)
         if node.op.kind == ELEMENTWISE:
             operands = [self.value(i, index if i.shape else Index((), ()), level, guards) for i in node.inputs]
             attributes = {k: v for k, v in node.attributes.items() if k != "shape"}
             result = node.op.body(a, *operands, **attributes)
-            return a.round_to(result, node.dtype) if node.dtype.compute is not node.dtype else result
+            if node.dtype.compute is not node.dtype:
+                return a.round_to(result, node.dtype)
+            if self._is_kept(node, index, level):
+                a.store(result, self._kept_place(node), node.dtype)
+            return result
         assert node.op.kind != REDUCTION, f"{node!r} (made at {node.source}) is reduced elsewhere but not in memory"
         inner, place, conditions = follow(node, index)
         if not conditions:
@@ -263,6 +272,14 @@ class Emitter:
             result = inside if result is None else a.bit_and(result, inside)
         assert result is not None
         return result
+
+    def _is_kept(self, node: Node, index: Index, level: int) -> bool:
+        return level == VECTOR and node in self.kept and self.kept[node][0] == index.axes
+
+    def _kept_place(self, node: Node) -> str:
+        """Where the kept row has the columns of this vector."""
+        type_ = self.scalar.llvm_type(node.dtype)
+        return self.writer.op(f"getelementptr {type_}, ptr {self.kept[node][1]}, i64 {self.names[LANE]}")
 
     # ---- memory
 

@@ -25,6 +25,10 @@ from .text import Writer, code
 
 #: elements that one task covers, about: enough work to be worth handing out
 TASK_ELEMENTS = 16384
+#: operations an element from which on a value is kept from one stage of a row to the next
+_DEAR = 10
+#: elements of a row that are kept at most: they must not crowd the row itself out of the cache
+_LONGEST_KEPT = 4096
 _COMBINE = {"sum": "add", "max": "maximum", "min": "minimum"}
 
 
@@ -77,6 +81,7 @@ class _LoopKernel:
         self.stored = [n for n in group.stored if elements(n)]
         self.reductions = self._needed_reductions()
         self.stages = self._stages()
+        self.kept = self._worth_keeping()
         self.flat = False
 
     # ---- what is to be done
@@ -103,6 +108,27 @@ class _LoopKernel:
                         stage = max(stage, stages[source] + (source.op.kind == REDUCTION))
             stages[node] = stage
         return stages
+
+    def _worth_keeping(self) -> list[Node]:
+        """Members that one stage computes dearly and a later one asks for again; kept for the time of a row."""
+        if (self.group.row or _LONGEST_KEPT + 1) > _LONGEST_KEPT:
+            return []
+        later: set[Node] = set()
+        for node in [*self.stored, *self.reductions]:
+            seen: set[Node] = set()
+            stack = [s for operand in node.inputs for s in sources(operand)]
+            while stack:
+                source = stack.pop()
+                if source in seen or source not in self.members:
+                    continue
+                seen.add(source)
+                dear = source.op.cost >= _DEAR and self.members[source] == "full" and source not in self.stored
+                if dear and self.stages[source] < self.stages[node]:
+                    later.add(source)
+                elif source.op.kind != REDUCTION:
+                    stack.extend(s for operand in source.inputs for s in sources(operand))
+        first = {s for r in self.reductions for s in sources(r.inputs[0]) if self.stages.get(s) == self.stages[r]}
+        return [n for n in self.members if n in later and n in first and n.dtype is n.dtype.compute]
 
     # ---- the loops
 
@@ -211,11 +237,20 @@ class _LoopKernel:
         self.domain, row = self._flat(loops)
         for node in self.stored:
             emitter.pointer(node)
+        if len(loops.columns) == 1:
+            self._keep_rows(emitter, lanes)
         if self.flat:
             self._emit_flat(emitter)
         else:
             self._emit_rows(emitter, loops, row)
         return emitter
+
+    def _keep_rows(self, emitter: Emitter, lanes: int) -> None:
+        """Stack memory for a row of each kept member, in whole vectors."""
+        length = -(-(self.group.row or 1) // lanes) * lanes
+        for node in self.kept:
+            pointer = emitter.writer.allocate(emitter.scalar.llvm_type(node.dtype), length)
+            emitter.kept[node] = (Index.at(self.domain, node.shape).axes, pointer)
 
     def _loadable(self, node: Node) -> bool:
         """Whether the node's value at this point is in memory; of the group's own, what earlier stages stored."""
@@ -273,6 +308,7 @@ class _LoopKernel:
         with writer.loop(first, last) as number:
             emitter.begin_row(self._decode(writer, loops, number))
             self.complete = set()
+            emitter.written = set()
             for stage in range(max(self.stages[n] for n in [*self.stored, *self.reductions]) + 1):
                 self._emit_stage(emitter, loops, row, stage)
 
@@ -296,6 +332,7 @@ class _LoopKernel:
             self._emit_columns(emitter, loops, stores, reductions)
         self._store_rows(emitter, [n for n in rows if n.op.kind == REDUCTION], row)
         self.complete.update(stores)
+        emitter.written.update(n for n in self.kept if self.stages[n] == stage)
 
     def _store_rows(self, emitter: Emitter, nodes: list[Node], row: Affine) -> None:
         for node in nodes:

@@ -3,6 +3,7 @@
 before → after:
 - elementwise operands of smaller shapes are expanded, so that all operands but bare numbers have the result's shape;
 - sums, products and scatters of 16-bit floats are done in float32;
+- a transposed matrix product becomes the product of the transposed operands;
 - integer matrix products become multiplications and a sum;
 - a reduction is over the last axes (rows) or over axes before the last (columns), never both;
 - a reduction of few long rows is cut into blocks first, so that threads can share it. The cuts depend on the shape
@@ -14,7 +15,7 @@ from __future__ import annotations
 import math
 
 from ..graph.node import Graph, Node, enter
-from ..graph.types import bfloat16, float16, float32
+from ..graph.types import bfloat16, float16, float32, float64
 from ..ops.contraction import matmul
 from ..ops.elementwise import convert, mul
 from ..ops.indexing import scatter_add
@@ -37,15 +38,28 @@ def canonicalize(graph: Graph) -> Graph:
     new: dict[Node, Node] = {}
     order: list[Node] = []
     entered: set[Node] = set()
+    users = graph.users()
     with grad_mode(False):
         for node in graph.nodes:
             if node.buffer is None and node.inputs:
                 with source_of(node):
-                    new[node] = _canonical(node.with_inputs(tuple(new[i] for i in node.inputs)))
+                    if _transposes_a_product(node) and len(users[node.inputs[0]]) == 1:
+                        left, right = new[node.inputs[0]].inputs
+                        new[node] = matmul(swap_last(right), swap_last(left))
+                    else:
+                        new[node] = _canonical(node.with_inputs(tuple(new[i] for i in node.inputs)))
             else:
                 new[node] = node
             enter(new[node], order, entered)
     return Graph(order, [new[node] for node in graph.outputs])
+
+
+def _transposes_a_product(node: Node) -> bool:
+    """Whether the node is (A B)ᵀ, which is Bᵀ Aᵀ, written in its own order at once."""
+    if node.op.name != "permute" or node.inputs[0].op.name != "matmul" or node.dtype not in (float32, float64):
+        return False
+    rank = len(node.shape)
+    return 0 not in node.inputs[0].inputs[0].shape + node.shape and node["axes"] == (*range(rank - 2), rank - 1, rank - 2)
 
 
 def _canonical(node: Node) -> Node:

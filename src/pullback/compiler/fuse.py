@@ -254,6 +254,8 @@ class _Memory:
                         self.readers.setdefault(source, set()).add(group)
                         if node.op.kind in (CONTRACTION, HOST) or (node.op.name == "take" and operand is node.inputs[0]):
                             self.materialized.add(source)
+        for group in fuser.groups:
+            self._share_a_root(group)
         for node in order:
             group = self.group_of[node]
             always = group.kind in (COLUMNS, SCATTER, PUT, JOIN, CALL) and node.op.kind != ELEMENTWISE
@@ -269,6 +271,28 @@ class _Memory:
         limit = _MOVE if len(self.readers[node]) == 1 and self._unused_at_home(node) else _RECOMPUTE
         found = self._cost(node, limit)
         return found is not None
+
+    def _share_a_root(self, group: Group) -> None:
+        """Where other groups read several members that one member gives cheaply, that one goes to memory in their place.
+
+        So of gelu(x) + … only x is kept for the backward pass, not each factor of the derivative.
+        """
+        wanted = [
+            n for n in group.members if n in self.readers and n not in self.materialized and n.op.kind == ELEMENTWISE
+        ]
+        if not 2 <= len(wanted) <= 12:
+            return
+        best, covered = None, 1
+        for root in reversed(group.members):
+            if root in self.materialized or group.members[root] != _FULL:
+                continue
+            self.materialized.add(root)
+            count = sum(n is root or self._cost(n, _RECOMPUTE) is not None for n in wanted)
+            self.materialized.discard(root)
+            if count > covered:
+                best, covered = root, count
+        if best is not None:
+            self.materialized.add(best)
 
     def _unused_at_home(self, node: Node) -> bool:
         return not any(node in sources(i) for other in self.group_of[node].members for i in other.inputs)
