@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-import workloads
 
 import pullback as pb
+import workloads
 
 
 @pytest.mark.parametrize("name", workloads.NAMES)

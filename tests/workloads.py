@@ -116,5 +116,3 @@ def build(library: Any, name: str, seed: int = 0, **changes: Any) -> Workload:
 def copy_weights(source: Any, target: Any, library: Any) -> None:
     """Load the state of a PyTorch module into the same module of `library`."""
     target.load_state_dict({k: library.tensor(v.detach().numpy()) for k, v in source.state_dict().items()})
-
-

@@ -477,4 +477,3 @@ def compile(function: Callable[..., Any] | None = None) -> Any:
     if not callable(function):
         raise TypeError(f"compile takes a function, got {function!r}")
     return CompiledStep(function)
-

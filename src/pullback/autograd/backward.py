@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..differentiate import gradients
 from ..errors import GradientError, ShapeError
 from ..graph.node import Node
 from ..ops.elementwise import add
 from ..ops.movement import expand
 from ..ops.primitive import constant, grad_mode, user_source
-from ..differentiate import gradients
 
 
 def backward(output: Any, gradient: Any, retain_graph: bool, create_graph: bool, inputs: Sequence[Any] | None) -> None:

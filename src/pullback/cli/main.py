@@ -139,9 +139,7 @@ def digits(
     except ImportError:
         fail("the digits come with scikit-learn, which is not installed: pip install 'pullback[digits]'")
     reporter = Reporter("images")
-    training = DigitsTraining(
-        train_part, test_part, settings, _saving(reporter, lambda step: training.save(out, step))
-    )
+    training = DigitsTraining(train_part, test_part, settings, _saving(reporter, lambda step: training.save(out, step)))
     _run(training.loop, reporter, out, lambda step: training.save(out, step))
     _, accuracy = training.evaluate()
     print(

@@ -148,7 +148,9 @@ class Emitter:
         if key in memo:
             return memo[key]
         a = self.vector
-        flat = Affine(tuple((x, f) for x, f in index.terms if self._level_of(Affine(((x, 1),))) != VECTOR), index.constant)
+        flat = Affine(
+            tuple((x, f) for x, f in index.terms if self._level_of(Affine(((x, 1),))) != VECTOR), index.constant
+        )
         total = a.broadcast(Value(self.number(flat, SCALAR), int64))
         for atom, factor in index.terms:
             if self._level_of(Affine(((atom, 1),))) == VECTOR:
@@ -314,7 +316,12 @@ class Emitter:
         if self.mask is not None:
             mask = self.mask if mask is None else a.bit_and(self.mask, mask)
         factors = [(x, f) for x, f in flat.terms if self._level_of(Affine(((x, 1),))) == VECTOR]
-        if len(factors) == 1 and isinstance(factors[0][0], Variable) and factors[0][0].name == LANE and factors[0][1] == 1:
+        if (
+            len(factors) == 1
+            and isinstance(factors[0][0], Variable)
+            and factors[0][0].name == LANE
+            and factors[0][1] == 1
+        ):
             pointer = self.address(node, self.number(self._from_first_lane(flat), SCALAR))
             if mask is None:
                 return a.load(pointer, dtype)
@@ -328,7 +335,10 @@ class Emitter:
     def _from_first_lane(self, flat: Affine) -> Affine:
         """The same index as a scalar: LANE stands for the first lane's number."""
         return Affine(
-            tuple((Variable("first", a.extent) if isinstance(a, Variable) and a.name == LANE else a, f) for a, f in flat.terms),
+            tuple(
+                (Variable("first", a.extent) if isinstance(a, Variable) and a.name == LANE else a, f)
+                for a, f in flat.terms
+            ),
             flat.constant,
         )
 

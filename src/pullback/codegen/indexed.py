@@ -37,9 +37,7 @@ def _lanes(target: Target, extent: int) -> int:
     return min(target.vector_bytes // 4, 1 << max(0, extent - 1).bit_length())
 
 
-def _blocks(
-    emitter: Emitter, width: int, start: str, stop: str, body: Callable[[], None]
-) -> None:
+def _blocks(emitter: Emitter, width: int, start: str, stop: str, body: Callable[[], None]) -> None:
     """`body` for each vector of columns from `start` to `stop` (at most `width`), the last one masked."""
     writer, a = emitter.writer, emitter.vector
     lanes = a.lanes
@@ -70,6 +68,7 @@ def _written_rows(
     column = lane_variable(width)
     a = emitter.vector
     if add:
+
         def clear(r: str) -> None:
             with emitter.body({"row": r}, None):
                 place = variable("row", node.shape[0]) * width + column
@@ -188,5 +187,3 @@ def emit_check(group: Group, in_memory: Callable[[Node], bool], target: Target) 
     emitter.loop("0", str(elements(operand)), 1, one)
     nodes = list(emitter.slots.nodes)
     return Launch(code("check", writer), 1, [found, *nodes], 0, set(nodes), set(), set()), found
-
-

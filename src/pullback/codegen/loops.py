@@ -338,9 +338,7 @@ class _LoopKernel:
         for node in nodes:
             emitter.store(emitter.value(node, Index.at(row, node.shape), ROW), node, row, ROW)
 
-    def _emit_columns(
-        self, emitter: Emitter, loops: Loops, stores: list[Node], reductions: list[Node]
-    ) -> None:
+    def _emit_columns(self, emitter: Emitter, loops: Loops, stores: list[Node], reductions: list[Node]) -> None:
         """One pass over the columns of a row."""
         writer, a = emitter.writer, emitter.vector
         totals = []

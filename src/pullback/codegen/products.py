@@ -97,7 +97,14 @@ def emit_product(
         strides.insert(0, rows)
         rows *= size
     product = Product(
-        tuple(batch), m, n, k, left.strides, right.strides, (*strides, n), matmul.dtype  # type: ignore[union-attr]
+        tuple(batch),
+        m,
+        n,
+        k,
+        left.strides,
+        right.strides,
+        (*strides, n),
+        matmul.dtype,  # type: ignore[union-attr]
     )
     others = [node for node in group.stored if node is not matmul]
     result: Node | Workspace
@@ -130,6 +137,14 @@ def emit_product(
             exact = {node for node, places in tile.loaded.items() if places == {tile.domain}}
         exact -= {left.base, right.base}  # type: ignore[union-attr]
         launches.append(
-            Launch(stage.code, stage.tasks, arguments, stage.scratch_bytes, reads, written if stage is stages[-1] else set(), exact)
+            Launch(
+                stage.code,
+                stage.tasks,
+                arguments,
+                stage.scratch_bytes,
+                reads,
+                written if stage is stages[-1] else set(),
+                exact,
+            )
         )
     return launches

@@ -59,7 +59,11 @@ def _transposes_a_product(node: Node) -> bool:
     if node.op.name != "permute" or node.inputs[0].op.name != "matmul" or node.dtype not in (float32, float64):
         return False
     rank = len(node.shape)
-    return 0 not in node.inputs[0].inputs[0].shape + node.shape and node["axes"] == (*range(rank - 2), rank - 1, rank - 2)
+    return 0 not in node.inputs[0].inputs[0].shape + node.shape and node["axes"] == (
+        *range(rank - 2),
+        rank - 1,
+        rank - 2,
+    )
 
 
 def _canonical(node: Node) -> Node:

@@ -231,7 +231,12 @@ class _Fuser:
         group = self._latest(node)
         if group is not None and group.kind == LOOP and group.row in (None, row) and len(group.members) < _MOST_MEMBERS:
             found = resolve(operand)
-            if found is not None and found[1] == 1 and group.members.get(found[0]) == _FULL and elements(operand) == group.size:
+            if (
+                found is not None
+                and found[1] == 1
+                and group.members.get(found[0]) == _FULL
+                and elements(operand) == group.size
+            ):
                 group.row = row
                 self._join(node, group, _ROW)
                 return
@@ -252,7 +257,9 @@ class _Memory:
                 for source in sources(operand):
                     if self.group_of[source] is not group:
                         self.readers.setdefault(source, set()).add(group)
-                        if node.op.kind in (CONTRACTION, HOST) or (node.op.name == "take" and operand is node.inputs[0]):
+                        if node.op.kind in (CONTRACTION, HOST) or (
+                            node.op.name == "take" and operand is node.inputs[0]
+                        ):
                             self.materialized.add(source)
         for group in fuser.groups:
             self._share_a_root(group)

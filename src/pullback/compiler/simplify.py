@@ -66,9 +66,7 @@ def _rewrite(node: Node) -> Node:
 def _key(node: Node) -> Hashable:
     if node.buffer is not None or node.op.name == "host_call":
         return node
-    attributes = tuple(
-        (type(v), repr(v)) if isinstance(v, (float, int)) else v for v in node.attributes.values()
-    )
+    attributes = tuple((type(v), repr(v)) if isinstance(v, (float, int)) else v for v in node.attributes.values())
     return (node.op, node.shape, node.dtype, attributes, node.inputs)
 
 

@@ -38,7 +38,18 @@ class Node:
     computed (see `settle`): it belongs to the runtime.
     """
 
-    __slots__ = ("__weakref__", "attributes", "buffer", "dtype", "inputs", "op", "requires_grad", "serial", "shape", "source")
+    __slots__ = (
+        "__weakref__",
+        "attributes",
+        "buffer",
+        "dtype",
+        "inputs",
+        "op",
+        "requires_grad",
+        "serial",
+        "shape",
+        "source",
+    )
 
     def __init__(
         self,

@@ -19,7 +19,9 @@ def format_graph(graph: Graph, sources: bool = True) -> str:
 def _line(node: Node, names: dict[Node, str], sources: bool) -> str:
     known = node.buffer is not None
     operands = [] if known else [names[operand] for operand in node.inputs]
-    attributes = [] if known else [f"{k}={_attribute(v)}" for k, v in node.attributes.items() if k not in ("dtype", "shape")]
+    attributes = (
+        [] if known else [f"{k}={_attribute(v)}" for k, v in node.attributes.items() if k not in ("dtype", "shape")]
+    )
     place = f"  # {os.path.basename(node.source.file)}:{node.source.line}" if sources and node.source else ""
     name = "buffer" if known else node.op.name
     return f"{names[node]} = {name}({', '.join(operands + attributes)}) : {node.dtype.name}{list(node.shape)}{place}"

@@ -250,7 +250,9 @@ CONVERT = register(
 # ---- the random generator
 
 
-def _philox_body(a: Arithmetic, low: Value, high: Value, offset: Value, stream: Value, key: Value, key_high: Value, word):
+def _philox_body(
+    a: Arithmetic, low: Value, high: Value, offset: Value, stream: Value, key: Value, key_high: Value, word
+):
     """Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011), one word of its four.
 
     The counter is (low, high, offset, stream): the element's index and the place in the generator's sequence.

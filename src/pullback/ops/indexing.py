@@ -9,7 +9,6 @@ import numpy as np
 from ..errors import DTypeError, IndexOutOfRange, ShapeError
 from ..graph.node import Node, Shape
 from ..graph.types import DType, int64, round_to
-
 from .elementwise import add, mul
 from .movement import expand, reshape
 from .primitive import INDEXING, Primitive, apply, constant, iota, register, user_source
@@ -61,8 +60,6 @@ def _masked_put_pullback(node: Node, cotangent: Node) -> Node:
     """The old value's cotangent: the result's, except where rows were written."""
     rows = node.inputs[2]
     return put(cotangent, node.inputs[1], expand(constant(0.0, rows.dtype), rows.shape))
-
-
 
 
 def out_of_range(node: Node, position: int, value: int) -> IndexOutOfRange:
@@ -156,4 +153,15 @@ def flat_index(index: Node, shape: Shape, axis: int) -> Node:
     return total if total is not None else reshape(index, ())
 
 
-__all__ = ["BOUNDED", "PUT", "SCATTER_ADD", "TAKE", "bounded", "flat_index", "out_of_range", "put", "scatter_add", "take"]
+__all__ = [
+    "BOUNDED",
+    "PUT",
+    "SCATTER_ADD",
+    "TAKE",
+    "bounded",
+    "flat_index",
+    "out_of_range",
+    "put",
+    "scatter_add",
+    "take",
+]

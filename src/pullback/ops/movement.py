@@ -87,9 +87,7 @@ SLICE = _movement(
     (
         lambda n, g: pad(
             g,
-            tuple(
-                (start, size - stop) for (start, stop), size in zip(n["bounds"], n.inputs[0].shape, strict=True)
-            ),
+            tuple((start, size - stop) for (start, stop), size in zip(n["bounds"], n.inputs[0].shape, strict=True)),
         ),
     ),
 )
@@ -154,5 +152,3 @@ def swap_last(x: Node) -> Node:
     """The last two axes exchanged: the transpose of each matrix in a batch."""
     rank = len(x.shape)
     return permute(x, (*range(rank - 2), rank - 1, rank - 2))
-
-

@@ -133,6 +133,7 @@ def apply(primitive: Primitive, *inputs: Node, **attributes: Any) -> Node:
 
 # ---- leaves: values that are there
 
+
 def _no_value(node: Node, *_: np.ndarray) -> np.ndarray:
     raise AssertionError(f"the value of {node!r} comes from outside the graph")
 

@@ -76,9 +76,7 @@ def sum_to_shape(x: Node, shape: Shape) -> Node:
     if x.shape == shape:
         return x
     lead = len(x.shape) - len(shape)
-    axes = tuple(range(lead)) + tuple(
-        lead + i for i, size in enumerate(shape) if size == 1 and x.shape[lead + i] != 1
-    )
+    axes = tuple(range(lead)) + tuple(lead + i for i, size in enumerate(shape) if size == 1 and x.shape[lead + i] != 1)
     return reshape(reduce_sum(x, axes), shape)
 
 

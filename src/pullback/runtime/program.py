@@ -196,8 +196,10 @@ class _Native(Program):
                 safe = not readers and not calls
             else:
                 first = writers[0]
-                safe = len(writers) == 1 and not calls and all(
-                    r < first or (r == first and base in launches[r].exact) for r in readers
+                safe = (
+                    len(writers) == 1
+                    and not calls
+                    and all(r < first or (r == first and base in launches[r].exact) for r in readers)
                 )
             if not safe:
                 self._aside.append((place, node))
@@ -229,9 +231,7 @@ class _Native(Program):
             lives.setdefault(node, [0, step])[1] = step
         things = list(lives)
         sizes = [t.nbytes if isinstance(t, Workspace) else elements(t) * t.dtype.itemsize for t in things]
-        placement = place_all(
-            [Request(max(size, 1), *lives[thing]) for thing, size in zip(things, sizes, strict=True)]
-        )
+        placement = place_all([Request(max(size, 1), *lives[thing]) for thing, size in zip(things, sizes, strict=True)])
         self._arena = allocate(max(placement.nbytes, 64))
         self._arena_size = placement.nbytes
         for thing, offset in zip(things, placement.offsets, strict=True):
@@ -315,9 +315,7 @@ class _Native(Program):
                 outputs[place].array[...] = self._array(node, elements(node), node.dtype.storage)
             self._given_inputs = self._given_outputs = ()
 
-    def _enter_addresses(
-        self, places: list[list[tuple[int, int]]], buffers: Sequence[Buffer], last: list[int]
-    ) -> None:
+    def _enter_addresses(self, places: list[list[tuple[int, int]]], buffers: Sequence[Buffer], last: list[int]) -> None:
         """Enter the addresses of `buffers` where they are not the `last` ones."""
         for number, buffer in enumerate(buffers):
             if buffer.address != last[number]:

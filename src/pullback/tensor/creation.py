@@ -127,7 +127,10 @@ def empty(*size, dtype: DType | None = None, requires_grad: bool = False, device
 
 
 def full(
-    size: Sequence[int], fill_value: Number, dtype: DType | None = None, requires_grad: bool = False,
+    size: Sequence[int],
+    fill_value: Number,
+    dtype: DType | None = None,
+    requires_grad: bool = False,
     device: str | None = None,
 ) -> Tensor:
     """A tensor of one number."""
@@ -135,8 +138,12 @@ def full(
 
 
 def arange(
-    start: Number, end: Number | None = None, step: Number = 1, dtype: DType | None = None,
-    requires_grad: bool = False, device: str | None = None,
+    start: Number,
+    end: Number | None = None,
+    step: Number = 1,
+    dtype: DType | None = None,
+    requires_grad: bool = False,
+    device: str | None = None,
 ) -> Tensor:
     """start, start + step, … up to but without `end`; int64 if all three are ints.
 
@@ -160,7 +167,11 @@ def arange(
 
 
 def linspace(
-    start: float, end: float, steps: int, dtype: DType | None = None, requires_grad: bool = False,
+    start: float,
+    end: float,
+    steps: int,
+    dtype: DType | None = None,
+    requires_grad: bool = False,
     device: str | None = None,
 ) -> Tensor:
     """`steps` numbers at equal distances from `start` to `end`, both included."""
@@ -178,7 +189,9 @@ def linspace(
     return _finish(e.convert(e.where(near_start, from_start, from_end), dtype), requires_grad)
 
 
-def eye(n: int, m: int | None = None, dtype: DType | None = None, requires_grad: bool = False, device: str | None = None) -> Tensor:
+def eye(
+    n: int, m: int | None = None, dtype: DType | None = None, requires_grad: bool = False, device: str | None = None
+) -> Tensor:
     """Ones on the diagonal of an n by m (default n) matrix of zeros."""
     _check_device(device)
     shape = (n, n if m is None else m)
@@ -207,6 +220,19 @@ def full_like(input: Tensor, fill_value: Number, dtype: DType | None = None, req
 
 
 __all__ = [
-    "arange", "as_tensor", "empty", "empty_like", "eye", "from_dlpack", "from_numpy", "full", "full_like",
-    "linspace", "ones", "ones_like", "tensor", "zeros", "zeros_like",
+    "arange",
+    "as_tensor",
+    "empty",
+    "empty_like",
+    "eye",
+    "from_dlpack",
+    "from_numpy",
+    "full",
+    "full_like",
+    "linspace",
+    "ones",
+    "ones_like",
+    "tensor",
+    "zeros",
+    "zeros_like",
 ]

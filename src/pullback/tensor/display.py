@@ -25,7 +25,9 @@ def describe(tensor: Handle) -> str:
     if values.size == 0:
         body = "[]" if values.ndim == 1 else f"[], size={tuple(tensor.shape)}"
     else:
-        body = np.array2string(values, separator=", ", precision=4, threshold=1000, prefix="tensor(", suppress_small=False)
+        body = np.array2string(
+            values, separator=", ", precision=4, threshold=1000, prefix="tensor(", suppress_small=False
+        )
     if tensor.requires_grad:
         notes.append("requires_grad=True" if tensor.is_leaf else f"grad_fn=<{tensor._node.op.name}>")
     return "tensor(" + ", ".join([body, *notes]) + ")"

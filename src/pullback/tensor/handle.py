@@ -131,7 +131,9 @@ class Handle:
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Make this leaf take part in differentiation, or not; returns itself."""
         if requires_grad and not self.dtype.is_floating_point:
-            raise DTypeError(f"only floating point tensors can require gradients, got {self.dtype.name} (at {user_source()})")
+            raise DTypeError(
+                f"only floating point tensors can require gradients, got {self.dtype.name} (at {user_source()})"
+            )
         if not requires_grad and not self.is_leaf:
             raise GradientError(f"requires_grad can only be taken from a leaf (at {user_source()}); use .detach()")
         if requires_grad != self.requires_grad:

@@ -39,7 +39,9 @@ def _integers(index: Any, size_name: str) -> Node:
             "pb.where(mask, t, other) or t.masked_fill(mask, value)"
         )
     if index.dtype.is_floating_point:
-        raise DTypeError(f"an index must be of integers, got {index.dtype.name} ({size_name}, at {user_source()}); use .long()")
+        raise DTypeError(
+            f"an index must be of integers, got {index.dtype.name} ({size_name}, at {user_source()}); use .long()"
+        )
     return e.convert(index.node, int64)
 
 
@@ -64,7 +66,9 @@ class _Parsed:
         self.tensors: dict[int, Node] = {}
         used = sum(1 for i in items if i is not None and i is not Ellipsis)
         if used > len(shape):
-            raise IndexOutOfRange(f"{used} indices for a tensor with {len(shape)} axes, shape {list(shape)} (at {user_source()})")
+            raise IndexOutOfRange(
+                f"{used} indices for a tensor with {len(shape)} axes, shape {list(shape)} (at {user_source()})"
+            )
         if sum(1 for i in items if i is Ellipsis) > 1:
             raise IndexOutOfRange(f"more than one Ellipsis in an index (at {user_source()})")
         if Ellipsis not in [i for i in items if not isinstance(i, (Handle, np.ndarray, list))]:
@@ -93,7 +97,9 @@ class _Parsed:
             self.bounds.append((place, place + 1))
             self.steps.append(1)
         else:
-            self.tensors[len(self.shape)] = _wrapped(_integers(item, f"axis {len(self.bounds)}"), size, len(self.bounds))
+            self.tensors[len(self.shape)] = _wrapped(
+                _integers(item, f"axis {len(self.bounds)}"), size, len(self.bounds)
+            )
             self._cut(slice(None), size)
 
     def _cut(self, item: slice, size: int) -> None:
@@ -271,7 +277,9 @@ class IndexMethods(Handle):
 
     def _product(self, other: Tensor, rank: int, name: str) -> Tensor:
         if self.ndim != rank or other.ndim != rank:
-            raise ShapeError(f"{name} takes two tensors with {rank} axes, got {list(self.shape)} and {list(other.shape)} (at {user_source()})")
+            raise ShapeError(
+                f"{name} takes two tensors with {rank} axes, got {list(self.shape)} and {list(other.shape)} (at {user_source()})"
+            )
         return matmul(self, other)  # type: ignore[arg-type]
 
 
@@ -288,7 +296,9 @@ def matmul(x: Tensor, y: Tensor) -> Tensor:
     and that axis is dropped from the result.
     """
     if x.ndim == 0 or y.ndim == 0:
-        raise ShapeError(f"matmul takes tensors with axes, got {list(x.shape)} and {list(y.shape)} (at {user_source()})")
+        raise ShapeError(
+            f"matmul takes tensors with axes, got {list(x.shape)} and {list(y.shape)} (at {user_source()})"
+        )
     if x.dtype is not y.dtype:
         raise DTypeError(
             f"matmul: operands have dtypes {x.dtype.name} and {y.dtype.name} (at {user_source()}); convert one with .to(dtype)"

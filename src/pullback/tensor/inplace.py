@@ -137,5 +137,3 @@ class InplaceMethods(Handle):
 
     def __ipow__(self, other: Operand) -> Tensor:
         return self.pow_(other)
-
-

@@ -138,21 +138,38 @@ def _float_dtype(dtype: DType | None, name: str) -> DType:
     return dtype
 
 
-def rand(*size, dtype: DType | None = None, requires_grad: bool = False, generator: Generator | None = None, device: str | None = None) -> Tensor:
+def rand(
+    *size,
+    dtype: DType | None = None,
+    requires_grad: bool = False,
+    generator: Generator | None = None,
+    device: str | None = None,
+) -> Tensor:
     """Uniform on [0, 1)."""
     _check_device(device)
     return _finish(uniform_nodes(as_shape(size), _float_dtype(dtype, "rand"), generator), requires_grad)
 
 
-def randn(*size, dtype: DType | None = None, requires_grad: bool = False, generator: Generator | None = None, device: str | None = None) -> Tensor:
+def randn(
+    *size,
+    dtype: DType | None = None,
+    requires_grad: bool = False,
+    generator: Generator | None = None,
+    device: str | None = None,
+) -> Tensor:
     """Normal with mean 0 and variance 1."""
     _check_device(device)
     return _finish(_normal_nodes(as_shape(size), _float_dtype(dtype, "randn"), generator), requires_grad)
 
 
 def randint(
-    low: int, high: int | tuple[int, ...] | None = None, size: tuple[int, ...] | None = None, *,
-    dtype: DType | None = None, generator: Generator | None = None, device: str | None = None,
+    low: int,
+    high: int | tuple[int, ...] | None = None,
+    size: tuple[int, ...] | None = None,
+    *,
+    dtype: DType | None = None,
+    generator: Generator | None = None,
+    device: str | None = None,
 ) -> Tensor:
     """Whole numbers from `low` (0 if left out) to below `high`, all equally likely."""
     _check_device(device)
@@ -193,6 +210,16 @@ def randperm(n: int, *, generator: Generator | None = None) -> Tensor:
 
 
 __all__ = [
-    "Generator", "default_generator", "initial_seed", "manual_seed", "rand", "rand_like", "randint", "randn",
-    "randn_like", "random_words", "randperm", "uniform_nodes",
+    "Generator",
+    "default_generator",
+    "initial_seed",
+    "manual_seed",
+    "rand",
+    "rand_like",
+    "randint",
+    "randn",
+    "randn_like",
+    "random_words",
+    "randperm",
+    "uniform_nodes",
 ]

@@ -36,7 +36,9 @@ def normalize_axis(axis: int, rank: int, name: str) -> int:
     if not isinstance(axis, int):
         raise TypeError(f"{name}: an axis must be an int, got {axis!r} (at {user_source()})")
     if not -limit <= axis < limit:
-        raise IndexError(f"{name}: axis {axis} of a tensor with {rank} axes (at {user_source()}); allowed are {-limit} to {limit - 1}")
+        raise IndexError(
+            f"{name}: axis {axis} of a tensor with {rank} axes (at {user_source()}); allowed are {-limit} to {limit - 1}"
+        )
     return axis % limit
 
 
@@ -75,7 +77,9 @@ class ReductionMethods(Handle):
     def _count(self, dim: Axes, name: str) -> int:
         return math.prod(self.shape[a] for a in normalize_axes(dim, self.ndim, name)) if self.ndim else 1
 
-    def var(self, dim: Axes = None, *, correction: int = 1, unbiased: bool | None = None, keepdim: bool = False) -> Tensor:
+    def var(
+        self, dim: Axes = None, *, correction: int = 1, unbiased: bool | None = None, keepdim: bool = False
+    ) -> Tensor:
         """The variance, in two passes: the squares are of distances from the mean."""
         require_float("var", self)
         correction = correction if unbiased is None else int(unbiased)
@@ -84,7 +88,9 @@ class ReductionMethods(Handle):
         total = (distance * distance).sum(dim, keepdim)
         return total / degrees if degrees else total * math.nan
 
-    def std(self, dim: Axes = None, *, correction: int = 1, unbiased: bool | None = None, keepdim: bool = False) -> Tensor:
+    def std(
+        self, dim: Axes = None, *, correction: int = 1, unbiased: bool | None = None, keepdim: bool = False
+    ) -> Tensor:
         """The standard deviation: the square root of var. Its gradient where it is 0 is 0, not NaN."""
         from ..autograd.function import with_gradient
         from .arithmetic import where

@@ -104,7 +104,9 @@ class ShapeMethods(Handle):
     def t(self) -> Tensor:
         """The transpose of a matrix; a vector as it is."""
         if self.ndim > 2:
-            raise ShapeError(f"t() takes at most 2 axes, got {list(self.shape)} (at {user_source()}); use .mT or permute")
+            raise ShapeError(
+                f"t() takes at most 2 axes, got {list(self.shape)} (at {user_source()}); use .mT or permute"
+            )
         return self.T
 
     @property
@@ -131,9 +133,7 @@ class ShapeMethods(Handle):
         """Axes of size 1 repeated; -1 keeps a size."""
         wanted = as_shape(sizes)
         lead = len(wanted) - self.ndim
-        shape = tuple(
-            self.shape[i - lead] if s == -1 and i >= lead else s for i, s in enumerate(wanted)
-        )
+        shape = tuple(self.shape[i - lead] if s == -1 and i >= lead else s for i, s in enumerate(wanted))
         return self._view_of(expand(self.node, shape))
 
     def expand_as(self, other: Tensor) -> Tensor:
@@ -146,7 +146,9 @@ class ShapeMethods(Handle):
         """Copies side by side: axis i `sizes[i]` times."""
         times = as_shape(sizes)
         if len(times) < self.ndim:
-            raise ShapeError(f"repeat: {list(times)} has fewer entries than {list(self.shape)} has axes (at {user_source()})")
+            raise ShapeError(
+                f"repeat: {list(times)} has fewer entries than {list(self.shape)} has axes (at {user_source()})"
+            )
         shape = (1,) * (len(times) - self.ndim) + self.shape
         spread = tuple(x for s in shape for x in (1, s))
         repeated = tuple(x for n, s in zip(times, shape, strict=True) for x in (n, s))
@@ -163,7 +165,9 @@ class ShapeMethods(Handle):
         size = self.shape[axis]
         start = start + size if start < 0 else start
         if not 0 <= start <= start + length <= size:
-            raise IndexError(f"narrow: {start} to {start + length} is outside axis {dim} of size {size} (at {user_source()})")
+            raise IndexError(
+                f"narrow: {start} to {start + length} is outside axis {dim} of size {size} (at {user_source()})"
+            )
         bounds = tuple((start, start + length) if i == axis else (0, s) for i, s in enumerate(self.shape))
         return self._view_of(slice_(self.node, bounds))
 
@@ -178,7 +182,9 @@ class ShapeMethods(Handle):
         else:
             sections = list(split_size_or_sections)
             if sum(sections) != size:
-                raise ShapeError(f"split: {sections} adds up to {sum(sections)}, axis {dim} has {size} (at {user_source()})")
+                raise ShapeError(
+                    f"split: {sections} adds up to {sum(sections)}, axis {dim} has {size} (at {user_source()})"
+                )
         starts = [sum(sections[:i]) for i in range(len(sections))]
         return tuple(self.narrow(dim, start, length) for start, length in zip(starts, sections, strict=True))
 
@@ -221,7 +227,9 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     listed = [t for t in listed if t.shape != (0,)] or listed[:1]
     axis = normalize_axis(dim, listed[0].ndim, "cat")
     if any(t.ndim != listed[0].ndim for t in listed):
-        raise ShapeError(f"cat: shapes {[list(t.shape) for t in listed]} have different numbers of axes (at {user_source()})")
+        raise ShapeError(
+            f"cat: shapes {[list(t.shape) for t in listed]} have different numbers of axes (at {user_source()})"
+        )
     return listed[0]._wrap(concatenate(tuple(e.convert(t.node, dtype) for t in listed), axis))
 
 

@@ -92,8 +92,12 @@ class DigitsTraining:
         pb.manual_seed(settings.seed)
         self.settings, self.test = settings, test
         self.model = nn.Sequential(
-            nn.Linear(64, 128), nn.ReLU(), nn.Dropout(settings.dropout),
-            nn.Linear(128, 64), nn.ReLU(), nn.Dropout(settings.dropout),
+            nn.Linear(64, 128),
+            nn.ReLU(),
+            nn.Dropout(settings.dropout),
+            nn.Linear(128, 64),
+            nn.ReLU(),
+            nn.Dropout(settings.dropout),
             nn.Linear(64, 10),
         )
         optimizer = pb.optim.AdamW(self.model.parameters(), lr=settings.learning_rate, weight_decay=0.01)

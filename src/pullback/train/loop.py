@@ -120,7 +120,13 @@ class Loop:
             evaluations = -(-self.steps // self.evaluate_every) - len(pace.evaluations)
             self.on_progress(
                 Progress(
-                    index + 1, self.steps, loss, norm, rate, validation_loss, evaluated,
+                    index + 1,
+                    self.steps,
+                    loss,
+                    norm,
+                    rate,
+                    validation_loss,
+                    evaluated,
                     seconds=time.monotonic() - start,
                     seconds_left=still * pace.step_seconds + evaluations * pace.evaluation_seconds,
                     items_per_second=self.items / max(pace.step_seconds, 1e-9),
