@@ -36,6 +36,8 @@ class Optimizer:
         self.param_groups: list[Group] = []
         #: the learning rate of each group as a tensor of shape (), float64
         self._rates: list[Tensor] = []
+        #: the numbers that those tensors hold, so that looking for a change reads no tensor
+        self._written: list[float] = []
         if isinstance(params, Tensor):
             raise TypeError(
                 f"{type(self).__name__} takes an iterable of tensors or of groups, got one tensor (at "
@@ -71,8 +73,10 @@ class Optimizer:
         group = {**self.defaults, **param_group, "params": [held] if isinstance(held, Tensor) else list(held)}
         self._check_parameters(group["params"])
         self._check_hyperparameters(group)
+        value = _value(group["lr"])
         with outside_trace():
-            self._rates.append(_number(_value(group["lr"])))
+            self._rates.append(tensor(value, dtype=float64))
+        self._written.append(value)
         self.param_groups.append(group)
 
     def _check_parameters(self, params: list[Any]) -> None:
@@ -130,12 +134,12 @@ class Optimizer:
             with enable_grad():
                 loss = closure()
         with no_grad():
-            for group, rate in zip(self.param_groups, self._rates, strict=True):
+            for number, (group, rate) in enumerate(zip(self.param_groups, self._rates, strict=True)):
                 pairs = [(p, gradient) for p in group["params"] if (gradient := p.grad) is not None]
                 if not pairs:
                     continue
                 self._prepare([p for p, _ in pairs], group)
-                self._follow(group, rate)
+                self._follow(group, number)
                 for parameter, gradient in pairs:
                     sign = -gradient if group.get("maximize") else gradient
                     self._update(parameter, sign, self.state[parameter], group, rate)
@@ -163,19 +167,26 @@ class Optimizer:
         """Whether there is a counter of steps in the state."""
         return True
 
-    def _follow(self, group: Group, rate: Tensor) -> None:
-        """Have the program see what the user changes in the group between two calls."""
-
-        def refresh() -> None:
+    def _refresh_rates(self) -> None:
+        """Bring the tensors of the learning rates up to date with the groups."""
+        for number, group in enumerate(self.param_groups):
             value = _value(group["lr"])
-            if rate.item() != value:
-                rate.copy_(value)
-                rate._buffer()
+            if value != self._written[number]:
+                self._rates[number].copy_(tensor(value, dtype=float64))
+                self._written[number] = value
 
+    def _follow(self, group: Group, number: int) -> None:
+        """Have the program see what the user changes in the group between two calls."""
         if STATE.trace is None:
-            refresh()
+            self._refresh_rates()
             return
-        STATE.trace.before_call(refresh)
+        STATE.trace.before_call(self._refresh_rates)
+        if not isinstance(group["lr"], Tensor) and group["lr"] != self._written[number]:
+            raise TraceError(
+                f"the learning rate was changed from {self._written[number]} to {group['lr']} between two step() of one "
+                f"compiled function (at {user_source()}): all steps of a function take the rate from before the call. "
+                "Change it between calls."
+            )
         STATE.trace.guard(lambda: tuple((k, v) for k, v in group.items() if k not in ("params", "lr", "initial_lr")))
 
     def _prepare(self, parameters: list[Tensor], group: Group) -> None:
