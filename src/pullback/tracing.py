@@ -1,7 +1,7 @@
 """`compile`: a whole training step, recorded once for each signature and run as one program afterwards.
 
-While a step is recorded (`Trace`), every tensor from outside that it touches is captured: its handle stands for an input
-of the program, and what the handle is bound to at the end is an output. So parameters, optimizer state and random
+While a step is recorded (`Trace`), every tensor from outside that it touches is captured: its handle stands for an
+input of the program, and what the handle is bound to at the end is an output. So parameters, optimizer state and random
 generators become state of the program without being named. Handles get their own nodes back when the recording ends,
 whether it ends well or not.
 """
@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable, Hashable
+from bisect import bisect_right
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from operator import is_
 from sys import getrefcount
@@ -69,11 +70,15 @@ class Trace:
     #: objects whose guarded attributes the step has set itself
     decided: dict[int, object] = field(default_factory=dict)
     #: serial numbers of nodes that were made during the recording and are no part of it
-    outside: list[range] = field(default_factory=list)
+    outside: list[tuple[int, int]] = field(default_factory=list)
 
     def is_foreign(self, node: Node) -> bool:
         """Whether the node was made outside of this recording."""
-        return node.serial < self.first_serial or any(node.serial in made for made in self.outside)
+        serial = node.serial
+        if serial < self.first_serial:
+            return True
+        place = bisect_right(self.outside, (serial, serial)) if self.outside else 0
+        return any(first <= serial < last for first, last in self.outside[max(0, place - 1) : place + 1])
 
     def new_input(self, like: Node, requires_grad: bool) -> Node:
         """A further input of the program."""
@@ -91,8 +96,8 @@ class Trace:
         original = tensor._node
         if original.requires_grad and not tensor.is_leaf:
             raise TraceError(
-                f"a compiled step uses a tensor that was computed outside of it with a history (at {user_source()}): its "
-                "gradient could not leave the step. Compute it inside the step, or .detach() it."
+                f"a compiled step uses a tensor that was computed outside of it with a history (at {user_source()}): "
+                "its gradient could not leave the step. Compute it inside the step, or .detach() it."
             )
         if original.buffer is None:
             with outside_trace():
@@ -154,7 +159,7 @@ class Trace:
 class _Variant:
     """A recorded step: its program, and how to feed it and take in its results."""
 
-    def __init__(self, trace: Trace, arguments: list[tuple[int, Handle, Node]], result: Any):
+    def __init__(self, trace: Trace, arguments: Sequence[tuple[int, Handle, Node]], result: Any):
         self.guards, self.callbacks = trace.guards, trace.callbacks
         self.arguments = [position for position, _, _ in arguments]
         self.captured = list(trace.captured.values())
@@ -237,7 +242,7 @@ class _Variant:
             settled, self.last_nodes = None, []
             tensors = self._tensors()
             outputs = self._in_place_outputs(tensors)
-            inputs = [None] * self.input_count + self.constants  # type: ignore[list-item]
+            inputs = [None] * self.input_count + self.constants
             for place, tensor in zip(self.captured_places, tensors, strict=True):
                 inputs[place] = tensor._node.buffer or tensor._buffer()
         for place, position in zip(self.argument_places, self.arguments, strict=True):
@@ -273,11 +278,12 @@ class _Variant:
             if _is_alone(tensors[source]):
                 outputs[place] = tensors[source]._node.buffer
         held = self.held
-        for tensor, place in self.new_grads:
+        for tensor, grad_place in self.new_grads:
             # a gradient that this program made, which still is the tensor's and which nobody else holds
-            if place is not None and place in held and held[place] is tensor._grad:
-                if getrefcount(held[place]) <= _REFERENCES.gradient and _is_alone(held[place]):
-                    outputs[place] = held[place]._node.buffer
+            if grad_place is None or grad_place not in held or held[grad_place] is not tensor._grad:
+                continue
+            if getrefcount(held[grad_place]) <= _REFERENCES.gradient and _is_alone(held[grad_place]):
+                outputs[grad_place] = held[grad_place]._node.buffer
         return outputs
 
     def _leaf(self, outputs: list[Buffer | None], place: int) -> Node:
@@ -308,8 +314,8 @@ class _Variant:
 class _Settled:
     """The buffers of a run whose states were all written in place, for as long as nothing about them changes.
 
-    Whether somebody new refers to one of them is told by sums of reference counts, one for each kind, because asking one
-    by one would take longer than a small step does.
+    Whether somebody new refers to one of them is told by sums of reference counts, one for each kind, because asking
+    one by one would take longer than a small step does.
     """
 
     def __init__(
@@ -455,10 +461,10 @@ def compile(function: Callable[..., Any] | None = None) -> Any:
     """Make `function`, such as a whole training step, one native program; also usable as a decorator.
 
     The function is recorded at the first call with new shapes and dtypes of its arguments, and run as recorded after
-    that. Tensors that it touches (parameters, optimizer state, random generators, `.grad`) are taken as they are at each
-    call and hold their new values afterwards. Python code in it runs only while recording: values of tensors are not to
-    be had there (`item()`, `if tensor:`), and Python numbers it uses are part of the recording. Arguments other than
-    tensors and containers of them must be hashable, and each value makes a recording of its own.
+    that. Tensors that it touches (parameters, optimizer state, random generators, `.grad`) are taken as they are at
+    each call and hold their new values afterwards. Python code in it runs only while recording: values of tensors are
+    not to be had there (`item()`, `if tensor:`), and Python numbers it uses are part of the recording. Arguments other
+    than tensors and containers of them must be hashable, and each value makes a recording of its own.
 
     >>> w = pb.ones(3, requires_grad=True)
     >>> @pb.compile

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..compiler.index import View
 from ..graph.node import Node
 from .text import Code
 
@@ -20,13 +21,15 @@ class Launch:
     """`tasks` calls of `code`; each argument is a node's memory, a workspace, or a whole number.
 
     `reads` and `writes` are the nodes whose memory the kernel touches. `exact` are those it reads only at the very
-    elements that it writes afterwards, so that what it writes may lie in the same memory.
+    elements that it writes afterwards, so that what it writes may lie in the same memory. `work` is about the number of
+    operations and of elements moved, by which it is decided whether threads pay.
     """
 
     code: Code
     tasks: int
-    arguments: list[Node | Workspace | int]
+    arguments: list[Node | View | Workspace | int]
     scratch_bytes: int
     reads: set[Node]
     writes: set[Node]
     exact: set[Node]
+    work: int = 0

@@ -20,7 +20,7 @@ from ..ops.contraction import matmul
 from ..ops.elementwise import convert, mul
 from ..ops.indexing import scatter_add
 from ..ops.movement import expand, reshape, swap_last
-from ..ops.primitive import ELEMENTWISE, REDUCTION, apply, constant, grad_mode, source_of
+from ..ops.primitive import ELEMENTWISE, REDUCTION, Primitive, apply, constant, grad_mode, source_of
 from ..ops.reduction import reduce_sum
 
 #: rows longer than this are cut where there are fewer than _FEW of them
@@ -123,7 +123,7 @@ def _reduction(node: Node, x: Node) -> Node:
     return reshape(x, node.shape)
 
 
-def _rows(primitive, x: Node, start: int) -> Node:
+def _rows(primitive: Primitive, x: Node, start: int) -> Node:
     """Reduce the axes from `start` on."""
     length, rows = math.prod(x.shape[start:]), math.prod(x.shape[:start])
     if length > _LONG_ROW and rows < _FEW:
@@ -134,7 +134,7 @@ def _rows(primitive, x: Node, start: int) -> Node:
     return apply(primitive, x, axes=tuple(range(start, len(x.shape))))
 
 
-def _columns(primitive, x: Node, axes: list[int]) -> Node:
+def _columns(primitive: Primitive, x: Node, axes: list[int]) -> Node:
     """Reduce `axes`, the last axis not among them."""
     tasks = math.prod(s for a, s in enumerate(x.shape[:-1]) if a not in axes) * -(-x.shape[-1] // _COLUMNS)
     longest = max(axes, key=lambda a: x.shape[a])

@@ -1,8 +1,8 @@
 """Fuse: which nodes are computed together by one kernel, and which values are written to memory at all.
 
-A *group* becomes one kernel. Its members are computed over one domain of `size` elements, in rows of `row` elements where
-a member reduces rows. Nodes join the group of the operand that is computed last; so a group needs nothing but what
-groups before it have made, and the order of groups is an order of execution.
+A *group* becomes one kernel. Its members are computed over one domain of `size` elements, in rows of `row` elements
+where a member reduces rows. Nodes join the group of the operand that is computed last; so a group needs nothing but
+what groups before it have made, and the order of groups is an order of execution.
 
 A member's value stays in registers unless another group needs it. Then it is either written to memory or computed again
 there: again if it is elementwise, cheap, and made of at most one large value that is in memory anyway.
@@ -280,7 +280,7 @@ class _Memory:
         return found is not None
 
     def _share_a_root(self, group: Group) -> None:
-        """Where other groups read several members that one member gives cheaply, that one goes to memory in their place.
+        """Where other groups read several members that one member gives cheaply, that one is kept in their place.
 
         So of gelu(x) + … only x is kept for the backward pass, not each factor of the derivative.
         """
@@ -317,9 +317,9 @@ class _Memory:
                 if current.op.name not in ("constant", "iota") and elements(current) * 4 > elements(node):
                     large.add(current)
                 continue
-            if current.op.kind not in (ELEMENTWISE, MOVEMENT) or current.op.name == "concatenate":
-                if current.op.name != "bounded":
-                    return None
+            passed = current.op.kind in (ELEMENTWISE, MOVEMENT) and current.op.name != "concatenate"
+            if not passed and current.op.name != "bounded":
+                return None
             cost += current.op.cost
             if cost > limit or len(seen) > 64:
                 return None

@@ -1,14 +1,15 @@
 """Indices as expressions: where, in each operand, a kernel finds the element that it needs.
 
-An index is a sum of variables times constants (`Affine`), in which quotients and remainders of such sums and values read
-from memory may stand as variables too. Following an index through movement nodes keeps it in this form, so a transposed,
-sliced or broadcast operand is read where it lies. Quotients and remainders that belong together are put together again:
-(i // 4) * 8 + (i % 4) * 2 is i * 2.
+An index is a sum of variables times constants (`Affine`), in which quotients and remainders of such sums and values
+read from memory may stand as variables too. Following an index through movement nodes keeps it in this form, so a
+transposed, sliced or broadcast operand is read where it lies. Quotients and remainders that belong together are put
+together again: (i // 4) * 8 + (i % 4) * 2 is i * 2.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..graph.node import Node, Shape
@@ -200,7 +201,7 @@ class View:
     offset: int
 
 
-def strided_view(operand: Node, stops) -> View | None:
+def strided_view(operand: Node, stops: Callable[[Node], bool]) -> View | None:
     """How to read `operand` in the memory of the node under it at which `stops(node)`; None where no strides do it."""
     loops = [variable(f"i{axis}", size) for axis, size in enumerate(operand.shape)]
     node, index = operand, Index(operand.shape, tuple(loops))

@@ -33,8 +33,8 @@ class Node:
     """One operation applied to other nodes. What it means never changes after it was made.
 
     `op` is the operation's record; `attributes` its constants (hashable values by name); `shape` and `dtype` describe
-    the value; `requires_grad` tells whether differentiation goes through it; `source` is the user's line. `serial` grows
-    with every node made, so sorting by it is a topological order. `buffer` is the memo of a value that has been
+    the value; `requires_grad` tells whether differentiation goes through it; `source` is the user's line. `serial`
+    grows with every node made, so sorting by it is a topological order. `buffer` is the memo of a value that has been
     computed (see `settle`): it belongs to the runtime.
     """
 
@@ -136,7 +136,8 @@ class Graph:
 def enter(node: Node, order: list[Node], entered: set[Node]) -> None:
     """Append `node` to `order` after whatever of its inputs is not there yet.
 
-    For passes that replace nodes one by one in order: what one node becomes is a short chain, so recursion stays shallow.
+    For passes that replace nodes one by one in order: what one node becomes is a short chain, so recursion stays
+    shallow.
     """
     if node not in entered:
         if node.buffer is None:
@@ -144,3 +145,8 @@ def enter(node: Node, order: list[Node], entered: set[Node]) -> None:
                 enter(operand, order, entered)
         entered.add(node)
         order.append(node)
+
+
+def exact(value: Any) -> Any:
+    """A hashable value that equals another's only where both are the same number: 0.0 is not -0.0, nor 1 True."""
+    return (type(value), repr(value)) if isinstance(value, (float, int)) else value

@@ -6,6 +6,7 @@ is done (`compute`), and which NumPy type carries its values in the reference in
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +31,7 @@ class DType:
     def __repr__(self) -> str:
         return f"pullback.{self.name}"
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Callable[[str], DType], tuple[str]]:
         return (from_name, (self.name,))
 
     @property

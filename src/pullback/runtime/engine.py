@@ -15,7 +15,7 @@ import numpy as np
 from .. import debug
 from ..errors import TraceError
 from ..graph.interpreter import interpret
-from ..graph.node import Graph, Node
+from ..graph.node import Graph, Node, exact
 from ..graph.types import to_storage
 from ..ops.primitive import ALIAS, INPUT, input_node
 from .buffers import Buffer
@@ -84,22 +84,17 @@ def structure(graph: Graph) -> Hashable:
             rows.append((node.shape, node.dtype))
         elif node.op is INPUT:
             raise TraceError(
-                f"a tensor that belongs to a compiled step (made at {node.source}) is used outside of it: the step was only "
-                "recorded there, and later runs do not pass that line. Return the tensor from the step."
+                f"a tensor that belongs to a compiled step (made at {node.source}) is used outside of it: the step was "
+                "only recorded there, and later runs do not pass that line. Return the tensor from the step."
             )
         else:
-            attributes = () if node.op.kind == ALIAS else tuple(map(_exact, node.attributes.values()))
+            attributes = () if node.op.kind == ALIAS else tuple(map(exact, node.attributes.values()))
             rows.append((node.op, node.shape, node.dtype, attributes, *(place[i] for i in node.inputs)))
     return tuple(rows), tuple(place[node] for node in graph.outputs)
 
 
-def _exact(value: Hashable) -> Hashable:
-    """A value that equals another's only where both are the same number: 0.0 is not -0.0, and 1 is not True."""
-    return (type(value), repr(value)) if isinstance(value, (float, int)) else value
-
-
 def without_values(graph: Graph, leaves: Sequence[Node], first: int = 0) -> tuple[Graph, list[Node]]:
-    """The graph with its leaves' values replaced by inputs, numbered from `first`, so that a program holds none of them."""
+    """The graph with its leaves' values replaced by inputs, numbered from `first`: a program holds none of them."""
     inputs = [input_node(first + i, leaf.shape, leaf.dtype) for i, leaf in enumerate(leaves)]
     known: dict[Node, Node] = dict(zip(leaves, inputs, strict=True))
     nodes = []

@@ -31,8 +31,9 @@ from .jit import host_target, load
 from .schedule import Schedule
 from .threads import get_num_threads
 
-#: operations and bytes below which a program runs on the calling thread alone: handing over would cost more
-_SMALL_WORK = 400_000
+#: operations (see `Launch.work`) up to which a program runs on the calling thread alone: about 60 µs, of which a second
+#: thread would save less than handing over costs
+_SMALL_WORK = 500_000
 
 
 @dataclass(frozen=True)
@@ -263,7 +264,7 @@ class _Native(Program):
         base = self._slots.ctypes.data
         self._patches: dict[tuple[str, int], list[tuple[int, int]]] = {}
         slot = 0
-        threads = get_num_threads() if self._work() > _SMALL_WORK else 1
+        threads = get_num_threads() if sum(launch.work for launch in launches) > _SMALL_WORK else 1
         for segment in self._segments:
             table = []
             for launch in segment.launches:
@@ -290,14 +291,6 @@ class _Native(Program):
             self._patches.setdefault(self._memory_of[owner], []).append((slot, offset))  # type: ignore[index]
         else:
             self._slots[slot] = address + offset
-
-    def _work(self) -> int:
-        """Elements and operations that the launches go through, roughly: what decides whether threads pay."""
-        total = 0
-        for launch in self._launches():
-            total += sum(elements(node) for node in launch.writes | launch.reads)
-            total += 8 * 16384 * (launch.tasks - 1)
-        return total
 
     def run(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> None:
         with self._lock:
@@ -336,7 +329,7 @@ def _under_reshapes(node: Node) -> Node:
 
 
 def _checks_first(groups: list[Group], given: set[Node]) -> tuple[list[Group], list[Group]]:
-    """Checks of what the program is given, which come first so that a wrong index stops a step at once; and the rest."""
+    """Checks of what the program is given, which come first so that a wrong index stops it at once; and the rest."""
 
     def early(group: Group) -> bool:
         if group.kind != CHECK:

@@ -46,7 +46,7 @@ def outside_trace() -> Iterator[None]:
     finally:
         STATE.trace = before
         if before is not None:
-            before.outside.append(range(first, next_serial()))
+            before.outside.append((first, next_serial()))
 
 
 #: the nodes whose gradients backward() collects, and the tensors that receive them
@@ -57,7 +57,7 @@ _PENDING: dict[int, ref[Handle]] = {}
 
 
 def _await(tensor: Handle) -> None:
-    """Enter a tensor among the pending ones; it leaves when it dies or has a value. (A WeakSet would compare tensors.)"""
+    """Enter a tensor among the pending ones; it leaves when it dies or has a value. A WeakSet would compare tensors."""
     key = id(tensor)
     _PENDING[key] = ref(tensor, lambda _: _PENDING.pop(key, None))
 
@@ -171,9 +171,9 @@ class Handle:
             )
         if self._view:
             raise ViewError(
-                f"a write through a view (at {user_source()}): this tensor was made from another by indexing, reshaping, "
-                "transposing or detach(), and Pullback's tensors do not share storage. Write to the tensor itself, "
-                "base[index] = value, or take a .clone() first."
+                f"a write through a view (at {user_source()}): this tensor was made from another by indexing, "
+                "reshaping, transposing or detach(), and Pullback's tensors do not share storage. Write to the tensor "
+                "itself, base[index] = value, or take a .clone() first."
             )
         if self._alias is not None:
             self._alias._set_leaf(value, self._alias.requires_grad)
@@ -181,8 +181,8 @@ class Handle:
         if self.requires_grad and self.is_leaf:
             if MODE.grad:
                 raise GradientError(
-                    f"an in-place operation on a leaf that requires grad (at {user_source()}): its history would be lost. "
-                    "Do it under no_grad()."
+                    f"an in-place operation on a leaf that requires grad (at {user_source()}): its history would be "
+                    "lost. Do it under no_grad()."
                 )
             self._set_leaf(value, True)
         else:
@@ -252,9 +252,9 @@ class Handle:
         """The computed value; computes it, and whatever pending tensors lie on the way."""
         if STATE.trace is not None:
             raise TraceError(
-                f"the value of a tensor was asked for inside a compiled step (at {user_source()}): the step is recorded "
-                "once and has no values yet. Return the tensor from the step and read it there, or use pb.where(...) in "
-                "place of a Python `if`."
+                f"the value of a tensor was asked for inside a compiled step (at {user_source()}): the step is "
+                "recorded once and has no values yet. Return the tensor from the step and read it there, or use "
+                "pb.where(...) in place of a Python `if`."
             )
         node = self.node
         if node.buffer is None:
@@ -298,7 +298,8 @@ class Handle:
         """The one element, as a Python number."""
         if self.numel() != 1:
             raise ShapeError(
-                f"item() takes a tensor of one element, got shape {list(self.shape)} (at {user_source()}); use .tolist()"
+                f"item() takes a tensor of one element, got shape {list(self.shape)} (at {user_source()}); "
+                "use .tolist()"
             )
         return self._numbers().reshape(()).item()
 
