@@ -43,7 +43,7 @@ class Value:
 
 def our_dtype(name: str) -> Any:
     """Pullback's dtype of PyTorch's `name`."""
-    return pb.bool_ if name == "bool" else getattr(pb, name)
+    return getattr(pb, name)
 
 
 def numbers(tensor: Any) -> np.ndarray:

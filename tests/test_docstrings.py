@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+import pullback
+
 SOURCE = Path(__file__).parents[1] / "src"
 
 
@@ -19,5 +21,5 @@ def modules_with_examples() -> list[str]:
 @pytest.mark.parametrize("name", modules_with_examples())
 def test_examples_in_docstrings_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    results = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
+    results = doctest.testmod(importlib.import_module(name), extraglobs={"pb": pullback}, optionflags=doctest.ELLIPSIS)
     assert results.failed == 0, f"{results.failed} of {results.attempted} examples in {name} failed (see the output)"

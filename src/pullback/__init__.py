@@ -1,5 +1,7 @@
 """Pullback: backpropagation that compiles a whole training step into one native program."""
 
+from typing import TYPE_CHECKING
+
 from . import amp, autograd, debug, errors, func, nn, optim, utils
 from .amp import autocast
 from .functions import (
@@ -88,8 +90,10 @@ from .functions import (
     unsqueeze,
     var,
 )
-from .graph.types import bfloat16, bool_, float16, float32, float64, int8, int32, int64, uint8
-from .ops.primitive import Primitive as _Primitive  # noqa: F401
+from .graph.types import DType as dtype
+from .graph.types import bfloat16, float16, float32, float64, int8, int32, int64, uint8
+from .graph.types import bool_ as bool
+from .runtime.threads import get_num_threads, set_num_threads
 from .tensor import Tensor
 from .tensor.arithmetic import where
 from .tensor.creation import (
@@ -126,3 +130,173 @@ from .tensor.random import (
 )
 from .tensor.shapes import cat, stack
 from .tracing import compile
+
+# PyTorch's other names of the same types
+half, float, double = float16, float32, float64
+int, long = int32, int64
+
+__version__: str
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> str:
+        if name == "__version__":
+            # looked up when asked for: it takes longer than a small training step
+            from importlib.metadata import version
+
+            return version("pullback")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+__all__ = [
+    "Generator",
+    "Tensor",
+    "__version__",
+    "abs",
+    "add",
+    "all",
+    "amax",
+    "amin",
+    "amp",
+    "any",
+    "arange",
+    "argmax",
+    "argmin",
+    "as_tensor",
+    "autocast",
+    "autograd",
+    "bfloat16",
+    "bmm",
+    "bool",
+    "broadcast_to",
+    "cat",
+    "ceil",
+    "chunk",
+    "clamp",
+    "clip",
+    "clone",
+    "compile",
+    "cos",
+    "debug",
+    "default_generator",
+    "detach",
+    "div",
+    "dot",
+    "double",
+    "dtype",
+    "empty",
+    "empty_like",
+    "enable_grad",
+    "eq",
+    "erf",
+    "errors",
+    "exp",
+    "eye",
+    "flatten",
+    "flip",
+    "float",
+    "float16",
+    "float32",
+    "float64",
+    "floor",
+    "from_dlpack",
+    "from_numpy",
+    "full",
+    "full_like",
+    "func",
+    "gather",
+    "ge",
+    "get_default_dtype",
+    "get_num_threads",
+    "gt",
+    "half",
+    "index_select",
+    "inference_mode",
+    "initial_seed",
+    "int",
+    "int8",
+    "int32",
+    "int64",
+    "is_floating_point",
+    "is_grad_enabled",
+    "isfinite",
+    "isinf",
+    "isnan",
+    "le",
+    "linspace",
+    "log",
+    "log_softmax",
+    "logical_and",
+    "logical_not",
+    "logical_or",
+    "logsumexp",
+    "long",
+    "lt",
+    "manual_seed",
+    "masked_fill",
+    "matmul",
+    "max",
+    "maximum",
+    "mean",
+    "min",
+    "minimum",
+    "mm",
+    "movedim",
+    "mul",
+    "narrow",
+    "ne",
+    "neg",
+    "nn",
+    "no_grad",
+    "norm",
+    "numel",
+    "ones",
+    "ones_like",
+    "optim",
+    "permute",
+    "pow",
+    "rand",
+    "rand_like",
+    "randint",
+    "randn",
+    "randn_like",
+    "randperm",
+    "reciprocal",
+    "relu",
+    "reshape",
+    "result_type",
+    "round",
+    "rsqrt",
+    "scatter_add",
+    "set_default_dtype",
+    "set_grad_enabled",
+    "set_num_threads",
+    "sigmoid",
+    "sign",
+    "sin",
+    "softmax",
+    "split",
+    "sqrt",
+    "square",
+    "squeeze",
+    "stack",
+    "std",
+    "sub",
+    "sum",
+    "t",
+    "tanh",
+    "tensor",
+    "transpose",
+    "tril",
+    "triu",
+    "trunc",
+    "uint8",
+    "unbind",
+    "unflatten",
+    "unsqueeze",
+    "utils",
+    "var",
+    "where",
+    "zeros",
+    "zeros_like",
+]

@@ -83,8 +83,8 @@ def _check_not_released(path: set[Node]) -> None:
         if node in _RELEASED:
             raise GradientError(
                 f"a second backward pass through the same graph: {node.op.name} (made at {node.source}) was already "
-                "differentiated and what it kept was let go. Call the first backward with retain_graph=True, or compute "
-                "the loss again."
+                "differentiated and what it kept was let go. Call the first backward with retain_graph=True, or "
+                "compute the loss again."
             )
 
 

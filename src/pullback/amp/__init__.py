@@ -18,8 +18,8 @@ class autocast:
     def __init__(self, device_type: str = "cpu", dtype: DType = bfloat16, enabled: bool = True):
         if enabled:
             raise NotImplementedError(
-                f'autocast("{device_type}", dtype={dtype!r}) at {user_source()}: mixed precision is not there yet. Pass '
-                "enabled=False, or convert the model with .to(dtype)."
+                f'autocast("{device_type}", dtype={dtype!r}) at {user_source()}: mixed precision is not there yet. '
+                "Pass enabled=False, or convert the model with .to(dtype)."
             )
 
     def __enter__(self) -> None:

@@ -20,6 +20,7 @@ def backward(output: Any, gradient: Any, retain_graph: bool, create_graph: bool,
     root = output.node
     _check_history(root)
     cotangent = _cotangent(root, gradient)
+    receivers: list[Any]
     if inputs is None:
         nodes = [n for n in _history(root) if n in RECEIVERS]
         receivers = [RECEIVERS[n]() for n in nodes]
@@ -76,8 +77,8 @@ def _as_tuple(value: Any) -> tuple[Any, ...]:
 def _check_history(root: Node) -> None:
     if not root.requires_grad:
         raise GradientError(
-            f"backward() on a tensor with no graph (at {user_source()}): it does not require grad, or was computed under "
-            "no_grad() or from detached tensors. Set requires_grad=True on what the gradient is wanted for."
+            f"backward() on a tensor with no graph (at {user_source()}): it does not require grad, or was computed "
+            "under no_grad() or from detached tensors. Set requires_grad=True on what the gradient is wanted for."
         )
 
 

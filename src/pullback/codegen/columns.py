@@ -1,6 +1,7 @@
 """Kernels that reduce axes before the last one: each vector of columns is gone through by itself.
 
-A task takes one place of the axes outside and a block of columns; it runs over the reduced axes with a vector of totals.
+A task takes one place of the axes outside and a block of columns; it runs over the reduced axes with a vector of
+totals.
 """
 
 from __future__ import annotations

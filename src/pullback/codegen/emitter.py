@@ -1,9 +1,9 @@
 """Emit the value of a node at an index: the one way from graph nodes to instructions.
 
-`Emitter.value` pulls: it asks for a node's element at an index, which asks for the operands' elements at the indices that
-follow, down to loads. Code lands at one of three levels: ROW, once for each row of the domain, before the loops over
-columns; SCALAR, inside those loops but the same for every lane; VECTOR, one value a lane. Whatever does not depend on
-the lane, or on the column, is emitted at the outer level and repeated.
+`Emitter.value` pulls: it asks for a node's element at an index, which asks for the operands' elements at the indices
+that follow, down to loads. Code lands at one of three levels: ROW, once for each row of the domain, before the loops
+over columns; SCALAR, inside those loops but the same for every lane; VECTOR, one value a lane. Whatever does not depend
+on the lane, or on the column, is emitted at the outer level and repeated.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Slots:
 class Emitter:
     """Emits values into `writer`, which must be at the row level when it is made.
 
-    `in_memory(node)` tells whether to load a node; `names` gives the SSA names of loop variables; the variable LANE, where
-    it occurs, counts from its name's value on through the lanes.
+    `in_memory(node)` tells whether to load a node; `names` gives the SSA names of loop variables; the variable LANE,
+    where it occurs, counts from its name's value on through the lanes.
     """
 
     def __init__(

@@ -105,7 +105,15 @@ def emit_scatter(group: Group, in_memory: Callable[[Node], bool], target: Target
     return [_written_rows("scatter", node, index, rows, in_memory, target, add=True)]
 
 
-def _copied(node: Node, part: Node, place: Affine, flat: Affine, in_memory, target: Target, names: list[str]) -> Launch:
+def _copied(
+    node: Node,
+    part: Node,
+    place: Affine,
+    flat: Affine,
+    in_memory: Callable[[Node], bool],
+    target: Target,
+    names: list[str],
+) -> Launch:
     """`part` written into node's memory, its element `flat` at `place`; rows are the variables `names`."""
     width = part.shape[-1] if part.shape else 1
     rows = elements(part) // max(1, width)

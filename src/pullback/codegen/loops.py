@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 from ..compiler.fuse import Group, elements, is_real, sources
 from ..compiler.index import Affine, Index, variable
@@ -98,7 +99,7 @@ class _LoopKernel:
         return [n for n in self.members if n in needed and n.op.kind == REDUCTION]
 
     def _stages(self) -> dict[Node, int]:
-        """For each member the stage from which on it can be computed; a reduction is there in the stage after its own."""
+        """For each member the stage from which on it can be computed; a reduction is there one stage after its own."""
         stages: dict[Node, int] = {}
         for node in self.members:
             stage = 0
@@ -147,7 +148,7 @@ class _LoopKernel:
                 stack.extend(i for i in node.inputs if not is_real(i))
         row = group.row or 1
         found = boundaries(group.size, shapes, [row])
-        sizes = [(b // a, a) for a, b in zip(found, found[1:], strict=False)]
+        sizes = [(b // a, a) for a, b in pairwise(found)]
         rows = tuple(size for size, inner in reversed(sizes) if inner >= row)
         columns = tuple(size for size, inner in reversed(sizes) if inner < row)
         return Loops(rows, columns) if group.row else Loops(rows[:-1], rows[-1:])
@@ -263,7 +264,7 @@ class _LoopKernel:
             emitter.store(value, node, self.domain, VECTOR)
 
     def _emit_flat(self, emitter: Emitter) -> None:
-        """One loop over all elements, their number an argument, so that equal work on other sizes is the same kernel."""
+        """One loop over all elements, their number an argument: equal work on other sizes is the same kernel."""
         writer, lanes = emitter.writer, emitter.vector.lanes
         chunk = max(lanes, TASK_ELEMENTS)
         self.tasks = -(-self.group.size // chunk)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from ..compiler.fuse import Group
-from ..compiler.index import Index, strided_view, variable
+from ..compiler.index import Index, View, strided_view, variable
 from ..graph.node import Node
 from ..graph.types import int64
 from .arithmetic import Value, has_half_conversions
@@ -31,8 +32,8 @@ class _Tile:
         trial = Writer("trial", ["ptr %args", "ptr %scratch", "i64 %task"])
         self._emit(trial, Slots(), ["0"] * len(product.batch), "0", "1", "0", "1")
         assert self.emitter is not None
-        self.nodes = list(self.emitter.slots.nodes)
-        self.loaded = self.emitter.loaded
+        self.nodes: list[Node] = list(self.emitter.slots.nodes)
+        self.loaded: dict[Node, set[Any]] = self.emitter.loaded
         self.slots = len(self.nodes)
 
     def emit(self, writer: Writer, slot_base: int, batch: list[str], m0: str, m1: str, n0: str, n1: str) -> None:
@@ -81,31 +82,31 @@ class _Tile:
                     writer.lines.extend(inner)
 
 
+def _strided(operand: Node, in_memory: Callable[[Node], bool]) -> View:
+    """How a product reads `operand`, which the compiler has made readable by strides."""
+    view = strided_view(operand, in_memory)
+    assert view is not None, f"{operand!r} cannot be read by strides"
+    return view
+
+
 def emit_product(
     group: Group, in_memory: Callable[[Node], bool], target: Target, aliased: Callable[[Node], bool]
 ) -> list[Launch]:
-    """The launches of a matrix product and the members of its group. `aliased(node)` tells that a stored node may lie in
-    the memory of an input, which must not be overwritten before it is read."""
+    """The launches of a matrix product and the members of its group.
+
+    `aliased(node)` tells that a stored node may lie in the memory of an input, which must not be overwritten before it
+    is read.
+    """
     matmul = next(iter(group.members))
-    views = [strided_view(operand, in_memory) for operand in matmul.inputs]
-    assert all(view is not None for view in views), f"an operand of {matmul!r} cannot be read by strides"
-    left, right = views
+    left, right = (_strided(operand, in_memory) for operand in matmul.inputs)
     *batch, m, n = matmul.shape
     k = matmul.inputs[0].shape[-1]
-    rows, strides = m * n, []
+    rows = m * n
+    strides: list[int] = []
     for size in reversed(batch):
         strides.insert(0, rows)
         rows *= size
-    product = Product(
-        tuple(batch),
-        m,
-        n,
-        k,
-        left.strides,
-        right.strides,
-        (*strides, n),
-        matmul.dtype,  # type: ignore[union-attr]
-    )
+    product = Product(tuple(batch), m, n, k, left.strides, right.strides, (*strides, n), matmul.dtype)
     others = [node for node in group.stored if node is not matmul]
     result: Node | Workspace
     if matmul in group.stored:
@@ -124,18 +125,18 @@ def emit_product(
     written = set(group.stored)
     launches = []
     for stage in stages:
-        arguments: list = []
+        arguments: list[Any] = []
         for name in stage.operands:
             if name == "epilogue":
                 arguments.extend(tile.nodes)  # type: ignore[union-attr]
             else:
                 arguments.append({"a": left, "b": right, "c": result, "workspace": workspace}[name])
-        reads = {view.base for view in (left, right)}  # type: ignore[union-attr]
-        exact = set()
+        reads = {view.base for view in (left, right)}
+        exact: set[Node] = set()
         if tile is not None:
             reads |= {node for node in tile.nodes if node not in written}
             exact = {node for node, places in tile.loaded.items() if places == {tile.domain}}
-        exact -= {left.base, right.base}  # type: ignore[union-attr]
+        exact -= {left.base, right.base}
         launches.append(
             Launch(
                 stage.code,

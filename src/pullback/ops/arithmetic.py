@@ -1,15 +1,18 @@
 """The abstract arithmetic that elementwise bodies are written against, and its reading in NumPy.
 
 An elementwise operation's body is a function `body(a, *values, **attributes)` in which `a` is an arithmetic: it builds
-the result from `a`'s methods and never looks inside a value. The same body is read by `NumPyArithmetic` (the reference),
-by `codegen.arithmetic.LLVMArithmetic` (native code, scalar or vector) and later by another compiler.
+the result from `a`'s methods and never looks inside a value. The same body is read by `NumPyArithmetic` (the
+reference), by `codegen.arithmetic.LLVMArithmetic` (native code, scalar or vector) and later by another compiler.
 
 A body sees values of the compute types only (bool, the integers, float32, float64): whoever runs it widens the 16-bit
-floats to float32 first and rounds the result afterwards. All operands of one method have one dtype, except where stated.
+floats to float32 first and rounds the result afterwards. All operands of one method have one dtype, except where
+stated.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from math import erf
 from typing import Any, Protocol
 
 import numpy as np
@@ -95,10 +98,10 @@ class Arithmetic(Protocol):
         """x where the bool `condition` holds, else y."""
 
 
-def _quiet(function):
+def _quiet(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function` without NumPy's warnings: infinities and NaN are values here, not faults."""
 
-    def run(self, *args):
+    def run(_: NumPyArithmetic, *args: Value) -> Value:
         with np.errstate(all="ignore"):
             return function(*args)
 
@@ -113,17 +116,17 @@ class NumPyArithmetic:
         assert found is not None, f"no dtype for {np.asarray(x).dtype}"
         return found
 
-    def constant(self, value, dtype: DType):
+    def constant(self, value: float | int | bool, dtype: DType) -> Value:
         return np.asarray(value).astype(dtype.carrier)
 
-    def convert(self, x, dtype: DType):
+    def convert(self, x: Value, dtype: DType) -> Value:
         with np.errstate(all="ignore"):
             if dtype is not bool_ and dtype.category != FLOAT and np.asarray(x).dtype.kind == "f":
                 # through int64, so that -1.0 to uint8 is 255 on every machine
                 return np.asarray(x).astype(np.int64).astype(dtype.carrier)
             return np.asarray(x).astype(dtype.carrier)
 
-    def bitcast(self, x, dtype: DType):
+    def bitcast(self, x: Value, dtype: DType) -> Value:
         return np.ascontiguousarray(x).view(dtype.carrier).reshape(np.shape(x))
 
     add = _quiet(lambda x, y: np.logical_or(x, y) if np.asarray(x).dtype == bool else np.add(x, y))
@@ -159,21 +162,19 @@ class NumPyArithmetic:
     bit_not = _quiet(np.invert)
     select = _quiet(np.where)
 
-    def erf(self, x):
+    def erf(self, x: Value) -> Value:
         return _erf(np.asarray(x, np.float64)).astype(np.asarray(x).dtype)
 
-    def shift_left(self, x, count: int):
+    def shift_left(self, x: Value, count: int) -> Value:
         return np.left_shift(x, np.asarray(x).dtype.type(count))
 
-    def shift_right(self, x, count: int):
+    def shift_right(self, x: Value, count: int) -> Value:
         return np.right_shift(x, np.asarray(x).dtype.type(count))
 
-    def multiply_high(self, x, y):
+    def multiply_high(self, x: Value, y: Value) -> Value:
         return ((np.asarray(x, np.uint64) * np.asarray(y, np.uint64)) >> np.uint64(32)).astype(uint32.carrier)
 
 
 def _erf(x: np.ndarray) -> np.ndarray:
     """The error function in float64; NumPy has none, so Python's, element by element."""
-    from math import erf
-
-    return np.frompyfunc(erf, 1, 1)(x).astype(np.float64) if np.ndim(x) else np.float64(erf(float(x)))
+    return np.vectorize(erf, otypes=[np.float64])(x)

@@ -251,8 +251,8 @@ CONVERT = register(
 
 
 def _philox_body(
-    a: Arithmetic, low: Value, high: Value, offset: Value, stream: Value, key: Value, key_high: Value, word
-):
+    a: Arithmetic, low: Value, high: Value, offset: Value, stream: Value, key: Value, key_high: Value, word: int
+) -> Value:
     """Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011), one word of its four.
 
     The counter is (low, high, offset, stream): the element's index and the place in the generator's sequence.
@@ -279,7 +279,10 @@ PHILOX = _elementwise("philox", _philox_body, takes=(INTEGER,), result=uint32, c
 # ---- building nodes; each takes and gives nodes
 
 
-def _builder(primitive: Primitive) -> Callable[..., Node]:
+Builder = Callable[..., Node]
+
+
+def _builder(primitive: Primitive) -> Builder:
     def build(*inputs: Node, **attributes: Any) -> Node:
         return apply(primitive, *inputs, **attributes)
 
@@ -288,15 +291,40 @@ def _builder(primitive: Primitive) -> Callable[..., Node]:
     return build
 
 
-add, sub, mul, div = _builder(ADD), _builder(SUB), _builder(MUL), _builder(DIV)
-floor_divide, remainder = _builder(FLOOR_DIVIDE), _builder(REMAINDER)
-copy, neg, absolute, sign = _builder(COPY), _builder(NEG), _builder(ABS), _builder(SIGN)
-minimum, maximum = _builder(MINIMUM), _builder(MAXIMUM)
-sqrt, exp, log, sin, cos, tanh, erf = map(_builder, (SQRT, EXP, LOG, SIN, COS, TANH, ERF))
-sigmoid, power = _builder(SIGMOID), _builder(POW)
-floor, ceil, trunc, rint = _builder(FLOOR), _builder(CEIL), _builder(TRUNC), _builder(RINT)
-eq, ne, lt, le, where = _builder(EQ), _builder(NE), _builder(LT), _builder(LE), _builder(WHERE)
-bit_and, bit_or, bit_xor, bit_not = _builder(BIT_AND), _builder(BIT_OR), _builder(BIT_XOR), _builder(BIT_NOT)
+add: Builder = _builder(ADD)
+sub: Builder = _builder(SUB)
+mul: Builder = _builder(MUL)
+div: Builder = _builder(DIV)
+floor_divide: Builder = _builder(FLOOR_DIVIDE)
+remainder: Builder = _builder(REMAINDER)
+copy: Builder = _builder(COPY)
+neg: Builder = _builder(NEG)
+absolute: Builder = _builder(ABS)
+sign: Builder = _builder(SIGN)
+minimum: Builder = _builder(MINIMUM)
+maximum: Builder = _builder(MAXIMUM)
+sqrt: Builder = _builder(SQRT)
+exp: Builder = _builder(EXP)
+log: Builder = _builder(LOG)
+sin: Builder = _builder(SIN)
+cos: Builder = _builder(COS)
+tanh: Builder = _builder(TANH)
+erf: Builder = _builder(ERF)
+sigmoid: Builder = _builder(SIGMOID)
+power: Builder = _builder(POW)
+floor: Builder = _builder(FLOOR)
+ceil: Builder = _builder(CEIL)
+trunc: Builder = _builder(TRUNC)
+rint: Builder = _builder(RINT)
+eq: Builder = _builder(EQ)
+ne: Builder = _builder(NE)
+lt: Builder = _builder(LT)
+le: Builder = _builder(LE)
+where: Builder = _builder(WHERE)
+bit_and: Builder = _builder(BIT_AND)
+bit_or: Builder = _builder(BIT_OR)
+bit_xor: Builder = _builder(BIT_XOR)
+bit_not: Builder = _builder(BIT_NOT)
 
 
 def shift_right(x: Node, count: int) -> Node:

@@ -123,7 +123,7 @@ PUT = register(
 
 
 def bounded(index: Node, low: int, high: int, what: str, ignore: int | None = None) -> Node:
-    """`index` (int64), which raises IndexOutOfRange when computed with an element outside [low, high), save `ignore`."""
+    """`index` (int64); computing it raises IndexOutOfRange for an element outside [low, high), save `ignore`."""
     return apply(BOUNDED, index, low=low, high=high, what=what, ignore=ignore)
 
 
@@ -143,7 +143,7 @@ def put(x: Node, index: Node, rows: Node) -> Node:
 
 
 def flat_index(index: Node, shape: Shape, axis: int) -> Node:
-    """The place in the flattened `shape` of element `index` along `axis`; `index` has `shape`'s rank (gather's rule)."""
+    """The place in the flattened `shape` of element `index` along `axis`; `index` has `shape`'s rank, as in gather."""
     stride, total = 1, None
     for dim in reversed(range(len(shape))):
         here = index if dim == axis else iota(index.shape, dim, int64)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
 from ..errors import ShapeError
 from ..graph.node import Node, Shape
 from ..graph.types import DType
-from .primitive import MOVEMENT, Primitive, apply, register, user_source
+from .primitive import MOVEMENT, Primitive, Pullback, apply, register, user_source
 
 Pairs = tuple[tuple[int, int], ...]
 
@@ -63,7 +64,12 @@ def _expand_pullback(node: Node, cotangent: Node) -> Node:
     return sum_to_shape(cotangent, node.inputs[0].shape)
 
 
-def _movement(name: str, infer, evaluate, pullbacks) -> Primitive:
+def _movement(
+    name: str,
+    infer: Callable[..., tuple[Shape, DType]],
+    evaluate: Callable[..., np.ndarray],
+    pullbacks: tuple[Pullback | None, ...] | Callable[..., Node],
+) -> Primitive:
     return register(Primitive(name, MOVEMENT, infer, evaluate, pullbacks, cost=0, linear=True))
 
 

@@ -40,8 +40,8 @@ class Primitive:
     `evaluate(node, *arrays)` is the meaning: NumPy arrays in, array out, all in the dtypes' carrier types.
     `pullbacks` holds one rule an input, `(node, cotangent) -> cotangent of that input`, or None where the result does
     not depend on it differentiably; a single callable `(node, cotangent, index)` serves any number of inputs, and with
-    `joint` a callable `(node, cotangent)` gives the cotangents of all inputs at once. A rule may return a cotangent of the
-    broadcast shape: the driver sums it back.
+    `joint` a callable `(node, cotangent)` gives the cotangents of all inputs at once. A rule may return a cotangent of
+    the broadcast shape: the driver sums it back.
     `body(a, *values, **attributes)`, of elementwise operations only, is written against the abstract arithmetic.
     `cost` is in floating-point operations an element of the result; `linear` says that the pullback does not look at
     the values of inputs or result, so nothing need be kept for it.

@@ -12,7 +12,7 @@ from ..graph.node import Node, Shape
 from ..graph.types import BOOL, DType, round_to
 from .elementwise import div, eq, mul, where
 from .movement import expand, reshape
-from .primitive import REDUCTION, Primitive, apply, constant, register, user_source
+from .primitive import REDUCTION, Primitive, Pullback, apply, constant, register, user_source
 
 
 def kept_shape(shape: Shape, axes: tuple[int, ...]) -> Shape:
@@ -34,7 +34,9 @@ def _extreme_pullback(node: Node, cotangent: Node) -> Node:
     return mul(ones, _back_to_full(share, node))
 
 
-def _reduction(name: str, function: Callable[..., np.ndarray], pullback, linear: bool, empty: bool) -> Primitive:
+def _reduction(
+    name: str, function: Callable[..., np.ndarray], pullback: Pullback, linear: bool, empty: bool
+) -> Primitive:
     def infer(x: Node, *, axes: tuple[int, ...]) -> tuple[Shape, DType]:
         if x.dtype.category == BOOL:
             raise DTypeError(f"{name} does not take bool (at {user_source()}); convert with .to(dtype)")

@@ -183,9 +183,9 @@ class Optimizer:
         STATE.trace.before_call(self._refresh_rates)
         if not isinstance(group["lr"], Tensor) and group["lr"] != self._written[number]:
             raise TraceError(
-                f"the learning rate was changed from {self._written[number]} to {group['lr']} between two step() of one "
-                f"compiled function (at {user_source()}): all steps of a function take the rate from before the call. "
-                "Change it between calls."
+                f"the learning rate was changed from {self._written[number]} to {group['lr']} between two step() of "
+                f"one compiled function (at {user_source()}): all steps of a function take the rate from before "
+                "the call. Change it between calls."
             )
         STATE.trace.guard(lambda: tuple((k, v) for k, v in group.items() if k not in ("params", "lr", "initial_lr")))
 

@@ -13,8 +13,8 @@ from .shapes import ShapeMethods
 class Tensor(ArithmeticMethods, ReductionMethods, ShapeMethods, IndexMethods, InplaceMethods):
     """A multidimensional array, computed when it is needed, through which gradients can be taken.
 
-    Made by `pullback.tensor` and the other factories. `shape`, `dtype`, `requires_grad` and `grad` describe it; `item()`,
-    `tolist()` and `numpy()` give its value. Methods and their names follow PyTorch's.
+    Made by `pullback.tensor` and the other factories. `shape`, `dtype`, `requires_grad` and `grad` describe it;
+    `item()`, `tolist()` and `numpy()` give its value. Methods and their names follow PyTorch's.
     """
 
     __slots__ = ("__dict__",)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from ..graph import types
 from ..graph.node import Node
 from ..graph.types import BOOL, FLOAT, bool_
 from ..ops import elementwise as e
+from ..ops.elementwise import Builder
 from ..ops.host import identity
 from ..ops.primitive import constant, user_source
 from . import promotion
@@ -42,7 +43,7 @@ class ArithmeticMethods(Handle):
 
     __slots__ = ()
 
-    def _binary(self, build, other: object, reverse: bool = False, floats: bool = False):
+    def _binary(self, build: Builder, other: object, reverse: bool = False, floats: bool = False) -> Any:
         other = _plain(other)
         if not _is_operand(other):
             return NotImplemented
@@ -50,7 +51,7 @@ class ArithmeticMethods(Handle):
         x, y = promoted(self, other, at_least=at_least)  # type: ignore[arg-type]
         return self._wrap(build(y, x) if reverse else build(x, y))
 
-    def _function(self, build) -> Tensor:
+    def _function(self, build: Builder) -> Tensor:
         """A function of floats; integers become the default float first."""
         (x,) = promoted(self, at_least=promotion.get_default_dtype())
         return self._wrap(build(x))
@@ -146,11 +147,11 @@ class ArithmeticMethods(Handle):
 
     def add(self, other: Operand, *, alpha: Number = 1) -> Tensor:
         """self + alpha * other."""
-        return self + (other if alpha == 1 else other * alpha)
+        return self + (other if alpha == 1 else _scaled(other, alpha))
 
     def sub(self, other: Operand, *, alpha: Number = 1) -> Tensor:
         """self - alpha * other."""
-        return self - (other if alpha == 1 else other * alpha)
+        return self - (other if alpha == 1 else _scaled(other, alpha))
 
     def mul(self, other: Operand) -> Tensor:
         """self * other."""
@@ -173,11 +174,11 @@ class ArithmeticMethods(Handle):
 
     def eq(self, other: Operand) -> Tensor:
         """self == other, element by element."""
-        return self == other  # type: ignore[return-value]
+        return self == other
 
     def ne(self, other: Operand) -> Tensor:
         """self != other, element by element."""
-        return self != other  # type: ignore[return-value]
+        return self != other
 
     def lt(self, other: Operand) -> Tensor:
         """self < other."""
@@ -207,7 +208,7 @@ class ArithmeticMethods(Handle):
         """True where either element is not zero."""
         return self._logical(e.bit_or, other)
 
-    def _logical(self, build, other: Operand) -> Tensor:
+    def _logical(self, build: Builder, other: Operand) -> Tensor:
         x, y = promoted(self, other)
         return self._wrap(build(e.convert(x, bool_), e.convert(y, bool_)))
 
@@ -270,7 +271,7 @@ class ArithmeticMethods(Handle):
         """-1, 0 or 1."""
         return self._wrap(e.sign(self.node))
 
-    def _rounded(self, build) -> Tensor:
+    def _rounded(self, build: Builder) -> Tensor:
         return self._wrap(build(self.node) if self.dtype.category == FLOAT else self.node)
 
     def floor(self) -> Tensor:
@@ -297,7 +298,7 @@ class ArithmeticMethods(Handle):
         """True where the element is an infinity."""
         if not self.dtype.is_floating_point:
             return self.isnan()
-        return self.abs() == math.inf  # type: ignore[return-value]
+        return self.abs() == math.inf
 
     def isfinite(self) -> Tensor:
         """True where the element is neither an infinity nor NaN."""
@@ -358,7 +359,7 @@ class ArithmeticMethods(Handle):
 
     # ---- types
 
-    def to(self, *args, dtype: types.DType | None = None, device: str | None = None, copy: bool = False) -> Tensor:
+    def to(self, *args: Any, dtype: types.DType | None = None, device: str | None = None, copy: bool = False) -> Tensor:
         """The tensor in another dtype. Devices are accepted for code written for PyTorch; there is only the CPU."""
         for argument in args:
             if isinstance(argument, types.DType):
@@ -417,6 +418,10 @@ class ArithmeticMethods(Handle):
 
 
 builtins_bool = bool
+
+
+def _scaled(operand: Operand, factor: Number) -> Operand:
+    return operand._wrap(_multiply(*promoted(operand, factor))) if isinstance(operand, Handle) else operand * factor
 
 
 def _multiply(x: Node, y: Node) -> Node:

@@ -111,17 +111,17 @@ def _full(shape: tuple[int, ...], value: Number, dtype: DType, requires_grad: bo
     return _finish(expand(constant(value, dtype), shape), requires_grad)
 
 
-def zeros(*size, dtype: DType | None = None, requires_grad: bool = False, device: str | None = None) -> Tensor:
+def zeros(*size: Any, dtype: DType | None = None, requires_grad: bool = False, device: str | None = None) -> Tensor:
     """A tensor of zeros."""
     return _full(as_shape(size), 0, dtype or get_default_dtype(), requires_grad, device)
 
 
-def ones(*size, dtype: DType | None = None, requires_grad: bool = False, device: str | None = None) -> Tensor:
+def ones(*size: Any, dtype: DType | None = None, requires_grad: bool = False, device: str | None = None) -> Tensor:
     """A tensor of ones."""
     return _full(as_shape(size), 1, dtype or get_default_dtype(), requires_grad, device)
 
 
-def empty(*size, dtype: DType | None = None, requires_grad: bool = False, device: str | None = None) -> Tensor:
+def empty(*size: Any, dtype: DType | None = None, requires_grad: bool = False, device: str | None = None) -> Tensor:
     """A tensor to be filled; it holds zeros, since no memory is ever read before it was written."""
     return zeros(*size, dtype=dtype, requires_grad=requires_grad, device=device)
 

@@ -25,8 +25,14 @@ def describe(tensor: Handle) -> str:
     if values.size == 0:
         body = "[]" if values.ndim == 1 else f"[], size={tuple(tensor.shape)}"
     else:
+        whole = values.dtype.kind != "f" or bool(np.all(values[np.isfinite(values)] % 1 == 0))
         body = np.array2string(
-            values, separator=", ", precision=4, threshold=1000, prefix="tensor(", suppress_small=False
+            values,
+            separator=", ",
+            precision=4,
+            threshold=1000,
+            prefix="tensor(",
+            floatmode="maxprec" if whole else "fixed",
         )
     if tensor.requires_grad:
         notes.append("requires_grad=True" if tensor.is_leaf else f"grad_fn=<{tensor._node.op.name}>")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ContextDecorator
 from types import TracebackType
+from typing import Any
 
 from ..ops.primitive import MODE
 
@@ -40,7 +42,7 @@ class _Mode(ContextDecorator):
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         MODE.grad = self._before.pop()
 
-    def __call__(self, function):
+    def __call__(self, function: Callable[..., Any]) -> Any:
         # PyTorch's users write both @no_grad and @no_grad()
         return super().__call__(function)
 

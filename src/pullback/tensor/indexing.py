@@ -7,6 +7,7 @@ that they stand on by one computed index, so reading is one `take` and writing o
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -122,7 +123,7 @@ class _Parsed:
 
 
 def _every(x: Node, axis: int, step: int) -> Node:
-    """Every `step`-th element along `axis`, by cutting the axis in two: its gradients are those of slice and reshape."""
+    """Every `step`-th element along `axis`, by cutting the axis in two: the gradients are slice's and reshape's."""
     from ..ops.movement import pad
 
     size = x.shape[axis]
@@ -150,7 +151,7 @@ def _front(axes: tuple[int, ...], rank: int) -> tuple[int, ...]:
 
 
 def _result_order(axes: tuple[int, ...], rank: int, index_rank: int) -> tuple[int, ...]:
-    """Where the index's axes go in the result: in place of the addressed ones if those are neighbours, else in front."""
+    """Where the index's axes go in the result: in place of the addressed ones if they are neighbours, else in front."""
     neighbours = axes == tuple(range(axes[0], axes[0] + len(axes)))
     before = axes[0] if neighbours else 0
     rest = rank - len(axes)
@@ -176,9 +177,9 @@ class IndexMethods(Handle):
     def __setitem__(self, index: Any, value: Operand) -> None:
         if self._view:
             raise ViewError(
-                f"writing into a view (at {user_source()}): this tensor was made from another by indexing, reshaping or "
-                "transposing, and Pullback's tensors do not share storage. Write base[index] = value on the tensor itself, "
-                "or take a .clone() first."
+                f"writing into a view (at {user_source()}): this tensor was made from another by indexing, reshaping "
+                "or transposing, and Pullback's tensors do not share storage. Write base[index] = value on the tensor "
+                "itself, or take a .clone() first."
             )
         from .creation import tensor
 
@@ -193,7 +194,7 @@ class IndexMethods(Handle):
         rows = as_node(value, self.dtype)
         if e.broadcast_shapes("assignment", rows.shape, target.shape) != target.shape:
             raise ShapeError(
-                f"cannot write shape {list(rows.shape)} into the part of shape {list(target.shape)} (at {user_source()})"
+                f"cannot write shape {list(rows.shape)} into a part of shape {list(target.shape)} (at {user_source()})"
             )
         flat = put(
             reshape(self.node, (self.numel(),)),
@@ -202,7 +203,7 @@ class IndexMethods(Handle):
         )
         self._assign(reshape(flat, self.shape))
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Tensor]:
         if not self.shape:
             raise ShapeError(f"a tensor of shape [] cannot be iterated (at {user_source()})")
         return iter([self[i] for i in range(self.shape[0])])
@@ -278,7 +279,8 @@ class IndexMethods(Handle):
     def _product(self, other: Tensor, rank: int, name: str) -> Tensor:
         if self.ndim != rank or other.ndim != rank:
             raise ShapeError(
-                f"{name} takes two tensors with {rank} axes, got {list(self.shape)} and {list(other.shape)} (at {user_source()})"
+                f"{name} takes two tensors with {rank} axes, got {list(self.shape)} and {list(other.shape)} "
+                f"(at {user_source()})"
             )
         return matmul(self, other)  # type: ignore[arg-type]
 
@@ -301,7 +303,8 @@ def matmul(x: Tensor, y: Tensor) -> Tensor:
         )
     if x.dtype is not y.dtype:
         raise DTypeError(
-            f"matmul: operands have dtypes {x.dtype.name} and {y.dtype.name} (at {user_source()}); convert one with .to(dtype)"
+            f"matmul: operands have dtypes {x.dtype.name} and {y.dtype.name} (at {user_source()}); "
+            "convert one with .to(dtype)"
         )
     if x.dtype.category == BOOL:
         raise DTypeError(f"matmul does not take bool (at {user_source()})")

@@ -21,7 +21,7 @@ class InplaceMethods(Handle):
 
     __slots__ = ()
 
-    def _take(self, result) -> Tensor:
+    def _take(self, result: Tensor) -> Tensor:
         """The result of the namesake, in this tensor's dtype where that loses no category (as PyTorch allows)."""
         if result.dtype.category <= self.dtype.category:
             result = result.to(self.dtype)
@@ -37,11 +37,11 @@ class InplaceMethods(Handle):
 
     def mul_(self, other: Operand) -> Tensor:
         """self *= other."""
-        return self._take(self * other)  # type: ignore[operator]
+        return self._take(self.mul(other))  # type: ignore[attr-defined]
 
     def div_(self, other: Operand) -> Tensor:
         """self /= other."""
-        return self._take(self / other)  # type: ignore[operator]
+        return self._take(self.div(other))  # type: ignore[attr-defined]
 
     def pow_(self, exponent: Operand) -> Tensor:
         """self **= exponent."""
@@ -73,15 +73,15 @@ class InplaceMethods(Handle):
 
     def lerp_(self, end: Tensor, weight: Operand) -> Tensor:
         """self += weight * (end - self)."""
-        return self._take(self + (end - self) * weight)  # type: ignore[operator]
+        return self._take(self + (end - self) * weight)
 
     def addcmul_(self, tensor1: Tensor, tensor2: Tensor, *, value: Number = 1) -> Tensor:
         """self += value * tensor1 * tensor2."""
-        return self._take(self + tensor1 * tensor2 * value)  # type: ignore[operator]
+        return self._take(self + tensor1 * tensor2 * value)
 
     def addcdiv_(self, tensor1: Tensor, tensor2: Tensor, *, value: Number = 1) -> Tensor:
         """self += value * tensor1 / tensor2."""
-        return self._take(self + tensor1 / tensor2 * value)  # type: ignore[operator]
+        return self._take(self + tensor1 / tensor2 * value)
 
     def copy_(self, source: Operand) -> Tensor:
         """The values of `source`, converted and broadcast to this tensor."""

@@ -18,7 +18,7 @@ from ..ops.primitive import constant, user_source
 if TYPE_CHECKING:
     from .handle import Handle
 
-Number = Union[bool, int, float]
+Number = bool | int | float
 Operand = Union["Handle", Number]
 
 

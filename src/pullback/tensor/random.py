@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -139,7 +139,7 @@ def _float_dtype(dtype: DType | None, name: str) -> DType:
 
 
 def rand(
-    *size,
+    *size: Any,
     dtype: DType | None = None,
     requires_grad: bool = False,
     generator: Generator | None = None,
@@ -151,7 +151,7 @@ def rand(
 
 
 def randn(
-    *size,
+    *size: Any,
     dtype: DType | None = None,
     requires_grad: bool = False,
     generator: Generator | None = None,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import ShapeError
 from ..graph import types
@@ -37,7 +38,8 @@ def normalize_axis(axis: int, rank: int, name: str) -> int:
         raise TypeError(f"{name}: an axis must be an int, got {axis!r} (at {user_source()})")
     if not -limit <= axis < limit:
         raise IndexError(
-            f"{name}: axis {axis} of a tensor with {rank} axes (at {user_source()}); allowed are {-limit} to {limit - 1}"
+            f"{name}: axis {axis} of a tensor with {rank} axes (at {user_source()}); "
+            f"allowed are {-limit} to {limit - 1}"
         )
     return axis % limit
 
@@ -58,7 +60,9 @@ class ReductionMethods(Handle):
 
     __slots__ = ()
 
-    def _reduce(self, build, x: Node, dim: Axes, keepdim: bool, name: str) -> Tensor:
+    def _reduce(
+        self, build: Callable[[Node, tuple[int, ...]], Node], x: Node, dim: Axes, keepdim: bool, name: str
+    ) -> Tensor:
         axes = normalize_axes(dim, len(x.shape), name)
         result = build(x, axes)
         return self._wrap(reshape(result, kept_shape(x.shape, axes)) if keepdim else result)
@@ -83,7 +87,7 @@ class ReductionMethods(Handle):
         """The variance, in two passes: the squares are of distances from the mean."""
         require_float("var", self)
         correction = correction if unbiased is None else int(unbiased)
-        distance = self - self.mean(dim, keepdim=True)  # type: ignore[operator]
+        distance = self - self.mean(dim, keepdim=True)
         degrees = max(self._count(dim, "var") - correction, 0)
         total = (distance * distance).sum(dim, keepdim)
         return total / degrees if degrees else total * math.nan
@@ -97,7 +101,7 @@ class ReductionMethods(Handle):
 
         variance = self.var(dim, correction=correction, unbiased=unbiased, keepdim=keepdim)
 
-        def rule(deviation, cotangent):
+        def rule(deviation: Tensor, cotangent: Tensor) -> list[Tensor]:
             return [where(deviation == 0, 0.0, cotangent / (deviation * 2))]
 
         return with_gradient(variance.sqrt(), [variance], rule)
@@ -110,19 +114,19 @@ class ReductionMethods(Handle):
         """The least element; the gradient goes in equal shares to all that equal it."""
         return self._extreme(reduce_min, dim, keepdim, "amin")
 
-    def _extreme(self, build, dim: Axes, keepdim: bool, name: str) -> Tensor:
+    def _extreme(self, build: Callable[[Node, tuple[int, ...]], Node], dim: Axes, keepdim: bool, name: str) -> Tensor:
         if self.dtype.category == BOOL:
             counted = self._reduce(build, e.convert(self.node, types.uint8), dim, keepdim, name)
             return counted.bool()
         return self._reduce(build, self.node, dim, keepdim, name)
 
-    def max(self, dim: int | Tensor | None = None, keepdim: bool = False):
+    def max(self, dim: int | Tensor | None = None, keepdim: bool = False) -> Any:
         """The greatest element; along `dim` a pair (values, indices); with a tensor, elementwise."""
         if isinstance(dim, Handle):
             return self.maximum(dim)  # type: ignore[attr-defined]
         return self.amax() if dim is None else self._extreme_with_index(self.argmax(dim, keepdim=True), dim, keepdim)
 
-    def min(self, dim: int | Tensor | None = None, keepdim: bool = False):
+    def min(self, dim: int | Tensor | None = None, keepdim: bool = False) -> Any:
         """The least element; along `dim` a pair (values, indices); with a tensor, elementwise."""
         if isinstance(dim, Handle):
             return self.minimum(dim)  # type: ignore[attr-defined]
@@ -140,7 +144,9 @@ class ReductionMethods(Handle):
         """Where the least element stands first, int64; NaN counts as least."""
         return self._arg_extreme(reduce_min, dim, keepdim, "argmin")
 
-    def _arg_extreme(self, build, dim: int | None, keepdim: bool, name: str) -> Tensor:
+    def _arg_extreme(
+        self, build: Callable[[Node, tuple[int, ...]], Node], dim: int | None, keepdim: bool, name: str
+    ) -> Tensor:
         x = detach(self.node)
         if x.dtype is bool_:
             x = e.convert(x, types.uint8)
@@ -156,7 +162,7 @@ class ReductionMethods(Handle):
         return self._wrap(reshape(found, kept_shape(self.shape, (axis,))) if keepdim else found)
 
     @staticmethod
-    def _first_hit(build, x: Node, axis: int) -> Node:
+    def _first_hit(build: Callable[[Node, tuple[int, ...]], Node], x: Node, axis: int) -> Node:
         """The least index along `axis` at which the extreme, or NaN, stands."""
         extreme = expand(reshape(build(x, (axis,)), kept_shape(x.shape, (axis,))), x.shape)
         hit = e.bit_or(e.eq(x, extreme), e.ne(x, x))
@@ -178,7 +184,7 @@ class ReductionMethods(Handle):
         """log(sum(exp(x))), without overflow."""
         greatest = self.amax(dim, keepdim=True).detach()
         greatest = greatest.masked_fill(greatest.isinf(), 0.0)
-        total = (self - greatest).exp().sum(dim, keepdim)  # type: ignore[operator]
+        total = (self - greatest).exp().sum(dim, keepdim)
         axes = normalize_axes(dim, self.ndim, "logsumexp")
         back = greatest if keepdim else greatest.reshape(tuple(s for i, s in enumerate(self.shape) if i not in axes))
         return total.log() + back
@@ -203,20 +209,16 @@ class ReductionMethods(Handle):
         return (size**p).sum(dim, keepdim) ** (1.0 / p)
 
 
-def _root_of_squares(x, dim: Axes, keepdim: bool) -> Tensor:
+def _root_of_squares(x: Any, dim: Axes, keepdim: bool) -> Tensor:
     """The Euclidean norm; its gradient at 0 is 0, as PyTorch has it, not NaN."""
     from ..autograd.function import with_gradient
+    from .arithmetic import where
 
     axes = normalize_axes(dim, x.ndim, "norm")
     kept = kept_shape(x.shape, axes)
 
-    def rule(result, cotangent):
+    def rule(result: Tensor, cotangent: Tensor) -> list[Tensor]:
         size = result.reshape(kept)
-        return [where_zero(size, x * (cotangent.reshape(kept) / size))]
-
-    def where_zero(size, value):
-        from .arithmetic import where
-
-        return where((size == 0).expand(value.shape), 0.0, value)
+        return [where(size == 0, 0.0, x * (cotangent.reshape(kept) / size))]
 
     return with_gradient((x * x).sum(dim, keepdim).sqrt(), [x], rule)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DTypeError, ShapeError
+from ..graph.node import Node
 from ..graph.types import bool_, int64
 from ..ops import elementwise as e
 from ..ops.movement import concatenate, expand, flip, pad, permute, reshape, slice_
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from . import Tensor
 
 
-def as_shape(sizes: tuple) -> tuple[int, ...]:
+def as_shape(sizes: tuple[Any, ...]) -> tuple[int, ...]:
     """Sizes given one by one or as one sequence."""
     listed = sizes[0] if len(sizes) == 1 and not isinstance(sizes[0], int) and isinstance(sizes[0], Sequence) else sizes
     return tuple(int(s) for s in listed)
@@ -30,10 +31,10 @@ class ShapeMethods(Handle):
 
     __slots__ = ()
 
-    def _view_of(self, node) -> Tensor:
+    def _view_of(self, node: Node) -> Tensor:
         return self._wrap(node, view=True)
 
-    def size(self, dim: int | None = None):
+    def size(self, dim: int | None = None) -> Any:
         """The shape, or the size of one axis."""
         return self.shape if dim is None else self.shape[normalize_axis(dim, self.ndim, "size")]
 
@@ -41,7 +42,7 @@ class ShapeMethods(Handle):
         """How many axes there are."""
         return self.ndim
 
-    def reshape(self, *shape) -> Tensor:
+    def reshape(self, *shape: Any) -> Tensor:
         """The elements in row-major order under `shape`; one size may be -1."""
         sizes = as_shape(shape)
         if sizes.count(-1) == 1:
@@ -78,7 +79,7 @@ class ShapeMethods(Handle):
             sizes[sizes.index(-1)] = self.shape[axis] // max(1, math.prod(s for s in sizes if s != -1))
         return self.reshape((*self.shape[:axis], *sizes, *self.shape[axis + 1 :]))
 
-    def permute(self, *dims) -> Tensor:
+    def permute(self, *dims: Any) -> Tensor:
         """The axes in another order."""
         listed = as_shape(dims)
         axes = tuple(normalize_axis(d, self.ndim, "permute") for d in listed)
@@ -129,7 +130,7 @@ class ShapeMethods(Handle):
         axis = normalize_axis(dim, self.ndim + 1, "unsqueeze")
         return self.reshape((*self.shape[:axis], 1, *self.shape[axis:]))
 
-    def expand(self, *sizes) -> Tensor:
+    def expand(self, *sizes: Any) -> Tensor:
         """Axes of size 1 repeated; -1 keeps a size."""
         wanted = as_shape(sizes)
         lead = len(wanted) - self.ndim
@@ -142,7 +143,7 @@ class ShapeMethods(Handle):
 
     broadcast_to = expand
 
-    def repeat(self, *sizes) -> Tensor:
+    def repeat(self, *sizes: Any) -> Tensor:
         """Copies side by side: axis i `sizes[i]` times."""
         times = as_shape(sizes)
         if len(times) < self.ndim:
@@ -155,7 +156,7 @@ class ShapeMethods(Handle):
         node = expand(reshape(self.node, spread), repeated)
         return self._wrap(reshape(node, tuple(n * s for n, s in zip(times, shape, strict=True))))
 
-    def flip(self, *dims) -> Tensor:
+    def flip(self, *dims: Any) -> Tensor:
         """The order reversed along `dims`."""
         return self._wrap(flip(self.node, normalize_axes(as_shape(dims), self.ndim, "flip")))
 
@@ -205,7 +206,7 @@ class ShapeMethods(Handle):
         """Zero below the diagonal of each matrix."""
         return self._triangle(lambda row, column: e.le(e.add(row, constant(diagonal, int64)), column), "triu")
 
-    def _triangle(self, keep, name: str) -> Tensor:
+    def _triangle(self, keep: Callable[[Node, Node], Node], name: str) -> Tensor:
         if self.ndim < 2:
             raise ShapeError(f"{name} takes matrices, got shape {list(self.shape)} (at {user_source()})")
         shape = self.shape[-2:]
