@@ -228,7 +228,7 @@ class _Variant:
         """The captured tensors as they are now; those that were found as a gradient are looked up again."""
         if not self.owned:
             return self.plain_tensors
-        return [c.tensor if c.owner is None else c.owner._grad or _NO_GRADIENT for c in self.captured]
+        return [_found(c) for c in self.captured]
 
     def run(self, arguments: list[Handle]) -> Any:
         """One step."""
@@ -343,6 +343,13 @@ class _Settled:
             and self.count() == self.counts
             and not any(buffer.shared for buffer in self.buffers)
         )
+
+
+def _found(captured: _Captured) -> Any:
+    """The captured tensor as it is now; one without a node where it was a gradient that is gone."""
+    if captured.owner is None:
+        return captured.tensor
+    return _NO_GRADIENT if captured.owner._grad is None else captured.owner._grad
 
 
 class _References(NamedTuple):
@@ -473,10 +480,10 @@ def compile(function: Callable[..., Any] | None = None) -> Any:
     ...     loss = (w * x).sum()
     ...     loss.backward()
     ...     with pb.no_grad():
-    ...         w.sub_(0.1 * w.grad)
+    ...         w.sub_(0.125 * w.grad)
     ...     return loss
     >>> step(pb.ones(3)).item(), step(pb.ones(3)).item()
-    (3.0, 2.700000047683716)
+    (3.0, 2.625)
     """
     if function is None:
         return compile

@@ -39,6 +39,12 @@ def materialize(wanted: Sequence[Node], pending: Sequence[Node] = ()) -> None:
     outputs = list(dict.fromkeys([*graph.outputs, *(n for n in pending if n in inside and n.buffer is None)]))
     graph.outputs = outputs
     leaves = [node for node in graph.nodes if node.buffer is not None]
+    for node in graph.nodes:
+        if node.op is INPUT and node.buffer is None:
+            raise TraceError(
+                f"a tensor that belongs to a compiled step (made at {node.source}) is used outside of it: the step was only "
+                "recorded there, and later runs do not pass that line. Return the tensor from the step."
+            )
     if not leaves and len(graph.nodes) <= _FILLED:
         for node, value in zip(outputs, interpret(graph, _no_leaf), strict=True):
             node.settle(Buffer.of(np.array(to_storage(value, node.dtype)), copy=True))
@@ -82,11 +88,6 @@ def structure(graph: Graph) -> Hashable:
     for node in graph.nodes:
         if node.buffer is not None:
             rows.append((node.shape, node.dtype))
-        elif node.op is INPUT:
-            raise TraceError(
-                f"a tensor that belongs to a compiled step (made at {node.source}) is used outside of it: the step was "
-                "only recorded there, and later runs do not pass that line. Return the tensor from the step."
-            )
         else:
             attributes = () if node.op.kind == ALIAS else tuple(map(exact, node.attributes.values()))
             rows.append((node.op, node.shape, node.dtype, attributes, *(place[i] for i in node.inputs)))
