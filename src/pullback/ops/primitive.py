@@ -81,6 +81,27 @@ def register(primitive: Primitive) -> Primitive:
     return primitive
 
 
+def table() -> str:
+    """The documented table of all primitives, in Markdown."""
+    rows = [
+        f"| `{p.name}` | {p.kind} | {p.cost} | {'yes' if p.linear else 'no'} | {_differentiated(p)} |"
+        for p in sorted(REGISTRY.values(), key=lambda p: (p.kind, p.name))
+    ]
+    return "\n".join(["| name | kind | cost | linear | gradient |", "|---|---|---|---|---|", *rows, ""])
+
+
+def _differentiated(primitive: Primitive) -> str:
+    """With respect to which inputs there is a gradient, in words."""
+    if callable(primitive.pullbacks):
+        return "by a rule of its own" if primitive.joint else "every input"
+    inputs = [str(number) for number, rule in enumerate(primitive.pullbacks, 1) if rule is not None]
+    if not inputs:
+        return "none"
+    if len(inputs) == len(primitive.pullbacks):
+        return "every input"
+    return f"input{'s' if len(inputs) > 1 else ''} {' and '.join(inputs)}"
+
+
 class _Mode(threading.local):
     """Per-thread switches of graph building."""
 
