@@ -1,7 +1,8 @@
 """Copies: where a value must lie in memory in its own order and would not, a `copy` node is put.
 
 before → after: an output that is a leaf, a movement, or the same node as another output, is copied; so is an operand of
-a matrix product that cannot be read by strides, and an argument of a host call that is not contiguous.
+a matrix product that cannot be read by strides, and an argument of a host call that is not contiguous. Long chains of
+movements are copied now and then, so that no kernel computes addresses without end.
 """
 
 from __future__ import annotations
@@ -12,12 +13,17 @@ from ..ops.primitive import LEAF, MOVEMENT, grad_mode, source_of
 from .index import strided_view
 
 
+#: movements in a row that are read through
+_LONGEST_CHAIN = 12
+
+
 def insert_copies(graph: Graph) -> Graph:
     """The graph with copies where memory must hold a value in its own order."""
     new: dict[Node, Node] = {}
     order: list[Node] = []
     entered: set[Node] = set()
     outputs: list[Node] = []
+    depth: dict[Node, int] = {}
     with grad_mode(False):
         for node in graph.nodes:
             inputs = [new[i] for i in node.inputs] if node.buffer is None else []
@@ -26,7 +32,11 @@ def insert_copies(graph: Graph) -> Graph:
                     inputs = [i if _can_stride(i) else copy(i) for i in inputs]
                 elif node.op.name == "host_call":
                     inputs = [i if _has_memory(_under_reshapes(i)) else copy(i) for i in inputs]
+                elif node.op.kind == MOVEMENT and any(depth.get(i, 0) >= _LONGEST_CHAIN for i in inputs):
+                    inputs = [copy(i) if depth.get(i, 0) >= _LONGEST_CHAIN else i for i in inputs]
                 new[node] = node.with_inputs(tuple(inputs)) if node.buffer is None else node
+                if node.op.kind == MOVEMENT:
+                    depth[new[node]] = 1 + max((depth.get(i, 0) for i in inputs), default=0)
             enter(new[node], order, entered)
         for node in graph.outputs:
             output = new[node]

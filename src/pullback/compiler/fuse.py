@@ -29,6 +29,10 @@ _RECOMPUTE = 40
 _MOVE = 250
 #: members of one kernel: more would take long to compile and run out of registers
 _MOST_MEMBERS = 96
+#: operations an element of one kernel
+_MOST_COST = 320
+#: nodes that may stand one behind the other in a kernel
+_DEEPEST = 48
 #: how a member stands to the domain: one value an element, or one a row
 _FULL, _ROW = "full", "row"
 
@@ -43,6 +47,7 @@ class Group:
     members: dict[Node, str] = field(default_factory=dict)
     stored: list[Node] = field(default_factory=list)
     first_reader: Group | None = None
+    cost: int = 0
     position: int = 0
 
 
@@ -110,6 +115,8 @@ class _Fuser:
         self.graph = graph
         self.groups: list[Group] = []
         self.group_of: dict[Node, Group] = {}
+        #: for each node how many nodes of its own group, and movements, stand one behind the other to compute it
+        self.depth: dict[Node, int] = {}
 
     def run(self) -> None:
         for node in self.graph.nodes:
@@ -142,8 +149,25 @@ class _Fuser:
         self.groups.append(group)
         self._join(node, group, level)
 
+    def _has_room(self, group: Group, cost: int, members: int = 1) -> bool:
+        """Whether the group can take more without its kernel growing too long to compile."""
+        return len(group.members) + members <= _MOST_MEMBERS and group.cost + cost <= _MOST_COST
+
+    def _depth_in(self, node: Node, group: Group) -> int:
+        """How deep computing `node` would go as a member of `group`."""
+        deepest = 0
+        for operand in node.inputs:
+            steps = 1
+            while not is_real(operand) and operand.inputs:
+                operand, steps = operand.inputs[0], steps + 1
+            inside = self.group_of.get(operand) is group
+            deepest = max(deepest, steps + (self.depth[operand] if inside else 0))
+        return deepest
+
     def _join(self, node: Node, group: Group, level: str) -> None:
+        self.depth[node] = self._depth_in(node, group)
         group.members[node] = level
+        group.cost += node.op.cost
         self.group_of[node] = group
         for other in self._operand_groups(node):
             if other is not group and (other.first_reader is None or other.first_reader.position > group.position):
@@ -154,7 +178,8 @@ class _Fuser:
         if group is not None:
             for candidate in self._merged(node, operands, group):
                 level = self._level(node, operands, candidate)
-                if level is not None and len(candidate.members) < _MOST_MEMBERS:
+                small = self._has_room(candidate, node.op.cost) and self._depth_in(node, candidate) < _DEEPEST
+                if level is not None and small:
                     self._join(node, candidate, level)
                     return
         self._open(LOOP, node)
@@ -169,7 +194,7 @@ class _Fuser:
                     and other.size == group.size
                     and (other.row is None or group.row is None or other.row == group.row)
                     and (reader is None or reader.position >= group.position)
-                    and len(other.members) + len(group.members) < _MOST_MEMBERS
+                    and self._has_room(group, other.cost, len(other.members))
                     and self._reads_alike(group, other)
                 ):
                     self._take_in(group, other)
@@ -189,6 +214,7 @@ class _Fuser:
     def _take_in(self, group: Group, other: Group) -> None:
         group.row = group.row or other.row
         group.members = {**other.members, **group.members}
+        group.cost += other.cost
         for node in other.members:
             self.group_of[node] = group
         other.members = {}
@@ -229,7 +255,7 @@ class _Fuser:
             return
         row = math.prod(operand.shape[a] for a in node["axes"])
         group = self._latest(node)
-        if group is not None and group.kind == LOOP and group.row in (None, row) and len(group.members) < _MOST_MEMBERS:
+        if group is not None and group.kind == LOOP and group.row in (None, row) and self._has_room(group, 1):
             found = resolve(operand)
             if (
                 found is not None
