@@ -42,8 +42,8 @@ def materialize(wanted: Sequence[Node], pending: Sequence[Node] = ()) -> None:
     for node in graph.nodes:
         if node.op is INPUT and node.buffer is None:
             raise TraceError(
-                f"a tensor that belongs to a compiled step (made at {node.source}) is used outside of it: the step was only "
-                "recorded there, and later runs do not pass that line. Return the tensor from the step."
+                f"a tensor that belongs to a compiled step (made at {node.source}) is used outside of it: the step was "
+                "only recorded there, and later runs do not pass that line. Return the tensor from the step."
             )
     if not leaves and len(graph.nodes) <= _FILLED:
         for node, value in zip(outputs, interpret(graph, _no_leaf), strict=True):
