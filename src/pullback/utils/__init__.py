@@ -1,5 +1,6 @@
-"""What stands around training: feeding data."""
+"""What stands around training: feeding data, calling Python from inside a step."""
 
 from . import data
+from .host import host_call
 
-__all__ = ["data"]
+__all__ = ["data", "host_call"]
