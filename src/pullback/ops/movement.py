@@ -58,12 +58,6 @@ def _concatenate_pullback(node: Node, cotangent: Node, index: int) -> Node:
     return slice_(cotangent, tuple(bounds))
 
 
-def _expand_pullback(node: Node, cotangent: Node) -> Node:
-    from .reduction import sum_to_shape
-
-    return sum_to_shape(cotangent, node.inputs[0].shape)
-
-
 def _movement(
     name: str,
     infer: Callable[..., tuple[Shape, DType]],
@@ -85,7 +79,8 @@ PERMUTE = _movement(
     lambda n, x: x.transpose(n["axes"]),
     (lambda n, g: permute(g, tuple(int(i) for i in np.argsort(n["axes"]))),),
 )
-EXPAND = _movement("expand", _infer_expand, lambda n, x: np.broadcast_to(x, n.shape), (_expand_pullback,))
+# the driver of differentiation sums a cotangent back to the shape of its input: that is all that a repetition's needs
+EXPAND = _movement("expand", _infer_expand, lambda n, x: np.broadcast_to(x, n.shape), (lambda n, g: g,))
 SLICE = _movement(
     "slice",
     lambda x, *, bounds: (tuple(stop - start for start, stop in bounds), x.dtype),
