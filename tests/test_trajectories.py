@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import pullback as pb
-import workloads
+from benchmarks import workloads
 
 
 @pytest.mark.parametrize("name", workloads.NAMES)

@@ -1,4 +1,4 @@
-"""Training workloads written once in PyTorch's API, for any library that has it: what tests and benchmarks compare on."""
+"""Training workloads written once in PyTorch's API, for any library that has it: what tests and benchmarks run."""
 
 from __future__ import annotations
 
@@ -71,8 +71,21 @@ def _gpt(library: Any, vocabulary: int, context: int, width: int, heads: int, la
     return Model()
 
 
-def build(library: Any, name: str, seed: int = 0, **changes: Any) -> Workload:
-    """The workload `name` in `library`, with data made from `seed`; `changes` are of a GPT's sizes."""
+def sigmoid_network(library: Any, layers: int, seed: int = 0, fused: bool | None = None) -> Workload:
+    """`layers` × (Linear 64 + Sigmoid) on a single example."""
+    nn = library.nn
+    random = np.random.default_rng(seed)
+    model = nn.Sequential(*[nn.Sequential(nn.Linear(64, 64), nn.Sigmoid()) for _ in range(layers)])
+    x, y = (library.tensor(random.standard_normal((1, 64)).astype(np.float32)) for _ in range(2))
+    optimizer = library.optim.Adam(model.parameters(), lr=1e-3, fused=fused)
+    return Workload(library, model, optimizer, lambda: ((model(x) - y) ** 2).mean(), None)
+
+
+def build(library: Any, name: str, seed: int = 0, fused: bool | None = None, **changes: Any) -> Workload:
+    """The workload `name` in `library`, with data made from `seed`; `changes` are of a GPT's sizes.
+
+    `fused` is the optimizer's argument of that name.
+    """
     nn, functional = library.nn, library.nn.functional
     random = np.random.default_rng(seed)
     real = lambda *shape: library.tensor(random.standard_normal(shape).astype(np.float32))  # noqa: E731
@@ -80,13 +93,10 @@ def build(library: Any, name: str, seed: int = 0, **changes: Any) -> Workload:
     if name == "mlp":
         model = nn.Sequential(nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 10))
         x, y, criterion = real(32, 128), whole(10, 32), nn.CrossEntropyLoss()
-        optimizer = library.optim.Adam(model.parameters(), lr=1e-3)
+        optimizer = library.optim.Adam(model.parameters(), lr=1e-3, fused=fused)
         return Workload(library, model, optimizer, lambda: criterion(model(x), y), None)
     if name == "sigmoid20":
-        model = nn.Sequential(*[nn.Sequential(nn.Linear(64, 64), nn.Sigmoid()) for _ in range(20)])
-        x, y = real(1, 64), real(1, 64)
-        optimizer = library.optim.Adam(model.parameters(), lr=1e-3)
-        return Workload(library, model, optimizer, lambda: ((model(x) - y) ** 2).mean(), None)
+        return sigmoid_network(library, 20, seed, fused)
     if name == "ppo":
         mlp = lambda out: nn.Sequential(  # noqa: E731
             nn.Linear(8, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, out)
@@ -102,13 +112,13 @@ def build(library: Any, name: str, seed: int = 0, **changes: Any) -> Workload:
             value = functional.mse_loss(model[1](observed)[:, 0], returned)
             return policy + 0.5 * value + 0.01 * (logp.exp() * logp).sum(-1).mean()
 
-        return Workload(library, model, library.optim.Adam(model.parameters(), lr=3e-4), forward, 0.5)
+        return Workload(library, model, library.optim.Adam(model.parameters(), lr=3e-4, fused=fused), forward, 0.5)
     sizes = {**GPT[name], **changes}
     batch = sizes.pop("batch")
     model = _gpt(library, **sizes)
     vocabulary, context = sizes["vocabulary"], sizes["context"]
     x, y = whole(vocabulary, batch, context), whole(vocabulary, batch, context)
-    optimizer = library.optim.AdamW(model.parameters(), lr=1e-4)
+    optimizer = library.optim.AdamW(model.parameters(), lr=1e-4, fused=fused)
     forward = lambda: functional.cross_entropy(model(x).view(-1, vocabulary), y.view(-1))  # noqa: E731
     return Workload(library, model, optimizer, forward, 1.0)
 
