@@ -174,7 +174,7 @@ def test_a_wrong_import_is_found(room: str, source: str, reason: str) -> None:
         ("graph", "import numpy as np\nfrom pullback.graph.types import DType\nfrom . import types"),
         ("runtime", "from llvmlite import binding\nimport threading\nfrom pullback.codegen.text import Writer"),
         ("tensor", "def softmax(x):\n    from ..nn import functional"),
-        ("tensor", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from ..tracing import Trace"),
+        ("tensor", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from ..tracing.trace import Trace"),
         ("train", "from safetensors.numpy import save_file"),
         ("cli", "import rich, typer\nimport pullback"),
     ],

@@ -24,7 +24,7 @@ from ..runtime import engine
 from ..runtime.buffers import Buffer
 
 if TYPE_CHECKING:
-    from ..tracing import Trace
+    from ..tracing.trace import Trace
     from . import Tensor
 
 

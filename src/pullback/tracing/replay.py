@@ -1,162 +1,29 @@
-"""`compile`: a whole training step, recorded once for each signature and run as one program afterwards.
+"""A recorded step, run again: its program, how it is fed, and how its results are taken in.
 
-While a step is recorded (`Trace`), every tensor from outside that it touches is captured: its handle stands for an
-input of the program, and what the handle is bound to at the end is an output. So parameters, optimizer state and random
-generators become state of the program without being named. Handles get their own nodes back when the recording ends,
-whether it ends well or not.
+State is written over its old value where nobody else would see that, and into new memory where somebody would.
 """
 
 from __future__ import annotations
 
-import functools
-import warnings
-from bisect import bisect_right
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from operator import is_
 from sys import getrefcount
 from types import SimpleNamespace
 from typing import Any, NamedTuple
-from weakref import ref
 
-import numpy as np
-
-from .errors import TraceError
-from .graph.node import Graph, Node, next_serial
-from .graph.types import float32
-from .ops.primitive import MODE, buffer_node, input_node, user_source
-from .runtime.buffers import Buffer
-from .runtime.engine import count, without_values
-from .runtime.program import Program
-from .tensor import Tensor
-from .tensor.creation import from_numpy
-from .tensor.handle import RECEIVERS, STATE, Handle, materialize, outside_trace
-from .trees import flatten, unflatten
-
-#: from this many recordings of one function on, each further one warns
-_MANY_VARIANTS = 16
+from ..graph.node import Graph, Node
+from ..graph.types import float32
+from ..ops.primitive import buffer_node
+from ..runtime.buffers import Buffer
+from ..runtime.engine import count, without_values
+from ..runtime.program import Program
+from ..tensor import Tensor
+from ..tensor.handle import Handle
+from ..trees import flatten, unflatten
+from .trace import Captured, Trace
 
 
-@dataclass(eq=False)
-class _Captured:
-    """A tensor from outside. `owner`, if set, is the tensor whose `.grad` it was found as."""
-
-    tensor: Handle
-    original: Node
-    node: Node
-    owner: Handle | None
-
-
-@dataclass(eq=False)
-class _Grad:
-    """The `.grad` of a tensor from outside: what it was, and whether the step looked at it before writing it."""
-
-    tensor: Handle
-    original: Tensor | None
-    read: bool
-
-
-@dataclass(eq=False)
-class Trace:
-    """A step being recorded."""
-
-    first_serial: int
-    inputs: list[Node] = field(default_factory=list)
-    captured: dict[int, _Captured] = field(default_factory=dict)
-    grads: dict[int, _Grad] = field(default_factory=dict)
-    owners: dict[int, Handle] = field(default_factory=dict)
-    guards: list[tuple[Callable[[], Hashable], Hashable]] = field(default_factory=list)
-    callbacks: list[Callable[[], None]] = field(default_factory=list)
-    #: objects whose guarded attributes the step has set itself
-    decided: dict[int, object] = field(default_factory=dict)
-    #: serial numbers of nodes that were made during the recording and are no part of it
-    outside: list[tuple[int, int]] = field(default_factory=list)
-
-    def is_foreign(self, node: Node) -> bool:
-        """Whether the node was made outside of this recording."""
-        serial = node.serial
-        if serial < self.first_serial:
-            return True
-        place = bisect_right(self.outside, (serial, serial)) if self.outside else 0
-        return any(first <= serial < last for first, last in self.outside[max(0, place - 1) : place + 1])
-
-    def new_input(self, like: Node, requires_grad: bool) -> Node:
-        """A further input of the program."""
-        node = input_node(len(self.inputs), like.shape, like.dtype, requires_grad)
-        self.inputs.append(node)
-        return node
-
-    def node_of(self, tensor: Handle) -> Node:
-        """The node of a tensor inside this recording; captures tensors from outside."""
-        if self.is_foreign(tensor._node):
-            self._capture(tensor)
-        return tensor._node
-
-    def _capture(self, tensor: Handle) -> None:
-        original = tensor._node
-        if original.requires_grad and not tensor.is_leaf:
-            raise TraceError(
-                f"a compiled step uses a tensor that was computed outside of it with a history (at {user_source()}): "
-                "its gradient could not leave the step. Compute it inside the step, or .detach() it."
-            )
-        if original.buffer is None:
-            with outside_trace():
-                materialize([original])
-        node = self.new_input(original, original.requires_grad)
-        if original.requires_grad:
-            RECEIVERS[node] = ref(tensor)
-        self.captured[id(tensor)] = _Captured(tensor, original, node, self.owners.get(id(tensor)))
-        tensor._node = node
-
-    def before_rebinding(self, tensor: Handle) -> None:
-        """Note a tensor from outside that is about to be given a new value."""
-        if self.is_foreign(tensor._node):
-            self._capture(tensor)
-
-    def before_reading_grad(self, tensor: Handle) -> None:
-        """Note that the step depends on whether the tensor has a gradient, and maybe on the gradient."""
-        if id(tensor) not in self.grads and (self.is_foreign(tensor._node) or id(tensor) in self.captured):
-            self.grads[id(tensor)] = _Grad(tensor, tensor._grad, True)
-            if tensor._grad is not None:
-                self.owners[id(tensor._grad)] = tensor
-
-    def before_writing_grad(self, tensor: Handle) -> None:
-        """Note a `.grad` that is about to be replaced."""
-        if self.is_foreign(tensor._node) or id(tensor) in self.captured:
-            self.grads.setdefault(id(tensor), _Grad(tensor, tensor._grad, False))
-
-    def guard(self, read: Callable[[], Hashable], about: object = None) -> Hashable:
-        """The value of `read()`; the recording will be used again only while `read()` still gives it.
-
-        Not so where the step has itself decided the value before it read it (see `decide`).
-        """
-        value = read()
-        if about is None or id(about) not in self.decided:
-            self.guards.append((read, value))
-        return value
-
-    def decide(self, about: object) -> None:
-        """Note that from here on the step sets what guards about this object read."""
-        self.decided[id(about)] = about
-
-    def before_call(self, callback: Callable[[], None]) -> None:
-        """Have `callback` run, outside of the program, before each run of it (once now)."""
-        if callback not in self.callbacks:
-            self.callbacks.append(callback)
-            with outside_trace():
-                callback()
-
-    def restore(self) -> None:
-        """Give every tensor from outside the node and the gradient that it had, and keep neither alive."""
-        for captured in self.captured.values():
-            captured.tensor._node = captured.original
-            del captured.original, captured.node
-        for grad in self.grads.values():
-            grad.tensor._grad = grad.original
-            del grad.original
-
-
-class _Variant:
+class Replay:
     """A recorded step: its program, and how to feed it and take in its results."""
 
     def __init__(self, trace: Trace, arguments: Sequence[tuple[int, Handle, Node]], result: Any):
@@ -345,7 +212,7 @@ class _Settled:
         )
 
 
-def _found(captured: _Captured) -> Any:
+def _found(captured: Captured) -> Any:
     """The captured tensor as it is now; one without a node where it was a gradient that is gone."""
     if captured.owner is None:
         return captured.tensor
@@ -386,107 +253,3 @@ def _count_references() -> _References:
 
 _REFERENCES = _count_references()
 _NO_GRADIENT = SimpleNamespace(_node=None)
-
-
-class CompiledStep:
-    """A function that runs as one native program. Made by `pullback.compile`."""
-
-    def __init__(self, function: Callable[..., Any]):
-        functools.update_wrapper(self, function)
-        self.function = function
-        self._variants: dict[Hashable, list[_Variant]] = {}
-        self._last: _Variant | None = None
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if STATE.trace is not None:
-            return self.function(*args, **kwargs)
-        leaves, shape = flatten((args, kwargs))
-        leaves = [from_numpy(leaf) if isinstance(leaf, np.ndarray) else leaf for leaf in leaves]
-        key = (shape, MODE.grad, *map(_signature, leaves))
-        for variant in self._variants.get(key, ()):
-            if variant.fits():
-                break
-        else:
-            variant = self._record(key, leaves, shape)
-        self._last = variant
-        return variant.run(leaves)
-
-    @property
-    def program(self) -> Program:
-        """The program of the last call."""
-        if self._last is None:
-            raise TraceError("the step has not been called yet, so there is no program")
-        return self._last.program
-
-    def _record(self, key: Hashable, leaves: list[Any], shape: Any) -> _Variant:
-        variants = self._variants.setdefault(key, [])
-        total = sum(map(len, self._variants.values()))
-        if total >= _MANY_VARIANTS and total % _MANY_VARIANTS == 0:
-            warnings.warn(
-                f"{self.function.__name__} has been compiled {total} times: each shape, dtype and Python value of an "
-                "argument makes a program of its own. Pass changing numbers as tensors, and pad changing shapes.",
-                stacklevel=4,
-            )
-        for leaf in leaves:
-            if isinstance(leaf, Handle):
-                leaf._buffer()
-        trace = Trace(first_serial=next_serial())
-        proxies, arguments = list(leaves), []
-        STATE.trace = trace
-        try:
-            for position, leaf in enumerate(leaves):
-                if isinstance(leaf, Handle):
-                    node = trace.new_input(leaf._node, leaf.requires_grad)
-                    proxies[position] = proxy = Tensor(node)
-                    if leaf.requires_grad:
-                        RECEIVERS[node] = ref(proxy)
-                    arguments.append((position, proxy, node))
-            args, kwargs = unflatten(shape, proxies)
-            variant = _Variant(trace, arguments, self.function(*args, **kwargs))
-        finally:
-            STATE.trace = None
-            trace.restore()
-        variants.append(variant)
-        return variant
-
-
-def _signature(leaf: Any) -> Hashable:
-    """What of an argument a recording depends on."""
-    if isinstance(leaf, Handle):
-        return leaf.shape, leaf.dtype, leaf.requires_grad
-    try:
-        hash(leaf)
-    except TypeError:
-        raise TraceError(
-            f"an argument of a compiled step is a {type(leaf).__name__}, which is neither a tensor, nor a container of "
-            "them, nor hashable. Pass tensors, and keep other objects in the function's closure."
-        ) from None
-    return type(leaf), leaf
-
-
-def compile(function: Callable[..., Any] | None = None) -> Any:
-    """Make `function`, such as a whole training step, one native program; also usable as a decorator.
-
-    The function is recorded at the first call with new shapes and dtypes of its arguments, and run as recorded after
-    that. Tensors that it touches (parameters, optimizer state, random generators, `.grad`) are taken as they are at
-    each call and hold their new values afterwards. Python code in it runs only while recording: values of tensors are
-    not to be had there (`item()`, `if tensor:`), and Python numbers it uses are part of the recording. Arguments other
-    than tensors and containers of them must be hashable, and each value makes a recording of its own.
-
-    >>> w = pb.ones(3, requires_grad=True)
-    >>> @pb.compile
-    ... def step(x):
-    ...     w.grad = None
-    ...     loss = (w * x).sum()
-    ...     loss.backward()
-    ...     with pb.no_grad():
-    ...         w.sub_(0.125 * w.grad)
-    ...     return loss
-    >>> step(pb.ones(3)).item(), step(pb.ones(3)).item()
-    (3.0, 2.625)
-    """
-    if function is None:
-        return compile
-    if not callable(function):
-        raise TypeError(f"compile takes a function, got {function!r}")
-    return CompiledStep(function)

@@ -1,0 +1,129 @@
+"""Functions that run as programs: which recording fits a call, and a new one where none does."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Hashable
+from typing import Any
+from weakref import ref
+
+import numpy as np
+
+from ..errors import TraceError
+from ..graph.node import next_serial
+from ..ops.primitive import MODE
+from ..runtime.program import Program
+from ..tensor import Tensor
+from ..tensor.creation import from_numpy
+from ..tensor.handle import RECEIVERS, STATE, Handle
+from ..trees import flatten, unflatten
+from .replay import Replay
+from .trace import Trace
+
+#: from this many recordings of one function on, each further one warns
+_MANY_VARIANTS = 16
+
+
+class CompiledStep:
+    """A function that runs as one native program. Made by `pullback.compile`."""
+
+    def __init__(self, function: Callable[..., Any]):
+        functools.update_wrapper(self, function)
+        self.function = function
+        self._variants: dict[Hashable, list[Replay]] = {}
+        self._last: Replay | None = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if STATE.trace is not None:
+            return self.function(*args, **kwargs)
+        leaves, shape = flatten((args, kwargs))
+        leaves = [from_numpy(leaf) if isinstance(leaf, np.ndarray) else leaf for leaf in leaves]
+        key = (shape, MODE.grad, *map(_signature, leaves))
+        for variant in self._variants.get(key, ()):
+            if variant.fits():
+                break
+        else:
+            variant = self._record(key, leaves, shape)
+        self._last = variant
+        return variant.run(leaves)
+
+    @property
+    def program(self) -> Program:
+        """The program of the last call."""
+        if self._last is None:
+            raise TraceError("the step has not been called yet, so there is no program")
+        return self._last.program
+
+    def _record(self, key: Hashable, leaves: list[Any], shape: Any) -> Replay:
+        variants = self._variants.setdefault(key, [])
+        total = sum(map(len, self._variants.values()))
+        if total >= _MANY_VARIANTS and total % _MANY_VARIANTS == 0:
+            warnings.warn(
+                f"{self.function.__name__} has been compiled {total} times: each shape, dtype and Python value of an "
+                "argument makes a program of its own. Pass changing numbers as tensors, and pad changing shapes.",
+                stacklevel=4,
+            )
+        for leaf in leaves:
+            if isinstance(leaf, Handle):
+                leaf._buffer()
+        trace = Trace(first_serial=next_serial())
+        proxies, arguments = list(leaves), []
+        STATE.trace = trace
+        try:
+            for position, leaf in enumerate(leaves):
+                if isinstance(leaf, Handle):
+                    node = trace.new_input(leaf._node, leaf.requires_grad)
+                    proxies[position] = proxy = Tensor(node)
+                    if leaf.requires_grad:
+                        RECEIVERS[node] = ref(proxy)
+                    arguments.append((position, proxy, node))
+            args, kwargs = unflatten(shape, proxies)
+            variant = Replay(trace, arguments, self.function(*args, **kwargs))
+        finally:
+            STATE.trace = None
+            trace.restore()
+        variants.append(variant)
+        return variant
+
+
+def _signature(leaf: Any) -> Hashable:
+    """What of an argument a recording depends on."""
+    if isinstance(leaf, Handle):
+        return leaf.shape, leaf.dtype, leaf.requires_grad
+    try:
+        hash(leaf)
+    except TypeError:
+        raise TraceError(
+            f"an argument of a compiled step is a {type(leaf).__name__}, which is neither a tensor, nor a container of "
+            "them, nor hashable. Pass tensors, and keep other objects in the function's closure."
+        ) from None
+    return type(leaf), leaf
+
+
+def compile(function: Callable[..., Any] | None = None) -> Any:
+    """Make `function`, such as a whole training step, one native program; also usable as a decorator.
+
+    The function is recorded at the first call with new shapes and dtypes of its arguments, and run as recorded after
+    that. Tensors that it touches (parameters, optimizer state, random generators, `.grad`) are taken as they are at
+    each call and hold their new values afterwards. Python code in it runs only while recording: values of tensors are
+    not to be had there (`item()`, `if tensor:`), and Python numbers it uses are part of the recording. Arguments other
+    than tensors and containers of them must be hashable, and each value makes a recording of its own.
+
+    >>> w = pb.ones(3, requires_grad=True)
+    >>> @pb.compile
+    ... def step(x):
+    ...     w.grad = None
+    ...     loss = (w * x).sum()
+    ...     loss.backward()
+    ...     with pb.no_grad():
+    ...         w.sub_(0.125 * w.grad)
+    ...     return loss
+    >>> step(pb.ones(3)).item(), step(pb.ones(3)).item()
+    (3.0, 2.625)
+    """
+    if function is None:
+        return compile
+    if not callable(function):
+        raise TypeError(f"compile takes a function, got {function!r}")
+    return CompiledStep(function)

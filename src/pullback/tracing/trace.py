@@ -1,0 +1,136 @@
+"""A step being recorded: what it takes from outside, what it changes, and what the recording depends on.
+
+Handles get their own nodes back when the recording ends, whether it ends well or not.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from weakref import ref
+
+from ..errors import TraceError
+from ..graph.node import Node
+from ..ops.primitive import input_node, user_source
+from ..tensor import Tensor
+from ..tensor.handle import RECEIVERS, Handle, materialize, outside_trace
+
+
+@dataclass(eq=False)
+class Captured:
+    """A tensor from outside. `owner`, if set, is the tensor whose `.grad` it was found as."""
+
+    tensor: Handle
+    original: Node
+    node: Node
+    owner: Handle | None
+
+
+@dataclass(eq=False)
+class Grad:
+    """The `.grad` of a tensor from outside: what it was, and whether the step looked at it before writing it."""
+
+    tensor: Handle
+    original: Tensor | None
+    read: bool
+
+
+@dataclass(eq=False)
+class Trace:
+    """A step being recorded."""
+
+    first_serial: int
+    inputs: list[Node] = field(default_factory=list)
+    captured: dict[int, Captured] = field(default_factory=dict)
+    grads: dict[int, Grad] = field(default_factory=dict)
+    owners: dict[int, Handle] = field(default_factory=dict)
+    guards: list[tuple[Callable[[], Hashable], Hashable]] = field(default_factory=list)
+    callbacks: list[Callable[[], None]] = field(default_factory=list)
+    #: objects whose guarded attributes the step has set itself
+    decided: dict[int, object] = field(default_factory=dict)
+    #: serial numbers of nodes that were made during the recording and are no part of it
+    outside: list[tuple[int, int]] = field(default_factory=list)
+
+    def is_foreign(self, node: Node) -> bool:
+        """Whether the node was made outside of this recording."""
+        serial = node.serial
+        if serial < self.first_serial:
+            return True
+        place = bisect_right(self.outside, (serial, serial)) if self.outside else 0
+        return any(first <= serial < last for first, last in self.outside[max(0, place - 1) : place + 1])
+
+    def new_input(self, like: Node, requires_grad: bool) -> Node:
+        """A further input of the program."""
+        node = input_node(len(self.inputs), like.shape, like.dtype, requires_grad)
+        self.inputs.append(node)
+        return node
+
+    def node_of(self, tensor: Handle) -> Node:
+        """The node of a tensor inside this recording; captures tensors from outside."""
+        if self.is_foreign(tensor._node):
+            self._capture(tensor)
+        return tensor._node
+
+    def _capture(self, tensor: Handle) -> None:
+        original = tensor._node
+        if original.requires_grad and not tensor.is_leaf:
+            raise TraceError(
+                f"a compiled step uses a tensor that was computed outside of it with a history (at {user_source()}): "
+                "its gradient could not leave the step. Compute it inside the step, or .detach() it."
+            )
+        if original.buffer is None:
+            with outside_trace():
+                materialize([original])
+        node = self.new_input(original, original.requires_grad)
+        if original.requires_grad:
+            RECEIVERS[node] = ref(tensor)
+        self.captured[id(tensor)] = Captured(tensor, original, node, self.owners.get(id(tensor)))
+        tensor._node = node
+
+    def before_rebinding(self, tensor: Handle) -> None:
+        """Note a tensor from outside that is about to be given a new value."""
+        if self.is_foreign(tensor._node):
+            self._capture(tensor)
+
+    def before_reading_grad(self, tensor: Handle) -> None:
+        """Note that the step depends on whether the tensor has a gradient, and maybe on the gradient."""
+        if id(tensor) not in self.grads and (self.is_foreign(tensor._node) or id(tensor) in self.captured):
+            self.grads[id(tensor)] = Grad(tensor, tensor._grad, True)
+            if tensor._grad is not None:
+                self.owners[id(tensor._grad)] = tensor
+
+    def before_writing_grad(self, tensor: Handle) -> None:
+        """Note a `.grad` that is about to be replaced."""
+        if self.is_foreign(tensor._node) or id(tensor) in self.captured:
+            self.grads.setdefault(id(tensor), Grad(tensor, tensor._grad, False))
+
+    def guard(self, read: Callable[[], Hashable], about: object = None) -> Hashable:
+        """The value of `read()`; the recording will be used again only while `read()` still gives it.
+
+        Not so where the step has itself decided the value before it read it (see `decide`).
+        """
+        value = read()
+        if about is None or id(about) not in self.decided:
+            self.guards.append((read, value))
+        return value
+
+    def decide(self, about: object) -> None:
+        """Note that from here on the step sets what guards about this object read."""
+        self.decided[id(about)] = about
+
+    def before_call(self, callback: Callable[[], None]) -> None:
+        """Have `callback` run, outside of the program, before each run of it (once now)."""
+        if callback not in self.callbacks:
+            self.callbacks.append(callback)
+            with outside_trace():
+                callback()
+
+    def restore(self) -> None:
+        """Give every tensor from outside the node and the gradient that it had, and keep neither alive."""
+        for captured in self.captured.values():
+            captured.tensor._node = captured.original
+            del captured.original, captured.node
+        for grad in self.grads.values():
+            grad.tensor._grad = grad.original
+            del grad.original
