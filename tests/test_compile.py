@@ -274,6 +274,20 @@ def test_structures_of_tensors_go_in_and_out() -> None:
     assert pb.compile(lambda a: a * 2)(np.ones(3, np.float32)).tolist() == [2.0, 2.0, 2.0]
 
 
+def test_what_is_handed_out_untouched() -> None:
+    w, other = pb.nn.Parameter(pb.ones(2)), pb.full((3,), 2.0)
+
+    @pb.compile
+    def step(x: pb.Tensor) -> tuple[pb.Tensor, ...]:
+        w.grad = other[:2]
+        return w, other, x, x, other
+
+    for _ in range(2):
+        found = step(pb.zeros(1))
+        assert [t.tolist() for t in found] == [[1.0, 1.0], [2.0] * 3, [0.0], [0.0], [2.0] * 3]
+        assert w.grad.tolist() == [2.0, 2.0]
+
+
 def test_a_dropped_step_lets_go_of_its_memory() -> None:
     def made() -> object:
         x = pb.randn(256, 256)

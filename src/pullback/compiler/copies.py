@@ -12,7 +12,6 @@ from ..ops.elementwise import copy
 from ..ops.primitive import LEAF, MOVEMENT, grad_mode, source_of
 from .index import strided_view
 
-
 #: movements in a row that are read through
 _LONGEST_CHAIN = 12
 

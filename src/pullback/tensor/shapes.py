@@ -6,11 +6,11 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DTypeError, ShapeError
+from ..errors import ShapeError
 from ..graph.node import Node
-from ..graph.types import bool_, int64
+from ..graph.types import int64
 from ..ops import elementwise as e
-from ..ops.movement import concatenate, expand, flip, pad, permute, reshape, slice_
+from ..ops.movement import concatenate, expand, flip, permute, reshape, slice_
 from ..ops.primitive import constant, iota, user_source
 from .handle import Handle
 from .promotion import result_type
@@ -241,14 +241,3 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
         raise ShapeError(f"stack: shapes must be equal, got {[list(t.shape) for t in listed]} (at {user_source()})")
     axis = normalize_axis(dim, listed[0].ndim + 1, "stack")
     return cat([t.unsqueeze(axis) for t in listed], axis)
-
-
-def pad_zeros(tensor: Tensor, widths: tuple[tuple[int, int], ...]) -> Tensor:
-    """`tensor` with zeros before and after along each axis."""
-    return tensor._wrap(pad(tensor.node, widths))
-
-
-def require_bool(name: str, tensor: Handle) -> None:
-    """Raise DTypeError where `tensor` is not bool."""
-    if tensor.dtype is not bool_:
-        raise DTypeError(f"{name} takes a bool tensor, got {tensor.dtype.name} (at {user_source()})")

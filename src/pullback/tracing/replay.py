@@ -11,8 +11,8 @@ from sys import getrefcount
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-from ..graph.node import Graph, Node
-from ..graph.types import float32
+from ..graph.node import Graph, Node, Shape
+from ..graph.types import DType, float32
 from ..ops.primitive import buffer_node
 from ..runtime.buffers import Buffer
 from ..runtime.engine import count, without_values
@@ -23,15 +23,27 @@ from ..trees import flatten, unflatten
 from .trace import Captured, Trace
 
 
+class _Output(NamedTuple):
+    """What is known of an output beforehand."""
+
+    shape: Shape
+    dtype: DType
+    elements: int
+
+
 class Replay:
     """A recorded step: its program, and how to feed it and take in its results."""
 
     def __init__(self, trace: Trace, arguments: Sequence[tuple[int, Handle, Node]], result: Any):
         self.guards, self.callbacks = trace.guards, trace.callbacks
         self.arguments = [position for position, _, _ in arguments]
+        leaves, self.result_shape = flatten(result)
+        # what is handed out untouched is captured too, before the captured tensors are counted
+        for handed in [*leaves, *(g.tensor._grad for g in trace.grads.values() if g.tensor._grad is not g.original)]:
+            if isinstance(handed, Handle):
+                trace.node_of(handed)
         self.captured = list(trace.captured.values())
         self.grad_reads = [(g.tensor, g.original is None) for g in trace.grads.values() if g.read]
-        leaves, self.result_shape = flatten(result)
         outputs: list[Node] = []
 
         def output(tensor: Handle) -> int:
@@ -52,7 +64,7 @@ class Replay:
             if g.tensor._grad is not g.original
         ]
         self.results = [(output(leaf), leaf.shape) if isinstance(leaf, Handle) else (None, leaf) for leaf in leaves]
-        self.outputs = outputs
+        self.outputs = [_Output(node.shape, node.dtype, count(node)) for node in outputs]
         self.signature = [(c.node.shape, c.node.dtype, c.node.requires_grad) for c in self.captured]
         places = {id(node): position for position, node in enumerate(trace.inputs)}
         self.argument_places = [places[id(node)] for _, _, node in arguments]
@@ -116,8 +128,8 @@ class Replay:
             inputs[place] = arguments[position]._buffer()
         fresh = {place for place, buffer in enumerate(outputs) if buffer is None}
         for place in fresh:
-            node = self.outputs[place]
-            outputs[place] = Buffer.empty(count(node), node.dtype)
+            output = self.outputs[place]
+            outputs[place] = Buffer.empty(output.elements, output.dtype)
         self.program.run(inputs, outputs)  # type: ignore[arg-type]
         result = self._take_in(arguments, outputs, fresh)
         self.last_nodes = [tensor._node for tensor in self._tensors()]

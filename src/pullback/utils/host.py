@@ -17,7 +17,7 @@ def host_call(function: Callable[..., np.ndarray], shape: Sequence[int], dtype: 
     """The result of a Python function of NumPy arrays, called each time the value is computed, in compiled steps too.
 
     `function` is given one array a tensor (bfloat16 as float32) and must return an array of `shape`, converted to
-    `dtype`; it must not change its arguments, and may be called once, twice or never. It has no gradient: wrap it into a
+    `dtype`; it must not change its arguments, and may be called once, twice or never. It has no gradient: wrap it in a
     `pullback.autograd.Function` to give it one.
 
     >>> x = pb.tensor([3.0, 1.0, 2.0])
