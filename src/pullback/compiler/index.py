@@ -8,7 +8,6 @@ together again: (i // 4) * 8 + (i % 4) * 2 is i * 2.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -216,8 +215,3 @@ def strided_view(operand: Node, stops: Callable[[Node], bool]) -> View | None:
         return None
     strides = tuple(flat.factor(loop.terms[0][0]) if loop.terms else 0 for loop in loops)
     return View(node, strides, flat.constant)
-
-
-def elements(shape: Shape) -> int:
-    """How many elements a shape has."""
-    return math.prod(shape)
