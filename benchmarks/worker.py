@@ -68,7 +68,7 @@ def chain(length: int) -> None:
         x.grad = None
         y = x
         for place in range(length // 2):
-            y = (y * (1 + 1 / (place + 2))).sin()
+            y = (y * (1 + 1 / (place + 2))).tanh()
         total = y.sum()
         total.backward()
         return total
