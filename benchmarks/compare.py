@@ -79,24 +79,25 @@ def machine() -> dict[str, Any]:
 
 
 def run(names: list[str], steps: int | None, rounds: int) -> list[dict[str, Any]]:
-    """Measure the workloads `names` and print the table; one dictionary of figures a workload and contestant."""
+    """Measure the workloads `names`, a table each; one dictionary of figures a workload and contestant."""
+    columns = ("‹library", "median", "to best peer", "first step", "with cache", "peak", "above import")
     results = []
     for name in names:
-        print(f"{name} …", file=sys.stderr, flush=True)
-        results += _measure(name, steps, rounds)
-    columns = ("‹workload", "‹library", "median", "to best peer", "first step", "with cache", "peak", "above import")
-    output.table(
-        "Training steps, the loss read after each",
-        columns,
-        [
+        found = _measure(name, steps, rounds)
+        results += found
+        rows = [
             (
-                r["workload"], r["contestant"], output.seconds(r["median_seconds"]), f"{r['ratio']:.2f}",
-                output.seconds(r["cold_seconds"]), output.seconds(r["warm_seconds"]), output.megabytes(r["peak_bytes"]),
+                r["contestant"],
+                output.seconds(r["median_seconds"]),
+                f"{r['ratio']:.2f}",
+                output.seconds(r["cold_seconds"]),
+                output.seconds(r["warm_seconds"]),
+                output.megabytes(r["peak_bytes"]),
                 output.megabytes(r["peak_bytes"] - r["imported_bytes"]),
             )
-            for r in results
-        ],
-    )  # fmt: skip
+            for r in found
+        ]
+        output.table(f"{name}: a training step, the loss read after it", columns, rows)
     return results
 
 
