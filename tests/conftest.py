@@ -27,6 +27,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Give the run an empty compilation cache: the user's is neither read nor written, and the workers share one."""
     if not hasattr(config, "workerinput"):  # workers of pytest-xdist inherit the variable from the first process
         config.stash[CACHE_KEY] = os.environ[CACHE_VARIABLE] = tempfile.mkdtemp(prefix="pullback-tests-")
+        # PyTorch, the other side of many comparisons: its threads would keep the cores from the other test processes by
+        # waiting for each other, which takes ten times as long as the work itself
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -21,7 +21,7 @@ def expected_name(dtype: torch.dtype) -> str:
 
 
 @pytest.mark.parametrize("left", DTYPES)
-@pytest.mark.parametrize(("left_shape", "right_shape"), itertools.product(RANKS.values(), repeat=2))
+@pytest.mark.parametrize(("left_shape", "right_shape"), list(itertools.product(RANKS.values(), repeat=2)))
 def test_two_tensors_promote_as_in_pytorch(left, left_shape, right_shape):
     for right in DTYPES:
         ours = pb.zeros(left_shape, dtype=our_dtype(left)), pb.zeros(right_shape, dtype=our_dtype(right))
