@@ -25,7 +25,6 @@ STEPS = {"compiled": 1000, "undecorated": 200}
 #: a loss made outside of a compiled step refers to its history even when backward() has used that up
 HISTORY_KEPT = [
     "compiled",
-    pytest.param("undecorated", marks=pytest.mark.xfail(reason="a loss keeps the parameters that it was made from")),
 ]
 
 

@@ -9,7 +9,6 @@ the graph form follows Griewank & Walther, "Evaluating Derivatives" (2008), chap
 from __future__ import annotations
 
 from collections.abc import Sequence
-from weakref import WeakSet
 
 from .errors import GradientError
 from .graph.node import Node
@@ -17,9 +16,6 @@ from .ops.elementwise import add, convert
 from .ops.movement import expand
 from .ops.primitive import constant, grad_mode, source_of
 from .ops.reduction import sum_to_shape
-
-#: nodes whose history a backward pass without `retain_graph` has used up
-_RELEASED: WeakSet[Node] = WeakSet()
 
 
 def gradients(
@@ -37,7 +33,7 @@ def gradients(
     operations passed through cannot be differentiated a second time.
     """
     path = _path(outputs, set(wanted))
-    _check_not_released(path)
+    _check_not_spent(outputs, path, set(wanted))
     arrived: dict[Node, Node] = {}
     with grad_mode(create_graph):
         for output, given in zip(outputs, cotangents, strict=True):
@@ -57,12 +53,22 @@ def gradients(
         for node in _path(list(flat), targets - results.keys()) & targets:
             results.setdefault(node, expand(constant(0.0, node.dtype), node.shape))
     if not retain_graph:
-        _RELEASED.update(node for node in path if node.inputs and not node.op.linear and node.op.name != "detach")
+        _spend(path)
     return [results.get(node) for node in wanted]
 
 
 def _path(outputs: Sequence[Node], wanted: set[Node]) -> set[Node]:
     """The nodes through which an output depends differentiably on a wanted node, both ends included."""
+    found = _differentiable(outputs)
+    path: set[Node] = set()
+    for node in sorted(found, key=lambda n: n.serial):
+        if node in wanted or (node.op.name != "detach" and any(i in path for i in node.inputs)):
+            path.add(node)
+    return path
+
+
+def _differentiable(outputs: Sequence[Node]) -> set[Node]:
+    """The nodes that the outputs depend on differentiably, themselves included."""
     found: set[Node] = set()
     stack = [node for node in outputs if node.requires_grad]
     while stack:
@@ -71,16 +77,20 @@ def _path(outputs: Sequence[Node], wanted: set[Node]) -> set[Node]:
             found.add(node)
             if node.op.name != "detach":
                 stack.extend(i for i in node.inputs if i.requires_grad)
-    path: set[Node] = set()
-    for node in sorted(found, key=lambda n: n.serial):
-        if node in wanted or (node.op.name != "detach" and any(i in path for i in node.inputs)):
-            path.add(node)
-    return path
+    return found
 
 
-def _check_not_released(path: set[Node]) -> None:
-    for node in path:
-        if node in _RELEASED:
+def _spend(path: set[Node]) -> None:
+    """Note which histories are used up: of operations whose rules look at values, and of all that depends on them."""
+    for node in sorted(path, key=lambda n: n.serial):
+        if node.op.name != "detach" and node.inputs and (not node.op.linear or any(i.spent for i in node.inputs)):
+            node.spend()
+
+
+def _check_not_spent(outputs: Sequence[Node], path: set[Node], wanted: set[Node]) -> None:
+    """A history can be gone through once more only where it is linear throughout, and still there."""
+    for node in sorted(path | {n for n in _differentiable(outputs) if not n.inputs}, key=lambda n: n.serial):
+        if node.spent and not (node.op.linear and node.inputs) and node not in wanted:
             raise GradientError(
                 f"a second backward pass through the same graph: {node.op.name} (made at {node.source}) was already "
                 "differentiated and what it kept was let go. Call the first backward with retain_graph=True, or "

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 
-from ..graph.node import Graph, Node, enter
+from ..graph.node import Graph, Node, ancestors, enter
 from ..graph.types import bfloat16, float16, float32, float64
 from ..ops.contraction import matmul
 from ..ops.elementwise import convert, mul
@@ -51,7 +51,9 @@ def canonicalize(graph: Graph) -> Graph:
             else:
                 new[node] = node
             enter(new[node], order, entered)
-    return Graph(order, [new[node] for node in graph.outputs])
+    outputs = [new[node] for node in graph.outputs]
+    needed = ancestors(outputs)
+    return Graph([node for node in order if node in needed], outputs)
 
 
 def _transposes_a_product(node: Node) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable
 
 import numpy as np
 
-from ..graph.node import Graph, Node, enter
+from ..graph.node import Graph, Node, ancestors, enter, exact
 from ..graph.types import to_carrier
 from ..ops.movement import concatenate, expand, pad, permute, reshape, slice_
 from ..ops.primitive import ELEMENTWISE, constant, grad_mode, source_of
@@ -31,24 +31,13 @@ def simplify(graph: Graph) -> Graph:
                 current = _rewrite(current)
             new[node] = known.setdefault(_key(current), current)
     outputs = [new[node] for node in graph.outputs]
-    needed = _needed(outputs)
+    needed = ancestors(outputs)
     order: list[Node] = []
     entered: set[Node] = set()
     for node in graph.nodes:
         if new[node] in needed:
             enter(new[node], order, entered)
     return Graph(order, outputs)
-
-
-def _needed(outputs: list[Node]) -> set[Node]:
-    found: set[Node] = set()
-    stack = list(outputs)
-    while stack:
-        node = stack.pop()
-        if node not in found:
-            found.add(node)
-            stack.extend(node.inputs if node.buffer is None else ())
-    return found
 
 
 def _rewrite(node: Node) -> Node:
@@ -66,8 +55,7 @@ def _rewrite(node: Node) -> Node:
 def _key(node: Node) -> Hashable:
     if node.buffer is not None or node.op.name == "host_call":
         return node
-    attributes = tuple((type(v), repr(v)) if isinstance(v, (float, int)) else v for v in node.attributes.values())
-    return (node.op, node.shape, node.dtype, attributes, node.inputs)
+    return (node.op, node.shape, node.dtype, tuple(map(exact, node.attributes.values())), node.inputs)
 
 
 def number_of(node: Node) -> float | int | bool | None:

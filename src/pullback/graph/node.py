@@ -35,7 +35,7 @@ class Node:
     `op` is the operation's record; `attributes` its constants (hashable values by name); `shape` and `dtype` describe
     the value; `requires_grad` tells whether differentiation goes through it; `source` is the user's line. `serial`
     grows with every node made, so sorting by it is a topological order. `buffer` is the memo of a value that has been
-    computed (see `settle`): it belongs to the runtime.
+    computed (see `settle`): it belongs to the runtime. `spent` tells that a backward pass has used up the history.
     """
 
     __slots__ = (
@@ -49,6 +49,7 @@ class Node:
         "serial",
         "shape",
         "source",
+        "spent",
     )
 
     def __init__(
@@ -65,6 +66,7 @@ class Node:
         self.op, self.inputs, self.attributes = op, inputs, attributes
         self.shape, self.dtype = shape, dtype
         self.requires_grad, self.source, self.buffer = requires_grad, source, buffer
+        self.spent = False
         self.serial = next(_serials)
 
     def __getitem__(self, attribute: str) -> Any:
@@ -76,7 +78,13 @@ class Node:
     def settle(self, buffer: Any) -> None:
         """Remember the node's value, and forget where it came from unless differentiation still has to go there."""
         self.buffer = buffer
-        if not self.requires_grad or self.op.name == "detach":
+        if not self.requires_grad or self.spent or self.op.name == "detach":
+            self.inputs = ()
+
+    def spend(self) -> None:
+        """Note that the history is used up; where the value is known nothing need be kept for it."""
+        self.spent = True
+        if self.buffer is not None:
             self.inputs = ()
 
     def with_inputs(self, inputs: tuple[Node, ...]) -> Node:
@@ -88,21 +96,25 @@ class Node:
         return Node(self.op, inputs, self.attributes, self.shape, self.dtype, self.requires_grad, self.source)
 
 
-def reachable(outputs: Iterable[Node], stop_at_buffers: bool = True) -> list[Node]:
-    """Every node that `outputs` need, each after its inputs. Nodes with a known value are not looked behind.
+def ancestors(outputs: Iterable[Node], stop_at_buffers: bool = True) -> set[Node]:
+    """Every node that `outputs` need, themselves included; nothing behind known values unless asked for.
 
-    Runs in linear time plus one sort, without recursion, so depth is limited by memory alone.
+    Runs in linear time without recursion, so depth is limited by memory alone.
     """
     found: set[Node] = set()
     stack = list(outputs)
     while stack:
         node = stack.pop()
-        if node in found:
-            continue
-        found.add(node)
-        if not (stop_at_buffers and node.buffer is not None):
-            stack.extend(node.inputs)
-    return sorted(found, key=lambda node: node.serial)
+        if node not in found:
+            found.add(node)
+            if node.buffer is None or not stop_at_buffers:
+                stack.extend(node.inputs)
+    return found
+
+
+def reachable(outputs: Iterable[Node], stop_at_buffers: bool = True) -> list[Node]:
+    """Every node that `outputs` need, each after its inputs."""
+    return sorted(ancestors(outputs, stop_at_buffers), key=lambda node: node.serial)
 
 
 class Graph:
