@@ -86,9 +86,23 @@ class Buffer:
             raise ValueError("only a contiguous (row-major), aligned array can be shared; use copy=True")
         return cls(array.reshape(-1), owned=False)
 
+    def share(self) -> None:
+        """Note that somebody outside, such as a NumPy array, may look at the memory from now on."""
+        if not self.shared:
+            self.shared = True
+            _times_shared[0] += 1
+
     def __del__(self) -> None:
         if getattr(self, "owned", False):
             _count(-self.nbytes)
+
+
+_times_shared = [0]
+
+
+def times_shared() -> int:
+    """How often any buffer has been shared: while it stays the same, no buffer has."""
+    return _times_shared[0]
 
 
 # The count is a queue of differences, because appending to it is atomic even where the garbage collector runs `__del__`

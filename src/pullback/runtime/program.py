@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -30,6 +30,9 @@ from .buffers import Buffer, allocate
 from .jit import host_target, load
 from .schedule import Schedule
 from .threads import get_num_threads
+
+#: the places of inputs and of outputs that may lie elsewhere than at the last run
+Moved = tuple[Collection[int], Collection[int]]
 
 #: operations (see `Launch.work`) up to which a program runs on the calling thread alone: about 60 µs, of which a second
 #: thread would save less than handing over costs
@@ -67,8 +70,11 @@ class Program:
         self.aliases = aliases or {}
         self.outputs = list(graph.outputs)
 
-    def run(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> None:
-        """Compute from `inputs` (in the order of the graph's input nodes) into `outputs`."""
+    def run(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer], moved: Moved | None = None) -> None:
+        """Compute from `inputs` (in the order of the graph's input nodes) into `outputs`.
+
+        A caller that knows which of them may not be where they were at the last run names their places in `moved`.
+        """
         raise NotImplementedError
 
     @property
@@ -92,7 +98,7 @@ class _Interpreted(Program):
         self.graph = graph
         self.places = {node: place for place, node in enumerate(self.inputs)}
 
-    def run(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> None:
+    def run(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer], moved: Moved | None = None) -> None:
         def value_of(node: Node) -> np.ndarray:
             return to_carrier(inputs[self.places[node]].array, node.dtype).reshape(node.shape)
 
@@ -292,11 +298,12 @@ class _Native(Program):
         else:
             self._slots[slot] = address + offset
 
-    def run(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> None:
+    def run(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer], moved: Moved | None = None) -> None:
         with self._lock:
             self._given_inputs, self._given_outputs = inputs, outputs
-            self._enter_addresses(self._input_slots, inputs, self._last_inputs)
-            self._enter_addresses(self._output_slots, outputs, self._last_outputs)
+            moved_inputs, moved_outputs = moved or (range(len(inputs)), range(len(outputs)))
+            self._enter_addresses(self._input_slots, inputs, self._last_inputs, moved_inputs)
+            self._enter_addresses(self._output_slots, outputs, self._last_outputs, moved_outputs)
             for found in self._clear:
                 found[0] = 0
             for segment in self._segments:
@@ -308,13 +315,16 @@ class _Native(Program):
                 outputs[place].array[...] = self._array(node, elements(node), node.dtype.storage)
             self._given_inputs = self._given_outputs = ()
 
-    def _enter_addresses(self, places: list[list[tuple[int, int]]], buffers: Sequence[Buffer], last: list[int]) -> None:
-        """Enter the addresses of `buffers` where they are not the `last` ones."""
-        for number, buffer in enumerate(buffers):
-            if buffer.address != last[number]:
-                last[number] = buffer.address
-                for slot, offset in places[number]:
-                    self._slots[slot] = buffer.address + offset
+    def _enter_addresses(
+        self, slots: list[list[tuple[int, int]]], buffers: Sequence[Buffer], last: list[int], places: Iterable[int]
+    ) -> None:
+        """Enter the addresses of the buffers at `places` where they are not the `last` ones."""
+        for place in places:
+            address = buffers[place].address
+            if address != last[place]:
+                last[place] = address
+                for slot, offset in slots[place]:
+                    self._slots[slot] = address + offset
 
     def _describe(self) -> None:
         for launch in self._launches():

@@ -280,7 +280,7 @@ class Handle:
             return array.astype(dtype)
         if copy:
             return array.copy()
-        buffer.shared = True
+        buffer.share()
         array.flags.writeable = False
         return array
 
@@ -288,7 +288,7 @@ class Handle:
         buffer = self._buffer()
         if self.dtype is bfloat16:
             raise DTypeError(f"bfloat16 cannot be exported (at {user_source()}); use .float()")
-        buffer.shared = True
+        buffer.share()
         return buffer.array.reshape(self.shape).__dlpack__(**options)
 
     def __dlpack_device__(self) -> tuple[int, int]:

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from ..graph.node import Graph, Node, Shape
 from ..graph.types import DType, float32
-from ..ops.primitive import buffer_node
-from ..runtime.buffers import Buffer
+from ..ops.primitive import BUFFER, buffer_node
+from ..runtime.buffers import Buffer, times_shared
 from ..runtime.engine import count, without_values
 from ..runtime.program import Program
 from ..tensor import Tensor
@@ -86,6 +86,7 @@ class Replay:
         #: outputs that have new memory at each run, because they are handed to the caller
         self.always_fresh = {place for place, _ in self.results if place is not None}
         self.always_fresh |= {place for _, place in [*self.changed_arguments, *self.argument_grads]}
+        self.cleared = [tensor for tensor, place in self.new_grads if place is None]
         positions = {id(c): position for position, c in enumerate(self.captured)}
         self.state_sources = [(place, positions[id(c)]) for c, place in self.states]
 
@@ -115,7 +116,7 @@ class Replay:
             callback()
         settled, self.settled = self.settled, None
         if settled is not None and settled.holds():
-            inputs, outputs = list(settled.inputs), list(settled.outputs)
+            inputs, outputs, fresh = list(settled.inputs), list(settled.outputs), self.always_fresh
         else:
             # both refer to nodes or buffers, which would then seem to be needed by others
             settled, self.last_nodes = None, []
@@ -124,15 +125,18 @@ class Replay:
             inputs = [None] * self.input_count + self.constants
             for place, tensor in zip(self.captured_places, tensors, strict=True):
                 inputs[place] = tensor._node.buffer or tensor._buffer()
+            fresh = {place for place, buffer in enumerate(outputs) if buffer is None}
         for place, position in zip(self.argument_places, self.arguments, strict=True):
             inputs[place] = arguments[position]._buffer()
-        fresh = {place for place, buffer in enumerate(outputs) if buffer is None}
         for place in fresh:
             output = self.outputs[place]
             outputs[place] = Buffer.empty(output.elements, output.dtype)
-        self.program.run(inputs, outputs)  # type: ignore[arg-type]
-        result = self._take_in(arguments, outputs, fresh)
-        self.last_nodes = [tensor._node for tensor in self._tensors()]
+        moved = None if settled is None else (self.argument_places, fresh)
+        self.program.run(inputs, outputs, moved)  # type: ignore[arg-type]
+        if settled is None:
+            self._take_in_state(outputs, fresh)
+            self.last_nodes = [tensor._node for tensor in self._tensors()]
+        result = self._take_in(arguments, outputs)
         if settled is None and fresh <= self.always_fresh:
             settled = self._settle(inputs, outputs)
             outputs.clear()
@@ -148,6 +152,8 @@ class Replay:
         states = [c.tensor for c, _ in self.states]
         receivers = [tensor for tensor, place in self.new_grads if place is not None]
         kept = [None if place in self.always_fresh else buffer for place, buffer in enumerate(outputs)]
+        for place in self.argument_places:
+            inputs[place] = None  # type: ignore[call-overload]  # a batch is not kept alive
         return _Settled(list(self.plain_tensors), states, receivers, inputs, kept)
 
     def _in_place_outputs(self, tensors: list[Any]) -> list[Buffer | None]:
@@ -167,25 +173,30 @@ class Replay:
 
     def _leaf(self, outputs: list[Buffer | None], place: int) -> Node:
         like = self.outputs[place]
-        return buffer_node(outputs[place], like.shape, like.dtype)
+        return Node(
+            BUFFER, (), {"shape": like.shape, "dtype": like.dtype}, like.shape, like.dtype, buffer=outputs[place]
+        )
 
-    def _take_in(self, arguments: list[Handle], outputs: list[Buffer | None], fresh: set[int]) -> Any:
-        """Bind tensors to their new values; what was not written to fresh memory is theirs already."""
+    def _take_in_state(self, outputs: list[Buffer | None], fresh: set[int]) -> None:
+        """Bind states and gradients to their new values; what was not written to fresh memory is theirs already."""
         for captured, place in self.states:
             if place in fresh:
                 tensor = captured.tensor if captured.owner is None else captured.owner._grad
                 tensor._set_leaf(self._leaf(outputs, place), tensor.requires_grad)  # type: ignore[union-attr]
+        for tensor, grad_place in self.new_grads:
+            if grad_place is not None and grad_place in fresh:
+                tensor._grad = self.held[grad_place] = Tensor(self._leaf(outputs, grad_place))
+
+    def _take_in(self, arguments: list[Handle], outputs: list[Buffer | None]) -> Any:
+        """Give the arguments what the step changed of them, and the caller the results."""
+        for tensor in self.cleared:
+            tensor._grad = None
         for position, place in self.changed_arguments:
             arguments[position]._set_leaf(self._leaf(outputs, place), arguments[position].requires_grad)
         for position, place in self.argument_grads:
             grad = Tensor(self._leaf(outputs, place))
             before = arguments[position].grad
             arguments[position].grad = grad if before is None else before + grad
-        for tensor, grad_place in self.new_grads:
-            if grad_place is None:
-                tensor._grad = None
-            elif grad_place in fresh:
-                tensor._grad = self.held[grad_place] = Tensor(self._leaf(outputs, grad_place))
         leaves = [constant if place is None else Tensor(self._leaf(outputs, place)) for place, constant in self.results]
         return unflatten(self.result_shape, leaves)
 
@@ -209,6 +220,7 @@ class _Settled:
         self.buffers = [node.buffer for node in self.nodes]
         #: what `count` gave when nobody else referred to anything
         self.counts = (0, 0, 0)
+        self.times_shared = times_shared()
 
     def count(self) -> tuple[int, int, int]:
         """The references to all nodes, to all buffers, and to all gradients."""
@@ -220,8 +232,13 @@ class _Settled:
             all(map(is_, [tensor._node for tensor in self.captured], self.all_nodes))
             and all(map(is_, [tensor._grad for tensor in self.receivers], self.grads))
             and self.count() == self.counts
-            and not any(buffer.shared for buffer in self.buffers)
+            and (self.times_shared == times_shared() or self._are_private())
         )
+
+    def _are_private(self) -> bool:
+        """Whether none of the buffers is among those that have been shared since."""
+        self.times_shared = times_shared()
+        return not any(buffer.shared for buffer in self.buffers)
 
 
 def _found(captured: Captured) -> Any:
