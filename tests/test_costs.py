@@ -71,7 +71,7 @@ def step_of(layers: int) -> tuple[int, int]:
     compiled = pb.compile(workloads.sigmoid_network(pb, layers).step)
     graphs: list[Graph] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pullback.tracing.Program", lambda graph, *_: _Recorded(graph, graphs))
+        patch.setattr("pullback.tracing.replay.Program", lambda graph, *_: _Recorded(graph, graphs))
         compiled()
     lowered, fusion = lower(graphs[0])
     return len(lowered.nodes), len(fusion.groups)
@@ -83,7 +83,7 @@ class _Recorded:
     def __init__(self, graph: Graph, graphs: list[Graph]):
         graphs.append(graph)
 
-    def run(self, inputs: Any, outputs: Any) -> None:
+    def run(self, inputs: Any, outputs: Any, moved: Any = None) -> None:
         for buffer in outputs:
             buffer.array.fill(0)
 
@@ -128,7 +128,7 @@ def test_a_new_learning_rate_compiles_nothing(monkeypatch: pytest.MonkeyPatch) -
     def refuse(*_: Any) -> None:
         raise AssertionError("something was compiled")
 
-    monkeypatch.setattr("pullback.tracing.Program", refuse)
+    monkeypatch.setattr("pullback.tracing.replay.Program", refuse)
     monkeypatch.setattr("pullback.runtime.engine._program", refuse)
     step()
     assert w.tolist() == [0.0] * 3
