@@ -274,6 +274,104 @@ def test_structures_of_tensors_go_in_and_out() -> None:
     assert pb.compile(lambda a: a * 2)(np.ones(3, np.float32)).tolist() == [2.0, 2.0, 2.0]
 
 
+def test_an_argument_that_is_also_the_steps_own_tensor_is_one_tensor() -> None:
+    x = pb.ones(2, requires_grad=True)
+    optimizer = pb.optim.SGD([x], lr=0.1)
+
+    @pb.compile
+    def descend(a: pb.Tensor) -> pb.Tensor:
+        optimizer.zero_grad()
+        loss = (a * 3).sum()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    assert descend(x).item() == 6.0
+    np.testing.assert_allclose(x.tolist(), [0.7, 0.7], rtol=1e-6)
+    np.testing.assert_allclose(descend(x).item(), 4.2, rtol=1e-6)
+    other = pb.full((2,), 5.0, requires_grad=True)
+    descend(other)
+    assert other.tolist() == [5.0, 5.0]
+
+    w = pb.ones(2, requires_grad=True)
+
+    @pb.compile
+    def product(a: pb.Tensor) -> None:
+        (a * w).sum().backward()
+
+    product(w)
+    assert w.grad.tolist() == [2.0, 2.0]
+
+
+def test_one_tensor_given_twice_is_one() -> None:
+    @pb.compile
+    def step(a: pb.Tensor, b: pb.Tensor) -> pb.Tensor:
+        a.add_(1)
+        return a + b
+
+    t, u = pb.ones(2), pb.zeros(2)
+    assert step(t, t).tolist() == [4.0, 4.0] and t.tolist() == [2.0, 2.0]
+    assert step(t, u).tolist() == [3.0, 3.0] and u.tolist() == [0.0, 0.0]
+
+
+def test_a_replaced_parameter_or_part_of_a_module_is_seen() -> None:
+    model = pb.nn.Sequential(pb.nn.Linear(2, 1), pb.nn.Identity())
+    step = pb.compile(lambda x: model(x))
+    before = step(pb.ones(1, 2)).item()
+    model[0].bias = pb.nn.Parameter(model[0].bias.detach() + 100)
+    assert abs(step(pb.ones(1, 2)).item() - before - 100) < 1e-4
+    model[1] = pb.nn.ReLU()
+    model[0].bias = pb.nn.Parameter(pb.full((1,), -1e6))
+    assert step(pb.ones(1, 2)).item() == 0.0
+
+
+def test_a_step_first_called_by_two_threads_at_once() -> None:
+    model = pb.nn.Linear(8, 8)
+    optimizer = pb.optim.Adam(model.parameters())
+
+    @pb.compile
+    def step(x: pb.Tensor) -> pb.Tensor:
+        optimizer.zero_grad()
+        loss = (model(x) ** 2).mean()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    x, failures = pb.ones(4, 8), []
+
+    def work() -> None:
+        try:
+            for _ in range(10):
+                step(x).item()
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures, failures[0]
+
+
+def test_a_learning_rate_that_became_nan_is_refused_before_anything_changes() -> None:
+    w = pb.nn.Parameter(pb.ones(2))
+    optimizer = pb.optim.Adam([w], lr=0.1)
+
+    @pb.compile
+    def step() -> None:
+        optimizer.zero_grad()
+        w.sum().backward()
+        optimizer.step()
+
+    step()
+    before = w.tolist()
+    optimizer.param_groups[0]["lr"] = float("nan")
+    with pytest.raises(ValueError, match="finite, got nan"):
+        step()
+    assert w.tolist() == before
+
+
 def test_what_is_handed_out_untouched() -> None:
     w, other = pb.nn.Parameter(pb.ones(2)), pb.full((3,), 2.0)
 

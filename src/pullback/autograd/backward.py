@@ -78,7 +78,8 @@ def _check_history(root: Node) -> None:
     if not root.requires_grad:
         raise GradientError(
             f"backward() on a tensor with no graph (at {user_source()}): it does not require grad, or was computed "
-            "under no_grad() or from detached tensors. Set requires_grad=True on what the gradient is wanted for."
+            "under no_grad(), from detached tensors, or by a compiled function (which must call backward() itself). "
+            "Set requires_grad=True on what the gradient is wanted for."
         )
 
 

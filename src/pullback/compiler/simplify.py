@@ -13,7 +13,6 @@ from collections.abc import Callable, Hashable
 import numpy as np
 
 from ..graph.node import Graph, Node, ancestors, enter, exact
-from ..graph.types import to_carrier
 from ..ops.movement import concatenate, expand, pad, permute, reshape, slice_
 from ..ops.primitive import ELEMENTWISE, constant, grad_mode, source_of
 
@@ -107,7 +106,7 @@ def _fold(node: Node) -> Node | None:
     """Arithmetic on numbers, done by the reference."""
     if node.shape or not all(i.op.name == "constant" for i in node.inputs) or not node.inputs:
         return None
-    arrays = [to_carrier(np.asarray(i.op.evaluate(i)), i.dtype) for i in node.inputs]
+    arrays = [np.asarray(i.op.evaluate(i)) for i in node.inputs]
     return constant(node.op.evaluate(node, *arrays).item(), node.dtype)
 
 

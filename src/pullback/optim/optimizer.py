@@ -172,6 +172,7 @@ class Optimizer:
         for number, group in enumerate(self.param_groups):
             value = _value(group["lr"])
             if value != self._written[number]:
+                self._require("lr", value, 0.0)
                 self._rates[number].copy_(tensor(value, dtype=float64))
                 self._written[number] = value
 

@@ -349,7 +349,7 @@ def _checks_first(groups: list[Group], given: set[Node]) -> tuple[list[Group], l
             node = stack.pop()
             if node in given:
                 continue
-            if node.op.kind not in ("movement", "elementwise", "leaf"):
+            if node.op.kind not in ("movement", "elementwise", "leaf") or node.op.name == "concatenate":
                 return False
             stack.extend(node.inputs)
         return True

@@ -13,7 +13,7 @@ from ..graph.node import Node
 from ..graph.types import BOOL, FLOAT, bool_
 from ..ops import elementwise as e
 from ..ops.elementwise import Builder
-from ..ops.host import identity
+from ..ops.host import detach, identity
 from ..ops.primitive import constant, user_source
 from . import promotion
 from .handle import Handle
@@ -339,10 +339,10 @@ class ArithmeticMethods(Handle):
         result: ArithmeticMethods = self
         if min is not None:
             x, low = promoted(result, min)
-            result = self._wrap(e.where(e.lt(x, low), low, x))
+            result = self._wrap(e.where(e.le(low, x), x, _unless_nan(x, low)))
         if max is not None:
             x, high = promoted(result, max)
-            result = self._wrap(e.where(e.lt(high, x), high, x))
+            result = self._wrap(e.where(e.le(x, high), x, _unless_nan(x, high)))
         return result  # type: ignore[return-value]
 
     clip = clamp
@@ -428,11 +428,27 @@ def _multiply(x: Node, y: Node) -> Node:
     return e.bit_and(x, y) if x.dtype is bool_ else e.mul(x, y)
 
 
+def _unless_nan(x: Node, bound: Node) -> Node:
+    """`bound`, or where x is NaN a NaN that no gradient goes through."""
+    return e.where(e.ne(x, x), detach(x), bound) if x.dtype.is_floating_point else bound
+
+
 def _power(x: Node, y: Node) -> Node:
     if x.dtype.is_floating_point:
         return e.power(x, y)
-    # integers by way of float64, exact up to 2**53
-    return e.convert(e.rint(e.power(e.convert(x, types.float64), e.convert(y, types.float64))), x.dtype)
+    # by squaring, so that what is too large wraps around as in every other product of integers
+    zero, one = constant(0, x.dtype), constant(1, x.dtype)
+    result, square = one, x
+    bits = x.dtype.itemsize * 8 - (x.dtype is not types.uint8)
+    for bit in range(bits):
+        odd = e.bit_and(e.shift_right(y, bit) if bit else y, one)
+        result = e.mul(result, e.where(e.eq(odd, zero), one, square))
+        square = e.mul(square, square)
+    if x.dtype is types.uint8:
+        return result
+    # a negative power of 1 or -1 is one of them; of any other integer it is cut to 0
+    unit = e.where(e.eq(e.mul(x, x), one), e.where(e.eq(e.bit_and(y, one), zero), one, x), zero)
+    return e.where(e.lt(y, zero), unit, result)
 
 
 def where(condition: Tensor, x: Operand, y: Operand) -> Tensor:

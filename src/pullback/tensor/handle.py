@@ -49,6 +49,36 @@ def outside_trace() -> Iterator[None]:
             before.outside.append((first, next_serial()))
 
 
+class Store(dict[str, Any]):
+    """The parameters, buffers or parts of a module: a dictionary of which all changes are counted."""
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        _structure_changes[0] += 1
+        super().__setitem__(name, value)
+
+    def __delitem__(self, name: str) -> None:
+        _structure_changes[0] += 1
+        super().__delitem__(name)
+
+    def pop(self, *name: Any) -> Any:
+        """As dict.pop."""
+        _structure_changes[0] += 1
+        return super().pop(*name)
+
+    def clear(self) -> None:
+        """As dict.clear."""
+        _structure_changes[0] += 1
+        super().clear()
+
+
+_structure_changes = [0]
+
+
+def structure_changes() -> int:
+    """How often any module was given another parameter, buffer or part: while it stays the same, none has changed."""
+    return _structure_changes[0]
+
+
 #: the nodes whose gradients backward() collects, and the tensors that receive them
 RECEIVERS: WeakKeyDictionary[Node, ref[Handle]] = WeakKeyDictionary()
 
@@ -65,7 +95,7 @@ def _await(tensor: Handle) -> None:
 class Handle:
     """The state of a tensor and what does not depend on any operation. Users see its subclass `Tensor`."""
 
-    __slots__ = ("__weakref__", "_alias", "_grad", "_node", "_view")
+    __slots__ = ("__weakref__", "_alias", "_grad", "_node", "_storage", "_view")
     __array_priority__ = 1000
     __hash__ = object.__hash__
 
@@ -77,6 +107,7 @@ class Handle:
         self._grad: Tensor | None = None
         self._view = view
         self._alias: Handle | None = None
+        self._storage: object = None
         if node.buffer is None and STATE.trace is None:
             _await(self)
 
@@ -89,10 +120,17 @@ class Handle:
     @property
     def node(self) -> Node:
         """The graph node that stands for the value now."""
-        if self._alias is not None:
+        if self._alias is not None and self._alias._storage is self._storage:
             return detach(self._alias.node)
         trace = STATE.trace
-        return self._node if trace is None else trace.node_of(self)
+        if trace is not None:
+            return trace.node_of(self)
+        node = self._node
+        if node.buffer is not None and not node.buffer.owned:
+            # memory of somebody else, who may write to it before this is computed: read now
+            copied = Buffer.of(node.buffer.array, copy=True)
+            return buffer_node(copied, node.shape, node.dtype, node.requires_grad)
+        return node
 
     @property
     def shape(self) -> Shape:
@@ -175,7 +213,7 @@ class Handle:
                 "reshaping, transposing or detach(), and Pullback's tensors do not share storage. Write to the tensor "
                 "itself, base[index] = value, or take a .clone() first."
             )
-        if self._alias is not None:
+        if self._alias is not None and self._alias._storage is self._storage:
             self._alias._set_leaf(value, self._alias.requires_grad)
             return self  # type: ignore[return-value]
         if self.requires_grad and self.is_leaf:
@@ -193,12 +231,13 @@ class Handle:
     def data(self) -> Tensor:
         """This tensor without its history; writing to it, or assigning it, changes the tensor itself."""
         alias = self._wrap(self._node)
-        alias._alias = self
+        alias._alias, alias._storage = self, self._storage
         return alias
 
     @data.setter
     def data(self, value: Handle) -> None:
         self._set_leaf(detach(value.node), self.requires_grad)
+        self._storage = object()  # what `.data` gave before stays with the old value
 
     def detach(self) -> Tensor:
         """The same value, cut off from its history."""
@@ -256,7 +295,7 @@ class Handle:
                 "recorded once and has no values yet. Return the tensor from the step and read it there, or use "
                 "pb.where(...) in place of a Python `if`."
             )
-        node = self.node
+        node = self._node if self._node.buffer is not None and self._alias is None else self.node
         if node.buffer is None:
             materialize([node])
         return node.buffer

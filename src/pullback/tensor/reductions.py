@@ -76,6 +76,8 @@ class ReductionMethods(Handle):
         """The mean; NaN of no elements."""
         x = self if dtype is None else self.to(dtype)  # type: ignore[attr-defined]
         require_float("mean", x)
+        if x.dtype.compute is not x.dtype:  # the sum of many 16-bit floats may be beyond them where the mean is not
+            return x._wrap(e.convert(x._wrap(e.convert(x.node, x.dtype.compute)).mean(dim, keepdim).node, x.dtype))
         return x.sum(dim, keepdim) / self._count(dim, "mean")
 
     def _count(self, dim: Axes, name: str) -> int:
@@ -86,6 +88,9 @@ class ReductionMethods(Handle):
     ) -> Tensor:
         """The variance, in two passes: the squares are of distances from the mean."""
         require_float("var", self)
+        if self.dtype.compute is not self.dtype:
+            wide = self._wrap(e.convert(self.node, self.dtype.compute))
+            return wide.var(dim, correction=correction, unbiased=unbiased, keepdim=keepdim).to(self.dtype)
         correction = correction if unbiased is None else int(unbiased)
         distance = self - self.mean(dim, keepdim=True)
         degrees = max(self._count(dim, "var") - correction, 0)
@@ -206,7 +211,11 @@ class ReductionMethods(Handle):
             return size.sum(dim, keepdim)
         if p == 2:
             return _root_of_squares(self, dim, keepdim)
-        return (size**p).sum(dim, keepdim) ** (1.0 / p)
+        from .arithmetic import where
+
+        total = (size**p).sum(dim, keepdim)
+        # the root's slope at 0 is infinite; a norm's gradient there is 0
+        return where(total == 0, 0.0, where(total == 0, 1.0, total) ** (1.0 / p)) if p > 0 else total ** (1.0 / p)
 
 
 def _root_of_squares(x: Any, dim: Axes, keepdim: bool) -> Tensor:

@@ -18,7 +18,7 @@ from ..runtime.buffers import Buffer, times_shared
 from ..runtime.engine import count, without_values
 from ..runtime.program import Program
 from ..tensor import Tensor
-from ..tensor.handle import Handle
+from ..tensor.handle import Handle, structure_changes
 from ..trees import flatten, unflatten
 from .trace import Captured, Trace
 
@@ -34,7 +34,12 @@ class _Output(NamedTuple):
 class Replay:
     """A recorded step: its program, and how to feed it and take in its results."""
 
-    def __init__(self, trace: Trace, arguments: Sequence[tuple[int, Handle, Node]], result: Any):
+    def __init__(
+        self, trace: Trace, arguments: Sequence[tuple[int, Handle, Node]], result: Any, bound: dict[int, Handle]
+    ):  # fmt: skip
+        """`bound` are the arguments, by place, that must be these very tensors."""
+        self.bound = bound
+        self.modules, self.changes = trace.modules, structure_changes()
         self.guards, self.callbacks = trace.guards, trace.callbacks
         self.arguments = [position for position, _, _ in arguments]
         leaves, self.result_shape = flatten(result)
@@ -80,6 +85,7 @@ class Replay:
         #: gradients that the last run made, by output
         self.held: dict[int, Tensor] = {}
         self.last_nodes: list[Node] = []
+        self.captured_ids = trace.captured.keys() | trace.grads.keys()
         self.plain_tensors = [c.tensor for c in self.captured]
         self.owned = any(c.owner is not None for c in self.captured)
         self.settled: _Settled | None = None
@@ -90,8 +96,16 @@ class Replay:
         positions = {id(c): position for position, c in enumerate(self.captured)}
         self.state_sources = [(place, positions[id(c)]) for c, place in self.states]
 
-    def fits(self) -> bool:
-        """Whether what the recording depended on is still so."""
+    def fits(self, arguments: list[Any]) -> bool:
+        """Whether what the recording depended on is still so, arguments that are its own tensors included."""
+        if any(arguments[place] is not tensor for place, tensor in self.bound.items()):
+            return False
+        if any(id(arguments[place]) in self.captured_ids for place in self.arguments):
+            return False
+        if structure_changes() != self.changes:
+            if not all(_is_unchanged(store, kept) for store, kept in self.modules):
+                return False
+            self.changes = structure_changes()
         if any(read() != value for read, value in self.guards):
             return False
         if any((tensor._grad is None) is not was_none for tensor, was_none in self.grad_reads):
@@ -239,6 +253,11 @@ class _Settled:
         """Whether none of the buffers is among those that have been shared since."""
         self.times_shared = times_shared()
         return not any(buffer.shared for buffer in self.buffers)
+
+
+def _is_unchanged(store: dict[str, Any], kept: dict[str, Any]) -> bool:
+    """Whether a module's parameters, buffers or parts are the objects that they were."""
+    return store.keys() == kept.keys() and all(store[name] is value for name, value in kept.items())
 
 
 def _found(captured: Captured) -> Any:

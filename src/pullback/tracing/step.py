@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import threading
 import warnings
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from typing import Any
 from weakref import ref
 
@@ -39,14 +41,17 @@ class CompiledStep:
             return self.function(*args, **kwargs)
         leaves, shape = flatten((args, kwargs))
         leaves = [from_numpy(leaf) if isinstance(leaf, np.ndarray) else leaf for leaf in leaves]
-        key = (shape, MODE.grad, *map(_signature, leaves))
-        for variant in self._variants.get(key, ()):
-            if variant.fits():
-                break
-        else:
+        key = (shape, MODE.grad, _first_places(leaves), *map(_signature, leaves))
+        with _STEPS.running():
+            for variant in self._variants.get(key, ()):
+                if variant.fits(leaves):
+                    self._last = variant
+                    return variant.run(leaves)
+        with _STEPS.recording():
             variant = self._record(key, leaves, shape)
-        self._last = variant
-        return variant.run(leaves)
+        with _STEPS.running():
+            self._last = variant
+            return variant.run(leaves)
 
     @property
     def program(self) -> Program:
@@ -55,7 +60,9 @@ class CompiledStep:
             raise TraceError("the step has not been called yet, so there is no program")
         return self._last.program
 
-    def _record(self, key: Hashable, leaves: list[Any], shape: Any) -> Replay:
+    def _record(self, key: Hashable, leaves: list[Any], shape: Any, bound: frozenset[int] = frozenset()) -> Replay:
+        """Record a call. `bound` are the places of arguments that the function also knows as its own: the recording is
+        for these very tensors then, since any other would not change along with it."""
         variants = self._variants.setdefault(key, [])
         total = sum(map(len, self._variants.values()))
         if total >= _MANY_VARIANTS and total % _MANY_VARIANTS == 0:
@@ -69,22 +76,79 @@ class CompiledStep:
                 leaf._buffer()
         trace = Trace(first_serial=next_serial())
         proxies, arguments = list(leaves), []
+        made: dict[int, Tensor] = {}
         STATE.trace = trace
         try:
             for position, leaf in enumerate(leaves):
-                if isinstance(leaf, Handle):
+                if isinstance(leaf, Handle) and id(leaf) in made:
+                    proxies[position] = made[id(leaf)]
+                elif isinstance(leaf, Handle) and position not in bound:
                     node = trace.new_input(leaf._node, leaf.requires_grad)
-                    proxies[position] = proxy = Tensor(node)
+                    proxies[position] = made[id(leaf)] = proxy = Tensor(node)
                     if leaf.requires_grad:
                         RECEIVERS[node] = ref(proxy)
                     arguments.append((position, proxy, node))
             args, kwargs = unflatten(shape, proxies)
-            variant = Replay(trace, arguments, self.function(*args, **kwargs))
+            result = self.function(*args, **kwargs)
+            own = bound | {position for position, _, _ in arguments if trace.knows(leaves[position])}
+            variant = Replay(trace, arguments, result, {p: leaves[p] for p in bound}) if own == bound else None
         finally:
             STATE.trace = None
             trace.restore()
+        if variant is None:
+            return self._record(key, leaves, shape, own)
         variants.append(variant)
         return variant
+
+
+def _first_places(leaves: list[Any]) -> tuple[int, ...]:
+    """For each tensor among the arguments where it stands first: the same tensor given twice is one."""
+    first: dict[int, int] = {}
+    return tuple(first.setdefault(id(leaf), place) for place, leaf in enumerate(leaves) if isinstance(leaf, Handle))
+
+
+class _Steps:
+    """Steps run side by side; while one is recorded, which touches tensors that others may use, no other goes on."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition(threading.RLock())
+        self._running: dict[int, int] = {}
+        self._recording = 0
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Wait until nothing is being recorded by another thread."""
+        me = threading.get_ident()
+        with self._changed:
+            while self._recording not in (0, me):
+                self._changed.wait()
+            self._running[me] = self._running.get(me, 0) + 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._running[me] -= 1
+                if not self._running[me]:
+                    del self._running[me]
+                    self._changed.notify_all()
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Wait until no other thread records or runs a step."""
+        me = threading.get_ident()
+        with self._changed:
+            while self._recording not in (0, me) or self._running.keys() - {me}:
+                self._changed.wait()
+            before, self._recording = self._recording, me
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._recording = before
+                self._changed.notify_all()
+
+
+_STEPS = _Steps()
 
 
 def _signature(leaf: Any) -> Hashable:

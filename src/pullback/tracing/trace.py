@@ -8,6 +8,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from typing import Any
 from weakref import ref
 
 from ..errors import TraceError
@@ -47,6 +48,8 @@ class Trace:
     owners: dict[int, Handle] = field(default_factory=dict)
     guards: list[tuple[Callable[[], Hashable], Hashable]] = field(default_factory=list)
     callbacks: list[Callable[[], None]] = field(default_factory=list)
+    #: what the modules that were called consist of
+    modules: list[tuple[dict[str, Any], dict[str, Any]]] = field(default_factory=list)
     #: objects whose guarded attributes the step has set itself
     decided: dict[int, object] = field(default_factory=dict)
     #: serial numbers of nodes that were made during the recording and are no part of it
@@ -125,6 +128,15 @@ class Trace:
             self.callbacks.append(callback)
             with outside_trace():
                 callback()
+
+    def knows(self, tensor: Handle) -> bool:
+        """Whether the step has used the tensor as one from outside."""
+        return id(tensor) in self.captured or id(tensor) in self.grads
+
+    def depend_on(self, *stores: dict[str, Any]) -> None:
+        """Note that the step has used a module: replacing one of its parameters or parts makes a new recording."""
+        if all(store is not known for store in stores for known, _ in self.modules):
+            self.modules.extend((store, dict(store)) for store in stores)
 
     def restore(self) -> None:
         """Give every tensor from outside the node and the gradient that it had, and keep neither alive."""

@@ -14,7 +14,7 @@ from ...ops.primitive import user_source
 from ...tensor import Tensor
 from ...tensor.creation import tensor
 from ...tensor.grad_modes import no_grad
-from ...tensor.handle import STATE
+from ...tensor.handle import STATE, Store
 from ..parameter import Parameter
 
 Self = TypeVar("Self", bound="Module")
@@ -47,7 +47,7 @@ class Module:
 
     def __init__(self) -> None:
         for store in ("_parameters", "_buffers", "_modules"):
-            object.__setattr__(self, store, {})
+            object.__setattr__(self, store, Store())
         object.__setattr__(self, "_not_saved", set())
         object.__setattr__(self, "_training", True)
 
@@ -56,6 +56,8 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} must define forward()")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if STATE.trace is not None:
+            STATE.trace.depend_on(*self._stores())
         return self.forward(*args, **kwargs)
 
     # ---- attributes
