@@ -13,9 +13,9 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 
 from .. import debug
-from ..errors import TraceError
+from ..errors import PullbackError, TraceError
 from ..graph.interpreter import interpret
-from ..graph.node import Graph, Node, exact
+from ..graph.node import Graph, Node, ancestors, exact, reachable
 from ..graph.types import to_storage
 from ..ops.primitive import ALIAS, INPUT, input_node
 from .buffers import Buffer
@@ -31,13 +31,36 @@ _lock = threading.RLock()
 
 
 def materialize(wanted: Sequence[Node], pending: Sequence[Node] = ()) -> None:
-    """Compute the nodes of `wanted`, and those of `pending` that they depend on, and settle them with their values."""
-    graph = Graph.of([node for node in wanted if node.buffer is None])
-    if not graph.outputs:
+    """Compute the nodes of `wanted`, and with them those of `pending` that share work, and settle all with their values.
+
+    What shares work would do it again later, from values that had to be kept for it: so a loss is computed by the
+    program that computes the step.
+    """
+    outputs = list(dict.fromkeys(node for node in wanted if node.buffer is None))
+    if not outputs:
         return
-    inside = set(graph.nodes)
-    outputs = list(dict.fromkeys([*graph.outputs, *(n for n in pending if n in inside and n.buffer is None)]))
-    graph.outputs = outputs
+    further = _sharing(outputs, pending)
+    try:
+        _compute(outputs + further)
+    except PullbackError:
+        if not further:
+            raise
+        _compute(outputs)  # the fault may be another's
+
+
+def _sharing(outputs: list[Node], pending: Sequence[Node]) -> list[Node]:
+    """The pending nodes that need, or are needed by, something that is computed for `outputs`."""
+    computed = {node for node in ancestors(outputs) if node.buffer is None and node.inputs}
+    waiting = [node for node in dict.fromkeys(pending) if node.buffer is None and node not in outputs]
+    touched: set[Node] = set()
+    for node in reachable(waiting):
+        if node in computed or (node.buffer is None and any(i in touched for i in node.inputs)):
+            touched.add(node)
+    return [node for node in waiting if node in touched]
+
+
+def _compute(outputs: list[Node]) -> None:
+    graph = Graph.of(outputs)
     leaves = [node for node in graph.nodes if node.buffer is not None]
     for node in graph.nodes:
         if node.op is INPUT and node.buffer is None:
