@@ -31,7 +31,7 @@ _lock = threading.RLock()
 
 
 def materialize(wanted: Sequence[Node], pending: Sequence[Node] = ()) -> None:
-    """Compute the nodes of `wanted`, and with them those of `pending` that share work, and settle all with their values.
+    """Compute the nodes of `wanted`, and those of `pending` that share work with them, and settle all with values.
 
     What shares work would do it again later, from values that had to be kept for it: so a loss is computed by the
     program that computes the step.
