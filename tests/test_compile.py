@@ -219,6 +219,21 @@ def test_a_wrong_index_stops_a_step_before_it_changes_anything() -> None:
     assert embedding.weight.tolist() != before
 
 
+def test_an_index_computed_in_the_step_is_checked_before_state_is_overwritten() -> None:
+    count, table = pb.zeros(3), pb.arange(4).float()
+
+    @pb.compile
+    def step(x: pb.Tensor, shift: pb.Tensor) -> pb.Tensor:
+        count.add_(1)
+        return table[x.argmax() + shift]
+
+    x = pb.tensor([0.0, 5.0, 1.0])
+    assert [step(x, pb.tensor(2)).item() for _ in range(3)] == [3.0] * 3
+    with pytest.raises(IndexOutOfRange):
+        step(x, pb.tensor(3))
+    assert count.tolist() == [3.0] * 3, "a step that failed has changed its state"
+
+
 def test_a_tensor_that_leaks_out_of_a_step_says_so() -> None:
     leaked = []
 

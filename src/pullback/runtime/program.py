@@ -193,6 +193,11 @@ class _Native(Program):
         writes it. The others get memory in the arena and are copied to their place when everything else is done.
         """
         launches = self._launches()
+        # what may still stop the run (a check, a host call) must come before anything is overwritten
+        stops, seen = 0, 0
+        for segment in self._segments:
+            seen += len(segment.launches)
+            stops = seen if segment.after is not None else stops
         self._aside: list[tuple[int, Node]] = []
         for place, source in self.aliases.items():
             node, base = self.results[place], self.inputs[source]
@@ -200,11 +205,12 @@ class _Native(Program):
             readers = [i for i, launch in enumerate(launches) if base in launch.reads]
             calls = any(base in getattr(s.after, "reads", ()) for s in self._segments)
             if not writers:
-                safe = not readers and not calls
+                safe = not readers and not calls and not stops
             else:
                 first = writers[0]
                 safe = (
-                    len(writers) == 1
+                    first >= stops
+                    and len(writers) == 1
                     and not calls
                     and all(r < first or (r == first and base in launches[r].exact) for r in readers)
                 )
@@ -270,7 +276,9 @@ class _Native(Program):
         base = self._slots.ctypes.data
         self._patches: dict[tuple[str, int], list[tuple[int, int]]] = {}
         slot = 0
-        threads = get_num_threads() if sum(launch.work for launch in launches) > _SMALL_WORK else 1
+        threads = get_num_threads()  # asked for in any case, so that a wrong setting is found at once
+        if sum(launch.work for launch in launches) <= _SMALL_WORK:
+            threads = 1
         for segment in self._segments:
             table = []
             for launch in segment.launches:
