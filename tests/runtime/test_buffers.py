@@ -79,3 +79,29 @@ def test_live_bytes_under_threads():
     for thread in churning:
         thread.join()
     assert live_bytes() == before
+
+
+def test_the_smallest_buffers_have_a_cache_line_each():
+    held = [
+        Buffer.empty(count, dtype)
+        for count in (0, 1, 3, 8)
+        for dtype in (types.float32, types.float64)
+        for _ in range(40)
+    ]
+    addresses = [buffer.address for buffer in held]
+    assert len(set(addresses)) == len(held), "two buffers share a line"
+    assert not any(address % 64 for address in addresses)
+    for number, buffer in enumerate(held):
+        assert buffer.address == buffer.array.ctypes.data
+        buffer.array[...] = number
+    assert all((buffer.array == number).all() for number, buffer in enumerate(held))
+
+
+def test_a_small_buffer_outlives_its_neighbours():
+    before = live_bytes()
+    kept = [Buffer.empty(1, types.float32) for _ in range(300)][123]
+    kept.array[...] = 7
+    gc.collect()
+    assert live_bytes() - before == 4
+    others = [Buffer.zeros(1, types.float32) for _ in range(300)]
+    assert kept.array[0] == 7 and len(others) == 300

@@ -16,6 +16,8 @@ ALIGNMENT = 64
 #: From this size on memory is mapped on its own: pages come zeroed on first touch and go back to the system when freed.
 _MAPPED_FROM = 1 << 20
 _HUGE_PAGE = 2 << 20
+#: what is cut into single cache lines for the smallest values, such as losses: allocating each would take microseconds
+_PAGE = 4096
 
 
 def allocate(nbytes: int) -> np.ndarray:
@@ -61,7 +63,26 @@ class Buffer:
     @classmethod
     def empty(cls, count: int, dtype: DType) -> Buffer:
         """Uninitialized memory for `count` elements of `dtype`."""
+        if count * dtype.itemsize <= ALIGNMENT:
+            return cls._in_a_line(count, dtype)
         return cls(allocate(count * dtype.itemsize).view(dtype.storage), owned=True)
+
+    @classmethod
+    def _in_a_line(cls, count: int, dtype: DType) -> Buffer:
+        """Memory of at most one cache line: a part of a page shared with others, which lives as long as any of them."""
+        try:
+            page, offset, address = _lines.pop()
+        except IndexError:
+            page = allocate(_PAGE)
+            start = page.ctypes.data
+            _lines.extend((page, offset, start + offset) for offset in range(ALIGNMENT, _PAGE, ALIGNMENT))
+            offset, address = 0, start
+        made = cls.__new__(cls)
+        made.array = np.ndarray((count,), dtype.storage, page, offset)
+        made.address, made.nbytes = address, made.array.nbytes
+        made.owned, made.shared = True, False
+        _count(made.nbytes)
+        return made
 
     @classmethod
     def zeros(cls, count: int, dtype: DType) -> Buffer:
@@ -98,6 +119,8 @@ class Buffer:
 
 
 _times_shared = [0]
+#: cache lines that nobody has yet: the page, the offset in it, and the address
+_lines: deque[tuple[np.ndarray, int, int]] = deque()
 
 
 def times_shared() -> int:

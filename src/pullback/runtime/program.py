@@ -161,9 +161,9 @@ class _Native(Program):
 
     def _raiser(self, node: Node, found: Workspace) -> Callable[[], None]:
         def look() -> None:
-            position, value = self._array(found, 2, np.int64)
+            position = self._found[found].item(0)
             if position:
-                raise out_of_range(node, int(position) - 1, int(value))
+                raise out_of_range(node, position - 1, self._found[found].item(1))
 
         return look
 
@@ -291,7 +291,8 @@ class _Native(Program):
         self._input_slots = [self._patches.get(("input", i), []) for i in range(len(self.inputs))]
         self._output_slots = [self._patches.get(("output", i), []) for i in range(len(self.outputs))]
         self._last_inputs, self._last_outputs = [0] * len(self.inputs), [0] * len(self.outputs)
-        self._clear = [self._array(found, 2, np.int64) for found in self._findings]
+        self._found = {found: self._array(found, 2, np.int64) for found in self._findings}
+        self._calls = [call for s in self._segments for call in (s.schedule and s.schedule.run, s.after) if call]
 
     def _enter(self, slot: int, argument: Node | Workspace | View | int) -> None:
         if isinstance(argument, int):
@@ -312,13 +313,10 @@ class _Native(Program):
             moved_inputs, moved_outputs = moved or (range(len(inputs)), range(len(outputs)))
             self._enter_addresses(self._input_slots, inputs, self._last_inputs, moved_inputs)
             self._enter_addresses(self._output_slots, outputs, self._last_outputs, moved_outputs)
-            for found in self._clear:
+            for found in self._found.values():
                 found[0] = 0
-            for segment in self._segments:
-                if segment.schedule is not None:
-                    segment.schedule.run()
-                if segment.after is not None:
-                    segment.after()
+            for call in self._calls:
+                call()
             for place, node in self._aside:
                 outputs[place].array[...] = self._array(node, elements(node), node.dtype.storage)
             self._given_inputs = self._given_outputs = ()

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import DTypeError, GradientError, ShapeError, TraceError, ViewError
 from ..graph.node import Node, Shape, next_serial
-from ..graph.types import DType, bfloat16
+from ..graph.types import DType, bfloat16, to_carrier
 from ..ops.host import detach
 from ..ops.primitive import MODE, buffer_node, user_source
 from ..runtime import engine
@@ -335,20 +335,19 @@ class Handle:
 
     def item(self) -> Any:
         """The one element, as a Python number."""
-        if self.numel() != 1:
+        array = self._buffer().array
+        if array.size != 1:
             raise ShapeError(
                 f"item() takes a tensor of one element, got shape {list(self.shape)} (at {user_source()}); "
                 "use .tolist()"
             )
-        return self._numbers().reshape(()).item()
+        return to_carrier(array, self.dtype).item()
 
     def tolist(self) -> Any:
         """The elements as nested lists of Python numbers."""
         return self._numbers().tolist()
 
     def _numbers(self) -> np.ndarray:
-        from ..graph.types import to_carrier
-
         return to_carrier(self._array(), self.dtype)
 
     def numel(self) -> int:

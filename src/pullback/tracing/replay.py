@@ -5,8 +5,8 @@ State is written over its old value where nobody else would see that, and into n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from operator import is_
+from collections.abc import Iterable, Sequence
+from operator import attrgetter, is_
 from sys import getrefcount
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -21,6 +21,9 @@ from ..tensor import Tensor
 from ..tensor.handle import Handle, structure_changes
 from ..trees import flatten, unflatten
 from .trace import Captured, Trace
+
+#: what an attempt gives where the recording does not fit the call
+MISFIT = object()
 
 
 class _Output(NamedTuple):
@@ -92,24 +95,45 @@ class Replay:
         #: outputs that have new memory at each run, because they are handed to the caller
         self.always_fresh = {place for place, _ in self.results if place is not None}
         self.always_fresh |= {place for _, place in [*self.changed_arguments, *self.argument_grads]}
+        self.argument_pairs = list(zip(self.argument_places, self.arguments, strict=True))
+        #: the places of inputs and outputs that move from run to run where all else is settled
+        self.moved = (self.argument_places, self.always_fresh)
         self.cleared = [tensor for tensor, place in self.new_grads if place is None]
         positions = {id(c): position for position, c in enumerate(self.captured)}
         self.state_sources = [(place, positions[id(c)]) for c, place in self.states]
 
-    def fits(self, arguments: list[Any]) -> bool:
+    def attempt(self, arguments: list[Any]) -> Any:
+        """One step, or MISFIT, and nothing done, where the recording is not for this call."""
+        if not self._is_current(arguments):
+            return MISFIT
+        for callback in self.callbacks:
+            callback()
+        # what is settled refers to nodes and buffers: a run that fails leaves nothing settled
+        settled, self.settled = self.settled, None
+        if settled is not None and settled.holds():
+            return self._run_settled(arguments, settled)
+        del settled
+        if not self._fits():
+            return MISFIT
+        return self.run(arguments)
+
+    def _is_current(self, arguments: list[Any]) -> bool:
         """Whether what the recording depended on is still so, arguments that are its own tensors included."""
-        if any(arguments[place] is not tensor for place, tensor in self.bound.items()):
+        if self.bound and any(arguments[place] is not tensor for place, tensor in self.bound.items()):
             return False
-        if any(id(arguments[place]) in self.captured_ids for place in self.arguments):
+        if self.arguments and any(id(arguments[place]) in self.captured_ids for place in self.arguments):
             return False
         if structure_changes() != self.changes:
             if not all(_is_unchanged(store, kept) for store, kept in self.modules):
                 return False
             self.changes = structure_changes()
-        if any(read() != value for read, value in self.guards):
-            return False
-        if any((tensor._grad is None) is not was_none for tensor, was_none in self.grad_reads):
-            return False
+        for read, value in self.guards:
+            if read() != value:
+                return False
+        return all((tensor._grad is None) is was_none for tensor, was_none in self.grad_reads)
+
+    def _fits(self) -> bool:
+        """Whether the captured tensors are of the shapes and dtypes that were recorded."""
         nodes = [tensor._node for tensor in self._tensors()]
         if nodes == self.last_nodes:
             return True
@@ -124,42 +148,49 @@ class Replay:
             return self.plain_tensors
         return [_found(c) for c in self.captured]
 
-    def run(self, arguments: list[Handle]) -> Any:
-        """One step."""
-        for callback in self.callbacks:
-            callback()
-        settled, self.settled = self.settled, None
-        if settled is not None and settled.holds():
-            inputs, outputs, fresh = list(settled.inputs), list(settled.outputs), self.always_fresh
-        else:
-            # both refer to nodes or buffers, which would then seem to be needed by others
-            settled, self.last_nodes = None, []
-            tensors = self._tensors()
-            outputs = self._in_place_outputs(tensors)
-            inputs = [None] * self.input_count + self.constants
-            for place, tensor in zip(self.captured_places, tensors, strict=True):
-                inputs[place] = tensor._node.buffer or tensor._buffer()
-            fresh = {place for place, buffer in enumerate(outputs) if buffer is None}
-        for place, position in zip(self.argument_places, self.arguments, strict=True):
+    def _run_settled(self, arguments: list[Handle], settled: _Settled) -> Any:
+        """One step on the memory of the step before, of which nobody else has come to hold anything."""
+        inputs, outputs = settled.inputs, settled.outputs
+        self._feed(arguments, inputs, outputs, self.always_fresh)
+        self.program.run(inputs, outputs, self.moved)  # type: ignore[arg-type]
+        result = self._take_in(arguments, outputs)
+        settled.forget(self.argument_places, self.always_fresh)
+        self.settled = settled
+        return result
+
+    def _feed(
+        self, arguments: list[Handle], inputs: list[Buffer | None], outputs: list[Buffer | None], fresh: set[int]
+    ) -> None:
+        """Enter the arguments' buffers among the inputs, and new memory among the outputs at the places `fresh`."""
+        for place, position in self.argument_pairs:
             inputs[place] = arguments[position]._buffer()
         for place in fresh:
             output = self.outputs[place]
             outputs[place] = Buffer.empty(output.elements, output.dtype)
-        moved = None if settled is None else (self.argument_places, fresh)
-        self.program.run(inputs, outputs, moved)  # type: ignore[arg-type]
-        if settled is None:
-            self._take_in_state(outputs, fresh)
-            self.last_nodes = [tensor._node for tensor in self._tensors()]
+
+    def run(self, arguments: list[Handle]) -> Any:
+        """One step, where it must be asked of every state whether it may be written in place."""
+        self.settled, self.last_nodes = None, []  # both would seem to be others who need the state
+        tensors = self._tensors()
+        outputs = self._in_place_outputs(tensors)
+        inputs: list[Buffer | None] = [None] * self.input_count + self.constants
+        for place, tensor in zip(self.captured_places, tensors, strict=True):
+            inputs[place] = tensor._node.buffer or tensor._buffer()
+        fresh = {place for place, buffer in enumerate(outputs) if buffer is None}
+        self._feed(arguments, inputs, outputs, fresh)
+        self.program.run(inputs, outputs)  # type: ignore[arg-type]
+        self._take_in_state(outputs, fresh)
+        self.last_nodes = [tensor._node for tensor in self._tensors()]
         result = self._take_in(arguments, outputs)
-        if settled is None and fresh <= self.always_fresh:
+        if fresh <= self.always_fresh:
             settled = self._settle(inputs, outputs)
             outputs.clear()
             if settled is not None:
                 settled.counts = settled.count()
-        self.settled = settled
+            self.settled = settled
         return result
 
-    def _settle(self, inputs: list[Buffer], outputs: list[Buffer | None]) -> _Settled | None:
+    def _settle(self, inputs: list[Buffer | None], outputs: list[Buffer | None]) -> _Settled | None:
         """What can be kept for the next run, all states having been written in place just now."""
         if self.owned:
             return None
@@ -167,7 +198,7 @@ class Replay:
         receivers = [tensor for tensor, place in self.new_grads if place is not None]
         kept = [None if place in self.always_fresh else buffer for place, buffer in enumerate(outputs)]
         for place in self.argument_places:
-            inputs[place] = None  # type: ignore[call-overload]  # a batch is not kept alive
+            inputs[place] = None  # a batch is not kept alive
         return _Settled(list(self.plain_tensors), states, receivers, inputs, kept)
 
     def _in_place_outputs(self, tensors: list[Any]) -> list[Buffer | None]:
@@ -212,7 +243,7 @@ class Replay:
             before = arguments[position].grad
             arguments[position].grad = grad if before is None else before + grad
         leaves = [constant if place is None else Tensor(self._leaf(outputs, place)) for place, constant in self.results]
-        return unflatten(self.result_shape, leaves)
+        return unflatten(self.result_shape, leaves) if self.result_shape is not None else leaves[0]
 
 
 class _Settled:
@@ -223,7 +254,7 @@ class _Settled:
     """
 
     def __init__(
-        self, captured: list[Handle], states: list[Handle], receivers: list[Handle], inputs: list[Buffer],
+        self, captured: list[Handle], states: list[Handle], receivers: list[Handle], inputs: list[Buffer | None],
         outputs: list[Buffer | None],
     ):  # fmt: skip
         self.captured, self.receivers = captured, receivers
@@ -243,11 +274,18 @@ class _Settled:
     def holds(self) -> bool:
         """Whether every tensor has the value that the last run gave it, and nobody else has come to refer to it."""
         return (
-            all(map(is_, [tensor._node for tensor in self.captured], self.all_nodes))
+            all(map(is_, map(_NODE_OF, self.captured), self.all_nodes))
             and all(map(is_, [tensor._grad for tensor in self.receivers], self.grads))
             and self.count() == self.counts
             and (self.times_shared == times_shared() or self._are_private())
         )
+
+    def forget(self, inputs: Iterable[int], outputs: Iterable[int]) -> None:
+        """Keep the buffers at these places alive no longer."""
+        for place in inputs:
+            self.inputs[place] = None
+        for place in outputs:
+            self.outputs[place] = None
 
     def _are_private(self) -> bool:
         """Whether none of the buffers is among those that have been shared since."""
@@ -300,4 +338,5 @@ def _count_references() -> _References:
 
 
 _REFERENCES = _count_references()
+_NODE_OF = attrgetter("_node")
 _NO_GRADIENT = SimpleNamespace(_node=None)

@@ -20,9 +20,11 @@ from ..tensor import Tensor
 from ..tensor.creation import from_numpy
 from ..tensor.handle import RECEIVERS, STATE, Handle
 from ..trees import flatten, unflatten
-from .replay import Replay
+from .replay import MISFIT, Replay
 from .trace import Trace
 
+#: how the arguments of a call without any are nested
+_NO_ARGUMENTS = flatten(((), {}))[1]
 #: from this many recordings of one function on, each further one warns
 _MANY_VARIANTS = 16
 
@@ -39,19 +41,26 @@ class CompiledStep:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if STATE.trace is not None:
             return self.function(*args, **kwargs)
-        leaves, shape = flatten((args, kwargs))
+        leaves, shape = flatten((args, kwargs)) if args or kwargs else ([], _NO_ARGUMENTS)
         leaves = [from_numpy(leaf) if isinstance(leaf, np.ndarray) else leaf for leaf in leaves]
         key = (shape, MODE.grad, _first_places(leaves), *map(_signature, leaves))
-        with _STEPS.running():
+        _STEPS.begin_run()
+        try:
             for variant in self._variants.get(key, ()):
-                if variant.fits(leaves):
+                result = variant.attempt(leaves)
+                if result is not MISFIT:
                     self._last = variant
-                    return variant.run(leaves)
+                    return result
+        finally:
+            _STEPS.end_run()
         with _STEPS.recording():
             variant = self._record(key, leaves, shape)
-        with _STEPS.running():
+        _STEPS.begin_run()
+        try:
             self._last = variant
             return variant.run(leaves)
+        finally:
+            _STEPS.end_run()
 
     @property
     def program(self) -> Program:
@@ -108,43 +117,56 @@ def _first_places(leaves: list[Any]) -> tuple[int, ...]:
 
 
 class _Steps:
-    """Steps run side by side; while one is recorded, which touches tensors that others may use, no other goes on."""
+    """Steps run side by side; while one is recorded, which touches tensors that others may use, no other goes on.
+
+    A run enters itself and then looks for a recorder; a recorder enters itself and then looks for runs. Whichever comes
+    second sees the other, so a run takes no lock unless somebody records.
+    """
 
     def __init__(self) -> None:
         self._changed = threading.Condition(threading.RLock())
         self._running: dict[int, int] = {}
-        self._recording = 0
+        self._recorder = 0
 
-    @contextmanager
-    def running(self) -> Iterator[None]:
+    def begin_run(self) -> None:
         """Wait until nothing is being recorded by another thread."""
         me = threading.get_ident()
-        with self._changed:
-            while self._recording not in (0, me):
-                self._changed.wait()
-            self._running[me] = self._running.get(me, 0) + 1
-        try:
-            yield
-        finally:
+        running = self._running
+        running[me] = running.get(me, 0) + 1
+        while self._recorder not in (0, me):
+            self.end_run()
             with self._changed:
-                self._running[me] -= 1
-                if not self._running[me]:
-                    del self._running[me]
-                    self._changed.notify_all()
+                while self._recorder not in (0, me):
+                    self._changed.wait()
+            running[me] = running.get(me, 0) + 1
+
+    def end_run(self) -> None:
+        """The run that this thread began last is over."""
+        me = threading.get_ident()
+        left = self._running[me] - 1
+        if left:
+            self._running[me] = left
+        else:
+            del self._running[me]
+        if self._recorder not in (0, me):
+            with self._changed:
+                self._changed.notify_all()
 
     @contextmanager
     def recording(self) -> Iterator[None]:
         """Wait until no other thread records or runs a step."""
         me = threading.get_ident()
         with self._changed:
-            while self._recording not in (0, me) or self._running.keys() - {me}:
+            while self._recorder not in (0, me):
                 self._changed.wait()
-            before, self._recording = self._recording, me
+            before, self._recorder = self._recorder, me
+            while list(self._running) not in ([], [me]):
+                self._changed.wait()
         try:
             yield
         finally:
             with self._changed:
-                self._recording = before
+                self._recorder = before
                 self._changed.notify_all()
 
 
