@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -81,11 +81,26 @@ def sigmoid_network(library: Any, layers: int, seed: int = 0, fused: bool | None
     return Workload(library, model, optimizer, lambda: ((model(x) - y) ** 2).mean(), None)
 
 
-def build(library: Any, name: str, seed: int = 0, fused: bool | None = None, **changes: Any) -> Workload:
+def build(
+    library: Any, name: str, seed: int = 0, fused: bool | None = None, bf16: bool = False, **changes: Any
+) -> Workload:
     """The workload `name` in `library`, with data made from `seed`; `changes` are of a GPT's sizes.
 
-    `fused` is the optimizer's argument of that name.
+    `fused` is the optimizer's argument of that name; with `bf16` the forward pass runs under autocast to bfloat16.
     """
+    workload = _build(library, name, seed, fused, **changes)
+    return replace(workload, forward=_in_bfloat16(library, workload.forward)) if bf16 else workload
+
+
+def _in_bfloat16(library: Any, forward: Callable[[], Any]) -> Callable[[], Any]:
+    def lowered() -> Any:
+        with library.autocast("cpu", dtype=library.bfloat16):
+            return forward()
+
+    return lowered
+
+
+def _build(library: Any, name: str, seed: int, fused: bool | None, **changes: Any) -> Workload:
     nn, functional = library.nn, library.nn.functional
     random = np.random.default_rng(seed)
     real = lambda *shape: library.tensor(random.standard_normal(shape).astype(np.float32))  # noqa: E731

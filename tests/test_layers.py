@@ -36,7 +36,7 @@ RULES = {
     "optim": {"graph", "ops", "tensor", "errors"},
     "func": {"graph", "ops", "tensor", "autograd", "trees", "errors"},
     "utils": {"graph", "ops", "tensor", "errors"},
-    "amp": {"graph", "ops", "errors"},
+    "amp": {"graph", "ops", "tensor", "errors"},
     "data": {"errors"},
     "train": {"pullback", "nn", "data", "errors"},
     "cli": {"pullback", "train", "data", "runtime", "debug", "errors"},

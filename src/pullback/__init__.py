@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING
 
 from . import amp, autograd, debug, errors, func, nn, optim, utils
-from .amp import autocast
 from .functions import (
     abs,
     add,
@@ -96,6 +95,7 @@ from .graph.types import bool_ as bool
 from .runtime.threads import get_num_threads, set_num_threads
 from .tensor import Tensor
 from .tensor.arithmetic import where
+from .tensor.autocast_mode import autocast, get_autocast_dtype, is_autocast_enabled
 from .tensor.creation import (
     arange,
     as_tensor,
@@ -206,6 +206,7 @@ __all__ = [
     "func",
     "gather",
     "ge",
+    "get_autocast_dtype",
     "get_default_dtype",
     "get_num_threads",
     "gt",
@@ -217,6 +218,7 @@ __all__ = [
     "int8",
     "int32",
     "int64",
+    "is_autocast_enabled",
     "is_floating_point",
     "is_grad_enabled",
     "isfinite",

@@ -14,7 +14,7 @@ from .errors import GradientError
 from .graph.node import Node
 from .ops.elementwise import add, convert
 from .ops.movement import expand
-from .ops.primitive import constant, grad_mode, source_of
+from .ops.primitive import Lowering, autocast_mode, constant, grad_mode, source_of
 from .ops.reduction import sum_to_shape
 
 
@@ -35,7 +35,8 @@ def gradients(
     path = _path(outputs, set(wanted))
     _check_not_spent(outputs, path, set(wanted))
     arrived: dict[Node, Node] = {}
-    with grad_mode(create_graph):
+    # rules run in the dtypes of what they differentiate, whatever region backward() is called in
+    with grad_mode(create_graph), autocast_mode(Lowering()):
         for output, given in zip(outputs, cotangents, strict=True):
             if output in path:
                 _accumulate(arrived, output, given)

@@ -8,7 +8,7 @@ from typing import Any
 from ..errors import GradientError
 from ..graph.node import Node
 from ..ops.host import custom
-from ..ops.primitive import grad_mode, user_source
+from ..ops.primitive import MODE, autocast_mode, grad_mode, user_source
 
 Rule = Callable[[Any, Any], Sequence[Any]]
 
@@ -44,7 +44,8 @@ class Function:
     """An operation with a gradient rule of its own, as PyTorch's `autograd.Function`.
 
     Subclass with two static methods, `forward(context, *args)` giving one tensor and `backward(context, cotangent)`
-    giving a cotangent (or None) for each argument, and call `apply(*args)`.
+    giving a cotangent (or None) for each argument, and call `apply(*args)`. Inside an autocast region both run in it,
+    wherever `.backward()` is called.
 
     >>> class Straight(pb.autograd.Function):
     ...     @staticmethod
@@ -77,13 +78,15 @@ class Function:
         context = Context()
         tensors = [a for a in args if isinstance(a, Handle)]
         context.needs_input_grad = tuple(isinstance(a, Handle) and a.requires_grad for a in args)
+        region = MODE.autocast
         with grad_mode(False):
             result = cls.forward(context, *args)
         if not isinstance(result, Handle):
             raise GradientError(f"{cls.__name__}.forward must return one tensor, got {result!r} (at {user_source()})")
 
         def rule(_: Any, cotangent: Any) -> list[Any]:
-            given = cls.backward(context, cotangent)
+            with autocast_mode(region):
+                given = cls.backward(context, cotangent)
             given = given if isinstance(given, tuple) else (given,)
             if len(given) != len(args):
                 raise GradientError(

@@ -12,7 +12,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -102,10 +103,23 @@ def _differentiated(primitive: Primitive) -> str:
     return f"input{'s' if len(inputs) > 1 else ''} {' and '.join(inputs)}"
 
 
+class Lowering(NamedTuple):
+    """What an autocast region asks of the operations in it.
+
+    `dtype` is that of matrix products (None: their operands'). With `cache` a parameter's cast is made once: `casts`
+    holds those that are in use, by the number of the parameter's node, for as long as the outermost region lasts.
+    """
+
+    dtype: DType | None = None
+    cache: bool = True
+    casts: WeakValueDictionary[tuple[int, DType, bool], Node] | None = None
+
+
 class _Mode(threading.local):
     """Per-thread switches of graph building."""
 
     grad = True
+    autocast = Lowering()
     source: Source | None = None
 
 
@@ -120,6 +134,16 @@ def grad_mode(enabled: bool) -> Iterator[None]:
         yield
     finally:
         MODE.grad = before
+
+
+@contextmanager
+def autocast_mode(lowering: Lowering) -> Iterator[None]:
+    """Operations inside are done in the precision that `lowering` asks for."""
+    before, MODE.autocast = MODE.autocast, lowering
+    try:
+        yield
+    finally:
+        MODE.autocast = before
 
 
 @contextmanager

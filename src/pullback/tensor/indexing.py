@@ -20,6 +20,7 @@ from ..ops.contraction import matmul as matmul_nodes
 from ..ops.indexing import bounded, flat_index, put, scatter_add, take
 from ..ops.movement import expand, permute, reshape, slice_
 from ..ops.primitive import constant, iota, user_source
+from .autocast_mode import lowered
 from .handle import Handle
 from .promotion import Operand, as_node
 from .reductions import normalize_axis
@@ -266,23 +267,23 @@ class IndexMethods(Handle):
 
     def mm(self, other: Tensor) -> Tensor:
         """The product of two matrices."""
-        return self._product(other, 2, "mm")
+        return matmul(*self._of_rank(other, 2, "mm"))
 
     def bmm(self, other: Tensor) -> Tensor:
         """The products of two batches of matrices."""
-        return self._product(other, 3, "bmm")
+        return matmul(*self._of_rank(other, 3, "bmm"))
 
     def dot(self, other: Tensor) -> Tensor:
-        """The inner product of two vectors."""
-        return self._product(other, 1, "dot")
+        """The inner product of two vectors, in their own dtype also under autocast."""
+        return _matmul(*self._of_rank(other, 1, "dot"))
 
-    def _product(self, other: Tensor, rank: int, name: str) -> Tensor:
+    def _of_rank(self, other: Tensor, rank: int, name: str) -> tuple[Any, Tensor]:
         if self.ndim != rank or other.ndim != rank:
             raise ShapeError(
                 f"{name} takes two tensors with {rank} axes, got {list(self.shape)} and {list(other.shape)} "
                 f"(at {user_source()})"
             )
-        return matmul(self, other)  # type: ignore[arg-type]
+        return self, other
 
 
 def _tensor_index(parsed: _Parsed, like: Handle) -> tuple[Any, ...]:
@@ -295,8 +296,13 @@ def matmul(x: Tensor, y: Tensor) -> Tensor:
     """The product of matrices, batches of matrices and vectors; the batch axes broadcast.
 
     Shapes: [..., m, k] @ [..., k, n] -> [..., m, n]; a vector counts as a row on the left and a column on the right,
-    and that axis is dropped from the result.
+    and that axis is dropped from the result. Both operands have one dtype, unless an autocast region gives them one.
     """
+    return _matmul(*lowered(x, y))
+
+
+def _matmul(x: Tensor, y: Tensor) -> Tensor:
+    """matmul in the dtype of its operands."""
     if x.ndim == 0 or y.ndim == 0:
         raise ShapeError(
             f"matmul takes tensors with axes, got {list(x.shape)} and {list(y.shape)} (at {user_source()})"

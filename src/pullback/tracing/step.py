@@ -43,7 +43,7 @@ class CompiledStep:
             return self.function(*args, **kwargs)
         leaves, shape = flatten((args, kwargs)) if args or kwargs else ([], _NO_ARGUMENTS)
         leaves = [from_numpy(leaf) if isinstance(leaf, np.ndarray) else leaf for leaf in leaves]
-        key = (shape, MODE.grad, _first_places(leaves), *map(_signature, leaves))
+        key = (shape, MODE.grad, MODE.autocast[:2], _first_places(leaves), *map(_signature, leaves))
         _STEPS.begin_run()
         try:
             for variant in self._variants.get(key, ()):

@@ -11,6 +11,7 @@ from ...ops.elementwise import le
 from ...ops.primitive import iota, user_source
 from ...tensor import Tensor
 from ...tensor.arithmetic import where
+from ...tensor.autocast_mode import lowered
 from ...tensor.grad_modes import no_grad
 from .activation import dropout, finished, softmax, widened
 
@@ -30,6 +31,7 @@ def scaled_dot_product_attention(
     `attn_mask`, broadcast to [..., L, S], is bool (True: may be looked at) or added to the scores. `is_causal` lets
     position i look at 0 to i. `scale` is 1 / sqrt(E) unless given. A query that may look at nothing gets zeros.
     """
+    query, key, value, attn_mask = lowered(query, key, value, attn_mask)
     if attn_mask is not None and is_causal:
         raise ValueError(f"scaled_dot_product_attention takes attn_mask or is_causal, not both (at {user_source()})")
     if min(query.ndim, key.ndim, value.ndim) < 2:

@@ -13,11 +13,13 @@ from ...ops import elementwise as e
 from ...ops.indexing import bounded, take
 from ...ops.primitive import constant, iota, user_source
 from ...tensor import Tensor
+from ...tensor.autocast_mode import lowered
 from .activation import finished, widened
 
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x Wᵀ + b. Shapes: input [..., in], weight [out, in], bias [out], result [..., out]."""
+    input, weight, bias = lowered(input, weight, bias)
     if weight.ndim not in (1, 2) or not input.ndim or input.shape[-1] != weight.shape[-1]:
         raise ShapeError(
             f"linear: the last axis of input {list(input.shape)} must have the size of the last axis of weight "

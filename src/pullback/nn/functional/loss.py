@@ -5,12 +5,13 @@ from __future__ import annotations
 import warnings
 
 from ...errors import DTypeError, ShapeError
-from ...graph.types import INTEGER
+from ...graph.types import INTEGER, DType
 from ...ops.indexing import bounded
 from ...ops.primitive import user_source
 from ...tensor import Tensor
 from ...tensor.arithmetic import where
-from ...tensor.promotion import require_float
+from ...tensor.autocast_mode import in_float32
+from ...tensor.promotion import require_float, result_type
 from .activation import finished, log_softmax, logsigmoid, shifted_by_maximum, widened
 from .linear import class_numbers, indices
 
@@ -26,30 +27,32 @@ def _reduced(loss: Tensor, reduction: str) -> Tensor:
     return loss.sum() if reduction == "sum" else loss.mean()
 
 
-def _compared(name: str, input: Tensor, target: Tensor, reduction: str) -> tuple[Tensor, Tensor]:
-    """Both in the dtype of their computation, with a warning where their shapes differ."""
+def _compared(name: str, input: Tensor, target: Tensor, reduction: str) -> tuple[Tensor, Tensor, DType]:
+    """Both in the dtype of their computation, and that of the loss, with a warning where their shapes differ."""
     _check_reduction(name, reduction)
     require_float(name, input)
+    input, target = in_float32(input, target)
+    dtype = result_type(input, target)
     if input.shape != target.shape:
         warnings.warn(
             f"{name}: input {list(input.shape)} and target {list(target.shape)} have different shapes and will be "
             f"broadcast (at {user_source()}), which is seldom what is meant",
             stacklevel=3,
         )
-    return widened(name, input), target.to(input.dtype.compute)
+    return widened(name, input.to(dtype)), target.to(dtype.compute), dtype
 
 
 def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     """The squared distances of `input` from `target`: their mean, sum, or each ("none")."""
-    x, y = _compared("mse_loss", input, target, reduction)
+    x, y, dtype = _compared("mse_loss", input, target, reduction)
     distance = x - y
-    return finished(_reduced(distance * distance, reduction), input)
+    return _reduced(distance * distance, reduction).to(dtype)
 
 
 def l1_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     """The absolute distances of `input` from `target`: their mean, sum, or each ("none")."""
-    x, y = _compared("l1_loss", input, target, reduction)
-    return finished(_reduced((x - y).abs(), reduction), input)
+    x, y, dtype = _compared("l1_loss", input, target, reduction)
+    return _reduced((x - y).abs(), reduction).to(dtype)
 
 
 def binary_cross_entropy_with_logits(
@@ -61,6 +64,7 @@ def binary_cross_entropy_with_logits(
 ) -> Tensor:
     """-(pos_weight * target * log sigmoid(x) + (1 - target) * log sigmoid(-x)) * weight, stable for any x."""
     name = "binary_cross_entropy_with_logits"
+    input, target, weight, pos_weight = in_float32(input, target, weight, pos_weight)
     _check_reduction(name, reduction)
     if input.shape != target.shape:
         raise ShapeError(
@@ -94,6 +98,7 @@ def cross_entropy(
     >>> pb.nn.functional.cross_entropy(pb.zeros(2, 4), pb.tensor([0, 3]))
     tensor(1.3863)
     """
+    input, target, weight = in_float32(input, target, weight)
     _check_reduction("cross_entropy", reduction)
     if not 0 <= label_smoothing <= 1:
         raise ValueError(
@@ -123,6 +128,7 @@ def nll_loss(
     input: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = -100, reduction: str = "mean"
 ) -> Tensor:
     """-input[target], averaged: cross_entropy for an input that holds log probabilities already."""
+    input, weight = in_float32(input, weight)
     _check_reduction("nll_loss", reduction)
     x = widened("nll_loss", input)
     axis, _ = _class_axis("nll_loss", input, weight)

@@ -1,0 +1,509 @@
+"""Autocast: the dtype that every operation gives in a region is PyTorch's; values, gradients and state follow."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import warnings
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import pullback as pb
+from oracle import numbers
+from pullback.graph.node import ancestors
+from pullback.ops.primitive import MODE
+from pullback.tensor import autocast_mode
+
+#: `expression(library, x)`, in which x(*shape) makes a tensor of the dtype that is tried
+Case = Callable[[Any, Callable[..., Any]], Any]
+
+LABELS = [2, 0, 1, 3]
+
+
+def _labels(library: Any) -> Any:
+    return library.tensor(LABELS)
+
+
+FUNCTIONS: dict[str, Case] = {
+    "binary_cross_entropy_with_logits": lambda p, x: p.nn.functional.binary_cross_entropy_with_logits(
+        x(4, 4), x(4, 4), x(4), pos_weight=x(4)
+    ),
+    "cross_entropy": lambda p, x: p.nn.functional.cross_entropy(x(4, 4), _labels(p), x(4)),
+    "dropout": lambda p, x: p.nn.functional.dropout(x(4, 4)),
+    "embedding": lambda p, x: p.nn.functional.embedding(_labels(p), x(4, 4)),
+    "gelu": lambda p, x: p.nn.functional.gelu(x(4)),
+    "l1_loss": lambda p, x: p.nn.functional.l1_loss(x(4), x(4)),
+    "layer_norm": lambda p, x: p.nn.functional.layer_norm(x(4, 4), (4,), x(4), x(4)),
+    "leaky_relu": lambda p, x: p.nn.functional.leaky_relu(x(4)),
+    "linear": lambda p, x: p.nn.functional.linear(x(2, 4), x(3, 4), x(3)),
+    "log_softmax": lambda p, x: p.nn.functional.log_softmax(x(4, 4), -1),
+    "logsigmoid": lambda p, x: p.nn.functional.logsigmoid(x(4)),
+    "mse_loss": lambda p, x: p.nn.functional.mse_loss(x(4), x(4)),
+    "nll_loss": lambda p, x: p.nn.functional.nll_loss(x(4, 4), _labels(p), x(4)),
+    "one_hot": lambda p, x: p.nn.functional.one_hot(_labels(p), 4),
+    "relu": lambda p, x: p.nn.functional.relu(x(4)),
+    "scaled_dot_product_attention": lambda p, x: p.nn.functional.scaled_dot_product_attention(
+        x(1, 2, 4, 4), x(1, 2, 4, 4), x(1, 2, 4, 4), is_causal=True
+    ),
+    "sigmoid": lambda p, x: p.nn.functional.sigmoid(x(4)),
+    "silu": lambda p, x: p.nn.functional.silu(x(4)),
+    "softmax": lambda p, x: p.nn.functional.softmax(x(4, 4), -1),
+    "softplus": lambda p, x: p.nn.functional.softplus(x(4)),
+    "tanh": lambda p, x: p.nn.functional.tanh(x(4)),
+}
+
+MORE: dict[str, Case] = {
+    "probabilities": lambda p, x: p.nn.functional.cross_entropy(x(4, 4), x(4, 4)),
+    "masked attention": lambda p, x: p.nn.functional.scaled_dot_product_attention(
+        x(1, 2, 4, 4), x(1, 2, 4, 4), x(1, 2, 4, 4), p.ones(4, 4)
+    ),
+    "linear, one operand float32": lambda p, x: p.nn.functional.linear(x(2, 4), p.ones(3, 4), p.ones(3)),
+    "matmul, one operand float32": lambda p, x: x(2, 4) @ p.ones(4, 3),
+    "vectors": lambda p, x: x(4) @ x(4),
+    "matrix and vector": lambda p, x: x(3, 4) @ x(4),
+    "integers": lambda p, x: p.ones(2, 2, dtype=p.int32) @ p.ones(2, 2, dtype=p.int32),
+    "l1_loss, target float32": lambda p, x: p.nn.functional.l1_loss(x(4), p.ones(4)),
+    "mse_loss, target float32": lambda p, x: p.nn.functional.mse_loss(x(4), p.ones(4)),
+    "cat": lambda p, x: p.cat([x(4), x(4)]),
+    "cat with float32": lambda p, x: p.cat([x(4), p.ones(4)]),
+    "stack with float32": lambda p, x: p.stack([x(4), p.ones(4)]),
+    "where with float32": lambda p, x: p.where(p.ones(4) > 0, x(4), p.ones(4)),
+    "add to float32": lambda p, x: x(4) + p.ones(4),
+    "MultiheadAttention's products": lambda p, x: p.nn.functional.softmax(x(2, 3, 4) @ x(2, 4, 3), -1) @ x(2, 3, 4),
+}
+
+
+def names(text: str) -> list[str]:
+    """The words of a text."""
+    return text.split()
+
+
+#: methods of every tensor that takes no further argument
+_ALONE = names(
+    """
+    abs amax amin argmax argmin all any ceil clone contiguous cos detach erf exp flatten floor
+    isfinite isinf isnan log logical_not logsumexp max mean min neg norm reciprocal relu round rsqrt
+    sigmoid sign sin sqrt square squeeze std sum t tanh tril triu trunc unbind var float double half
+    bfloat16 int long bool
+    """
+)
+#: methods that take another tensor of the same shape
+_PAIRED = names(
+    """
+    add div dot eq expand_as ge gt le logical_and logical_or lt maximum minimum mul ne pow sub
+    type_as
+    """
+)
+_OPERATORS = names(
+    """
+    __add__ __radd__ __sub__ __rsub__ __mul__ __rmul__ __truediv__ __rtruediv__ __floordiv__
+    __rfloordiv__ __mod__ __rmod__ __pow__ __rpow__ __eq__ __ne__ __lt__ __le__ __gt__ __ge__
+    """
+)
+_INPLACE = names(
+    """
+    add_ copy_ div_ mul_ pow_ sub_ __iadd__ __isub__ __imul__ __itruediv__ __ipow__
+    """
+)
+_INPLACE_ALONE = ["exp_", "neg_", "relu_", "sqrt_", "zero_", "bernoulli_", "uniform_", "normal_"]
+
+
+def _alone(name: str) -> Case:
+    needs_axis = name in ("logsumexp", "unbind")
+    matrix = name in ("tril", "triu", "t")
+    return lambda p, x: getattr(x(4, 4) if matrix else x(4), name)(*((0,) if needs_axis else ()))
+
+
+def _paired(name: str) -> Case:
+    return lambda p, x: getattr(x(4), name)(x(4))
+
+
+METHODS: dict[str, Case] = {
+    **{name: _alone(name) for name in [*_ALONE, *_INPLACE_ALONE]},
+    **{name: _paired(name) for name in [*_PAIRED, *_OPERATORS, *_INPLACE]},
+    "T": lambda p, x: x(4, 4).T,
+    "mT": lambda p, x: x(4, 4).mT,
+    "__abs__": lambda p, x: abs(x(4)),
+    "__getitem__": lambda p, x: x(4)[1:],
+    "__neg__": lambda p, x: -x(4),
+    "__pos__": lambda p, x: +x(4),
+    "__matmul__": lambda p, x: x(4, 4) @ x(4, 4),
+    "__rmatmul__": lambda p, x: x(4, 4).__rmatmul__(x(4, 4)),
+    "addcdiv_": lambda p, x: x(4).addcdiv_(x(4), x(4)),
+    "addcmul_": lambda p, x: x(4).addcmul_(x(4), x(4)),
+    "bmm": lambda p, x: x(2, 4, 4).bmm(x(2, 4, 4)),
+    "broadcast_to": lambda p, x: x(4).broadcast_to((2, 4)),
+    "chunk": lambda p, x: x(4).chunk(2),
+    "clamp": lambda p, x: x(4).clamp(0.0, 1.0),
+    "clamp_": lambda p, x: x(4).clamp_(0.0, 1.0),
+    "clip": lambda p, x: x(4).clip(0.0, 1.0),
+    "data": lambda p, x: x(4).data,
+    "expand": lambda p, x: x(4).expand(2, 4),
+    "fill_": lambda p, x: x(4).fill_(1.0),
+    "flip": lambda p, x: x(4).flip(0),
+    "gather": lambda p, x: x(4).gather(0, _labels(p)),
+    "index_select": lambda p, x: x(4).index_select(0, _labels(p)),
+    "lerp_": lambda p, x: x(4).lerp_(x(4), 0.5),
+    "log_softmax": lambda p, x: x(4).log_softmax(0),
+    "masked_fill": lambda p, x: x(4).masked_fill(p.ones(4) > 0, 0.0),
+    "masked_fill_": lambda p, x: x(4).masked_fill_(p.ones(4) > 0, 0.0),
+    "matmul": lambda p, x: x(4, 4).matmul(x(4, 4)),
+    "mm": lambda p, x: x(4, 4).mm(x(4, 4)),
+    "movedim": lambda p, x: x(4, 4).movedim(0, 1),
+    "narrow": lambda p, x: x(4).narrow(0, 0, 2),
+    "permute": lambda p, x: x(4, 4).permute(1, 0),
+    "repeat": lambda p, x: x(4).repeat(2),
+    "reshape": lambda p, x: x(4).reshape(2, 2),
+    "scatter_add": lambda p, x: x(4).scatter_add(0, _labels(p), x(4)),
+    "softmax": lambda p, x: x(4).softmax(0),
+    "split": lambda p, x: x(4).split(2),
+    "to": lambda p, x: x(4).to(p.float32),
+    "transpose": lambda p, x: x(4, 4).transpose(0, 1),
+    "unflatten": lambda p, x: x(4).unflatten(0, (2, 2)),
+    "unsqueeze": lambda p, x: x(4).unsqueeze(0),
+    "view": lambda p, x: x(4).view(2, 2),
+    "where": lambda p, x: x(4).where(p.ones(4) > 0, x(4)),
+}
+
+#: what is no computation on elements, or none on floats
+OTHER = set(
+    names(
+        """
+        backward device dim dtype grad is_floating_point is_leaf item ndim node numel numpy
+        requires_grad requires_grad_ retain_grad shape size tolist __and__ __or__ __xor__ __rand__
+        __ror__ __rxor__ __invert__ __array__ __bool__ __deepcopy__ __dlpack__ __dlpack_device__
+        __float__ __format__ __index__ __int__ __iter__ __len__ __setitem__
+        """
+    )
+)
+
+ALL = {**{f"functional.{name}": case for name, case in FUNCTIONS.items()}, **MORE, **METHODS}
+
+
+def _tensor(library: Any, dtype: str) -> Callable[..., Any]:
+    return lambda *shape: library.ones(*shape).to(getattr(library, dtype))
+
+
+def _dtype(library: Any, case: Case, operands: str, region: str) -> str:
+    with library.autocast("cpu", getattr(library, region)):
+        result = case(library, _tensor(library, operands))
+    first = result[0] if isinstance(result, (tuple, list)) else result
+    return str(first.dtype).rpartition(".")[2]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_operation_gives_pytorchs_dtype(name: str) -> None:
+    mixed = name.endswith("float32") or name == "masked attention"
+    for region, operands in [
+        ("bfloat16", "float32"), ("bfloat16", "bfloat16"), ("float16", "float32"), ("float16", "float16"),
+        *([] if mixed else [("bfloat16", "float64")]),
+    ]:  # fmt: skip
+        expected = _dtype(torch, ALL[name], operands, region)
+        assert _dtype(pb, ALL[name], operands, region) == expected, f"{operands} operands, autocast to {region}"
+
+
+def test_the_table_has_every_function_and_method() -> None:
+    assert set(pb.nn.functional.__all__) == set(FUNCTIONS), "functions: add a row for each to FUNCTIONS"
+    public = {n for cls in pb.Tensor.__mro__[:-1] for n, value in vars(cls).items() if _is_operation(n, value)}
+    assert public - OTHER == set(METHODS), "methods: add a row for each to METHODS, or name it in OTHER"
+
+
+def _is_operation(name: str, value: Any) -> bool:
+    """Whether an attribute of a class of tensors is public, and a method or property that could compute."""
+    machinery = name in ("__init__", "__repr__", "__class__", "__hash__", "__new__")
+    private = name.startswith("_") and not name.startswith("__")
+    return (callable(value) or isinstance(value, property)) and not machinery and not private
+
+
+# ---- values and gradients
+
+
+def _network(library: Any, operands: list[np.ndarray], region: str, inside: bool) -> list[Any]:
+    """Loss and gradients of a small network in a region; backward() is called inside it or after it."""
+    x, first, bias, second = (library.tensor(array).requires_grad_() for array in operands)
+    with library.autocast("cpu", getattr(library, region)):
+        hidden = library.nn.functional.gelu(library.nn.functional.linear(x, first, bias))
+        # the second weight is read twice: its one cast collects both gradients
+        scores = hidden @ second + (hidden * 0.5) @ second
+        loss = library.nn.functional.cross_entropy(scores, library.tensor(LABELS))
+        if inside:
+            loss.backward()
+    if not inside:
+        loss.backward()
+    return [loss, *(t.grad for t in (x, first, bias, second))]
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("region", ["bfloat16", "float16"])
+def test_values_and_gradients_are_pytorchs(region: str, inside: bool) -> None:
+    random = np.random.default_rng(0)
+    operands = [random.standard_normal(s).astype(np.float32) for s in [(4, 7), (9, 7), (9,), (9, 5)]]
+    ours, theirs = (_network(library, operands, region, inside) for library in (pb, torch))
+    tolerance = {"bfloat16": 2e-2, "float16": 3e-3}[region]
+    for position, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+        assert a.dtype is pb.float32
+        scale = np.abs(numbers(b)).max()
+        np.testing.assert_allclose(numbers(a), numbers(b), atol=tolerance * scale, err_msg=f"value {position}")
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 2), (1, 1, 1), (3, 0, 2), (17, 5, 3)])
+def test_products_of_awkward_sizes_are_of_rounded_operands(shape: tuple[int, int, int]) -> None:
+    m, k, n = shape
+    random = np.random.default_rng(1)
+    left, right = random.standard_normal((k, m)).astype(np.float32), random.standard_normal((k, n)).astype(np.float32)
+    with pb.autocast("cpu"):
+        found = pb.tensor(left).T @ pb.tensor(right)
+    rounded = [numbers(pb.tensor(array).bfloat16()) for array in (left, right)]
+    expected = pb.tensor((rounded[0].T.astype(np.float64) @ rounded[1]).astype(np.float32)).bfloat16()
+    np.testing.assert_allclose(numbers(found), numbers(expected), rtol=2**-7, atol=1e-6)
+
+
+def test_nan_and_infinity_pass_through_the_cast() -> None:
+    x = pb.tensor([[float("inf"), 1.0], [float("nan"), 1.0], [1e39, 1.0]])
+    with pb.autocast("cpu"):
+        found = numbers(x @ pb.eye(2))
+    assert np.isnan(found[0, 1])  # inf * 0
+    assert np.isnan(found[1]).all()
+    with pb.autocast("cpu", pb.float16):
+        assert numbers(pb.tensor([[70000.0]]) @ pb.ones(1, 1)) == np.inf
+
+
+def test_second_derivatives_are_pytorchs() -> None:
+    def second(library: Any) -> Any:
+        x, w = (library.tensor(a).requires_grad_() for a in (np.float32([[1.0, 0.5]]), np.float32([[0.25], [2.0]])))
+        with library.autocast("cpu"):
+            y = ((x @ w) ** 3).sum()
+            (first,) = library.autograd.grad(y, w, create_graph=True)
+            (found,) = library.autograd.grad((first * first).sum(), w)
+        return found
+
+    assert second(pb).dtype is pb.float32
+    np.testing.assert_allclose(numbers(second(pb)), numbers(second(torch)), rtol=2e-2)
+
+
+# ---- the state of a region
+
+
+def test_regions_nest_and_can_be_switched_off() -> None:
+    x = pb.ones(2, 2)
+    assert not pb.is_autocast_enabled()
+    with pb.autocast("cpu") as entered:
+        assert isinstance(entered, pb.autocast)
+        assert pb.is_autocast_enabled("cpu")
+        assert (x @ x).dtype is pb.bfloat16
+        with pb.autocast("cpu", pb.float16):
+            assert pb.get_autocast_dtype("cpu") is pb.float16
+            assert (x @ x).dtype is pb.float16
+            with pb.amp.autocast("cpu", enabled=False):
+                assert not pb.is_autocast_enabled()
+                assert (x @ x).dtype is pb.float32
+        assert (x @ x).dtype is pb.bfloat16
+    assert not pb.is_autocast_enabled()
+    assert (x @ x).dtype is pb.float32
+    assert pb.get_autocast_dtype("cpu") is pb.bfloat16
+    assert pb.get_autocast_dtype("cuda") is pb.float16
+
+
+def test_an_error_inside_leaves_the_region() -> None:
+    with pytest.raises(pb.errors.ShapeError), pb.autocast("cpu"):
+        pb.ones(2, 3) @ pb.ones(2, 3)
+    assert not pb.is_autocast_enabled()
+
+
+def test_one_region_can_be_entered_again_and_decorate() -> None:
+    region = pb.autocast("cpu")
+
+    @region
+    def product(depth: int) -> pb.Tensor:
+        return product(depth - 1) if depth else pb.ones(2, 2) @ pb.ones(2, 2)
+
+    with region:
+        assert product(2).dtype is pb.bfloat16
+    assert product(0).dtype is pb.bfloat16
+    assert not pb.is_autocast_enabled()
+
+
+def test_a_region_belongs_to_its_thread() -> None:
+    seen: list[bool] = []
+    with pb.autocast("cpu"):
+        thread = threading.Thread(target=lambda: seen.append(pb.is_autocast_enabled()))
+        thread.start()
+        thread.join()
+    assert seen == [False]
+
+
+def _casts(*tensors: pb.Tensor) -> int:
+    """How many conversions of a parameter the values need."""
+    nodes = ancestors([t.node for t in tensors], stop_at_buffers=False)
+    return sum(n.op.name == "convert" and n.inputs[0].requires_grad for n in nodes)
+
+
+@pytest.mark.parametrize(("cache", "casts"), [(None, 1), (True, 1), (False, 2)])
+def test_a_parameter_is_cast_once_in_a_region(cache: bool | None, casts: int) -> None:
+    x, w = pb.ones(2, 2), pb.ones(2, 2, requires_grad=True)
+    with pb.autocast("cpu", cache_enabled=cache):
+        first = x @ w
+        with pb.autocast("cpu"):
+            second = x @ w
+    assert _casts(first, second) == casts
+
+
+def test_a_parameter_changed_inside_a_region_is_cast_anew() -> None:
+    w = pb.ones(1, 1, requires_grad=True)
+    with pb.autocast("cpu"):
+        before = pb.ones(1, 1) @ w
+        with pb.no_grad():
+            w.add_(1.0)
+        after = pb.ones(1, 1) @ w
+    assert (before.item(), after.item()) == (1.0, 2.0)
+
+
+def test_a_cast_made_under_no_grad_does_not_hide_the_parameter() -> None:
+    w = pb.ones(1, 1, requires_grad=True)
+    with pb.autocast("cpu"):
+        with pb.no_grad():
+            unseen = pb.ones(1, 1) @ w
+        seen = pb.ones(1, 1) @ w
+    assert not unseen.requires_grad
+    seen.backward()
+    assert w.grad is not None
+    assert (w.grad.dtype, w.grad.item()) == (pb.float32, 1.0)
+
+
+def test_a_region_keeps_no_memory() -> None:
+    with pb.autocast("cpu"):
+        w = pb.ones(2, 2, requires_grad=True)
+        node = weakref.ref((pb.ones(2, 2) @ w).node)
+        del w
+        gc.collect()
+        assert node() is None
+        assert not MODE.autocast.casts
+
+
+def test_a_users_function_runs_in_its_region_both_ways() -> None:
+    dtypes: list[Any] = []
+
+    class Product(pb.autograd.Function):
+        @staticmethod
+        def forward(context: Any, x: pb.Tensor, w: pb.Tensor) -> pb.Tensor:
+            context.save_for_backward(x, w)
+            return x @ w
+
+        @staticmethod
+        def backward(context: Any, cotangent: pb.Tensor) -> tuple[pb.Tensor, pb.Tensor]:
+            x, w = context.saved_tensors
+            dtypes.append((cotangent @ w.T).dtype)
+            return cotangent @ w.T, x.T @ cotangent
+
+    x, w = pb.ones(2, 2, requires_grad=True), pb.ones(2, 2, requires_grad=True)
+    with pb.autocast("cpu"):
+        y = Product.apply(x, w)
+    y.sum().backward()
+    assert dtypes == [pb.bfloat16]
+    assert w.grad is not None
+    assert w.grad.dtype is pb.float32
+    np.testing.assert_array_equal(numbers(w.grad), 2.0)
+
+
+# ---- compiled steps
+
+
+def test_a_compiled_step_is_recorded_once_a_state() -> None:
+    recorded = []
+
+    @pb.compile
+    def product(x: pb.Tensor) -> pb.Tensor:
+        recorded.append(pb.is_autocast_enabled())
+        return x @ x
+
+    x = pb.ones(2, 2)
+    for _ in range(2):
+        assert product(x).dtype is pb.float32
+        with pb.autocast("cpu"):
+            assert product(x).dtype is pb.bfloat16
+            with pb.autocast("cpu", pb.float16):
+                assert product(x).dtype is pb.float16
+            with pb.autocast("cpu", enabled=False):
+                assert product(x).dtype is pb.float32
+    assert recorded == [False, True, True]
+
+
+def test_a_region_inside_a_compiled_step_trains_as_outside_of_it() -> None:
+    def train(compiled: bool, around: bool) -> list[float]:
+        pb.manual_seed(0)
+        model = pb.nn.Sequential(pb.nn.Linear(5, 9), pb.nn.ReLU(), pb.nn.Linear(9, 3))
+        optimizer = pb.optim.AdamW(model.parameters(), lr=0.05)
+        x, y = pb.randn(8, 5), pb.tensor([0, 1, 2, 0, 1, 2, 0, 1])
+
+        def step() -> pb.Tensor:
+            optimizer.zero_grad()
+            with pb.autocast("cpu"):
+                loss = pb.nn.functional.cross_entropy(model(x), y)
+            loss.backward()
+            pb.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            return loss
+
+        run = pb.compile(step) if compiled else step
+        losses = []
+        for _ in range(4):
+            with pb.autocast("cpu", enabled=around):
+                losses.append(run().item())
+        assert all(
+            p.dtype is pb.float32 and p.grad is not None and p.grad.dtype is pb.float32 for p in model.parameters()
+        )
+        return losses
+
+    plain = train(compiled=False, around=False)
+    assert plain[-1] < plain[0]
+    assert train(compiled=True, around=False) == train(compiled=True, around=True)
+    np.testing.assert_allclose(train(compiled=True, around=False), plain, rtol=1e-2)
+
+
+# ---- errors and warnings
+
+
+def test_cuda_warns_once_and_runs_on_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(autocast_mode._State, "warned", False)
+    with pytest.warns(UserWarning, match="no such device") as caught:
+        for _ in range(3):
+            with pb.autocast("cuda"):
+                assert (pb.ones(2, 2) @ pb.ones(2, 2)).dtype is pb.float16
+    assert len(caught) == 1
+    with pb.autocast(device_type="cuda", dtype=pb.bfloat16):
+        assert (pb.ones(2, 2) @ pb.ones(2, 2)).dtype is pb.bfloat16
+
+
+def test_cuda_switched_off_does_not_warn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(autocast_mode._State, "warned", False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pb.autocast("cuda", enabled=False):
+            assert (pb.ones(2, 2) @ pb.ones(2, 2)).dtype is pb.float32
+
+
+@pytest.mark.parametrize("device", ["tpu", "mps", "CPU", ""])
+def test_an_unknown_device_is_named(device: str) -> None:
+    for call in (pb.autocast, pb.get_autocast_dtype, pb.is_autocast_enabled):
+        with pytest.raises(RuntimeError, match="expected one of cpu, cuda"):
+            call(device)
+    assert not pb.amp.is_autocast_available(device)
+    assert pb.amp.is_autocast_available("cpu")
+
+
+def test_wrong_arguments_raise() -> None:
+    with pytest.raises(ValueError, match="device_type must be a string"):
+        pb.autocast(pb.bfloat16)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="dtype must be"):
+        pb.autocast("cpu", "bfloat16")  # type: ignore[arg-type]
+
+
+def test_a_dtype_that_is_not_low_switches_the_region_off_as_in_pytorch() -> None:
+    with pytest.warns(UserWarning, match="float64 is not supported"), pb.autocast("cpu", pb.float64):
+        assert not pb.is_autocast_enabled()
+        assert (pb.ones(2, 2) @ pb.ones(2, 2)).dtype is pb.float32
