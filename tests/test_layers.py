@@ -33,7 +33,7 @@ RULES = {
     "tracing": {"graph", "ops", "runtime", "tensor", "trees", "errors"},
     "functions": {"tensor"},
     "nn": {"graph", "ops", "tensor", "autograd", "errors"},
-    "optim": {"graph", "ops", "tensor", "errors"},
+    "optim": {"graph", "ops", "tensor", "tracing", "errors"},
     "func": {"graph", "ops", "tensor", "autograd", "trees", "errors"},
     "utils": {"graph", "ops", "tensor", "errors"},
     "amp": {"graph", "ops", "tensor", "errors"},

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
+from weakref import ref
 
 import numpy as np
 
@@ -14,7 +16,8 @@ from ..ops.primitive import user_source
 from ..tensor import Tensor
 from ..tensor.creation import full, tensor, zeros
 from ..tensor.grad_modes import enable_grad, no_grad
-from ..tensor.handle import STATE, materialize, outside_trace
+from ..tensor.handle import STATE, outside_trace
+from ..tracing import compile
 
 Group = dict[str, Any]
 
@@ -38,6 +41,8 @@ class Optimizer:
         self._rates: list[Tensor] = []
         #: the numbers that those tensors hold, so that looking for a change reads no tensor
         self._written: list[float] = []
+        #: the update as a step of its own, once it has been needed
+        self._alone: Callable[[list[list[Tensor | None]]], None] | None = None
         if isinstance(params, Tensor):
             raise TypeError(
                 f"{type(self).__name__} takes an iterable of tensors or of groups, got one tensor (at "
@@ -133,9 +138,18 @@ class Optimizer:
         if closure is not None:
             with enable_grad():
                 loss = closure()
+        gradients = [[parameter.grad for parameter in group["params"]] for group in self.param_groups]
+        if STATE.trace is not None:
+            self._update_all(gradients)
+        elif any(gradient is not None for of_group in gradients for gradient in of_group):
+            self._compiled_update()(gradients)
+        return loss
+
+    def _update_all(self, gradients: list[list[Tensor | None]]) -> None:
+        """Give every parameter with a gradient, and its state, the values that follow, inside a recording."""
         with no_grad():
             for number, (group, rate) in enumerate(zip(self.param_groups, self._rates, strict=True)):
-                pairs = [(p, gradient) for p in group["params"] if (gradient := p.grad) is not None]
+                pairs = [(p, g) for p, g in zip(group["params"], gradients[number], strict=True) if g is not None]
                 if not pairs:
                     continue
                 self._prepare([p for p, _ in pairs], group)
@@ -143,15 +157,26 @@ class Optimizer:
                 for parameter, gradient in pairs:
                     sign = -gradient if group.get("maximize") else gradient
                     self._update(parameter, sign, self.state[parameter], group, rate)
-        if STATE.trace is None:
-            self._compute()
-        return loss
 
-    def _compute(self) -> None:
-        """Outside of compiled steps a step ends here: all that it changed is computed, by one program."""
-        changed = [p for group in self.param_groups for p in group["params"]]
-        changed += [value for p in changed for value in self.state.get(p, {}).values() if isinstance(value, Tensor)]
-        materialize([tensor.node for tensor in changed])
+    def _compiled_update(self) -> Callable[[list[list[Tensor | None]]], None]:
+        """`_update_all` as a compiled step, for code that is not compiled itself: building its graph anew at every step
+        would take longer than a small network's forward and backward pass do.
+        """
+        if self._alone is None:
+            # recordings must not keep the optimizer alive that keeps them
+            me = ref(self)
+
+            def update(gradients: list[list[Tensor | None]]) -> None:
+                optimizer = me()
+                assert optimizer is not None
+                optimizer._update_all(gradients)
+
+            self._alone = compile(update)
+        return self._alone
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy of an optimizer makes recordings of its own."""
+        return {**vars(self), "_alone": None}
 
     def _update(
         self, parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], group: Group, rate: Tensor
@@ -178,10 +203,8 @@ class Optimizer:
 
     def _follow(self, group: Group, number: int) -> None:
         """Have the program see what the user changes in the group between two calls."""
-        if STATE.trace is None:
-            self._refresh_rates()
-            return
-        STATE.trace.before_call(self._refresh_rates)
+        assert STATE.trace is not None
+        STATE.trace.before_call(_Refresh(ref(self)))
         if not isinstance(group["lr"], Tensor) and group["lr"] != self._written[number]:
             raise TraceError(
                 f"the learning rate was changed from {self._written[number]} to {group['lr']} between two step() of "
@@ -288,6 +311,18 @@ class Optimizer:
             lines.append(f"Parameter Group {number}")
             lines += [f"    {key}: {value}" for key, value in sorted(group.items()) if key != "params"]
         return "\n".join([*lines, ")"])
+
+
+@dataclass(frozen=True)
+class _Refresh:
+    """Brings an optimizer's rates up to date before a call; a recording does not keep the optimizer alive."""
+
+    optimizer: ref[Optimizer]
+
+    def __call__(self) -> None:
+        optimizer = self.optimizer()
+        if optimizer is not None:
+            optimizer._refresh_rates()
 
 
 def require_fused(fused: bool | None) -> None:
