@@ -70,13 +70,23 @@ def _compute(outputs: list[Node]) -> None:
             )
     if not leaves and len(graph.nodes) <= _FILLED:
         for node, value in zip(outputs, interpret(graph, _no_leaf), strict=True):
-            node.settle(Buffer.of(np.array(to_storage(value, node.dtype)), copy=True))
+            node.settle(_filled(node, to_storage(value, node.dtype)))
         return
     program = _program(graph, leaves)
     results = [Buffer.empty(count(node), node.dtype) for node in outputs]
     program.run([leaf.buffer for leaf in leaves], results)
     for node, buffer in zip(outputs, results, strict=True):
         node.settle(buffer)
+
+
+def _filled(node: Node, stored: np.ndarray) -> Buffer:
+    """The node's value in memory of its own; where it is nothing but zeros, in pages that the system has zeroed."""
+    repeated = stored.size > 0 and not any(stored.strides)
+    if repeated and not any(stored[(0,) * stored.ndim].tobytes()):
+        return Buffer.zeros(count(node), node.dtype)
+    buffer = Buffer.empty(count(node), node.dtype)
+    buffer.array.reshape(node.shape)[...] = stored
+    return buffer
 
 
 def _no_leaf(node: Node) -> np.ndarray:
