@@ -23,14 +23,15 @@ RULES = {
     "trees": set(),
     "debug": {"errors"},
     "graph": {"errors"},
+    "timeline": {"graph"},
     "ops": {"graph", "errors"},
     "differentiate": {"graph", "ops", "errors"},
-    "compiler": {"graph", "ops", "debug", "errors"},
+    "compiler": {"graph", "timeline", "ops", "debug", "errors"},
     "codegen": {"graph", "ops", "compiler", "errors"},
-    "runtime": {"graph", "ops", "compiler", "codegen", "debug", "errors"},
+    "runtime": {"graph", "timeline", "ops", "compiler", "codegen", "debug", "errors"},
     "tensor": {"graph", "ops", "runtime", "errors"},
     "autograd": {"differentiate", "graph", "ops", "tensor", "errors"},
-    "tracing": {"graph", "ops", "runtime", "tensor", "trees", "errors"},
+    "tracing": {"graph", "timeline", "ops", "runtime", "tensor", "trees", "errors"},
     "functions": {"tensor"},
     "nn": {"graph", "ops", "tensor", "autograd", "errors"},
     "optim": {"graph", "ops", "tensor", "tracing", "errors"},
@@ -40,7 +41,8 @@ RULES = {
     "data": {"errors"},
     "train": {"pullback", "nn", "data", "errors"},
     "cli": {"pullback", "train", "data", "runtime", "debug", "errors"},
-    "__init__": {"pullback", "graph", "runtime", "tensor", "autograd", "tracing", "functions"}
+    "profiler": {"graph", "timeline", "compiler", "runtime"},
+    "__init__": {"pullback", "profiler", "graph", "runtime", "tensor", "autograd", "tracing", "functions"}
     | {"nn", "optim", "func", "utils", "amp", "debug", "errors"},
 }
 # What a room may import late only: methods of tensors that are composed of what stands above them.

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from . import amp, autograd, debug, errors, func, nn, optim, utils
+from . import amp, autograd, debug, errors, func, nn, optim, profiler, utils
 from .functions import (
     abs,
     add,
@@ -92,6 +92,7 @@ from .functions import (
 from .graph.types import DType as dtype
 from .graph.types import bfloat16, float16, float32, float64, int8, int32, int64, uint8
 from .graph.types import bool_ as bool
+from .profiler import profile
 from .runtime.threads import get_num_threads, set_num_threads
 from .tensor import Tensor
 from .tensor.arithmetic import where
@@ -257,6 +258,8 @@ __all__ = [
     "optim",
     "permute",
     "pow",
+    "profile",
+    "profiler",
     "rand",
     "rand_like",
     "randint",

@@ -49,7 +49,7 @@ def gradients(
                 continue
             if node in targets:
                 results[node] = cotangent
-            with source_of(node):
+            with source_of(node, backward=True):
                 _pass_on(node, cotangent, path, arrived, flat)
         for node in _path(list(flat), targets - results.keys()) & targets:
             results.setdefault(node, expand(constant(0.0, node.dtype), node.shape))

@@ -12,10 +12,11 @@ Shape = tuple[int, ...]
 
 
 class Source(NamedTuple):
-    """The line of the user's program that made a node."""
+    """The line of the user's program that made a node, and what that line called, such as "linear"."""
 
     file: str
     line: int
+    operation: str = ""
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}"

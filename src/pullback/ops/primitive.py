@@ -6,12 +6,14 @@ gradient rule, its meaning in NumPy and its cost. The files beside this one decl
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import CodeType, FrameType
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
@@ -146,27 +148,89 @@ def autocast_mode(lowering: Lowering) -> Iterator[None]:
         MODE.autocast = before
 
 
-@contextmanager
-def source_of(node: Node) -> Iterator[None]:
-    """Nodes made inside are ascribed to the line that made `node`, as gradients are to the forward operation."""
-    before, MODE.source = MODE.source, node.source
-    try:
-        yield
-    finally:
-        MODE.source = before
+class source_of:
+    """Nodes made inside are ascribed to the line that made `node`, as gradients are to the forward operation.
+
+    `backward` says that they are part of its gradient.
+    """
+
+    __slots__ = ("before", "source")
+
+    def __init__(self, node: Node, backward: bool = False):
+        source = node.source
+        self.source = _backward(source) if backward and source is not None else source
+
+    def __enter__(self) -> None:
+        self.before, MODE.source = MODE.source, self.source
+
+    def __exit__(self, *error: object) -> None:
+        MODE.source = self.before
+
+
+@functools.lru_cache(4096)
+def _backward(source: Source) -> Source:
+    """The same line, as the origin of a gradient."""
+    operation = source.operation
+    return source if operation.endswith("backward") else source._replace(operation=f"{operation} backward".strip())
 
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+#: functions of the package that give an operation its name for the user, by the folder they stand in. The greatest
+#: number counts, and of equals the outermost: cross_entropy calls log_softmax, and both call methods of tensors.
+_NAMING = {os.path.join("nn", "functional"): 3, os.path.join("nn", "utils"): 3, "optim": 3, "autograd": 2, "tensor": 1}
+
+
+class _Caller:
+    """What is known of a function that may stand on the stack where a node is made."""
+
+    __slots__ = ("code", "name", "rank", "sources")
+
+    def __init__(self, code: CodeType):
+        self.code = code
+        #: 0: names nothing; -1: not of this package
+        self.rank, self.name = -1, ""
+        self.sources: dict[tuple[int, str], Source] = {}
+        if code.co_filename.startswith(_PACKAGE):
+            self.rank = 0
+            special = code.co_name.startswith("__")
+            name = code.co_name.strip("_") if special else code.co_name
+            if name.isidentifier() and name != "init" and not name.startswith("_"):
+                folder = code.co_filename[len(_PACKAGE) :]
+                self.rank = max((rank for place, rank in _NAMING.items() if folder.startswith(place)), default=0)
+                self.name = f"optimizer.{name}" if folder.startswith("optim") else name
+
+
+_callers: dict[int, _Caller] = {}
+#: functions remembered; programs that make new functions without end begin anew
+_MOST_CALLERS = 20_000
+
+
+def _caller(code: CodeType) -> _Caller:
+    if len(_callers) > _MOST_CALLERS:
+        _callers.clear()
+    known = _callers[id(code)] = _Caller(code)  # which keeps the code, and so its id
+    return known
 
 
 def user_source() -> Source | None:
-    """The innermost line on the stack that is not Pullback's own."""
+    """The innermost line on the stack that is not Pullback's own, with the name of what it called."""
     if MODE.source is not None:
         return MODE.source
-    frame = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
-        frame = frame.f_back  # type: ignore[assignment]
-    return None if frame is None else Source(frame.f_code.co_filename, frame.f_lineno)
+    frame: FrameType | None = sys._getframe(1)
+    rank, name = 1, ""
+    while frame is not None:
+        code = frame.f_code
+        caller = _callers.get(id(code)) or _caller(code)
+        if caller.rank < 0:
+            key = frame.f_lineno, name
+            source = caller.sources.get(key)
+            if source is None:
+                source = caller.sources[key] = Source(code.co_filename, frame.f_lineno, name)
+            return source
+        if caller.rank >= rank:
+            rank, name = caller.rank, caller.name
+        frame = frame.f_back
+    return None
 
 
 def apply(primitive: Primitive, *inputs: Node, **attributes: Any) -> Node:

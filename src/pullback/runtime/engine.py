@@ -18,6 +18,7 @@ from ..graph.interpreter import interpret
 from ..graph.node import Graph, Node, ancestors, exact, reachable
 from ..graph.types import to_storage
 from ..ops.primitive import ALIAS, INPUT, input_node
+from ..timeline import span
 from .buffers import Buffer
 from .program import Program
 
@@ -39,13 +40,14 @@ def materialize(wanted: Sequence[Node], pending: Sequence[Node] = ()) -> None:
     outputs = list(dict.fromkeys(node for node in wanted if node.buffer is None))
     if not outputs:
         return
-    further = _sharing(outputs, pending)
-    try:
-        _compute(outputs + further)
-    except PullbackError:
-        if not further:
-            raise
-        _compute(outputs)  # the fault may be another's
+    with span("materialize"):
+        further = _sharing(outputs, pending)
+        try:
+            _compute(outputs + further)
+        except PullbackError:
+            if not further:
+                raise
+            _compute(outputs)  # the fault may be another's
 
 
 def _sharing(outputs: list[Node], pending: Sequence[Node]) -> list[Node]:
@@ -106,7 +108,8 @@ def _program(graph: Graph, leaves: list[Node]) -> Program:
     with _lock:
         found = _programs.get(key)
         if found is None:
-            found = _programs[key] = Program(*without_values(graph, leaves))
+            with span("compile"):
+                found = _programs[key] = Program(*without_values(graph, leaves))
             if len(_programs) > _KEPT:
                 _programs.popitem(last=False)
         else:

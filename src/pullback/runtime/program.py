@@ -10,10 +10,11 @@ import sys
 import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
-from .. import debug
+from .. import debug, timeline
 from ..codegen.indexed import emit_check
 from ..codegen.kernels import emit
 from ..codegen.launch import Launch, Workspace
@@ -29,6 +30,7 @@ from ..ops.indexing import out_of_range
 from .buffers import Buffer, allocate
 from .jit import host_target, load
 from .schedule import Schedule
+from .stamps import StampedSchedule
 from .threads import get_num_threads
 
 #: the places of inputs and of outputs that may lie elsewhere than at the last run
@@ -113,8 +115,38 @@ class _Segment:
     """Launches up to a check or a host call, and what Python does after them."""
 
     launches: list[Launch] = field(default_factory=list)
+    #: what each launch was emitted for, and where it stands in the program
+    groups: list[Group] = field(default_factory=list)
     after: Callable[[], None] | None = None
+    #: the check or the call that `after` is
+    node: Node | None = None
+    #: (kernel, arguments, tasks) of each launch
+    table: list[tuple[int, int, int]] = field(default_factory=list)
     schedule: Schedule | None = None
+    #: the same with time stamps, made when it is first profiled
+    stamped: StampedSchedule | None = None
+
+    def scratch_bytes(self) -> int:
+        """What the launches need of each thread."""
+        return max(launch.scratch_bytes for launch in self.launches)
+
+    def make_stamped(self) -> StampedSchedule:
+        """The schedule that is run while a profile is taken."""
+        assert self.schedule is not None
+        if self.stamped is None:
+            self.stamped = StampedSchedule(self.table, self.schedule.threads, self.scratch_bytes())
+        return self.stamped
+
+
+class KernelTimes(NamedTuple):
+    """One run of some of a program's launches: for each the group it computes, its tasks, and the stamps of each
+    thread (see `StampedSchedule.run`).
+    """
+
+    program: Program
+    groups: Sequence[Group]
+    tasks: Sequence[int]
+    stamps: np.ndarray
 
 
 class _Native(Program):
@@ -123,6 +155,8 @@ class _Native(Program):
     def __init__(self, graph: Graph, inputs: Sequence[Node], aliases: dict[int, int] | None = None):
         super().__init__(graph, inputs, aliases)
         self._lock = threading.Lock()
+        #: nodes whose values are in memory when they have been computed
+        self.in_memory: set[Node] = set()
         lowered, fusion = lower(graph)
         self.results = lowered.outputs
         self._memory_of: dict[Node | Workspace, tuple[str, int]] = {}
@@ -150,13 +184,19 @@ class _Native(Program):
                 launch, found = emit_check(group, in_memory, target)
                 self._findings.append(found)
                 segments[-1].launches.append(launch)
-                segments[-1].after = self._raiser(next(iter(group.members)), found)
+                segments[-1].groups.append(group)
+                segments[-1].node = next(iter(group.members))
+                segments[-1].after = self._raiser(segments[-1].node, found)
                 segments.append(_Segment())
             elif group.kind == CALL:
-                segments[-1].after = self._caller(next(iter(group.members)))
+                segments[-1].node = next(iter(group.members))
+                segments[-1].after = self._caller(segments[-1].node)
                 segments.append(_Segment())
             else:
-                segments[-1].launches.extend(emit(group, known.__contains__, target, aliased.__contains__))
+                launches = emit(group, known.__contains__, target, aliased.__contains__)
+                segments[-1].launches.extend(launches)
+                segments[-1].groups.extend([group] * len(launches))
+        self.in_memory = known
         return segments
 
     def _raiser(self, node: Node, found: Workspace) -> Callable[[], None]:
@@ -280,14 +320,15 @@ class _Native(Program):
         if sum(launch.work for launch in launches) <= _SMALL_WORK:
             threads = 1
         for segment in self._segments:
-            table = []
             for launch in segment.launches:
-                table.append((addresses[launch.code.name], base + slot * 8, launch.tasks))
+                segment.table.append((addresses[launch.code.name], base + slot * 8, launch.tasks))
                 for argument in launch.arguments:
                     self._enter(slot, argument)
                     slot += 1
-            if table:
-                segment.schedule = Schedule(table, threads, max(launch.scratch_bytes for launch in segment.launches))
+            if segment.table:
+                segment.schedule = Schedule(
+                    segment.table, threads, max(launch.scratch_bytes for launch in segment.launches)
+                )
         self._input_slots = [self._patches.get(("input", i), []) for i in range(len(self.inputs))]
         self._output_slots = [self._patches.get(("output", i), []) for i in range(len(self.outputs))]
         self._last_inputs, self._last_outputs = [0] * len(self.inputs), [0] * len(self.outputs)
@@ -315,11 +356,28 @@ class _Native(Program):
             self._enter_addresses(self._output_slots, outputs, self._last_outputs, moved_outputs)
             for found in self._found.values():
                 found[0] = 0
-            for call in self._calls:
-                call()
+            if timeline.PROFILES:
+                self._run_stamped()
+            else:
+                for call in self._calls:
+                    call()
             for place, node in self._aside:
                 outputs[place].array[...] = self._array(node, elements(node), node.dtype.storage)
             self._given_inputs = self._given_outputs = ()
+
+    def _run_stamped(self) -> None:
+        """Run with time stamps, and tell them."""
+        for segment in self._segments:
+            if segment.schedule is not None:
+                schedule, tasks = segment.make_stamped(), [tasks for _, _, tasks in segment.table]
+                begin = timeline.now()
+                stamps = schedule.run()
+                times = KernelTimes(self, segment.groups, tasks, stamps)
+                timeline.tell(timeline.Span("kernels", begin, timeline.now(), threading.get_ident(), times))
+            if segment.after is not None and segment.node is not None:
+                name = "host_call" if segment.node.op.name == "host_call" else "check"
+                with timeline.span(name, source=segment.node.source):
+                    segment.after()
 
     def _enter_addresses(
         self, slots: list[list[tuple[int, int]]], buffers: Sequence[Buffer], last: list[int], places: Iterable[int]

@@ -224,10 +224,11 @@ class Schedule:
     arguments must stay where they are. One schedule is run by one thread at a time; different ones may run at once:
     the first has the workers, the others run on their callers alone.
 
-    `run()` runs it. For one thread it is a single native call prepared beforehand.
+    `run()` runs it. For one thread it is a single native call prepared beforehand. `scratch` is the address of the
+    first thread's scratch, `stride` the bytes from one thread's to the next one's.
     """
 
-    __slots__ = ("__weakref__", "_scratch", "_table", "run", "threads")
+    __slots__ = ("__weakref__", "_scratch", "_table", "run", "scratch", "stride", "threads")
 
     run: Callable[[], None]
 
@@ -236,9 +237,10 @@ class Schedule:
             if not 0 <= tasks <= workers.MAXIMUM_TASKS:
                 raise ValueError(f"a launch has 0 to {workers.MAXIMUM_TASKS} tasks, got {tasks}")
         self.threads = threads if _HAS_WORKERS and any(tasks > 1 for _, _, tasks in launches) else 1
-        stride = -(-scratch_bytes // ALIGNMENT) * ALIGNMENT
-        self._scratch = allocate(stride * self.threads)
-        words = [len(launches), self._scratch.ctypes.data, stride, self.threads]
+        self.stride = -(-scratch_bytes // ALIGNMENT) * ALIGNMENT
+        self._scratch = allocate(self.stride * self.threads)
+        self.scratch: int = self._scratch.ctypes.data
+        words = [len(launches), self.scratch, self.stride, self.threads]
         for launch in launches:
             words += launch
         self._table = (ctypes.c_int64 * len(words))(*words)

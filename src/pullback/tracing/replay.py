@@ -19,6 +19,7 @@ from ..runtime.engine import count, without_values
 from ..runtime.program import Program
 from ..tensor import Tensor
 from ..tensor.handle import Handle, structure_changes
+from ..timeline import span
 from ..trees import flatten, unflatten
 from .trace import Captured, Trace
 
@@ -84,7 +85,8 @@ class Replay:
         graph, extra = without_values(graph, constants, first=len(trace.inputs))
         self.input_count = len(trace.inputs)
         aliases = {place: places[id(c.node)] for c, place in self.states}
-        self.program = Program(graph, [*trace.inputs, *extra], aliases)
+        with span("compile"):
+            self.program = Program(graph, [*trace.inputs, *extra], aliases)
         #: gradients that the last run made, by output
         self.held: dict[int, Tensor] = {}
         self.last_nodes: list[Node] = []

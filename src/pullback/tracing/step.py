@@ -12,6 +12,7 @@ from weakref import ref
 
 import numpy as np
 
+from .. import timeline
 from ..errors import TraceError
 from ..graph.node import next_serial
 from ..ops.primitive import MODE
@@ -41,6 +42,12 @@ class CompiledStep:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if STATE.trace is not None:
             return self.function(*args, **kwargs)
+        if not timeline.LISTENERS:
+            return self._call(args, kwargs)
+        with timeline.span("step", self.__name__):  # type: ignore[attr-defined]
+            return self._call(args, kwargs)
+
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         leaves, shape = flatten((args, kwargs)) if args or kwargs else ([], _NO_ARGUMENTS)
         leaves = [from_numpy(leaf) if isinstance(leaf, np.ndarray) else leaf for leaf in leaves]
         key = (shape, MODE.grad, MODE.autocast[:2], _first_places(leaves), *map(_signature, leaves))
@@ -53,7 +60,7 @@ class CompiledStep:
                     return result
         finally:
             _STEPS.end_run()
-        with _STEPS.recording():
+        with _STEPS.recording(), timeline.span("record"):
             variant = self._record(key, leaves, shape)
         _STEPS.begin_run()
         try:
@@ -78,7 +85,7 @@ class CompiledStep:
             warnings.warn(
                 f"{self.function.__name__} has been compiled {total} times: each shape, dtype and Python value of an "
                 "argument makes a program of its own. Pass changing numbers as tensors, and pad changing shapes.",
-                stacklevel=4,
+                stacklevel=5,
             )
         for leaf in leaves:
             if isinstance(leaf, Handle):

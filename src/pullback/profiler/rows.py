@@ -1,0 +1,217 @@
+"""What a profile measured, summed up in rows: by kernel, by operation, by line, and of Python."""
+
+from __future__ import annotations
+
+import linecache
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..compiler.fuse import Group
+from ..graph.node import Source
+from ..runtime.limits import least_seconds
+from ..runtime.program import KernelTimes
+from ..runtime.stamps import BEGIN, BUSY, END, TASKS
+from ..timeline import Span
+from .kernels import Kernel, describe
+
+#: how spans of Python are named in tables
+PYTHON = {
+    "step": "Python: calling a compiled step",
+    "record": "Python: recording a step",
+    "compile": "compiling",
+    "materialize": "Python: computing what is pending",
+    "kernels": "between kernels",
+    "host_call": "host_call",
+    "check": "Python: looking at a check",
+}
+OUTSIDE = "Python: the rest of your program"
+
+
+@dataclass
+class Row:
+    """One line of a profile's table.
+
+    `name` says what it is in the user's words, `source` the line "file:line" ("" where there is none), and `result`, of
+    kernels, the dtype and shape of what it writes. `calls` counts runs, `seconds` is their time in all, `operations`
+    and `nbytes` are floating-point operations and bytes of memory in all, and `least_seconds` the time that the machine
+    would need at its limits.
+    """
+
+    name: str
+    source: str = ""
+    result: str = ""
+    calls: int = 0
+    seconds: float = 0.0
+    operations: float = 0.0
+    nbytes: float = 0.0
+    least_seconds: float = 0.0
+
+    @property
+    def operations_per_second(self) -> float:
+        """Floating-point operations a second."""
+        return self.operations / self.seconds if self.seconds else 0.0
+
+    @property
+    def bytes_per_second(self) -> float:
+        """Bytes a second, read and written."""
+        return self.nbytes / self.seconds if self.seconds else 0.0
+
+    @property
+    def limit_share(self) -> float:
+        """The part of the machine's limit that is reached, 1 at the limit. More is possible where what is counted as
+        coming from memory is still in a nearer cache.
+        """
+        return self.least_seconds / self.seconds if self.seconds else 0.0
+
+    @property
+    def code(self) -> str:
+        """The text of the user's line; "" where it cannot be read."""
+        file, _, line = self.source.rpartition(":")
+        return linecache.getline(file, int(line)).strip() if file else ""
+
+
+@dataclass
+class KernelRun:
+    """One run of one group's launches: when each thread worked on it, in nanoseconds."""
+
+    kernel: Kernel
+    group: Group
+    seconds: float
+    threads: int
+    #: (thread of the pool, begin, end) of each launch and thread that took part
+    stretches: list[tuple[int, int, int]]
+
+
+class Kernels:
+    """The kernels of programs, each described once."""
+
+    def __init__(self) -> None:
+        self._known: dict[Group, Kernel] = {}
+
+    def runs(self, times: KernelTimes) -> list[KernelRun]:
+        """What ran in some launches, group by group."""
+        runs: list[KernelRun] = []
+        for group, tasks, stamps in zip(times.groups, times.tasks, times.stamps, strict=True):
+            at_work = np.flatnonzero(stamps[:, TASKS])
+            if not at_work.size:
+                continue
+            stretches = [(int(t), int(stamps[t, BEGIN]), int(stamps[t, END])) for t in at_work]
+            seconds = _seconds(stamps, tasks)
+            if runs and runs[-1].group is group:
+                runs[-1].seconds += seconds
+                runs[-1].stretches += stretches
+            else:
+                runs.append(KernelRun(self._describe(group, times), group, seconds, stamps.shape[0], stretches))
+        return runs
+
+    def _describe(self, group: Group, times: KernelTimes) -> Kernel:
+        known = self._known.get(group)
+        if known is None:
+            known = self._known[group] = describe(group, times.program.in_memory.__contains__)  # type: ignore[attr-defined]
+        return known
+
+
+def _seconds(stamps: np.ndarray, tasks: int) -> float:
+    """How long a launch took: from the first task's beginning to the last one's end, or, where it ran many times, as
+    long as the busiest thread was in it.
+    """
+    if stamps[:, TASKS].sum() > tasks:
+        return float(stamps[:, BUSY].max()) * 1e-9
+    begun = stamps[:, TASKS] > 0
+    return float(stamps[begun, END].max() - stamps[begun, BEGIN].min()) * 1e-9
+
+
+def by_kernel(runs: Iterable[KernelRun]) -> list[Row]:
+    """A row for each kernel: equal ones that serve the same line count as one."""
+    rows: dict[tuple[object, ...], Row] = {}
+    for run in runs:
+        kernel = run.kernel
+        key = kernel.name, kernel.source, kernel.result, kernel.operations
+        row = rows.setdefault(key, Row(kernel.name, _place(kernel.source), kernel.result))
+        row.calls += 1
+        row.seconds += run.seconds
+        row.operations += kernel.operations
+        row.nbytes += kernel.nbytes
+        row.least_seconds += least_seconds(kernel.operations, kernel.nbytes, kernel.dtype, run.threads)
+    return _longest_first(rows.values())
+
+
+def by_part(runs: Iterable[KernelRun], key_of: Callable[[Source | None, str], tuple[str, str]]) -> list[Row]:
+    """A row for each `(name, source)` that `key_of(source, operation)` gives; a kernel's time, bytes and limit are
+    shared among its parts by the work that each does.
+    """
+    rows: dict[tuple[str, str], Row] = {}
+    for run in runs:
+        kernel = run.kernel
+        least = least_seconds(kernel.operations, kernel.nbytes, kernel.dtype, run.threads)
+        keys = set()
+        for part in kernel.parts:
+            key = key_of(part.source, part.operation)
+            row = rows.setdefault(key, Row(*key))
+            row.calls += key not in keys
+            keys.add(key)
+            row.seconds += run.seconds * part.share
+            row.operations += part.operations
+            row.nbytes += kernel.nbytes * part.share
+            row.least_seconds += least * part.share
+    return _longest_first(rows.values())
+
+
+def by_line(runs: Iterable[KernelRun]) -> list[Row]:
+    """A row for each line of the user's code."""
+    return by_part(runs, lambda source, _: (_short(source), _place(source)))
+
+
+def by_operation(runs: Iterable[KernelRun]) -> list[Row]:
+    """A row for each operation: linear, layer_norm backward, optimizer.step …"""
+    return by_part(runs, lambda _, operation: (operation, ""))
+
+
+def of_python(spans: list[Span], seconds: float, in_kernels: float, threads: set[int]) -> list[Row]:
+    """Rows for what is not in kernels: recording, compiling, feeding programs, Python functions, and the program
+    around, in time of its own without what it calls. They and the kernels make up `seconds`, which `threads` spent.
+    """
+    rows: dict[tuple[str, str], Row] = {}
+    covered = 0.0
+    for span, own in _own_times(spans):
+        place = _place(span.source)
+        row = rows.setdefault((span.name, place), Row(PYTHON.get(span.name, span.name), place))
+        row.calls += 1
+        row.seconds += own
+        covered += own if span.thread in threads else 0.0
+    if ("kernels", "") in rows:
+        rows["kernels", ""].seconds = max(rows["kernels", ""].seconds - in_kernels, 0.0)
+    rows[OUTSIDE, ""] = Row(OUTSIDE, calls=1, seconds=max(seconds - covered, 0.0))
+    return _longest_first(rows.values())
+
+
+def _own_times(spans: list[Span]) -> list[tuple[Span, float]]:
+    """Each span with its seconds outside of the spans within it."""
+    own: dict[int, float] = {}
+    ordered = sorted(spans, key=lambda span: (span.thread, span.begin, -span.end))
+    open_: list[tuple[int, Span]] = []
+    for number, span in enumerate(ordered):
+        while open_ and (open_[-1][1].thread != span.thread or open_[-1][1].end <= span.begin):
+            open_.pop()
+        length = (span.end - span.begin) * 1e-9
+        own[number] = length
+        if open_:
+            own[open_[-1][0]] -= length
+        open_.append((number, span))
+    return [(span, own[number]) for number, span in enumerate(ordered)]
+
+
+def _longest_first(rows: Iterable[Row]) -> list[Row]:
+    return sorted(rows, key=lambda row: (-row.seconds, row.name, row.source))
+
+
+def _place(source: Source | None) -> str:
+    return "" if source is None else str(source)
+
+
+def _short(source: Source | None) -> str:
+    """The line as tables name it: the file without its folders."""
+    return "(no line of yours)" if source is None else f"{os.path.basename(source.file)}:{source.line}"
