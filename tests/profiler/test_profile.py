@@ -14,6 +14,8 @@ from pullback.runtime import jit, limits
 from pullback.runtime.stamps import BEGIN, BUSY, END, TASKS, StampedSchedule
 
 F = pb.nn.functional
+# how operations are fused into kernels is told by the native backend alone
+compiled_code = pytest.mark.skipif(pb.debug.get("backend") == "reference", reason="no kernels on the reference")
 
 
 def small_step():
@@ -35,6 +37,7 @@ def small_step():
     return step, x, y
 
 
+@compiled_code
 def test_kernels_are_named_by_what_the_user_called():
     step, x, y = small_step()
     with pb.profile() as prof:
@@ -64,6 +67,7 @@ def test_sums_agree():
     assert [row.seconds for row in kernels] == sorted((row.seconds for row in kernels), reverse=True)
 
 
+@compiled_code
 def test_lines_are_the_users():
     w = pb.tensor(np.eye(8, dtype=np.float32))
     with pb.profile() as prof:
@@ -121,6 +125,7 @@ def test_stamps_tell_order_and_tasks(threads):
         assert stamps[0, :, END].max() <= stamps[2, 0, BEGIN]
 
 
+@compiled_code
 def test_without_a_profile_nothing_is_stamped():
     step, x, y = small_step()
     step(x, y)
@@ -132,6 +137,7 @@ def test_without_a_profile_nothing_is_stamped():
     assert {row.calls for row in prof.kernels} == {1}
 
 
+@compiled_code
 def test_the_table_shows_rows_and_sorts():
     step, x, y = small_step()
     with pb.profile() as prof:
@@ -148,6 +154,7 @@ def test_the_table_shows_rows_and_sorts():
     assert f"({len(prof.kernels) - 2} more)" in prof.table(rows=2)
 
 
+@compiled_code
 def test_python_around_kernels_has_rows_of_its_own():
     @pb.compile
     def fresh(x):
@@ -162,6 +169,7 @@ def test_python_around_kernels_has_rows_of_its_own():
     assert rows["compiling"].seconds > 0
 
 
+@compiled_code
 def test_undecorated_code_is_profiled():
     x = pb.tensor(np.eye(32, dtype=np.float32)).requires_grad_()
     with pb.profile() as prof:
@@ -174,6 +182,7 @@ def test_undecorated_code_is_profiled():
     assert "Python: computing what is pending" in {row.name for row in prof.python}
 
 
+@compiled_code
 def test_profiles_nest_and_are_entered_again():
     double = pb.compile(lambda x: x * 2.0)
     x = pb.ones(4)
@@ -192,6 +201,7 @@ def test_profiles_nest_and_are_entered_again():
     assert not timeline.LISTENERS and not timeline.PROFILES
 
 
+@compiled_code
 def test_an_error_inside_ends_the_profile():
     table = pb.randn(4, 2)
 
@@ -265,6 +275,7 @@ def _check_nesting(events):
             ends.append(end)
 
 
+@compiled_code
 def test_slices_and_rows_are_counted_as_what_is_read():
     table, index = pb.randn(1000, 64), pb.tensor([1, 2, 3])
     rows = pb.compile(lambda index: F.embedding(index, table) * 2.0)
@@ -283,3 +294,11 @@ def test_limits_bound_what_is_reached():
     assert limits.least_seconds(2e9, 0, "float32", 1) == 2e9 / limits.peak_operations("float32", 1)
     assert limits.least_seconds(0, 0, "float32", 1) == 0
     assert [limits.level_of(n, 1) for n in (1, 1 << 40)] == [2, 4]
+
+
+def test_the_reference_is_profiled_operation_by_operation():
+    x = pb.tensor(np.eye(8, dtype=np.float32))
+    with pb.debug.override(backend="reference"), pb.profile() as prof:
+        (x @ x).tanh().tolist()
+    assert [row.name for row in sorted(prof.kernels, key=lambda row: row.name)] == ["matmul", "tanh"]
+    assert sum(row.seconds for row in prof.kernels) > 0

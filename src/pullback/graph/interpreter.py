@@ -9,11 +9,13 @@ import numpy as np
 from .node import Graph, Node
 
 
-def interpret(graph: Graph, value_of: Callable[[Node], np.ndarray]) -> list[np.ndarray]:
+def interpret(
+    graph: Graph, value_of: Callable[[Node], np.ndarray], done: Callable[[Node], None] | None = None
+) -> list[np.ndarray]:
     """The values of `graph.outputs`, in the dtypes' carrier types.
 
     `value_of(node)` gives the value of the leaves that come from outside (buffers and inputs). A value is dropped after
-    its last use.
+    its last use. `done`, if given, is told of each node when its value has been computed.
     """
     last_use: dict[Node, int] = {}
     for position, node in enumerate(graph.nodes):
@@ -23,6 +25,8 @@ def interpret(graph: Graph, value_of: Callable[[Node], np.ndarray]) -> list[np.n
     values: dict[Node, np.ndarray] = {}
     for position, node in enumerate(graph.nodes):
         values[node] = _value(node, values, value_of)
+        if done is not None:
+            done(node)
         for operand in node.inputs:
             if last_use[operand] == position and operand not in kept:
                 values.pop(operand, None)

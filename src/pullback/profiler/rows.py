@@ -110,7 +110,7 @@ class Kernels:
     def _describe(self, group: Group, times: KernelTimes) -> Kernel:
         known = self._known.get(group)
         if known is None:
-            known = self._known[group] = describe(group, times.program.in_memory.__contains__)  # type: ignore[attr-defined]
+            known = self._known[group] = describe(group, times.program.in_memory.__contains__)
         return known
 
 
