@@ -61,8 +61,8 @@ class Emitter:
         self.mask: Value | None = None
         #: results of the group's own row reductions
         self.row_values: dict[Node, Value] = {}
-        #: nodes whose values lie in the memory of another node
-        self.lies_in: dict[Node, Node] = {}
+        #: nodes whose values lie in a tile: where the present row of it has its column 0
+        self.tiles: dict[Node, str] = {}
         #: members whose row is kept on the stack: at which index, and where; `written` are those that are there already
         self.kept: dict[Node, tuple[tuple[Affine, ...], str]] = {}
         self.written: set[Node] = set()
@@ -219,6 +219,10 @@ class Emitter:
             return self.value(node.inputs[0], index, level, guards)
         if name == "take":
             return self._take(node, index, level, guards)
+        if node in self.tiles:
+            column = self.names[LANE] if level == VECTOR else "0"  # of one column nothing depends on the lane
+            row = f"getelementptr {self.scalar.llvm_type(node.dtype)}, ptr {self.tiles[node]}, i64 {column}"
+            return a.load(self.writer.op(row), node.dtype)
         if node in self.written and self._is_kept(node, index, level):
             return self.vector.load(self._kept_place(node), node.dtype)
         if node.op.kind == ELEMENTWISE:
@@ -287,7 +291,6 @@ class Emitter:
 
     def pointer(self, node: Node) -> str:
         """The address of a node's memory, read from the arguments once for the kernel."""
-        node = self.lies_in.get(node, node)
         if node not in self._pointers:
             slot, pointer = self.slots.of(node), self.writer.fresh("base")
             place = self.writer.fresh("slot")
@@ -305,7 +308,7 @@ class Emitter:
     def load(self, node: Node, flat: Affine, level: int, guards: tuple[Guard, ...] = ()) -> Value:
         """Element number `flat` of a node in memory; 0 where a guard does not hold."""
         self.touched.append(flat)
-        self.loaded.setdefault(self.lies_in.get(node, node), set()).add(flat)
+        self.loaded.setdefault(node, set()).add(flat)
         dtype = node.dtype
         depth = self._level_of(flat)
         if depth < VECTOR:

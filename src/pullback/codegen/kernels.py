@@ -72,22 +72,19 @@ _MOST_SEEN = 4096
 _LOCK = threading.Lock()
 
 
-def emit(
-    group: Group, in_memory: Callable[[Node], bool], target: Target, aliased: Callable[[Node], bool]
-) -> list[Launch]:
+def emit(group: Group, in_memory: Callable[[Node], bool], target: Target) -> list[Launch]:
     """The launches, in order, that compute the stored members of a group of any kind but CHECK and CALL.
 
-    `in_memory(node)` tells which values are in memory when the group is done; `aliased(node)` which stored nodes may be
-    given the memory of an input.
+    `in_memory(node)` tells which values are in memory when the group is done.
     """
     if not any(elements(node) for node in group.stored):
         return []
     nodes = _nodes_of(group, in_memory)
-    key = (target, _structure(group, nodes, in_memory, aliased))
+    key = (target, _structure(group, nodes, in_memory))
     with _LOCK:
         templates = _SEEN.get(key)
     if templates is None:
-        launches = _emit(group, in_memory, target, aliased)
+        launches = _emit(group, in_memory, target)
         if launches:
             launches[-1].work = _work(group)
         numbers = {node: number for number, node in enumerate(nodes)}
@@ -100,15 +97,13 @@ def emit(
     return [template.launch(nodes, workspaces) for template in templates]
 
 
-def _emit(
-    group: Group, in_memory: Callable[[Node], bool], target: Target, aliased: Callable[[Node], bool]
-) -> list[Launch]:
+def _emit(group: Group, in_memory: Callable[[Node], bool], target: Target) -> list[Launch]:
     if group.kind == LOOP:
         return [emit_loops(group, in_memory, target)]
     if group.kind == COLUMNS:
         return [emit_columns(group, in_memory, target)]
     if group.kind == PRODUCT:
-        return emit_product(group, in_memory, target, aliased)
+        return emit_product(group, in_memory, target)
     by_index = {SCATTER: emit_scatter, PUT: emit_put, JOIN: emit_join}
     assert group.kind in by_index, group.kind
     return by_index[group.kind](group, in_memory, target)
@@ -137,9 +132,7 @@ def _nodes_of(group: Group, in_memory: Callable[[Node], bool]) -> list[Node]:
     return list(found)
 
 
-def _structure(
-    group: Group, nodes: list[Node], in_memory: Callable[[Node], bool], aliased: Callable[[Node], bool]
-) -> Hashable:
+def _structure(group: Group, nodes: list[Node], in_memory: Callable[[Node], bool]) -> Hashable:
     """All that the code of a group depends on."""
     numbers = {node: number for number, node in enumerate(nodes)}
     rows: list[Hashable] = []
@@ -147,6 +140,6 @@ def _structure(
         known = node not in group.members and in_memory(node)
         attributes = () if known else tuple(map(exact, node.attributes.values()))
         inputs = () if known else tuple(numbers[i] for i in node.inputs)
-        rows.append((node.op, attributes, node.shape, node.dtype, inputs, known, in_memory(node), aliased(node)))
+        rows.append((node.op, attributes, node.shape, node.dtype, inputs, known, in_memory(node)))
     stored = tuple(numbers[node] for node in group.stored)
     return group.kind, group.size, group.row, tuple(group.members.values()), stored, tuple(rows)

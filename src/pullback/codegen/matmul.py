@@ -12,17 +12,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from ..graph.types import bfloat16
+from .arithmetic import has_half_conversions
 from .matmul_blocks import packed_stages
 from .matmul_direct import direct_stage
-from .matmul_packed import Geometry
-from .matmul_tasks import Epilogue, Product, Stage
-from .target import Target
+from .matmul_pack import Geometry
+from .matmul_tasks import Epilogue, Product, Region, Stage
+from .matmul_tile import Element, Matrix
+from .target import Target, is_x86
 from .text import Writer
 
-__all__ = ["Epilogue", "Product", "Stage", "folded", "product_stages"]
+__all__ = ["Element", "Epilogue", "Product", "Region", "Stage", "folded", "product_stages"]
 
 #: Floating-point operations of one batch item up to which a direct kernel is at least as fast as a packed one.
 DIRECT = 3_000_000
+#: The same where the packed kernel multiplies pairs of bfloat16 at twice the rate, and the direct one does not.
+DIRECT_PAIRS = 500_000
 
 
 @dataclass(frozen=True)
@@ -32,15 +37,16 @@ class _Mirrored:
     inner: Epilogue
     slots: int
 
-    def emit(self, writer: Writer, slot_base: int, batch: list[str], m0: str, m1: str, n0: str, n1: str) -> None:
-        self.inner.emit(writer, slot_base, batch, n0, n1, m0, m1)
+    def emit(self, writer: Writer, slot_base: int, region: Region, tile: Matrix) -> None:
+        turned = Region(region.batch, region.n0, region.n1, region.m0, region.m1)
+        self.inner.emit(writer, slot_base, turned, Matrix(tile.pointer, tile.column, tile.row))
 
 
 def product_stages(product: Product, target: Target, epilogue: Epilogue | None = None) -> tuple[list[Stage], int]:
     """The launches, in order, that compute `product`, and the bytes of workspace they share."""
     if 0 in (*product.batch, product.m, product.n):
         return [], 0
-    geometry = Geometry(product.dtype, target.vector_bytes // product.dtype.itemsize, target.registers)
+    geometry = _geometry(product, target)
     if product.n == 1 and product.m > 1 and product.c_strides[-1] == 1:
         mirrored = None if epilogue is None else _Mirrored(epilogue, epilogue.slots)
         stages, workspace = product_stages(_mirrored(product), target, mirrored)
@@ -56,9 +62,18 @@ def product_stages(product: Product, target: Target, epilogue: Epilogue | None =
     if product.k == 1:
         product = replace(product, a_strides=(*product.a_strides[:-1], 1))
     thin = product.m <= geometry.rows or product.n <= geometry.lanes
-    if product.operations <= DIRECT or thin or product.k < 8:
-        return [direct_stage(product, geometry, epilogue)], 0
+    limit = DIRECT_PAIRS if geometry.pairs else DIRECT
+    if product.operations <= limit or thin or product.k < 8:
+        return [direct_stage(product, replace(geometry, pairs=False), epilogue)], 0
     return packed_stages(product, geometry, target, epilogue)
+
+
+def _geometry(product: Product, target: Target) -> Geometry:
+    """The register tile for the product: of pairs of bfloat16 where x86 multiplies these (AVX512_BF16)."""
+    lanes = target.vector_bytes // product.dtype.itemsize
+    bfloats = product.a.dtype is bfloat16 and product.b.dtype is bfloat16
+    pairs = bfloats and target.has_bf16 and is_x86(target.triple) and target.vector_bytes == 64
+    return Geometry(product.dtype, lanes, target.registers, pairs, has_half_conversions(target))
 
 
 def _mirrored(product: Product) -> Product:
@@ -72,6 +87,8 @@ def _mirrored(product: Product) -> Product:
         a_strides=(*batch_b, column_b, row_b),
         b_strides=(*batch_a, column_a, row_a),
         c_strides=(*product.c_strides[:-1], 1),
+        left=product.right,
+        right=product.left,
     )
 
 

@@ -6,169 +6,362 @@ One such kernel is small: it packs and calls code that all products of a dtype s
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from .matmul_packed import Geometry, block_code, pack_code
-from .matmul_tasks import Epilogue, Grid, Product, Stage, emit_pack, kernel, operand
-from .matmul_tile import scalar_type
+from ..graph.types import int64
+from .arithmetic import LLVMArithmetic, Value
+from .matmul_pack import Geometry, pack_code
+from .matmul_packed import block_code
+from .matmul_tasks import (
+    Epilogue,
+    Grid,
+    Product,
+    Region,
+    Stage,
+    aligned,
+    emit_pack,
+    kernel,
+    operand,
+    stored_type,
+)  # fmt: skip
+from .matmul_tile import Matrix, Size
 from .target import Target
 from .text import Writer, code
 
-#: Up to how many panels of B a task reads A in place, by whether A is contiguous in k: packing a panel of A costs
-#: about as much as multiplying it by one to three panels of B, and reading across its rows uses
-#: less of each cache line.
-IN_PLACE = {True: 16, False: 4}
+#: Panels of B that are multiplied, and then seen by the epilogue, at a time.
+_CHUNK = 4
+#: The most parts that a sum over k is cut into, and the fewest units of k in one.
+_MOST_SLICES, _SHORTEST_SLICE = 64, 96
+#: Elements that one task of the sum over the slices covers, about.
+_SUM_ELEMENTS = 4096
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a product is cut: `grid` says into which blocks of C, `depth` is the k of one packed block.
+
+    With `shared`, B is packed by a launch of its own for all tasks; otherwise each task packs what it uses. The sum
+    over k is cut into `slices` of `length` each, which are computed side by side and added in order.
+    """
+
+    grid: Grid
+    depth: int
+    shared: bool
+    slices: int
+    length: int
 
 
 def packed_stages(
     product: Product, geometry: Geometry, target: Target, epilogue: Epilogue | None
 ) -> tuple[list[Stage], int]:
-    """A product by blocks: B is packed once for all tasks where several share it, else by the task that uses it."""
-    type_, size = scalar_type(product.dtype), product.dtype.itemsize
-    # A panel of B should take most of the L1 cache but leave room for the panel of A that passes by.
-    depth = max(64, target.l1 * 3 // 4 // (geometry.columns * size))
-    depth = -(-product.k // -(-product.k // depth))
-    depth = -(-depth // geometry.lanes) * geometry.lanes
-    grid = _packed_grid(product, geometry, target, depth)
-    shared = grid.row_tasks > 1 or 0 in product.b_strides[: len(product.batch)]
-    # Read in place A should be read once: row panels are then the outer loop, and B must stay in the L2 cache.
-    few_columns = grid.columns <= IN_PLACE[product.a_strides[-1] == 1] * geometry.columns
-    in_place = few_columns and depth * grid.columns * size <= target.l2 // 2
-
-    pack_a, pack_b, block = (
-        pack_code(geometry, geometry.rows),
-        pack_code(geometry, geometry.columns),
-        block_code(geometry),
+    """A product by blocks, and the bytes of workspace that its launches share."""
+    plan = _plan(product, geometry, target, epilogue is not None)
+    if plan.slices == 1:
+        return _Blocks(product, geometry, plan, epilogue, product.k).stages()
+    items = math.prod(product.batch)
+    rows = [product.n]
+    for size in reversed((*product.batch, product.m)):
+        rows.insert(0, rows[0] * size)
+    *_, a_k = product.a_strides
+    b_k = product.b_strides[-2]
+    sliced = replace(
+        product,
+        batch=(plan.slices, *product.batch),
+        k=plan.length,
+        a_strides=(plan.length * a_k, *product.a_strides),
+        b_strides=(plan.length * b_k, *product.b_strides),
+        c_strides=tuple(rows),
     )
-    a_bytes = 0 if in_place else -(-grid.rows // geometry.rows) * geometry.rows * depth * size
-    a_bytes = -(-(a_bytes + geometry.slack) // 64) * 64
-    b_bytes = 0 if shared else -(-grid.columns // geometry.columns) * geometry.columns * depth * size + geometry.slack
-    columns = -(-product.n // geometry.columns) * geometry.columns
+    grid = Grid(sliced, 1, plan.grid.rows, plan.grid.columns)
+    stages, _ = _Blocks(sliced, geometry, replace(plan, grid=grid), None, product.k).stages()
+    renamed = {"c": "workspace"}
+    stages = [replace(s, operands=tuple(renamed.get(name, name) for name in s.operands)) for s in stages]
+    stages.append(_sum_stage(product, geometry, plan.slices, epilogue))
+    return stages, plan.slices * items * product.m * product.n * product.dtype.itemsize
 
-    stages, workspace = [], 0
-    if shared:
-        stage, workspace = _pack_stage(product, geometry, depth)
-        stages.append(stage)
 
-    writer = kernel()
-    writer.declare(f"declare void @{block.name}({', '.join(['ptr'] * 3 + ['i64'] * 12)})")
-    with grid.region(writer) as (index, m0, m1, n0, n1):
-        a, b, c = (
-            operand(writer, type_, slot, index, strides)
-            for slot, strides in enumerate((product.a_strides, product.b_strides, (*product.c_strides, 1)))
+class _Blocks:
+    """The launches of one product. `total` is the k of the whole product, of which `product` may be a slice."""
+
+    def __init__(self, product: Product, geometry: Geometry, plan: Plan, epilogue: Epilogue | None, total: int):
+        self.product, self.geometry, self.plan = product, geometry, plan
+        self.epilogue, self.total = epilogue, total
+        self.grid, self.depth, self.shared = plan.grid, plan.depth, plan.shared
+        self.blocks = -(-product.k // plan.depth)
+        self.pack_a = pack_code(geometry, geometry.rows, product.a)
+        self.pack_b = pack_code(geometry, geometry.columns, product.b)
+        self.block = block_code(geometry)
+        #: columns of B in whole panels
+        self.columns = _up(product.n, geometry.columns)
+        whole = epilogue is None and plan.shared
+        self.chunk = self.grid.columns if whole else min(self.grid.columns, _CHUNK * geometry.columns)
+        self.tile_row = self.chunk if self.blocks == 1 else _up(self.grid.columns, geometry.columns)
+
+    def stages(self) -> tuple[list[Stage], int]:
+        stages, workspace = [], 0
+        if self.shared:
+            stage, workspace = self._pack_stage()
+            stages.append(stage)
+        bytes_a, bytes_b, bytes_c = self._scratch()
+        writer = kernel()
+        writer.declare(f"declare void @{self.block.name}({', '.join(['ptr'] * 3 + ['i64'] * 5)})")
+        tile = writer.element("%scratch", "i8", bytes_a + bytes_b)
+        self.own_b = writer.element("%scratch", "i8", bytes_a)
+        with self.grid.region(writer) as region:
+            self._multiply(writer, region, tile)
+        operands = ["a", "b"] + ([] if self.epilogue else ["c"]) + (["workspace"] if self.shared else [])
+        operands += ["epilogue"] if self.epilogue else []
+        needs = tuple(
+            need for need, used in ((self.pack_a, True), (self.pack_b, not self.shared), (self.block, True)) if used
         )
-        rows, width = writer.subtract(m1, m0), writer.subtract(n1, n0)
-        if shared:
-            packed_b = _packed_item(writer, product, type_, writer.argument(3), index, columns)
+        made = code("product", writer, needs=tuple(dict.fromkeys(needs)))
+        stages.append(Stage(made, self.grid.tasks, tuple(operands), bytes_a + bytes_b + bytes_c))
+        return stages, workspace
+
+    def _scratch(self) -> tuple[int, int, int]:
+        """Bytes for the packed blocks of A and of B, and for the tile of C that the epilogue reads."""
+        geometry, depth = self.geometry, self.geometry.units(self.depth)
+        rows = _up(self.grid.rows, geometry.rows)
+        bytes_a = aligned(rows * depth * geometry.unit_bytes)
+        bytes_b = 0 if self.shared else aligned(_up(self.chunk, geometry.columns) * depth * geometry.unit_bytes)
+        bytes_c = rows * self.tile_row * geometry.dtype.itemsize if self.epilogue else 0
+        return bytes_a, bytes_b, bytes_c
+
+    def _multiply(self, writer: Writer, region: Region, tile: str) -> None:
+        """The whole of a task: block of k after block of k, and the epilogue in the last one."""
+        end: Size = self.product.k
+        if self.total != self.product.k * (self.plan.slices):
+            # The last slice may be shorter.
+            begun = writer.multiply(region.batch[0], self.product.k)
+            end = writer.minimum(writer.subtract(self.total, begun), self.product.k)
+        last = (self.blocks - 1) * self.depth
+        if self.epilogue is None:
+            with writer.loop(0, end, self.depth, as_written=True) as start:
+                self._block_of_k(writer, region, start, end, tile, last=False)
+            return
+        if self.blocks > 1:
+            with writer.loop(0, last, self.depth, as_written=True) as start:
+                self._block_of_k(writer, region, start, end, tile, last=False)
+        self._block_of_k(writer, region, str(last), end, tile, last=True)
+
+    def _block_of_k(self, writer: Writer, region: Region, start: str, end: Size, tile: str, last: bool) -> None:
+        product, geometry, type_ = self.product, self.geometry, self.geometry.unit_type
+        a = operand(writer, stored_type(writer, product.a), 0, region.batch, product.a_strides)
+        rows = writer.subtract(region.m1, region.m0)
+        length = writer.minimum(writer.subtract(end, start), self.depth)
+        source = a.at(writer, stored_type(writer, product.a), region.m0, start)
+        emit_pack(writer, self.pack_a, "%scratch", source, a.row, a.column, rows, length)
+        units = _units(writer, geometry, length)
+        adds = writer.op(f"zext i1 {writer.op(f'icmp sgt i64 {start}, 0')} to i64")
+        with writer.loop(region.n0, region.n1, self.chunk, as_written=True) as first:
+            stop = writer.minimum(writer.add(first, self.chunk), region.n1)
+            width = writer.subtract(stop, first)
+            right = self._right(writer, region, start, length, first, width)
+            if self.epilogue is None:
+                c = operand(writer, type_, 2, region.batch, (*product.c_strides, 1))
+                self._call(writer, right, c.at(writer, type_, region.m0, first), c.row, (rows, width), units, adds)
+                seen = None
+            else:
+                place = tile
+                if self.blocks > 1:
+                    place = writer.element(tile, type_, writer.subtract(first, region.n0))
+                sizes = tuple(
+                    _round_up(writer, size, step) for size, step in ((rows, geometry.rows), (width, geometry.columns))
+                )
+                self._call(writer, right, place, self.tile_row, sizes, units, adds)
+                seen = Matrix(place, self.tile_row, 1)
+            if last and self.epilogue is not None and seen is not None:
+                part = Region(region.batch, region.m0, region.m1, first, stop)
+                self.epilogue.emit(writer, 3 if self.shared else 2, part, seen)
+
+    def _call(
+        self, writer: Writer, right: str, c: str, row: Size, sizes: tuple[str, ...], units: str, adds: str
+    ) -> None:
+        numbers = ", ".join(f"i64 {value}" for value in (row, *sizes, units, adds))
+        writer.line(f"call void @{self.block.name}(ptr %scratch, ptr {right}, ptr {c}, {numbers})")
+
+    def _right(self, writer: Writer, region: Region, start: str, length: str, first: str, width: str) -> str:
+        """The address of the packed panels of B from the column `first` on, packed here unless they are shared."""
+        product, geometry = self.product, self.geometry
+        if not self.shared:
+            stored = stored_type(writer, product.b)
+            b = operand(writer, stored, 1, region.batch, product.b_strides)
+            source = b.at(writer, stored, start, first)
+            emit_pack(writer, self.pack_b, self.own_b, source, b.column, b.row, width, length)
+            return self.own_b
+        slot = 2 if self.epilogue else 3
+        item = _packed_item(writer, product, geometry, writer.argument(slot), region.batch, self.columns)
+        begun = writer.multiply(_units(writer, geometry, start), self.columns)
+        offset = writer.add(begun, writer.multiply(first, _units(writer, geometry, length)))
+        return writer.element(item, geometry.unit_type, offset)
+
+    def _pack_stage(self) -> tuple[Stage, int]:
+        """The launch that packs all of B into the workspace, and the workspace's size in bytes.
+
+        It is laid out as [item of B][block of k][panel][unit of k in the block][column in the panel].
+        """
+        product, geometry = self.product, self.geometry
+        stored = stored_type(Writer("type", []), product.b)
+        strides = product.b_strides
+        batch = tuple(1 if stride == 0 else size for size, stride in zip(product.batch, strides, strict=False))
+        # Tasks of some 16,000 units, a few microseconds.
+        panels = max(1, 16_384 // (geometry.units(self.depth) * geometry.columns))
+        source = replace(product, batch=batch, m=product.k)
+        grid = Grid(source, 1, self.depth, panels * geometry.columns)
+        writer = kernel()
+        with grid.region(writer) as region:
+            b = operand(writer, stored, 0, region.batch, strides)
+            start = _packed_item(writer, source, geometry, writer.argument(1), region.batch, self.columns)
+            length = writer.subtract(region.m1, region.m0)
+            begun = writer.multiply(_units(writer, geometry, region.m0), self.columns)
+            offset = writer.add(begun, writer.multiply(region.n0, _units(writer, geometry, length)))
+            to = writer.element(start, geometry.unit_type, offset)
+            columns = writer.subtract(region.n1, region.n0)
+            emit_pack(
+                writer, self.pack_b, to, b.at(writer, stored, region.m0, region.n0), b.column, b.row, columns, length
+            )
+        workspace = math.prod(batch) * self.columns * geometry.units(product.k) * geometry.unit_bytes
+        return Stage(code("pack_product", writer, needs=(self.pack_b,)), grid.tasks, ("b", "workspace"), 0), workspace
+
+
+def _packed_item(
+    writer: Writer, product: Product, geometry: Geometry, workspace: str, index: list[str], columns: int
+) -> str:
+    """The address in the workspace of the packed B of the batch item `index`; `product.k` is the whole k."""
+    stride = columns * geometry.units(product.k)
+    for position, size, b_stride in reversed(list(zip(index, product.batch, product.b_strides, strict=False))):
+        if b_stride != 0:
+            workspace = writer.element(workspace, geometry.unit_type, writer.multiply(position, stride))
+            stride *= size
+    return workspace
+
+
+def _sum_stage(product: Product, geometry: Geometry, slices: int, epilogue: Epilogue | None) -> Stage:
+    """The launch that adds the slices of a sum over k, always in the same order."""
+    rows = max(1, _SUM_ELEMENTS // product.n)
+    grid = Grid(product, 1, min(rows, product.m), product.n)
+    lanes, type_, dtype = geometry.lanes, geometry.unit_type, product.dtype
+    width = _up(product.n, geometry.columns)
+    writer = kernel()
+    a = LLVMArithmetic(writer, lanes)
+    strides = [product.m * product.n]
+    for size in reversed(product.batch[1:]):
+        strides.insert(0, strides[0] * size)
+    whole = math.prod(product.batch) * product.m * product.n
+    with grid.region(writer) as region:
+        part = operand(writer, type_, 0, region.batch, (*strides[: len(product.batch)], product.n, 1))
+        if epilogue is None:
+            c = operand(writer, type_, 1, region.batch, (*product.c_strides, 1))
+            to = Matrix(c.at(writer, type_, region.m0, 0), c.row, 1)
         else:
-            packed_b = writer.element("%scratch", "i8", a_bytes)
-        result = c.at(writer, type_, m0, n0)
-        with writer.loop(0, product.k, depth, as_written=True) as start:
-            length = writer.minimum(writer.subtract(product.k, start), depth)
-            left = a.at(writer, type_, m0, start)
-            if in_place:
-                a_place = ["i64 0", f"i64 {a.row}", f"i64 {a.column}", "i64 1"]
-            else:
-                emit_pack(writer, pack_a, "%scratch", left, a.row, a.column, rows, length)
-                left = "%scratch"
-                panel = writer.multiply(length, geometry.rows)
-                a_place = [f"i64 {panel}", "i64 1", f"i64 {geometry.rows}", "i64 0"]
-            if shared:
-                offset = writer.add(writer.multiply(start, columns), writer.multiply(n0, length))
-                right = writer.element(packed_b, type_, offset)
-            else:
-                emit_pack(writer, pack_b, packed_b, b.at(writer, type_, start, n0), b.column, b.row, width, length)
-                right = packed_b
-            b_place = [f"i64 {writer.multiply(length, geometry.columns)}", f"i64 {geometry.columns}", "i64 0"]
-            adds = writer.op(f"zext i1 {writer.op(f'icmp sgt i64 {start}, 0')} to i64")
-
-            def multiply(left: str, result: str, rows: str) -> None:
-                sizes = [f"i64 {value}" for value in (c.row, rows, width, length, adds)]
-                arguments = ", ".join([f"ptr {left}", f"ptr {right}", f"ptr {result}", *a_place, *b_place, *sizes])
-                writer.line(f"call void @{block.name}({arguments})")
-
-            if in_place:
-                with writer.loop(0, rows, geometry.rows, as_written=True) as i:
-                    few = writer.minimum(writer.subtract(rows, i), geometry.rows)
-                    multiply(
-                        a.at(writer, type_, writer.add(m0, i), start), c.at(writer, type_, writer.add(m0, i), n0), few
-                    )
-            else:
-                multiply(left, result, rows)
+            to = Matrix("%scratch", width, 1)
+        with writer.loop(region.m0, region.m1, as_written=True) as row:
+            target_row = writer.subtract(row, region.m0)
+            with writer.loop(0, product.n, lanes, as_written=True) as column:
+                left = writer.subtract(product.n, column)
+                mask = a.lt(a.iota(int64), a.broadcast(Value(left, int64)))
+                place = part.at(writer, type_, row, column)
+                zero = a.constant(0, dtype)
+                total = writer.variable(a.llvm_type(dtype), a.masked_load(place, dtype, mask, zero).ref)
+                with writer.loop(1, slices, as_written=True) as number:
+                    further = writer.element(place, type_, writer.multiply(number, whole))
+                    value = a.masked_load(further, dtype, mask, zero)
+                    total.set(a.add(Value(total.get(), dtype), value).ref)
+                a.masked_store(Value(total.get(), dtype), to.at(writer, type_, target_row, column), dtype, mask)
         if epilogue is not None:
-            epilogue.emit(writer, 4 if shared else 3, index, m0, m1, n0, n1)
-    operands = ("a", "b", "c") + (("workspace",) if shared else ()) + (("epilogue",) if epilogue is not None else ())
-    needs = tuple(need for need, used in ((pack_a, not in_place), (pack_b, not shared), (block, True)) if used)
-    stages.append(Stage(code("product", writer, needs=needs), grid.tasks, operands, a_bytes + b_bytes))
-    return stages, workspace
+            epilogue.emit(writer, 1, region, to)
+    scratch = grid.rows * width * dtype.itemsize if epilogue else 0
+    return Stage(code("product_sum", writer), grid.tasks, ("workspace", "epilogue" if epilogue else "c"), scratch)
 
 
-def _packed_grid(product: Product, geometry: Geometry, target: Target, depth: int) -> Grid:
-    """The blocks of C that cost least, on average over machines of 2, 4 and 8 threads.
+def _up(number: int, step: int) -> int:
+    return -(-number // step) * step
 
-    Counted in cycles per step of k: the tiles at two vector operations a cycle, the packing of A, fetching B from the
-    outer caches (and packing it, where that is the task's own), and idle threads while the last tasks run.
-    """
-    size = product.dtype.itemsize
-    row_panels, column_panels = -(-product.m // geometry.rows), -(-product.n // geometry.columns)
-    most_rows = max(1, target.l2 // 2 // (depth * size * geometry.rows))
-    heights = {min(height, row_panels) for height in range(1, most_rows + 1)}
-    if _is_item_sized(product, depth, target):
-        heights.add(row_panels)
-    widths = {-(-column_panels // parts) for parts in range(1, 17)}
-    best: tuple[float, Grid] | None = None
-    for height in heights:
-        for width in widths:
-            rows, columns = height * geometry.rows, width * geometry.columns
-            if rows * columns * size > 2 * target.l2 and width > min(widths):
-                continue
-            grid = Grid(product, 1, rows, columns)
-            cycles = rows * columns / (2 * geometry.lanes) + 3 * rows + 0.6 * columns + 1000 / product.k
-            shared = 3000 / product.k + 0.5 * product.n if grid.row_tasks > 1 else 0
-            cost = sum(-(-grid.tasks // threads) * threads * cycles + threads * shared for threads in (2, 4, 8))
-            if best is None or cost < best[0]:
-                best = cost, grid
+
+def _round_up(writer: Writer, number: str, step: int) -> str:
+    """`number` rounded up to a multiple of `step`."""
+    return writer.multiply(writer.divide(writer.add(number, step - 1), step)[0], step)
+
+
+def _units(writer: Writer, geometry: Geometry, k: Size) -> str:
+    """The units that `k` steps take."""
+    return writer.op(f"lshr i64 {writer.add(k, 1)}, 1") if geometry.pairs else str(k)
+
+
+def _depth(k: int, geometry: Geometry, target: Target) -> int:
+    """The k of a packed block: a panel of B should leave room in the L1 cache for the panel of A that passes by."""
+    most = max(64, target.l1 // (geometry.columns * geometry.unit_bytes))
+    units = geometry.units(k)
+    depth = _up(-(-units // -(-units // most)), geometry.lanes)
+    return depth * (2 if geometry.pairs else 1)
+
+
+def _plan(product: Product, geometry: Geometry, target: Target, has_epilogue: bool) -> Plan:
+    """The cut that costs least, on average over machines of 2, 4 and 8 threads."""
+    best: tuple[float, Plan] | None = None
+    for slices, length in _slicings(product, geometry):
+        depth = _depth(length, geometry, target)
+        for grid in _grids(product, geometry, target, depth, has_epilogue and slices == 1, -(-length // depth)):
+            for shared in (False, True) if slices == 1 else (False,):
+                plan = Plan(grid, depth, shared, slices, length)
+                cost = _cost(product, geometry, plan)
+                if best is None or cost < best[0]:
+                    best = cost, plan
     assert best is not None
     return best[1]
 
 
-def _is_item_sized(product: Product, depth: int, target: Target) -> bool:
-    """Whether one task may compute a whole batch item: its packed B then fits into half of the L2 cache."""
-    return depth * product.n * product.dtype.itemsize <= target.l2 // 2
+def _slicings(product: Product, geometry: Geometry) -> list[tuple[int, int]]:
+    """(slices, k of one) that the sum over k may be cut into: more than one only where C is small."""
+    found = [(1, product.k)]
+    step = geometry.lanes * (2 if geometry.pairs else 1)
+    items = math.prod(product.batch) * product.m * product.n
+    slices = 2
+    while slices <= _MOST_SLICES and items * slices <= product.k * (product.m + product.n):
+        length = _up(-(-product.k // slices), step)
+        if geometry.units(length) < _SHORTEST_SLICE:
+            break
+        found.append((-(-product.k // length), length))
+        slices *= 2
+    return list(dict.fromkeys(found))
 
 
-def _pack_stage(product: Product, geometry: Geometry, depth: int) -> tuple[Stage, int]:
-    """The launch that packs all of B into the workspace, and the workspace's size in bytes.
-
-    It is laid out as [item of B][block of k][panel][k in the block][column in the panel].
-    """
-    type_, size = scalar_type(product.dtype), product.dtype.itemsize
-    pack = pack_code(geometry, geometry.columns)
-    strides = product.b_strides
-    batch = tuple(1 if stride == 0 else size for size, stride in zip(product.batch, strides, strict=False))
-    columns = -(-product.n // geometry.columns) * geometry.columns
-    items = math.prod(batch)
-    # Tasks of some 8,000 elements, a few microseconds.
-    panels = max(1, 8_192 // (depth * geometry.columns))
-    source = replace(product, batch=batch, m=product.k)
-    grid = Grid(source, 1, depth, panels * geometry.columns)
-    writer = kernel()
-    with grid.region(writer) as (index, k0, k1, n0, n1):
-        b = operand(writer, type_, 0, index, strides)
-        start = _packed_item(writer, source, type_, writer.argument(1), index, columns)
-        length = writer.subtract(k1, k0)
-        offset = writer.add(writer.multiply(k0, columns), writer.multiply(n0, length))
-        to = writer.element(start, type_, offset)
-        emit_pack(writer, pack, to, b.at(writer, type_, k0, n0), b.column, b.row, writer.subtract(n1, n0), length)
-    workspace = items * columns * product.k * size + geometry.slack
-    return Stage(code("pack_product", writer, needs=(pack,)), grid.tasks, ("b", "workspace"), 0), workspace
+def _grids(
+    product: Product, geometry: Geometry, target: Target, depth: int, keeps_tile: bool, blocks: int
+) -> list[Grid]:
+    """Blocks of C whose share of A, and of C where it is kept until the epilogue, fits into the L2 cache."""
+    row_panels, column_panels = -(-product.m // geometry.rows), -(-product.n // geometry.columns)
+    a_row = geometry.units(depth) * geometry.unit_bytes
+    found = []
+    for height in sorted({-(-row_panels // parts) for parts in range(1, min(row_panels, 256) + 1)}):
+        rows = height * geometry.rows
+        if height > 1 and rows * a_row > target.l2 // 2:
+            break
+        for width in sorted({-(-column_panels // parts) for parts in range(1, min(column_panels, 64) + 1)}):
+            columns = width * geometry.columns
+            held = rows * columns * product.dtype.itemsize
+            if width > 1 and (
+                held > 4 * target.l2 or (keeps_tile and blocks > 1 and rows * a_row + held > target.l2 * 3 // 4)
+            ):
+                break
+            found.append(Grid(product, 1, rows, columns))
+    return found
 
 
-def _packed_item(writer: Writer, product: Product, type_: str, workspace: str, index: list[str], columns: int) -> str:
-    """The address in the workspace of the packed B of the batch item `index`."""
-    stride = columns * product.k
-    for position, size, b_stride in reversed(list(zip(index, product.batch, product.b_strides, strict=False))):
-        if b_stride != 0:
-            workspace = writer.element(workspace, type_, writer.multiply(position, stride))
-            stride *= size
-    return workspace
+def _cost(product: Product, geometry: Geometry, plan: Plan) -> float:
+    """Cycles times threads: the tiles, packing, fetching B from the outer caches, and threads idle at the end."""
+    rows, columns, lanes = plan.grid.rows, plan.grid.columns, geometry.lanes
+    units = geometry.units(plan.length)
+    blocks = -(-plan.length // plan.depth)
+    tiles = rows // geometry.rows * (columns // geometry.columns)
+    cycles = rows * columns / lanes * (units + 2 * blocks) + 40 * tiles * blocks + 0.4 * rows * units + 600
+    cycles += (0.15 if plan.shared else 0.5) * columns * units
+    items = math.prod(product.batch)
+    once = 0.0
+    if plan.shared:
+        once += 0.5 * product.n * units * items
+    if plan.slices > 1:
+        once += 1.5 * plan.slices * product.m * product.n * items / lanes
+    waits = 3000 * (plan.shared + (plan.slices > 1))
+    tasks = plan.grid.tasks * plan.slices
+    return sum(-(-tasks // threads) * threads * cycles + once + threads * waits for threads in (2, 4, 8))

@@ -7,17 +7,32 @@ memory, unless A has so few rows that dot products along k are cheaper.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
-from .matmul_packed import Geometry, pack_code
-from .matmul_tasks import Epilogue, Grid, Product, Stage, emit_pack, kernel, offset_matrix, operand
-from .matmul_tile import Matrix, dot_tile, outer_tile, scalar_type
-from .text import Code, Writer, code
+from .arithmetic import LLVMArithmetic, Value
+from .matmul_pack import Geometry, pack_code
+from .matmul_tasks import (
+    Epilogue,
+    Grid,
+    Product,
+    Region,
+    Stage,
+    aligned,
+    emit_pack,
+    kernel,
+    offset_matrix,
+    operand,
+    stored_type,
+)  # fmt: skip
+from .matmul_tile import Element, Matrix, Size, dot_tile, joined, outer_tile, scalar_type
+from .text import Writer, code
 
 #: Floating-point operations below which a product is one task: two threads gain nothing on about a microsecond.
 SINGLE_TASK = 131_072
+#: Elements of C that one task keeps until its epilogue, at most about.
+_TILE_ELEMENTS = 65_536
 
 
 @dataclass(frozen=True)
@@ -62,68 +77,171 @@ def _outer_tiling(product: Product, geometry: Geometry) -> _Tiling:
 
 def direct_stage(product: Product, geometry: Geometry, epilogue: Epilogue | None) -> Stage:
     """A product in one launch of a kernel of its own shape."""
-    *_, b_k, b_n = product.b_strides
-    a_k = product.a_strides[-1]
-    use_dot = b_n != 1 and b_k == 1 and a_k == 1 and product.m <= 8 and product.k >= geometry.lanes
-    pack = b_n != 1 and not use_dot
-    if use_dot:
-        group = 16 // product.dtype.itemsize
-        rows = min(product.m, 2 if geometry.registers < 32 else 4)
-        tiling = _Tiling(rows, group * (2 if rows == 1 else 1), 0.0)
-    else:
-        tiling = _outer_tiling(product, geometry)
-    grid = _direct_grid(product, tiling, pack)
+    return _Direct(product, geometry, epilogue).stage()
 
-    needs: tuple[Code, ...] = ()
-    scratch = 0
-    if pack:
-        needs = (pack_code(geometry, tiling.columns),)
-        panels = -(-grid.columns // tiling.columns)
-        scratch = panels * tiling.columns * product.k * product.dtype.itemsize + geometry.slack
 
-    type_ = scalar_type(product.dtype)
-    writer = kernel()
-    with grid.region(writer) as (index, m0, m1, n0, n1):
-        a, b, c = (
-            operand(writer, type_, slot, index, strides)
-            for slot, strides in enumerate((product.a_strides, product.b_strides, (*product.c_strides, 1)))
+class _Direct:
+    """One direct kernel: what it does about its operands, and its code."""
+
+    def __init__(self, product: Product, geometry: Geometry, epilogue: Epilogue | None):
+        self.product, self.geometry, self.epilogue = product, geometry, epilogue
+        *_, b_k, b_n = product.b_strides
+        a_k = product.a_strides[-1]
+        #: along k, in vectors
+        self.dots = b_n != 1 and b_k == 1 and a_k == 1 and product.m <= 8 and product.k >= geometry.lanes
+        if self.dots:
+            group = 16 // product.dtype.itemsize
+            rows = min(product.m, 2 if geometry.registers < 32 else 4)
+            self.tiling = _Tiling(rows, group * (2 if rows == 1 else 1), 0.0)
+        else:
+            self.tiling = _outer_tiling(product, geometry)
+        # What is read for several tiles is converted once.
+        repeated = product.m > self.tiling.rows
+        self.packs = not self.dots and (b_n != 1 or (product.b.converts and repeated))
+        self.widens_a = product.a.converts
+        self.grid = _direct_grid(product, self.tiling, self.packs, epilogue is not None)
+        #: the code that packs B
+        self.pack = pack_code(geometry, self.tiling.columns, product.b)
+
+    def stage(self) -> Stage:
+        product, grid, size = self.product, self.grid, self.product.dtype.itemsize
+        panels = -(-grid.columns // self.tiling.columns)
+        bytes_b = aligned(panels * self.tiling.columns * product.k * size) if self.packs else 0
+        bytes_a = aligned(grid.rows * product.k * size) if self.widens_a else 0
+        # the epilogue may read whole vectors from each row of its tile
+        row = -(-grid.columns // self.geometry.columns) * self.geometry.columns
+        bytes_c = grid.rows * row * size if self.epilogue else 0
+        writer = kernel()
+        self.packed = "%scratch"
+        self.widened = writer.element("%scratch", "i8", bytes_b)
+        tile = Matrix(writer.element("%scratch", "i8", bytes_b + bytes_a), row, 1)
+        with grid.region(writer) as region:
+            self._task(writer, region, tile)
+        operands = ("a", "b", "epilogue" if self.epilogue else "c")
+        return Stage(
+            code("product", writer, needs=(self.pack,) if self.packs else ()),
+            grid.tasks,
+            operands,
+            bytes_b + bytes_a + bytes_c,
         )
-        if pack:
-            emit_pack(
-                writer,
-                needs[0],
-                "%scratch",
-                b.at(writer, type_, 0, n0),
-                b.column,
-                b.row,
-                writer.subtract(n1, n0),
-                product.k,
-            )
-        for j, width in _pieces(writer, n0, n1, product.n, tiling.columns):
+
+    def _task(self, writer: Writer, region: Region, tile: Matrix) -> None:
+        product, type_ = self.product, scalar_type(self.product.dtype)
+        a = operand(writer, stored_type(writer, product.a), 0, region.batch, product.a_strides)
+        b = operand(writer, stored_type(writer, product.b), 1, region.batch, product.b_strides)
+        if self.epilogue is None:
+            c = operand(writer, type_, 2, region.batch, (*product.c_strides, 1))
+            c = offset_matrix(writer, type_, c, region.m0, region.n0)
+        else:
+            c = tile
+        if self.widens_a:
+            a = self._widened_a(writer, region, a)
+        else:
+            a = offset_matrix(writer, type_, a, region.m0, 0)
+        if self.packs:
+            source = b.at(writer, stored_type(writer, product.b), 0, region.n0)
+            width = writer.subtract(region.n1, region.n0)
+            emit_pack(writer, self.pack, self.packed, source, b.column, b.row, width, product.k)
+        for j, wide in _pieces(writer, region.n0, region.n1, product.n, self.tiling.columns):
             with j as column:
-                if pack:
-                    start = writer.multiply(writer.subtract(column, n0), product.k)
-                    right = Matrix(writer.element("%scratch", type_, start), tiling.columns, 1)
-                else:
-                    right = offset_matrix(writer, type_, b, 0, column)
-                for i, height in _pieces(writer, m0, m1, product.m, tiling.rows):
+                for i, high in _pieces(writer, region.m0, region.m1, product.m, self.tiling.rows):
                     with i as row:
-                        left, result = (
-                            offset_matrix(writer, type_, a, row, 0),
-                            offset_matrix(writer, type_, c, row, column),
-                        )
-                        if use_dot:
-                            dot_tile(
-                                writer, product.dtype, geometry.lanes, height, width, product.k, left, right, result
-                            )
-                        else:
-                            widths = [geometry.lanes] * (width // geometry.lanes)
-                            widths += [width % geometry.lanes] if width % geometry.lanes else []
-                            outer_tile(writer, product.dtype, widths, height, product.k, left, right, result)
-        if epilogue is not None:
-            epilogue.emit(writer, 3, index, m0, m1, n0, n1)
-    operands = ("a", "b", "c") if epilogue is None else ("a", "b", "c", "epilogue")
-    return Stage(code("product", writer, needs=needs), grid.tasks, operands, scratch)
+                        down, across = writer.subtract(row, region.m0), writer.subtract(column, region.n0)
+                        left = offset_matrix(writer, type_, a, down, 0)
+                        result = offset_matrix(writer, type_, c, down, across)
+                        self._tile(writer, (high, wide), left, b, (column, across), result)
+        if self.epilogue is not None:
+            self.epilogue.emit(writer, 2, region, tile)
+
+    def _widened_a(self, writer: Writer, region: Region, a: Matrix) -> Matrix:
+        """The task's rows of A, converted into scratch memory in the order in which they lie."""
+        product, stored = self.product, stored_type(writer, self.product.a)
+        a = offset_matrix(writer, stored, a, region.m0, 0)
+        rows = writer.subtract(region.m1, region.m0)
+        by_rows = a.column == 1 or a.row != 1
+        outer, inner = (rows, str(product.k)) if by_rows else (str(product.k), rows)
+        place = Matrix(self.widened, product.k, 1) if by_rows else Matrix(self.widened, 1, self.grid.rows)
+        step, along = (a.row, a.column) if by_rows else (a.column, a.row)
+        lanes = self.geometry.lanes if along == 1 else 1
+        whole = writer.op(f"and i64 {inner}, {-lanes}")
+        parts: list[tuple[Size, str, int]] = [(0, whole, lanes), (whole, inner, 1)]
+        with writer.loop(0, outer, as_written=True) as one:
+            source = writer.element(a.pointer, stored, writer.multiply(one, step))
+            to = writer.element(
+                place.pointer,
+                scalar_type(product.dtype),
+                writer.multiply(one, place.row if by_rows else place.column),
+            )
+            for start, stop, width in parts if lanes > 1 else parts[:1]:
+                arithmetic = LLVMArithmetic(writer, width, self.geometry.half_conversions)
+                with writer.loop(start, stop, width, as_written=True) as two:
+                    value = _read(arithmetic, product.a, writer.element(source, stored, writer.multiply(two, along)))
+                    address = writer.element(to, scalar_type(product.dtype), two)
+                    arithmetic.store(value, address, product.dtype)
+        return place
+
+    def _tile(
+        self, writer: Writer, sizes: tuple[int, int], left: Matrix, b: Matrix, columns: tuple[str, str], result: Matrix
+    ) -> None:
+        """One register tile of `sizes`; `columns` is its first column, in B and in what was packed."""
+        product, geometry, (height, width), (column, across) = self.product, self.geometry, sizes, columns
+        type_, stored = scalar_type(product.dtype), stored_type(writer, product.b)
+        load = None
+        if self.packs:
+            start = writer.multiply(across, product.k)
+            right = Matrix(writer.element(self.packed, type_, start), self.tiling.columns, 1)
+        else:
+            right = offset_matrix(writer, stored, b, 0, column)
+            if product.b.converts:
+                load = self._loader(writer, right)
+        if self.dots:
+            dot_tile(
+                writer, product.dtype, geometry.lanes, height, width, product.k, left, right, result,
+                self._loader_along_k(writer) if product.b.converts else None, stored,
+            )  # fmt: skip
+            return
+        widths = [geometry.lanes] * (width // geometry.lanes)
+        widths += [width % geometry.lanes] if width % geometry.lanes else []
+        outer_tile(writer, product.dtype, widths, height, product.k, left, right, result, right=load)
+
+    def _loader(self, writer: Writer, right: Matrix) -> Callable[[Size, int, int], str]:
+        """Loads of neighbouring elements of a row of B, converted."""
+        element, stored = self.product.b, stored_type(writer, self.product.b)
+
+        def load(position: Size, start: int, width: int) -> str:
+            address = writer.element(right.at(writer, stored, position, 0), stored, start)
+            return self._converted(writer, element, address, width)
+
+        return load
+
+    def _loader_along_k(self, writer: Writer) -> Callable[[str, Size, int], str]:
+        """Loads of elements of a column of B that are neighbours in k, converted."""
+        element, stored = self.product.b, stored_type(writer, self.product.b)
+
+        def load(pointer: str, position: Size, width: int) -> str:
+            return self._converted(writer, element, writer.element(pointer, stored, position), width)
+
+        return load
+
+    def _converted(self, writer: Writer, element: Element, address: str, width: int) -> str:
+        """`width` elements: the arithmetic has powers of two only, so parts of these sizes are put together."""
+        type_ = scalar_type(self.product.dtype)
+        parts: list[tuple[str, int]] = []
+        start = 0
+        while start < width:
+            size = 1 << ((width - start).bit_length() - 1)
+            arithmetic = LLVMArithmetic(writer, size, self.geometry.half_conversions)
+            ref = _read(arithmetic, element, writer.element(address, stored_type(writer, element), start)).ref
+            if size == 1:
+                ref = writer.op(f"insertelement <1 x {type_}> poison, {type_} {ref}, i64 0")
+            parts.append((ref, size))
+            start += size
+        return joined(writer, type_, parts)
+
+
+def _read(arithmetic: LLVMArithmetic, element: Element, address: str) -> Value:
+    """Elements converted to what is multiplied."""
+    return arithmetic.round_to(arithmetic.load(address, element.stored), element.dtype)
 
 
 def _pieces(
@@ -147,13 +265,16 @@ def _pieces(
         yield rest(), total % size
 
 
-def _direct_grid(product: Product, tiling: _Tiling, pack: bool) -> Grid:
+def _direct_grid(product: Product, tiling: _Tiling, pack: bool, keeps_tile: bool) -> Grid:
     """Tasks of about SINGLE_TASK operations: whole batch items first, then rows or columns of tiles.
 
-    A task that packs B packs all the columns it uses, so few rows are not divided further.
+    A task that packs B packs all the columns it uses, so few rows are not divided further. One that keeps its tile for
+    the epilogue keeps no more than fits into the cache.
     """
     items = math.prod(product.batch)
     wanted = max(1, min(64, items * product.operations // SINGLE_TASK))
+    if keeps_tile:
+        wanted = max(wanted, items * -(-product.m * product.n // _TILE_ELEMENTS))
     if items >= wanted:
         return Grid(product, -(-items // wanted), product.m, product.n)
     parts = -(-wanted // items)

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from ..graph.types import DType
-from .matmul_tile import Matrix
+from .arithmetic import LLVMArithmetic
+from .matmul_tile import Element, Matrix, Size
 from .text import Code, Writer
 
 
@@ -19,6 +20,8 @@ class Product:
 
     `a_strides` are those of the batch axes, m and k; `b_strides` of the batch axes, k and n; `c_strides` of the batch
     axes and m: the rows of C are contiguous.
+
+    `dtype` is that of C, and of the sums. The operands are of that type too, unless `left` or `right` says otherwise.
     """
 
     batch: tuple[int, ...]
@@ -29,6 +32,18 @@ class Product:
     b_strides: tuple[int, ...]
     c_strides: tuple[int, ...]
     dtype: DType
+    left: Element | None = None
+    right: Element | None = None
+
+    @property
+    def a(self) -> Element:
+        """How A is stored and read."""
+        return self.left or Element(self.dtype)
+
+    @property
+    def b(self) -> Element:
+        """How B is stored and read."""
+        return self.right or Element(self.dtype)
 
     @property
     def operations(self) -> int:
@@ -41,7 +56,7 @@ class Stage:
     """One launch: `tasks` independent calls of `code`.
 
     `operands` names what the argument slots hold: "a", "b", "c", "workspace", and "epilogue" for all slots that the
-    epilogue asked for.
+    epilogue asked for. A stage with an epilogue has no "c".
     """
 
     code: Code
@@ -50,17 +65,29 @@ class Stage:
     scratch_bytes: int
 
 
+@dataclass(frozen=True)
+class Region:
+    """The part C[batch, m0:m1, n0:n1] of a product, all given as SSA names (or decimal literals) of i64 values."""
+
+    batch: list[str]
+    m0: str
+    m1: str
+    n0: str
+    n1: str
+
+
 class Epilogue(Protocol):
     """What is done to each tile of C after its last addition, while it is in the cache: bias, activation, residual.
 
-    `slots` argument slots are reserved for it from `slot_base` on. `emit` writes loops over C[batch, m0:m1, n0:n1], all
-    given as the SSA names (or decimal literals) of i64 values.
+    `slots` argument slots are reserved for it from `slot_base` on. `emit` writes loops over `region`, whose elements
+    begin at `tile`; each of its rows may be read to a multiple of two vectors. What becomes of the product
+    is the epilogue's affair alone: it is not written to C.
     """
 
     @property
     def slots(self) -> int: ...
 
-    def emit(self, writer: Writer, slot_base: int, batch: list[str], m0: str, m1: str, n0: str, n1: str) -> None: ...
+    def emit(self, writer: Writer, slot_base: int, region: Region, tile: Matrix) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -85,18 +112,18 @@ class Grid:
         return -(-math.prod(self.product.batch) // self.items) * self.row_tasks * self.column_tasks
 
     @contextmanager
-    def region(self, writer: Writer) -> Iterator[tuple[list[str], str, str, str, str]]:
-        """The batch index and the bounds m0, m1, n0, n1 of what %task is to compute."""
+    def region(self, writer: Writer) -> Iterator[Region]:
+        """What %task is to compute."""
         rest = "%task"
         rest, n0, n1 = _share(writer, rest, self.column_tasks, self.columns, self.product.n)
         rest, m0, m1 = _share(writer, rest, self.row_tasks, self.rows, self.product.m)
         total = math.prod(self.product.batch)
         if self.items == 1:
-            yield _batch_index(writer, self.product.batch, rest), m0, m1, n0, n1
+            yield Region(_batch_index(writer, self.product.batch, rest), m0, m1, n0, n1)
         else:
             start = writer.multiply(rest, self.items)
             with writer.loop(start, writer.minimum(writer.add(start, self.items), total)) as item:
-                yield _batch_index(writer, self.product.batch, item), m0, m1, n0, n1
+                yield Region(_batch_index(writer, self.product.batch, item), m0, m1, n0, n1)
 
 
 def _share(writer: Writer, task: str, parts: int, length: int, total: int) -> tuple[str, str, str]:
@@ -125,7 +152,7 @@ def operand(writer: Writer, type_: str, slot: int, index: list[str], strides: tu
     return Matrix(pointer, *strides[len(index) :])
 
 
-def offset_matrix(writer: Writer, type_: str, matrix: Matrix, row: str | int, column: str | int) -> Matrix:
+def offset_matrix(writer: Writer, type_: str, matrix: Matrix, row: Size, column: Size) -> Matrix:
     """`matrix` without its first `row` rows and `column` columns."""
     return replace(matrix, pointer=matrix.at(writer, type_, row, column))
 
@@ -136,16 +163,19 @@ def kernel() -> Writer:
 
 
 def emit_pack(
-    writer: Writer,
-    pack: Code,
-    to: str,
-    source: str,
-    across: str | int,
-    along: str | int,
-    count: str | int,
-    k: str | int,
+    writer: Writer, pack: Code, to: str, source: str, across: Size, along: Size, count: Size, k: Size
 ) -> None:
     """Call the shared packing function `pack` (see `pack_code` for the arguments)."""
     writer.declare(f"declare void @{pack.name}(ptr, ptr, i64, i64, i64, i64)")
     arguments = f"ptr {to}, ptr {source}, i64 {across}, i64 {along}, i64 {count}, i64 {k}"
     writer.line(f"call void @{pack.name}({arguments})")
+
+
+def stored_type(writer: Writer, element: Element) -> str:
+    """The LLVM type of one element of an operand in memory."""
+    return LLVMArithmetic(writer, 1).storage_type(element.stored)
+
+
+def aligned(nbytes: int) -> int:
+    """`nbytes` rounded up to whole cache lines."""
+    return -(-nbytes // 64) * 64

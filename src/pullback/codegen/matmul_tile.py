@@ -7,13 +7,31 @@ Sizes may be Python ints (the kernel is then specialized) or the SSA names of i6
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..graph.types import DType, float32
 from .text import Writer
 
 Size = str | int
+
+
+@dataclass(frozen=True)
+class Element:
+    """How an operand's elements lie in memory, and the 16-bit type that they are rounded to when they are read."""
+
+    stored: DType
+    rounded: DType | None = None
+
+    @property
+    def dtype(self) -> DType:
+        """The type whose values take part in the product."""
+        return self.rounded or self.stored
+
+    @property
+    def converts(self) -> bool:
+        """Whether reading an element is more than loading it."""
+        return self.dtype is not self.stored or self.stored.compute is not self.stored
 
 
 def scalar_type(dtype: DType) -> str:
@@ -61,6 +79,17 @@ def prefetch(writer: Writer, address: str, level: int = 1, write: bool = False) 
     writer.line(f"call void @llvm.prefetch.p0(ptr {address}, i32 {int(write)}, i32 {4 - level}, i32 1)")
 
 
+def multiply_pairs(writer: Writer, lanes: int, left: str, right: str, accumulator: str) -> str:
+    """accumulator + the sum of the two products in each lane, of `lanes` pairs of bfloat16 held as vectors of float.
+
+    x86's own instruction: both products and their sum are exact to float32, denormal numbers are taken as zero.
+    """
+    floats, pairs, name = f"<{lanes} x float>", f"<{2 * lanes} x bfloat>", f"llvm.x86.avx512bf16.dpbf16ps.{32 * lanes}"
+    writer.declare(f"declare {floats} @{name}({floats}, {pairs}, {pairs})")
+    left, right = (writer.op(f"bitcast {floats} {x} to {pairs}") for x in (left, right))
+    return writer.op(f"call {floats} @{name}({floats} {accumulator}, {pairs} {left}, {pairs} {right})")
+
+
 def outer_tile(
     writer: Writer,
     dtype: DType,
@@ -73,12 +102,15 @@ def outer_tile(
     accumulate: str | None = None,
     unroll: int = 1,
     coming: str | None = None,
+    pairs: bool = False,
+    right: Callable[[Size, int, int], str] | None = None,
 ) -> None:
     """C[:rows, :sum(widths)] = A[:rows, :k] @ B[:k, :sum(widths)], `widths` being the vectors that make up a row of C.
 
     The rows of B and C must be contiguous. Where the i1 `accumulate` is true the product is added to what C holds (k
     must then be an SSA name). Up to 8 known steps of k are written out; longer ones loop, `unroll` steps at a time,
-    each time fetching 64 bytes more of what lies at `coming` into the L2 cache.
+    each time fetching 64 bytes more of what lies at `coming` into the L2 cache. With `pairs` an element of A and of B
+    is a pair of bfloat16, neighbours in k. `right(k, start, width)`, where it is given, loads the elements of B.
     """
     type_, size = scalar_type(dtype), dtype.itemsize
     starts = [sum(widths[:i]) for i in range(len(widths))]
@@ -87,21 +119,25 @@ def outer_tile(
 
     def step(position: Size, sums: list[list[str]]) -> list[list[str]]:
         """The sums after one more k, at `position`."""
-        b_row = writer.element(b.pointer, type_, writer.multiply(position, b.row))
-        right = [
-            writer.op(f"load <{width} x {type_}>, ptr {writer.element(b_row, type_, start)}, align {size}")
+        b_row = "" if right else writer.element(b.pointer, type_, writer.multiply(position, b.row))
+        vectors_b = [
+            right(position, start, width)
+            if right
+            else writer.op(f"load <{width} x {type_}>, ptr {writer.element(b_row, type_, start)}, align {size}")
             for start, width in zip(starts, widths, strict=True)
         ]
         offset = writer.multiply(position, a.column)
         result = []
         for a_row, row in zip(a_rows, sums, strict=True):
             left = writer.op(f"load {type_}, ptr {writer.element(a_row, type_, offset)}, align {size}")
-            result.append(
-                [
-                    multiply_add(writer, type_, width, splat(writer, type_, width, left), vector, old)
-                    for width, vector, old in zip(widths, right, row, strict=True)
-                ]
-            )
+            new = []
+            for width, vector, old in zip(widths, vectors_b, row, strict=True):
+                repeated = splat(writer, type_, width, left)
+                if pairs:
+                    new.append(multiply_pairs(writer, width, repeated, vector, old))
+                else:
+                    new.append(multiply_add(writer, type_, width, repeated, vector, old))
+            result.append(new)
         return result
 
     if isinstance(k, int) and k <= 8:
@@ -152,29 +188,60 @@ def outer_tile(
             writer.line(f"store {vector} {value}, ptr {target}, align {size}")
 
 
+def joined(writer: Writer, type_: str, parts: list[tuple[str, int]]) -> str:
+    """One vector of `parts`, each a vector and its length."""
+    total, length = parts[0]
+    for part, size in parts[1:]:
+        width = max(length, size)
+        sides = []
+        for value, own in ((total, length), (part, size)):
+            mask = ", ".join(f"i32 {i if i < own else own}" for i in range(width))
+            vector = f"<{own} x {type_}>"
+            sides.append(writer.op(f"shufflevector {vector} {value}, {vector} poison, <{width} x i32> <{mask}>"))
+        total = shuffle(writer, type_, width, sides[0], sides[1], [*range(length), *range(width, width + size)])
+        length += size
+    return total
+
+
 def dot_tile(
-    writer: Writer, dtype: DType, lanes: int, rows: int, columns: int, k: int, a: Matrix, b: Matrix, c: Matrix
+    writer: Writer,
+    dtype: DType,
+    lanes: int,
+    rows: int,
+    columns: int,
+    k: int,
+    a: Matrix,
+    b: Matrix,
+    c: Matrix,
+    right: Callable[[str, Size, int], str] | None = None,
+    right_type: str | None = None,
 ) -> None:
-    """C[:rows, :columns] = A[:rows, :k] @ B[:k, :columns], where both A and B are contiguous in k and C in columns."""
+    """C[:rows, :columns] = A[:rows, :k] @ B[:k, :columns], where both A and B are contiguous in k and C in columns.
+
+    `right(column, k, width)`, where it is given, loads elements of B, stored as `right_type`, from a column's address.
+    """
     type_, size = scalar_type(dtype), dtype.itemsize
     a_rows = [a.at(writer, type_, i, 0) for i in range(rows)]
-    b_columns = [b.at(writer, type_, 0, j) for j in range(columns)]
+    b_columns = [b.at(writer, right_type or type_, 0, j) for j in range(columns)]
     whole = k - k % lanes
 
     def step(position: Size, width: int, sums: list[str]) -> list[str]:
         """The sums after `width` more k, starting at `position`."""
 
-        def load(pointer: str) -> str:
-            address = writer.element(pointer, type_, position)
-            part = writer.op(f"load <{width} x {type_}>, ptr {address}, align {size}")
+        def load(pointer: str, convert: Callable[[str, Size, int], str] | None = None) -> str:
+            if convert is None:
+                address = writer.element(pointer, type_, position)
+                part = writer.op(f"load <{width} x {type_}>, ptr {address}, align {size}")
+            else:
+                part = convert(pointer, position, width)
             if width == lanes:
                 return part
             mask = [i if i < width else width for i in range(lanes)]
             return shuffle(writer, type_, width, part, "zeroinitializer", mask)
 
-        right = [load(pointer) for pointer in b_columns]
+        vectors_b = [load(pointer, right) for pointer in b_columns]
         left = [load(pointer) for pointer in a_rows]
-        pairs = [(x, y) for x in left for y in right]
+        pairs = [(x, y) for x in left for y in vectors_b]
         return [multiply_add(writer, type_, lanes, x, y, old) for (x, y), old in zip(pairs, sums, strict=True)]
 
     vector = f"<{lanes} x {type_}>"

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ..compiler.copies import product_view
 from ..compiler.fuse import Group
-from ..compiler.index import Index, View, strided_view, variable
+from ..compiler.index import Affine, Index, View, variable
 from ..graph.node import Node
 from ..graph.types import int64
 from .arithmetic import Value, has_half_conversions
 from .emitter import LANE, VECTOR, Emitter, Slots, lane_variable
 from .launch import Launch, Workspace
 from .loops import lanes_for, operation_cost
-from .matmul import Product, folded, product_stages
+from .matmul import Element, Product, Region, folded, product_stages
+from .matmul_tile import Matrix, scalar_type
 from .target import Target
 from .text import Writer
 
@@ -22,47 +24,54 @@ class _Tile:
     """The epilogue of a product: the group's stored members computed on a tile of it."""
 
     def __init__(
-        self, product: Product, matmul: Node, result: Node, stored: list[Node], in_memory: Callable[[Node], bool],
+        self, product: Product, matmul: Node, stored: list[Node], in_memory: Callable[[Node], bool],
         target: Target, cost: int,
     ):  # fmt: skip
-        self.product, self.matmul, self.result, self.stored = product, matmul, result, stored
+        self.product, self.matmul, self.stored = product, matmul, stored
         self.in_memory, self.target = in_memory, target
         self.lanes = lanes_for(target, product.n, cost)
+        self.domain = self._domain()
         self.emitter: Emitter | None = None
         trial = Writer("trial", ["ptr %args", "ptr %scratch", "i64 %task"])
-        self._emit(trial, Slots(), ["0"] * len(product.batch), "0", "1", "0", "1")
+        self._emit(trial, Slots(), Region(["0"] * len(product.batch), "0", "1", "0", "1"), Matrix("%scratch", 0, 1))
         assert self.emitter is not None
         self.nodes: list[Node] = list(self.emitter.slots.nodes)
         self.loaded: dict[Node, set[Any]] = self.emitter.loaded
-        self.slots = len(self.nodes)
 
-    def emit(self, writer: Writer, slot_base: int, batch: list[str], m0: str, m1: str, n0: str, n1: str) -> None:
+    @property
+    def slots(self) -> int:
+        """See `Epilogue`."""
+        return len(self.nodes)
+
+    def emit(self, writer: Writer, slot_base: int, region: Region, tile: Matrix) -> None:
         """See `Epilogue.emit`."""
         slots = Slots(slot_base)
         for node in self.nodes:
             slots.of(node)
-        self._emit(writer, slots, batch, m0, m1, n0, n1)
+        self._emit(writer, slots, region, tile)
 
-    def _emit(self, writer: Writer, slots: Slots, batch: list[str], m0: str, m1: str, n0: str, n1: str) -> None:
-        product = self.product
+    def _domain(self) -> Affine:
+        """The number of the element of the product at the row m and the lane's column."""
+        rows, stride = variable("m", self.product.m), self.product.m
+        for place in reversed(range(len(self.product.batch))):
+            rows = rows + variable(f"b{place}", self.product.batch[place]) * stride
+            stride *= self.product.batch[place]
+        return rows * self.product.n + lane_variable(self.product.n)
+
+    def _emit(self, writer: Writer, slots: Slots, region: Region, tile: Matrix) -> None:
         own = set(self.stored)
 
         def loadable(node: Node) -> bool:
-            return node is self.matmul or (node not in own and self.in_memory(node))
+            return node not in own and node is not self.matmul and self.in_memory(node)
 
         emitter = Emitter(writer, self.lanes, slots, loadable, has_half_conversions(self.target))
-        # the product lies in the memory of `result` until that is written
-        emitter.lies_in = {self.matmul: self.result}
         self.emitter = emitter
-        rows = variable("m", product.m)
-        stride = product.m
-        for place in reversed(range(len(product.batch))):
-            rows = rows + variable(f"b{place}", product.batch[place]) * stride
-            stride *= product.batch[place]
-        self.domain = rows * product.n + lane_variable(product.n)
-        a = emitter.vector
-        with writer.loop(m0, m1) as m:
-            emitter.begin_row({"m": m, **{f"b{i}": name for i, name in enumerate(batch)}})
+        type_ = scalar_type(self.product.dtype)
+        with writer.loop(region.m0, region.m1) as m:
+            row = writer.multiply(writer.subtract(m, region.m0), tile.row)
+            start = writer.element(tile.pointer, type_, writer.subtract(row, region.n0))
+            emitter.tiles = {self.matmul: start}
+            emitter.begin_row({"m": m, **{f"b{i}": name for i, name in enumerate(region.batch)}})
 
             def body(n: str, mask: Value | None) -> None:
                 with emitter.body({LANE: n, "first": n}, mask):
@@ -70,35 +79,34 @@ class _Tile:
                     for node, value in zip(self.stored, values, strict=True):
                         emitter.store(value, node, self.domain, VECTOR)
 
-            length = writer.op(f"sub i64 {n1}, {n0}")
-            whole = writer.op(f"add i64 {n0}, {writer.op(f'and i64 {length}, {-a.lanes}')}")
-            emitter.loop(n0, whole, a.lanes, lambda n: body(n, None))
-            if a.lanes > 1:
-                outer, writer.lines = writer.lines, []
-                left = writer.op(f"sub i64 {n1}, {whole}")
-                body(whole, a.lt(a.iota(int64), a.broadcast(Value(left, int64))))
-                inner, writer.lines = writer.lines, outer
-                with writer.when(writer.op(f"icmp slt i64 {whole}, {n1}")):
-                    writer.lines.extend(inner)
+            self._columns(emitter, region, body)
+
+    def _columns(self, emitter: Emitter, region: Region, body: Callable[[str, Value | None], None]) -> None:
+        """`body` for the columns of the region: whole vectors, and a masked one for the rest."""
+        writer, a = emitter.writer, emitter.vector
+        length = writer.op(f"sub i64 {region.n1}, {region.n0}")
+        whole = writer.op(f"add i64 {region.n0}, {writer.op(f'and i64 {length}, {-a.lanes}')}")
+        emitter.loop(region.n0, whole, a.lanes, lambda n: body(n, None))
+        if a.lanes > 1:
+            outer, writer.lines = writer.lines, []
+            left = writer.op(f"sub i64 {region.n1}, {whole}")
+            body(whole, a.lt(a.iota(int64), a.broadcast(Value(left, int64))))
+            inner, writer.lines = writer.lines, outer
+            with writer.when(writer.op(f"icmp slt i64 {whole}, {region.n1}")):
+                writer.lines.extend(inner)
 
 
-def _strided(operand: Node, in_memory: Callable[[Node], bool]) -> View:
+def _operand(operand: Node, in_memory: Callable[[Node], bool]) -> tuple[View, Element]:
     """How a product reads `operand`, which the compiler has made readable by strides."""
-    view = strided_view(operand, in_memory)
+    view, rounded = product_view(operand, in_memory)
     assert view is not None, f"{operand!r} cannot be read by strides"
-    return view
+    return view, Element(view.base.dtype, rounded)
 
 
-def emit_product(
-    group: Group, in_memory: Callable[[Node], bool], target: Target, aliased: Callable[[Node], bool]
-) -> list[Launch]:
-    """The launches of a matrix product and the members of its group.
-
-    `aliased(node)` tells that a stored node may lie in the memory of an input, which must not be overwritten before it
-    is read.
-    """
+def emit_product(group: Group, in_memory: Callable[[Node], bool], target: Target) -> list[Launch]:
+    """The launches of a matrix product and the members of its group."""
     matmul = next(iter(group.members))
-    left, right = (_strided(operand, in_memory) for operand in matmul.inputs)
+    (left, a), (right, b) = (_operand(operand, in_memory) for operand in matmul.inputs)
     *batch, m, n = matmul.shape
     k = matmul.inputs[0].shape[-1]
     rows = m * n
@@ -106,23 +114,18 @@ def emit_product(
     for size in reversed(batch):
         strides.insert(0, rows)
         rows *= size
-    product = Product(tuple(batch), m, n, k, left.strides, right.strides, (*strides, n), matmul.dtype)
-    others = [node for node in group.stored if node is not matmul]
-    result: Node | Workspace
-    if matmul in group.stored:
-        result = matmul
-    else:
-        result = next((x for x in others if x.dtype is matmul.dtype and not aliased(x)), matmul)
+    product = Product(tuple(batch), m, n, k, left.strides, right.strides, (*strides, n), matmul.dtype, a, b)
     tile = None
-    if others:
+    if group.stored != [matmul]:
         product = folded(product)
-        cost = operation_cost(group.members)
-        if result is matmul and matmul not in group.stored:
-            group.stored.append(matmul)
-        tile = _Tile(product, matmul, result, others, in_memory, target, cost)
+        tile = _Tile(product, matmul, list(group.stored), in_memory, target, operation_cost(group.members))
     stages, nbytes = product_stages(product, target, tile)
     workspace = Workspace(nbytes)
-    written = set(group.stored)
+    reads = {view.base for view in (left, right)}
+    exact: set[Node] = set()
+    if tile is not None:
+        reads |= {node for node in tile.nodes if node not in group.stored}
+        exact = {node for node, places in tile.loaded.items() if places == {tile.domain}} - {left.base, right.base}
     launches = []
     for stage in stages:
         arguments: list[Any] = []
@@ -130,22 +133,7 @@ def emit_product(
             if name == "epilogue":
                 arguments.extend(tile.nodes)  # type: ignore[union-attr]
             else:
-                arguments.append({"a": left, "b": right, "c": result, "workspace": workspace}[name])
-        reads = {view.base for view in (left, right)}
-        exact: set[Node] = set()
-        if tile is not None:
-            reads |= {node for node in tile.nodes if node not in written}
-            exact = {node for node, places in tile.loaded.items() if places == {tile.domain}}
-        exact -= {left.base, right.base}
-        launches.append(
-            Launch(
-                stage.code,
-                stage.tasks,
-                arguments,
-                stage.scratch_bytes,
-                reads,
-                written if stage is stages[-1] else set(),
-                exact,
-            )
-        )
+                arguments.append({"a": left, "b": right, "c": matmul, "workspace": workspace}[name])
+        written = set(group.stored) if stage is stages[-1] else set()
+        launches.append(Launch(stage.code, stage.tasks, arguments, stage.scratch_bytes, reads, written, exact))
     return launches

@@ -2,7 +2,7 @@
 
 before → after:
 - elementwise operands of smaller shapes are expanded, so that all operands but bare numbers have the result's shape;
-- sums, products and scatters of 16-bit floats are done in float32;
+- sums and scatters of 16-bit floats are done in float32, and matrix products of them give float32, which is rounded;
 - a transposed matrix product becomes the product of the transposed operands;
 - integer matrix products become multiplications and a sum;
 - a reduction is over the last axes (rows) or over axes before the last (columns), never both;
@@ -15,13 +15,14 @@ from __future__ import annotations
 import math
 
 from ..graph.node import Graph, Node, ancestors, enter
-from ..graph.types import bfloat16, float16, float32, float64
+from ..graph.types import float32
 from ..ops.contraction import matmul
 from ..ops.elementwise import convert, mul
 from ..ops.indexing import scatter_add
 from ..ops.movement import expand, reshape, swap_last
 from ..ops.primitive import ELEMENTWISE, REDUCTION, Primitive, apply, constant, grad_mode, source_of
 from ..ops.reduction import reduce_sum
+from .copies import SMALL_FLOATS
 
 #: rows longer than this are cut where there are fewer than _FEW of them
 _LONG_ROW, _FEW = 8192, 32
@@ -29,8 +30,6 @@ _LONG_ROW, _FEW = 8192, 32
 _BLOCK = 4096
 #: the width of what one task of a column reduction covers
 _COLUMNS = 64
-
-_SMALL_FLOATS = (float16, bfloat16)
 
 
 def canonicalize(graph: Graph) -> Graph:
@@ -44,8 +43,8 @@ def canonicalize(graph: Graph) -> Graph:
             if node.buffer is None and node.inputs:
                 with source_of(node):
                     if _transposes_a_product(node) and len(users[node.inputs[0]]) == 1:
-                        left, right = new[node.inputs[0]].inputs
-                        new[node] = matmul(swap_last(right), swap_last(left))
+                        left, right = (new[operand] for operand in node.inputs[0].inputs)
+                        new[node] = _canonical(matmul(swap_last(right), swap_last(left)))
                     else:
                         new[node] = _canonical(node.with_inputs(tuple(new[i] for i in node.inputs)))
             else:
@@ -58,7 +57,7 @@ def canonicalize(graph: Graph) -> Graph:
 
 def _transposes_a_product(node: Node) -> bool:
     """Whether the node is (A B)ᵀ, which is Bᵀ Aᵀ, written in its own order at once."""
-    if node.op.name != "permute" or node.inputs[0].op.name != "matmul" or node.dtype not in (float32, float64):
+    if node.op.name != "permute" or node.inputs[0].op.name != "matmul" or not node.dtype.is_floating_point:
         return False
     rank = len(node.shape)
     return 0 not in node.inputs[0].inputs[0].shape + node.shape and node["axes"] == (
@@ -73,12 +72,12 @@ def _canonical(node: Node) -> Node:
     if kind == ELEMENTWISE:
         return node.with_inputs(tuple(_spread(i, node.shape) for i in node.inputs))
     if kind == REDUCTION:
-        if node.dtype in _SMALL_FLOATS:
+        if node.dtype in SMALL_FLOATS:
             return convert(_reduction(node, convert(node.inputs[0], float32)), node.dtype)
         return _reduction(node, node.inputs[0])
     if name == "matmul":
         return _product(node)
-    if name == "scatter_add" and node.dtype in _SMALL_FLOATS:
+    if name == "scatter_add" and node.dtype in SMALL_FLOATS:
         index, rows = node.inputs
         return convert(scatter_add(index, convert(rows, float32), node["size"]), node.dtype)
     return node
@@ -94,8 +93,8 @@ def _product(node: Node) -> Node:
     a, b = node.inputs
     if 0 in (*a.shape, *b.shape):
         return expand(constant(0, node.dtype), node.shape)
-    if node.dtype in _SMALL_FLOATS:
-        return convert(matmul(convert(a, float32), convert(b, float32)), node.dtype)
+    if node.dtype in SMALL_FLOATS:
+        return convert(matmul(a, b, float32), node.dtype)
     if node.dtype.is_floating_point:
         return node
     batch, rows, columns, inner = a.shape[:-2], a.shape[-2], b.shape[-1], a.shape[-1]

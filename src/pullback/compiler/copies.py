@@ -7,10 +7,15 @@ movements are copied now and then, so that no kernel computes addresses without 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ..graph.node import Graph, Node, enter
+from ..graph.types import DType, bfloat16, float16, float32
 from ..ops.elementwise import copy
 from ..ops.primitive import LEAF, MOVEMENT, grad_mode, source_of
-from .index import strided_view
+from .index import View, strided_view
+
+SMALL_FLOATS = (float16, bfloat16)
 
 #: movements in a row that are read through
 _LONGEST_CHAIN = 12
@@ -60,8 +65,36 @@ def _under_reshapes(node: Node) -> Node:
 
 def _can_stride(operand: Node) -> bool:
     """Whether a matrix product can read the operand where it lies, contiguous along one of the last two axes."""
-    view = strided_view(operand, _has_memory)
+    return _is_contiguous(operand, strided_view(operand, _has_memory))
+
+
+def _is_contiguous(operand: Node, view: View | None) -> bool:
     if view is None:
         return False
     shape = operand.shape[-2:]
     return any(stride == 1 or size == 1 for stride, size in zip(view.strides[-2:], shape, strict=True))
+
+
+def product_view(operand: Node, in_memory: Callable[[Node], bool]) -> tuple[View | None, DType | None]:
+    """How a matrix product reads `operand`, and to which 16-bit type it rounds what it reads, if to any."""
+    node = operand
+    while not in_memory(node) and node.op.kind == MOVEMENT and node.inputs:
+        node = node.inputs[0]
+    if not in_memory(node) and node.op.name == "convert" and node.dtype in SMALL_FLOATS:
+        return strided_view(operand, in_memory, converts=True), node.dtype
+    return strided_view(operand, in_memory), None
+
+
+def rounds_as_it_reads(operand: Node) -> bool:
+    """Whether a matrix product does better to round `operand` itself than to find it rounded in memory.
+
+    So it is where float32 values lie in memory before the program begins, as parameters do, and are rounded for
+    products: writing the rounded values and reading them again moves as many bytes as reading the float32 values
+    twice, which is what a weight's forward and backward products do, and needs the memory.
+    """
+
+    def is_given(node: Node) -> bool:
+        return node.op.kind == LEAF and node.op.name not in ("constant", "iota")
+
+    view, rounded = product_view(operand, is_given)
+    return rounded is not None and view is not None and view.base.dtype is float32 and _is_contiguous(operand, view)

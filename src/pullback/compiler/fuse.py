@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from ..graph.node import Graph, Node
 from ..ops.primitive import CONTRACTION, ELEMENTWISE, HOST, LEAF, MOVEMENT, REDUCTION
+from .copies import rounds_as_it_reads
 
 #: kinds of groups, each lowered by a function of its own
 LOOP, COLUMNS, PRODUCT, SCATTER, PUT, CHECK, JOIN, CALL = (
@@ -283,9 +284,9 @@ class _Memory:
                 for source in sources(operand):
                     if self.group_of[source] is not group:
                         self.readers.setdefault(source, set()).add(group)
-                        if node.op.kind in (CONTRACTION, HOST) or (
-                            node.op.name == "take" and operand is node.inputs[0]
-                        ):
+                        stored = node.op.kind == CONTRACTION and not rounds_as_it_reads(operand)
+                        looked_up = node.op.name == "take" and operand is node.inputs[0]
+                        if stored or looked_up or node.op.kind == HOST:
                             self.materialized.add(source)
         for group in fuser.groups:
             self._share_a_root(group)

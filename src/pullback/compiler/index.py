@@ -200,11 +200,17 @@ class View:
     offset: int
 
 
-def strided_view(operand: Node, stops: Callable[[Node], bool]) -> View | None:
-    """How to read `operand` in the memory of the node under it at which `stops(node)`; None where no strides do it."""
+def strided_view(operand: Node, stops: Callable[[Node], bool], converts: bool = False) -> View | None:
+    """How to read `operand` in the memory of the node under it at which `stops(node)`; None where no strides do it.
+
+    With `converts` the way may lead through conversions, which the reader then does itself.
+    """
     loops = [variable(f"i{axis}", size) for axis, size in enumerate(operand.shape)]
     node, index = operand, Index(operand.shape, tuple(loops))
     while not stops(node):
+        if converts and node.op.name == "convert":
+            node = node.inputs[0]
+            continue
         if not node.inputs or node.op.kind != "movement" or node.op.name == "concatenate":
             return None
         node, index, guards = follow(node, index)

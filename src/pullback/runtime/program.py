@@ -188,7 +188,6 @@ class _Native(Program):
     def _emit(self, fusion: Fusion) -> list[_Segment]:
         target = host_target()
         known = set(self.inputs) | fusion.materialized
-        aliased = {self.results[place] for place in self.aliases}
         segments = [_Segment()]
         #: where checks note what they find
         self._findings: list[Workspace] = []
@@ -209,7 +208,7 @@ class _Native(Program):
                 segments[-1].after = self._caller(segments[-1].node)
                 segments.append(_Segment())
             else:
-                launches = emit(group, known.__contains__, target, aliased.__contains__)
+                launches = emit(group, known.__contains__, target)
                 segments[-1].launches.extend(launches)
                 segments[-1].groups.extend([group] * len(launches))
         self.in_memory = known

@@ -1,0 +1,228 @@
+"""Matrix products of 16-bit floats, and of float32 rounded to them on the way: values, tolerance, memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import pullback as pb
+from product_oracle import FOREIGN, all_codes, assembly_of, assert_close, operand, product_of, run
+from pullback.codegen.matmul import Element, product_stages
+from pullback.codegen.target import Target
+from pullback.graph.node import Graph, Node
+from pullback.graph.types import DType, bfloat16, float16, float32, round_to, to_carrier, to_storage
+from pullback.ops.contraction import matmul
+from pullback.ops.elementwise import convert
+from pullback.ops.movement import swap_last
+from pullback.ops.primitive import input_node
+from pullback.runtime.buffers import Buffer
+from pullback.runtime.jit import host_target
+from pullback.runtime.program import Program
+
+#: how an operand may be stored and read
+ELEMENTS = {
+    "bfloat16": Element(bfloat16),
+    "float16": Element(float16),
+    "rounded to bfloat16": Element(float32, bfloat16),
+    "rounded to float16": Element(float32, float16),
+    "float32": Element(float32),
+}
+TARGETS = {
+    "host": {},
+    "without products of bfloat16": {"has_bf16": False},
+    "half as wide": {"vector_bytes": 32, "registers": 16, "has_bf16": False},
+}
+LAYOUTS = [(a, b) for a in ("rows", "columns") for b in ("rows", "columns")]
+
+
+def target_of(name: str) -> Target:
+    return replace(host_target(), **TARGETS[name])
+
+
+def stored(values: np.ndarray, dtype: DType) -> np.ndarray:
+    """`values` as they are stored, laid out as they are."""
+    if dtype is float32:
+        return values
+    order = np.argsort([-stride for stride in values.strides], kind="stable")
+    return to_storage(np.ascontiguousarray(values.transpose(order)), dtype).transpose(np.argsort(order))
+
+
+def check(
+    batch: tuple[int, ...],
+    m: int,
+    n: int,
+    k: int,
+    elements: tuple[Element, Element],
+    layouts: tuple[str, str],
+    target: Target,
+) -> None:
+    rng = np.random.default_rng(5)
+    a, b = (
+        operand(rng, batch, *shape, float32, layout) for shape, layout in zip(((m, k), (k, n)), layouts, strict=True)
+    )
+    # What is not rounded has few digits, so that products are exact either way.
+    a, b = (x if e.rounded else round_to(x, bfloat16 if e.dtype is float32 else e.dtype)
+            for x, e in zip((a, b), elements, strict=True))  # fmt: skip
+    spacious = np.full((*batch, m, n + 3), np.nan, np.float32)
+    c = spacious[..., :n]
+    left, right = (stored(x, e.stored) for x, e in zip((a, b), elements, strict=True))
+    product = product_of(left, right, c, float32, *elements)
+    stages, workspace = product_stages(product, target)
+    run(stages, workspace, left, right, c)
+    wide_a, wide_b = (round_to(x, e.dtype) for x, e in zip((a, b), elements, strict=True))
+    assert_close(c, wide_a, wide_b)
+    assert np.isnan(spacious[..., n:]).all()
+
+
+SHAPES = [
+    ((), 1, 70, 65),
+    ((), 70, 1, 65),
+    ((), 30, 20, 1),
+    ((2,), 13, 17, 19),
+    ((), 7, 130, 64),
+    ((), 70, 69, 601),
+    ((3,), 100, 97, 151),
+    ((), 64, 60, 3001),  # the sum over k in slices
+]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("layouts", LAYOUTS, ids="-".join)
+@pytest.mark.parametrize("names", [("bfloat16", "bfloat16"), ("bfloat16", "rounded to bfloat16"),
+                                   ("rounded to bfloat16", "bfloat16"), ("float16", "rounded to float16")],
+                         ids=" by ".join)  # fmt: skip
+def test_every_path_gives_the_exact_product_within_rounding(names, layouts, target):
+    for batch, m, n, k in SHAPES:
+        check(batch, m, n, k, (ELEMENTS[names[0]], ELEMENTS[names[1]]), layouts, target_of(target))
+
+
+@settings(max_examples=60)
+@given(
+    st.integers(1, 150),
+    st.integers(1, 150),
+    st.one_of(st.integers(1, 40), st.integers(41, 300)),
+    st.sampled_from([(), (2,)]),
+    st.tuples(*[st.sampled_from(list(ELEMENTS))] * 2),
+    st.tuples(*[st.sampled_from(["rows", "columns", "sliced"])] * 2),
+    st.sampled_from(list(TARGETS)),
+)
+def test_random_shapes_and_elements(m, n, k, batch, names, layouts, target):
+    check(batch, m, n, k, (ELEMENTS[names[0]], ELEMENTS[names[1]]), layouts, target_of(target))
+
+
+def value_of(program: Program, *inputs: tuple[np.ndarray, DType]) -> np.ndarray:
+    """What the program's only output is for float32 values of its inputs, given as they are stored."""
+    node = program.outputs[0]
+    buffers = [Buffer.of(to_storage(values, dtype).reshape(-1), copy=True) for values, dtype in inputs]
+    result = Buffer.empty(int(np.prod(node.shape)), node.dtype)
+    program.run(buffers, [result])
+    return to_carrier(result.array, node.dtype).reshape(node.shape).copy()
+
+
+def program_of(build, *inputs: tuple[tuple[int, ...], DType]) -> Program:
+    nodes = [input_node(place, shape, dtype) for place, (shape, dtype) in enumerate(inputs)]
+    output: Node = build(*nodes)
+    return Program(Graph.of([output]), nodes)
+
+
+def numbers(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("dtype", [bfloat16, float16], ids=repr)
+def test_operands_are_not_copied_in_float32(dtype: DType) -> None:
+    """The result of 16 bits is all that a product of 16-bit operands writes, but for a packed B."""
+    program = program_of(matmul, ((300, 200), dtype), ((200, 100), dtype))
+    assert program.memory.arena <= 4 * 200 * 128
+    a, b = round_to(numbers(300, 200), dtype), round_to(numbers(200, 100, seed=1), dtype)
+    expected = a.astype(np.float64) @ b.astype(np.float64)
+    unit = 2.0**-8 if dtype is bfloat16 else 2.0**-11
+    got = value_of(program, (a, dtype), (b, dtype))
+    assert (np.abs(got - expected) <= unit * np.abs(expected) + 1e-4).all()
+
+
+def test_a_weight_is_rounded_as_it_is_packed() -> None:
+    """Nothing of the weight's size lies in memory beside the weight, and the values are those of a rounded copy."""
+
+    def product(x: Node, weight: Node) -> Node:
+        return matmul(x, swap_last(convert(weight, bfloat16)))
+
+    program = program_of(product, ((3, 4000), bfloat16), ((500, 4000), float32))
+    assert program.memory.arena < 500 * 4000 * 2
+    x, weight = round_to(numbers(3, 4000), bfloat16), numbers(500, 4000, seed=1)
+    got = value_of(program, (x, bfloat16), (weight, float32))
+    exact = x.astype(np.float64) @ round_to(weight, bfloat16).T.astype(np.float64)
+    np.testing.assert_allclose(got, round_to(exact.astype(np.float32), bfloat16), rtol=2**-7, atol=1e-4)
+
+
+def test_values_that_are_not_finite_pass_through() -> None:
+    a, b = np.ones((40, 33), np.float32), np.ones((33, 50), np.float32)
+    a[3, 32], a[5, 0], b[32, 7] = np.inf, np.nan, -np.inf
+    for dtype in (bfloat16, float16):
+        program = program_of(matmul, ((40, 33), dtype), ((33, 50), dtype))
+        got = value_of(program, (a, dtype), (b, dtype))
+        with np.errstate(invalid="ignore"):
+            np.testing.assert_array_equal(got, a @ b)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("shape", [(3, 5, 7), (120, 65, 130), (1, 64, 200), (0, 4, 3), (4, 0, 3)])
+def test_values_and_gradients_are_pytorchs(shape: tuple[int, int, int], dtype: str) -> None:
+    m, k, n = shape
+    values = numbers(m, k), numbers(k, n, seed=1)
+    ours = [pb.tensor(v).to(getattr(pb, dtype)).requires_grad_() for v in values]
+    theirs = [torch.tensor(v).to(getattr(torch, dtype)).requires_grad_() for v in values]
+    result, expected = ours[0] @ ours[1], theirs[0] @ theirs[1]
+    (result * result).sum().backward()
+    (expected * expected).sum().backward()
+    bound = 2.0**-6 if dtype == "bfloat16" else 2.0**-9
+    for got, wanted in [(result, expected), *((a.grad, b.grad) for a, b in zip(ours, theirs, strict=True))]:
+        assert str(got.dtype).split(".")[-1] == dtype
+        got, wanted = got.detach().float().numpy(), wanted.detach().float().numpy()
+        np.testing.assert_allclose(got, wanted, rtol=bound, atol=bound * max(1.0, np.abs(wanted).max(initial=0)))
+
+
+def test_the_result_is_the_same_for_any_number_of_threads() -> None:
+    a, b = round_to(numbers(260, 700), bfloat16), numbers(700, 150, seed=1)
+    before = pb.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 2, 3):
+            pb.set_num_threads(threads)
+            program = program_of(
+                lambda x, w: matmul(x, convert(w, bfloat16)), ((260, 700), bfloat16), ((700, 150), float32)
+            )
+            results.append(value_of(program, (a, bfloat16), (b, float32)))
+    finally:
+        pb.set_num_threads(before)
+    for other in results[1:]:
+        np.testing.assert_array_equal(results[0], other)
+
+
+def test_sums_over_a_long_k_are_cut_by_shape_alone() -> None:
+    """A narrow weight's gradient has more tasks than tiles of the result, and a launch that adds their parts."""
+    a, b, c = np.empty((20_000, 64), np.float32), np.empty((20_000, 48), np.float32), np.empty((64, 48), np.float32)
+    stages, workspace = product_stages(product_of(a.T, b, c, float32), host_target())
+    assert stages[0].tasks >= 8 and stages[-1].code.name.startswith("product_sum")
+    assert workspace == 4 * 64 * 48 * stages[0].tasks
+
+
+@pytest.mark.parametrize("target", FOREIGN.values(), ids=FOREIGN)
+def test_other_processors(target: Target) -> None:
+    """Each kernel can be turned into assembly; products of bfloat16 are the processor's own where it has them."""
+    codes = []
+    for m, n, k in [(20, 21, 22), (200, 200, 200)]:
+        for elements in [("bfloat16", "rounded to bfloat16"), ("float16", "float16")]:
+            left, right = (ELEMENTS[name] for name in elements)
+            a, b = np.empty((m, k), left.stored.storage), np.empty((n, k), right.stored.storage).T
+            product = product_of(a, b, np.empty((m, n), np.float32), float32, left, right)
+            codes += [stage.code for stage in product_stages(product, target)[0]]
+    assemblies = {code.name: assembly_of(code, target) for code in all_codes(codes).values()}
+    assert all(f"{name}:" in assembly for name, assembly in assemblies.items())
+    blocks = [assembly for name, assembly in assemblies.items() if name.startswith("product_block")]
+    assert any("vdpbf16ps" in assembly for assembly in blocks) == target.has_bf16
