@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -97,6 +98,29 @@ def test_the_checker_finds_faults() -> None:
     ):
         with pytest.raises(AssertionError):
             check(requests, wrong)
+
+
+def test_a_row_is_written_over_the_one_it_is_made_from() -> None:
+    """Between two products, softmax needs no memory of its own: nobody reads the scores after it."""
+    x, w, v = pb.randn(64, 8), pb.randn(8, 1024), pb.randn(1024, 8)
+
+    def attended(scores: pb.Tensor) -> pb.Tensor:
+        return scores.softmax(-1) @ v
+
+    @pb.compile
+    def step() -> pb.Tensor:
+        return attended(x @ w)
+
+    @pb.compile
+    def keeping() -> pb.Tensor:
+        scores = x @ w
+        return attended(scores) + scores.amax()
+
+    scores = 64 * 1024 * 4
+    found, kept = step().numpy(), keeping().numpy()
+    assert step.program.memory.arena - keeping.program.memory.arena <= -scores
+    largest = (x.numpy() @ w.numpy()).max()
+    np.testing.assert_allclose(found, kept - largest, atol=1e-5)
 
 
 # ---- what a program says it needs

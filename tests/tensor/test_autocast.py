@@ -41,6 +41,9 @@ FUNCTIONS: dict[str, Case] = {
     "layer_norm": lambda p, x: p.nn.functional.layer_norm(x(4, 4), (4,), x(4), x(4)),
     "leaky_relu": lambda p, x: p.nn.functional.leaky_relu(x(4)),
     "linear": lambda p, x: p.nn.functional.linear(x(2, 4), x(3, 4), x(3)),
+    "linear_cross_entropy": lambda p, x: p.nn.functional.linear_cross_entropy(
+        x(4, 4), x(4, 4), _labels(p), linear_bias=x(4), weight=x(4)
+    ),
     "log_softmax": lambda p, x: p.nn.functional.log_softmax(x(4, 4), -1),
     "logsigmoid": lambda p, x: p.nn.functional.logsigmoid(x(4)),
     "mse_loss": lambda p, x: p.nn.functional.mse_loss(x(4), x(4)),

@@ -46,7 +46,9 @@ class _Template:
             else:
                 arguments.append(("node", numbers[argument], 0))
         places = [tuple(sorted(numbers[n] for n in some)) for some in (launch.reads, launch.writes, launch.exact)]
-        pattern = Launch(launch.code, launch.tasks, [], launch.scratch_bytes, set(), set(), set(), launch.work)
+        pattern = Launch(
+            launch.code, launch.tasks, [], launch.scratch_bytes, set(), set(), set(), launch.work, launch.in_place
+        )
         return cls(pattern, arguments, *places)
 
     def launch(self, nodes: list[Node], workspaces: dict[int, Workspace]) -> Launch:
@@ -62,7 +64,15 @@ class _Template:
         reads, writes, exact_ = ({nodes[i] for i in some} for some in (self.reads, self.writes, self.exact))
         pattern = self.pattern
         return Launch(
-            pattern.code, pattern.tasks, arguments, pattern.scratch_bytes, reads, writes, exact_, pattern.work
+            pattern.code,
+            pattern.tasks,
+            arguments,
+            pattern.scratch_bytes,
+            reads,
+            writes,
+            exact_,
+            pattern.work,
+            pattern.in_place,
         )
 
 

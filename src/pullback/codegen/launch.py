@@ -21,7 +21,8 @@ class Launch:
     """`tasks` calls of `code`; each argument is a node's memory, a workspace, or a whole number.
 
     `reads` and `writes` are the nodes whose memory the kernel touches. `exact` are those it reads only at the very
-    elements that it writes afterwards, so that what it writes may lie in the same memory. `work` is about the number of
+    elements that it writes afterwards, so that what it writes may lie in the same memory; for `in_place` launches that
+    holds of all they write, others may use the memory of a result for what is not final. `work` is about the number of
     operations and of elements moved, by which it is decided whether threads pay.
     """
 
@@ -33,3 +34,4 @@ class Launch:
     writes: set[Node]
     exact: set[Node]
     work: int = 0
+    in_place: bool = False

@@ -220,11 +220,16 @@ class _LoopKernel:
             {n for n in nodes if n not in written},
             written,
             self._exact(emitter),
+            in_place=True,
         )
 
     def _exact(self, emitter: Emitter) -> set[Node]:
-        """Inputs that are read only where the same element is written, and not after it."""
-        if any(self.stages[n] or self.members[n] != "full" for n in self.stored):
+        """Inputs that are read only where the same element is written, and not after it.
+
+        What is stored element by element in the last stage of a row is; values a row have no element of their own.
+        """
+        last = max(self.stages[n] for n in [*self.stored, *self.reductions])
+        if any(self.stages[n] < last and self.members[n] == "full" for n in self.stored):
             return set()
         return {n for n, places in emitter.loaded.items() if places == {self.domain}}
 

@@ -297,13 +297,47 @@ class _Native(Program):
             lives[found][0] = 0  # cleared before the run
         for _, node in self._aside:
             lives.setdefault(node, [0, step])[1] = step
-        things = list(lives)
+        heirs = self._inherit(lives)
+        things = [thing for thing in lives if thing not in heirs]
         sizes = [t.nbytes if isinstance(t, Workspace) else elements(t) * t.dtype.itemsize for t in things]
         placement = place_all([Request(max(size, 1), *lives[thing]) for thing, size in zip(things, sizes, strict=True)])
         self._arena = allocate(max(placement.nbytes, 64))
         self._arena_size = placement.nbytes
         for thing, offset in zip(things, placement.offsets, strict=True):
             self._memory_of[thing] = ("arena", offset)
+        for heir, before in heirs.items():
+            self._memory_of[heir] = self._memory_of[before]
+
+    def _inherit(self, lives: dict[Node | Workspace, list[int]]) -> dict[Node, Node]:
+        """Which temporaries are written over which: over one of their size that the same launch is the last to read,
+        each element only where it is written. The lives of those written over are extended accordingly.
+        """
+        heirs: dict[Node, Node] = {}
+        step = 0
+        for segment in self._segments:
+            for launch in segment.launches:
+                if launch.in_place:
+                    self._inherit_in(launch, step, lives, heirs)
+                step += 1
+            step += 1
+        return heirs
+
+    @staticmethod
+    def _inherit_in(
+        launch: Launch, step: int, lives: dict[Node | Workspace, list[int]], heirs: dict[Node, Node]
+    ) -> None:
+        nodes = [a for a in dict.fromkeys(launch.arguments) if isinstance(a, Node) and a in lives]
+        ending = [n for n in nodes if n in launch.exact and lives[n][0] < step == lives[n][1]]
+        for new in nodes:
+            if new not in launch.writes or lives[new][0] != step:
+                continue
+            size = elements(new) * new.dtype.itemsize
+            old = next((n for n in ending if elements(n) * n.dtype.itemsize == size), None)
+            if old is not None:
+                ending.remove(old)
+                first = heirs.get(old, old)
+                heirs[new] = first
+                lives[first][1] = max(lives[first][1], lives[new][1])
 
     def _arena_bytes(self) -> int:
         return self._arena_size

@@ -15,6 +15,7 @@ from .activation import (
 )
 from .attention import scaled_dot_product_attention
 from .linear import embedding, layer_norm, linear, one_hot
+from .linear_cross_entropy import linear_cross_entropy
 from .loss import binary_cross_entropy_with_logits, cross_entropy, l1_loss, mse_loss, nll_loss
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "layer_norm",
     "leaky_relu",
     "linear",
+    "linear_cross_entropy",
     "log_softmax",
     "logsigmoid",
     "mse_loss",

@@ -16,9 +16,16 @@ from .activation import finished, log_softmax, logsigmoid, shifted_by_maximum, w
 from .linear import class_numbers, indices
 
 
-def _check_reduction(name: str, reduction: str) -> None:
+def check_reduction(name: str, reduction: str) -> None:
+    """Raise ValueError where `reduction` is no word for one."""
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(f'{name}: reduction must be "none", "mean" or "sum", got {reduction!r} (at {user_source()})')
+
+
+def check_smoothing(name: str, label_smoothing: float) -> None:
+    """Raise ValueError where the share of the target that is spread is none."""
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"{name}: label_smoothing must lie in [0, 1], got {label_smoothing} (at {user_source()})")
 
 
 def _reduced(loss: Tensor, reduction: str) -> Tensor:
@@ -29,7 +36,7 @@ def _reduced(loss: Tensor, reduction: str) -> Tensor:
 
 def _compared(name: str, input: Tensor, target: Tensor, reduction: str) -> tuple[Tensor, Tensor, DType]:
     """Both in the dtype of their computation, and that of the loss, with a warning where their shapes differ."""
-    _check_reduction(name, reduction)
+    check_reduction(name, reduction)
     require_float(name, input)
     input, target = in_float32(input, target)
     dtype = result_type(input, target)
@@ -65,7 +72,7 @@ def binary_cross_entropy_with_logits(
     """-(pos_weight * target * log sigmoid(x) + (1 - target) * log sigmoid(-x)) * weight, stable for any x."""
     name = "binary_cross_entropy_with_logits"
     input, target, weight, pos_weight = in_float32(input, target, weight, pos_weight)
-    _check_reduction(name, reduction)
+    check_reduction(name, reduction)
     if input.shape != target.shape:
         raise ShapeError(
             f"{name}: input {list(input.shape)} and target {list(target.shape)} must have one shape (at "
@@ -99,16 +106,21 @@ def cross_entropy(
     tensor(1.3863)
     """
     input, target, weight = in_float32(input, target, weight)
-    _check_reduction("cross_entropy", reduction)
-    if not 0 <= label_smoothing <= 1:
-        raise ValueError(
-            f"cross_entropy: label_smoothing must lie in [0, 1], got {label_smoothing} (at {user_source()})"
-        )
+    check_reduction("cross_entropy", reduction)
+    check_smoothing("cross_entropy", label_smoothing)
+    if target.dtype.is_floating_point:
+        return finished(_reduced(soft_terms(input, target, weight, label_smoothing), reduction), input)
+    loss, share = hard_terms(input, target, weight, ignore_index, label_smoothing)
+    return finished(_averaged(loss, share, reduction), input)
+
+
+def hard_terms(
+    input: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, label_smoothing: float
+) -> tuple[Tensor, Tensor]:
+    """The loss against each class by number, 0 where it is ignored, and how much each counts in the mean."""
     x = widened("cross_entropy", input)
     axis, count = _class_axis("cross_entropy", input, weight)
     classes = None if weight is None else _along(weight.to(x.dtype), axis, x.ndim)
-    if target.dtype.is_floating_point:
-        return finished(_soft(x, target, classes, reduction, label_smoothing, axis), input)
     hit, valid = _hits("cross_entropy", x, target, ignore_index, axis)
     # log softmax is `shifted - log_total`; written so that no tensor of input's shape need be kept or made
     shifted = shifted_by_maximum(x, axis)
@@ -121,7 +133,24 @@ def cross_entropy(
         else:
             spread = ((log_total.unsqueeze(axis) - shifted) * classes).sum(axis)
         loss = loss * (1 - label_smoothing) + spread * (label_smoothing / count)
-    return finished(_averaged(where(valid, loss, 0.0), share, reduction), input)
+    return where(valid, loss, 0.0), share
+
+
+def soft_terms(input: Tensor, target: Tensor, weight: Tensor | None, label_smoothing: float) -> Tensor:
+    """The loss against each row of probabilities."""
+    x = widened("cross_entropy", input)
+    axis, count = _class_axis("cross_entropy", input, weight)
+    if target.shape != x.shape:
+        raise ShapeError(
+            f"cross_entropy: probabilities must have the shape of input, {list(x.shape)}, got {list(target.shape)} "
+            f"(at {user_source()}); for classes by number use integers"
+        )
+    wanted = target.to(x.dtype)
+    if label_smoothing:
+        wanted = wanted * (1 - label_smoothing) + label_smoothing / count
+    if weight is not None:
+        wanted = wanted * _along(weight.to(x.dtype), axis, x.ndim)
+    return -(log_softmax(x, axis) * wanted).sum(axis)
 
 
 def nll_loss(
@@ -129,7 +158,7 @@ def nll_loss(
 ) -> Tensor:
     """-input[target], averaged: cross_entropy for an input that holds log probabilities already."""
     input, weight = in_float32(input, weight)
-    _check_reduction("nll_loss", reduction)
+    check_reduction("nll_loss", reduction)
     x = widened("nll_loss", input)
     axis, _ = _class_axis("nll_loss", input, weight)
     classes = None if weight is None else _along(weight.to(x.dtype), axis, x.ndim)
@@ -180,23 +209,3 @@ def _averaged(loss: Tensor, share: Tensor, reduction: str) -> Tensor:
     if reduction == "none":
         return loss
     return loss.sum() if reduction == "sum" else loss.sum() / share.sum()
-
-
-def _soft(
-    x: Tensor, target: Tensor, classes: Tensor | None, reduction: str, label_smoothing: float, axis: int
-) -> Tensor:
-    """cross_entropy against probabilities."""
-    if target.shape != x.shape:
-        raise ShapeError(
-            f"cross_entropy: probabilities must have the shape of input, {list(x.shape)}, got {list(target.shape)} "
-            f"(at {user_source()}); for classes by number use integers"
-        )
-    wanted = target.to(x.dtype)
-    if label_smoothing:
-        wanted = wanted * (1 - label_smoothing) + label_smoothing / x.shape[axis]
-    if classes is not None:
-        wanted = wanted * classes
-    loss = -(log_softmax(x, axis) * wanted).sum(axis)
-    if reduction == "mean":
-        return loss.sum() / max(loss.numel(), 1)
-    return _reduced(loss, reduction)

@@ -1,0 +1,213 @@
+"""The output layer and its cross entropy in blocks of rows, so that the logits of all rows never exist at once.
+
+A language model's logits are its largest value: rows × vocabulary. Here each block of rows goes its whole way (logits,
+loss, and the gradients by input, weight and bias) before the next one begins, so memory is needed for the logits of one
+block. `docs/decisions/output-in-blocks.md` has the measurements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ...autograd.backward import grad
+from ...autograd.function import with_gradient
+from ...errors import ShapeError
+from ...ops.host import detach
+from ...ops.primitive import MODE, Lowering, autocast_mode, user_source
+from ...tensor import Tensor
+from ...tensor.arithmetic import where
+from ...tensor.autocast_mode import in_float32
+from ...tensor.grad_modes import enable_grad
+from ...tensor.shapes import cat
+from .linear import linear
+from .loss import check_reduction, check_smoothing, cross_entropy, hard_terms, soft_terms
+
+#: logits of so many bytes, in the dtype that losses are computed in, are not cut: nothing would be gained
+_SMALL = 32 << 20
+#: rows of a block, and how many blocks there may be before they grow: each block reads the weight, and adds to the
+#: weight's gradient, anew
+_ROWS, _MOST_BLOCKS = 1024, 32
+
+
+def linear_cross_entropy(
+    input: Tensor,
+    linear_weight: Tensor,
+    target: Tensor,
+    *,
+    linear_bias: Tensor | None = None,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
+    ignore_index: int | None = None,
+    label_smoothing: float = 0.0,
+    chunk_size: int | None = None,
+) -> Tensor:
+    """cross_entropy(linear(input, linear_weight, linear_bias), target, …), with logits of `chunk_size` rows at once.
+
+    Shapes: input [N, D] or [D], linear_weight [C, D], linear_bias [C], target [N] or [] (integers) or [N, C] or [C]
+    (probabilities), weight [C]. The result and its gradients are those of the composition within rounding; second
+    derivatives are taken through the composition, with all logits in memory. `chunk_size` is chosen from the sizes
+    unless given; logits that are not large are not cut. `ignore_index` is -100 unless given. The other arguments are
+    cross_entropy's. Raises ShapeError for an input of more axes: flatten it first.
+
+    >>> x, w = pb.zeros(6, 3), pb.zeros(4, 3)
+    >>> pb.nn.functional.linear_cross_entropy(x, w, pb.tensor([0, 1, 2, 3, 0, 1]), chunk_size=2)
+    tensor(1.3863)
+    """
+    name = "linear_cross_entropy"
+    check_reduction(name, reduction)
+    check_smoothing(name, label_smoothing)
+    if linear_weight.ndim != 2 or input.ndim not in (1, 2):
+        raise ShapeError(
+            f"{name}: input must be [N, D] or [D] and linear_weight [C, D], got {list(input.shape)} and "
+            f"{list(linear_weight.shape)} (at {user_source()}); flatten the rows, as in x.reshape(-1, x.shape[-1])"
+        )
+    if chunk_size is not None and chunk_size < 1:
+        raise ValueError(f"{name}: chunk_size must be at least 1, got {chunk_size} (at {user_source()})")
+    terms = _Terms(weight, -100 if ignore_index is None else ignore_index, label_smoothing, reduction)
+    rows = _rows(input, linear_weight) if chunk_size is None else chunk_size
+    if input.ndim == 1 or rows >= input.shape[0] or target.shape[:1] != input.shape[:1]:
+        return terms.composed(input, linear_weight, linear_bias, target)
+    return _Blocks(input, linear_weight, linear_bias, target, terms, rows).loss()
+
+
+def _rows(input: Tensor, linear_weight: Tensor) -> int:
+    """Rows of a block."""
+    if input.ndim == 1:
+        return 1
+    count, classes = input.shape[0], linear_weight.shape[0]
+    if count * classes * input.dtype.compute.itemsize <= _SMALL:
+        return max(count, 1)
+    return max(_ROWS, -(-count // _MOST_BLOCKS))
+
+
+@dataclass(frozen=True)
+class _Terms:
+    """What cross_entropy is to be."""
+
+    weight: Tensor | None
+    ignore_index: int
+    label_smoothing: float
+    reduction: str
+
+    def composed(self, input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None, target: Tensor) -> Tensor:
+        """The same from the logits of all rows."""
+        logits = linear(input, linear_weight, linear_bias)
+        return cross_entropy(logits, target, self.weight, self.ignore_index, self.reduction, self.label_smoothing)
+
+    def each(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The loss of each row, in the dtype that losses are computed in."""
+        logits, target, weight = in_float32(logits, target, self.weight)
+        if target.dtype.is_floating_point:
+            return soft_terms(logits, target, weight, self.label_smoothing)
+        return hard_terms(logits, target, weight, self.ignore_index, self.label_smoothing)[0]
+
+    def scale(self, target: Tensor, like: Tensor) -> Tensor | float:
+        """What the sum of all rows' losses is multiplied by."""
+        if self.reduction != "mean":
+            return 1.0
+        if target.dtype.is_floating_point:
+            return 1.0 / target.shape[0]
+        valid = target != self.ignore_index
+        if self.weight is None:
+            return 1 / valid.to(like.dtype).sum()
+        known = where(valid, target, 0)
+        return 1 / where(valid, self.weight.to(like.dtype)[known], 0.0).sum()
+
+
+class _Blocks:
+    """The computation block by block. Its operands are cut off from their histories, to which `loss` joins the result.
+
+    The nodes of a block's gradients are made along with those of its loss. They are computed if a backward pass asks
+    for them, and then stand beside the loss in the order of the program.
+    """
+
+    def __init__(
+        self, input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None, target: Tensor, terms: _Terms, rows: int
+    ):  # fmt: skip
+        self.operands = [input, linear_weight, *([] if linear_bias is None else [linear_bias])]
+        self.target, self.terms, self.rows = target, terms, rows
+        self.region: Lowering = MODE.autocast
+        #: the dtype of the result: under autocast losses are not rounded
+        self.dtype = input.dtype if self.region.dtype is None else None
+
+    def loss(self) -> Tensor:
+        """The loss with its gradient rule."""
+        wanted = MODE.grad and any(operand.requires_grad for operand in self.operands)
+        at_once = self.terms.reduction != "none"
+        losses, found = self._run(None, gradients=wanted and at_once)
+        total = self._joined(losses)
+        if not wanted:
+            return total
+
+        def rule(_: Tensor, cotangent: Tensor) -> list[Tensor | None]:
+            with autocast_mode(self.region):
+                if MODE.grad:
+                    return self._composed_gradients(cotangent)
+                if not at_once:
+                    return self._run(cotangent, gradients=True)[1]
+            return [None if g is None else g * cotangent.to(g.dtype) for g in found]
+
+        return with_gradient(total, self.operands, rule)
+
+    def _joined(self, losses: list[Tensor]) -> Tensor:
+        """One result of all blocks' losses."""
+        if self.terms.reduction == "none":
+            total = cat(losses)
+        else:
+            total = losses[0]
+            for loss in losses[1:]:
+                total = total + loss
+        return total if self.dtype is None else total.to(self.dtype)
+
+    def _run(self, cotangent: Tensor | None, gradients: bool) -> tuple[list[Tensor], list[Tensor | None]]:
+        """The blocks' losses, and (with `gradients`) the gradients by the operands of their sum, or of the sum of the
+        losses of rows times `cotangent`."""
+        losses: list[Tensor] = []
+        inputs: list[Tensor] = []
+        shared: list[Tensor | None] = [None] * (len(self.operands) - 1)
+        wanted = [operand.requires_grad for operand in self.operands]
+        scale: Tensor | float | None = None
+        with enable_grad():
+            for rows, leaves, target in self._cut(gradients):
+                each = self.terms.each(linear(*leaves), target)
+                if scale is None:
+                    scale = self.terms.scale(self.target, each)
+                loss = each if self.terms.reduction == "none" else each.sum() * scale
+                losses.append(loss.detach())
+                if not gradients:
+                    continue
+                objective = loss if cotangent is None else (loss * cotangent[rows].to(loss.dtype)).sum()
+                found = iter(grad(objective, [leaf for leaf, use in zip(leaves, wanted, strict=True) if use]))
+                first, *others = [next(found) if use else None for use in wanted]
+                inputs += [] if first is None else [first]
+                shared = [_added(old, new) for old, new in zip(shared, others, strict=True)]
+        return losses, [cat(inputs) if inputs else None, *shared]
+
+    def _cut(self, gradients: bool) -> Iterator[tuple[slice, list[Tensor], Tensor]]:
+        """The rows, operands and target of each block, the operands as leaves with histories of their own."""
+        input, *others = self.operands
+        for start in range(0, input.shape[0], self.rows):
+            rows = slice(start, start + self.rows)
+            block = [input[rows], *others]
+            leaves = [
+                Tensor(detach(part.node, gradients and operand.requires_grad))
+                for part, operand in zip(block, self.operands, strict=True)
+            ]
+            yield rows, leaves, self.target[rows]
+
+    def _composed_gradients(self, cotangent: Tensor) -> list[Tensor | None]:
+        """The gradients as functions that can be differentiated again."""
+        input, linear_weight, *bias = self.operands
+        result = self.terms.composed(input, linear_weight, bias[0] if bias else None, self.target)
+        wanted = [operand for operand in self.operands if operand.requires_grad]
+        found = iter(grad(result, wanted, cotangent.to(result.dtype), create_graph=True))
+        return [next(found) if operand.requires_grad else None for operand in self.operands]
+
+
+def _added(total: Tensor | None, part: Tensor | None) -> Tensor | None:
+    """The sum so far, in float32 for the 16-bit floats."""
+    if part is None:
+        return None
+    wide = part.to(part.dtype.compute)
+    return wide if total is None else total + wide
