@@ -20,9 +20,9 @@ import numpy as np
 from pullback.graph import types
 from pullback.graph.node import Node
 from pullback.graph.types import DType, bfloat16, bool_, float16, float32, float64, int32, int64, uint8, uint32
-from pullback.ops import contraction, host, indexing, movement, reduction
+from pullback.ops import attention, contraction, host, indexing, movement, reduction
 from pullback.ops import elementwise as e
-from pullback.ops.primitive import buffer_node, constant, iota
+from pullback.ops.primitive import apply, buffer_node, constant, iota
 from pullback.runtime.buffers import Buffer
 
 Shape = tuple[int, ...]
@@ -506,6 +506,52 @@ def _matrix_product(make: _Maker) -> Known:
     error = (x.error * y.size) * max(inner, 1)
     node = contraction.matmul(left, right)
     return _rounded(node, size, error, scale, x.finite and y.finite, 1 + inner)
+
+
+@_operation(2)
+def _attention(make: _Maker) -> Known:
+    """Attention and what belongs to it, the gradients with the log_sum and delta that go with them."""
+    query = make.operand(2, finite=True)
+    if len(query.shape) < 2:
+        query = make.leaf((make.dimension(), make.dimension()), query.dtype, finite=True)
+    *batch, length, features = query.shape
+    keys, width = make.dimension(), make.dimension()
+    largest = math.prod((*batch, max(length, keys), max(features, width, keys, length)))
+    if largest > _LARGEST or 0 in (length, keys):
+        return query
+    key, value, cotangent = (
+        make.leaf((*batch, *shape), query.dtype, finite=True)
+        for shape in ((keys, features), (keys, width), (length, width))
+    )
+    scores = (*batch, length, keys)
+    mask, choice = (make.leaf(scores, bool_) if make.chance(0.4) else None for _ in range(2))
+    scale, kept = 0.5 / max(features, 1), None if choice is None else 1.5
+    nodes = query.node, key.node, value.node
+    result = attention.attention(*nodes, scale, make.chance(0.5), mask and mask.node, choice and choice.node, kept)
+    epsilon = _PRECISION[query.dtype]
+    size, reach = 0.5 * query.size * key.size, 1 + keys + length + features + width
+    relative = key.size * query.error + 4 * _SLACK * epsilon * (reach + size)
+    log_sum, *gradients = _attention_gradients(result, cotangent.node)
+    slope = 2 * (kept or 1.0) * max(width, 1) * value.size * cotangent.size
+    every = [
+        (result, (kept or 1.0) * value.size),
+        (log_sum, size + math.log(keys) + 1),
+        (gradients[0], scale * slope * key.size),
+        (gradients[1], scale * slope * length * (query.size + 1)),
+        (gradients[2], (kept or 1.0) * length * cotangent.size),
+    ]
+    node, bound = make.choose(every)
+    finite = node is not log_sum or mask is None  # a query that may look at nothing has infinity
+    return Known(node, bound, 4 * bound * relative + 1e-30, None, finite)
+
+
+def _attention_gradients(result: Node, cotangent: Node) -> list[Node]:
+    """log_sum and the three gradients of an attention node."""
+    options = {name: value for name, value in result.attributes.items() if name != "axes"}
+    log_sum = apply(attention.LOG_SUM, *result.inputs, **options)
+    delta = reduction.reduce_sum(e.mul(result, cotangent), (len(result.shape) - 1,))
+    operands = (*result.inputs, log_sum, delta, cotangent)
+    return [log_sum, *(apply(op, *operands, axes=None, **options) for op in attention.GRADIENTS)]
 
 
 # ---- indexing by data

@@ -2,39 +2,21 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 import pullback as pb
 from benchmarks import workloads
+from pullback.compiler.costs import operations
 from pullback.compiler.pipeline import lower, prepare
 from pullback.graph.node import Graph, Node
-from pullback.ops.primitive import CONTRACTION, LEAF, MOVEMENT, REDUCTION
 from pullback.runtime import engine
 
 #: what a backward pass may cost, in forward passes: two matrix products for each one of the forward pass, and a little
 BACKWARD_LIMIT = 2.2
 DEPTHS = (5, 10, 20, 40)
 SMALL_GPT = dict(layers=2, batch=2)
-
-
-def operations(nodes: Sequence[Node]) -> int:
-    """Floating-point operations of the nodes: each record's cost, an element of what it goes through."""
-    total = 0
-    for node in nodes:
-        if node.op.kind in (LEAF, MOVEMENT):
-            continue
-        if node.op.kind == CONTRACTION:
-            through = math.prod(node.shape) * node.inputs[0].shape[-1]
-        elif node.op.kind == REDUCTION:
-            through = math.prod(node.inputs[0].shape)
-        else:
-            through = math.prod(node.shape)
-        total += node.op.cost * through
-    return total
 
 
 def passes(workload: workloads.Workload) -> tuple[Graph, Graph]:
@@ -56,14 +38,14 @@ def _without_values(outputs: list[Node]) -> Graph:
 @pytest.mark.parametrize("name", ["mlp", "gpt-char", "gpt-mid"])
 def test_backward_costs_two_forwards(name: str) -> None:
     small = SMALL_GPT if name.startswith("gpt") else {}
-    forward, both = (operations(graph.nodes) for graph in passes(workloads.build(pb, name, **small)))
+    forward, both = (sum(map(operations, graph.nodes)) for graph in passes(workloads.build(pb, name, **small)))
     assert 0 < both - forward <= BACKWARD_LIMIT * forward, f"backward / forward = {(both - forward) / forward:.2f}"
 
 
 def test_operations_of_a_product() -> None:
     """The count itself: a product of [3, 4] and [4, 5] is 60 multiplications and 60 additions."""
     graph = Graph.of([(pb.ones(3, 4) @ pb.ones(4, 5)).node])
-    assert operations(graph.nodes) == 120
+    assert sum(map(operations, graph.nodes)) == 120
 
 
 def step_of(layers: int) -> tuple[int, int]:

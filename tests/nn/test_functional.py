@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import pullback as pb
-from oracle import Value, compare, numbers
+from oracle import Value, compare
 from pullback.errors import DTypeError, GradientError, IndexOutOfRange, ShapeError
 
 F = pb.nn.functional
@@ -309,51 +309,6 @@ def test_losses_name_what_is_wrong() -> None:
         F.cross_entropy(logits, pb.tensor([0, 1]), pb.ones(2))
     with pytest.raises(ValueError, match="reduction must be"):
         F.mse_loss(logits, logits, reduction="average")
-
-
-# ---- attention
-
-
-@pytest.mark.parametrize("mask", ["none", "causal", "bool", "float"])
-@pytest.mark.parametrize("lead", [(), (2,), (2, 3)])
-def test_attention(mask: str, lead: tuple[int, ...]) -> None:
-    allowed = RNG.uniform(size=(4, 5)) < 0.6
-    allowed[:, 0] = True
-    added = RNG.normal(size=(4, 5))
-
-    def attend(library, q, k, v):
-        given = {"bool": {"attn_mask": library.tensor(allowed)}, "float": {"attn_mask": library.tensor(added)}}
-        how = {"causal": {"is_causal": True}, **given}.get(mask, {})
-        return functional(library).scaled_dot_product_attention(q, k, v, **how)
-
-    # PyTorch's own kernel has no second derivative on every path, its mathematical one has
-    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
-        compare(attend, normal(*lead, 4, 3), normal(*lead, 5, 3), normal(*lead, 5, 2), second=True)
-
-
-def test_attention_to_nothing_gives_zeros() -> None:
-    allowed = np.array([[True, False], [False, False]])
-    compare(
-        lambda library, q, k, v: functional(library).scaled_dot_product_attention(
-            q, k, v, library.tensor(allowed), scale=2.0
-        ),
-        normal(1, 2, 3),
-        normal(1, 2, 3),
-        normal(1, 2, 3),
-    )
-
-
-def test_attention_takes_one_mask() -> None:
-    q = pb.zeros(2, 3)
-    with pytest.raises(ValueError, match="attn_mask or is_causal"):
-        F.scaled_dot_product_attention(q, q, q, attn_mask=pb.ones(2, 2), is_causal=True)
-
-
-def test_attention_with_dropout_drops_weights() -> None:
-    q = pb.zeros(1, 8, 4)
-    v = pb.eye(8).reshape(1, 8, 8)
-    weights = numbers(F.scaled_dot_product_attention(q, q, v, dropout_p=0.5))
-    np.testing.assert_allclose(np.unique(weights), [0, 0.25])
 
 
 def test_rules_keep_the_value_that_they_were_given() -> None:

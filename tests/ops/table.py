@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -156,6 +157,27 @@ def _pairs() -> Iterator[Row]:
     yield Row(
         "bool", lambda f, x, y: (x & y, x | y, x ^ y, ~x, x + y, x * y, x == y, x < y), booleans, dtypes=("float64",)
     )
+
+
+def _attended(f: Any, q: Any, k: Any, v: Any, mask: Any = None, causal: bool = False) -> Any:
+    return f.nn.functional.scaled_dot_product_attention(q, k, v, mask, is_causal=causal)
+
+
+def _attended_plainly(f: Any, q: Any, k: Any, v: Any, mask: Any = None, causal: bool = False) -> Any:
+    """The same by matrix products and softmax: PyTorch's own kernels have no second derivatives."""
+    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+    scores = scores if mask is None else scores + mask
+    if causal:
+        visible = f.tensor(np.tril(np.ones(scores.shape[-2:], bool)))
+        scores = scores.masked_fill(visible.logical_not(), -INF)
+    return f.softmax(scores, -1) @ v
+
+
+def _slopes_of(expression: Expression, f: Any, *operands: Any) -> tuple[Any, ...]:
+    """The gradients of an expression, to be differentiated further."""
+    result = expression(f, *operands)
+    weights = f.tensor(np.cos(np.arange(result.numel())).reshape(tuple(result.shape))).to(result.dtype)
+    return tuple(f.autograd.grad((result * weights).sum(), operands, create_graph=True))
 
 
 def _reductions() -> Iterator[Row]:
@@ -356,6 +378,13 @@ def _only_ours() -> Iterator[Row]:
     yield Row("copy", lambda f, x: x._wrap(copy(x.node)), (normal(2, 3),), theirs=lambda f, x: x.clone())
     yield Row("host_call", on_host, (normal(2, 3),), theirs=lambda f, x: (x * 2).detach(), smooth=False)
     yield Row("custom rule", doubled_by_rule, (normal(2, 3),), theirs=lambda f, x: x * 2)
+    operands = (normal(2, 5, 3), normal(2, 6, 3), normal(2, 6, 4), normal(5, 6))
+    for name, how in {"attention": {}, "attention, causal": {"causal": True}}.items():
+        yield Row(name, partial(_attended, **how), operands[:3], theirs=partial(_attended_plainly, **how))
+        first = partial(_slopes_of, partial(_attended, **how))
+        theirs = partial(_slopes_of, partial(_attended_plainly, **how))
+        yield Row(f"gradients of {name}", first, operands[:3], theirs=theirs)
+    yield Row("attention, mask added", _attended, operands, theirs=_attended_plainly)
     yield Row(
         "scatter_add of rows",
         summed_rows,
@@ -429,6 +458,10 @@ CHECKED_BY_DIFFERENCES = {
     "scatter_add",
     "scatter_add of rows",
     "custom rule",
+    "attention",
+    "attention, causal",
+    "attention, mask added",
+    "gradients of attention",
     "matmul [2, 3] @ [3, 4]",
     "matmul [5, 1, 2, 3] @ [4, 3, 2]",
     "matmul [3] @ [3]",
@@ -458,6 +491,7 @@ IN_SIXTEEN_BITS = {
     "integer index",
     "matmul [2, 3] @ [3, 4]",
     "matmul [5, 2, 3] @ [5, 3, 4]",
+    "attention",
     "argmax 1",
 }
 assert {row.name for row in ROWS} >= CHECKED_BY_DIFFERENCES | IN_SIXTEEN_BITS

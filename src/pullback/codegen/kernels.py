@@ -11,9 +11,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
-from ..compiler.fuse import COLUMNS, JOIN, LOOP, PRODUCT, PUT, SCATTER, Group, elements
+from ..compiler.fuse import ATTEND, COLUMNS, JOIN, LOOP, PRODUCT, PUT, SCATTER, Group, elements
 from ..compiler.index import View
 from ..graph.node import Node, exact
+from .attention import attention_work, emit_attention
 from .columns import emit_columns
 from .indexed import emit_join, emit_put, emit_scatter
 from .launch import Launch, Workspace
@@ -114,6 +115,8 @@ def _emit(group: Group, in_memory: Callable[[Node], bool], target: Target) -> li
         return [emit_columns(group, in_memory, target)]
     if group.kind == PRODUCT:
         return emit_product(group, in_memory, target)
+    if group.kind == ATTEND:
+        return emit_attention(group, in_memory, target)
     by_index = {SCATTER: emit_scatter, PUT: emit_put, JOIN: emit_join}
     assert group.kind in by_index, group.kind
     return by_index[group.kind](group, in_memory, target)
@@ -122,6 +125,8 @@ def _emit(group: Group, in_memory: Callable[[Node], bool], target: Target) -> li
 def _work(group: Group) -> int:
     """Operations of a group; those of a matrix product count an eighth: they run in full vectors from registers."""
     first = next(iter(group.members))
+    if group.kind == ATTEND:
+        return attention_work(group)
     if group.kind in (LOOP, PRODUCT):
         work = group.size * (operation_cost(group.members) + 2 * len(group.stored))
         return work + (elements(first) * first.inputs[0].shape[-1] // 4 if group.kind == PRODUCT else 0)

@@ -66,6 +66,9 @@ _EXP2 = (
     0.0013341953890646328, 0.00015461391249050702, 1.3359955607352052e-05,
 )  # fmt: skip
 
+# (2^r - 1) / r on |r| <= 1/2; error 2^-28.3 of 2^r
+_EXP2_SHORT = (0.6931472, 0.24022648, 0.0555036, 0.009618506, 0.0013390806, 0.00015326463)
+
 # pi/2 as the sum of three float32
 _HALF_PI = (1.5707963705062866, -4.371138828673793e-08, -1.7151245100058819e-15)
 _TWO_OVER_PI = 0.6366197723675814
@@ -82,6 +85,18 @@ def exp(a: Arithmetic, x: Value) -> Value:
     # 2^power in two factors, as it may lie outside of float32 where the result does not; the first product is exact
     half = a.shift_right(power, 1)
     return a.mul(a.mul(mantissa, _power_of_two(a, half)), _power_of_two(a, a.sub(power, half)))
+
+
+def exp2_below(a: Arithmetic, x: Value) -> Value:
+    """2 to the x for x <= 100, as softmax needs it of x <= 0; error below 1 ulp, and 0 from 2^-126 down."""
+    rounder = a.constant(_ROUNDER, float32)
+    shifted = a.add(x, rounder)
+    r = a.sub(x, a.sub(shifted, rounder))
+    # the rounder's own bits are shifted out at the top
+    scale = a.add(a.shift_left(a.bitcast(shifted, int32), 23), a.bitcast(a.constant(1.0, float32), int32))
+    mantissa = a.fma(r, _polynomial(a, r, _EXP2_SHORT, float32), a.constant(1.0, float32))
+    result = a.mul(mantissa, a.bitcast(scale, float32))
+    return a.select(a.lt(x, a.constant(-126.0, float32)), a.constant(0.0, float32), result)
 
 
 def log(a: Arithmetic, x: Value) -> Value:

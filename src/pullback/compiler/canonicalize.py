@@ -4,6 +4,7 @@ before → after:
 - elementwise operands of smaller shapes are expanded, so that all operands but bare numbers have the result's shape;
 - sums and scatters of 16-bit floats are done in float32, and matrix products of them give float32, which is rounded;
 - a transposed matrix product becomes the product of the transposed operands;
+- a permutation of what attention gives becomes an attribute of it, so that it is written where its reader wants it;
 - integer matrix products become multiplications and a sum;
 - a reduction is over the last axes (rows) or over axes before the last (columns), never both;
 - a reduction of few long rows is cut into blocks first, so that threads can share it. The cuts depend on the shape
@@ -16,11 +17,12 @@ import math
 
 from ..graph.node import Graph, Node, ancestors, enter
 from ..graph.types import float32
+from ..ops.attention import LOG_SUM
 from ..ops.contraction import matmul
 from ..ops.elementwise import convert, mul
 from ..ops.indexing import scatter_add
-from ..ops.movement import expand, reshape, swap_last
-from ..ops.primitive import ELEMENTWISE, REDUCTION, Primitive, apply, constant, grad_mode, source_of
+from ..ops.movement import expand, permute, reshape, swap_last
+from ..ops.primitive import ATTENTION, ELEMENTWISE, REDUCTION, Primitive, apply, constant, grad_mode, source_of
 from ..ops.reduction import reduce_sum
 from .copies import SMALL_FLOATS
 
@@ -45,6 +47,8 @@ def canonicalize(graph: Graph) -> Graph:
                     if _transposes_a_product(node) and len(users[node.inputs[0]]) == 1:
                         left, right = (new[operand] for operand in node.inputs[0].inputs)
                         new[node] = _canonical(matmul(swap_last(right), swap_last(left)))
+                    elif node.op.kind == ATTENTION:
+                        new[node] = _attention(node.with_inputs(tuple(new[i] for i in node.inputs)), users[node])
                     else:
                         new[node] = _canonical(node.with_inputs(tuple(new[i] for i in node.inputs)))
             else:
@@ -102,6 +106,20 @@ def _product(node: Node) -> Node:
     left = expand(reshape(a, (*batch, rows, 1, inner)), full)
     right = expand(reshape(swap_last(b), (*batch, 1, columns, inner)), full)
     return _canonical(reduce_sum(mul(left, right), (len(full) - 1,)))
+
+
+def _attention(node: Node, users: list[Node]) -> Node:
+    """The node with its axes in the order in which a permutation among its users, if there is one, puts them."""
+    query, key = node.inputs[:2]
+    if 0 in (*query.shape[:-1], key.shape[-2]):
+        return expand(constant(math.inf if node.op is LOG_SUM else 0.0, node.dtype), node.shape)
+    rank = len(node.shape)
+    for user in users:
+        if user.op.name == "permute" and user["axes"][-1] == rank - 1 and node.op is not LOG_SUM:
+            axes = user["axes"]
+            moved = apply(node.op, *node.inputs, **{**node.attributes, "axes": axes})
+            return permute(moved, tuple(axes.index(axis) for axis in range(rank)))
+    return node
 
 
 def _reduction(node: Node, x: Node) -> Node:

@@ -1,8 +1,8 @@
 """Copies: where a value must lie in memory in its own order and would not, a `copy` node is put.
 
 before → after: an output that is a leaf, a movement, or the same node as another output, is copied; so is an operand of
-a matrix product that cannot be read by strides, and an argument of a host call that is not contiguous. Long chains of
-movements are copied now and then, so that no kernel computes addresses without end.
+a matrix product or of attention that cannot be read by strides, and an argument of a host call that is not contiguous.
+Long chains of movements are copied now and then, so that no kernel computes addresses without end.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from collections.abc import Callable
 
 from ..graph.node import Graph, Node, enter
 from ..graph.types import DType, bfloat16, float16, float32
+from ..ops.attention import weight_operands
 from ..ops.elementwise import copy
-from ..ops.primitive import LEAF, MOVEMENT, grad_mode, source_of
+from ..ops.primitive import ATTENTION, LEAF, MOVEMENT, grad_mode, source_of
 from .index import View, strided_view
 
 SMALL_FLOATS = (float16, bfloat16)
@@ -34,6 +35,9 @@ def insert_copies(graph: Graph) -> Graph:
             with source_of(node):
                 if node.op.name == "matmul":
                     inputs = [i if _can_stride(i) else copy(i) for i in inputs]
+                elif node.op.kind == ATTENTION:
+                    computed = [new[i] for i in weight_operands(node) if i is not None]
+                    inputs = [i if i in computed or _can_stride(i) else copy(i) for i in inputs]
                 elif node.op.name == "host_call":
                     inputs = [i if _has_memory(_under_reshapes(i)) else copy(i) for i in inputs]
                 elif node.op.kind == MOVEMENT and any(depth.get(i, 0) >= _LONGEST_CHAIN for i in inputs):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from ..graph.node import Node
-from ..ops.primitive import CONTRACTION, LEAF, MOVEMENT, REDUCTION
+from ..ops.attention import features_compared
+from ..ops.primitive import ATTENTION, CONTRACTION, LEAF, MOVEMENT, REDUCTION
 from .fuse import Group, elements
 
 
@@ -17,6 +18,8 @@ def operations(node: Node) -> int:
         return 0
     if node.op.kind == CONTRACTION:
         return node.op.cost * elements(node) * node.inputs[0].shape[-1]
+    if node.op.kind == ATTENTION:
+        return node.op.cost * features_compared(node)
     through = node.inputs[0] if node.op.kind == REDUCTION else node
     return node.op.cost * elements(through)
 
@@ -62,4 +65,4 @@ def _read(node: Node, limit: int, inside: set[Node], in_memory: Callable[[Node],
 def weight(node: Node, stored: bool) -> float:
     """About how much of its kernel's time a node takes, in operations: products run in full vectors from registers."""
     count = operations(node)
-    return count / 8 if node.op.kind == CONTRACTION else count + elements(node) * (3 if stored else 1)
+    return count / 8 if node.op.kind in (CONTRACTION, ATTENTION) else count + elements(node) * (3 if stored else 1)

@@ -13,21 +13,25 @@ Movement nodes belong to no group: a kernel reads through them by computing othe
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 
-from ..graph.node import Graph, Node
-from ..ops.primitive import CONTRACTION, ELEMENTWISE, HOST, LEAF, MOVEMENT, REDUCTION
+from ..graph.node import Graph, Node, exact
+from ..ops.attention import weight_operands
+from ..ops.primitive import ATTENTION, CONTRACTION, ELEMENTWISE, HOST, LEAF, MOVEMENT, REDUCTION
 from .copies import rounds_as_it_reads
 
 #: kinds of groups, each lowered by a function of its own
-LOOP, COLUMNS, PRODUCT, SCATTER, PUT, CHECK, JOIN, CALL = (
-    "loop", "columns", "product", "scatter", "put", "check", "join", "call",
+LOOP, COLUMNS, PRODUCT, ATTEND, SCATTER, PUT, CHECK, JOIN, CALL = (
+    "loop", "columns", "product", "attend", "scatter", "put", "check", "join", "call",
 )  # fmt: skip
 
 #: the most operations an element that are done again rather than kept in memory
 _RECOMPUTE = 40
 #: the same where the value has one reader alone, so that nothing is done twice
 _MOVE = 250
+#: the same of a mask or of the choice of dropout, which attention computes where it needs it
+_PULLED = 400
 #: members of one kernel: more would take long to compile and run out of registers
 _MOST_MEMBERS = 96
 #: operations an element of one kernel
@@ -118,6 +122,8 @@ class _Fuser:
         self.group_of: dict[Node, Group] = {}
         #: for each node how many nodes of its own group, and movements, stand one behind the other to compute it
         self.depth: dict[Node, int] = {}
+        #: the group of each family of attention: nodes of the same operands, computed by one kernel
+        self.attention: dict[Hashable, Group] = {}
 
     def run(self) -> None:
         for node in self.graph.nodes:
@@ -129,6 +135,8 @@ class _Fuser:
                 self._place_elementwise(node, [])
             elif node.op.kind == REDUCTION:
                 self._place_reduction(node)
+            elif node.op.kind == ATTENTION:
+                self._place_attention(node)
             else:
                 kinds = {
                     "matmul": PRODUCT, "scatter_add": SCATTER, "put": PUT, "bounded": CHECK, "concatenate": JOIN,
@@ -248,6 +256,16 @@ class _Fuser:
                     return None
         return level
 
+    def _place_attention(self, node: Node) -> None:
+        """With the nodes of the same operands and options, which are all there when the first of them is placed."""
+        options = (exact(value) for name, value in sorted(node.attributes.items()) if name != "axes")
+        key = (node.inputs, *options)
+        if key in self.attention:
+            self._join(node, self.attention[key], _FULL)
+        else:
+            self._open(ATTEND, node)
+            self.attention[key] = self.groups[-1]
+
     def _place_reduction(self, node: Node) -> None:
         operand = node.inputs[0]
         rank = len(operand.shape)
@@ -280,19 +298,21 @@ class _Memory:
         order = [n for n in graph.nodes if n in self.group_of]
         for node in order:
             group = self.group_of[node]
+            pulled = weight_operands(node) if node.op.kind == ATTENTION else ()
             for operand in node.inputs:
                 for source in sources(operand):
                     if self.group_of[source] is not group:
                         self.readers.setdefault(source, set()).add(group)
                         stored = node.op.kind == CONTRACTION and not rounds_as_it_reads(operand)
                         looked_up = node.op.name == "take" and operand is node.inputs[0]
-                        if stored or looked_up or node.op.kind == HOST:
+                        by_address = node.op.kind == ATTENTION and operand not in pulled
+                        if stored or looked_up or by_address or node.op.kind == HOST:
                             self.materialized.add(source)
         for group in fuser.groups:
             self._share_a_root(group)
         for node in order:
             group = self.group_of[node]
-            always = group.kind in (COLUMNS, SCATTER, PUT, JOIN, CALL) and node.op.kind != ELEMENTWISE
+            always = group.kind in (COLUMNS, ATTEND, SCATTER, PUT, JOIN, CALL) and node.op.kind != ELEMENTWISE
             if always or (node in self.readers and not self._computed_again(node)):
                 self.materialized.add(node)
 
@@ -303,6 +323,8 @@ class _Memory:
         if node.op.name == "bounded":
             return True
         limit = _MOVE if len(self.readers[node]) == 1 and self._unused_at_home(node) else _RECOMPUTE
+        if self._pulled(node):
+            limit = _PULLED
         found = self._cost(node, limit)
         return found is not None
 
@@ -312,7 +334,9 @@ class _Memory:
         So of gelu(x) + … only x is kept for the backward pass, not each factor of the derivative.
         """
         wanted = [
-            n for n in group.members if n in self.readers and n not in self.materialized and n.op.kind == ELEMENTWISE
+            n
+            for n in group.members
+            if n in self.readers and n not in self.materialized and n.op.kind == ELEMENTWISE and not self._pulled(n)
         ]
         if not 2 <= len(wanted) <= 12:
             return
@@ -327,6 +351,10 @@ class _Memory:
                 best, covered = root, count
         if best is not None:
             self.materialized.add(best)
+
+    def _pulled(self, node: Node) -> bool:
+        """Whether attention alone reads the node: it does so element by element, a tile at a time."""
+        return all(reader.kind == ATTEND for reader in self.readers[node])
 
     def _unused_at_home(self, node: Node) -> bool:
         return not any(node in sources(i) for other in self.group_of[node].members for i in other.inputs)

@@ -29,6 +29,7 @@ REDUCTION = "reduction"
 MOVEMENT = "movement"
 INDEXING = "indexing"
 CONTRACTION = "contraction"
+ATTENTION = "attention"
 HOST = "host"
 ALIAS = "alias"  # the value of its first input; only differentiation tells the two apart
 
