@@ -1,53 +1,218 @@
-"""The command: `python -m benchmarks [names]`, `… backward [names]`, `… depth`."""
+"""The command: `python -m benchmarks` and what else it measures; `--help` lists it."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import compare, costs, workloads
+from . import compare, costs, limits, plot, products, report, widths, workloads
+from .contestants import CONTESTANTS, Contestant
+
+_EPILOG = """\
+what can be measured:
+  steps      training steps of Pullback, PyTorch and JAX, in turns, each in a process of its own (the default)
+  limits     the machine's peak rates and memory bandwidth
+  products   matrix products beside OpenBLAS, MKL and oneDNN; --only takes the beginnings of their names
+  widths     the time of a step of a small network at every width from 1 to 512
+  backward   a backward pass against the forward pass, in Pullback
+  depth      how time grows with layers and operations, in Pullback
+  show       nothing: the tables and plots of files that --json wrote
+
+workloads:   {workloads}
+             (gpt2 takes minutes; {by_name} and the bfloat16 ones run by name, those also with --bf16)
+contestants: {contestants}
+
+examples:
+  python -m benchmarks --only mlp,gpt-char --plot steps.png
+  python -m benchmarks --only gpt-mid-bf16,pullback,jax --json figures.json
+  python -m benchmarks show one.json other.json --plot all.svg
+"""
+_BF16_NAMES = tuple(name + workloads.BF16 for name in workloads.GPT)
+_COMMANDS = ("steps", "limits", "products", "widths", "backward", "depth", "show")
+#: which options each command has beside --json
+_OPTIONS = {
+    "steps": {"only", "bf16", "steps", "rounds", "timeout", "plot", "markdown"},
+    "limits": {"timeout"},
+    "products": {"only", "rounds", "timeout"},
+    "widths": {"only", "timeout", "plot", "widths", "batch"},
+    "backward": {"only", "rounds"},
+    "depth": {"rounds"},
+    "show": {"plot", "markdown"},
+}
+_DEFAULTS = {"rounds": 7, "timeout": 600.0, "widths": "1:512", "batch": widths.BATCH}
 
 
-def main() -> None:
-    """Measure what the command line asks for, print it, and write it to a file where one is named."""
-    arguments = _arguments()
-    if arguments.what == "backward":
-        results = costs.backward(arguments.names or ["mlp", "gpt-char"], arguments.rounds)
-    elif arguments.what == "depth":
-        results = costs.depth(arguments.rounds)
+def main(line: Sequence[str] | None = None) -> None:
+    """Measure what the command line asks for, print it, and write it to files where they are named."""
+    arguments = _arguments(line)
+    if arguments.what == "show":
+        written = _merged([json.loads(file.read_text()) for file in arguments.files])
     else:
-        results = compare.run(arguments.names or list(workloads.NAMES), arguments.steps, arguments.rounds)
-    if arguments.json is not None:
-        arguments.json.write_text(json.dumps({"machine": compare.machine(), "results": results}, indent=1) + "\n")
+        written = {"machine": compare.machine(), **_measured(arguments)}
+        if arguments.json is not None:
+            arguments.json.write_text(json.dumps(written, indent=1) + "\n")
+    if "limits" in written:
+        limits.table(written["limits"])
+    if "steps" in written:
+        _show_steps(written, arguments)
+    if "products" in written:
+        products.table(written["products"])
+    if "widths" in written:
+        widths.table(written["widths"])
+        if arguments.plot is not None:
+            plot.widths(written["widths"], written["machine"], arguments.plot)
 
 
-def _arguments() -> Any:
+def _show_steps(written: dict[str, Any], arguments: Any) -> None:
+    related = compare.relate(written["steps"], written["limits"])
+    report.steps(related)
+    if arguments.markdown is not None:
+        arguments.markdown.write_text(report.markdown(related))
+    if arguments.plot is not None:
+        plot.steps(related, written["machine"], arguments.plot)
+
+
+def _measured(arguments: Any) -> dict[str, Any]:
+    if arguments.what == "backward":
+        return {"backward": costs.backward(arguments.names or ["mlp", "gpt-char"], arguments.rounds)}
+    if arguments.what == "depth":
+        return {"depth": costs.depth(arguments.rounds)}
+    if arguments.what == "products":
+        return {"products": products.measure(arguments.rounds, arguments.cases, timeout=arguments.timeout)}
+    before = {} if arguments.what == "widths" else compare.machine_limits(arguments.timeout)
+    if arguments.what == "limits":
+        return {"limits": before}
+    if arguments.what == "widths":
+        chosen = compare.available(arguments.contestants or [CONTESTANTS[key] for key in ("pullback", "torch-fused")])
+        with tempfile.TemporaryDirectory(prefix="benchmarks-") as cache:
+            return {"widths": widths.run(chosen, arguments.widths, cache, arguments.timeout, arguments.batch)}
+    results = compare.run(_races(arguments), arguments.steps, arguments.rounds, arguments.timeout)
+    return {"limits": limits.best([before, compare.machine_limits(arguments.timeout)]), "steps": results}
+
+
+def _races(arguments: Any) -> dict[str, list[Contestant]]:
+    """The contestants of each workload."""
+    able = compare.available(arguments.contestants or CONTESTANTS.values())
+    chosen = bool(arguments.contestants)
+    return {name: [one for one in able if chosen or one.takes(name)] for name in arguments.names}
+
+
+def _merged(files: list[dict[str, Any]]) -> dict[str, Any]:
+    """What several files hold, as if it had been measured in one run on the machine of the first."""
+    merged: dict[str, Any] = {"machine": files[0]["machine"]}
+    for key in ("steps", "widths", "products"):
+        if found := [result for file in files for result in file.get(key, [])]:
+            merged[key] = found
+    if "widths" in merged:
+        merged["widths"] = widths.merged(merged["widths"])
+    if found := [file["limits"] for file in files if "limits" in file]:
+        merged["limits"] = limits.best(found)
+    return merged
+
+
+def _arguments(line: Sequence[str] | None) -> Any:
+    parser = _parser()
+    arguments = parser.parse_args(line)
+    given = {name for name in set().union(*_OPTIONS.values()) if getattr(arguments, name) not in (None, False)}
+    if refused := sorted(given - _OPTIONS[arguments.what]):
+        parser.error(f"`{arguments.what}` has no {' and no '.join('--' + name for name in refused)}")
+    if bool(arguments.files) != (arguments.what == "show"):
+        parser.error("`show` needs files that --json wrote, and nothing else takes files")
+    for name, default in _DEFAULTS.items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, default)
+    if arguments.rounds < 1 or (arguments.steps is not None and arguments.steps < 1) or arguments.batch < 1:
+        parser.error("--rounds, --steps and --batch must be at least 1")
+    if arguments.timeout <= 0:
+        parser.error(f"--timeout must be positive, got {arguments.timeout:g}")
+    arguments.widths = _widths(arguments.widths, parser)
+    _choose(arguments, parser)
+    _check_plot(arguments.plot, parser)
+    return arguments
+
+
+def _parser() -> argparse.ArgumentParser:
+    named = {
+        "workloads": ", ".join((*workloads.NAMES, *workloads.BY_NAME, *_BF16_NAMES)),
+        "by_name": ", ".join(workloads.BY_NAME),
+        "contestants": ", ".join(CONTESTANTS),
+    }
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Time training steps in Pullback and PyTorch, alternately, each in a process of its own. "
-        "`backward` compares a backward pass with the forward pass; `depth` shows how time grows with depth.",
+        description="Measure training steps, side by side with PyTorch and JAX and with the limits of the machine.",
+        epilog=_EPILOG.format(**named),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    names = ("backward", "depth", *workloads.NAMES)
-    parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(names)} (default: all workloads)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures to this file")
-    parser.add_argument("--steps", type=int, metavar="N", help="steps a round (default: as many as take half a second)")
-    parser.add_argument("--rounds", type=int, default=7, metavar="N", help="rounds of alternation (default: 7)")
-    arguments = parser.parse_args()
-    unknown = [name for name in arguments.names if name not in names]
-    if unknown:
-        parser.error(f"there is no workload {', '.join(map(repr, unknown))}; there are {', '.join(names)}")
-    arguments.what = None
-    if arguments.names and arguments.names[0] in ("backward", "depth"):
-        arguments.what = arguments.names.pop(0)
-    if (arguments.what == "depth" and arguments.names) or {"backward", "depth"} & set(arguments.names):
-        parser.error("`backward` comes first, with workloads after it; `depth` stands alone")
-    if arguments.what and arguments.steps is not None:
-        parser.error(f"`{arguments.what}` chooses the number of steps itself; --rounds makes it longer")
-    if arguments.rounds < 1 or (arguments.steps is not None and arguments.steps < 1):
-        parser.error("--rounds and --steps must be at least 1")
-    return arguments
+    parser.add_argument("what", nargs="?", choices=_COMMANDS, default="steps", help="what to measure (default: steps)")
+    parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="for `show`: files that --json wrote")
+    add = parser.add_argument
+    add("--only", metavar="NAMES", help="only these workloads and contestants, names separated by commas")
+    add("--bf16", action="store_true", help="also the transformers with their products in bfloat16")
+    add("--json", type=Path, metavar="FILE", help="also write all figures to this file")
+    add("--markdown", type=Path, metavar="FILE", help="also write the table of steps to this file, in Markdown")
+    add("--plot", type=Path, metavar="FILE", help="draw steps or widths to this file, such as steps.png or steps.svg")
+    add("--steps", type=int, metavar="N", help="timed steps a round (default: as many as take half a second)")
+    add("--rounds", type=int, metavar="N", help=f"rounds of turns (default: {_DEFAULTS['rounds']})")
+    add("--timeout", type=float, metavar="SECONDS", help="time for one answer of a contestant, such as its first step "
+        f"or a round; who takes longer has failed (default: {_DEFAULTS['timeout']:g})")  # fmt: skip
+    add("--widths", metavar="FIRST:LAST[:STEP]", help=f"for `widths` (default: {_DEFAULTS['widths']})")
+    add("--batch", type=int, metavar="N", help=f"for `widths`: rows of the batch (default: {widths.BATCH})")
+    return parser
+
+
+def _choose(arguments: Any, parser: argparse.ArgumentParser) -> None:
+    """Set `names` and `contestants` from --only and --bf16; an empty list of contestants means the usual ones."""
+    known = (*workloads.NAMES, *workloads.BY_NAME, *_BF16_NAMES)
+    wanted = [name.strip() for name in (arguments.only or "").split(",") if name.strip()]
+    if arguments.what == "products":
+        arguments.cases = [case for case in products.CASES if not wanted or case.name.startswith(tuple(wanted))]
+        if not arguments.cases:
+            parser.error(f"no product begins with {arguments.only}; there are {', '.join(_product_names())}")
+        return
+    if unknown := [name for name in wanted if name not in known and name not in CONTESTANTS]:
+        parser.error(
+            f"there is no workload or contestant {', '.join(map(repr, unknown))}; the workloads are "
+            f"{', '.join(known)}; the contestants {', '.join(CONTESTANTS)}"
+        )
+    arguments.contestants = [CONTESTANTS[name] for name in wanted if name in CONTESTANTS]
+    arguments.names = [name for name in wanted if name in known]
+    if arguments.what == "steps":
+        names = arguments.names or list(workloads.NAMES)
+        lowered = [name + workloads.BF16 for name in names if arguments.bf16 and name in workloads.GPT]
+        arguments.names = list(dict.fromkeys([*names, *lowered]))
+    if arguments.what == "backward" and (arguments.contestants or set(arguments.names) & set(_BF16_NAMES)):
+        parser.error("`backward` measures Pullback alone, in float32")
+    if arguments.what == "widths" and arguments.names:
+        parser.error("`widths` has a network of its own; --only chooses contestants there")
+
+
+def _product_names() -> list[str]:
+    return list(dict.fromkeys(case.name for case in products.CASES))
+
+
+def _widths(text: str, parser: argparse.ArgumentParser) -> list[int]:
+    match = re.fullmatch(r"(\d+):(\d+)(?::(\d+))?", text)
+    chosen = list(range(int(match[1]), int(match[2]) + 1, int(match[3] or 1) or 1)) if match else []
+    if not chosen or chosen[0] < 1:
+        parser.error(f"--widths takes FIRST:LAST or FIRST:LAST:STEP with 1 ≤ FIRST ≤ LAST, got {text!r}")
+    return chosen
+
+
+def _check_plot(file: Path | None, parser: argparse.ArgumentParser) -> None:
+    """Refuse a file that cannot be drawn before anything is measured."""
+    if file is None:
+        return
+    try:
+        endings = plot.formats()
+    except ImportError as error:
+        parser.error(f"--plot needs matplotlib (pip install '.[bench]'): {error}")
+    if file.suffix.removeprefix(".") not in endings:
+        parser.error(f"--plot cannot write {file.name!r}; the name must end with .{', .'.join(endings)}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -10,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from . import output, workloads
-from .compare import Worker
+from .process import Worker
 
 #: what a backward pass may cost, in forward passes
 BACKWARD_LIMIT = 2.2
 DEPTHS = (5, 10, 20, 40, 80)
 CHAINS = (1000, 2000, 4000, 7000, 10000)
 _SAMPLE_SECONDS = 0.2
+_CHAIN_TIMEOUT = 1800.0
 
 
 def backward(names: Sequence[str], rounds: int) -> list[dict[str, Any]]:
@@ -113,7 +115,8 @@ def depth(rounds: int) -> list[dict[str, Any]]:
     _print_line("A step of the sigmoid network", "layers", DEPTHS, times)
     firsts = []
     for length in CHAINS:
-        with Worker("chain", str(length), cache="off") as worker:
+        environment = {**os.environ, "PULLBACK_CACHE_DIR": "off"}
+        with Worker("chain", str(length), environment=environment, timeout=_CHAIN_TIMEOUT) as worker:
             told = worker.told()
         firsts.append(told["first_seconds"])
         results.append({"operations": length, **told})

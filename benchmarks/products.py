@@ -1,16 +1,10 @@
-"""Matrix products beside those of the peers' libraries: OpenBLAS through NumPy, MKL and oneDNN through PyTorch.
-
-`python -m benchmarks.products worker CONTESTANT` is the measured process: for each line of JSON on standard input, a
-case and a time to spend, it tells the seconds of one product.
-"""
+"""Matrix products beside those of the peers' libraries: OpenBLAS through NumPy, MKL and oneDNN through PyTorch."""
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -18,13 +12,13 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from math import prod
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 
 from . import output
-from .compare import _NUMPY_ONLY, ROOT
+from .contestants import peers_environment
+from .process import Worker
 
 
 @dataclass(frozen=True)
@@ -82,18 +76,26 @@ CONTESTANTS = {
 }
 
 
-def measure(rounds: int, cases: Sequence[Case] | None = None, seconds: float = 0.05) -> list[dict[str, Any]]:
+def measure(
+    rounds: int, cases: Sequence[Case] | None = None, seconds: float = 0.05, timeout: float = 600.0
+) -> list[dict[str, Any]]:
     """Time every case in `rounds` rounds of about `seconds` a contestant, taking turns; one dictionary a case."""
     results = []
     with ExitStack() as stack:
         cache = stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmarks-"))
-        workers = {name: stack.enter_context(_Worker(name, cache)) for name in CONTESTANTS}
+        environment = peers_environment() | {"PULLBACK_CACHE_DIR": cache}
+        workers = {
+            name: stack.enter_context(Worker("products", name, environment=environment, timeout=timeout))
+            for name, (library, _) in CONTESTANTS.items()
+            if importlib.util.find_spec(library) is not None
+        }
         for case in CASES if cases is None else cases:
-            asked = [name for name, (_, dtypes) in CONTESTANTS.items() if case.dtype in dtypes]
+            asked = [name for name in workers if case.dtype in CONTESTANTS[name][1]]
             times: dict[str, list[float]] = {name: [] for name in asked}
             for _ in range(rounds):
                 for name in asked:
-                    times[name].append(workers[name].seconds(case, seconds))
+                    told = workers[name].asked(json.dumps({"case": asdict(case), "seconds": seconds}))
+                    times[name].append(told["seconds"])
             results.append(_result(case, times))
     return results
 
@@ -101,24 +103,25 @@ def measure(rounds: int, cases: Sequence[Case] | None = None, seconds: float = 0
 def _result(case: Case, times: dict[str, list[float]]) -> dict[str, Any]:
     medians = {name: statistics.median(values) for name, values in times.items()}
     peers = {name: value for name, value in medians.items() if name != "Pullback"}
+    if not peers:  # bfloat16 without PyTorch
+        return {**asdict(case), "seconds": medians, "best_peer": None, "speed_to_best_peer": None}
     best = min(peers, key=lambda name: peers[name])
     # both were timed within a second of each other in each round
     speed = statistics.median(peer / own for own, peer in zip(times["Pullback"], times[best], strict=True))
     return {**asdict(case), "seconds": medians, "best_peer": best, "speed_to_best_peer": speed}
 
 
-def run(rounds: int, cases: Sequence[Case] | None = None) -> list[dict[str, Any]]:
-    """Measure, print the table, and give the figures."""
-    results = measure(rounds, cases)
+def table(results: Sequence[dict[str, Any]]) -> None:
+    """Print the rates of every case, a row each."""
     columns = ("‹product", "‹dtype", "‹layout", "batch", "m", "n", "k", *CONTESTANTS, "to the best peer")
     rows = []
     for result in results:
         rates = [_rate(result, name) for name in CONTESTANTS]
         sizes = [str(result[key]) for key in ("batch", "m", "n", "k")]
-        speed = f"{result['speed_to_best_peer']:.2f}"
+        found = result["speed_to_best_peer"]
+        speed = "–" if found is None else f"{found:.2f}"
         rows.append((result["name"], result["dtype"], result["layout"], *sizes, *rates, speed))
     output.table("Matrix products, GFLOP/s; the last column is the speed against the best peer", columns, rows)
-    return results
 
 
 def _rate(result: dict[str, Any], contestant: str) -> str:
@@ -126,34 +129,6 @@ def _rate(result: dict[str, Any], contestant: str) -> str:
         return "–"
     operations = 2 * result["batch"] * result["m"] * result["n"] * result["k"]
     return f"{operations / result['seconds'][contestant] / 1e9:.1f}"
-
-
-class _Worker:
-    """A process that measures; ends with the `with` block."""
-
-    def __init__(self, contestant: str, cache: str):
-        # settings of NumPy's matrix products that some installations make are not meant for a comparison
-        environment = {name: value for name, value in os.environ.items() if name not in _NUMPY_ONLY}
-        environment["PULLBACK_CACHE_DIR"] = cache
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.products", "worker", contestant],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment,
-        )  # fmt: skip
-
-    def __enter__(self) -> _Worker:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._process.communicate()
-
-    def seconds(self, case: Case, seconds: float) -> float:
-        """The median seconds of a product, of those that fit into `seconds`."""
-        assert self._process.stdin is not None and self._process.stdout is not None
-        print(json.dumps({"case": asdict(case), "seconds": seconds}), file=self._process.stdin, flush=True)
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"{' '.join(self._process.args)} ended with status {self._process.wait()}")  # type: ignore[arg-type]
-        return float(json.loads(line)["seconds"])
 
 
 def _operands(case: Case) -> tuple[np.ndarray, np.ndarray]:
@@ -207,8 +182,8 @@ def _program(case: Case, a: np.ndarray, b: np.ndarray) -> Callable[[], Any]:
     return lambda: program.run(buffers, [result])
 
 
-def _work(contestant: str) -> None:
-    """Answer each line of the input."""
+def work(contestant: str, tell: Callable[..., None]) -> None:
+    """Answer each line of the input: a case and the seconds to spend on it, in JSON."""
     library, _ = CONTESTANTS[contestant]
     prepared: dict[Case, Callable[[], Any]] = {}
     for line in sys.stdin:
@@ -218,7 +193,7 @@ def _work(contestant: str) -> None:
             prepared.clear()
             prepared[case] = _prepared(library, case)
             prepared[case]()
-        print(json.dumps({"seconds": _median(prepared[case], asked["seconds"])}), flush=True)
+        tell(seconds=_median(prepared[case], asked["seconds"]))
 
 
 def _median(function: Callable[[], Any], budget: float) -> float:
@@ -230,10 +205,3 @@ def _median(function: Callable[[], Any], budget: float) -> float:
         function()
         times.append(time.perf_counter() - before)
     return statistics.median(times)
-
-
-if __name__ == "__main__":
-    if sys.argv[1:2] == ["worker"]:
-        _work(sys.argv[2])
-    else:
-        run(5, [case for case in CASES if not sys.argv[1:] or any(word in case.name for word in sys.argv[1:])])

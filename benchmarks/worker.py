@@ -1,27 +1,32 @@
-"""One measured process, spoken to over standard input and output, a line of JSON at a time.
+"""One measured process, spoken to over standard input and output, a line of JSON at a time (see `process`).
 
-`python -m benchmarks.worker step NAME CONTESTANT` takes one step and then, for each number read, tells the times of so
-many steps; `python -m benchmarks.worker chain LENGTH` traces and compiles a chain of operations and its gradient.
+`python -m benchmarks.worker step NAME CONTESTANT` takes one step and then, for each line "UNTIMED COUNT" read, takes so
+many steps untimed and tells the times of so many others. `… chain LENGTH` traces and compiles a chain of operations and
+its gradient. `… widths CONTESTANT` tells, for each line "WIDTH BATCH COUNT", the times of so many steps of a network of
+that width. `… limits` tells what the machine can do at most. `… products CONTESTANT` times matrix products.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
+import os
 import resource
+import statistics
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import workloads
+from . import limits, products, workloads
+from .contestants import CONTESTANTS, Contestant
 
-#: the library of each contestant, whether its step is compiled, and the optimizer's `fused`
-CONTESTANTS: dict[str, tuple[str, bool, bool | None]] = {
-    "Pullback": ("pullback", True, None),
-    "PyTorch": ("torch", False, None),
-    "PyTorch, fused": ("torch", False, True),
-}
+#: how long a network of a new width runs before it is timed
+_WARM_SECONDS = 0.01
+
+#: where the answers go
+_answers = sys.stdout
 
 
 def peak_bytes() -> int:
@@ -34,27 +39,64 @@ def peak_bytes() -> int:
 
 
 def _tell(**figures: Any) -> None:
-    print(json.dumps(figures), flush=True)
+    print(json.dumps(figures), file=_answers, flush=True)
+
+
+def built(name: str, contestant: Contestant) -> Callable[[], Any]:
+    """The function that takes a step of workload `name` and gives its loss, as a tensor of the contestant's library."""
+    network, bf16 = name.removesuffix(workloads.BF16), name.endswith(workloads.BF16)
+    if contestant.library == "jax":
+        return importlib.import_module("benchmarks.workloads_jax").build(network, bf16=bf16).step
+    library = importlib.import_module(contestant.library)
+    library.manual_seed(0)
+    step = workloads.build(library, network, fused=contestant.fused, bf16=bf16).step
+    return library.compile(step) if contestant.mode == "compiled" else step
+
+
+def _times(run: Callable[[], Any], count: int) -> list[float]:
+    times = []
+    for _ in range(count):
+        start = time.perf_counter()
+        run().item()
+        times.append(time.perf_counter() - start)
+    return times
 
 
 def step(name: str, contestant: str) -> None:
     """Build a workload, take its first step, and then as many as each line of the input asks for."""
-    module, compiled, fused = CONTESTANTS[contestant]
-    library = importlib.import_module(module)
-    library.manual_seed(0)
-    workload = workloads.build(library, name, fused=fused)
+    run = built(name, CONTESTANTS[contestant])
     imported = peak_bytes()
-    run = library.compile(workload.step) if compiled else workload.step
     start = time.perf_counter()
     loss = run().item()
-    _tell(first_seconds=time.perf_counter() - start, imported_bytes=imported, loss=loss)
+    _tell(first_seconds=time.perf_counter() - start, imported_bytes=imported, peak_bytes=peak_bytes(), loss=loss)
     for line in sys.stdin:
-        times = []
-        for _ in range(int(line)):
-            start = time.perf_counter()
+        untimed, count = map(int, line.split())
+        _times(run, untimed)
+        _tell(seconds=_times(run, count), peak_bytes=peak_bytes())
+
+
+def widths(contestant: str) -> None:
+    """Time a step of the network of every width asked for."""
+    run: Callable[[], Any] = lambda: None  # noqa: E731
+    present = None
+    for line in sys.stdin:
+        width, batch, count = map(int, line.split())
+        if (width, batch) != present:
+            run, present = _network(width, batch, CONTESTANTS[contestant]), (width, batch)
             run().item()
-            times.append(time.perf_counter() - start)
-        _tell(seconds=times, peak_bytes=peak_bytes())
+            until = time.perf_counter() + _WARM_SECONDS
+            while time.perf_counter() < until:
+                run().item()
+        _times(run, 1)
+        _tell(seconds=statistics.median(_times(run, count)))
+
+
+def _network(width: int, batch: int, contestant: Contestant) -> Callable[[], Any]:
+    if contestant.library == "jax":
+        return importlib.import_module("benchmarks.workloads_jax").width_network(width, batch).step
+    library = importlib.import_module(contestant.library)
+    step = workloads.width_network(library, width, batch, fused=contestant.fused).step
+    return library.compile(step) if contestant.mode == "compiled" else step
 
 
 def chain(length: int) -> None:
@@ -73,16 +115,28 @@ def chain(length: int) -> None:
         total.backward()
         return total
 
-    start = time.perf_counter()
-    run().item()
-    first = time.perf_counter() - start
-    start = time.perf_counter()
-    run().item()
-    _tell(first_seconds=first, second_seconds=time.perf_counter() - start, peak_bytes=peak_bytes())
+    first, second = _times(run, 2)
+    _tell(first_seconds=first, second_seconds=second, peak_bytes=peak_bytes())
+
+
+def main() -> None:
+    """Do what the command line says."""
+    global _answers
+    # what the libraries print belongs to the errors, not among the answers
+    _answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    what, *arguments = sys.argv[1:]
+    if what == "step":
+        step(*arguments)
+    elif what == "widths":
+        widths(*arguments)
+    elif what == "products":
+        products.work(*arguments, tell=_tell)
+    elif what == "chain":
+        chain(int(arguments[0]))
+    else:
+        _tell(**limits.measure())
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "step":
-        step(*sys.argv[2:])
-    else:
-        chain(int(sys.argv[2]))
+    main()

@@ -11,8 +11,15 @@ import numpy as np
 GPT = {
     "gpt-char": dict(vocabulary=65, context=64, width=128, heads=4, layers=4, batch=12),
     "gpt-mid": dict(vocabulary=512, context=256, width=384, heads=6, layers=6, batch=8),
+    "gpt-deep": dict(vocabulary=512, context=256, width=256, heads=4, layers=24, batch=8),
+    "gpt2": dict(vocabulary=50304, context=256, width=768, heads=12, layers=12, batch=2),
 }
-NAMES = ("mlp", "sigmoid20", "ppo", *GPT)
+SMALL = ("mlp", "sigmoid20", "ppo")
+NAMES = (*SMALL, "gpt-char", "gpt-mid", "gpt2")
+#: measured only when asked for by name
+BY_NAME = ("gpt-deep",)
+#: what the name of a GPT ends with where its products are made in bfloat16
+BF16 = "-bf16"
 
 
 @dataclass
@@ -79,6 +86,15 @@ def sigmoid_network(library: Any, layers: int, seed: int = 0, fused: bool | None
     x, y = (library.tensor(random.standard_normal((1, 64)).astype(np.float32)) for _ in range(2))
     optimizer = library.optim.Adam(model.parameters(), lr=1e-3, fused=fused)
     return Workload(library, model, optimizer, lambda: ((model(x) - y) ** 2).mean(), None)
+
+
+def width_network(library: Any, width: int, batch: int, seed: int = 0, fused: bool | None = None) -> Workload:
+    """Linear layers 10 → `width` → `width` → 10 that learn to repeat their input, as in pytorch issue 144633."""
+    nn, random = library.nn, np.random.default_rng(seed)
+    model = nn.Sequential(nn.Linear(10, width), nn.Linear(width, width), nn.Linear(width, 10))
+    x = library.tensor(random.standard_normal((batch, 10)).astype(np.float32))
+    optimizer = library.optim.Adam(model.parameters(), lr=1e-3, fused=fused)
+    return Workload(library, model, optimizer, lambda: nn.functional.mse_loss(model(x), x), None)
 
 
 def build(
