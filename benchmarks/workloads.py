@@ -15,7 +15,7 @@ GPT = {
     "gpt2": dict(vocabulary=50304, context=256, width=768, heads=12, layers=12, batch=2),
 }
 SMALL = ("mlp", "sigmoid20", "ppo")
-NAMES = (*SMALL, "gpt-char", "gpt-mid", "gpt2")
+NAMES = (*SMALL, "lstm", "gpt-char", "gpt-mid", "gpt2")
 #: measured only when asked for by name
 BY_NAME = ("gpt-deep",)
 #: what the name of a GPT ends with where its products are made in bfloat16
@@ -74,6 +74,20 @@ def _gpt(library: Any, vocabulary: int, context: int, width: int, heads: int, la
             for block in self.blocks:
                 hidden = block(hidden)
             return self.head(self.norm(hidden))
+
+    return Model()
+
+
+def _lstm(library: Any) -> Any:
+    nn = library.nn
+
+    class Model(nn.Module):  # type: ignore[name-defined, misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn, self.head = nn.LSTM(32, 128, 2, batch_first=True), nn.Linear(128, 1)
+
+        def forward(self, x: Any) -> Any:
+            return self.head(self.rnn(x)[0][:, -1])
 
     return Model()
 
@@ -144,6 +158,11 @@ def _build(library: Any, name: str, seed: int, fused: bool | None, **changes: An
             return policy + 0.5 * value + 0.01 * (logp.exp() * logp).sum(-1).mean()
 
         return Workload(library, model, library.optim.Adam(model.parameters(), lr=3e-4, fused=fused), forward, 0.5)
+    if name == "lstm":
+        model = _lstm(library)
+        x, y = real(32, 50, 32), real(32, 1)
+        optimizer = library.optim.Adam(model.parameters(), fused=fused)
+        return Workload(library, model, optimizer, lambda: functional.mse_loss(model(x), y), None)
     sizes = {**GPT[name], **changes}
     batch = sizes.pop("batch")
     model = _gpt(library, **sizes)

@@ -8,7 +8,8 @@ the graph form follows Griewank & Walther, "Evaluating Derivatives" (2008), chap
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from typing import Any
 
 from .errors import GradientError
 from .graph.node import Node
@@ -16,6 +17,7 @@ from .ops.elementwise import add, convert
 from .ops.movement import expand
 from .ops.primitive import Lowering, autocast_mode, constant, grad_mode, source_of
 from .ops.reduction import sum_to_shape
+from .ops.scan import PART, REPEAT
 
 
 def gradients(
@@ -34,12 +36,12 @@ def gradients(
     """
     path = _path(outputs, set(wanted))
     _check_not_spent(outputs, path, set(wanted))
-    arrived: dict[Node, Node] = {}
+    arrived: dict[Node, Any] = {}
     # rules run in the dtypes of what they differentiate, whatever region backward() is called in
     with grad_mode(create_graph), autocast_mode(Lowering()):
         for output, given in zip(outputs, cotangents, strict=True):
             if output in path:
-                _accumulate(arrived, output, given)
+                _accumulate(arrived, output, output, given)
         results: dict[Node, Node] = {}
         flat: set[Node] = set()
         targets = set(wanted)
@@ -99,17 +101,28 @@ def _check_not_spent(outputs: Sequence[Node], path: set[Node], wanted: set[Node]
             )
 
 
-def _pass_on(node: Node, cotangent: Node, path: set[Node], arrived: dict[Node, Node], flat: set[Node]) -> None:
-    """Add the cotangents of the inputs to `arrived`; inputs in which the operation is flat are entered in `flat`."""
+def _pass_on(node: Node, cotangent: Any, path: set[Node], arrived: dict[Node, Any], flat: set[Node]) -> None:
+    """Add the cotangents of the inputs to `arrived`; inputs in which the operation is flat are entered in `flat`.
+
+    The cotangent of a loop is that of each of its results.
+    """
+    if node.op is PART:
+        _accumulate(arrived.setdefault(node.inputs[0], {}), (node["of"], node["place"]), node, cotangent)
+        return
     indices = [index for index, operand in enumerate(node.inputs) if operand in path]
-    for index, passed in zip(indices, node.op.pull(node, cotangent, indices), strict=True):
+    if node.op is REPEAT:
+        passed_on = node.op.pullbacks(node, cotangent, indices, gradients)  # type: ignore[operator]
+    else:
+        passed_on = node.op.pull(node, cotangent, indices)
+    for index, passed in zip(indices, passed_on, strict=True):
         if passed is not None:
-            _accumulate(arrived, node.inputs[index], passed)
+            _accumulate(arrived, node.inputs[index], node.inputs[index], passed)
         elif not node.op.joint:  # a rule of the user's own that gives None says that there is no dependence
             flat.add(node.inputs[index])
 
 
-def _accumulate(arrived: dict[Node, Node], node: Node, cotangent: Node) -> None:
+def _accumulate(arrived: dict[Any, Any], key: Hashable, node: Node, cotangent: Node) -> None:
+    """Add a cotangent of `node` to what has arrived under `key`."""
     fitted = convert(sum_to_shape(cotangent, node.shape), node.dtype)
-    before = arrived.get(node)
-    arrived[node] = fitted if before is None else add(before, fitted)
+    before = arrived.get(key)
+    arrived[key] = fitted if before is None else add(before, fitted)

@@ -309,6 +309,26 @@ def _products() -> Iterator[Row]:
     yield Row("matmul of integers", lambda f, x, y: x @ y, (np.arange(6).reshape(2, 3), np.arange(6).reshape(3, 2)))
 
 
+def _decayed(f: Any, x: Any, start: Any) -> tuple[Any, Any]:
+    """c' = tanh(c / 2 + x) from `start` along the rows of x, and all c squared; a loop in PyTorch, a scan here."""
+
+    def step(carry: Any, row: Any) -> tuple[Any, Any]:
+        carry = (carry * 0.5 + row).tanh()
+        return carry, carry * carry
+
+    if hasattr(f, "func") and hasattr(f.func, "scan"):
+        return f.func.scan(step, start, x)
+    squares = []
+    for row in x:
+        start, square = step(start, row)
+        squares.append(square)
+    return start, f.stack(squares)
+
+
+def _loops() -> Iterator[Row]:
+    yield Row("scan", _decayed, (normal(4, 3), normal(3)), ((np.array([AWKWARD, AWKWARD]).T, np.array([NAN, 0.5])),))
+
+
 def _conversions() -> Iterator[Row]:
     methods = ("float", "double", "half", "bfloat16", "int", "long", "bool")
     finite = np.array([0.0, -0.0, 1.0, -1.5, 3.7, 1e-3, 100.3, 3.14159])
@@ -399,6 +419,7 @@ ROWS = [
     *_reductions(),
     *_movements(),
     *_products(),
+    *_loops(),
     *_conversions(),
     *_only_ours(),
 ]
@@ -457,6 +478,7 @@ CHECKED_BY_DIFFERENCES = {
     "tril",
     "scatter_add",
     "scatter_add of rows",
+    "scan",
     "custom rule",
     "attention",
     "attention, causal",

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ..compiler.fuse import ATTEND, COLUMNS, JOIN, LOOP, PRODUCT, PUT, SCATTER, Group, elements
 from ..compiler.index import View
@@ -17,7 +18,7 @@ from ..graph.node import Node, exact
 from .attention import attention_work, emit_attention
 from .columns import emit_columns
 from .indexed import emit_join, emit_put, emit_scatter
-from .launch import Launch, Workspace
+from .launch import Argument, Launch, Workspace
 from .loops import emit_loops, operation_cost
 from .products import emit_product
 from .target import Target
@@ -34,7 +35,7 @@ class _Template:
     exact: tuple[int, ...]
 
     @classmethod
-    def of(cls, launch: Launch, numbers: dict[Node, int]) -> _Template:
+    def of(cls, launch: Launch, numbers: Mapping[Any, int]) -> _Template:
         """The template of a launch on the nodes that `numbers` counts."""
         arguments = []
         for argument in launch.arguments:
@@ -54,7 +55,7 @@ class _Template:
 
     def launch(self, nodes: list[Node], workspaces: dict[int, Workspace]) -> Launch:
         """The launch on other nodes; workspaces are shared by the launches of one group."""
-        arguments: list[Node | View | Workspace | int] = []
+        arguments: list[Argument] = []
         for kind, what, more in self.arguments:
             if kind == "number":
                 arguments.append(what)

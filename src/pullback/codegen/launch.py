@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Set
+from dataclasses import dataclass, field
 
 from ..compiler.index import View
 from ..graph.node import Node
@@ -17,8 +18,38 @@ class Workspace:
 
 
 @dataclass(eq=False)
+class Loop:
+    """The launches between two turns, run `length` times."""
+
+    length: int
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """`offset` bytes behind `home`; in the steps of a loop (step & `mask`) * `stride` bytes further."""
+
+    home: Node | Workspace | Place
+    offset: int
+    loop: Loop | None = None
+    stride: int = 0
+    mask: int = -1
+
+
+Argument = Node | View | Workspace | Place | int
+
+
+def owner_of(argument: Argument) -> Node | Workspace | None:
+    """Whose memory the argument points into."""
+    while isinstance(argument, Place):
+        argument = argument.home
+    if isinstance(argument, View):
+        return argument.base
+    return None if isinstance(argument, int) else argument
+
+
+@dataclass(eq=False)
 class Launch:
-    """`tasks` calls of `code`; each argument is a node's memory, a workspace, or a whole number.
+    """`tasks` calls of `code`; each argument is a node's memory, a workspace, a place in either, or a whole number.
 
     `reads` and `writes` are the nodes whose memory the kernel touches. `exact` are those it reads only at the very
     elements that it writes afterwards, so that what it writes may lie in the same memory; for `in_place` launches that
@@ -28,10 +59,21 @@ class Launch:
 
     code: Code
     tasks: int
-    arguments: list[Node | View | Workspace | int]
+    arguments: list[Argument]
     scratch_bytes: int
-    reads: set[Node]
-    writes: set[Node]
-    exact: set[Node]
+    reads: Set[Node | Workspace]
+    writes: Set[Node | Workspace]
+    exact: Set[Node | Workspace]
     work: int = 0
     in_place: bool = False
+
+
+@dataclass(eq=False)
+class Turn(Launch):
+    """Where a loop begins a step (`begins`), its places moving on; or goes back to there until it has done them all.
+
+    Reads and writes are all that the loop has to do with: they stay where they are for as long as it runs.
+    """
+
+    loop: Loop = field(default_factory=lambda: Loop(1))
+    begins: bool = True

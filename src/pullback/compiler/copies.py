@@ -14,7 +14,7 @@ from ..graph.types import DType, bfloat16, float16, float32
 from ..ops.attention import weight_operands
 from ..ops.elementwise import copy
 from ..ops.primitive import ATTENTION, LEAF, MOVEMENT, grad_mode, source_of
-from .index import View, strided_view
+from .index import View, contiguous_view, strided_view
 
 SMALL_FLOATS = (float16, bfloat16)
 
@@ -40,6 +40,8 @@ def insert_copies(graph: Graph) -> Graph:
                     inputs = [i if i in computed or _can_stride(i) else copy(i) for i in inputs]
                 elif node.op.name == "host_call":
                     inputs = [i if _has_memory(_under_reshapes(i)) else copy(i) for i in inputs]
+                elif node.op.name == "scan":
+                    inputs = _operands_of_loop(node, inputs)
                 elif node.op.kind == MOVEMENT and any(depth.get(i, 0) >= _LONGEST_CHAIN for i in inputs):
                     inputs = [copy(i) if depth.get(i, 0) >= _LONGEST_CHAIN else i for i in inputs]
                 new[node] = node.with_inputs(tuple(inputs)) if node.buffer is None else node
@@ -57,8 +59,20 @@ def insert_copies(graph: Graph) -> Graph:
 
 
 def _has_memory(node: Node) -> bool:
-    """Whether the node is computed into memory, or given there."""
-    return node.op.name not in ("constant", "iota") and (node.op.kind != MOVEMENT or node.op.name == "concatenate")
+    """Whether the node is computed into memory, or given there; a check only looks at its input."""
+    moved = node.op.kind == MOVEMENT and node.op.name != "concatenate"
+    return not moved and node.op.name not in ("constant", "iota", "bounded")
+
+
+def _operands_of_loop(loop: Node, inputs: list[Node]) -> list[Node]:
+    """Initial carries in memory of their own, which the loop writes over; slices and constants as they lie."""
+    carries = len(loop["body"].next)
+    slices = carries + loop["slices"]
+    read = [
+        operand if contiguous_view(operand, _has_memory, first_axis_apart=number < slices - carries) else copy(operand)
+        for number, operand in enumerate(inputs[carries:])
+    ]
+    return [*(copy(operand) for operand in inputs[:carries]), *read]
 
 
 def _under_reshapes(node: Node) -> Node:

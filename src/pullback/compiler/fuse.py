@@ -18,12 +18,12 @@ from dataclasses import dataclass, field
 
 from ..graph.node import Graph, Node, exact
 from ..ops.attention import weight_operands
-from ..ops.primitive import ATTENTION, CONTRACTION, ELEMENTWISE, HOST, LEAF, MOVEMENT, REDUCTION
+from ..ops.primitive import ATTENTION, CONTRACTION, ELEMENTWISE, HOST, LEAF, MOVEMENT, REDUCTION, SCAN
 from .copies import rounds_as_it_reads
 
 #: kinds of groups, each lowered by a function of its own
-LOOP, COLUMNS, PRODUCT, ATTEND, SCATTER, PUT, CHECK, JOIN, CALL = (
-    "loop", "columns", "product", "attend", "scatter", "put", "check", "join", "call",
+LOOP, COLUMNS, PRODUCT, ATTEND, SCATTER, PUT, CHECK, JOIN, CALL, STEPS = (
+    "loop", "columns", "product", "attend", "scatter", "put", "check", "join", "call", "steps",
 )  # fmt: skip
 
 #: the most operations an element that are done again rather than kept in memory
@@ -137,10 +137,12 @@ class _Fuser:
                 self._place_reduction(node)
             elif node.op.kind == ATTENTION:
                 self._place_attention(node)
+            elif node.op.name == "part":
+                self._join(node, self.group_of[node.inputs[0]], _FULL)
             else:
                 kinds = {
                     "matmul": PRODUCT, "scatter_add": SCATTER, "put": PUT, "bounded": CHECK, "concatenate": JOIN,
-                    "host_call": CALL,
+                    "host_call": CALL, "scan": STEPS,
                 }  # fmt: skip
                 self._open(kinds[node.op.name], node)
 
@@ -306,13 +308,14 @@ class _Memory:
                         stored = node.op.kind == CONTRACTION and not rounds_as_it_reads(operand)
                         looked_up = node.op.name == "take" and operand is node.inputs[0]
                         by_address = node.op.kind == ATTENTION and operand not in pulled
-                        if stored or looked_up or by_address or node.op.kind == HOST:
+                        if stored or looked_up or by_address or node.op.kind in (HOST, SCAN):
                             self.materialized.add(source)
         for group in fuser.groups:
             self._share_a_root(group)
         for node in order:
             group = self.group_of[node]
-            always = group.kind in (COLUMNS, ATTEND, SCATTER, PUT, JOIN, CALL) and node.op.kind != ELEMENTWISE
+            always = group.kind in (COLUMNS, ATTEND, SCATTER, PUT, JOIN, CALL, STEPS) and node.op.kind != ELEMENTWISE
+            always = always and node.op.name != "scan"
             if always or (node in self.readers and not self._computed_again(node)):
                 self.materialized.add(node)
 

@@ -221,3 +221,16 @@ def strided_view(operand: Node, stops: Callable[[Node], bool], converts: bool = 
         return None
     strides = tuple(flat.factor(loop.terms[0][0]) if loop.terms else 0 for loop in loops)
     return View(node, strides, flat.constant)
+
+
+def contiguous_view(operand: Node, stops: Callable[[Node], bool], first_axis_apart: bool = False) -> View | None:
+    """The view of an operand that lies in row-major order, or whose slices along the first axis do; None of others."""
+    view = strided_view(operand, stops)
+    if view is None or 0 in operand.shape:
+        return view
+    expected = 1
+    for axis in reversed(range(first_axis_apart, len(operand.shape))):
+        if operand.shape[axis] != 1 and view.strides[axis] != expected:
+            return None
+        expected *= operand.shape[axis]
+    return view

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -22,9 +23,17 @@ def interpret(
         for operand in node.inputs:
             last_use[operand] = position
     kept = set(graph.outputs)
-    values: dict[Node, np.ndarray] = {}
+    #: which results of each loop are asked for
+    wanted: dict[Node, list[tuple[str, int]]] = {}
+    for node in graph.nodes:
+        if node.op.name == "part" and node.buffer is None:
+            wanted.setdefault(node.inputs[0], []).append((node["of"], node["place"]))
+    values: dict[Node, Any] = {}
     for position, node in enumerate(graph.nodes):
-        values[node] = _value(node, values, value_of)
+        if node in wanted:
+            values[node] = node.op.evaluate(node, *(values[operand] for operand in node.inputs), wanted=wanted[node])
+        else:
+            values[node] = _value(node, values, value_of)
         if done is not None:
             done(node)
         for operand in node.inputs:
@@ -33,8 +42,8 @@ def interpret(
     return [values[node] for node in graph.outputs]
 
 
-def _value(node: Node, values: Mapping[Node, np.ndarray], value_of: Callable[[Node], np.ndarray]) -> np.ndarray:
-    if node.buffer is not None or node.op.name in ("buffer", "input"):
+def _value(node: Node, values: Mapping[Node, Any], value_of: Callable[[Node], np.ndarray]) -> np.ndarray:
+    if node.buffer is not None or node.op.name in ("buffer", "input", "parameter"):
         return value_of(node)
     result = np.asarray(node.op.evaluate(node, *(values[operand] for operand in node.inputs)))
     assert result.shape == node.shape, f"{node!r}: the reference gave shape {result.shape} (made at {node.source})"

@@ -161,5 +161,8 @@ def enter(node: Node, order: list[Node], entered: set[Node]) -> None:
 
 
 def exact(value: Any) -> Any:
-    """A hashable value that equals another's only where both are the same number: 0.0 is not -0.0, nor 1 True."""
-    return (type(value), repr(value)) if isinstance(value, (float, int)) else value
+    """A hashable value that equals another's only where both are the same number: 0.0 is not -0.0, nor 1 True.
+
+    What has a `structure`, as the body of a scan, is known by that.
+    """
+    return (type(value), repr(value)) if isinstance(value, (float, int)) else getattr(value, "structure", value)

@@ -10,7 +10,7 @@ import functools
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import CodeType, FrameType
@@ -19,7 +19,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from ..graph.node import Node, Shape, Source
+from ..graph.node import Graph, Node, Shape, Source, exact
 from ..graph.types import DType, bool_
 
 #: kinds of primitives: the compiler lowers kind by kind
@@ -31,6 +31,7 @@ INDEXING = "indexing"
 CONTRACTION = "contraction"
 ATTENTION = "attention"
 HOST = "host"
+SCAN = "scan"  # a loop, which has several results, and the nodes that are one of its results each
 ALIAS = "alias"  # the value of its first input; only differentiation tells the two apart
 
 Pullback = Callable[[Node, Node], Node]
@@ -241,6 +242,19 @@ def apply(primitive: Primitive, *inputs: Node, **attributes: Any) -> Node:
     return Node(primitive, inputs, attributes, shape, dtype, differentiable, user_source())
 
 
+def structure(graph: Graph) -> Hashable:
+    """What two graphs have in common that mean the same computation: all but the values of their leaves."""
+    place = {node: position for position, node in enumerate(graph.nodes)}
+    rows = []
+    for node in graph.nodes:
+        if node.buffer is not None:
+            rows.append((node.shape, node.dtype))
+        else:
+            attributes = () if node.op.kind == ALIAS else tuple(map(exact, node.attributes.values()))
+            rows.append((node.op, node.shape, node.dtype, attributes, *(place[i] for i in node.inputs)))
+    return tuple(rows), tuple(place[node] for node in graph.outputs)
+
+
 # ---- leaves: values that are there
 
 
@@ -256,6 +270,8 @@ def _as_declared(*_: Node, shape: Shape = (), dtype: DType, **__: Any) -> tuple[
 BUFFER = register(Primitive("buffer", LEAF, _as_declared, _no_value))
 #: a value that a compiled program is given at each call; attribute `index` is its place among the inputs
 INPUT = register(Primitive("input", LEAF, _as_declared, _no_value))
+#: a value that the body of a scan is given at each step; attribute `index` tells those of one body apart
+PARAMETER = register(Primitive("parameter", LEAF, _as_declared, _no_value))
 #: a number known when the graph is built, of shape ()
 CONSTANT = register(
     Primitive("constant", LEAF, _as_declared, lambda node: np.asarray(node["value"]).astype(node.dtype.carrier), cost=0)
@@ -286,6 +302,12 @@ def input_node(index: int, shape: Shape, dtype: DType, requires_grad: bool = Fal
     """A leaf whose value is given at each call of a program."""
     attributes = {"index": index, "shape": shape, "dtype": dtype}
     return Node(INPUT, (), attributes, shape, dtype, requires_grad, user_source())
+
+
+def parameter(index: int, shape: Shape, dtype: DType, requires_grad: bool = False) -> Node:
+    """A leaf whose value the body of a scan is given at each step."""
+    attributes = {"index": index, "shape": shape, "dtype": dtype}
+    return Node(PARAMETER, (), attributes, shape, dtype, requires_grad, user_source())
 
 
 def constant(value: float | int | bool, dtype: DType) -> Node:

@@ -81,6 +81,8 @@ class KernelRun:
     group: Group
     seconds: float
     threads: int
+    #: how often: as many times as there are steps, in a loop
+    times: int
     #: (thread of the pool, begin, end) of each launch and thread that took part
     stretches: list[tuple[int, int, int]]
 
@@ -96,7 +98,7 @@ class Kernels:
         runs: list[KernelRun] = []
         for group, tasks, stamps in zip(times.groups, times.tasks, times.stamps, strict=True):
             at_work = np.flatnonzero(stamps[:, TASKS])
-            if not at_work.size:
+            if group is None or not at_work.size:
                 continue
             stretches = [(int(t), int(stamps[t, BEGIN]), int(stamps[t, END])) for t in at_work]
             seconds = _seconds(stamps, tasks)
@@ -104,7 +106,8 @@ class Kernels:
                 runs[-1].seconds += seconds
                 runs[-1].stretches += stretches
             else:
-                runs.append(KernelRun(self._describe(group, times), group, seconds, stamps.shape[0], stretches))
+                count = int(stamps[:, TASKS].sum()) // tasks
+                runs.append(KernelRun(self._describe(group, times), group, seconds, stamps.shape[0], count, stretches))
         return runs
 
     def _describe(self, group: Group, times: KernelTimes) -> Kernel:
@@ -131,11 +134,11 @@ def by_kernel(runs: Iterable[KernelRun]) -> list[Row]:
         kernel = run.kernel
         key = kernel.name, kernel.source, kernel.result, kernel.operations
         row = rows.setdefault(key, Row(kernel.name, _place(kernel.source), kernel.result))
-        row.calls += 1
+        row.calls += run.times
         row.seconds += run.seconds
-        row.operations += kernel.operations
-        row.nbytes += kernel.nbytes
-        row.least_seconds += least_seconds(kernel.operations, kernel.nbytes, kernel.dtype, run.threads)
+        row.operations += kernel.operations * run.times
+        row.nbytes += kernel.nbytes * run.times
+        row.least_seconds += run.times * least_seconds(kernel.operations, kernel.nbytes, kernel.dtype, run.threads)
     return _longest_first(rows.values())
 
 

@@ -15,9 +15,10 @@ import numpy as np
 from .. import debug
 from ..errors import PullbackError, TraceError
 from ..graph.interpreter import interpret
-from ..graph.node import Graph, Node, ancestors, exact, reachable
+from ..graph.node import Graph, Node, ancestors, reachable
 from ..graph.types import to_storage
-from ..ops.primitive import ALIAS, INPUT, input_node
+from ..ops.body import plain_copy
+from ..ops.primitive import ALIAS, INPUT, PARAMETER, input_node, structure
 from ..timeline import span
 from .buffers import Buffer
 from .program import Program
@@ -64,6 +65,7 @@ def _sharing(outputs: list[Node], pending: Sequence[Node]) -> list[Node]:
 def _compute(outputs: list[Node]) -> None:
     graph = Graph.of(outputs)
     leaves = [node for node in graph.nodes if node.buffer is not None]
+    refuse_parameters(graph)
     for node in graph.nodes:
         if node.op is INPUT and node.buffer is None:
             raise TraceError(
@@ -95,6 +97,17 @@ def _no_leaf(node: Node) -> np.ndarray:
     raise AssertionError(f"{node!r} is no number")
 
 
+def refuse_parameters(graph: Graph) -> None:
+    """Raise TraceError where something of the body of a loop is used outside of it."""
+    for node in graph.nodes:
+        if node.op is PARAMETER:
+            raise TraceError(
+                f"a tensor that belongs to the body of a scan (made at {node.source}) is used outside of it, or asked "
+                "for its value in it: the body is recorded once and has no values. Return the tensor from the body, "
+                "and choose by pb.where(...) in place of a Python `if`."
+            )
+
+
 def count(node: Node) -> int:
     """How many elements a node's value has."""
     total = 1
@@ -117,21 +130,9 @@ def _program(graph: Graph, leaves: list[Node]) -> Program:
         return found
 
 
-def structure(graph: Graph) -> Hashable:
-    """What two graphs have in common that can be run by one program."""
-    place = {node: position for position, node in enumerate(graph.nodes)}
-    rows = []
-    for node in graph.nodes:
-        if node.buffer is not None:
-            rows.append((node.shape, node.dtype))
-        else:
-            attributes = () if node.op.kind == ALIAS else tuple(map(exact, node.attributes.values()))
-            rows.append((node.op, node.shape, node.dtype, attributes, *(place[i] for i in node.inputs)))
-    return tuple(rows), tuple(place[node] for node in graph.outputs)
-
-
 def without_values(graph: Graph, leaves: Sequence[Node], first: int = 0) -> tuple[Graph, list[Node]]:
     """The graph with its leaves' values replaced by inputs, numbered from `first`: a program holds none of them."""
+    refuse_parameters(graph)
     inputs = [input_node(first + i, leaf.shape, leaf.dtype) for i, leaf in enumerate(leaves)]
     known: dict[Node, Node] = dict(zip(leaves, inputs, strict=True))
     nodes = []
@@ -141,6 +142,6 @@ def without_values(graph: Graph, leaves: Sequence[Node], first: int = 0) -> tupl
             known[node] = known[node.inputs[0]]
             continue
         if node not in known:
-            known[node] = node if node.op.name == "input" else node.copy(tuple(known[i] for i in node.inputs))
+            known[node] = node if node.op is INPUT else plain_copy(node, tuple(known[i] for i in node.inputs))
         nodes.append(known[node])
     return Graph(nodes, [known[node] for node in graph.outputs]), inputs

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import debug, timeline
 from ..codegen.indexed import emit_check
 from ..codegen.kernels import emit
-from ..codegen.launch import Launch, Workspace
-from ..compiler.fuse import CALL, CHECK, LOOP, Fusion, Group, elements, is_real
+from ..codegen.launch import Argument, Launch, Loop, Place, Turn, Workspace, owner_of
+from ..compiler.fuse import CALL, CHECK, LOOP, STEPS, Fusion, Group, elements, is_real
 from ..compiler.index import View
 from ..compiler.pipeline import lower
 from ..compiler.place import Request
@@ -29,7 +29,8 @@ from ..graph.types import to_carrier, to_storage
 from ..ops.indexing import out_of_range
 from .buffers import Buffer, allocate
 from .jit import host_target, load
-from .schedule import Schedule
+from .loops import Steps, relocated
+from .schedule import LAUNCH_BYTES, Schedule
 from .stamps import StampedSchedule
 from .threads import get_num_threads
 
@@ -133,8 +134,8 @@ class _Segment:
     """Launches up to a check or a host call, and what Python does after them."""
 
     launches: list[Launch] = field(default_factory=list)
-    #: what each launch was emitted for, and where it stands in the program
-    groups: list[Group] = field(default_factory=list)
+    #: what each launch was emitted for; None for the turns of a loop
+    groups: list[Group | None] = field(default_factory=list)
     after: Callable[[], None] | None = None
     #: the check or the call that `after` is
     node: Node | None = None
@@ -157,12 +158,12 @@ class _Segment:
 
 
 class KernelTimes(NamedTuple):
-    """One run of some of a program's launches: for each the group it computes, its tasks, and the stamps of each
-    thread (see `StampedSchedule.run`).
+    """One run of some of a program's launches: for each the group it computes (None for the turns of a loop), its
+    tasks, and the stamps of each thread (see `StampedSchedule.run`).
     """
 
     program: Program
-    groups: Sequence[Group]
+    groups: Sequence[Group | None]
     tasks: Sequence[int]
     stamps: np.ndarray
 
@@ -191,6 +192,8 @@ class _Native(Program):
         segments = [_Segment()]
         #: where checks note what they find
         self._findings: list[Workspace] = []
+        starts: dict[Node, Argument] = {}
+        within: set[Node] = set()
         early, rest = _checks_first(fusion.groups, set(self.inputs))
         for group in early + rest:
             if group.kind == CHECK:
@@ -207,11 +210,20 @@ class _Native(Program):
                 segments[-1].node = next(iter(group.members))
                 segments[-1].after = self._caller(segments[-1].node)
                 segments.append(_Segment())
+            elif group.kind == STEPS:
+                steps = Steps(group, known.__contains__, target)
+                emitted = steps.launches()
+                segments[-1].launches.extend(launch for launch, _ in emitted)
+                segments[-1].groups.extend(of for _, of in emitted)
+                starts.update(steps.starts())
+                within |= steps.in_memory
             else:
                 launches = emit(group, known.__contains__, target)
                 segments[-1].launches.extend(launches)
                 segments[-1].groups.extend([group] * len(launches))
-        self.in_memory = known
+        for segment in segments:
+            segment.launches = [relocated(launch, starts) for launch in segment.launches]
+        self.in_memory = known | within
         return segments
 
     def _raiser(self, node: Node, found: Workspace) -> Callable[[], None]:
@@ -285,8 +297,8 @@ class _Native(Program):
         for segment in self._segments:
             for launch in segment.launches:
                 for thing in (*launch.reads, *launch.writes, *launch.arguments):
-                    owner = thing.base if isinstance(thing, View) else thing
-                    if isinstance(owner, (Node, Workspace)) and owner not in self._memory_of:
+                    owner = owner_of(thing)
+                    if owner is not None and owner not in self._memory_of:
                         lives.setdefault(owner, [step, step])[1] = step
                 step += 1
             for node in (*getattr(segment.after, "reads", ()), *getattr(segment.after, "writes", ())):
@@ -360,42 +372,44 @@ class _Native(Program):
         """Load the kernels and fill the tables, save for the addresses that change from run to run."""
         launches = self._launches()
         addresses = load([launch.code for launch in launches])
-        count = sum(len(launch.arguments) for launch in launches)
-        self._slots = np.zeros(max(count, 1), np.int64)
-        base = self._slots.ctypes.data
-        self._patches: dict[tuple[str, int], list[tuple[int, int]]] = {}
-        slot = 0
         threads = get_num_threads()  # asked for in any case, so that a wrong setting is found at once
         if sum(launch.work for launch in launches) <= _SMALL_WORK:
             threads = 1
+        words = _Words(self._memory_of, self._address)
+        places = iter([words.enter_all(launch.arguments) for launch in launches])
+        words.enter_homes()
         for segment in self._segments:
-            for launch in segment.launches:
-                segment.table.append((addresses[launch.code.name], base + slot * 8, launch.tasks))
-                for argument in launch.arguments:
-                    self._enter(slot, argument)
-                    slot += 1
+            segment.table = self._table(segment.launches, places, words, addresses)
+        self._slots = words.array()
+        base = self._slots.ctypes.data
+        for segment in self._segments:
+            segment.table = [(function, base + place * 8, tasks) for function, place, tasks in segment.table]
             if segment.table:
-                segment.schedule = Schedule(
-                    segment.table, threads, max(launch.scratch_bytes for launch in segment.launches)
-                )
-        self._input_slots = [self._patches.get(("input", i), []) for i in range(len(self.inputs))]
-        self._output_slots = [self._patches.get(("output", i), []) for i in range(len(self.outputs))]
+                segment.schedule = Schedule(segment.table, threads, segment.scratch_bytes())
+        self._input_slots = [words.patches.get(("input", i), []) for i in range(len(self.inputs))]
+        self._output_slots = [words.patches.get(("output", i), []) for i in range(len(self.outputs))]
         self._last_inputs, self._last_outputs = [0] * len(self.inputs), [0] * len(self.outputs)
         self._found = {found: self._array(found, 2, np.int64) for found in self._findings}
         self._calls = [call for s in self._segments for call in (s.schedule and s.schedule.run, s.after) if call]
 
-    def _enter(self, slot: int, argument: Node | Workspace | View | int) -> None:
-        if isinstance(argument, int):
-            self._slots[slot] = argument
-            return
-        owner, offset = argument, 0
-        if isinstance(argument, View):
-            owner, offset = argument.base, argument.offset * argument.base.dtype.itemsize
-        address = self._address(owner)  # type: ignore[arg-type]
-        if address is None:
-            self._patches.setdefault(self._memory_of[owner], []).append((slot, offset))  # type: ignore[index]
-        else:
-            self._slots[slot] = address + offset
+    @staticmethod
+    def _table(
+        launches: Sequence[Launch], places: Iterator[int], words: _Words, addresses: dict[str, int]
+    ) -> list[tuple[int, int, int]]:
+        """(function, place of its arguments among the words, tasks) of each launch."""
+        table: list[tuple[int, int, int]] = []
+        begun: dict[Loop, int] = {}
+        for launch in launches:
+            place = next(places)
+            if not isinstance(launch, Turn):
+                table.append((addresses[launch.code.name], place, launch.tasks))
+            elif launch.begins:
+                begun[launch.loop] = len(table)
+                table.append((addresses[launch.code.name], words.of_loop(launch.loop), 1))
+            else:
+                words.go_back(launch.loop, len(table) - begun[launch.loop])
+                table.append((0, words.of_loop(launch.loop), 0))
+        return table
 
     def run(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer], moved: Moved | None = None) -> None:
         with self._lock:
@@ -441,8 +455,85 @@ class _Native(Program):
 
     def _describe(self) -> None:
         for launch in self._launches():
-            written = ", ".join(f"{n.op.name} {n.dtype.name}{list(n.shape)} at {n.source}" for n in launch.writes)
-            print(f"{launch.code.name}: {launch.tasks} tasks -> {written}", file=sys.stderr)
+            nodes = [n for n in launch.writes if isinstance(n, Node)]
+            written = ", ".join(f"{n.op.name} {n.dtype.name}{list(n.shape)} at {n.source}" for n in nodes)
+            if isinstance(launch, Turn):
+                print(f"step of {launch.loop.length}" if launch.begins else "end of step", file=sys.stderr)
+            else:
+                print(f"{launch.code.name}: {launch.tasks} tasks -> {written}", file=sys.stderr)
+
+
+class _Words:
+    """The words that launches are given, as they are entered: addresses, numbers, and the moving places of loops."""
+
+    def __init__(self, memory_of: dict[Node | Workspace, tuple[str, int]], address: Callable[[Any], int | None]):
+        self._memory_of, self._address = memory_of, address
+        self._words: list[int] = []
+        #: for each input and output the words that its address goes to, and how far behind it they point
+        self.patches: dict[tuple[str, int], list[tuple[int, int]]] = {}
+        #: words that are the addresses of other words
+        self._pointers: list[tuple[int, int]] = []
+        self._moving: list[tuple[int, Place]] = []
+        self._homes: dict[Node | Workspace | Place, int] = {}
+        self._loops: dict[Loop, list[tuple[int, int, Place]]] = {}
+        self._blocks: dict[Loop, int] = {}
+
+    def enter_all(self, arguments: Sequence[Argument]) -> int:
+        """Where the arguments, one after the other, begin."""
+        start = len(self._words)
+        for argument in arguments:
+            self._enter(argument)
+        return start
+
+    def _enter(self, argument: Argument) -> None:
+        slot, offset = len(self._words), 0
+        self._words.append(argument if isinstance(argument, int) else 0)
+        if isinstance(argument, int):
+            return
+        if isinstance(argument, Place) and argument.loop is not None:
+            self._moving.append((slot, argument))
+            return
+        if isinstance(argument, View):
+            offset = argument.offset * argument.base.dtype.itemsize
+        while isinstance(argument, Place):
+            offset, argument = offset + argument.offset, argument.home
+        owner = owner_of(argument)
+        address = self._address(owner)
+        if address is None:
+            self.patches.setdefault(self._memory_of[owner], []).append((slot, offset))  # type: ignore[index]
+        else:
+            self._words[slot] = address + offset
+
+    def enter_homes(self) -> None:
+        """Words for the homes of all moving places."""
+        for slot, place in self._moving:  # grows while it is gone through: a home may move itself
+            home = place.home
+            if home not in self._homes:
+                self._homes[home] = len(self._words)
+                self._enter(home)
+            self._loops.setdefault(place.loop, []).append((slot, self._homes[home], place))  # type: ignore[arg-type]
+
+    def of_loop(self, loop: Loop) -> int:
+        """Where the words of a loop stand, see `schedule.move_on`."""
+        if loop not in self._blocks:
+            self._blocks[loop] = len(self._words)
+            moving = self._loops.get(loop, [])
+            self._words += [0, loop.length, 0, len(moving)]
+            for slot, home, place in moving:
+                self._pointers += [(len(self._words), slot), (len(self._words) + 1, home)]
+                self._words += [0, 0, place.offset, place.stride, place.mask]
+        return self._blocks[loop]
+
+    def go_back(self, loop: Loop, launches: int) -> None:
+        """Note how many launches the end of the loop lies behind its beginning."""
+        self._words[self.of_loop(loop) + 2] = launches * LAUNCH_BYTES
+
+    def array(self) -> np.ndarray:
+        """All words, in memory where they stay."""
+        words = np.array(self._words or [0], np.int64)
+        for place, pointed in self._pointers:
+            words[place] = words.ctypes.data + pointed * 8
+        return words
 
 
 def _under_reshapes(node: Node) -> Node:

@@ -21,6 +21,74 @@ from .threads import field
 
 # Words of a schedule's table: the head, then three words a launch.
 _HEAD, _LAUNCH = 4, 3
+#: Bytes of a launch in the table.
+LAUNCH_BYTES = 8 * _LAUNCH
+# Words before the places of a loop, see `move_on`.
+_TURN = 4
+
+
+@functools.lru_cache
+def move_on() -> Code:
+    """A kernel that enters the addresses which a loop's launches have at this step.
+
+    Its arguments are [step, length, bytes to go back, number of places], and for each place [where its address is
+    entered, where the address of its home stands, offset, stride, mask]: see `codegen.launch.Place`.
+    """
+    names = ["to", "home.at", "offset", "stride", "mask"]
+    fields = "".join(
+        f"  %{name}.field = getelementptr i64, ptr %place, i64 {number}\n"
+        f"  %{name} = load {'ptr' if name in ('to', 'home.at') else 'i64'}, ptr %{name}.field\n"
+        for number, name in enumerate(names)
+    )
+    text = f"""define void @pullback_move_on(ptr %arguments, ptr %scratch, i64 %task) nounwind {{
+entry:
+  %step = load i64, ptr %arguments
+  %count.at = getelementptr i64, ptr %arguments, i64 3
+  %count = load i64, ptr %count.at
+  %first = getelementptr i64, ptr %arguments, i64 {_TURN}
+  %bytes = mul i64 %count, {8 * len(names)}
+  %last = getelementptr i8, ptr %first, i64 %bytes
+  br label %look
+look:
+  %place = phi ptr [%first, %entry], [%next, %move]
+  %all = icmp eq ptr %place, %last
+  br i1 %all, label %end, label %move
+move:
+{fields}\
+  %home = load ptr, ptr %home.at
+  %turn = and i64 %step, %mask
+  %way = mul i64 %turn, %stride
+  %distance = add i64 %offset, %way
+  %address = getelementptr i8, ptr %home, i64 %distance
+  store ptr %address, ptr %to
+  %next = getelementptr i64, ptr %place, i64 {len(names)}
+  br label %look
+end:
+  ret void
+}}
+"""
+    return Code("pullback_move_on", text)
+
+
+def _turn(again: str) -> str:
+    """LLVM text of the end of a loop's body: count the step, and go back to `again` if there is another, else `done`.
+
+    The table's entry has no function; its arguments are those of `move_on`.
+    """
+    return f"""turn:
+  %step = load i64, ptr %arguments
+  %step.next = add i64 %step, 1
+  %length.at = getelementptr i64, ptr %arguments, i64 1
+  %length = load i64, ptr %length.at
+  %back.at = getelementptr i64, ptr %arguments, i64 2
+  %back = load i64, ptr %back.at
+  %forth = sub i64 0, %back
+  %loop.first = getelementptr i8, ptr %launch, i64 %forth
+  %again = icmp ult i64 %step.next, %length
+  %step.kept = select i1 %again, i64 %step.next, i64 0
+  store i64 %step.kept, ptr %arguments
+  br i1 %again, label %{again}, label %done
+"""
 
 
 @functools.lru_cache
@@ -36,7 +104,7 @@ entry:
   %last = getelementptr i8, ptr %first, i64 %bytes
   br label %look
 look:
-  %launch = phi ptr [%first, %entry], [%next, %done]
+  %launch = phi ptr [%first, %entry], [%next, %done], [%loop.first, %turn]
   %all = icmp eq ptr %launch, %last
   br i1 %all, label %end, label %begin
 begin:
@@ -45,9 +113,15 @@ begin:
   %arguments = load ptr, ptr %arguments.at
   %tasks.at = getelementptr i64, ptr %launch, i64 2
   %tasks = load i64, ptr %tasks.at
+  %no.kernel = icmp eq ptr %function, null
+  %some = icmp ne ptr %arguments, null
+  %turns = and i1 %no.kernel, %some
+  br i1 %turns, label %turn, label %start
+{_turn("look")}\
+start:
   br label %head
 head:
-  %task = phi i64 [0, %begin], [%task.next, %body]
+  %task = phi i64 [0, %start], [%task.next, %body]
   %more = icmp ult i64 %task, %tasks
   br i1 %more, label %body, label %done
 body:
@@ -116,7 +190,7 @@ admit:
 start:
   br label %look
 look:
-  %launch = phi ptr [%first, %start], [%next, %done]
+  %launch = phi ptr [%first, %start], [%next, %done], [%loop.first, %turn]
   %all = icmp eq ptr %launch, %last
   br i1 %all, label %end, label %begin
 begin:
@@ -125,6 +199,12 @@ begin:
   %arguments = load ptr, ptr %own.arguments.at
   %own.tasks.at = getelementptr i64, ptr %launch, i64 2
   %tasks = load i64, ptr %own.tasks.at
+  %no.kernel = icmp eq ptr %function, null
+  %some = icmp ne ptr %arguments, null
+  %turns = and i1 %no.kernel, %some
+  br i1 %turns, label %turn, label %work
+{_turn("look")}\
+work:
   switch i64 %tasks, label %consider [i64 0, label %done
                                       i64 1, label %alone]
 consider:
@@ -133,7 +213,7 @@ consider:
   %stay.alone = icmp slt i64 %published, %alone.until
   br i1 %stay.alone, label %alone, label %publish
 alone:
-  %task = phi i64 [0, %begin], [0, %consider], [%task.next, %alone]
+  %task = phi i64 [0, %work], [0, %consider], [%task.next, %alone]
   call void %function(ptr %arguments, ptr %scratch, i64 %task)
   %task.next = add nuw i64 %task, 1
   %task.more = icmp ult i64 %task.next, %tasks
@@ -219,6 +299,8 @@ end:
 
 class Schedule:
     """Launches (address of the kernel, address of its arguments, number of tasks), ready to run.
+
+    (0, address of its arguments, 0) ends a loop; the arguments are those of the loop's `move_on`.
 
     `threads` is the most threads that share the work, `scratch_bytes` what each of them gets, 64-byte aligned. Code and
     arguments must stay where they are. One schedule is run by one thread at a time; different ones may run at once:

@@ -73,9 +73,10 @@ class StampedSchedule:
         self._stamps = allocate(len(launches) * threads * ALIGNMENT).view(np.int64)
         self.stamps = self._stamps.reshape(len(launches), threads, _LINE)
         self._records = np.zeros((len(launches), _RECORD), np.int64)
+        # the end of a loop has no kernel
         wrapped = [
-            (address, self._records.ctypes.data + number * 8 * _RECORD, tasks)
-            for number, (_, _, tasks) in enumerate(launches)
+            (address, self._records.ctypes.data + number * 8 * _RECORD, tasks) if function else (0, arguments, tasks)
+            for number, (function, arguments, tasks) in enumerate(launches)
         ]
         # each thread is told by its scratch, so each has some
         self._schedule = Schedule(wrapped, threads, max(scratch_bytes, 1))

@@ -26,13 +26,15 @@ from ..runtime.buffers import Buffer
 if TYPE_CHECKING:
     from ..tracing.trace import Trace
     from . import Tensor
+    from .loops import Recording
 
 
 class _State(threading.local):
     trace: Trace | None = None
+    loop: Recording | None = None
 
 
-#: the trace that is being recorded in this thread, if any
+#: the trace, and the body of a loop, that is being recorded in this thread, if any
 STATE = _State()
 
 

@@ -56,15 +56,21 @@ class Generator:
         self.state._rebind(state.detach().clone().node)
 
     def _draw(self) -> tuple[tuple[Node, Node], tuple[Node, Node]]:
-        """The key and the number of the next draw, as pairs of uint32 words; counts the draw."""
+        """The key and the number of the next draw, as pairs of uint32 words; counts the draw.
+
+        The body of a loop counts a draw for each time that it is run, and each run has a number of its own.
+        """
         node = self.state.node
         seed, count = (reshape(slice_(node, ((i, i + 1),)), ()) for i in range(2))
+        times = 1
+        if STATE.loop is not None:
+            times, count = STATE.loop.times, e.add(count, STATE.loop.number())
         if STATE.trace is None:
             values = self.state._array()
             # a new state each time, so that graphs that hold the old one keep it
-            self.state._rebind(_state_tensor(int(values[0]), int(values[1]) + 1)._node)
+            self.state._rebind(_state_tensor(int(values[0]), int(values[1]) + times)._node)
         else:
-            step = e.convert(iota((2,), 0, int64), int64)
+            step = e.mul(iota((2,), 0, int64), constant(times, int64))
             self.state._rebind(e.add(node, step))
         return _words(seed), _words(count)
 

@@ -1,0 +1,104 @@
+"""Loops whose body is recorded once: what `func.scan` and the recurrent layers are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from ..errors import DTypeError, ShapeError
+from ..graph.node import Node
+from ..graph.types import int64
+from ..ops import elementwise as e
+from ..ops.body import Closing
+from ..ops.movement import expand
+from ..ops.primitive import MODE, constant, iota, parameter, user_source
+from ..ops.scan import final, scan, stacked
+from ..ops.split import Split
+from .handle import STATE, Handle
+
+if TYPE_CHECKING:
+    from . import Tensor
+
+#: from the carries and the slices to the next carries and what is to be stacked
+Step = Callable[[list["Tensor"], list["Tensor"]], tuple[Sequence["Tensor"], Sequence["Tensor"]]]
+
+
+class Recording:
+    """A body that is being recorded, inside of `outer` if that is one too."""
+
+    def __init__(self, length: int, outer: Recording | None):
+        self.outer = outer
+        #: how often the body is run in all
+        self.times: int = length * (1 if outer is None else outer.times)
+        self.length = length
+        self._own: Node | None = None
+
+    @property
+    def own(self) -> Node | None:
+        """The number of the step, if anything asked for it."""
+        return self._own
+
+    def number(self) -> Node:
+        """The number of the run of the body, from 0 to `times` - 1 (int64)."""
+        if self._own is None:
+            self._own = parameter(-1, (), int64)
+        if self.outer is None:
+            return self._own
+        return e.add(e.mul(self.outer.number(), constant(self.length, int64)), self._own)
+
+
+@contextmanager
+def _recording(length: int) -> Iterator[Recording]:
+    outer = STATE.loop
+    STATE.loop = Recording(length, outer)
+    try:
+        yield STATE.loop
+    finally:
+        STATE.loop = outer
+
+
+def repeat(
+    step: Step, init: Sequence[Tensor], xs: Sequence[Tensor], length: int, reverse: bool = False
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Run `step` on carries, `init` at first, and on the slices of `xs` along their first axis, of size `length`.
+
+    `step(carries, slices)` gives the next carries and any further tensors; it is called once, to be recorded. Returns
+    the last carries, and the further tensors stacked along a new first axis; from the last slice to the first if
+    `reverse`.
+    """
+    starts, operands = [t.node for t in init], [t.node for t in xs]
+    carries = [parameter(-1, n.shape, n.dtype, MODE.grad and n.dtype.is_floating_point) for n in starts]
+    slices = [parameter(-1, n.shape[1:], n.dtype, MODE.grad and n.requires_grad) for n in operands]
+    with _recording(length) as recording:
+        next_, outputs = step([Handle._wrap(n) for n in carries], [Handle._wrap(n) for n in slices])
+        next_nodes, output_nodes = [t.node for t in next_], [t.node for t in outputs]
+    _check(starts, next_nodes)
+    if recording.own is not None:
+        slices.append(recording.own)
+        operands.append(iota((length,), 0, int64))
+    if length == 0:
+        empty = [expand(constant(0, n.dtype), (0, *n.shape)) for n in output_nodes]
+        return [Handle._wrap(n) for n in starts], [Handle._wrap(n) for n in empty]
+    split = Split(carries, slices, operands, next_nodes, output_nodes, length)
+    closing = Closing(carries, split.slices)
+    taken = closing.take([*next_nodes, *split.stacked])
+    count = len(carries)
+    body = closing.body(taken[:count], taken[count:], starts)
+    loop = scan(body, starts, split.operands, list(closing.captured), length, reverse)
+    finals = [final(loop, number) for number in range(count)]
+    outer = split.after([stacked(loop, n) for n in taken[count:]])
+    return [Handle._wrap(n) for n in finals], [Handle._wrap(n) for n in outer]
+
+
+def _check(starts: Sequence[Node], next_: Sequence[Node]) -> None:
+    for number, (start, after) in enumerate(zip(starts, next_, strict=True)):
+        kinds = f"{start.dtype.name}{list(start.shape)}", f"{after.dtype.name}{list(after.shape)}"
+        where = f"scan: carry {number} is {kinds[0]} at first and {kinds[1]} after a step (at {user_source()})"
+        if start.shape != after.shape:
+            raise ShapeError(f"{where}; a carry keeps its shape: give `init` the shape that the step returns")
+        if start.dtype is not after.dtype:
+            raise DTypeError(f"{where}; a carry keeps its dtype: convert `init`, or what the step returns, with .to()")
+
+
+__all__ = ["Recording", "repeat"]
