@@ -22,8 +22,8 @@ from ..ops.primitive import ATTENTION, CONTRACTION, ELEMENTWISE, HOST, LEAF, MOV
 from .copies import rounds_as_it_reads
 
 #: kinds of groups, each lowered by a function of its own
-LOOP, COLUMNS, PRODUCT, ATTEND, SCATTER, PUT, CHECK, JOIN, CALL, STEPS = (
-    "loop", "columns", "product", "attend", "scatter", "put", "check", "join", "call", "steps",
+LOOP, COLUMNS, PRODUCT, CONVOLUTION, ATTEND, SCATTER, PUT, CHECK, JOIN, CALL, STEPS = (
+    "loop", "columns", "product", "convolution", "attend", "scatter", "put", "check", "join", "call", "steps",
 )  # fmt: skip
 
 #: the most operations an element that are done again rather than kept in memory
@@ -142,7 +142,7 @@ class _Fuser:
             else:
                 kinds = {
                     "matmul": PRODUCT, "scatter_add": SCATTER, "put": PUT, "bounded": CHECK, "concatenate": JOIN,
-                    "host_call": CALL, "scan": STEPS,
+                    "host_call": CALL, "scan": STEPS, "convolution": CONVOLUTION,
                 }  # fmt: skip
                 self._open(kinds[node.op.name], node)
 
@@ -314,8 +314,8 @@ class _Memory:
             self._share_a_root(group)
         for node in order:
             group = self.group_of[node]
-            always = group.kind in (COLUMNS, ATTEND, SCATTER, PUT, JOIN, CALL, STEPS) and node.op.kind != ELEMENTWISE
-            always = always and node.op.name != "scan"
+            kept = (COLUMNS, CONVOLUTION, ATTEND, SCATTER, PUT, JOIN, CALL, STEPS)
+            always = group.kind in kept and node.op.kind != ELEMENTWISE and node.op.name != "scan"
             if always or (node in self.readers and not self._computed_again(node)):
                 self.materialized.add(node)
 

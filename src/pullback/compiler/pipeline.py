@@ -11,10 +11,11 @@ from ..graph.verifier import verify
 from .canonicalize import canonicalize
 from .copies import insert_copies
 from .fuse import Fusion, fuse
+from .layout import channels_last
 from .loops import tighten_loops
 from .simplify import simplify
 
-PASSES = (simplify, tighten_loops, canonicalize, insert_copies)
+PASSES = (simplify, tighten_loops, channels_last, canonicalize, insert_copies)
 
 
 def prepare(graph: Graph) -> Graph:

@@ -1,5 +1,16 @@
 """The operations: one record a primitive, a family a file. Everything else is composed of these."""
 
-from . import attention, contraction, elementwise, host, indexing, movement, primitive, reduction, scan
+from . import attention, contraction, convolution, elementwise, host, indexing, movement, primitive, reduction, scan
 
-__all__ = ["attention", "contraction", "elementwise", "host", "indexing", "movement", "primitive", "reduction", "scan"]
+__all__ = [
+    "attention",
+    "contraction",
+    "convolution",
+    "elementwise",
+    "host",
+    "indexing",
+    "movement",
+    "primitive",
+    "reduction",
+    "scan",
+]
