@@ -90,3 +90,19 @@ def listen(listener: Listener, kernels: bool = False) -> Iterator[None]:
 def _without(listeners: tuple[Listener, ...], gone: Listener) -> tuple[Listener, ...]:
     place = listeners.index(gone)
     return listeners[:place] + listeners[place + 1 :]
+
+
+def own_times(spans: list[Span]) -> list[tuple[Span, float]]:
+    """Each span with its seconds outside of the spans within it."""
+    own: dict[int, float] = {}
+    ordered = sorted(spans, key=lambda span: (span.thread, span.begin, -span.end))
+    open_: list[tuple[int, Span]] = []
+    for number, span in enumerate(ordered):
+        while open_ and (open_[-1][1].thread != span.thread or open_[-1][1].end <= span.begin):
+            open_.pop()
+        length = (span.end - span.begin) * 1e-9
+        own[number] = length
+        if open_:
+            own[open_[-1][0]] -= length
+        open_.append((number, span))
+    return [(span, own[number]) for number, span in enumerate(ordered)]

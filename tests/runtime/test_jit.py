@@ -184,7 +184,24 @@ def test_second_process_compiles_nothing(tmp_path):
     assert run("off") == "3 0"
 
 
-def test_compile_is_reported(capsys):
-    with debug.override(debug="compile", cache_dir=None):
-        jit.load([constant("reported", 1.0)])
-    assert "compile reported:" in capsys.readouterr().err
+def test_codes_are_compiled_ahead():
+    codes = [constant(f"ahead{i}", float(i)) for i in range(4)]
+    before = jit.statistics().compiled
+    with debug.override(cache_dir=None), jit.Ahead() as ahead:
+        for code in codes[:3]:
+            ahead.start(code)
+            ahead.start(code)
+        addresses = jit.load(codes, ahead)
+    assert jit.statistics().compiled - before == 4
+    assert [call(addresses[code.name]) for code in codes] == [0.0, 1.0, 2.0, 3.0]
+    with jit.Ahead() as ahead:
+        ahead.start(codes[0])
+        assert not ahead.objects  # it is there already
+
+
+def test_what_is_wrong_ahead_is_told_where_it_is_loaded():
+    wrong = Code("wrong_ahead", "define void @wrong_ahead() {\n  ret i32 0\n}\n")
+    with jit.Ahead() as ahead:
+        ahead.start(wrong)
+        with pytest.raises(CompileError, match="wrong_ahead"):
+            jit.load([wrong], ahead)

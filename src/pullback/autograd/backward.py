@@ -11,6 +11,7 @@ from ..graph.node import Node
 from ..ops.elementwise import add
 from ..ops.movement import expand
 from ..ops.primitive import constant, grad_mode, user_source
+from ..timeline import span
 
 
 def backward(output: Any, gradient: Any, retain_graph: bool, create_graph: bool, inputs: Sequence[Any] | None) -> None:
@@ -27,7 +28,8 @@ def backward(output: Any, gradient: Any, retain_graph: bool, create_graph: bool,
     else:
         receivers = list(inputs)
         nodes = [t.node for t in receivers]
-    found = gradients([root], [cotangent], nodes, create_graph, retain_graph)
+    with span("differentiate"):
+        found = gradients([root], [cotangent], nodes, create_graph, retain_graph)
     for receiver, value in zip(receivers, found, strict=True):
         if receiver is not None and value is not None:
             before = receiver.grad

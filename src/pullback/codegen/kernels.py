@@ -16,6 +16,7 @@ from ..compiler.fuse import ATTEND, COLUMNS, CONVOLUTION, JOIN, LOOP, PRODUCT, P
 from ..compiler.index import View
 from ..graph.node import Node, exact
 from ..ops.convolution import multiplications
+from ..timeline import span
 from .attention import attention_work, emit_attention
 from .columns import emit_columns
 from .convolution import emit_convolution
@@ -98,7 +99,8 @@ def emit(group: Group, in_memory: Callable[[Node], bool], target: Target) -> lis
     with _LOCK:
         templates = _SEEN.get(key)
     if templates is None:
-        launches = _emit(group, in_memory, target)
+        with span(f"emit {group.kind}", group):
+            launches = _emit(group, in_memory, target)
         if launches:
             launches[-1].work = _work(group)
         numbers = {node: number for number, node in enumerate(nodes)}

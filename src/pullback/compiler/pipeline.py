@@ -8,6 +8,7 @@ from .. import debug
 from ..graph.node import Graph
 from ..graph.printer import format_graph
 from ..graph.verifier import verify
+from ..timeline import span
 from .canonicalize import canonicalize
 from .copies import insert_copies
 from .fuse import Fusion, fuse
@@ -21,7 +22,8 @@ PASSES = (simplify, tighten_loops, channels_last, canonicalize, insert_copies)
 def prepare(graph: Graph) -> Graph:
     """The graph after all passes that give a graph again, verified after each where PULLBACK_VERIFY is on."""
     for transform in PASSES:
-        graph = transform(graph)
+        with span(transform.__name__):
+            graph = transform(graph)
         if debug.get("verify"):
             verify(graph, transform.__name__)
         if "graph" in debug.get("debug"):
@@ -32,4 +34,5 @@ def prepare(graph: Graph) -> Graph:
 def lower(graph: Graph) -> tuple[Graph, Fusion]:
     """The prepared graph and the groups of nodes that become kernels."""
     graph = prepare(graph)
-    return graph, fuse(graph)
+    with span("fuse"):
+        return graph, fuse(graph)

@@ -9,19 +9,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..compiler.describe import Kernel, describe
 from ..compiler.fuse import Group
 from ..graph.node import Source
 from ..runtime.limits import least_seconds
 from ..runtime.program import KernelTimes
 from ..runtime.stamps import BEGIN, BUSY, END, TASKS
-from ..timeline import Span
-from .kernels import Kernel, describe
+from ..timeline import Span, own_times
 
-#: how spans of Python are named in tables
+#: the name of all stages of compiling together; PULLBACK_DEBUG=compile tells them apart
+COMPILING = "compiling"
+#: how spans of Python are named in tables; what is not here is a stage of compiling
 PYTHON = {
     "step": "Python: calling a compiled step",
     "record": "Python: recording a step",
-    "compile": "compiling",
+    "compile": COMPILING,
     "materialize": "Python: computing what is pending",
     "kernels": "between kernels",
     "host_call": "host_call",
@@ -179,32 +181,18 @@ def of_python(spans: list[Span], seconds: float, in_kernels: float, threads: set
     """
     rows: dict[tuple[str, str], Row] = {}
     covered = 0.0
-    for span, own in _own_times(spans):
+    for span, own in own_times(spans):
         place = _place(span.source)
-        row = rows.setdefault((span.name, place), Row(PYTHON.get(span.name, span.name), place))
-        row.calls += 1
+        name = PYTHON.get(span.name, COMPILING)
+        row = rows.setdefault((name, place), Row(name, place))
+        row.calls += name != COMPILING or span.name == "compile"
         row.seconds += own
         covered += own if span.thread in threads else 0.0
-    if ("kernels", "") in rows:
-        rows["kernels", ""].seconds = max(rows["kernels", ""].seconds - in_kernels, 0.0)
+    between = rows.get((PYTHON["kernels"], ""))
+    if between is not None:
+        between.seconds = max(between.seconds - in_kernels, 0.0)
     rows[OUTSIDE, ""] = Row(OUTSIDE, calls=1, seconds=max(seconds - covered, 0.0))
     return _longest_first(rows.values())
-
-
-def _own_times(spans: list[Span]) -> list[tuple[Span, float]]:
-    """Each span with its seconds outside of the spans within it."""
-    own: dict[int, float] = {}
-    ordered = sorted(spans, key=lambda span: (span.thread, span.begin, -span.end))
-    open_: list[tuple[int, Span]] = []
-    for number, span in enumerate(ordered):
-        while open_ and (open_[-1][1].thread != span.thread or open_[-1][1].end <= span.begin):
-            open_.pop()
-        length = (span.end - span.begin) * 1e-9
-        own[number] = length
-        if open_:
-            own[open_[-1][0]] -= length
-        open_.append((number, span))
-    return [(span, own[number]) for number, span in enumerate(ordered)]
 
 
 def _longest_first(rows: Iterable[Row]) -> list[Row]:

@@ -22,6 +22,7 @@ from ..ops.primitive import ALIAS, INPUT, PARAMETER, input_node, structure
 from ..timeline import span
 from .buffers import Buffer
 from .program import Program
+from .report import reported
 
 #: programs kept for structures that come again; the least recently used goes first
 _KEPT = 512
@@ -121,8 +122,8 @@ def _program(graph: Graph, leaves: list[Node]) -> Program:
     with _lock:
         found = _programs.get(key)
         if found is None:
-            with span("compile"):
-                found = _programs[key] = Program(*without_values(graph, leaves))
+            with reported("compile", "what is pending") as report:
+                report.program = found = _programs[key] = Program(*without_values(graph, leaves))
             if len(_programs) > _KEPT:
                 _programs.popitem(last=False)
         else:

@@ -4,7 +4,9 @@ Chosen by measurement (LLVM 22): ORC's LLJIT with JITLink, one library for each 
 10 ms; a library each takes 25 ms, an MCJIT engine each 120 ms. MCJIT with one engine takes 7 ms, but can only be
 trusted with the large code model, whose every constant and call is a 64-bit absolute address. JITLink puts the
 sections of an object side by side and builds the stubs, so the small, position-independent model is safe.
-Loop and SLP vectorizers stay off: the code that arrives is already written in vectors.
+The code that arrives is written in vectors and in the order in which it is to run, so few passes pay: those of
+`_PASSES` take an eighth of the time that the whole pipeline of level 3 takes, and leave kernels as fast
+(docs/decisions/compile-time.md).
 """
 
 from __future__ import annotations
@@ -14,10 +16,9 @@ import functools
 import os
 import platform
 import re
-import sys
 import threading
-import time
 from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,10 +31,13 @@ from ..codegen import target as targets
 from ..codegen.target import Target
 from ..codegen.text import Code
 from ..errors import CompileError
+from ..timeline import span
 from .cache import Cache, digest
 
+#: What is done to a module before instructions are chosen: registers for variables, then what their values make plain.
+_PASSES = ("sroa", "simplify_cfg", "instruction_combine", "new_gvn", "simplify_cfg")
 #: How code is compiled, as part of the key of cached objects; change it together with `_Session._compile`.
-_PIPELINE = "speed 3, no vectorizers, small, pic, 1"
+_PIPELINE = f"{' '.join(_PASSES)}, generated at level 3, small, pic, 1"
 
 
 class Statistics(NamedTuple):
@@ -43,13 +47,43 @@ class Statistics(NamedTuple):
     cached: int
 
 
-def load(codes: Iterable[Code]) -> dict[str, int]:
+def load(codes: Iterable[Code], ahead: Ahead | None = None) -> dict[str, int]:
     """The address of every code's function, by name; compiles what neither this process nor the cache on disk has.
 
-    Codes that `codes` need are loaded with them. The addresses stay valid to the end of the process. Raises
-    CompileError where LLVM rejects a text.
+    Codes that `codes` need are loaded with them; what `ahead` has begun is waited for. The addresses stay valid to the
+    end of the process. Raises CompileError where LLVM rejects a text.
     """
-    return _session(host_target()).load(list(codes))
+    return _session(host_target()).load(list(codes), {} if ahead is None else ahead.objects)
+
+
+class Ahead:
+    """Compiles in the background while further code is written: LLVM runs without the interpreter's lock.
+
+    Use it as a context manager, `start` each code as soon as there is one, and give it to `load`. One thread, because
+    llvmlite lets one thread at a time into LLVM.
+    """
+
+    def __init__(self) -> None:
+        self._session = _session(host_target())
+        self._cache = _cache(debug.get("cache_dir"))
+        self._thread: ThreadPoolExecutor | None = None
+        #: the object of each code that was started, by name
+        self.objects: dict[str, Future[bytes]] = {}
+
+    def __enter__(self) -> Ahead:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._thread is not None:
+            self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def start(self, code: Code) -> None:
+        """Begin to compile `code`, and what it needs, unless that is done."""
+        for each in (code, *code.needs):
+            if each.name not in self.objects and each.name not in self._session.addresses:
+                if self._thread is None:
+                    self._thread = ThreadPoolExecutor(1, "pullback-compiler")
+                self.objects[each.name] = self._thread.submit(self._session.object_of, each, self._cache)
 
 
 def statistics() -> Statistics:
@@ -108,6 +142,8 @@ def _initialize() -> None:
 
 _sessions: dict[Target, _Session] = {}
 _lock = threading.RLock()
+#: held to count what is compiled, in whatever thread
+_counting = threading.Lock()
 
 
 def _session(target: Target) -> _Session:
@@ -129,18 +165,18 @@ class _Session:
         self._libraries = 0
         self._machine = self._target_machine()
         self._layout = str(self._machine.target_data)
-        options = llvm.create_pipeline_tuning_options(speed_level=3)
-        options.loop_vectorization = options.slp_vectorization = False
-        self._options = options
-        self._builder = llvm.create_pass_builder(self._machine, options)
+        self._builder = llvm.create_pass_builder(self._machine, llvm.create_pipeline_tuning_options())
+        self._passes = llvm.create_new_module_pass_manager()
+        for name in _PASSES:
+            getattr(self._passes, f"add_{name}_pass")()
         self._jit = immortal(llvm.create_lljit_compiler(self._target_machine(), use_jit_link=_HAS_JITLINK))
         self._key = _key_of_versions(target)
 
-    def load(self, codes: list[Code]) -> dict[str, int]:
+    def load(self, codes: list[Code], objects: dict[str, Future[bytes]]) -> dict[str, int]:
         addresses = self.addresses
         if any(code.name not in addresses for code in codes):
             with _lock:
-                self._link(self._missing(codes))
+                self._link(self._missing(codes), objects)
         return {code.name: addresses[code.name] for code in codes}
 
     def _missing(self, codes: Iterable[Code]) -> dict[str, Code]:
@@ -154,48 +190,55 @@ class _Session:
                 waiting.extend(code.needs)
         return missing
 
-    def _link(self, missing: dict[str, Code]) -> None:
+    def _link(self, missing: dict[str, Code], started: dict[str, Future[bytes]]) -> None:
         if not missing:
             return
         cache = _cache(debug.get("cache_dir"))
         library = llvm.JITLibraryBuilder().add_current_process()
-        for code in missing.values():
-            library.add_object_img(self._object(code, cache)).export_symbol(code.name)
+        with span("waiting for LLVM"):
+            objects = [started[n].result() if n in started else self.object_of(c, cache) for n, c in missing.items()]
+        for code, payload in zip(missing.values(), objects, strict=True):
+            library.add_object_img(payload).export_symbol(code.name)
             for need in code.needs:
                 if need.name not in missing:
                     library.import_symbol(need.name, self.addresses[need.name])
         self._libraries += 1
         try:
-            tracker = immortal(library.link(self._jit, f"pullback{self._libraries}"))
+            with span("link"):
+                tracker = immortal(library.link(self._jit, f"pullback{self._libraries}"))
         except RuntimeError as error:
             raise CompileError(_explain_link(missing, str(error))) from error
         self.addresses.update((name, tracker[name]) for name in missing)
 
-    def _object(self, code: Code, cache: Cache) -> bytes:
-        key = digest(code.name, code.text, *(need.name for need in code.needs), self._key)
-        payload = cache.get(key)
+    def object_of(self, code: Code, cache: Cache) -> bytes:
+        """The object file of a code, from the cache or compiled."""
+        with span("read the cache"):
+            key = digest(code.name, code.text, *(need.name for need in code.needs), self._key)
+            payload = cache.get(key)
         if payload is not None:
-            self.cached += 1
+            with _counting:
+                self.cached += 1
             return payload
-        start = time.perf_counter()
         payload = self._compile(code)
-        self.compiled += 1
-        cache.put(key, payload)
-        if "compile" in debug.get("debug"):
-            milliseconds = (time.perf_counter() - start) * 1e3
-            print(f"compile {code.name}: {milliseconds:.1f} ms, {len(payload)} bytes", file=sys.stderr)
+        with _counting:
+            self.compiled += 1
+        with span("write the cache"):
+            cache.put(key, payload)
         return payload
 
     def _compile(self, code: Code) -> bytes:
-        """Text to an object file's bytes. Reading, optimizing and emitting a small kernel takes about 5 to 15 ms."""
-        try:
-            module = llvm.parse_assembly(code.text, llvm.create_context())
-            module.triple, module.data_layout = self.target.triple, self._layout
-            module.verify()
-        except RuntimeError as error:
-            raise CompileError(_explain(code, str(error))) from error
-        self._builder.getModulePassManager().run(module, self._builder)
-        return self._machine.emit_object(module)
+        """Text to an object file's bytes. Reading, optimizing and emitting a small kernel takes about 2 to 10 ms."""
+        with span("LLVM: read", code.name):
+            try:
+                module = llvm.parse_assembly(code.text, llvm.create_context())
+                module.triple, module.data_layout = self.target.triple, self._layout
+                module.verify()
+            except RuntimeError as error:
+                raise CompileError(_explain(code, str(error))) from error
+        with span("LLVM: optimize", code.name):
+            self._passes.run(module, self._builder)
+        with span("LLVM: generate", code.name):
+            return self._machine.emit_object(module)
 
     def _target_machine(self) -> llvm.TargetMachine:
         return llvm.Target.from_triple(self.target.triple).create_target_machine(
@@ -259,8 +302,8 @@ def _explain_link(missing: dict[str, Code], message: str) -> str:
 
 def _renew_lock() -> None:
     """In a forked child nobody is left to release a lock that another thread of the parent held."""
-    global _lock
-    _lock = threading.RLock()
+    global _lock, _counting
+    _lock, _counting = threading.RLock(), threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):

@@ -27,8 +27,9 @@ from ..graph.interpreter import interpret
 from ..graph.node import Graph, Node
 from ..graph.types import to_carrier, to_storage
 from ..ops.indexing import out_of_range
+from ..timeline import span
 from .buffers import Buffer, allocate
-from .jit import host_target, load
+from .jit import Ahead, host_target, load
 from .loops import Steps, relocated
 from .schedule import LAUNCH_BYTES, Schedule
 from .stamps import StampedSchedule
@@ -86,6 +87,10 @@ class Program:
     def memory(self) -> Memory:
         """What a run needs, in bytes."""
         return Memory(self._arena_bytes(), _nbytes(self.inputs), _nbytes(self.outputs))
+
+    def kernels(self) -> list[tuple[Launch, Group]]:
+        """Every launch, with the group that it was emitted for; none on the reference."""
+        return []
 
     def _arena_bytes(self) -> int:
         return 0
@@ -177,16 +182,19 @@ class _Native(Program):
         lowered, fusion = lower(graph)
         self.results = lowered.outputs
         self._memory_of: dict[Node | Workspace, tuple[str, int]] = {}
-        self._segments = self._emit(fusion)
-        self._stage_aliases()
-        self._place(fusion)
-        self._link()
+        with Ahead() as ahead:
+            with span("emit"):
+                self._segments = self._emit(fusion, ahead)
+            with span("place"):
+                self._stage_aliases()
+                self._place(fusion)
+            self._link(ahead)
         if "kernels" in debug.get("debug"):
             self._describe()
 
     # ---- kernels
 
-    def _emit(self, fusion: Fusion) -> list[_Segment]:
+    def _emit(self, fusion: Fusion, ahead: Ahead) -> list[_Segment]:
         target = host_target()
         known = set(self.inputs) | fusion.materialized
         segments = [_Segment()]
@@ -196,11 +204,13 @@ class _Native(Program):
         within: set[Node] = set()
         early, rest = _checks_first(fusion.groups, set(self.inputs))
         for group in early + rest:
+            launches: list[Launch] = []
             if group.kind == CHECK:
                 # what an early check depends on is not computed yet, so the check computes it itself
                 in_memory = set(self.inputs).__contains__ if group in early else known.__contains__
                 launch, found = emit_check(group, in_memory, target)
                 self._findings.append(found)
+                launches = [launch]
                 segments[-1].launches.append(launch)
                 segments[-1].groups.append(group)
                 segments[-1].node = next(iter(group.members))
@@ -213,7 +223,8 @@ class _Native(Program):
             elif group.kind == STEPS:
                 steps = Steps(group, known.__contains__, target)
                 emitted = steps.launches()
-                segments[-1].launches.extend(launch for launch, _ in emitted)
+                launches = [launch for launch, _ in emitted]
+                segments[-1].launches.extend(launches)
                 segments[-1].groups.extend(of for _, of in emitted)
                 starts.update(steps.starts())
                 within |= steps.in_memory
@@ -221,6 +232,8 @@ class _Native(Program):
                 launches = emit(group, known.__contains__, target)
                 segments[-1].launches.extend(launches)
                 segments[-1].groups.extend([group] * len(launches))
+            for launch in launches:
+                ahead.start(launch.code)
         for segment in segments:
             segment.launches = [relocated(launch, starts) for launch in segment.launches]
         self.in_memory = known | within
@@ -247,6 +260,9 @@ class _Native(Program):
 
         call.reads, call.writes = operands, [node]  # type: ignore[attr-defined]
         return call
+
+    def kernels(self) -> list[tuple[Launch, Group]]:
+        return [pair for s in self._segments for pair in zip(s.launches, s.groups, strict=True)]
 
     def _launches(self) -> list[Launch]:
         return [launch for segment in self._segments for launch in segment.launches]
@@ -368,10 +384,10 @@ class _Native(Program):
 
     # ---- tables
 
-    def _link(self) -> None:
+    def _link(self, ahead: Ahead) -> None:
         """Load the kernels and fill the tables, save for the addresses that change from run to run."""
         launches = self._launches()
-        addresses = load([launch.code for launch in launches])
+        addresses = load([launch.code for launch in launches], ahead)
         threads = get_num_threads()  # asked for in any case, so that a wrong setting is found at once
         if sum(launch.work for launch in launches) <= _SMALL_WORK:
             threads = 1

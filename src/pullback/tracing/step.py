@@ -17,6 +17,7 @@ from ..errors import TraceError
 from ..graph.node import next_serial
 from ..ops.primitive import MODE
 from ..runtime.program import Program
+from ..runtime.report import reported
 from ..tensor import Tensor
 from ..tensor.creation import from_numpy
 from ..tensor.handle import RECEIVERS, STATE, Handle
@@ -60,8 +61,9 @@ class CompiledStep:
                     return result
         finally:
             _STEPS.end_run()
-        with _STEPS.recording(), timeline.span("record"):
+        with _STEPS.recording(), reported("record", self.__name__) as report:  # type: ignore[attr-defined]
             variant = self._record(key, leaves, shape)
+            report.program = variant.program
         _STEPS.begin_run()
         try:
             self._last = variant

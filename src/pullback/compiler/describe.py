@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..compiler.costs import computed, operations, traffic, weight
-from ..compiler.fuse import CHECK, Group, elements
 from ..graph.node import Node, Source
+from .costs import computed, operations, traffic, weight
+from .fuse import CHECK, Group, elements
 
 #: operations that a kernel is named after; further ones are left out
 _NAMED = 3
