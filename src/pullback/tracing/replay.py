@@ -10,6 +10,7 @@ from operator import attrgetter, is_
 from sys import getrefcount
 from types import SimpleNamespace
 from typing import Any, NamedTuple
+from weakref import ref
 
 from ..graph.node import Graph, Node, Shape
 from ..graph.types import DType, float32
@@ -21,6 +22,7 @@ from ..tensor import Tensor
 from ..tensor.handle import Handle, structure_changes
 from ..timeline import span
 from ..trees import flatten, unflatten
+from .deferred import Deferred, defer
 from .trace import Captured, Trace
 
 #: what an attempt gives where the recording does not fit the call
@@ -53,6 +55,7 @@ class Replay:
                 trace.node_of(handed)
         self.captured = list(trace.captured.values())
         self.grad_reads = [(g.tensor, g.original is None) for g in trace.grads.values() if g.read]
+        self.owned = any(c.owner is not None for c in self.captured)
         outputs: list[Node] = []
 
         def output(tensor: Handle) -> int:
@@ -72,6 +75,7 @@ class Replay:
             for g in trace.grads.values()
             if g.tensor._grad is not g.original
         ]
+        self._defer(outputs)
         self.results = [(output(leaf), leaf.shape) if isinstance(leaf, Handle) else (None, leaf) for leaf in leaves]
         self.outputs = [_Output(node.shape, node.dtype, count(node)) for node in outputs]
         self.signature = [(c.node.shape, c.node.dtype, c.node.requires_grad) for c in self.captured]
@@ -87,12 +91,13 @@ class Replay:
         aliases = {place: places[id(c.node)] for c, place in self.states}
         with span("compile"):
             self.program = Program(graph, [*trace.inputs, *extra], aliases)
-        #: gradients that the last run made, by output
+        #: gradients that the last run made, by output; and of those that are left uncomputed what they are made of
         self.held: dict[int, Tensor] = {}
+        self.bases: dict[int, Node] = {}
+        self.tops: dict[int, ref[Node]] = {}
         self.last_nodes: list[Node] = []
         self.captured_ids = trace.captured.keys() | trace.grads.keys()
         self.plain_tensors = [c.tensor for c in self.captured]
-        self.owned = any(c.owner is not None for c in self.captured)
         self.settled: _Settled | None = None
         #: outputs that have new memory at each run, because they are handed to the caller
         self.always_fresh = {place for place, _ in self.results if place is not None}
@@ -103,6 +108,22 @@ class Replay:
         self.cleared = [tensor for tensor, place in self.new_grads if place is None]
         positions = {id(c): position for position, c in enumerate(self.captured)}
         self.state_sources = [(place, positions[id(c)]) for c, place in self.states]
+
+    def _defer(self, outputs: list[Node]) -> None:
+        """Have the program give what gradients are made of where they can be left uncomputed."""
+        #: how to make the gradient from the output, by its place, and the places of the numbers that it takes
+        self.deferred: dict[int, Deferred] = {}
+        self.numbers: dict[Node, int] = {}
+        if self.owned:  # the next run will look at the gradients
+            return
+        for _, place in self.new_grads:
+            found = None if place is None else defer(outputs[place])
+            if place is not None and found is not None:
+                self.deferred[place], outputs[place] = found, found.base
+                for number in found.numbers:
+                    if number not in self.numbers:
+                        self.numbers[number] = len(outputs)
+                        outputs.append(number)
 
     def attempt(self, arguments: list[Any]) -> Any:
         """One step, or MISFIT, and nothing done, where the recording is not for this call."""
@@ -184,7 +205,7 @@ class Replay:
         self._take_in_state(outputs, fresh)
         self.last_nodes = [tensor._node for tensor in self._tensors()]
         result = self._take_in(arguments, outputs)
-        if fresh <= self.always_fresh:
+        if fresh - set(self.numbers.values()) <= self.always_fresh:
             settled = self._settle(inputs, outputs)
             outputs.clear()
             if settled is not None:
@@ -201,7 +222,7 @@ class Replay:
         kept = [None if place in self.always_fresh else buffer for place, buffer in enumerate(outputs)]
         for place in self.argument_places:
             inputs[place] = None  # a batch is not kept alive
-        return _Settled(list(self.plain_tensors), states, receivers, inputs, kept)
+        return _Settled(list(self.plain_tensors), states, receivers, list(self.bases.values()), inputs, kept)
 
     def _in_place_outputs(self, tensors: list[Any]) -> list[Buffer | None]:
         """The buffers that outputs may be written into because nobody but their tensor would see it; None elsewhere."""
@@ -211,12 +232,29 @@ class Replay:
                 outputs[place] = tensors[source]._node.buffer
         held = self.held
         for tensor, grad_place in self.new_grads:
+            if grad_place is None or grad_place not in held:
+                continue
+            if grad_place in self.deferred:
+                outputs[grad_place] = self._free_base(tensor, grad_place)
+                continue
             # a gradient that this program made, which still is the tensor's and which nobody else holds
-            if grad_place is None or grad_place not in held or held[grad_place] is not tensor._grad:
+            if held[grad_place] is not tensor._grad:
                 continue
             if getrefcount(held[grad_place]) <= _REFERENCES.gradient and _is_alone(held[grad_place]):
                 outputs[grad_place] = held[grad_place]._node.buffer
         return outputs
+
+    def _free_base(self, tensor: Handle, place: int) -> Buffer | None:
+        """The memory of what a gradient is left to be made of, where nobody can come to make it any more but by asking
+        the tensor for its gradient, which the run replaces."""
+        held = self.held
+        live = self.tops[place]() is held[place]._node and held[place]._node.buffer is None
+        alone = getrefcount(held[place]) <= _REFERENCES.gradient - (held[place] is not tensor._grad)
+        if live and not (alone and getrefcount(held[place]._node) <= _REFERENCES.node):
+            return None
+        if getrefcount(self.bases[place]) > _REFERENCES.base + live:
+            return None
+        return self.bases[place].buffer if getrefcount(self.bases[place].buffer) <= _REFERENCES.buffer else None
 
     def _leaf(self, outputs: list[Buffer | None], place: int) -> Node:
         like = self.outputs[place]
@@ -231,8 +269,23 @@ class Replay:
                 tensor = captured.tensor if captured.owner is None else captured.owner._grad
                 tensor._set_leaf(self._leaf(outputs, place), tensor.requires_grad)  # type: ignore[union-attr]
         for tensor, grad_place in self.new_grads:
-            if grad_place is not None and grad_place in fresh:
+            if grad_place is not None and grad_place in fresh and grad_place not in self.deferred:
                 tensor._grad = self.held[grad_place] = Tensor(self._leaf(outputs, grad_place))
+        self._take_in_deferred(outputs)
+
+    def _take_in_deferred(self, outputs: list[Buffer | None]) -> None:
+        """Bind gradients that are left uncomputed. They are not among the pending tensors, which are computed along
+        with whatever passes by.
+        """
+        leaves = {number: self._leaf(outputs, place) for number, place in self.numbers.items()}
+        for tensor, place in self.new_grads:
+            if place is not None and place in self.deferred:
+                found = self.deferred[place]
+                base = self.bases[place] = self._leaf(outputs, place)
+                gradient = self.held[place] = Tensor(base)
+                gradient._node = found.on({found.base: base, **leaves})
+                self.tops[place] = ref(gradient._node)
+                tensor._grad = gradient
 
     def _take_in(self, arguments: list[Handle], outputs: list[Buffer | None]) -> Any:
         """Give the arguments what the step changed of them, and the caller the results."""
@@ -256,15 +309,16 @@ class _Settled:
     """
 
     def __init__(
-        self, captured: list[Handle], states: list[Handle], receivers: list[Handle], inputs: list[Buffer | None],
-        outputs: list[Buffer | None],
+        self, captured: list[Handle], states: list[Handle], receivers: list[Handle], bases: list[Node],
+        inputs: list[Buffer | None], outputs: list[Buffer | None],
     ):  # fmt: skip
+        """`bases` are the leaves that gradients which are left uncomputed are made of."""
         self.captured, self.receivers = captured, receivers
         self.inputs, self.outputs = inputs, outputs
         self.all_nodes = [tensor._node for tensor in captured]
         self.grads = [tensor._grad for tensor in receivers]
-        self.nodes = [tensor._node for tensor in [*states, *self.grads]]  # type: ignore[union-attr]
-        self.buffers = [node.buffer for node in self.nodes]
+        self.nodes = [tensor._node for tensor in [*states, *self.grads]] + bases  # type: ignore[union-attr]
+        self.buffers = [node.buffer for node in self.nodes if node.buffer is not None]
         #: what `count` gave when nobody else referred to anything
         self.counts = (0, 0, 0)
         self.times_shared = times_shared()
@@ -308,12 +362,13 @@ def _found(captured: Captured) -> Any:
 
 
 class _References(NamedTuple):
-    """What `getrefcount` says of a node and of a buffer that one tensor alone holds, and of a tensor that is held as a
-    gradient and by a recording, and by nobody else."""
+    """What `getrefcount` says of a node and of a buffer that one tensor alone holds, of a tensor that is held as a
+    gradient and by a recording, and of a node that a recording holds, each by nobody else."""
 
     node: int
     buffer: int
     gradient: int
+    base: int
 
 
 def _is_alone(tensor: Handle) -> bool:
@@ -336,7 +391,8 @@ def _count_references() -> _References:
     held, other = {0: tensor}, Tensor(tensor._node)
     other._grad = tensor
     del tensor
-    return _References(node, buffer, getrefcount(held[0]))
+    bases = SimpleNamespace(bases={0: buffer_node(Buffer.zeros(1, float32), (1,), float32)})
+    return _References(node, buffer, getrefcount(held[0]), getrefcount(bases.bases[0]))
 
 
 _REFERENCES = _count_references()
