@@ -166,7 +166,7 @@ class _Blocks:
                 if self.blocks > 1:
                     place = writer.element(tile, type_, writer.subtract(first, region.n0))
                 sizes = tuple(
-                    _round_up(writer, size, step) for size, step in ((rows, geometry.rows), (width, geometry.columns))
+                    _round_up(writer, size, step) for size, step in ((rows, geometry.row_step), (width, geometry.lanes))
                 )
                 self._call(writer, right, place, self.tile_row, sizes, units, adds)
                 seen = Matrix(place, self.tile_row, 1)
@@ -289,8 +289,12 @@ def _units(writer: Writer, geometry: Geometry, k: Size) -> str:
 
 
 def _depth(k: int, geometry: Geometry, target: Target) -> int:
-    """The k of a packed block: a panel of B should leave room in the L1 cache for the panel of A that passes by."""
-    most = max(64, target.l1 // (geometry.columns * geometry.unit_bytes))
+    """The k of a packed block.
+
+    The sums are written, and read again, once a block, so blocks should be long. A panel of B may be larger than the L1
+    cache, since it is read in order, but must leave the L2 cache to the block of A.
+    """
+    most = max(64, min(2 * target.l1, target.l2 // 16) // (geometry.columns * geometry.unit_bytes))
     units = geometry.units(k)
     depth = _up(-(-units // -(-units // most)), geometry.lanes)
     return depth * (2 if geometry.pairs else 1)
@@ -350,11 +354,13 @@ def _grids(
 
 def _cost(product: Product, geometry: Geometry, plan: Plan) -> float:
     """Cycles times threads: the tiles, packing, fetching B from the outer caches, and threads idle at the end."""
-    rows, columns, lanes = plan.grid.rows, plan.grid.columns, geometry.lanes
+    lanes = geometry.lanes
+    rows = min(plan.grid.rows, _up(product.m, geometry.row_step))
+    columns = min(plan.grid.columns, _up(product.n, lanes))
     units = geometry.units(plan.length)
     blocks = -(-plan.length // plan.depth)
-    tiles = rows // geometry.rows * (columns // geometry.columns)
-    cycles = rows * columns / lanes * (units + 2 * blocks) + 40 * tiles * blocks + 0.4 * rows * units + 600
+    tiles = -(-rows // geometry.rows) * -(-columns // geometry.columns)
+    cycles = rows * columns / lanes * (units + 2 * blocks) + 40 * tiles * blocks + 0.7 * rows * units + 600
     cycles += (0.15 if plan.shared else 0.5) * columns * units
     items = math.prod(product.batch)
     once = 0.0

@@ -17,7 +17,7 @@ from .text import Code, Writer, code
 
 #: Steps of k of a panel that are copied before the next panel's, where rows lie side by side: the source is then read
 #: along its rows, and each panel is written a stretch at a time.
-_STRETCH = 16
+_STRETCH = 4
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Geometry:
     """What the register tile of a processor looks like for one dtype.
 
     `lanes` accumulators of `dtype` to a vector; `registers` vector registers; the tile is `rows` x `columns` elements,
-    two vectors wide: the widest one for which all accumulators, two vectors of B and one element of A stay in
-    registers, brought down to a multiple of 4 rows, since sizes of matrices are.
+    two vectors wide. Of 16 registers it takes all that two vectors of B and one element of A leave. Of 32 it takes 16
+    for accumulators: more hide no more of the latency, and 8 rows divide the sizes of most matrices.
 
     A *unit* is what one lane multiplies at a time: an element of `dtype`, or with `pairs` two bfloat16 that are
     neighbours in k. `half_conversions` tells that the processor converts float16.
@@ -40,8 +40,12 @@ class Geometry:
 
     @property
     def rows(self) -> int:
-        most = (self.registers - 3) // 2
-        return most - most % 4 if most > 8 else most
+        return min(8, (self.registers - 3) // 2)
+
+    @property
+    def row_step(self) -> int:
+        """Tiles at the lower edge of a block have multiples of so many rows."""
+        return self.rows // 2
 
     @property
     def columns(self) -> int:
@@ -225,13 +229,16 @@ class _Packer:
         """The address of the panel that begins with the row `first`, a multiple of the width."""
         return self.writer.element("%to", self.geometry.unit_type, self.writer.multiply(first, self.units))
 
-    def _store(self, vector: str, panel: str, unit: str, start: int) -> None:
-        """The lanes of `vector` as the units of the rows from `start` on; those past the panel's width are dropped."""
+    def _store(self, vector: str, panel: str, unit: str, start: int, skipped: int = 0) -> None:
+        """The lanes of `vector`, but for the `skipped` first, as the units of the rows from `start` on of a panel.
+
+        Those past the panel's width are dropped.
+        """
         lanes, type_ = self.geometry.lanes, self.geometry.unit_type
         place = self.writer.add(self.writer.multiply(unit, self.width), start)
         kept = min(lanes, self.width - start)
         if kept < lanes:
-            vector = shuffle(self.writer, type_, lanes, vector, "poison", range(kept))
+            vector = shuffle(self.writer, type_, lanes, vector, "poison", range(skipped, skipped + kept))
         address = self.writer.element(panel, type_, place)
         self.writer.line(f"store <{kept} x {type_}> {vector}, ptr {address}, align {self.geometry.unit_bytes}")
 
@@ -275,35 +282,38 @@ class _Packer:
     def rows_beside(self) -> None:
         """Vectors of neighbouring rows, unit by unit; all panels for a stretch of k before the next stretch."""
         writer, lanes = self.writer, self.geometry.lanes
+        #: panels that one vector fills
+        filled = lanes // self.width if lanes % self.width == 0 else 1
+        reach = self.width * filled if filled > 1 else -(-self.width // lanes) * lanes
         with writer.loop(0, self.units, _STRETCH, as_written=True) as begin:
             end = writer.minimum(writer.add(begin, _STRETCH), self.units)
             # only the last unit of all can lack its second step
-            paired = end
+            paired = writer.minimum(end, writer.divide("%k", 2)[0]) if self.geometry.pairs else end
+            done = writer.variable("i64", "0")
+            with writer.loop(0, writer.subtract("%count", reach - 1), self.width * filled, as_written=True) as first:
+                self._stretch(first, begin, paired, filled, masked=False)
+                done.set(writer.add(first, self.width * filled))
+            with writer.loop(done.get(), "%count", self.width, as_written=True) as first:
+                self._stretch(first, begin, paired, 1, masked=True)
             if self.geometry.pairs:
-                paired = writer.minimum(end, writer.divide("%k", 2)[0])
-            with writer.loop(0, "%count", self.width, as_written=True) as first:
-                panel = self._panel(first)
-                reach = writer.add(first, -(-self.width // lanes) * lanes)
-                inside = writer.op(f"icmp sle i64 {reach}, %count")
-                with writer.when(inside):
-                    self._stretch(panel, first, begin, paired, masked=False, second=None)
-                outside = writer.op(f"xor i1 {inside}, true")
-                with writer.when(outside):
-                    self._stretch(panel, first, begin, paired, masked=True, second=None)
-                if self.geometry.pairs:
-                    self._stretch(panel, first, paired, end, masked=True, second="false")
+                with writer.loop(0, "%count", self.width, as_written=True) as first:
+                    self._stretch(first, paired, end, 1, masked=True, second="false")
 
-    def _stretch(self, panel: str, first: str, begin: str, end: str, masked: bool, second: str | None) -> None:
+    def _stretch(self, first: str, begin: str, end: str, filled: int, masked: bool, second: str | None = None) -> None:
+        """The units from `begin` to `end` of the rows of `filled` panels, from the row `first` on."""
         writer, lanes = self.writer, self.geometry.lanes
         starts = range(0, self.width, lanes)
+        panels = [self._panel(writer.add(first, number * self.width)) for number in range(filled)]
         masks = [self.reader.below(writer.subtract("%count", writer.add(first, s))) if masked else None for s in starts]
         with writer.loop(begin, end, as_written=True) as unit:
             row = self.reader.at("%from", writer.multiply(writer.multiply(unit, self.steps), "%along"))
             for start, mask in zip(starts, masks, strict=True):
                 address = self.reader.at(row, writer.add(first, start))
                 # Rows lie too far apart for the processor to foresee them.
-                prefetch(writer, self.reader.at(address, writer.multiply("%along", 8 * self.steps)))
-                self._store(self.reader.beside(address, "%along", second, mask), panel, unit, start)
+                prefetch(writer, self.reader.at(address, writer.multiply("%along", 2 * _STRETCH * self.steps)))
+                vector = self.reader.beside(address, "%along", second, mask)
+                for number, panel in enumerate(panels):
+                    self._store(vector, panel, unit, start, number * self.width)
 
     def rows_anywhere(self) -> None:
         """One unit after the other."""

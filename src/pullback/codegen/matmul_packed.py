@@ -27,51 +27,82 @@ def block_code(geometry: Geometry) -> Code:
     C[:rows, :columns] = A @ B of packed operands, plus what C holds where `accumulate` is not 0; the rows of C are
     `c_row` elements apart.
     """
-    micro = _micro(geometry)
-    type_, tile_rows, tile_columns = geometry.unit_type, geometry.rows, geometry.columns
-    names = ["c_row", "rows", "columns", "units", "adds"]
-    writer = Writer("block", ["ptr %a", "ptr %b", "ptr %c", *(f"i64 %{name}" for name in names)])
-    spare = writer.allocate(type_, tile_rows * tile_columns)
-    accumulate = writer.op("icmp ne i64 %adds, 0")
-
-    def call(a: str, b: str, c: str, c_row: Size, adds: str, coming: str) -> None:
-        writer.line(f"call void @micro(ptr {a}, ptr {b}, ptr {c}, i64 {c_row}, i64 %units, i1 {adds}, ptr {coming})")
-
-    with writer.loop(0, "%columns", tile_columns, as_written=True) as j:
-        j_present = writer.minimum(writer.subtract("%columns", j), tile_columns)
-        b = writer.element("%b", type_, writer.multiply(j, "%units"))
-        next_b = writer.element(b, type_, writer.multiply(tile_columns, "%units"))
-        with writer.loop(0, "%rows", tile_rows, as_written=True) as i:
-            i_present = writer.minimum(writer.subtract("%rows", i), tile_rows)
-            a = writer.element("%a", type_, writer.multiply(i, "%units"))
-            # Each row of tiles fetches a part of the next panel of B.
-            i_panel = writer.op(f"udiv exact i64 {i}, {tile_rows}")
-            coming = writer.element(next_b, "i8", writer.multiply(i_panel, writer.multiply("%units", 64 // UNROLL)))
-            c = Matrix("%c", "%c_row", 1).at(writer, type_, i, j)
-            present = writer.multiply(i_present, j_present)
-            whole = writer.op(f"icmp eq i64 {present}, {tile_rows * tile_columns}")
-            with writer.when(whole):
-                call(a, b, c, "%c_row", accumulate, coming)
-            with writer.when(writer.op(f"xor i1 {whole}, true")):
-                call(a, b, spare, tile_columns, "false", coming)
-                _copy_tile(writer, geometry, spare, Matrix(c, "%c_row", 1), i_present, j_present, accumulate)
-    return code("product_block", writer, micro)
+    return _Block(geometry).code()
 
 
-def _micro(geometry: Geometry) -> Writer:
-    """`micro(a, b, c, c_row, units, accumulate, coming)`: one register tile from a panel of A and a panel of B."""
-    micro = Writer(
-        "micro",
-        ["ptr %a", "ptr %b", "ptr %c", "i64 %c_row", "i64 %units", "i1 %accumulate", "ptr %coming"],
-        result="internal void",
-        attributes="nounwind noinline",
-    )
+class _Block:
+    """The function `block`, and the register tiles that it calls: `tiles[rows, vectors in a row]`."""
+
+    def __init__(self, geometry: Geometry):
+        self.geometry = geometry
+        self.tiles = {
+            (rows, vectors): _tile(geometry, rows, vectors)
+            for rows in range(geometry.row_step, geometry.rows + 1, geometry.row_step)
+            for vectors in (1, 2)
+        }
+        names = ["c_row", "rows", "columns", "units", "adds"]
+        self.writer = Writer("block", ["ptr %a", "ptr %b", "ptr %c", *(f"i64 %{name}" for name in names)])
+
+    def code(self) -> Code:
+        writer, geometry, type_ = self.writer, self.geometry, self.geometry.unit_type
+        height, width = geometry.rows, geometry.columns
+        self.spare = writer.allocate(type_, height * width)
+        self.accumulate = writer.op("icmp ne i64 %adds, 0")
+        with writer.loop(0, "%columns", width, as_written=True) as j:
+            across = writer.minimum(writer.subtract("%columns", j), width)
+            b = writer.element("%b", type_, writer.multiply(j, "%units"))
+            next_b = writer.element(b, type_, writer.multiply(width, "%units"))
+            with writer.loop(0, "%rows", height, as_written=True) as i:
+                down = writer.minimum(writer.subtract("%rows", i), height)
+                a = writer.element("%a", type_, writer.multiply(i, "%units"))
+                # Each row of tiles fetches a part of the next panel of B.
+                part = writer.multiply(writer.op(f"udiv exact i64 {i}, {height}"), 64 // UNROLL)
+                coming = writer.element(next_b, "i8", writer.multiply(part, "%units"))
+                operands = f"ptr {a}, ptr {b}"
+                c = Matrix("%c", "%c_row", 1).at(writer, type_, i, j)
+                whole = writer.op(f"icmp eq i64 {writer.multiply(down, across)}, {height * width}")
+                with writer.when(whole):
+                    self._call((height, 2), operands, c, "%c_row", self.accumulate, coming)
+                with writer.when(writer.op(f"xor i1 {whole}, true")):
+                    self._edge(operands, c, down, across, coming)
+        return code("product_block", writer, *self.tiles.values())
+
+    def _edge(self, operands: str, c: str, down: str, across: str, coming: str) -> None:
+        """`down` rows by `across` columns: the smallest tile that covers them, what C lacks of it computed aside."""
+        writer, geometry = self.writer, self.geometry
+        steps = writer.divide(writer.add(down, geometry.row_step - 1), geometry.row_step)[0]
+        vectors = writer.divide(writer.add(across, geometry.lanes - 1), geometry.lanes)[0]
+        covered = writer.multiply(writer.multiply(steps, vectors), geometry.row_step * geometry.lanes)
+        exact = writer.op(f"icmp eq i64 {writer.multiply(down, across)}, {covered}")
+        to = writer.op(f"select i1 {exact}, ptr {c}, ptr {self.spare}")
+        to_row = writer.op(f"select i1 {exact}, i64 %c_row, i64 {geometry.columns}")
+        adds = writer.op(f"and i1 {exact}, {self.accumulate}")
+        for rows, width in self.tiles:
+            fits = (
+                writer.op(f"icmp eq i64 {steps}, {rows // geometry.row_step}"),
+                writer.op(f"icmp eq i64 {vectors}, {width}"),
+            )
+            with writer.when(writer.op(f"and i1 {fits[0]}, {fits[1]}")):
+                self._call((rows, width), operands, to, to_row, adds, coming)
+        with writer.when(writer.op(f"xor i1 {exact}, true")):
+            _copy_tile(writer, geometry, self.spare, Matrix(c, "%c_row", 1), down, across, self.accumulate)
+
+    def _call(self, tile: tuple[int, int], operands: str, c: str, c_row: Size, adds: str, coming: str) -> None:
+        arguments = f"{operands}, ptr {c}, i64 {c_row}, i64 %units, i1 {adds}, ptr {coming}"
+        self.writer.line(f"call void @{self.tiles[tile].name}({arguments})")
+
+
+def _tile(geometry: Geometry, rows: int, vectors: int) -> Writer:
+    """`tile(a, b, c, c_row, units, accumulate, coming)`: the first rows and vectors of a panel of A by one of B."""
+    name = f"tile_{rows}_by_{vectors}"
+    parameters = ["ptr %a", "ptr %b", "ptr %c", "i64 %c_row", "i64 %units", "i1 %accumulate", "ptr %coming"]
+    tile = Writer(name, parameters, result="internal void", attributes="nounwind noinline")
     outer_tile(
-        micro, geometry.dtype, [geometry.lanes] * 2, geometry.rows, "%units",
+        tile, geometry.dtype, [geometry.lanes] * vectors, rows, "%units",
         Matrix("%a", 1, geometry.rows), Matrix("%b", geometry.columns, 1), Matrix("%c", "%c_row", 1),
         "%accumulate", UNROLL, "%coming", geometry.pairs,
     )  # fmt: skip
-    return micro
+    return tile
 
 
 def _copy_tile(
