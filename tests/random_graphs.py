@@ -22,7 +22,9 @@ from pullback.graph.node import Node
 from pullback.graph.types import DType, bfloat16, bool_, float16, float32, float64, int32, int64, uint8, uint32
 from pullback.ops import attention, contraction, convolution, host, indexing, movement, reduction
 from pullback.ops import elementwise as e
-from pullback.ops.primitive import apply, buffer_node, constant, iota
+from pullback.ops.body import Closing
+from pullback.ops.primitive import apply, buffer_node, constant, iota, parameter
+from pullback.ops.scan import final, scan, stacked
 from pullback.runtime.buffers import Buffer
 
 Shape = tuple[int, ...]
@@ -651,6 +653,24 @@ def _reversed_signs(array: np.ndarray) -> np.ndarray:
 def _host_calls(make: _Maker) -> Known:
     x = make.operand(2)
     return replace(x, node=host.host_call((x.node,), _reversed_signs, x.shape, x.dtype))
+
+
+@_operation(1)
+def _loops(make: _Maker) -> Known:
+    """The greatest so far along the first axis, forwards or backwards: what is carried in, out, or left at the end."""
+    x = make.operand(1, 2)
+    if not x.shape or x.shape[0] == 0:
+        return x
+    carry, row = (parameter(-1, x.shape[1:], x.dtype) for _ in range(2))
+    start = make.leaf(x.shape[1:], x.dtype, finite=True)
+    closing = Closing([carry], [row])
+    next_ = closing.take([e.maximum(carry, row)])
+    others = closing.take([e.minimum(carry, row)])
+    body = closing.body(next_, others, [start.node])
+    loop = scan(body, [start.node], [x.node], list(closing.captured), x.shape[0], make.chance(0.5))
+    results = (*(stacked(loop, value) for value in (body.parameters[0], *next_, *others)), final(loop, 0))
+    scale = None if x.scale is None or start.scale is None else max(x.scale, start.scale)
+    return replace(x, node=make.choose(results), size=max(x.size, start.size), scale=scale)
 
 
 _FLAT = [operation for operation, weight in OPERATIONS for _ in range(weight)]

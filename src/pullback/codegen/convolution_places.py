@@ -29,7 +29,7 @@ from .convolution_tile import (
     widths_of,
 )
 from .emitter import Emitter, Slots, lane_variable
-from .launch import Launch, Workspace
+from .launch import Argument, Launch, Workspace
 from .matmul_tile import scalar_type
 from .target import Target
 from .text import Writer, code
@@ -249,7 +249,7 @@ class _Places:
                 tiles = _Tiles(self, parts, block, strides, out_strides, widths_of(width, self.lanes))
                 tiles.emit(writer, left, right, writer.element(result, type_, column))
         nodes = list(emitter.slots.nodes)
-        arguments: list[Node | View | Workspace | int] = [self.workspace, node, self.direct or 0, *nodes]
+        arguments: list[Argument] = [self.workspace, node, self.direct or 0, *nodes]
         reads = {*nodes, *([self.direct.base] if self.direct else [])}
         tasks = node.shape[0] * self.parallel * blocks * splits
         return Launch(code("convolution", writer), tasks, arguments, scratch, reads, {node}, set())

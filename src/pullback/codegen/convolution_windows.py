@@ -26,7 +26,7 @@ from .convolution_tile import (
     widths_of,
 )
 from .emitter import Emitter, Slots, lane_variable
-from .launch import Launch, Workspace
+from .launch import Argument, Launch, Workspace
 from .matmul_tile import scalar_type
 from .target import Target
 from .text import Writer, code
@@ -141,7 +141,7 @@ class _Windows:
             runs = self._runs(count, moves, steps)
             self._tiles(writer, source, right, result, moves, strides, runs, begun)
         nodes = list(emitter.slots.nodes)
-        arguments: list[Node | View | Workspace | int] = [
+        arguments: list[Argument] = [
             self.workspace if self.shares > 1 else 0, 0 if self.shares > 1 else self.node, self.view or 0, *nodes,
         ]  # fmt: skip
         reads = {*nodes, *([self.view.base] if self.view else [])}

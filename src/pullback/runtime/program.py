@@ -262,7 +262,9 @@ class _Native(Program):
         return call
 
     def kernels(self) -> list[tuple[Launch, Group]]:
-        return [pair for s in self._segments for pair in zip(s.launches, s.groups, strict=True)]
+        """The launches, each with the group that it was emitted for; the turns of loops are left out."""
+        pairs = [pair for s in self._segments for pair in zip(s.launches, s.groups, strict=True)]
+        return [(launch, group) for launch, group in pairs if group is not None]
 
     def _launches(self) -> list[Launch]:
         return [launch for segment in self._segments for launch in segment.launches]
