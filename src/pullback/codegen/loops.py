@@ -355,7 +355,7 @@ class _LoopKernel:
 
         def body(i: str, mask: Value | None) -> None:
             with emitter.body({LANE: i, "first": i}, mask):
-                self._store_all(emitter, stores)
+                # first, because what is stored may lie over what is summed
                 for node, start, total in totals:
                     operand = node.inputs[0]
                     value = emitter.value(operand, Index.at(self.domain, operand.shape))
@@ -363,6 +363,7 @@ class _LoopKernel:
                         value = a.select(mask, value, start)
                     combined = getattr(a, _COMBINE[node.op.name])(Value(total.get(), node.dtype), value)
                     total.set(combined.ref)
+                self._store_all(emitter, stores)
 
         self._nest(emitter, loops, body)
         for node, _, total in totals:
