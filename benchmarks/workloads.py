@@ -15,7 +15,7 @@ GPT = {
     "gpt2": dict(vocabulary=50304, context=256, width=768, heads=12, layers=12, batch=2),
 }
 SMALL = ("mlp", "sigmoid20", "ppo")
-NAMES = (*SMALL, "gpt-char", "gpt-mid", "gpt2")
+NAMES = (*SMALL, "gpt-char", "gpt-mid", "gpt2", "resnet20")
 #: measured only when asked for by name
 BY_NAME = ("gpt-deep",)
 #: what the name of a GPT ends with where its products are made in bfloat16
@@ -78,6 +78,30 @@ def _gpt(library: Any, vocabulary: int, context: int, width: int, heads: int, la
     return Model()
 
 
+def _resnet(library: Any, blocks: int) -> Any:
+    """He et al., "Deep Residual Learning for Image Recognition" (2015), section 4.2: 20 layers for 3 blocks a stage."""
+    nn, functional = library.nn, library.nn.functional
+
+    class Block(nn.Module):  # type: ignore[name-defined, misc]
+        def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+            super().__init__()
+            self.conv1, self.bn1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs)
+            self.conv2, self.bn2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False), nn.BatchNorm2d(outputs)
+            projection = [nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)]
+            self.skip = nn.Sequential(*(projection if (inputs, stride) != (outputs, 1) else []))
+
+        def forward(self, x: Any) -> Any:
+            y = functional.relu(self.bn1(self.conv1(x)))
+            return functional.relu(self.bn2(self.conv2(y)) + self.skip(x))
+
+    widths = [(16, 16, 1)] + [(16, 16, 1)] * (blocks - 1)
+    for inputs, outputs in ((16, 32), (32, 64)):
+        widths += [(inputs, outputs, 2)] + [(outputs, outputs, 1)] * (blocks - 1)
+    first = [nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
+    last = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10)]
+    return nn.Sequential(*first, *[Block(*sizes) for sizes in widths], *last)
+
+
 def sigmoid_network(library: Any, layers: int, seed: int = 0, fused: bool | None = None) -> Workload:
     """`layers` × (Linear 64 + Sigmoid) on a single example."""
     nn = library.nn
@@ -100,7 +124,8 @@ def width_network(library: Any, width: int, batch: int, seed: int = 0, fused: bo
 def build(
     library: Any, name: str, seed: int = 0, fused: bool | None = None, bf16: bool = False, **changes: Any
 ) -> Workload:
-    """The workload `name` in `library`, with data made from `seed`; `changes` are of a GPT's sizes.
+    """The workload `name` in `library`, with data made from `seed`; `changes` are of a GPT's sizes
+    or resnet20's.
 
     `fused` is the optimizer's argument of that name; with `bf16` the forward pass runs under autocast to bfloat16.
     """
@@ -144,6 +169,12 @@ def _build(library: Any, name: str, seed: int, fused: bool | None, **changes: An
             return policy + 0.5 * value + 0.01 * (logp.exp() * logp).sum(-1).mean()
 
         return Workload(library, model, library.optim.Adam(model.parameters(), lr=3e-4, fused=fused), forward, 0.5)
+    if name == "resnet20":
+        given = {"blocks": 3, "batch": 64, "size": 32, **changes}
+        model, criterion = _resnet(library, given["blocks"]), nn.CrossEntropyLoss()
+        x, y = real(given["batch"], 3, given["size"], given["size"]), whole(10, given["batch"])
+        optimizer = library.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, fused=fused)
+        return Workload(library, model, optimizer, lambda: criterion(model(x), y), None)
     sizes = {**GPT[name], **changes}
     batch = sizes.pop("batch")
     model = _gpt(library, **sizes)

@@ -13,7 +13,8 @@ from benchmarks import workloads
 # the other transformers are the same network
 @pytest.mark.parametrize("name", ["mlp", "sigmoid20", "ppo", "gpt-char", "gpt-mid"])
 def test_first_twenty_losses_are_pytorchs(name: str) -> None:
-    small = {"gpt-mid": dict(layers=2, batch=1)}.get(name, {})
+    sizes = {"gpt-mid": dict(layers=2, batch=1), "resnet20": dict(blocks=1, batch=8, size=16)}
+    small: dict[str, int] = sizes.get(name, {})
     torch.manual_seed(0)
     theirs = workloads.build(torch, name, **small)
     ours = workloads.build(pb, name, **small)
@@ -21,7 +22,9 @@ def test_first_twenty_losses_are_pytorchs(name: str) -> None:
     step = pb.compile(ours.step)
     expected = [theirs.step().item() for _ in range(20)]
     found = [step().item() for _ in range(20)]
-    np.testing.assert_allclose(found, expected, rtol=2e-4, atol=1e-6, err_msg=f"{name}: losses of the first 20 steps")
+    # batch normalization over few numbers: PyTorch's own losses stray by a thousandth from those in float64
+    relative = 5e-3 if name == "resnet20" else 2e-4
+    np.testing.assert_allclose(found, expected, rtol=relative, atol=1e-6, err_msg=f"{name}: first 20 losses")
 
 
 @pytest.mark.parametrize("name", ["gpt-char", "gpt-mid"])

@@ -309,6 +309,19 @@ def _products() -> Iterator[Row]:
     yield Row("matmul of integers", lambda f, x, y: x @ y, (np.arange(6).reshape(2, 3), np.arange(6).reshape(3, 2)))
 
 
+def _convolutions() -> Iterator[Row]:
+    yield Row(
+        "conv2d",
+        lambda f, x, w: f.nn.functional.conv2d(x, w, stride=(2, 1), padding=1, dilation=(1, 2), groups=2),
+        (normal(2, 4, 6, 5), normal(6, 2, 3, 2)),
+    )
+    yield Row(
+        "conv_transpose1d",
+        lambda f, x, w: f.nn.functional.conv_transpose1d(x, w, stride=3, padding=1, output_padding=1),
+        (normal(2, 3, 4), normal(3, 2, 4)),
+    )
+
+
 def _conversions() -> Iterator[Row]:
     methods = ("float", "double", "half", "bfloat16", "int", "long", "bool")
     finite = np.array([0.0, -0.0, 1.0, -1.5, 3.7, 1e-3, 100.3, 3.14159])
@@ -399,6 +412,7 @@ ROWS = [
     *_reductions(),
     *_movements(),
     *_products(),
+    *_convolutions(),
     *_conversions(),
     *_only_ours(),
 ]
@@ -462,6 +476,8 @@ CHECKED_BY_DIFFERENCES = {
     "attention, causal",
     "attention, mask added",
     "gradients of attention",
+    "conv2d",
+    "conv_transpose1d",
     "matmul [2, 3] @ [3, 4]",
     "matmul [5, 1, 2, 3] @ [4, 3, 2]",
     "matmul [3] @ [3]",

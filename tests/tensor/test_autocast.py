@@ -30,9 +30,20 @@ def _labels(library: Any) -> Any:
 
 
 FUNCTIONS: dict[str, Case] = {
+    "adaptive_avg_pool1d": lambda p, x: p.nn.functional.adaptive_avg_pool1d(x(1, 2, 4), 2),
+    "adaptive_avg_pool2d": lambda p, x: p.nn.functional.adaptive_avg_pool2d(x(1, 2, 4, 4), 2),
+    "avg_pool1d": lambda p, x: p.nn.functional.avg_pool1d(x(1, 2, 4), 2),
+    "avg_pool2d": lambda p, x: p.nn.functional.avg_pool2d(x(1, 2, 4, 4), 2),
+    "batch_norm": lambda p, x: p.nn.functional.batch_norm(x(4, 2), None, None, x(2), x(2), training=True),
     "binary_cross_entropy_with_logits": lambda p, x: p.nn.functional.binary_cross_entropy_with_logits(
         x(4, 4), x(4, 4), x(4), pos_weight=x(4)
     ),
+    "conv1d": lambda p, x: p.nn.functional.conv1d(x(1, 2, 4), x(3, 2, 2), x(3)),
+    "conv2d": lambda p, x: p.nn.functional.conv2d(x(1, 2, 4, 4), x(3, 2, 2, 2), x(3)),
+    "conv3d": lambda p, x: p.nn.functional.conv3d(x(1, 2, 4, 4, 4), x(3, 2, 2, 2, 2), x(3)),
+    "conv_transpose1d": lambda p, x: p.nn.functional.conv_transpose1d(x(1, 2, 4), x(2, 3, 2), x(3)),
+    "conv_transpose2d": lambda p, x: p.nn.functional.conv_transpose2d(x(1, 2, 4, 4), x(2, 3, 2, 2), x(3)),
+    "conv_transpose3d": lambda p, x: p.nn.functional.conv_transpose3d(x(1, 2, 4, 4, 4), x(2, 3, 2, 2, 2), x(3)),
     "cross_entropy": lambda p, x: p.nn.functional.cross_entropy(x(4, 4), _labels(p), x(4)),
     "dropout": lambda p, x: p.nn.functional.dropout(x(4, 4)),
     "embedding": lambda p, x: p.nn.functional.embedding(_labels(p), x(4, 4)),
@@ -46,6 +57,8 @@ FUNCTIONS: dict[str, Case] = {
     ),
     "log_softmax": lambda p, x: p.nn.functional.log_softmax(x(4, 4), -1),
     "logsigmoid": lambda p, x: p.nn.functional.logsigmoid(x(4)),
+    "max_pool1d": lambda p, x: p.nn.functional.max_pool1d(x(1, 2, 4), 2),
+    "max_pool2d": lambda p, x: p.nn.functional.max_pool2d(x(1, 2, 4, 4), 2),
     "mse_loss": lambda p, x: p.nn.functional.mse_loss(x(4), x(4)),
     "nll_loss": lambda p, x: p.nn.functional.nll_loss(x(4, 4), _labels(p), x(4)),
     "one_hot": lambda p, x: p.nn.functional.one_hot(_labels(p), 4),

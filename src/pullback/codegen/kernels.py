@@ -11,11 +11,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
-from ..compiler.fuse import ATTEND, COLUMNS, JOIN, LOOP, PRODUCT, PUT, SCATTER, Group, elements
+from ..compiler.fuse import ATTEND, COLUMNS, CONVOLUTION, JOIN, LOOP, PRODUCT, PUT, SCATTER, Group, elements
 from ..compiler.index import View
 from ..graph.node import Node, exact
+from ..ops.convolution import multiplications
 from .attention import attention_work, emit_attention
 from .columns import emit_columns
+from .convolution import emit_convolution
 from .indexed import emit_join, emit_put, emit_scatter
 from .launch import Launch, Workspace
 from .loops import emit_loops, operation_cost
@@ -113,6 +115,8 @@ def _emit(group: Group, in_memory: Callable[[Node], bool], target: Target) -> li
         return [emit_loops(group, in_memory, target)]
     if group.kind == COLUMNS:
         return [emit_columns(group, in_memory, target)]
+    if group.kind == CONVOLUTION:
+        return emit_convolution(group, in_memory, target)
     if group.kind == PRODUCT:
         return emit_product(group, in_memory, target)
     if group.kind == ATTEND:
@@ -130,6 +134,8 @@ def _work(group: Group) -> int:
     if group.kind in (LOOP, PRODUCT):
         work = group.size * (operation_cost(group.members) + 2 * len(group.stored))
         return work + (elements(first) * first.inputs[0].shape[-1] // 4 if group.kind == PRODUCT else 0)
+    if group.kind == CONVOLUTION:
+        return multiplications(first) // 4
     return 4 * sum(elements(node) for node in (first, *first.inputs))
 
 

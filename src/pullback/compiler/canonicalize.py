@@ -2,7 +2,8 @@
 
 before → after:
 - elementwise operands of smaller shapes are expanded, so that all operands but bare numbers have the result's shape;
-- sums and scatters of 16-bit floats are done in float32, and matrix products of them give float32, which is rounded;
+- sums, convolutions and scatters of 16-bit floats are done in float32, and matrix products of them give float32, which
+  is rounded;
 - a transposed matrix product becomes the product of the transposed operands;
 - a permutation of what attention gives becomes an attribute of it, so that it is written where its reader wants it;
 - integer matrix products become multiplications and a sum;
@@ -19,6 +20,7 @@ from ..graph.node import Graph, Node, ancestors, enter
 from ..graph.types import float32
 from ..ops.attention import LOG_SUM
 from ..ops.contraction import matmul
+from ..ops.convolution import CONVOLUTION
 from ..ops.elementwise import convert, mul
 from ..ops.indexing import scatter_add
 from ..ops.movement import expand, permute, reshape, swap_last
@@ -81,6 +83,8 @@ def _canonical(node: Node) -> Node:
         return _reduction(node, node.inputs[0])
     if name == "matmul":
         return _product(node)
+    if name == "convolution":
+        return _convolution(node)
     if name == "scatter_add" and node.dtype in SMALL_FLOATS:
         index, rows = node.inputs
         return convert(scatter_add(index, convert(rows, float32), node["size"]), node.dtype)
@@ -119,6 +123,15 @@ def _attention(node: Node, users: list[Node]) -> Node:
             axes = user["axes"]
             moved = apply(node.op, *node.inputs, **{**node.attributes, "axes": axes})
             return permute(moved, tuple(axes.index(axis) for axis in range(rank)))
+    return node
+
+
+def _convolution(node: Node) -> Node:
+    if 0 in (*node.inputs[0].shape, *node.inputs[1].shape, *node.shape):
+        return expand(constant(0, node.dtype), node.shape)
+    if node.dtype in SMALL_FLOATS:
+        x, window = (convert(i, float32) for i in node.inputs)
+        return convert(apply(CONVOLUTION, x, window, **node.attributes), node.dtype)
     return node
 
 

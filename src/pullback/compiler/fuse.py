@@ -22,8 +22,8 @@ from ..ops.primitive import ATTENTION, CONTRACTION, ELEMENTWISE, HOST, LEAF, MOV
 from .copies import rounds_as_it_reads
 
 #: kinds of groups, each lowered by a function of its own
-LOOP, COLUMNS, PRODUCT, ATTEND, SCATTER, PUT, CHECK, JOIN, CALL = (
-    "loop", "columns", "product", "attend", "scatter", "put", "check", "join", "call",
+LOOP, COLUMNS, PRODUCT, CONVOLUTION, ATTEND, SCATTER, PUT, CHECK, JOIN, CALL = (
+    "loop", "columns", "product", "convolution", "attend", "scatter", "put", "check", "join", "call",
 )  # fmt: skip
 
 #: the most operations an element that are done again rather than kept in memory
@@ -140,7 +140,7 @@ class _Fuser:
             else:
                 kinds = {
                     "matmul": PRODUCT, "scatter_add": SCATTER, "put": PUT, "bounded": CHECK, "concatenate": JOIN,
-                    "host_call": CALL,
+                    "host_call": CALL, "convolution": CONVOLUTION,
                 }  # fmt: skip
                 self._open(kinds[node.op.name], node)
 
@@ -312,7 +312,9 @@ class _Memory:
             self._share_a_root(group)
         for node in order:
             group = self.group_of[node]
-            always = group.kind in (COLUMNS, ATTEND, SCATTER, PUT, JOIN, CALL) and node.op.kind != ELEMENTWISE
+            always = (
+                group.kind in (COLUMNS, CONVOLUTION, ATTEND, SCATTER, PUT, JOIN, CALL) and node.op.kind != ELEMENTWISE
+            )
             if always or (node in self.readers and not self._computed_again(node)):
                 self.materialized.add(node)
 

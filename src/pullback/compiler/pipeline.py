@@ -11,9 +11,10 @@ from ..graph.verifier import verify
 from .canonicalize import canonicalize
 from .copies import insert_copies
 from .fuse import Fusion, fuse
+from .layout import channels_last
 from .simplify import simplify
 
-PASSES = (simplify, canonicalize, insert_copies)
+PASSES = (simplify, channels_last, canonicalize, insert_copies)
 
 
 def prepare(graph: Graph) -> Graph:

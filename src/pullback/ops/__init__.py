@@ -1,5 +1,15 @@
 """The operations: one record a primitive, a family a file. Everything else is composed of these."""
 
-from . import attention, contraction, elementwise, host, indexing, movement, primitive, reduction
+from . import attention, contraction, convolution, elementwise, host, indexing, movement, primitive, reduction
 
-__all__ = ["attention", "contraction", "elementwise", "host", "indexing", "movement", "primitive", "reduction"]
+__all__ = [
+    "attention",
+    "contraction",
+    "convolution",
+    "elementwise",
+    "host",
+    "indexing",
+    "movement",
+    "primitive",
+    "reduction",
+]

@@ -1,0 +1,355 @@
+"""Convolutions whose windows are small: tasks compute blocks of output places.
+
+The window is packed once into panels of neighbouring outputs. An input that is moved apart (the gradient by the input
+of a convolution with strides) is taken apart into phases: output places whose windows meet the same taps, each a
+convolution of its own without the zeros between.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+from ..compiler.index import Affine, Index, View, strided_view, variable
+from ..graph.node import Node
+from .arithmetic import has_half_conversions
+from .convolution_tile import (
+    Axis,
+    PaddedCopy,
+    Run,
+    Tiling,
+    accumulate,
+    choose_tiling,
+    copy_lanes,
+    pieces,
+    scratch_elements,
+    store_sums,
+    widths_of,
+)
+from .emitter import Emitter, Slots, lane_variable
+from .launch import Launch, Workspace
+from .matmul_tile import scalar_type
+from .target import Target
+from .text import Writer, code
+
+
+@dataclass(frozen=True)
+class Part:
+    """One axis of a phase: `count` output places, place p lying at first + step * p of the result.
+
+    Its tap j, which is number first_tap + tap_step * j of the window's, reads element p * stride + j * dilation - low
+    of the `size` elements of the input.
+    """
+
+    count: int
+    first: int
+    step: int
+    stride: int
+    taps: int
+    first_tap: int
+    tap_step: int
+    dilation: int
+    low: int
+    size: int
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether all taps of all places read elements of the input."""
+        return self.low <= 0 and (self.count - 1) * self.stride + (self.taps - 1) * self.dilation - self.low < self.size
+
+    def block(self, first: int, count: int) -> Part:
+        """The places from `first` on."""
+        return replace(self, count=count, first=self.first + self.step * first, low=self.low - first * self.stride)
+
+
+def phases_of(node: Node, axis: int) -> list[Part]:
+    """The output places along one axis, by which taps they meet."""
+    stride, (low, _) = node["stride"][axis], node["padding"][axis]
+    apart, dilation = node["input_dilation"][axis], node["window_dilation"][axis]
+    places, taps, size = node.shape[1 + axis], node.inputs[1].shape[axis], node.inputs[0].shape[1 + axis]
+    period = apart // math.gcd(stride, apart)
+    tap_step = apart // math.gcd(dilation, apart)
+    found = []
+    for first in range(min(period, places)):
+        met = [tap for tap in range(min(tap_step, taps)) if (first * stride + tap * dilation - low) % apart == 0]
+        first_tap = met[0] if met else 0
+        count = -(-(taps - first_tap) // tap_step) if met else 0
+        begin = (first * stride + first_tap * dilation - low) // apart
+        found.append(
+            Part(
+                -(-(places - first) // period), first, period, period * stride // apart, count, first_tap, tap_step,
+                tap_step * dilation // apart, -begin, size,
+            )
+        )  # fmt: skip
+    return found
+
+
+def places_launches(node: Node, in_memory: Callable[[Node], bool], target: Target) -> list[Launch]:
+    """The launches that compute `node`: for each phase the packing of its taps, and the sums."""
+    launches: list[Launch] = []
+    for parts in product(*(phases_of(node, axis) for axis in range(len(node["stride"])))):
+        kernel = _Places(node, parts, in_memory, target)
+        if kernel.steps:
+            launches.append(kernel.pack_launch())
+        launches.extend(kernel.launches())
+    return launches
+
+
+class _Places:
+    """One phase of a convolution."""
+
+    def __init__(
+        self, node: Node, parts: tuple[Part, ...], in_memory: Callable[[Node], bool], target: Target
+    ):  # fmt: skip
+        self.node, self.parts, self.in_memory, self.target = node, parts, in_memory, target
+        self.rank = len(parts)
+        *_, self.groups, self.channels, self.outputs = node.inputs[1].shape
+        #: whether the lanes run over groups of one channel each
+        self.by_lane = self.channels == self.outputs == 1 and self.groups > 1
+        self.columns = self.groups if self.by_lane else self.outputs
+        self.units = self.groups if self.by_lane else self.channels
+        self.parallel = 1 if self.by_lane else self.groups
+        self.dtype = node.dtype
+        self.lanes = target.lanes(self.dtype.itemsize)
+        self.steps = math.prod(part.taps for part in parts) * self.channels
+        high = parts[-2].count if self.rank > 1 else 1
+        self.tiling: Tiling = choose_tiling(
+            high, parts[-1].count, self.columns, self.steps, self.lanes, target.registers, self.by_lane
+        )
+        self.width = min(self.tiling.vectors * self.lanes, self.columns)
+        self.workspace = Workspace(max(1, self.parallel * self.steps * self.columns * self.dtype.itemsize))
+        self.direct = self._direct()
+
+    # ---- the window, packed
+
+    def pack_launch(self) -> Launch:
+        """Copy the taps into [group][panel of outputs][taps…][channel][output]."""
+        writer = Writer("kernel", ["ptr %args", "ptr %scratch", "i64 %task"])
+        window = self.node.inputs[1]
+        emitter = self._emitter(writer, Slots(1), self.columns)
+        rest = "%task"
+        names: dict[str, str] = {}
+        flat = "%task"
+        for axis in reversed(range(self.rank)):
+            part = self.parts[axis]
+            rest, tap = writer.divide(rest, part.taps)
+            names[f"t{axis}"] = writer.add(writer.multiply(tap, part.tap_step), part.first_tap)
+        tap_count = math.prod(part.taps for part in self.parts)
+        group, flat = writer.divide("%task", tap_count)
+        names["g"] = group
+        type_ = scalar_type(self.dtype)
+        start = writer.element(writer.argument(0), type_, writer.multiply(group, self.steps * self.columns))
+        taps = [variable(f"t{axis}", window.shape[axis]) for axis in range(self.rank)]
+        with writer.loop(0, self.channels, as_written=True) as channel:
+            step = writer.add(writer.multiply(flat, self.channels), channel)
+            for first, count, width in pieces(self.columns, self.width):
+                with writer.loop(0, count, as_written=True) as panel:
+                    begin = writer.add(writer.multiply(panel, self.width), first)
+                    place = writer.add(writer.multiply(begin, self.steps), writer.multiply(step, width))
+                    lane = lane_variable(self.columns)
+                    inner = (lane, Affine(), Affine()) if self.by_lane else (
+                        variable("g", self.groups), variable("c", self.channels), lane
+                    )  # fmt: skip
+                    copy_lanes(
+                        emitter, window, Index(window.shape, (*taps, *inner)), width,
+                        writer.element(start, type_, place), {**names, "c": channel}, begin,
+                    )  # fmt: skip
+        nodes = list(emitter.slots.nodes)
+        return Launch(
+            code("pack_window", writer),
+            tap_count * self.parallel,
+            [self.workspace, *nodes],
+            0,
+            set(nodes),
+            set(),
+            set(),
+        )
+
+    def _emitter(self, writer: Writer, slots: Slots, extent: int) -> Emitter:
+        lanes = min(self.lanes, 1 << max(0, extent - 1).bit_length())
+        return Emitter(writer, lanes, slots, self.in_memory, has_half_conversions(self.target))
+
+    # ---- the sums
+
+    def _direct(self) -> View | None:
+        """How to read the input where it lies, if no padding is needed and the channels are contiguous."""
+        if not all(part.is_inside for part in self.parts):
+            return None
+        view = strided_view(self.node.inputs[0], self.in_memory)
+        unit = self.rank + (1 if self.by_lane else 2)
+        return view if view is not None and (view.strides[unit] == 1 or self.units == 1) else None
+
+    def launches(self) -> list[Launch]:
+        """Blocks of the first axis of one size, and the smaller block that is left."""
+        first, total = self.parts[0], self.parts[0].count
+        block = self._block()
+        found = [self._launch(block, total // block, first)]
+        if total % block:
+            found.append(self._launch(total % block, 1, first.block(total - total % block, total % block)))
+        return found
+
+    def _block(self) -> int:
+        """Places of the first axis that a task computes: what they read should fit into the L1 cache."""
+        limit = self.target.l1 * 3 // 4
+        total = self.parts[0].count
+        inner = scratch_elements(self._axes(1)[1:], self.units) * self.dtype.itemsize
+        step = self.tiling.wide if self.rank == 1 else self.tiling.high if self.rank == 2 else 1
+        part = self.parts[0]
+        room = (limit // max(inner, 1) - (part.taps - 1) * part.dilation - 1) // part.stride + 1
+        most = max(step, room // step * step)
+        count = -(-total // most)
+        even = -(-total // count)
+        return min(total, -(-even // step) * step)
+
+    def _axes(self, block: int, low: str | None = None) -> list[Axis]:
+        """The padded copy for `block` places of the first axis; only every stride-th element where there is one tap."""
+        axes = []
+        for number, part in enumerate(self.parts):
+            count = part.count if number else block
+            alone = part.taps <= 1
+            extent = count if alone else (count - 1) * part.stride + (part.taps - 1) * part.dilation + 1
+            start = part.low if low is None or number else low
+            axes.append(Axis(extent, part.size, start, part.stride if alone else 1))
+        return axes
+
+    def _launch(self, block: int, blocks: int, first: Part) -> Launch:
+        """`blocks` blocks of `block` places each of the first axis, described by `first`."""
+        writer = Writer("kernel", ["ptr %args", "ptr %scratch", "i64 %task"])
+        parts = (first, *self.parts[1:])
+        node = self.node
+        emitter = self._emitter(writer, Slots(3), self.units)
+        panels = -(-self.columns // self.width)
+        splits = self._splits(blocks, panels)
+        rest, split = writer.divide("%task", splits)
+        rest, number = writer.divide(rest, blocks)
+        image, group = writer.divide(rest, self.parallel)
+        start = writer.multiply(number, block)
+        type_ = scalar_type(self.dtype)
+        strides, source, scratch = self._source(writer, emitter, parts, block, start, image, group)
+        weights = writer.element(writer.argument(0), type_, writer.multiply(group, self.steps * self.columns))
+        out_strides = self._out_strides()
+        origin = sum(part.first * stride for part, stride in zip(parts, out_strides, strict=True))
+        result = writer.element(writer.argument(1), type_, writer.multiply(image, math.prod(node.shape[1:])))
+        result = writer.element(result, type_, writer.add(writer.multiply(group, self.columns), origin))
+        result = writer.element(result, type_, writer.multiply(start, out_strides[0] * first.step))
+        share = -(-panels // splits)
+        low = writer.multiply(split, share)
+        high = writer.minimum(writer.add(low, share), panels)
+        for begin, count, width in pieces(self.columns, self.width):
+            base = begin // self.width
+            stop = writer.minimum(high, base + count)
+            smax = writer.op(f"icmp sgt i64 {low}, {base}")
+            from_ = writer.op(f"select i1 {smax}, i64 {low}, i64 {base}")
+            with writer.loop(from_, stop, as_written=True) as panel:
+                column = writer.multiply(panel, self.width)
+                right = writer.element(weights, type_, writer.multiply(column, self.steps))
+                left = writer.element(source, type_, column) if self.by_lane else source
+                tiles = _Tiles(self, parts, block, strides, out_strides, widths_of(width, self.lanes))
+                tiles.emit(writer, left, right, writer.element(result, type_, column))
+        nodes = list(emitter.slots.nodes)
+        arguments: list[Node | View | Workspace | int] = [self.workspace, node, self.direct or 0, *nodes]
+        reads = {*nodes, *([self.direct.base] if self.direct else [])}
+        tasks = node.shape[0] * self.parallel * blocks * splits
+        return Launch(code("convolution", writer), tasks, arguments, scratch, reads, {node}, set())
+
+    def _splits(self, blocks: int, panels: int) -> int:
+        """Tasks that share the panels of a block: more than one where there are few blocks."""
+        tasks = self.node.shape[0] * self.parallel * blocks
+        return max(1, min(panels, -(-16 // max(tasks, 1))))
+
+    def _out_strides(self) -> list[int]:
+        sizes = self.node.shape[1 : self.rank + 1]
+        inner = self.groups * self.outputs
+        return [inner * math.prod(sizes[axis + 1 :]) for axis in range(self.rank)]
+
+    def _source(
+        self, writer: Writer, emitter: Emitter, parts: Sequence[Part], block: int, start: str, image: str, group: str
+    ) -> tuple[list[int], str, int]:
+        """Where the block's windows begin: strides from place to place of the input, pointer, bytes of scratch."""
+        type_, x = scalar_type(self.dtype), self.node.inputs[0]
+        if self.steps == 0:
+            return [0] * self.rank, "%scratch", 0
+        if self.direct is not None:
+            n, *axes, g, _ = self.direct.strides
+            pointer = writer.element(writer.argument(2), type_, writer.multiply(image, n))
+            pointer = writer.element(pointer, type_, writer.multiply(group, g))
+            pointer = writer.element(pointer, type_, writer.multiply(start, axes[0] * parts[0].stride))
+            offset = sum(-part.low * stride for part, stride in zip(parts, axes, strict=True))
+            return list(axes), writer.element(pointer, type_, offset), 0
+        low = writer.subtract(parts[0].low, writer.multiply(start, parts[0].stride))
+        axes_ = self._axes(block, low)
+
+        def index(places: list[Affine], unit: Affine) -> Index:
+            inner = (unit, Affine()) if self.by_lane else (variable("g", self.groups), unit)
+            return Index(x.shape, (variable("n", x.shape[0]), *places, *inner))
+
+        PaddedCopy(emitter, x, axes_, self.units, index, {"n": image, "g": group}).emit("%scratch")
+        strides = [scratch_elements(axes_[number + 1 :], self.units) for number in range(self.rank)]
+        return strides, "%scratch", scratch_elements(axes_, self.units) * self.dtype.itemsize
+
+    def step_of(self, axis: int, part: Part) -> int:
+        """How many places of the source lie between neighbouring output places."""
+        return 1 if self.direct is None and part.taps <= 1 else part.stride
+
+
+@dataclass(frozen=True)
+class _Tiles:
+    """The tiles of one block and one panel of outputs."""
+
+    kernel: _Places
+    parts: tuple[Part, ...]
+    block: int
+    strides: list[int]
+    out_strides: list[int]
+    widths: list[int]
+
+    def emit(self, writer: Writer, left: str, right: str, result: str) -> None:
+        """Loops over all places of the block, tile by tile."""
+        self._axis(writer, 0, left, right, result, [(0, 0)])
+
+    def _axis(self, writer: Writer, axis: int, left: str, right: str, result: str, rows: list[tuple[int, int]]) -> None:
+        """The places along `axis`; `rows` are the offsets, in both operands, of a tile's rows so far."""
+        kernel, part = self.kernel, self.parts[axis]
+        rank, type_ = kernel.rank, scalar_type(kernel.dtype)
+        if axis == rank:
+            return
+        size = {rank - 1: kernel.tiling.wide, rank - 2: kernel.tiling.high}.get(axis, 1)
+        total = part.count if axis else self.block
+        move = kernel.step_of(axis, part) * self.strides[axis]
+        go = part.step * self.out_strides[axis]
+        for first, count, length in pieces(total, size):
+            inner = [(a + i * move, c + i * go) for a, c in rows for i in range(length)]
+            with writer.loop(first, first + count * size, size, as_written=True) as place:
+                from_ = writer.element(left, type_, writer.multiply(place, move))
+                to = writer.element(result, type_, writer.multiply(place, go))
+                if axis + 1 < rank:
+                    self._axis(writer, axis + 1, from_, right, to, inner)
+                else:
+                    sums = accumulate(
+                        writer, kernel.dtype, [a for a, _ in inner], self.widths, self._runs(), from_, right,
+                        kernel.by_lane,
+                    )  # fmt: skip
+                    store_sums(writer, kernel.dtype, sums, to, [c for _, c in inner])
+
+    def _runs(self) -> list[Run]:
+        """The loops of a window's sum; those that go through both operands in step are one."""
+        kernel, width = self.kernel, sum(self.widths)
+        if kernel.steps == 0:
+            return [Run(0, 0, 0)]
+        inner = kernel.channels
+        runs = [Run(inner, 1, width)]
+        for part, stride in reversed(list(zip(self.parts, self.strides, strict=True))):
+            runs.insert(0, Run(part.taps, part.dilation * stride, inner * width))
+            inner *= part.taps
+        joined: list[Run] = []
+        for run in runs:
+            before = joined[-1] if joined else None
+            if run.count == 1:
+                continue
+            if before is not None and before.left == run.count * run.left and before.right == run.count * run.right:
+                joined[-1] = Run(before.count * run.count, run.left, run.right)  # type: ignore[operator]
+            else:
+                joined.append(run)
+        return joined
