@@ -20,7 +20,7 @@ import numpy as np
 from pullback.graph import types
 from pullback.graph.node import Node
 from pullback.graph.types import DType, bfloat16, bool_, float16, float32, float64, int32, int64, uint8, uint32
-from pullback.ops import attention, contraction, host, indexing, movement, reduction
+from pullback.ops import attention, contraction, convolution, host, indexing, movement, reduction
 from pullback.ops import elementwise as e
 from pullback.ops.primitive import apply, buffer_node, constant, iota
 from pullback.runtime.buffers import Buffer
@@ -552,6 +552,35 @@ def _attention_gradients(result: Node, cotangent: Node) -> list[Node]:
     delta = reduction.reduce_sum(e.mul(result, cotangent), (len(result.shape) - 1,))
     operands = (*result.inputs, log_sum, delta, cotangent)
     return [log_sum, *(apply(op, *operands, axes=None, **options) for op in attention.GRADIENTS)]
+
+
+@_operation(2)
+def _convolved(make: _Maker) -> Known:
+    """Some value's elements as images with groups and channels, under a window of any steps."""
+    x = make.operand(2, finite=True)
+    left = math.prod(x.shape)
+    if not 0 < left <= 800:
+        return x
+    shape: list[int] = []
+    for _ in range(make.choose((3, 4, 4))):
+        shape.append(make.choose([d for d in range(1, min(left, 20) + 1) if left % d == 0]))
+        left //= shape[-1]
+    shape.append(left)
+    n, *sizes, groups, channels = shape
+    taps = [1 + make.below(4) for _ in sizes]
+    window = make.leaf((*taps, groups, channels, make.choose((1, 2, 3, 9))), x.dtype, finite=True)
+    stride, apart, spread = ([1 + make.below(3) for _ in sizes] for _ in range(3))
+    padding = [(make.below(5) - 1, make.below(5) - 1) for _ in sizes]
+    places = list(map(convolution.output_size, sizes, taps, stride, padding, apart, spread))
+    if 0 in places or n * math.prod(places) * groups * window.node.shape[-1] > _LARGEST:
+        return x
+    node = convolution.convolution(
+        movement.reshape(x.node, tuple(shape)), window.node, tuple(stride), tuple(padding), tuple(apart), tuple(spread)
+    )
+    inner = math.prod(taps) * channels
+    scale = None if x.scale is None or window.scale is None else x.scale + window.scale
+    size, error = x.size * window.size * inner, x.error * window.size * inner
+    return _rounded(node, size, error, scale, True, 1 + inner)
 
 
 # ---- indexing by data
