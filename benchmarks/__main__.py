@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import compare, costs, limits, plot, products, report, widths, workloads
+from . import attention, compare, costs, limits, plot, products, report, widths, workloads
 from .contestants import CONTESTANTS, Contestant
 
 _EPILOG = """\
@@ -18,6 +18,7 @@ what can be measured:
   steps      training steps of Pullback, PyTorch and JAX, in turns, each in a process of its own (the default)
   limits     the machine's peak rates and memory bandwidth
   products   matrix products beside OpenBLAS, MKL and oneDNN; --only takes the beginnings of their names
+  attention  attention beside PyTorch's, forward and both passes
   widths     the time of a step of a small network at every width from 1 to 512
   backward   a backward pass against the forward pass, in Pullback
   depth      how time grows with layers and operations, in Pullback
@@ -33,12 +34,13 @@ examples:
   python -m benchmarks show one.json other.json --plot all.svg
 """
 _BF16_NAMES = tuple(name + workloads.BF16 for name in workloads.GPT)
-_COMMANDS = ("steps", "limits", "products", "widths", "backward", "depth", "show")
+_COMMANDS = ("steps", "limits", "products", "attention", "widths", "backward", "depth", "show")
 #: which options each command has beside --json
 _OPTIONS = {
     "steps": {"only", "bf16", "steps", "rounds", "timeout", "plot", "markdown"},
     "limits": {"timeout"},
     "products": {"only", "rounds", "timeout"},
+    "attention": {"rounds", "timeout"},
     "widths": {"only", "timeout", "plot", "widths", "batch"},
     "backward": {"only", "rounds"},
     "depth": {"rounds"},
@@ -62,6 +64,8 @@ def main(line: Sequence[str] | None = None) -> None:
         _show_steps(written, arguments)
     if "products" in written:
         products.table(written["products"])
+    if "attention" in written:
+        attention.table(written["attention"])
     if "widths" in written:
         widths.table(written["widths"])
         if arguments.plot is not None:
@@ -84,6 +88,8 @@ def _measured(arguments: Any) -> dict[str, Any]:
         return {"depth": costs.depth(arguments.rounds)}
     if arguments.what == "products":
         return {"products": products.measure(arguments.rounds, arguments.cases, timeout=arguments.timeout)}
+    if arguments.what == "attention":
+        return {"attention": attention.measure(arguments.rounds, timeout=arguments.timeout)}
     before = {} if arguments.what == "widths" else compare.machine_limits(arguments.timeout)
     if arguments.what == "limits":
         return {"limits": before}
@@ -105,7 +111,7 @@ def _races(arguments: Any) -> dict[str, list[Contestant]]:
 def _merged(files: list[dict[str, Any]]) -> dict[str, Any]:
     """What several files hold, as if it had been measured in one run on the machine of the first."""
     merged: dict[str, Any] = {"machine": files[0]["machine"]}
-    for key in ("steps", "widths", "products"):
+    for key in ("steps", "widths", "products", "attention"):
         if found := [result for file in files for result in file.get(key, [])]:
             merged[key] = found
     if "widths" in merged:

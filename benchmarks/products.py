@@ -7,7 +7,6 @@ import json
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ import numpy as np
 from . import output
 from .contestants import peers_environment
 from .process import Worker
+from .timing import median
 
 
 @dataclass(frozen=True)
@@ -193,15 +193,4 @@ def work(contestant: str, tell: Callable[..., None]) -> None:
             prepared.clear()
             prepared[case] = _prepared(library, case)
             prepared[case]()
-        tell(seconds=_median(prepared[case], asked["seconds"]))
-
-
-def _median(function: Callable[[], Any], budget: float) -> float:
-    function()
-    times: list[float] = []
-    start = time.perf_counter()
-    while len(times) < 3 or time.perf_counter() - start < budget:
-        before = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - before)
-    return statistics.median(times)
+        tell(seconds=median(prepared[case], asked["seconds"]))

@@ -3,7 +3,8 @@
 `python -m benchmarks.worker step NAME CONTESTANT` takes one step and then, for each line "UNTIMED COUNT" read, takes so
 many steps untimed and tells the times of so many others. `… chain LENGTH` traces and compiles a chain of operations and
 its gradient. `… widths CONTESTANT` tells, for each line "WIDTH BATCH COUNT", the times of so many steps of a network of
-that width. `… limits` tells what the machine can do at most. `… products CONTESTANT` times matrix products.
+that width. `… limits` tells what the machine can do at most. `… products CONTESTANT` times matrix products,
+`… attention CONTESTANT` attention.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import limits, products, workloads
+from . import attention, limits, products, workloads
 from .contestants import CONTESTANTS, Contestant
 
 #: how long a network of a new width runs before it is timed
@@ -132,6 +133,8 @@ def main() -> None:
         widths(*arguments)
     elif what == "products":
         products.work(*arguments, tell=_tell)
+    elif what == "attention":
+        attention.work(*arguments, tell=_tell)
     elif what == "chain":
         chain(int(arguments[0]))
     else:

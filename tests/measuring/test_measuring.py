@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import compare, limits, products, widths
+from benchmarks import attention, compare, limits, products, widths
 from benchmarks.contestants import CONTESTANTS
 from benchmarks.process import Failure, Worker
 
@@ -74,6 +74,16 @@ def test_widths_are_timed_one_by_one(tmp_path: Path) -> None:
     assert set(found["seconds"]) == {"1", "2"}
     assert all(taken > 0 for taken in found["seconds"].values())
     assert widths.cost(3, 4) == 6 * 4 * (30 + 9 + 30)
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_attention_is_timed_beside_pytorchs(backward: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    case = attention.Case(1, 2, 8, 4, backward=backward)
+    (found,) = attention.measure(1, [case], seconds=0.001)
+    assert found["seconds"]["Pullback"] > 0 < found["seconds"]["PyTorch"]
+    assert found["operations"] == 2 * (7 if backward else 2) * 2 * 36 * 4
+    attention.table([found])
+    assert "2 x 8 x 4" in capsys.readouterr().out
 
 
 def test_products_are_timed_beside_peers() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,12 @@ F = pb.nn.functional
 #: queries, keys, features, values' width: around whole vectors and blocks, one of each, and none
 SIZES = [(33, 70, 17, 40), (300, 290, 8, 9), (5, 1, 1, 1)]
 EMPTY = [(0, 4, 3, 2), (4, 0, 3, 2), (4, 5, 0, 2), (4, 5, 3, 0)]
+
+
+@pytest.fixture(autouse=True)
+def in_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However small the operands are."""
+    monkeypatch.setattr("pullback.nn.functional.attention._is_small", lambda *_: False)
 
 
 def attend(library: Any, *operands: Any, **options: Any) -> Any:
@@ -355,12 +360,26 @@ def test_sixteen_thousand_tokens() -> None:
 # ---- which way is taken, and errors
 
 
-def test_few_queries_go_by_matrix_products() -> None:
-    for queries, primitive in itertools.product((1, 3, 4), ("attention",)):
-        q, k = pb.zeros(1, queries, 4, requires_grad=True), pb.zeros(1, 9, 4)
-        names = {node.op.name for node in reachable([F.scaled_dot_product_attention(q, k, k).node])}
-        assert (primitive in names) == (queries >= 4)
-    compare(lambda library, *t: attend(library, *t), *operands((2,), (1, 9, 4, 5), "float64"), second=True)
+@pytest.mark.parametrize("kind", ["none", "causal", "bool", "float"])
+def test_both_ways_agree(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    how = masks(kind, (), 20, 24)
+    for small in (False, True):
+        monkeypatch.setattr("pullback.nn.functional.attention._is_small", lambda *_, small=small: small)
+        compare(with_mask(how), *operands((2,), (20, 24, 4, 5)), slack=4)
+
+
+def test_small_matrices_of_weights_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    def names(queries: int, keys: int, learned: bool, dtype: Any = pb.float32, **options: Any) -> set[str]:
+        q = pb.zeros(1, queries, 4, dtype=dtype, requires_grad=learned)
+        k = pb.zeros(1, keys, 4, dtype=dtype)
+        result = F.scaled_dot_product_attention(q, k, k, **options)
+        return {node.op.name for node in reachable([result.node])} & {"attention", "matmul"}
+
+    monkeypatch.undo()
+    assert names(16, 500, False) == names(64, 64, True) == {"matmul"}
+    assert names(24, 24, True, pb.bfloat16) == {"matmul"}
+    assert names(17, 500, False) == names(64, 65, True) == {"attention"}
+    assert names(64, 64, True, is_causal=True) == names(64, 64, True, pb.bfloat16) == {"attention"}
 
 
 def test_what_does_not_fit_is_named() -> None:
@@ -373,7 +392,7 @@ def test_what_does_not_fit_is_named() -> None:
         F.scaled_dot_product_attention(q, q, q, attn_mask=pb.ones(8, 8, dtype=pb.int64))
     with pytest.raises(ShapeError, match=r"query \[8, 3\], key \[8, 4\] and value \[8, 3\] do not fit"):
         F.scaled_dot_product_attention(q, pb.zeros(8, 4), q)
-    with pytest.raises(ShapeError, match=r"expand: \[7, 8\] cannot be repeated to \[8, 8\]"):
+    with pytest.raises(ShapeError, match=r"attn_mask \[7, 8\] does not broadcast to \[\.\.\., 8, 8\]"):
         F.scaled_dot_product_attention(q, q, q, attn_mask=pb.ones(7, 8))
-    with pytest.raises(DTypeError, match="one floating point dtype, got float32, float64, float32"):
+    with pytest.raises(DTypeError, match="one floating point dtype, got float32, float64 and float32"):
         F.scaled_dot_product_attention(q, pb.zeros(8, 3, dtype=pb.float64), q)

@@ -12,6 +12,7 @@ import numpy as np
 
 from oracle import Expression, Value
 from pullback.graph.types import int64, uint32
+from pullback.ops.attention import attention
 from pullback.ops.elementwise import convert, copy, philox, shift_right
 from pullback.ops.host import custom, host_call
 from pullback.ops.indexing import scatter_add
@@ -160,7 +161,10 @@ def _pairs() -> Iterator[Row]:
 
 
 def _attended(f: Any, q: Any, k: Any, v: Any, mask: Any = None, causal: bool = False) -> Any:
-    return f.nn.functional.scaled_dot_product_attention(q, k, v, mask, is_causal=causal)
+    """In tiles, however small: what nn.functional does of its own accord depends on the sizes."""
+    shape = (*q.shape[:-1], k.shape[-2])
+    added = None if mask is None else mask.expand(*shape).node
+    return f.Tensor(attention(q.node, k.node, v.node, q.shape[-1] ** -0.5, causal, added))
 
 
 def _attended_plainly(f: Any, q: Any, k: Any, v: Any, mask: Any = None, causal: bool = False) -> Any:

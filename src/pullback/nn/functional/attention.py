@@ -14,12 +14,15 @@ from ...ops.primitive import constant, iota, user_source
 from ...tensor import Tensor
 from ...tensor.arithmetic import where
 from ...tensor.autocast_mode import lowered
-from ...tensor.grad_modes import no_grad
+from ...tensor.grad_modes import is_grad_enabled, no_grad
 from ...tensor.random import uniform_nodes
 from .activation import dropout, finished, softmax, widened
 
-#: queries below which a tile would be mostly empty
-_FEW_QUERIES = 4
+#: queries up to which a tile would be mostly empty
+_FEW_QUERIES = 16
+#: weights of a head up to which its gradients are found sooner where they are kept: of float32 and float64 without a
+#: causal mask and with one, and of the 16-bit floats (docs/decisions/attention.md)
+_FEW_WEIGHTS, _FEW_CAUSAL_WEIGHTS, _FEW_SHORT_WEIGHTS = 64 * 64, 48 * 48, 24 * 24
 
 
 def scaled_dot_product_attention(
@@ -36,23 +39,35 @@ def scaled_dot_product_attention(
     Shapes: query [..., L, E], key [..., S, E], value [..., S, V], result [..., L, V]; leading axes broadcast.
     `attn_mask`, broadcast to [..., L, S], is bool (True: may be looked at) or added to the scores. `is_causal` lets
     position i look at 0 to i. `scale` is 1 / sqrt(E) unless given. A query that may look at nothing gets zeros.
+
+    Memory grows with L + S: no matrix of weights is kept, save where it is so small that keeping it is faster. Second
+    derivatives, and the gradient of a float mask, take memory in proportion to L S.
     """
     query, key, value, attn_mask = lowered(query, key, value, attn_mask)
     if attn_mask is not None and is_causal:
         raise ValueError(f"scaled_dot_product_attention takes attn_mask or is_causal, not both (at {user_source()})")
-    if min(query.ndim, key.ndim, value.ndim) < 2:
-        raise ShapeError(
-            f"scaled_dot_product_attention: query, key and value need at least 2 axes, got {list(query.shape)}, "
-            f"{list(key.shape)} and {list(value.shape)} (at {user_source()})"
-        )
+    _check_operands(query, key, value)
+    if attn_mask is not None:
+        _check_mask(attn_mask, query.shape[-2], key.shape[-2])
     if not 0 <= dropout_p <= 1:
         raise ValueError(
             f"scaled_dot_product_attention: dropout_p must lie between 0 and 1, got {dropout_p} (at {user_source()})"
         )
     factor = 1 / math.sqrt(max(query.shape[-1], 1)) if scale is None else float(scale)
-    if query.shape[-2] < _FEW_QUERIES:
-        return _composed(query, key, value, attn_mask, dropout_p, is_causal, factor)
-    return _tiled(query, key, value, attn_mask, dropout_p, is_causal, factor)
+    way = _composed if _is_small(query, key, value, is_causal) else _tiled
+    return way(query, key, value, attn_mask, dropout_p, is_causal, factor)
+
+
+def _is_small(query: Tensor, key: Tensor, value: Tensor, is_causal: bool) -> bool:
+    """Whether matrix products and softmax are the faster way."""
+    if query.shape[-2] <= _FEW_QUERIES:
+        return True
+    if not (is_grad_enabled() and any(t.requires_grad for t in (query, key, value))):
+        return False
+    weights = query.shape[-2] * key.shape[-2]
+    if query.dtype is not query.dtype.compute:
+        return weights <= _FEW_SHORT_WEIGHTS
+    return weights <= (_FEW_CAUSAL_WEIGHTS if is_causal else _FEW_WEIGHTS)
 
 
 def _tiled(
@@ -63,7 +78,6 @@ def _tiled(
     scores = (query.shape[-2], key.shape[-2])
     added = None
     if mask is not None:
-        _check_mask(mask)
         batch = broadcast_shapes("scaled_dot_product_attention", batch, mask.shape[:-2])
         given = mask if mask.dtype is bool_ else mask.to(query.dtype.compute)
         added = expand(given.node, (*batch, *scores))
@@ -93,16 +107,38 @@ def _composed(
     return weights @ value
 
 
-def _check_mask(mask: Tensor) -> None:
+def _check_operands(query: Tensor, key: Tensor, value: Tensor) -> None:
+    name, shapes = "scaled_dot_product_attention", [list(t.shape) for t in (query, key, value)]
+    listed = f"query {shapes[0]}, key {shapes[1]} and value {shapes[2]}"
+    if min(query.ndim, key.ndim, value.ndim) < 2:
+        raise ShapeError(f"{name}: {listed} need at least 2 axes each (at {user_source()})")
+    if query.shape[-1] != key.shape[-1] or key.shape[-2] != value.shape[-2]:
+        raise ShapeError(
+            f"{name}: {listed} do not fit: query is [..., L, E], key [..., S, E] and value [..., S, V] "
+            f"(at {user_source()})"
+        )
+    if len({query.dtype, key.dtype, value.dtype}) > 1 or not query.dtype.is_floating_point:
+        raise DTypeError(
+            f"{name} takes query, key and value of one floating point dtype, got {query.dtype.name}, {key.dtype.name} "
+            f"and {value.dtype.name} (at {user_source()}). Convert them with .to(dtype)."
+        )
+
+
+def _check_mask(mask: Tensor, queries: int, keys: int) -> None:
     if mask.dtype is not bool_ and not mask.dtype.is_floating_point:
         raise DTypeError(
             f"scaled_dot_product_attention: attn_mask must be bool or floating point, got {mask.dtype.name} "
             f"(at {user_source()})"
         )
+    shape = (1, 1, *mask.shape)[-2:]
+    if shape[0] not in (1, queries) or shape[1] not in (1, keys):
+        raise ShapeError(
+            f"scaled_dot_product_attention: attn_mask {list(mask.shape)} does not broadcast to "
+            f"[..., {queries}, {keys}] (at {user_source()})"
+        )
 
 
 def _masked(scores: Tensor, mask: Tensor) -> Tensor:
-    _check_mask(mask)
     if mask.dtype is bool_:
         return where(mask, scores, -math.inf)
     return scores + mask.to(scores.dtype)
