@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 from ..graph.node import Node
 from ..ops.attention import features_compared
+from ..ops.convolution import multiplications
 from ..ops.primitive import ATTENTION, CONTRACTION, LEAF, MOVEMENT, REDUCTION
 from .fuse import Group, elements
 
@@ -16,6 +17,8 @@ def operations(node: Node) -> int:
     """
     if node.op.kind in (LEAF, MOVEMENT):
         return 0
+    if node.op.name == "convolution":
+        return node.op.cost * multiplications(node)
     if node.op.kind == CONTRACTION:
         return node.op.cost * elements(node) * node.inputs[0].shape[-1]
     if node.op.kind == ATTENTION:

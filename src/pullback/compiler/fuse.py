@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from ..graph.node import Graph, Node, exact
 from ..ops.attention import weight_operands
-from ..ops.primitive import ATTENTION, CONTRACTION, ELEMENTWISE, HOST, LEAF, MOVEMENT, REDUCTION, SCAN
+from ..ops.primitive import ATTENTION, ELEMENTWISE, HOST, LEAF, MOVEMENT, REDUCTION, SCAN
 from .copies import rounds_as_it_reads
 
 #: kinds of groups, each lowered by a function of its own
@@ -28,6 +28,8 @@ LOOP, COLUMNS, PRODUCT, CONVOLUTION, ATTEND, SCATTER, PUT, CHECK, JOIN, CALL, ST
 
 #: the most operations an element that are done again rather than kept in memory
 _RECOMPUTE = 40
+#: the same for a value of a column, such as a channel's deviation, that a kernel of so many rows would do for each row
+_BY_COLUMN, _MANY_ROWS = 3, 8
 #: the same where the value has one reader alone, so that nothing is done twice
 _MOVE = 250
 #: the same of a mask or of the choice of dropout, which attention computes where it needs it
@@ -297,6 +299,8 @@ class _Memory:
         self.group_of = fuser.group_of
         self.materialized = set(graph.outputs) | {n for n in graph.nodes if n.op.name == "copy"}
         self.readers: dict[Node, set[Group]] = {}
+        #: small values that a large kernel reads anew for every element, as those of channels are
+        self.by_column: set[Node] = set()
         order = [n for n in graph.nodes if n in self.group_of]
         for node in order:
             group = self.group_of[node]
@@ -305,7 +309,10 @@ class _Memory:
                 for source in sources(operand):
                     if self.group_of[source] is not group:
                         self.readers.setdefault(source, set()).add(group)
-                        stored = node.op.kind == CONTRACTION and not rounds_as_it_reads(operand)
+                        if elements(node) >= _MANY_ROWS * elements(source) and resolve(operand) is None:
+                            self.by_column.add(source)
+                        # a convolution computes what it reads while it copies it to a task's memory
+                        stored = node.op.name == "matmul" and not rounds_as_it_reads(operand)
                         looked_up = node.op.name == "take" and operand is node.inputs[0]
                         by_address = node.op.kind == ATTENTION and operand not in pulled
                         if stored or looked_up or by_address or node.op.kind in (HOST, SCAN):
@@ -325,6 +332,8 @@ class _Memory:
             return False
         if node.op.name == "bounded":
             return True
+        if node in self.by_column and self._cost(node, _BY_COLUMN) is None:
+            return False
         limit = _MOVE if len(self.readers[node]) == 1 and self._unused_at_home(node) else _RECOMPUTE
         if self._pulled(node):
             limit = _PULLED

@@ -160,8 +160,24 @@ def convolution(
 
 
 def multiplications(node: Node) -> int:
-    """How many products of numbers a convolution node sums, those with padding included."""
-    return math.prod(node.shape) * math.prod(node.inputs[1].shape[:-3]) * node.inputs[1].shape[-2]
+    """How many products of numbers a convolution node sums: those with padding, but none with zeros put between."""
+    rank = len(node["stride"])
+    met = (_pairs_met(node, axis) for axis in range(rank))
+    *_, groups, channels, outputs = node.inputs[1].shape
+    return node.shape[0] * groups * channels * outputs * math.prod(met)
+
+
+def _pairs_met(node: Node, axis: int) -> int:
+    """How many pairs of a place and a tap meet an element or padding along one axis."""
+    stride, apart, spread = (node[name][axis] for name in ("stride", "input_dilation", "window_dilation"))
+    places, low = node.shape[1 + axis], node["padding"][axis][0]
+    period = apart // math.gcd(stride, apart)
+    return sum(
+        len(range(first, places, period))
+        for tap in range(node.inputs[1].shape[axis])
+        for first in range(min(period, places))
+        if (first * stride + tap * spread - low) % apart == 0
+    )
 
 
 __all__ = ["CONVOLUTION", "convolution", "multiplications", "output_size", "reach"]
