@@ -51,6 +51,7 @@ def check(
     layouts: tuple[str, str],
     broadcast: str = "",
     target: Target | None = None,
+    repeated: bool = False,
 ) -> None:
     rng = np.random.default_rng(7)
     a = operand(rng, (1,) * len(batch) if broadcast == "a" else batch, m, k, dtype, layouts[0])
@@ -59,7 +60,8 @@ def check(
     # Rows of C lie further apart than they are long, and what lies between must stay untouched.
     spacious = np.full((*batch, m, n + 3), np.nan, dtype.storage)
     c = spacious[..., :n]
-    stages, workspace = product_stages(product_of(a, b, c, dtype), target or host_target())
+    product = replace(product_of(a, b, c, dtype), repeated=repeated)
+    stages, workspace = product_stages(product, target or host_target())
     run(stages, workspace, a, b, c)
     assert_close(c, a, b)
     assert np.isnan(spacious[..., n:]).all()
@@ -88,6 +90,21 @@ SHAPES = [
 @pytest.mark.parametrize("batch,m,n,k", SHAPES)
 def test_shapes(batch, m, n, k, layouts, dtype):
     check(batch, m, n, k, dtype, layouts)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=repr)
+@pytest.mark.parametrize("layouts", [("rows", "columns"), ("columns", "rows")], ids="-".join)
+@pytest.mark.parametrize("batch,m,n,k", [((), 1, 70, 64), ((), 32, 515, 128), ((), 3, 1, 5), ((3,), 5, 37, 9)])
+def test_products_whose_b_is_packed_beforehand(batch, m, n, k, layouts, dtype):
+    check(batch, m, n, k, dtype, layouts, "b" if batch else "", repeated=True)
+
+
+def test_a_repeated_product_packs_b_in_a_launch_of_its_own():
+    a, b, c = np.zeros((32, 128), np.float32), np.zeros((128, 512), np.float32), np.zeros((32, 512), np.float32)
+    product = replace(product_of(a, b, c, float32), repeated=True)
+    (first, second), workspace = product_stages(product, host_target())
+    assert first.operands == ("b", "workspace") and "b" not in second.operands
+    assert workspace >= b.nbytes
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=repr)

@@ -164,6 +164,7 @@ def _structure(group: Group, nodes: list[Node], in_memory: Callable[[Node], bool
         known = node not in group.members and in_memory(node)
         attributes = () if known else tuple(map(exact, node.attributes.values()))
         inputs = () if known else tuple(numbers[i] for i in node.inputs)
-        rows.append((node.op, attributes, node.shape, node.dtype, inputs, known, in_memory(node)))
+        same = node in group.constants
+        rows.append((node.op, attributes, node.shape, node.dtype, inputs, known, in_memory(node), same))
     stored = tuple(numbers[node] for node in group.stored)
     return group.kind, group.size, group.row, tuple(group.members.values()), stored, tuple(rows)

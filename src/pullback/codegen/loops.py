@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from ..compiler.fuse import Group, elements, is_real, sources
+from ..compiler.fuse import JOINED, Group, elements, is_real, part_run, sources
 from ..compiler.index import Affine, Index, variable
 from ..graph.node import Node
 from ..graph.types import int64
@@ -26,6 +26,8 @@ from .text import Writer, code
 
 #: elements that one task covers, about: enough work to be worth handing out
 TASK_ELEMENTS = 16384
+#: operations of one task, about, where elements are dear: some ten microseconds
+TASK_OPERATIONS = 131_072
 #: operations an element from which on a value is kept from one stage of a row to the next
 _DEAR = 10
 #: elements of a row that are kept at most: they must not crowd the row itself out of the cache
@@ -147,7 +149,8 @@ class _LoopKernel:
                     shapes.append(node.shape)
                 stack.extend(i for i in node.inputs if not is_real(i))
         row = group.row or 1
-        found = boundaries(group.size, shapes, [row])
+        runs = {part_run(node) for node, level in self.members.items() if level == JOINED}
+        found = boundaries(group.size, shapes, [row, *runs])
         sizes = [(b // a, a) for a, b in pairwise(found)]
         rows = tuple(size for size, inner in reversed(sizes) if inner >= row)
         columns = tuple(size for size, inner in reversed(sizes) if inner < row)
@@ -226,8 +229,11 @@ class _LoopKernel:
     def _exact(self, emitter: Emitter) -> set[Node]:
         """Inputs that are read only where the same element is written, and not after it.
 
-        What is stored element by element in the last stage of a row is; values a row have no element of their own.
+        What is stored element by element in the last stage of a row is; values a row have no element of their own. The
+        parts of a concatenation are written elsewhere.
         """
+        if JOINED in (self.members[n] for n in self.stored):
+            return set()
         last = max(self.stages[n] for n in [*self.stored, *self.reductions])
         if any(self.stages[n] < last and self.members[n] == "full" for n in self.stored):
             return set()
@@ -264,14 +270,32 @@ class _LoopKernel:
 
     def _store_all(self, emitter: Emitter, nodes: list[Node]) -> None:
         """Compute everything before anything is written: what is written may lie over what is read."""
-        values = [emitter.value(node, Index.at(self.domain, node.shape)) for node in nodes]
-        for node, value in zip(nodes, values, strict=True):
-            emitter.store(value, node, self.domain, VECTOR)
+        places: list[tuple[Node, Node, Affine]] = []  # what is written where, and in whose memory
+        for node in nodes:
+            places += self._parts(node) if self.members[node] == JOINED else [(node, node, self.domain)]
+        values = [emitter.value(part, Index.at(self.domain, part.shape)) for part, _, _ in places]
+        for (_, node, place), value in zip(places, values, strict=True):
+            emitter.store(value, node, place, VECTOR)
+
+    def _parts(self, node: Node) -> list[tuple[Node, Node, Affine]]:
+        """The parts of a concatenation and their places in it."""
+        found, start = [], 0
+        for part in node.inputs:
+            index = Index.at(self.domain, part.shape)
+            axes = [axis + start if a == node["axis"] else axis for a, axis in enumerate(index.axes)]
+            found.append((part, node, Index(node.shape, tuple(axes)).flat()))
+            start += part.shape[node["axis"]]
+        return found
+
+    def _task_elements(self) -> int:
+        """Elements that one task covers, a power of 2."""
+        cost = operation_cost(self.members) + 2 * len(self.stored)
+        return min(TASK_ELEMENTS, 1 << (TASK_OPERATIONS // max(cost, 1)).bit_length() - 1)
 
     def _emit_flat(self, emitter: Emitter) -> None:
         """One loop over all elements, their number an argument: equal work on other sizes is the same kernel."""
         writer, lanes = emitter.writer, emitter.vector.lanes
-        chunk = max(lanes, TASK_ELEMENTS)
+        chunk = max(lanes, self._task_elements())
         self.tasks = -(-self.group.size // chunk)
         count = writer.argument(0, "i64")
         start = writer.op(f"mul i64 %task, {chunk}")
@@ -307,7 +331,7 @@ class _LoopKernel:
     def _emit_rows(self, emitter: Emitter, loops: Loops, row: Affine) -> None:
         writer = emitter.writer
         rows = math.prod(loops.rows)
-        each = max(1, TASK_ELEMENTS // max(1, math.prod(loops.columns)))
+        each = max(1, self._task_elements() // max(1, math.prod(loops.columns)))
         self.tasks = -(-rows // each)
         first = writer.op(f"mul i64 %task, {each}")
         last = writer.minimum(writer.op(f"add i64 {first}, {each}"), str(rows))
@@ -331,7 +355,7 @@ class _LoopKernel:
     def _emit_stage(self, emitter: Emitter, loops: Loops, row: Affine, stage: int) -> None:
         here = [n for n in self.stored if self.stages[n] == stage]
         rows = [n for n in here if self.members[n] == "row"]
-        stores = [n for n in here if self.members[n] == "full"]
+        stores = [n for n in here if self.members[n] != "row"]
         reductions = [n for n in self.reductions if self.stages[n] == stage]
         self._store_rows(emitter, [n for n in rows if n.op.kind != REDUCTION], row)
         if stores or reductions:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from ..graph.types import bfloat16
 from .arithmetic import has_half_conversions
 from .matmul_blocks import packed_stages
-from .matmul_direct import direct_stage
+from .matmul_direct import direct_stages
 from .matmul_pack import Geometry
 from .matmul_tasks import Epilogue, Product, Region, Stage
 from .matmul_tile import Element, Matrix
@@ -28,6 +28,8 @@ __all__ = ["Element", "Epilogue", "Product", "Region", "Stage", "folded", "produ
 DIRECT = 3_000_000
 #: The same where the packed kernel multiplies pairs of bfloat16 at twice the rate, and the direct one does not.
 DIRECT_PAIRS = 500_000
+#: Rows of a product with a B that is packed beforehand up to which a tile made for their number is the better one.
+REPEATED_ROWS = 128
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,9 @@ def product_stages(product: Product, target: Target, epilogue: Epilogue | None =
     thin = product.m <= geometry.rows or product.n <= geometry.lanes
     limit = DIRECT_PAIRS if geometry.pairs else DIRECT
     if product.operations <= limit or thin or product.k < 8:
-        return [direct_stage(product, replace(geometry, pairs=False), epilogue)], 0
+        return direct_stages(product, replace(geometry, pairs=False), epilogue)
+    if product.repeated and product.m <= REPEATED_ROWS and not geometry.pairs:
+        return direct_stages(product, geometry, epilogue)
     return packed_stages(product, geometry, target, epilogue)
 
 
@@ -89,6 +93,7 @@ def _mirrored(product: Product) -> Product:
         c_strides=(*product.c_strides[:-1], 1),
         left=product.right,
         right=product.left,
+        repeated=False,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .arithmetic import LLVMArithmetic, Value
 from .matmul_pack import Geometry, pack_code
@@ -75,9 +75,12 @@ def _outer_tiling(product: Product, geometry: Geometry) -> _Tiling:
     return best
 
 
-def direct_stage(product: Product, geometry: Geometry, epilogue: Epilogue | None) -> Stage:
-    """A product in one launch of a kernel of its own shape."""
-    return _Direct(product, geometry, epilogue).stage()
+def direct_stages(product: Product, geometry: Geometry, epilogue: Epilogue | None) -> tuple[list[Stage], int]:
+    """A product in one launch of a kernel of its own shape, and the bytes of workspace that it needs.
+
+    Where B is the same for many products, a launch before it packs B into the workspace, once for all of them.
+    """
+    return _Direct(product, geometry, epilogue).stages()
 
 
 class _Direct:
@@ -89,6 +92,10 @@ class _Direct:
         a_k = product.a_strides[-1]
         #: along k, in vectors
         self.dots = b_n != 1 and b_k == 1 and a_k == 1 and product.m <= 8 and product.k >= geometry.lanes
+        #: B lies packed in the workspace
+        batch = zip(product.batch, product.b_strides, strict=False)
+        self.prepared = product.repeated and all(size == 1 or stride == 0 for size, stride in batch)
+        self.dots = self.dots and not self.prepared
         if self.dots:
             group = 16 // product.dtype.itemsize
             rows = min(product.m, 2 if geometry.registers < 32 else 4)
@@ -97,13 +104,33 @@ class _Direct:
             self.tiling = _outer_tiling(product, geometry)
         # What is read for several tiles is converted once.
         repeated = product.m > self.tiling.rows
-        self.packs = not self.dots and (b_n != 1 or (product.b.converts and repeated))
+        self.packs = not self.dots and not self.prepared and (b_n != 1 or (product.b.converts and repeated))
         self.widens_a = product.a.converts
         self.grid = _direct_grid(product, self.tiling, self.packs, epilogue is not None)
         #: the code that packs B
         self.pack = pack_code(geometry, self.tiling.columns, product.b)
 
-    def stage(self) -> Stage:
+    def stages(self) -> tuple[list[Stage], int]:
+        if not self.prepared:
+            return [self._stage()], 0
+        product, width = self.product, self.tiling.columns
+        columns = -(-product.n // width) * width
+        # tasks of some 16,000 elements, a few microseconds
+        panels = max(1, 16_384 // (product.k * width))
+        source = replace(product, batch=(), m=1)
+        grid = Grid(source, 1, 1, panels * width)
+        writer = kernel()
+        with grid.region(writer) as region:
+            b = operand(writer, stored_type(writer, product.b), 0, [], product.b_strides[-2:])
+            at = b.at(writer, stored_type(writer, product.b), 0, region.n0)
+            start = writer.multiply(region.n0, product.k)
+            to = writer.element(writer.argument(1), scalar_type(product.dtype), start)
+            count = writer.subtract(region.n1, region.n0)
+            emit_pack(writer, self.pack, to, at, b.column, b.row, count, product.k)
+        pack = Stage(code("pack_product", writer, needs=(self.pack,)), grid.tasks, ("b", "workspace"), 0)
+        return [pack, self._stage()], aligned(columns * product.k * product.dtype.itemsize)
+
+    def _stage(self) -> Stage:
         product, grid, size = self.product, self.grid, self.product.dtype.itemsize
         panels = -(-grid.columns // self.tiling.columns)
         bytes_b = aligned(panels * self.tiling.columns * product.k * size) if self.packs else 0
@@ -117,7 +144,7 @@ class _Direct:
         tile = Matrix(writer.element("%scratch", "i8", bytes_b + bytes_a), row, 1)
         with grid.region(writer) as region:
             self._task(writer, region, tile)
-        operands = ("a", "b", "epilogue" if self.epilogue else "c")
+        operands = ("a", "workspace" if self.prepared else "b", "epilogue" if self.epilogue else "c")
         return Stage(
             code("product", writer, needs=(self.pack,) if self.packs else ()),
             grid.tasks,
@@ -128,7 +155,9 @@ class _Direct:
     def _task(self, writer: Writer, region: Region, tile: Matrix) -> None:
         product, type_ = self.product, scalar_type(self.product.dtype)
         a = operand(writer, stored_type(writer, product.a), 0, region.batch, product.a_strides)
-        b = operand(writer, stored_type(writer, product.b), 1, region.batch, product.b_strides)
+        # packed beforehand it is one matrix of panels
+        batch, strides = ([], (1, 1)) if self.prepared else (region.batch, product.b_strides)
+        b = operand(writer, stored_type(writer, product.b), 1, batch, strides)
         if self.epilogue is None:
             c = operand(writer, type_, 2, region.batch, (*product.c_strides, 1))
             c = offset_matrix(writer, type_, c, region.m0, region.n0)
@@ -187,7 +216,10 @@ class _Direct:
         product, geometry, (height, width), (column, across) = self.product, self.geometry, sizes, columns
         type_, stored = scalar_type(product.dtype), stored_type(writer, product.b)
         load = None
-        if self.packs:
+        if self.prepared:
+            start = writer.multiply(column, product.k)
+            right = Matrix(writer.element(b.pointer, type_, start), self.tiling.columns, 1)
+        elif self.packs:
             start = writer.multiply(across, product.k)
             right = Matrix(writer.element(self.packed, type_, start), self.tiling.columns, 1)
         else:

@@ -22,6 +22,7 @@ class Product:
     axes and m: the rows of C are contiguous.
 
     `dtype` is that of C, and of the sums. The operands are of that type too, unless `left` or `right` says otherwise.
+    `repeated` tells that the product is computed many times with the same B, so that packing it costs nothing.
     """
 
     batch: tuple[int, ...]
@@ -34,6 +35,7 @@ class Product:
     dtype: DType
     left: Element | None = None
     right: Element | None = None
+    repeated: bool = False
 
     @property
     def a(self) -> Element:

@@ -114,7 +114,8 @@ def emit_product(group: Group, in_memory: Callable[[Node], bool], target: Target
     for size in reversed(batch):
         strides.insert(0, rows)
         rows *= size
-    product = Product(tuple(batch), m, n, k, left.strides, right.strides, (*strides, n), matmul.dtype, a, b)
+    repeated = right.base in group.constants
+    product = Product(tuple(batch), m, n, k, left.strides, right.strides, (*strides, n), matmul.dtype, a, b, repeated)
     tile = None
     if group.stored != [matmul]:
         product = folded(product)

@@ -40,19 +40,24 @@ _MOST_MEMBERS = 96
 _MOST_COST = 320
 #: nodes that may stand one behind the other in a kernel
 _DEEPEST = 48
-#: how a member stands to the domain: one value an element, or one a row
-_FULL, _ROW = "full", "row"
+#: how a member stands to the domain: one value an element, or one a row; or several, which are its parts
+_FULL, _ROW, JOINED = "full", "row", "joined"
+#: elements in a row of the parts of a joined member, so that they are written by whole vectors
+_SHORTEST_PART = 16
 
 
 @dataclass(eq=False)
 class Group:
-    """What one kernel computes. `stored` are the members whose values are written to memory."""
+    """What one kernel computes. `stored` are the members whose values are written to memory, `constants` operands that
+    stay the same while the kernel is run again and again.
+    """
 
     kind: str
     size: int
     row: int | None = None
     members: dict[Node, str] = field(default_factory=dict)
     stored: list[Node] = field(default_factory=list)
+    constants: frozenset[Node] = frozenset()
     first_reader: Group | None = None
     cost: int = 0
     position: int = 0
@@ -88,6 +93,11 @@ def sources(node: Node) -> list[Node]:
         else:
             stack.extend(current.inputs)
     return found
+
+
+def part_run(node: Node) -> int:
+    """How many elements of its first part stand in a row in a concatenation."""
+    return math.prod(node.inputs[0].shape[node["axis"] :])
 
 
 def resolve(operand: Node) -> tuple[Node, int] | None:
@@ -141,10 +151,12 @@ class _Fuser:
                 self._place_attention(node)
             elif node.op.name == "part":
                 self._join(node, self.group_of[node.inputs[0]], _FULL)
+            elif node.op.name == "concatenate":
+                self._place_concatenate(node)
             else:
                 kinds = {
-                    "matmul": PRODUCT, "scatter_add": SCATTER, "put": PUT, "bounded": CHECK, "concatenate": JOIN,
-                    "host_call": CALL, "scan": STEPS, "convolution": CONVOLUTION,
+                    "matmul": PRODUCT, "scatter_add": SCATTER, "put": PUT, "bounded": CHECK, "host_call": CALL,
+                    "convolution": CONVOLUTION, "scan": STEPS,
                 }  # fmt: skip
                 self._open(kinds[node.op.name], node)
 
@@ -220,7 +232,9 @@ class _Fuser:
             for operand in node.inputs:
                 if any(self.group_of[s] is other for s in sources(operand)):
                     found = resolve(operand)
-                    if found is None or found[1] != (1 if other.members[found[0]] == _FULL else row or 1):
+                    if found is None or other.members[found[0]] == JOINED:
+                        return False
+                    if found[1] != (1 if other.members[found[0]] == _FULL else row or 1):
                         return False
         return True
 
@@ -269,6 +283,29 @@ class _Fuser:
         else:
             self._open(ATTEND, node)
             self.attention[key] = self.groups[-1]
+
+    def _place_concatenate(self, node: Node) -> None:
+        """With the kernel that computes all its parts, which then writes them to their places, or by itself."""
+        group = self._latest(node)
+        if group is not None and self._computes_parts(group, node):
+            self._join(node, group, JOINED)
+        else:
+            self._open(JOIN, node)
+
+    def _computes_parts(self, group: Group, node: Node) -> bool:
+        """Whether each part of a concatenation is computed by `group`, element for element, in rows worth a vector."""
+        run = part_run(node)
+        if group.kind != LOOP or group.row is not None or run < _SHORTEST_PART or not self._has_room(group, 0):
+            return False
+        if any(level == JOINED and part_run(other) != run for other, level in group.members.items()):
+            return False
+        for part in node.inputs:
+            found = resolve(part)
+            if found is None or found[1] != 1 or self.group_of.get(found[0]) is not group:
+                return False
+            if group.members[found[0]] != _FULL or elements(part) != group.size:
+                return False
+        return True
 
     def _place_reduction(self, node: Node) -> None:
         operand = node.inputs[0]

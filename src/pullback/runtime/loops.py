@@ -159,7 +159,7 @@ class Steps:
 
     def _emitted(self) -> tuple[list[tuple[Launch, Group | None]], list[tuple[Launch, Group | None]]]:
         """The launches that are the same at each step, and the others."""
-        constants = {n for n, place in self.places.items() if isinstance(place, Place) and place.loop is None}
+        constants = frozenset(n for n, place in self.places.items() if isinstance(place, Place) and place.loop is None)
         once: list[tuple[Launch, Group | None]] = []
         repeated: list[tuple[Launch, Group | None]] = []
         starts: dict[Node, Argument] = {}
@@ -172,6 +172,7 @@ class Steps:
                 starts.update(inner.starts())
                 self.in_memory |= inner.in_memory
                 continue
+            group.constants = constants
             for launch in emit(group, self.in_memory.__contains__, self.target):
                 read = {a for argument in launch.arguments if isinstance(a := owner_of(argument), Node)}
                 same = not launch.writes and read <= constants
