@@ -302,3 +302,11 @@ def test_the_reference_is_profiled_operation_by_operation():
         (x @ x).tanh().tolist()
     assert [row.name for row in sorted(prof.kernels, key=lambda row: row.name)] == ["matmul", "tanh"]
     assert sum(row.seconds for row in prof.kernels) > 0
+
+
+def test_operations_of_a_convolution():
+    x, window = pb.tensor(np.ones((2, 3, 8, 8), np.float32)), pb.tensor(np.ones((5, 3, 3, 3), np.float32))
+    with pb.profile() as prof:
+        F.conv2d(x, window, padding=1).tolist()
+    multiply_adds = 2 * (2 * 5 * 8 * 8) * (3 * 3 * 3)
+    assert multiply_adds <= max(row.operations for row in prof.operations) < 1.05 * multiply_adds

@@ -83,16 +83,10 @@ def is_real(node: Node) -> bool:
 
 
 def sources(node: Node) -> list[Node]:
-    """The computed nodes that reading `node` ends at; none where it ends at leaves."""
-    found: list[Node] = []
-    stack = [node]
-    while stack:
-        current = stack.pop()
-        if is_real(current):
-            found.append(current)
-        else:
-            stack.extend(current.inputs)
-    return found
+    """The computed node that reading `node` ends at, in a list; an empty one where it ends at a leaf."""
+    while node.op.kind == MOVEMENT and node.op.name != "concatenate":
+        node = node.inputs[0]
+    return [] if node.op.kind == LEAF else [node]
 
 
 def part_run(node: Node) -> int:

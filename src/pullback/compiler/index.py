@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..graph.node import Node, Shape
+from ..graph.node import Node, Shape, exact
 
 
 @dataclass(frozen=True)
@@ -110,14 +110,19 @@ def _sum(terms: list[tuple[Atom, int]], constant: int) -> Affine:
             if factor and factors.get(partner) == factor * atom.by:
                 del factors[atom], factors[partner]
                 joined.append((atom.of, factor))
-    result = Affine(tuple(sorted(((a, f) for a, f in factors.items() if f), key=_order)), constant)
+    left = [(a, f) for a, f in factors.items() if f]
+    if len(left) > 1:
+        left.sort(key=_order)
+    result = Affine(tuple(left), constant)
     for inner, factor in joined:
         result = result + inner * factor
     return result
 
 
-def _order(term: tuple[Atom, int]) -> str:
-    return repr(term[0])
+def _order(term: tuple[Atom, int]) -> tuple[str, str]:
+    """Variables by their names, then quotients."""
+    atom = term[0]
+    return (atom.name, "") if isinstance(atom, Variable) else ("~", repr(atom))
 
 
 def variable(name: str, extent: int, vector: bool = False) -> Affine:
@@ -205,22 +210,42 @@ def strided_view(operand: Node, stops: Callable[[Node], bool], converts: bool = 
 
     With `converts` the way may lead through conversions, which the reader then does itself.
     """
-    loops = [variable(f"i{axis}", size) for axis, size in enumerate(operand.shape)]
-    node, index = operand, Index(operand.shape, tuple(loops))
+    node, way = operand, []
     while not stops(node):
         if converts and node.op.name == "convert":
             node = node.inputs[0]
             continue
         if not node.inputs or node.op.kind != "movement" or node.op.name == "concatenate":
             return None
-        node, index, guards = follow(node, index)
+        way.append(node)
+        node = node.inputs[0]
+    # layers of a deep network read alike: what follows from shapes and attributes is worked out once
+    key = operand.shape, node.shape, *((n.op.name, n.shape, *map(exact, n.attributes.values())) for n in way)
+    if key not in _VIEWS:
+        if len(_VIEWS) >= _MOST_VIEWS:
+            _VIEWS.clear()
+        _VIEWS[key] = _strides(operand, way)
+    found = _VIEWS[key]
+    return None if found is None else View(node, *found)
+
+
+#: strides and offset by the shapes and movements on the way, None where no strides do it
+_VIEWS: dict[tuple[object, ...], tuple[tuple[int, ...], int] | None] = {}
+_MOST_VIEWS = 10_000
+
+
+def _strides(operand: Node, way: list[Node]) -> tuple[tuple[int, ...], int] | None:
+    """The strides and the offset by which `operand` is read through the movements on the `way` to its memory."""
+    loops = [variable(f"i{axis}", size) for axis, size in enumerate(operand.shape)]
+    index = Index(operand.shape, tuple(loops))
+    for node in way:
+        _, index, guards = follow(node, index)
         if guards:
             return None
     flat = index.flat()
     if flat.quotients():
         return None
-    strides = tuple(flat.factor(loop.terms[0][0]) if loop.terms else 0 for loop in loops)
-    return View(node, strides, flat.constant)
+    return tuple(flat.factor(loop.terms[0][0]) if loop.terms else 0 for loop in loops), flat.constant
 
 
 def contiguous_view(operand: Node, stops: Callable[[Node], bool], first_axis_apart: bool = False) -> View | None:

@@ -5,7 +5,7 @@ Chosen by measurement (LLVM 22): ORC's LLJIT with JITLink, one library for each 
 trusted with the large code model, whose every constant and call is a 64-bit absolute address. JITLink puts the
 sections of an object side by side and builds the stubs, so the small, position-independent model is safe.
 The code that arrives is written in vectors and in the order in which it is to run, so few passes pay: those of
-`_PASSES` take an eighth of the time that the whole pipeline of level 3 takes, and leave kernels as fast
+`_PASSES` take a quarter of the time that the whole pipeline of level 3 takes, and leave kernels as fast
 (docs/decisions/compile-time.md).
 """
 
@@ -35,7 +35,10 @@ from ..timeline import span
 from .cache import Cache, digest
 
 #: What is done to a module before instructions are chosen: registers for variables, then what their values make plain.
-_PASSES = ("sroa", "simplify_cfg", "instruction_combine", "new_gvn", "simplify_cfg")
+_PASSES = (
+    "sroa", "simplify_cfg", "instruction_combine", "loop_rotate", "loop_unroll", "new_gvn", "simplify_cfg",
+    "instruction_combine",
+)  # fmt: skip
 #: How code is compiled, as part of the key of cached objects; change it together with `_Session._compile`.
 _PIPELINE = f"{' '.join(_PASSES)}, generated at level 3, small, pic, 1"
 
