@@ -15,12 +15,13 @@ def measure() -> dict[str, Any]:
     Each is the best of several tries (see `pullback.runtime.limits`). "bfloat16" is the rate of the processor's own
     products of bfloat16 where it has them, otherwise that of float32, in which such products are made then.
     """
+    from pullback.codegen.target import is_x86
     from pullback.runtime import jit, limits, threads
 
     target, counts = jit.host_target(), sorted({1, threads.get_num_threads()})
     return {
         "cpu": target.cpu,
-        "has_bf16": target.has_bf16,
+        "has_bf16": target.has_bf16 and is_x86(target.triple),  # what `peak_operations` knows how to measure
         "threads": counts[-1],
         "operations_a_second": {
             dtype: {str(count): limits.peak_operations(dtype, count) for count in counts} for dtype in _DTYPES
