@@ -19,19 +19,23 @@ PASSES = 3
 
 
 def of_step(name: str, **changes: int) -> int:
-    """Operations of one step of workload `name`; `changes` are of a GPT's sizes. KeyError where `name` is none."""
+    """Operations of one step of workload `name`; `changes` are of a GPT's sizes or resnet20's.
+
+    Raises KeyError where `name` is no workload.
+    """
     return PASSES * of_forward(name, **changes)
 
 
 def of_forward(name: str, **changes: int) -> int:
-    """Operations of the forward pass of workload `name`; `changes` are of a GPT's sizes."""
+    """Operations of the forward pass of workload `name`; `changes` are of a GPT's sizes or resnet20's."""
     if name in GPT:
         return _gpt(**{**GPT[name], **changes})
+    if name == "resnet20":
+        return _resnet20(**changes)
     counts = {
         "mlp": 32 * _layers((128, 64, 10)),
         "sigmoid20": _layers((64,) * 21),
         "ppo": 64 * (_layers((8, 64, 64, 4)) + _layers((8, 64, 64, 1))),
-        "resnet20": 64 * _resnet20(),
         "lstm": 32 * (50 * (_layers((32 + 128, 4 * 128)) + _layers((128 + 128, 4 * 128))) + _layers((128, 1))),
     }
     return counts[name]
@@ -48,14 +52,15 @@ def _gpt(vocabulary: int, context: int, width: int, heads: int, layers: int, bat
     return batch * context * (layers * (block + attention) + _layers((width, vocabulary)))
 
 
-def _resnet20() -> int:
-    """Operations for one image of 32 × 32."""
-    count = _convolution(3, 16, 3, 32)
-    for inputs, outputs, size in ((16, 16, 32), (16, 32, 16), (32, 64, 8)):
-        count += _convolution(inputs, outputs, 3, size) + 5 * _convolution(outputs, outputs, 3, size)
+def _resnet20(blocks: int = 3, batch: int = 64, size: int = 32) -> int:
+    count = _convolution(3, 16, 3, size)
+    for inputs, outputs, smaller in ((16, 16, 1), (16, 32, 2), (32, 64, 4)):
+        side = size // smaller
+        count += _convolution(inputs, outputs, 3, side)
+        count += (2 * blocks - 1) * _convolution(outputs, outputs, 3, side)
         if inputs != outputs:
-            count += _convolution(inputs, outputs, 1, size)
-    return count + _layers((64, 10))
+            count += _convolution(inputs, outputs, 1, side)
+    return batch * (count + _layers((64, 10)))
 
 
 def _convolution(inputs: int, outputs: int, window: int, size: int) -> int:

@@ -22,8 +22,6 @@ Arrays = dict[str, Any]
 #: loss(parameters, buffers, *data) gives the loss and the new buffers
 Loss = Callable[..., tuple[Any, Arrays]]
 _EMBEDDINGS = ("token.weight", "position.weight")
-#: inputs, outputs and stride of the nine blocks of ResNet-20
-_BLOCKS = ((16, 16, 1),) * 3 + ((16, 32, 2),) + ((32, 32, 1),) * 2 + ((32, 64, 2),) + ((64, 64, 1),) * 2
 
 
 class Workload:
@@ -100,7 +98,8 @@ def _linear_shapes(sizes: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int,
 
 
 def build(name: str, seed: int = 0, bf16: bool = False, **changes: Any) -> Workload:
-    """The workload `name` with data made from `seed`; `changes` are of a GPT's sizes.
+    """The workload `name` with data made from `seed`; `changes` are of a GPT's sizes
+    or resnet20's.
 
     `bf16` makes a GPT's products in bfloat16, from float32 weights. Raises ValueError where `name` is no workload.
     """
@@ -110,7 +109,7 @@ def build(name: str, seed: int = 0, bf16: bool = False, **changes: Any) -> Workl
     builders = {"mlp": _mlp, "sigmoid20": _sigmoid20, "ppo": _ppo, "resnet20": _resnet20, "lstm": _lstm}
     if name not in builders:
         raise ValueError(f"there is no workload {name!r} for JAX; there are {', '.join([*builders, *GPT])}")
-    return Workload(*builders[name](random), seed)
+    return Workload(*builders[name](random, **changes), seed)
 
 
 def width_network(width: int, batch: int, seed: int = 0) -> Workload:
@@ -214,9 +213,15 @@ def _layer_norm(parameters: Arrays, name: str, x: Any) -> Any:
     return scaled * parameters[f"{name}.weight"] + parameters[f"{name}.bias"]
 
 
-def _resnet20(random: np.random.Generator) -> tuple[Any, Loss, list[Any], Any]:
+def _resnet20(
+    random: np.random.Generator, blocks: int = 3, batch: int = 64, size: int = 32
+) -> tuple[Any, Loss, list[Any], Any]:
+    sizes = [(16, 16, 1)] * blocks  # inputs, outputs and stride
+    for inputs, outputs in ((16, 32), (32, 64)):
+        sizes += [(inputs, outputs, 2)] + [(outputs, outputs, 1)] * (blocks - 1)
+    head = str(len(sizes) + 5)  # behind the pooling and the flattening
     shapes: dict[str, tuple[int, ...]] = {"0.weight": (16, 3, 3, 3), "1.weight": (16,), "1.bias": (16,)}
-    for place, (inputs, outputs, stride) in enumerate(_BLOCKS, 3):
+    for place, (inputs, outputs, stride) in enumerate(sizes, 3):
         convolutions = {"conv1": (outputs, inputs, 3, 3), "conv2": (outputs, outputs, 3, 3)}
         if stride != 1:
             convolutions["skip.0"] = (outputs, inputs, 1, 1)
@@ -224,7 +229,7 @@ def _resnet20(random: np.random.Generator) -> tuple[Any, Loss, list[Any], Any]:
             norm = {"conv1": "bn1", "conv2": "bn2", "skip.0": "skip.1"}[name]
             shapes |= {f"{place}.{name}.weight": shape}
             shapes |= {f"{place}.{norm}.weight": (outputs,), f"{place}.{norm}.bias": (outputs,)}
-    shapes |= _linear_shapes({"14": (64, 10)})
+    shapes |= _linear_shapes({head: (64, 10)})
 
     def loss(parameters: Arrays, buffers: Arrays, x: Any, y: Any) -> tuple[Any, Arrays]:
         after = dict(buffers)
@@ -233,13 +238,13 @@ def _resnet20(random: np.random.Generator) -> tuple[Any, Loss, list[Any], Any]:
             return _batch_norm(parameters, after, norm, _convolution(parameters, convolution, x, stride))
 
         x = jax.nn.relu(layer(x, "0", "1"))
-        for place, (_, _, stride) in enumerate(_BLOCKS, 3):
+        for place, (_, _, stride) in enumerate(sizes, 3):
             hidden = jax.nn.relu(layer(x, f"{place}.conv1", f"{place}.bn1", stride))
             skipped = x if stride == 1 else layer(x, f"{place}.skip.0", f"{place}.skip.1", stride)
             x = jax.nn.relu(layer(hidden, f"{place}.conv2", f"{place}.bn2") + skipped)
-        return _cross_entropy(_linear(parameters, "14", x.mean((1, 2))), y), after
+        return _cross_entropy(_linear(parameters, head, x.mean((1, 2))), y), after
 
-    data = [_real(random, 64, 3, 32, 32).transpose(0, 2, 3, 1), random.integers(0, 10, 64)]
+    data = [_real(random, batch, 3, size, size).transpose(0, 2, 3, 1), random.integers(0, 10, batch)]
     return shapes, loss, data, optax.sgd(0.1, momentum=0.9)
 
 

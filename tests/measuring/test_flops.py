@@ -15,7 +15,12 @@ from benchmarks import flops, workloads
 from pullback.graph.node import Graph
 from pullback.ops.primitive import CONTRACTION
 
-SMALL = {"gpt2": dict(vocabulary=64, layers=2, batch=1), "gpt-mid": dict(layers=2, batch=1), "gpt-deep": dict(layers=2)}
+SMALL: dict[str, dict[str, int]] = {
+    "gpt2": dict(vocabulary=64, layers=2, batch=1),
+    "gpt-mid": dict(layers=2, batch=1),
+    "gpt-deep": dict(layers=2),
+    "resnet20": dict(blocks=2, batch=2, size=16),
+}
 
 
 @pytest.mark.filterwarnings("ignore:TF32 acceleration")  # of switching oneDNN off

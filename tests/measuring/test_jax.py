@@ -14,7 +14,10 @@ pytest.importorskip("jax", reason="JAX is a peer in benchmarks only (pip install
 pytest.importorskip("optax", reason="optax is a peer in benchmarks only (pip install '.[bench]')")
 from benchmarks import workloads_jax
 
-SMALL: dict[str, dict[str, int]] = {"gpt-char": dict(layers=1, batch=2)}
+SMALL: dict[str, dict[str, int]] = {
+    "gpt-char": dict(layers=1, batch=2),
+    "resnet20": dict(blocks=2, batch=4, size=16),
+}
 
 
 def losses(name: str, steps: int, **options: Any) -> tuple[list[float], list[float]]:
