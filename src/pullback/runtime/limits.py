@@ -127,9 +127,13 @@ def _multiply_add_bfloat16() -> Code:
 
 
 def _chains(name: str, vector: str, operand: str, declaration: str, step: Callable[[str], str]) -> Code:
-    """Chains of one instruction on operands read from scratch, whose results are written there at the end."""
+    """Chains of one instruction on operands read from scratch, whose results are written there at the end.
+
+    Every chain starts at a value of its own, for all that LLVM knows: it makes one chain of those that start alike.
+    """
     chains = range(_CHAINS)
-    head = "".join(f"  %s{i} = phi {vector} [zeroinitializer, %entry], [%t{i}, %head]\n" for i in chains)
+    starts = "".join(f"  %z{i} = load volatile {vector}, ptr %scratch, align 4\n" for i in chains)
+    head = "".join(f"  %s{i} = phi {vector} [%z{i}, %entry], [%t{i}, %head]\n" for i in chains)
     body = "".join(f"  %t{i} = {step(f'%s{i}')}\n" for i in chains)
     ends = "".join(f"  store volatile {vector} %t{i}, ptr %scratch, align 4\n" for i in chains)
     text = f"""{declaration}
@@ -138,7 +142,7 @@ entry:
   %rounds = load i64, ptr %args
   store volatile i64 0, ptr %scratch
   %x = load volatile {operand}, ptr %scratch, align 4
-  br label %head
+{starts}  br label %head
 head:
   %i = phi i64 [0, %entry], [%next, %head]
 {head}{body}  %next = add i64 %i, 1
