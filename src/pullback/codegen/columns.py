@@ -23,9 +23,9 @@ _COMBINE = {"sum": "add", "max": "maximum", "min": "minimum"}
 
 
 def emit_columns(group: Group, in_memory: Callable[[Node], bool], target: Target) -> Launch:
-    """The launch that computes a group of kind COLUMNS: one reduction."""
-    (node,) = group.members
-    operand, axes = node.inputs[0], node["axes"]
+    """The launch that computes a group of kind COLUMNS: reductions of operands of one shape over the same axes."""
+    members = list(group.members)
+    operand, axes = members[0].inputs[0], members[0]["axes"]
     last = len(operand.shape) - 1
     width = operand.shape[last]
     kept = [a for a in range(last) if a not in axes]
@@ -33,8 +33,10 @@ def emit_columns(group: Group, in_memory: Callable[[Node], bool], target: Target
     blocks = -(-width // lanes)
 
     writer = Writer("kernel", ["ptr %args", "ptr %scratch", "i64 %task"])
-    emitter = Emitter(writer, lanes, Slots(), lambda n: n is not node and in_memory(n), has_half_conversions(target))
-    emitter.pointer(node)
+    loadable = lambda n: n not in group.members and in_memory(n)  # noqa: E731
+    emitter = Emitter(writer, lanes, Slots(), loadable, has_half_conversions(target))
+    for node in members:
+        emitter.pointer(node)
     names: dict[str, str] = {}
     number = "%task"
     if blocks > 1:
@@ -49,9 +51,11 @@ def emit_columns(group: Group, in_memory: Callable[[Node], bool], target: Target
     places: list[Affine] = []
     for axis, size in enumerate(operand.shape):
         places.append(lane_variable(size) if axis == last else variable(f"{'r' if axis in axes else 'k'}{axis}", size))
-    out = Index(node.shape, tuple(places[a] for a in range(last + 1) if a not in axes))
+    out = tuple(places[a] for a in range(last + 1) if a not in axes)
     a = emitter.vector
-    total = writer.variable(a.llvm_type(node.dtype), a.constant(identity_of(node.op.name, node.dtype), node.dtype).ref)
+    totals = [
+        writer.variable(a.llvm_type(n.dtype), a.constant(identity_of(n.op.name, n.dtype), n.dtype).ref) for n in members
+    ]
     mask = None
     if width % lanes:
         left = writer.op(f"sub i64 {width}, {start}")
@@ -63,12 +67,15 @@ def emit_columns(group: Group, in_memory: Callable[[Node], bool], target: Target
             emitter.loop("0", str(operand.shape[axis]), 1, lambda i: inside(rest, {**found, f"r{axis}": i}))
             return
         with emitter.body({**found, LANE: start, "first": start}, mask):
-            value = emitter.value(operand, Index(operand.shape, tuple(places)))
-            total.set(getattr(a, _COMBINE[node.op.name])(Value(total.get(), node.dtype), value).ref)
+            for node, total in zip(members, totals, strict=True):
+                value = emitter.value(node.inputs[0], Index(operand.shape, tuple(places)))
+                total.set(getattr(a, _COMBINE[node.op.name])(Value(total.get(), node.dtype), value).ref)
 
     inside([axis for axis in axes if operand.shape[axis] > 1], {})
     with emitter.body({LANE: start, "first": start}, mask):
-        emitter.store(Value(total.get(), node.dtype), node, out.flat(), VECTOR)
+        for node, total in zip(members, totals, strict=True):
+            emitter.store(Value(total.get(), node.dtype), node, Index(node.shape, out).flat(), VECTOR)
     slots = list(emitter.slots.nodes)
     tasks = blocks * math.prod(operand.shape[k] for k in kept)
-    return Launch(code("columns", writer), tasks, list(slots), 0, set(slots) - {node}, {node}, set())
+    written = set(members)
+    return Launch(code("columns", writer), tasks, list(slots), 0, set(slots) - written, written, set())

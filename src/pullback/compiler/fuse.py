@@ -38,6 +38,10 @@ _PULLED = 400
 _MOST_MEMBERS = 96
 #: operations an element of one kernel
 _MOST_COST = 320
+#: reductions of columns that one kernel does: each takes four registers
+_MOST_COLUMNS = 3
+#: how many of the last groups are looked at for one that a reduction of columns can join
+_NEAR = 64
 #: nodes that may stand one behind the other in a kernel
 _DEEPEST = 48
 #: how a member stands to the domain: one value an element, or one a row; or several, which are its parts
@@ -305,7 +309,7 @@ class _Fuser:
         operand = node.inputs[0]
         rank = len(operand.shape)
         if node["axes"][-1] != rank - 1:
-            self._open(COLUMNS, node)
+            self._place_columns(node)
             return
         row = math.prod(operand.shape[a] for a in node["axes"])
         group = self._latest(node)
@@ -321,6 +325,41 @@ class _Fuser:
                 self._join(node, group, _ROW)
                 return
         self._open(LOOP, node, row, _ROW)
+
+    def _place_columns(self, node: Node) -> None:
+        """With a reduction that goes through something of the same, or alone.
+
+        So the gradients by gain and bias of a normalization come out of one pass over the cotangent.
+        """
+        operand, read = node.inputs[0], _read_by(node)
+        before = max((g.position for g in self._operand_groups(node)), default=-1)
+        for group in self.groups[max(before + 1, len(self.groups) - _NEAR) :]:
+            if group.kind != COLUMNS or not 0 < len(group.members) < _MOST_COLUMNS:
+                continue
+            other = next(iter(group.members))
+            alike = other.inputs[0].shape == operand.shape and other["axes"] == node["axes"]
+            if alike and other.dtype is node.dtype and any(read & _read_by(member) for member in group.members):
+                self._join(node, group, _FULL)
+                return
+        self._open(COLUMNS, node)
+
+
+def _read_by(reduction: Node) -> set[Node]:
+    """The values of its operand's size that a reduction's kernel may come to read, or to compute on the way."""
+    size = elements(reduction.inputs[0])
+    found: set[Node] = set()
+    seen: set[Node] = set()
+    stack = list(reduction.inputs)
+    while stack and len(seen) < 64:
+        node = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if elements(node) == size:
+            found.add(node)
+        if node.op.kind in (ELEMENTWISE, MOVEMENT) and node.op.name != "concatenate":
+            stack.extend(node.inputs)
+    return found
 
 
 class _Memory:
