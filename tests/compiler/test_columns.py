@@ -96,3 +96,28 @@ def test_what_is_summed_may_be_written_over(function: Callable[..., pb.Tensor], 
     with debug.override(backend="reference"):
         expected = pb.compile(function)(x, w).numpy()
     np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-3 * np.abs(expected).max())
+
+
+def test_a_normalization_keeps_two_numbers_a_row() -> None:
+    """What it normalized is computed again from its input, the mean and the deviation."""
+    norm = pb.nn.LayerNorm(64)
+    x, up, down = pb.randn(256, 64), pb.randn(64, 64).requires_grad_(), pb.randn(64, 64)
+
+    @pb.compile
+    def step() -> pb.Tensor:
+        norm.zero_grad()
+        up.grad = None
+        loss = ((norm(x @ up) @ down) ** 2).sum()
+        loss.backward()
+        return loss
+
+    step()
+    launch = next(la for la in step.program._launches() if la.code.name.startswith("loops") and len(la.writes) > 1)
+    written = sorted(int(np.prod(node.shape)) for node in launch.writes)
+    assert written == [256, 256, 256 * 64]
+    gradients = norm.weight.grad.numpy(), up.grad.numpy()  # type: ignore[union-attr]
+    with debug.override(backend="reference"):
+        pb.compile(step.function)()
+    for found, expected in zip(gradients, (norm.weight.grad, up.grad), strict=True):
+        wanted = expected.numpy()  # type: ignore[union-attr]
+        np.testing.assert_allclose(found, wanted, atol=1e-4 * np.abs(wanted).max())

@@ -34,6 +34,8 @@ _BY_COLUMN, _MANY_ROWS = 3, 8
 _MOVE = 250
 #: the same of a mask or of the choice of dropout, which attention computes where it needs it
 _PULLED = 400
+#: elements of a row from which on numbers that are computed from it are small beside it
+_LONG_ROW = 32
 #: members of one kernel: more would take long to compile and run out of registers
 _MOST_MEMBERS = 96
 #: operations an element of one kernel
@@ -407,8 +409,11 @@ class _Memory:
         limit = _MOVE if len(self.readers[node]) == 1 and self._unused_at_home(node) else _RECOMPUTE
         if self._pulled(node):
             limit = _PULLED
-        found = self._cost(node, limit)
-        return found is not None
+        kept: set[Node] = set()
+        if self._cost(node, limit, kept) is None:
+            return False
+        self.materialized |= kept
+        return True
 
     def _share_a_root(self, group: Group) -> None:
         """Where other groups read several members that one member gives cheaply, that one is kept in their place.
@@ -441,8 +446,11 @@ class _Memory:
     def _unused_at_home(self, node: Node) -> bool:
         return not any(node in sources(i) for other in self.group_of[node].members for i in other.inputs)
 
-    def _cost(self, node: Node, limit: int) -> int | None:
-        """Operations an element to compute `node` from memory; None above `limit` or where memory lacks something."""
+    def _cost(self, node: Node, limit: int, kept: set[Node] | None = None) -> int | None:
+        """Operations an element to compute `node` from memory; None above `limit` or where memory lacks something.
+
+        Reductions of rows that memory lacks are entered in `kept`, if given: they are small beside `node`.
+        """
         cost, large = 0, set()
         stack, seen = [node], set()
         while stack:
@@ -454,6 +462,9 @@ class _Memory:
                 if current.op.name not in ("constant", "iota") and elements(current) * 4 > elements(node):
                     large.add(current)
                 continue
+            if kept is not None and self._is_number_a_row(current, node):
+                kept.add(current)
+                continue
             passed = current.op.kind in (ELEMENTWISE, MOVEMENT) and current.op.name != "concatenate"
             if not passed and current.op.name != "bounded":
                 return None
@@ -463,6 +474,12 @@ class _Memory:
             stack.extend(current.inputs)
         few = 1 if limit == _RECOMPUTE else 4
         return cost if len(large) <= few else None
+
+    def _is_number_a_row(self, node: Node, beside: Node) -> bool:
+        """Whether `node` is a reduction of rows, such as a mean: next to no memory `beside` another value."""
+        if node.op.kind != REDUCTION or elements(node) * _LONG_ROW > elements(beside):
+            return False
+        return self.group_of[node].kind == LOOP
 
 
 def fuse(graph: Graph) -> Fusion:
