@@ -67,5 +67,7 @@ def directed(
         next_ = cell(slices[0], carries, recurrent)
         return next_, next_[:1]
 
-    last, (outputs,) = repeat(step, [s.to(given.dtype) for s in state], [given], given.shape[0], reverse)
+    # under autocast `given` is of 16 bits: a GRU mixes its state into the next one and keeps the dtype that it has
+    start = list(state) if cell is gru_step else [part.to(given.dtype) for part in state]
+    last, (outputs,) = repeat(step, start, [given], given.shape[0], reverse)
     return outputs, last

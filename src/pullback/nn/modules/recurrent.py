@@ -312,7 +312,7 @@ class _Cell(Module):
         parts = 2 if self.kind == "lstm" else 1
         given = F.linear(input, self.weight_ih, self.bias_ih)
         if state is None:
-            state = [zeros(shape, dtype=given.dtype) for _ in range(parts)]
+            state = [zeros(shape, dtype=input.dtype) for _ in range(parts)]
         if [tuple(part.shape) for part in state] != [shape] * parts:
             raise ShapeError(
                 f"{name}: the state must be of shape {list(shape)}, got "
