@@ -301,9 +301,9 @@ def _depth(k: int, geometry: Geometry, target: Target) -> int:
 
 
 def _plan(product: Product, geometry: Geometry, target: Target, has_epilogue: bool) -> Plan:
-    """The cut that costs least, on average over machines of 2, 4 and 8 threads."""
+    """The cut that costs least, on average over machines of 2 to 8 threads."""
     best: tuple[float, Plan] | None = None
-    for slices, length in _slicings(product, geometry):
+    for slices, length in _slicings(product, geometry, target):
         depth = _depth(length, geometry, target)
         for grid in _grids(product, geometry, target, depth, has_epilogue and slices == 1, -(-length // depth)):
             for shared in (False, True) if slices == 1 else (False,):
@@ -315,13 +315,17 @@ def _plan(product: Product, geometry: Geometry, target: Target, has_epilogue: bo
     return best[1]
 
 
-def _slicings(product: Product, geometry: Geometry) -> list[tuple[int, int]]:
-    """(slices, k of one) that the sum over k may be cut into: more than one only where C is small."""
+def _slicings(product: Product, geometry: Geometry, target: Target) -> list[tuple[int, int]]:
+    """(slices, k of one) that the sum over k may be cut into: more than one only where C is small.
+
+    What the slices make together takes no more memory than a few L2 caches, and less than the operands.
+    """
     found = [(1, product.k)]
     step = geometry.lanes * (2 if geometry.pairs else 1)
     items = math.prod(product.batch) * product.m * product.n
+    most = min(product.k * (product.m + product.n), 4 * target.l2 // product.dtype.itemsize) // max(items, 1)
     slices = 2
-    while slices <= _MOST_SLICES and items * slices <= product.k * (product.m + product.n):
+    while slices <= min(_MOST_SLICES, most):
         length = _up(-(-product.k // slices), step)
         if geometry.units(length) < _SHORTEST_SLICE:
             break
@@ -370,4 +374,4 @@ def _cost(product: Product, geometry: Geometry, plan: Plan) -> float:
         once += 1.5 * plan.slices * product.m * product.n * items / lanes
     waits = 3000 * (plan.shared + (plan.slices > 1))
     tasks = plan.grid.tasks * plan.slices
-    return sum(-(-tasks // threads) * threads * cycles + once + threads * waits for threads in (2, 4, 8))
+    return sum(-(-tasks // threads) * threads * cycles + once + threads * waits for threads in (2, 3, 4, 6, 8))
