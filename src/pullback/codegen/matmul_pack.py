@@ -12,7 +12,7 @@ from functools import cache
 
 from ..graph.types import DType, bfloat16, bool_, int64
 from .arithmetic import LLVMArithmetic, Value
-from .matmul_tile import Element, prefetch, scalar_type, shuffle, transposed
+from .matmul_tile import Element, Size, prefetch, scalar_type, shuffle, transposed
 from .text import Code, Writer, code
 
 #: Steps of k of a panel that are copied before the next panel's, where rows lie side by side: the source is then read
@@ -91,18 +91,15 @@ class _Reader:
         a = self.arithmetic
         return a.lt(a.iota(int64), a.broadcast(Value(str(limit), int64)))
 
-    def along_k(self, address: str, left: str | None) -> str:
-        """A vector of units from elements that are neighbours in k; zeros where fewer than all elements are `left`."""
+    def along_k(self, address: str) -> str:
+        """A vector of units from elements that are neighbours in k."""
         lanes = self.geometry.lanes
         if not self.geometry.pairs:
-            return self._converted(self.arithmetic, address, None if left is None else self.below(left))
+            return self._converted(self.arithmetic, address, None)
         if self.element.stored is bfloat16:
-            return self._bits(address, left, 2 * lanes, "i16")
-        halves = []
-        for start in (0, lanes):
-            rest = None if left is None else self.below(self.writer.subtract(left, start))
-            halves.append(self._plain(self.at(address, start), rest))
-        return self._as_units(self._rounded_pair(*halves))
+            return self.writer.op(f"load <{lanes} x float>, ptr {address}, align 2")
+        halves = [self._plain(self.at(address, start), None) for start in (0, lanes)]
+        return self._as_units(self._rounded_pair(halves[0], halves[1]))
 
     def beside(self, address: str, along: str | int, second: str | None, mask: Value | None) -> str:
         """A vector of units, one of each of `lanes` neighbouring rows; the i1 `second` tells that there is a second k.
@@ -175,15 +172,6 @@ class _Reader:
             return self.writer.op(f"load <{lanes} x i16>, ptr {address}, align 2")
         return self._masked_words(address, mask.ref, lanes)
 
-    def _bits(self, address: str, left: str | None, count: int, type_: str) -> str:
-        lanes = self.geometry.lanes
-        if left is None:
-            return self.writer.op(f"load <{lanes} x float>, ptr {address}, align 2")
-        wide = LLVMArithmetic(self.writer, count)
-        mask = wide.lt(wide.iota(int64), wide.broadcast(Value(left, int64)))
-        words = self._masked_words(address, mask.ref, count)
-        return self.writer.op(f"bitcast <{count} x {type_}> {words} to <{lanes} x float>")
-
     def _masked_words(self, address: str, mask: str, count: int) -> str:
         vector, masks = f"<{count} x i16>", f"<{count} x i1>"
         self.writer.declare(f"declare {vector} @llvm.masked.load.v{count}i16.p0(ptr, {masks}, {vector})")
@@ -205,16 +193,15 @@ def pack_code(geometry: Geometry, width: int, element: Element) -> Code:
     writer = Writer("pack", ["ptr %to", "ptr %from", "i64 %across", "i64 %along", "i64 %count", "i64 %k"])
     units = writer.divide(writer.add("%k", 1), 2)[0] if geometry.pairs else "%k"
     packer = _Packer(writer, geometry, width, _Reader(writer, geometry, element), units)
-    # One of three ways does all.
     contiguous, beside = (writer.op(f"icmp eq i64 {name}, 1") for name in ("%along", "%across"))
+    # How many units of each row vectors have done; single ones do the rest.
+    done = writer.variable("i64", "0")
     with writer.when(contiguous):
-        packer.rows_along_k()
-    neither = writer.op(f"xor i1 {contiguous}, true")
-    with writer.when(writer.op(f"and i1 {neither}, {beside}")):
+        done.set(packer.rows_along_k())
+    with writer.when(writer.op(f"and i1 {writer.op(f'xor i1 {contiguous}, true')}, {beside}")):
         packer.rows_beside()
-    not_beside = writer.op(f"xor i1 {beside}, true")
-    with writer.when(writer.op(f"and i1 {neither}, {not_beside}")):
-        packer.rows_anywhere()
+        done.set(units)
+    packer.one_by_one(done.get())
     return code("pack", writer)
 
 
@@ -229,55 +216,44 @@ class _Packer:
         """The address of the panel that begins with the row `first`, a multiple of the width."""
         return self.writer.element("%to", self.geometry.unit_type, self.writer.multiply(first, self.units))
 
-    def _store(self, vector: str, panel: str, unit: str, start: int, skipped: int = 0) -> None:
-        """The lanes of `vector`, but for the `skipped` first, as the units of the rows from `start` on of a panel.
-
-        Those past the panel's width are dropped.
-        """
+    def _store(self, vector: str, panel: str, unit: str, start: Size, kept: int, skipped: int = 0) -> None:
+        """`kept` lanes of `vector`, after the `skipped` first, as the units of the rows from `start` on of a panel."""
         lanes, type_ = self.geometry.lanes, self.geometry.unit_type
         place = self.writer.add(self.writer.multiply(unit, self.width), start)
-        kept = min(lanes, self.width - start)
         if kept < lanes:
             vector = shuffle(self.writer, type_, lanes, vector, "poison", range(skipped, skipped + kept))
         address = self.writer.element(panel, type_, place)
         self.writer.line(f"store <{kept} x {type_}> {vector}, ptr {address}, align {self.geometry.unit_bytes}")
 
-    def rows_along_k(self) -> None:
-        """Squares of `lanes` rows by `lanes` units are transposed in registers."""
+    def rows_along_k(self) -> str:
+        """Squares of `lanes` rows by `lanes` units are transposed in registers; gives the units done of each row."""
         writer, lanes = self.writer, self.geometry.lanes
         last = writer.subtract("%count", 1)
-        whole_units = writer.divide("%k", lanes * self.steps)[0]
-        squares = writer.multiply(whole_units, lanes)
+        squares = writer.multiply(writer.divide("%k", lanes * self.steps)[0], lanes)
         with writer.loop(0, "%count", self.width, as_written=True) as first:
             panel = self._panel(first)
-            for start in range(0, self.width, lanes):
-                # A missing row is read as the last one again.
-                rows = [
-                    self.reader.at(
-                        "%from", writer.multiply(writer.minimum(writer.add(first, start + row), last), "%across")
-                    )
-                    for row in range(min(lanes, self.width - start))
-                ]
-                with writer.loop(0, squares, lanes, as_written=True) as unit:
-                    self._square(panel, rows, unit, None, start)
-                rest = writer.subtract("%k", writer.multiply(squares, self.steps))
-                with writer.when(writer.op(f"icmp sgt i64 {rest}, 0")):
-                    self._square(panel, rows, squares, rest, start)
+            for begin, end in self._bands():
+                with writer.loop(begin, end, lanes, as_written=True) as start:
+                    rows = [writer.add(writer.add(first, start), row) for row in range(min(lanes, end - begin))]
+                    # A missing row is read as the last one again.
+                    places = [writer.multiply(writer.minimum(row, last), "%across") for row in rows]
+                    pointers = [self.reader.at("%from", place) for place in places]
+                    with writer.loop(0, squares, lanes, as_written=True) as unit:
+                        self._square(panel, pointers, unit, start)
+        return squares
 
-    def _square(self, panel: str, rows: list[str], unit: str, left: str | None, start: int) -> None:
+    def _bands(self) -> list[tuple[int, int]]:
+        """The rows of a panel in whole vectors, and what is left of them."""
+        whole = self.width - self.width % self.geometry.lanes
+        return [band for band in ((0, whole), (whole, self.width)) if band[0] < band[1]]
+
+    def _square(self, panel: str, rows: list[str], unit: str, start: str) -> None:
         writer, lanes = self.writer, self.geometry.lanes
         position = writer.multiply(unit, self.steps)
-        vectors = [self.reader.along_k(self.reader.at(row, position), left) for row in rows]
-        vectors += ["zeroinitializer"] * (lanes - len(rows))
-        columns = transposed(writer, self.geometry.unit_type, vectors)
-        if left is None:
-            for step, vector in enumerate(columns):
-                self._store(vector, panel, writer.add(unit, step), start)
-            return
+        vectors = [self.reader.along_k(self.reader.at(row, position)) for row in rows]
+        columns = transposed(writer, self.geometry.unit_type, vectors + ["zeroinitializer"] * (lanes - len(rows)))
         for step, vector in enumerate(columns):
-            place = writer.add(unit, step)
-            with writer.when(writer.op(f"icmp slt i64 {place}, {self.units}")):
-                self._store(vector, panel, place, start)
+            self._store(vector, panel, writer.add(unit, step), start, len(rows))
 
     def rows_beside(self) -> None:
         """Vectors of neighbouring rows, unit by unit; all panels for a stretch of k before the next stretch."""
@@ -313,15 +289,18 @@ class _Packer:
                 prefetch(writer, self.reader.at(address, writer.multiply("%along", 2 * _STRETCH * self.steps)))
                 vector = self.reader.beside(address, "%along", second, mask)
                 for number, panel in enumerate(panels):
-                    self._store(vector, panel, unit, start, number * self.width)
+                    self._store(vector, panel, unit, start, min(lanes, self.width - start), number * self.width)
 
-    def rows_anywhere(self) -> None:
-        """One unit after the other."""
+    def one_by_one(self, begin: str) -> None:
+        """One unit after the other, from the unit `begin` of each row on."""
         writer = self.writer
         with writer.loop(0, "%count", self.width, as_written=True) as first:
             panel = self._panel(first)
             present = writer.minimum(writer.subtract("%count", first), self.width)
-            with writer.loop(0, self.units, as_written=True) as unit, writer.loop(0, present, as_written=True) as row:
+            with (
+                writer.loop(begin, self.units, as_written=True) as unit,
+                writer.loop(0, present, as_written=True) as row,
+            ):
                 position = writer.multiply(unit, self.steps)
                 second = writer.op(f"icmp slt i64 {writer.add(position, 1)}, %k")
                 place = writer.add(

@@ -97,10 +97,12 @@ def _tile(geometry: Geometry, rows: int, vectors: int) -> Writer:
     name = f"tile_{rows}_by_{vectors}"
     parameters = ["ptr %a", "ptr %b", "ptr %c", "i64 %c_row", "i64 %units", "i1 %accumulate", "ptr %coming"]
     tile = Writer(name, parameters, result="internal void", attributes="nounwind noinline")
+    # A smaller tile is for the edges alone, and is kept short.
+    unroll, coming = (UNROLL, "%coming") if (rows, vectors) == (geometry.rows, 2) else (1, None)
     outer_tile(
         tile, geometry.dtype, [geometry.lanes] * vectors, rows, "%units",
         Matrix("%a", 1, geometry.rows), Matrix("%b", geometry.columns, 1), Matrix("%c", "%c_row", 1),
-        "%accumulate", UNROLL, "%coming", geometry.pairs,
+        "%accumulate", unroll, coming, geometry.pairs,
     )  # fmt: skip
     return tile
 
