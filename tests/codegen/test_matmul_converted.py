@@ -14,6 +14,7 @@ import pullback as pb
 from product_oracle import FOREIGN, all_codes, assembly_of, assert_close, operand, product_of, run
 from pullback.codegen.matmul import Element, product_stages
 from pullback.codegen.target import Target
+from pullback.errors import DTypeError
 from pullback.graph.node import Graph, Node
 from pullback.graph.types import DType, bfloat16, float16, float32, round_to, to_carrier, to_storage
 from pullback.ops.contraction import matmul
@@ -226,3 +227,21 @@ def test_other_processors(target: Target) -> None:
     assert all(f"{name}:" in assembly for name, assembly in assemblies.items())
     blocks = [assembly for name, assembly in assemblies.items() if name.startswith("product_block")]
     assert any("vdpbf16ps" in assembly for assembly in blocks) == target.has_bf16
+
+
+def test_a_product_may_give_its_sums_in_float32() -> None:
+    """The gradients are then those of the same product of float32 operands, rounded to the operands' type."""
+    a, b, g = (input_node(i, shape, d) for i, (shape, d) in enumerate(
+        [((5, 7), bfloat16), ((7, 6), bfloat16), ((5, 6), float32)]
+    ))  # fmt: skip
+    product = matmul(a, b, float32)
+    assert product.dtype is float32
+    values = [round_to(numbers(5, 7), bfloat16), round_to(numbers(7, 6, seed=1), bfloat16), numbers(5, 6, seed=2)]
+    expected = [values[2] @ values[1].T, values[0].T @ values[2]]
+    for cotangent, wanted, operand_ in zip(product.op.pull(product, g, [0, 1]), expected, (a, b), strict=True):
+        assert cotangent is not None and (cotangent.shape, cotangent.dtype) == (operand_.shape, bfloat16)
+        program = Program(Graph.of([cotangent]), [a, b, g])
+        got = value_of(program, *zip(values, (bfloat16, bfloat16, float32), strict=True))
+        np.testing.assert_allclose(got, wanted, rtol=2**-8, atol=1e-5)
+    with pytest.raises(DTypeError, match=r"matmul of float32 sums in float32 and can give that .* not bfloat16"):
+        matmul(input_node(0, (2, 2), float32), input_node(1, (2, 2), float32), bfloat16)
