@@ -64,7 +64,7 @@ class Group:
     members: dict[Node, str] = field(default_factory=dict)
     stored: list[Node] = field(default_factory=list)
     constants: frozenset[Node] = frozenset()
-    first_reader: Group | None = None
+    readers: set[Group] = field(default_factory=set)
     cost: int = 0
     position: int = 0
 
@@ -195,8 +195,8 @@ class _Fuser:
         group.cost += node.op.cost
         self.group_of[node] = group
         for other in self._operand_groups(node):
-            if other is not group and (other.first_reader is None or other.first_reader.position > group.position):
-                other.first_reader = group
+            if other is not group:
+                other.readers.add(group)
 
     def _place_elementwise(self, node: Node, operands: list[Node]) -> None:
         group = self._latest(node)
@@ -213,12 +213,11 @@ class _Fuser:
         """`group`, after taking in earlier groups that `node` also reads, where nothing in between needs them."""
         if group.kind == LOOP and self._level(node, operands, group) is not None:
             for other in set(self._operand_groups(node)) - {group}:
-                reader = other.first_reader
                 if (
                     other.kind == LOOP
                     and other.size == group.size
                     and (other.row is None or group.row is None or other.row == group.row)
-                    and (reader is None or reader.position >= group.position)
+                    and all(reader.position >= group.position for reader in other.readers)
                     and self._has_room(group, other.cost, len(other.members))
                     and self._reads_alike(group, other)
                 ):
@@ -244,9 +243,11 @@ class _Fuser:
         group.cost += other.cost
         for node in other.members:
             self.group_of[node] = group
+        for node in other.members:
+            for read in self._operand_groups(node):
+                read.readers = {group if reader is other else reader for reader in read.readers} - {read}
+        group.readers = (group.readers | other.readers) - {group, other}
         other.members = {}
-        if other.first_reader is group:
-            other.first_reader = None
 
     def _level(self, node: Node, operands: list[Node], group: Group) -> str | None:
         """How `node` would stand in `group` ("full" or "row"), or None where it cannot be computed there."""
