@@ -155,6 +155,30 @@ def test_carries_that_swap_and_stay() -> None:
         np.testing.assert_allclose(mine.numpy(), other.numpy(), rtol=1e-12)
 
 
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("backend", ["native", "reference"])
+def test_an_inner_loop_reads_what_the_outer_one_carries(backend: str, kept: bool) -> None:
+    x = drawn(4)
+
+    def run(loop: Callable[..., Any]) -> tuple[pb.Tensor, ...]:
+        rows = pb.ones(3, 1, dtype=pb.float64)
+
+        def outer(carry: Any, _: Any) -> tuple[Any, Any]:
+            inner = loop(lambda d, _: (d * carry, ()), carry[:2].sum() * pb.ones(4, dtype=pb.float64), rows)[0]
+            deeper = loop(
+                lambda d, _: (loop(lambda f, _: (f * carry[1:2] + carry, ()), d, rows)[0] * 0.1, ()), inner, rows
+            )[0]
+            return deeper.tanh(), (carry,) if kept else ()
+
+        carry, held = loop(outer, x, rows)
+        loss = (carry * carry).sum() + sum((h * h).sum() for h in held)
+        return carry, *pb.autograd.grad(loss, [x])
+
+    with debug.override(backend=backend):
+        for ours, theirs in zip(run(scan), run(looped), strict=True):
+            np.testing.assert_allclose(ours.detach().numpy(), theirs.detach().numpy(), rtol=1e-9)
+
+
 @pytest.mark.parametrize("backend", ["native", "reference"])
 def test_a_loop_within_a_loop(backend: str) -> None:
     x, w, start = drawn(3, 4, 2), drawn(2, 2), drawn(2)

@@ -132,3 +132,11 @@ def test_modules_are_pytorchs(name: str, arguments: tuple[Any, ...], shape: tupl
     theirs, ours = getattr(torch.nn, name)(*arguments), getattr(pb.nn, name)(*arguments)
     compare(lambda library, x: (theirs if library is torch else ours)(x), Value(RNG.normal(size=shape)))
     assert repr(ours).startswith(f"{name}(")
+
+
+def test_an_infinity_stays_in_the_shares_that_hold_it():
+    x = np.zeros((1, 2, 16), np.float32)
+    x[0, 0, 0], x[0, 1, 7] = np.inf, np.nan
+    ours = pb.nn.functional.adaptive_avg_pool1d(pb.tensor(x), 6)
+    expected = torch.nn.functional.adaptive_avg_pool1d(torch.tensor(x), 6)
+    np.testing.assert_array_equal(ours.numpy(), expected.numpy())

@@ -49,6 +49,9 @@ def _at(argument: Argument, places: Places) -> Argument:
         assert isinstance(home, (Node, Workspace, Place))
         if isinstance(home, Place) and home.loop is None:
             return replace(argument, home=home.home, offset=home.offset + argument.offset)
+        if isinstance(home, Place) and argument.loop is None:
+            # what stands still in this loop moves with the loop around it
+            return _further(home, argument.offset)
         return replace(argument, home=home)
     return argument
 

@@ -17,9 +17,11 @@ from ...graph.node import Node
 from ...graph.types import bool_, int32, int64
 from ...ops import elementwise as e
 from ...ops.convolution import reach
+from ...ops.indexing import take
 from ...ops.movement import expand, pad, reshape, slice_
 from ...ops.primitive import constant, iota, user_source
 from ...tensor import Tensor
+from ...tensor.arithmetic import where
 from ...tensor.creation import tensor
 from .activation import finished, widened
 from .convolution import Sizes, batched, channels_first, channels_last, sizes_of
@@ -299,13 +301,24 @@ def _means(x: Tensor, places: list[int]) -> Tensor:
             if size != wanted:
                 x = x.reshape(*x.shape[:axis], wanted, size // wanted, *x.shape[axis + 1 :]).mean(axis + 1)
             continue
-        place = np.arange(wanted)[:, np.newaxis]
-        first, last = place * size // max(wanted, 1), -(-(place + 1) * size // max(wanted, 1))
-        number = np.arange(size)
-        share = ((first <= number) & (number < last)) / (last - first)
-        moved = x.movedim(axis, -2)
-        x = (tensor(share.astype(x.dtype.carrier)) @ moved).movedim(-2, axis)
+        x = _uneven_means(x, axis, wanted)
     return x
+
+
+def _uneven_means(x: Tensor, axis: int, wanted: int) -> Tensor:
+    """The means of `wanted` shares of an axis that do not divide it.
+
+    The elements of each share are looked up: a product with a matrix of shares would carry an infinity of one share
+    into all the others, as 0 * inf.
+    """
+    size, place = x.shape[axis], np.arange(wanted)[:, np.newaxis]
+    first, last = place * size // max(wanted, 1), -(-(place + 1) * size // max(wanted, 1))
+    length = last - first
+    number = first + np.arange(length.max(initial=1))
+    rest = (1,) * (x.ndim - 1)
+    inside, shares = (tensor(array.reshape(*array.shape, *rest)) for array in (number < last, length[:, 0]))
+    taken = x._wrap(take(x.movedim(axis, 0).node, tensor(np.minimum(number, size - 1)).node))
+    return (where(inside, taken, 0.0).sum(1) / shares.to(x.dtype)).movedim(0, axis)
 
 
 def adaptive_avg_pool1d(input: Tensor, output_size: int | Sequence[int]) -> Tensor:
