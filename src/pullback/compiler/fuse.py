@@ -16,6 +16,7 @@ import math
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
+from ..errors import VerifyError
 from ..graph.node import Graph, Node, exact
 from ..ops.attention import weight_operands
 from ..ops.primitive import ATTENTION, ELEMENTWISE, HOST, LEAF, MOVEMENT, REDUCTION, SCAN
@@ -494,3 +495,16 @@ def fuse(graph: Graph) -> Fusion:
         if group.stored or group.kind in (CHECK, CALL):
             groups.append(group)
     return Fusion(groups, memory.materialized, fuser.group_of)
+
+
+def verify_order(fusion: Fusion) -> None:
+    """Raise VerifyError where a group reads what a later one computes."""
+    for group in fusion.groups:
+        for node in group.members:
+            for operand in node.inputs:
+                for source in sources(operand):
+                    if fusion.group_of[source].position > group.position:
+                        raise VerifyError(
+                            f"after fuse: {node!r} (made at {node.source}) is computed before {source!r} (made at "
+                            f"{source.source}), which it reads"
+                        )

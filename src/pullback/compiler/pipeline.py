@@ -11,7 +11,7 @@ from ..graph.verifier import verify
 from ..timeline import span
 from .canonicalize import canonicalize
 from .copies import insert_copies
-from .fuse import Fusion, fuse
+from .fuse import Fusion, fuse, verify_order
 from .layout import channels_last
 from .loops import tighten_loops
 from .simplify import simplify
@@ -35,4 +35,7 @@ def lower(graph: Graph) -> tuple[Graph, Fusion]:
     """The prepared graph and the groups of nodes that become kernels."""
     graph = prepare(graph)
     with span("fuse"):
-        return graph, fuse(graph)
+        fusion = fuse(graph)
+    if debug.get("verify"):
+        verify_order(fusion)
+    return graph, fusion

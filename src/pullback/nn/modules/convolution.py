@@ -55,6 +55,11 @@ class _Convolution(Module):
                 raise ValueError(
                     f'{name}: padding must be "same", "valid" or numbers, got {padding!r} (at {user_source()})'
                 )
+            if padding == "same" and any(step != 1 for step in self.stride):
+                raise ValueError(
+                    f'{name}: padding "same" is for stride 1, got stride {self.stride} (at {user_source()}); '
+                    "give the padding as numbers"
+                )
             self.padding = padding
         else:
             self.padding = sizes_of(name, "padding", padding, self.rank, 0)
