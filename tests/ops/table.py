@@ -4,70 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from oracle import Expression, Value
+from operation_rows import AWKWARD, INF, NAN, Row, normal, positive, separated
+from oracle import Expression
 from pullback.graph.types import int64, uint32
 from pullback.ops.attention import attention
 from pullback.ops.elementwise import convert, copy, philox, shift_right
 from pullback.ops.host import custom, host_call
 from pullback.ops.indexing import scatter_add
-
-INF, NAN = math.inf, math.nan
-#: what breaks functions of floats: both zeros, ties, both signs, infinities, NaN, tiny and large
-AWKWARD = [0.0, -0.0, 1.0, -1.0, 1.0, 0.5, -2.5, 3.5, 1e-30, -1e-3, 40.0, INF, -INF, NAN]
-_random = np.random.default_rng(0)
-
-
-def normal(*shape: int) -> np.ndarray:
-    """Fixed random numbers, none of them near a kink."""
-    values = _random.normal(size=shape)
-    return np.asarray(np.where(np.abs(values) < 0.1, values + 0.5, values))
-
-
-def positive(*shape: int) -> np.ndarray:
-    """Fixed random numbers in (0.3, 2)."""
-    return _random.uniform(0.3, 2.0, size=shape)
-
-
-def separated(*shape: int) -> np.ndarray:
-    """Fixed random numbers of which no two are near each other, so that the greatest stays the greatest."""
-    return (_random.permutation(math.prod(shape)).reshape(shape) - math.prod(shape) / 2 + 0.25) / 3
-
-
-@dataclass(frozen=True)
-class Row:
-    """One expression, its operands, and what is asked of it.
-
-    `smooth` rows are also checked to second order, against PyTorch and against finite differences.
-    `awkward` holds further operands on which values and first gradients must agree with PyTorch.
-    """
-
-    name: str
-    expression: Expression
-    operands: tuple[Any, ...]
-    awkward: tuple[tuple[Any, ...], ...] = ()
-    theirs: Expression | None = None
-    smooth: bool = True
-    dtypes: tuple[str, ...] = ("float64", "float32")
-
-    def __str__(self) -> str:
-        return self.name
-
-    def values(self, operands: tuple[Any, ...], dtype: str) -> list[Value]:
-        """The operands, arrays of floats in `dtype`; others, and what is a Value already, as they are."""
-        return [o if isinstance(o, Value) else as_value(o, dtype) for o in operands]
-
-
-def as_value(numbers: Any, dtype: str) -> Value:
-    """Numbers as an operand: floats in `dtype`, others in their own."""
-    array = np.asarray(numbers)
-    return Value(array, dtype if array.dtype.kind == "f" else array.dtype.name)
-
 
 _ONE = (np.array(AWKWARD), np.array(0.5), np.zeros((0, 3)), np.array([[0.3], [-0.7]]))
 

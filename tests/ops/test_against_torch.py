@@ -3,6 +3,7 @@
 import importlib.util
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -13,11 +14,32 @@ from pullback.autograd import gradcheck, gradgradcheck
 from pullback.graph.node import reachable
 from pullback.ops.primitive import REGISTRY
 
-_spec = importlib.util.spec_from_file_location("table_of_operations", Path(__file__).with_name("table.py"))
-assert _spec is not None and _spec.loader is not None
-table = importlib.util.module_from_spec(_spec)
-sys.modules[_spec.name] = table  # dataclasses look their module up
-_spec.loader.exec_module(table)
+
+def _tables() -> list[ModuleType]:
+    """The tables beside this file, one a family."""
+    found = []
+    for path in sorted(Path(__file__).parent.glob("table*.py")):
+        spec = importlib.util.spec_from_file_location(f"operations_{path.stem}", path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # dataclasses look their module up
+        spec.loader.exec_module(module)
+        found.append(module)
+    return found
+
+
+TABLES = _tables()
+ROWS = [row for table in TABLES for row in table.ROWS]
+assert len({row.name for row in ROWS}) == len(ROWS), "two rows have one name"
+CHECKED_BY_DIFFERENCES = [
+    row
+    for table in TABLES
+    for row in table.ROWS
+    if row.smooth and (row.differences or row.name in getattr(table, "CHECKED_BY_DIFFERENCES", ()))
+]
+IN_SIXTEEN_BITS = [
+    row for table in TABLES for row in table.ROWS if row.sixteen or row.name in getattr(table, "IN_SIXTEEN_BITS", ())
+]
 
 #: what stands for a value from outside in a compiled program, never in a graph that a user builds
 ONLY_IN_PROGRAMS = {"input"}
@@ -42,13 +64,13 @@ def reference():
         yield
 
 
-@pytest.mark.parametrize("row", table.ROWS, ids=str)
+@pytest.mark.parametrize("row", ROWS, ids=str)
 def test_values_and_gradients_are_pytorchs(row, reference):
     check(row, "float64", second=row.smooth)
     check_awkward(row, "float64")
 
 
-@pytest.mark.parametrize("row", table.ROWS, ids=str)
+@pytest.mark.parametrize("row", ROWS, ids=str)
 def test_native_code_gives_pytorchs_values_and_gradients(row):
     dtype = "float32" if "float32" in row.dtypes else "float64"
     with debug.override(backend="native"):
@@ -56,7 +78,7 @@ def test_native_code_gives_pytorchs_values_and_gradients(row):
         check_awkward(row, dtype)
 
 
-@pytest.mark.parametrize("row", [r for r in table.ROWS if r.smooth and r.name in table.CHECKED_BY_DIFFERENCES], ids=str)
+@pytest.mark.parametrize("row", CHECKED_BY_DIFFERENCES, ids=str)
 def test_first_and_second_derivatives_are_those_of_finite_differences(row, reference):
     inputs = [value.ours(requires_grad=True) for value in row.values(row.operands, "float64")]
     assert gradcheck(lambda *tensors: row.expression(pb, *tensors), inputs)
@@ -64,7 +86,7 @@ def test_first_and_second_derivatives_are_those_of_finite_differences(row, refer
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-@pytest.mark.parametrize("row", [r for r in table.ROWS if r.name in table.IN_SIXTEEN_BITS], ids=str)
+@pytest.mark.parametrize("row", IN_SIXTEEN_BITS, ids=str)
 def test_sixteen_bit_floats_agree_within_their_precision(row, dtype, reference):
     compare(row.expression, *row.values(row.operands, dtype), theirs=row.theirs, slack=3)
 
@@ -75,7 +97,7 @@ def _primitives(outputs) -> set[str]:
 
 def test_every_primitive_is_in_the_table():
     covered: set[str] = set()
-    for row in table.ROWS:
+    for row in ROWS:
         inputs = [value.ours(requires_grad=True) for value in row.values(row.operands, "float64")]
         outputs = row.expression(pb, *inputs)
         covered |= _primitives(outputs if isinstance(outputs, (tuple, list)) else (outputs,))
@@ -91,7 +113,7 @@ def test_every_pullback_of_a_primitive_is_reached():
         for index, rule in enumerate(op.pullbacks)
         if rule is not None
     }
-    for row in table.ROWS:
+    for row in ROWS:
         inputs = [value.ours(requires_grad=True) for value in row.values(row.operands, "float64")]
         outputs = row.expression(pb, *inputs)
         for node in reachable([t.node for t in (outputs if isinstance(outputs, (tuple, list)) else (outputs,))], False):

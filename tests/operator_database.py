@@ -1,0 +1,208 @@
+"""PyTorch's own database of operators as an oracle: its samples in both libraries, values and gradients compared.
+
+`python tests/operator_database.py NAME ...` tries every sample of the operators of those names (or beginnings of names,
+ending in `*`) and prints what differs; without names, all of `IN_SCOPE`. The suite tries the first few samples of each.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+
+import pullback as pb
+from oracle import TOLERANCE, cotangent, numbers
+
+#: by default every floating point sample is also differentiated, in this dtype
+DIFFERENTIATED = torch.float64
+#: dtypes in which samples are asked for, as far as the operator takes them in PyTorch
+DTYPES = (torch.float64, torch.float32, torch.int64, torch.bool)
+#: arguments that say where and how PyTorch is to lay a result out; there is one device and one layout
+NOT_OURS = ("device", "layout", "pin_memory")
+
+
+@cache
+def database() -> dict[str, list[Any]]:
+    """The records of PyTorch's database by name: of one name, the variants."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from torch.testing._internal.common_methods_invocations import op_db
+    found: dict[str, list[Any]] = {}
+    for record in op_db:
+        found.setdefault(record.name, []).append(record)
+    return found
+
+
+def ours(name: str) -> Any:
+    """What Pullback has under PyTorch's `name`: a function, or else a method of tensors; None where it has neither."""
+    found: Any = pb
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found if found is not None else getattr(pb.Tensor, name, None)
+
+
+@dataclass
+class Outcome:
+    """What trying an operator's samples gave."""
+
+    samples: int = 0
+    failures: list[str] = field(default_factory=list)
+
+
+def translated(value: Any) -> Any:
+    """An argument of PyTorch's as Pullback's: tensors (strides and all), dtypes, and what they are nested in."""
+    if isinstance(value, torch.Tensor):
+        plain = value.detach()
+        array = (plain.float() if plain.dtype in (torch.bfloat16, torch.float16) else plain).numpy()
+        made = pb.tensor(array, dtype=getattr(pb, str(plain.dtype).removeprefix("torch.")))
+        return made.requires_grad_() if value.requires_grad else made
+    if isinstance(value, torch.dtype):
+        return getattr(pb, str(value).removeprefix("torch."))
+    if isinstance(value, (torch.Size, tuple, list)):
+        plain_type = tuple if isinstance(value, torch.Size) or hasattr(value, "_fields") else type(value)
+        return plain_type([translated(v) for v in value])
+    if isinstance(value, dict):
+        return {k: translated(v) for k, v in value.items() if k not in NOT_OURS}
+    return value
+
+
+def tensors_in(value: Any) -> list[Any]:
+    """The tensors of either library in nested tuples, lists and dictionaries, in order."""
+    if isinstance(value, (torch.Tensor, pb.Tensor)):
+        return [value]
+    if isinstance(value, dict):
+        return [t for v in value.values() for t in tensors_in(v)]
+    return [t for v in value for t in tensors_in(v)] if isinstance(value, (tuple, list)) else []
+
+
+def compare_sample(record: Any, sample: Any, second: bool = False) -> None:
+    """Assert that one sample has PyTorch's result, and PyTorch's gradients by every tensor that requires them."""
+    arguments = (sample.input, sample.args, {k: v for k, v in sample.kwargs.items() if k not in NOT_OURS})
+    mine = tuple(translated(a) for a in arguments)
+    expected = record.op(sample.input, *sample.args, **sample.kwargs)
+    function = ours(record.name)
+    got = function(mine[0], *mine[1], **mine[2])
+    wanted, found = tensors_in(expected), tensors_in(got)
+    if not wanted and not found:
+        assert got == expected, f"gives {got!r}, PyTorch {expected!r}"
+        return
+    assert len(wanted) == len(found), f"gives {len(found)} tensors, PyTorch {len(wanted)}"
+    for place, (a, b) in enumerate(zip(found, wanted, strict=True)):
+        agree(a, b, f"output {place}")
+    if wanted[0].dtype != DIFFERENTIATED or not record.supports_autograd:
+        return
+    compare_gradients(record, sample, expected, got, arguments, mine)
+
+
+def compare_gradients(record: Any, sample: Any, expected: Any, got: Any, theirs: Any, mine: Any) -> None:
+    """Assert that the gradients are PyTorch's; of outputs that are not unique, of what the record makes of them."""
+    process = sample.output_process_fn_grad
+    wanted = [t for t in tensors_in(process(expected)) if t.requires_grad]
+    try:
+        found = [t for t in tensors_in(process(got)) if t.requires_grad]
+    except AttributeError:
+        return  # what PyTorch's record does with the result is no function of ours
+    inputs = [(a, b) for a, b in zip(tensors_in(list(mine)), tensors_in(list(theirs)), strict=True) if b.requires_grad]
+    if not wanted or not inputs:
+        return
+    assert len(wanted) == len(found), f"{len(found)} outputs have a gradient, in PyTorch {len(wanted)}"
+    seeds = [cotangent(t, place) for place, t in enumerate(wanted)]
+    their_gradients = torch.autograd.grad(
+        wanted, [b for _, b in inputs], [s.theirs() for s in seeds], allow_unused=True, retain_graph=True
+    )
+    our_gradients = pb.autograd.grad(found, [a for a, _ in inputs], [s.ours() for s in seeds], allow_unused=True)
+    for place, (a, b) in enumerate(zip(our_gradients, their_gradients, strict=True)):
+        if a is None and b is None:
+            continue
+        like = inputs[place][0]
+        a = pb.zeros_like(like) if a is None else a
+        b = torch.zeros(tuple(like.shape), dtype=DIFFERENTIATED) if b is None else b
+        agree(a, b, f"gradient of tensor {place}", slack=10)
+
+
+def agree(a: Any, b: Any, what: str, slack: float = 1.0) -> None:
+    """Assert one shape, one dtype, and the same values within the dtype's tolerance; NaN equals NaN."""
+    their_name = str(b.dtype).removeprefix("torch.")
+    assert a.dtype.name == their_name, f"{what}: dtype {a.dtype.name}, PyTorch has {their_name}"
+    assert tuple(a.shape) == tuple(b.shape), f"{what}: shape {tuple(a.shape)}, PyTorch has {tuple(b.shape)}"
+    relative, absolute = TOLERANCE.get(their_name, (0.0, 0.0))
+    x, y = numbers(a), numbers(b.resolve_conj().resolve_neg())
+    scale = np.max(np.abs(y[np.isfinite(y)]), initial=0.0) if y.dtype.kind == "f" else 0.0
+    np.testing.assert_allclose(
+        x, y, rtol=relative * slack, atol=slack * (absolute + relative * float(scale)), equal_nan=True, err_msg=what
+    )
+
+
+def samples_of(record: Any, dtype: torch.dtype) -> Iterator[Any]:
+    """The record's samples in `dtype`, the same at every call."""
+    if dtype not in record.supported_dtypes("cpu"):
+        return
+    torch.manual_seed(0)
+    np.random.seed(0)
+    differentiable = dtype is DIFFERENTIATED and record.supports_autograd
+    yield from record.sample_inputs("cpu", dtype, requires_grad=differentiable)
+
+
+def described(sample: Any) -> str:
+    """A sample's arguments in a line: tensors by dtype and shape."""
+
+    def short(value: Any) -> str:
+        if isinstance(value, torch.Tensor):
+            return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
+        if isinstance(value, (tuple, list)):
+            return f"({', '.join(map(short, value))})"
+        if isinstance(value, dict):
+            return ", ".join(f"{k}={short(v)}" for k, v in value.items())
+        return repr(value)
+
+    return f"{short(sample.input)}, {short(sample.args)}, {short(sample.kwargs)}"
+
+
+def trial(name: str, most: int | None = None, dtypes: tuple[torch.dtype, ...] = DTYPES) -> Outcome:
+    """Try the samples of every variant of `name`, at most `most` of each dtype."""
+    outcome = Outcome()
+    for record in database()[name]:
+        for dtype in dtypes:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                for number, sample in enumerate(samples_of(record, dtype)):
+                    if most is not None and number >= most:
+                        break
+                    outcome.samples += 1
+                    try:
+                        compare_sample(record, sample)
+                    except Exception as error:
+                        said = " ".join(f"{type(error).__name__}: {error}".split())[:400]
+                        outcome.failures.append(
+                            f"{record.name}.{record.variant_test_name}({described(sample)}): {said}"
+                        )
+    return outcome
+
+
+def main(names: list[str]) -> int:
+    """Try the named operators, print what differs, and count."""
+    torch.set_num_threads(1)
+    every = sorted(database())
+    chosen = [n for n in every if any(n == g or (g.endswith("*") and n.startswith(g[:-1])) for g in names)]
+    missing, failing = [], []
+    for name in chosen if names else [n for n in every if ours(n) is not None]:
+        if ours(name) is None:
+            missing.append(name)
+            continue
+        outcome = trial(name)
+        print(f"{name}: {outcome.samples - len(outcome.failures)} of {outcome.samples}", flush=True)
+        for line in outcome.failures[:5]:
+            print(f"    {line}")
+        failing += [name] if outcome.failures else []
+    print(f"missing: {' '.join(missing) or 'none'}\nfailing: {' '.join(failing) or 'none'}")
+    return 1 if missing or failing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
