@@ -510,6 +510,20 @@ def _matrix_product(make: _Maker) -> Known:
     return _rounded(node, size, error, scale, x.finite and y.finite, 1 + inner)
 
 
+@_operation(1)
+def _summed_product(make: _Maker) -> Known:
+    """All elements of a product, or its columns, summed as they are or squared: what its own kernel can do."""
+    x = _matrix_product(make)
+    if not x.shape or not x.dtype.is_floating_point or 0 in x.shape:
+        return x
+    if make.chance(0.5):
+        size, error = x.size * x.size, 2 * x.size * x.error
+        x = _rounded(e.mul(x.node, x.node), size, error, None if x.scale is None else 2 * x.scale, x.finite)
+    axes = tuple(range(len(x.shape) - int(make.chance(0.5))))
+    count = math.prod(x.shape[axis] for axis in axes)
+    return _rounded(reduction.reduce_sum(x.node, axes), x.size * count, x.error * count, x.scale, x.finite, 1 + count)
+
+
 @_operation(2)
 def _attention(make: _Maker) -> Known:
     """Attention and what belongs to it, the gradients with the log_sum and delta that go with them."""

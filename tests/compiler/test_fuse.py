@@ -1,10 +1,11 @@
-"""The order of groups: every kernel reads only what kernels before it have written."""
+"""Groups: every kernel reads only what kernels before it have written, and what is summed is not read again for it."""
 
 import numpy as np
 import pytest
 
 import pullback as pb
-from pullback.compiler.fuse import verify_order
+from benchmarks import workloads
+from pullback.compiler.fuse import COLUMN, TOTAL, elements, verify_order
 from pullback.compiler.pipeline import lower
 from pullback.graph.node import Graph
 from random_graphs import random_graph
@@ -41,3 +42,40 @@ def _second_derivatives(rows):
     loss = sum((factor * factor).sum() for factor in factors) + (y * y).sum()
     first = pb.autograd.grad(loss, wanted, create_graph=True)
     return pb.autograd.grad(sum((g * g).sum() for g in first), wanted)
+
+
+def test_random_graphs_have_products_that_are_reduced_on_the_way():
+    levels = {TOTAL: 0, COLUMN: 0}
+    for seed in range(100):
+        outputs = [known.node for known in random_graph(seed, 30).pool]
+        for group in lower(Graph.of(outputs))[1].groups:
+            for level in group.members.values():
+                if level in levels:
+                    levels[level] += 1
+    assert min(levels.values()) >= 3, levels
+
+
+@pytest.fixture(scope="module")
+def gpt_step():
+    with pb.debug.override(backend="native"):
+        step = pb.compile(workloads.build(pb, "gpt-char", context=16, width=64, layers=2, batch=4).step)
+        step()
+    return step.program.kernels()
+
+
+def test_no_kernel_reads_a_gradient_that_a_product_made_only_for_its_norm(gpt_step):
+    """What is left are sums over vectors, and over the gradient of the embedding of positions, made by index."""
+    read = []
+    for launch, group in gpt_step:
+        if {node.source.operation for node in group.members} == {"clip_grad_norm_"}:
+            read += [node for node in launch.reads if node.op.name != "scatter_add"]
+    assert read
+    assert max(len(node.shape) for node in read) == 1
+    assert max(elements(node) for node in read) <= 256
+
+
+def test_the_gradient_of_a_bias_comes_out_of_the_product_that_makes_the_cotangent(gpt_step):
+    """Of a block's hidden layer, and of the gains and biases of all normalizations."""
+    columns = [node.shape for _, group in gpt_step for node, level in group.members.items() if level == COLUMN]
+    assert set(columns) == {(64,), (256,)}
+    assert len({group for _, group in gpt_step if COLUMN in group.members.values()}) == 2 + 5

@@ -14,12 +14,10 @@ from ..compiler.index import Affine, Index, variable
 from ..graph.node import Node
 from ..graph.types import int64
 from .arithmetic import Value, has_half_conversions
-from .emitter import LANE, VECTOR, Emitter, Slots, identity_of, lane_variable
+from .emitter import COMBINE, LANE, VECTOR, Emitter, Slots, identity_of, lane_variable
 from .launch import Launch
 from .target import Target
 from .text import Writer, code
-
-_COMBINE = {"sum": "add", "max": "maximum", "min": "minimum"}
 
 
 def emit_columns(group: Group, in_memory: Callable[[Node], bool], target: Target) -> Launch:
@@ -69,7 +67,7 @@ def emit_columns(group: Group, in_memory: Callable[[Node], bool], target: Target
         with emitter.body({**found, LANE: start, "first": start}, mask):
             for node, total in zip(members, totals, strict=True):
                 value = emitter.value(node.inputs[0], Index(operand.shape, tuple(places)))
-                total.set(getattr(a, _COMBINE[node.op.name])(Value(total.get(), node.dtype), value).ref)
+                total.set(getattr(a, COMBINE[node.op.name])(Value(total.get(), node.dtype), value).ref)
 
     inside([axis for axis in axes if operand.shape[axis] > 1], {})
     with emitter.body({LANE: start, "first": start}, mask):

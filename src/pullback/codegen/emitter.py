@@ -23,6 +23,8 @@ ROW, SCALAR, VECTOR = 0, 1, 2
 
 #: the loop variable that runs over the lanes of a vector
 LANE = "lane"
+#: the operation that each reduction does again and again
+COMBINE = {"sum": "add", "max": "maximum", "min": "minimum"}
 
 
 class Slots:

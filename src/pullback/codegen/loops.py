@@ -19,7 +19,7 @@ from ..graph.node import Node
 from ..graph.types import int64
 from ..ops.primitive import REDUCTION
 from .arithmetic import Value, has_half_conversions
-from .emitter import LANE, ROW, VECTOR, Emitter, Slots, identity_of, lane_variable
+from .emitter import COMBINE, LANE, ROW, VECTOR, Emitter, Slots, identity_of, lane_variable
 from .launch import Launch
 from .target import Target
 from .text import Writer, code
@@ -32,7 +32,6 @@ TASK_OPERATIONS = 131_072
 _DEAR = 10
 #: elements of a row that are kept at most: they must not crowd the row itself out of the cache
 _LONGEST_KEPT = 4096
-_COMBINE = {"sum": "add", "max": "maximum", "min": "minimum"}
 
 
 @dataclass(frozen=True)
@@ -385,13 +384,13 @@ class _LoopKernel:
                     value = emitter.value(operand, Index.at(self.domain, operand.shape))
                     if mask is not None:
                         value = a.select(mask, value, start)
-                    combined = getattr(a, _COMBINE[node.op.name])(Value(total.get(), node.dtype), value)
+                    combined = getattr(a, COMBINE[node.op.name])(Value(total.get(), node.dtype), value)
                     total.set(combined.ref)
                 self._store_all(emitter, stores)
 
         self._nest(emitter, loops, body)
         for node, _, total in totals:
-            emitter.row_values[node] = a.reduce(Value(total.get(), node.dtype), _COMBINE[node.op.name])
+            emitter.row_values[node] = a.reduce(Value(total.get(), node.dtype), COMBINE[node.op.name])
 
     def _nest(self, emitter: Emitter, loops: Loops, body: Callable[[str, Value | None], None]) -> None:
         a, lanes = emitter.vector, emitter.vector.lanes

@@ -40,7 +40,10 @@ class _Mirrored:
     slots: int
 
     def emit(self, writer: Writer, slot_base: int, region: Region, tile: Matrix) -> None:
-        turned = Region(region.batch, region.n0, region.n1, region.m0, region.m1)
+        turned = Region(
+            region.batch, region.n0, region.n1, region.m0, region.m1, region.item,
+            region.column_block, region.row_block, region.column_blocks, region.row_blocks,
+        )  # fmt: skip
         self.inner.emit(writer, slot_base, turned, Matrix(tile.pointer, tile.column, tile.row))
 
 

@@ -171,8 +171,17 @@ class _Blocks:
                 self._call(writer, right, place, self.tile_row, sizes, units, adds)
                 seen = Matrix(place, self.tile_row, 1)
             if last and self.epilogue is not None and seen is not None:
-                part = Region(region.batch, region.m0, region.m1, first, stop)
+                part = self._chunk_of(writer, region, first, stop)
                 self.epilogue.emit(writer, 3 if self.shared else 2, part, seen)
+
+    def _chunk_of(self, writer: Writer, region: Region, first: str, stop: str) -> Region:
+        """The columns `first` to `stop` of a task's region."""
+        each = -(-self.grid.columns // self.chunk)
+        rest = self.product.n - (self.grid.column_tasks - 1) * self.grid.columns
+        blocks = (self.grid.column_tasks - 1) * each + -(-rest // self.chunk)
+        number = writer.divide(writer.subtract(first, region.n0), self.chunk)[0]
+        block = writer.add(writer.multiply(region.column_block, each), number)
+        return replace(region, n0=first, n1=stop, column_block=block, column_blocks=blocks)
 
     def _call(
         self, writer: Writer, right: str, c: str, row: Size, sizes: tuple[str, ...], units: str, adds: str

@@ -69,13 +69,22 @@ class Stage:
 
 @dataclass(frozen=True)
 class Region:
-    """The part C[batch, m0:m1, n0:n1] of a product, all given as SSA names (or decimal literals) of i64 values."""
+    """The part C[batch, m0:m1, n0:n1] of a product, all given as SSA names (or decimal literals) of i64 values.
+
+    It is the region [item, row_block, column_block] of [batch items, row_blocks, column_blocks]; each is one call of
+    the epilogue, whoever computes it.
+    """
 
     batch: list[str]
     m0: str
     m1: str
     n0: str
     n1: str
+    item: str = "0"
+    row_block: str = "0"
+    column_block: str = "0"
+    row_blocks: int = 1
+    column_blocks: int = 1
 
 
 class Epilogue(Protocol):
@@ -117,24 +126,29 @@ class Grid:
     def region(self, writer: Writer) -> Iterator[Region]:
         """What %task is to compute."""
         rest = "%task"
-        rest, n0, n1 = _share(writer, rest, self.column_tasks, self.columns, self.product.n)
-        rest, m0, m1 = _share(writer, rest, self.row_tasks, self.rows, self.product.m)
+        rest, column, n0, n1 = _share(writer, rest, self.column_tasks, self.columns, self.product.n)
+        rest, row, m0, m1 = _share(writer, rest, self.row_tasks, self.rows, self.product.m)
         total = math.prod(self.product.batch)
+
+        def part(item: str) -> Region:
+            batch = _batch_index(writer, self.product.batch, item)
+            return Region(batch, m0, m1, n0, n1, item, row, column, self.row_tasks, self.column_tasks)
+
         if self.items == 1:
-            yield Region(_batch_index(writer, self.product.batch, rest), m0, m1, n0, n1)
+            yield part(rest)
         else:
             start = writer.multiply(rest, self.items)
             with writer.loop(start, writer.minimum(writer.add(start, self.items), total)) as item:
-                yield Region(_batch_index(writer, self.product.batch, item), m0, m1, n0, n1)
+                yield part(item)
 
 
-def _share(writer: Writer, task: str, parts: int, length: int, total: int) -> tuple[str, str, str]:
-    """What remains of the task number after its lowest digit, of base `parts`; and that digit's share of `total`."""
+def _share(writer: Writer, task: str, parts: int, length: int, total: int) -> tuple[str, str, str, str]:
+    """What remains of the task number after its lowest digit, of base `parts`; the digit, and its share of `total`."""
     if parts == 1:
-        return task, "0", str(total)
+        return task, "0", "0", str(total)
     rest, digit = writer.divide(task, parts)
     start = writer.multiply(digit, length)
-    return rest, start, writer.minimum(writer.add(start, length), total)
+    return rest, digit, start, writer.minimum(writer.add(start, length), total)
 
 
 def _batch_index(writer: Writer, batch: tuple[int, ...], item: str) -> list[str]:

@@ -1,33 +1,45 @@
-"""Matrix products with what follows them element by element, done on each tile while it is in the cache."""
+"""Matrix products with what follows them, element by element or summed, done on each tile while it is in the cache."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 from ..compiler.copies import product_view
-from ..compiler.fuse import Group
+from ..compiler.fuse import COLUMN, TOTAL, Group
 from ..compiler.index import Affine, Index, View, variable
 from ..graph.node import Node
 from ..graph.types import int64
 from .arithmetic import Value, has_half_conversions
 from .emitter import LANE, VECTOR, Emitter, Slots, lane_variable
-from .launch import Launch, Workspace
+from .launch import Argument, Launch, Workspace
 from .loops import lanes_for, operation_cost
 from .matmul import Element, Product, Region, folded, product_stages
 from .matmul_tile import Matrix, scalar_type
+from .partials import Partials, Reduced
 from .target import Target
 from .text import Writer
 
 
 class _Tile:
-    """The epilogue of a product: the group's stored members computed on a tile of it."""
+    """The epilogue of a product: the group's stored members computed on a tile of it.
 
-    def __init__(
-        self, product: Product, matmul: Node, stored: list[Node], in_memory: Callable[[Node], bool],
-        target: Target, cost: int,
-    ):  # fmt: skip
-        self.product, self.matmul, self.stored = product, matmul, stored
+    Of its reductions each tile gives a partial result: of a column over the rows of the tile, or of the whole tile.
+    """
+
+    def __init__(self, product: Product, matmul: Node, group: Group, in_memory: Callable[[Node], bool], target: Target):
+        self.product, self.matmul, cost = product, matmul, operation_cost(group.members)
+        reductions = [node for node in group.stored if group.members[node] in (TOTAL, COLUMN)]
+        self.stored = [node for node in group.stored if node not in reductions]
+        self.reduced = [
+            Reduced(node, level, product.n if level == COLUMN else 1)
+            for node in reductions
+            if (level := group.members[node])
+        ]
+        self.nodes: list[Node] = []
+        #: into how many regions the product is cut, by rows of all batch items and by columns
+        self.blocks = 1, 1
         self.in_memory, self.target = in_memory, target
         self.lanes = lanes_for(target, product.n, cost)
         self.domain = self._domain()
@@ -35,19 +47,31 @@ class _Tile:
         trial = Writer("trial", ["ptr %args", "ptr %scratch", "i64 %task"])
         self._emit(trial, Slots(), Region(["0"] * len(product.batch), "0", "1", "0", "1"), Matrix("%scratch", 0, 1))
         assert self.emitter is not None
-        self.nodes: list[Node] = list(self.emitter.slots.nodes)
+        self.nodes = list(self.emitter.slots.nodes)
         self.loaded: dict[Node, set[Any]] = self.emitter.loaded
 
     @property
     def slots(self) -> int:
         """See `Epilogue`."""
-        return len(self.nodes)
+        return len(self.nodes) + len(self.reduced)
+
+    def arguments(self) -> tuple[list[Argument], list[Launch]]:
+        """What the slots hold, and the launches that finish the reductions, once the product has been emitted."""
+        found: list[Argument] = list(self.nodes)
+        launches: list[Launch] = []
+        for reduced in self.reduced:
+            parts = self.blocks[0] * (1 if reduced.level == COLUMN else self.blocks[1])
+            place, finish = reduced.finish(parts, self.target)
+            found.append(place)
+            launches += finish
+        return found, launches
 
     def emit(self, writer: Writer, slot_base: int, region: Region, tile: Matrix) -> None:
         """See `Epilogue.emit`."""
         slots = Slots(slot_base)
         for node in self.nodes:
             slots.of(node)
+        self.blocks = math.prod(self.product.batch) * region.row_blocks, region.column_blocks
         self._emit(writer, slots, region, tile)
 
     def _domain(self) -> Affine:
@@ -66,20 +90,41 @@ class _Tile:
 
         emitter = Emitter(writer, self.lanes, slots, loadable, has_half_conversions(self.target))
         self.emitter = emitter
+        partials = self._begin_reductions(emitter, slots.base + len(self.nodes), region)
         type_ = scalar_type(self.product.dtype)
         with writer.loop(region.m0, region.m1) as m:
             row = writer.multiply(writer.subtract(m, region.m0), tile.row)
             start = writer.element(tile.pointer, type_, writer.subtract(row, region.n0))
             emitter.tiles = {self.matmul: start}
             emitter.begin_row({"m": m, **{f"b{i}": name for i, name in enumerate(region.batch)}})
+            partials.begin_row()
 
             def body(n: str, mask: Value | None) -> None:
                 with emitter.body({LANE: n, "first": n}, mask):
                     values = [emitter.value(n_, Index.at(self.domain, n_.shape)) for n_ in self.stored]
+                    partials.take(self.domain, n)
                     for node, value in zip(self.stored, values, strict=True):
                         emitter.store(value, node, self.domain, VECTOR)
 
             self._columns(emitter, region, body)
+            partials.end_row()
+        partials.end()
+
+    def _begin_reductions(self, emitter: Emitter, slot: int, region: Region) -> Partials:
+        """The region's partial results: a number or a row of numbers for each reduction."""
+        writer = emitter.writer
+        places = []
+        for number, reduced in enumerate(self.reduced):
+            part = writer.add(writer.multiply(region.item, region.row_blocks), region.row_block)
+            if reduced.level == TOTAL:
+                part = writer.add(writer.multiply(part, region.column_blocks), region.column_block)
+            first = writer.multiply(part, reduced.width)
+            type_ = emitter.scalar.storage_type(reduced.node.dtype)
+            places.append(writer.element(writer.argument(slot + number), type_, first))
+        partials = Partials(emitter, self.reduced, places)
+        if partials.columns:
+            self._columns(emitter, region, partials.clear)
+        return partials
 
     def _columns(self, emitter: Emitter, region: Region, body: Callable[[str, Value | None], None]) -> None:
         """`body` for the columns of the region: whole vectors, and a masked one for the rest."""
@@ -119,7 +164,7 @@ def emit_product(group: Group, in_memory: Callable[[Node], bool], target: Target
     tile = None
     if group.stored != [matmul]:
         product = folded(product)
-        tile = _Tile(product, matmul, list(group.stored), in_memory, target, operation_cost(group.members))
+        tile = _Tile(product, matmul, group, in_memory, target)
     stages, nbytes = product_stages(product, target, tile)
     workspace = Workspace(nbytes)
     reads = {view.base for view in (left, right)}
@@ -127,14 +172,17 @@ def emit_product(group: Group, in_memory: Callable[[Node], bool], target: Target
     if tile is not None:
         reads |= {node for node in tile.nodes if node not in group.stored}
         exact = {node for node, places in tile.loaded.items() if places == {tile.domain}} - {left.base, right.base}
+    seen: list[Argument] = []
+    finish: list[Launch] = []
+    if tile is not None:
+        seen, finish = tile.arguments()
+    finished = {node for launch in finish for node in launch.writes}
+    named: dict[str, Argument] = {"a": left, "b": right, "c": matmul, "workspace": workspace}
     launches = []
     for stage in stages:
-        arguments: list[Any] = []
+        arguments: list[Argument] = []
         for name in stage.operands:
-            if name == "epilogue":
-                arguments.extend(tile.nodes)  # type: ignore[union-attr]
-            else:
-                arguments.append({"a": left, "b": right, "c": matmul, "workspace": workspace}[name])
-        written = set(group.stored) if stage is stages[-1] else set()
+            arguments += seen if name == "epilogue" else [named[name]]
+        written = set(group.stored) - finished if stage is stages[-1] else set()
         launches.append(Launch(stage.code, stage.tasks, arguments, stage.scratch_bytes, reads, written, exact))
-    return launches
+    return launches + finish

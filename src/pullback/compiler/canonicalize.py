@@ -7,9 +7,7 @@ before → after:
 - a transposed matrix product becomes the product of the transposed operands;
 - a permutation of what attention gives becomes an attribute of it, so that it is written where its reader wants it;
 - integer matrix products become multiplications and a sum;
-- a reduction is over the last axes (rows) or over axes before the last (columns), never both;
-- a reduction of few long rows is cut into blocks first, so that threads can share it. The cuts depend on the shape
-  alone: the order of summation is the same for any number of threads.
+- a reduction is over the last axes (rows) or over axes before the last (columns), never both.
 """
 
 from __future__ import annotations
@@ -24,16 +22,9 @@ from ..ops.convolution import CONVOLUTION
 from ..ops.elementwise import convert, mul
 from ..ops.indexing import scatter_add
 from ..ops.movement import expand, permute, reshape, swap_last
-from ..ops.primitive import ATTENTION, ELEMENTWISE, REDUCTION, Primitive, apply, constant, grad_mode, source_of
+from ..ops.primitive import ATTENTION, ELEMENTWISE, REDUCTION, apply, constant, grad_mode, source_of
 from ..ops.reduction import reduce_sum
 from .copies import SMALL_FLOATS
-
-#: rows longer than this are cut where there are fewer than _FEW of them
-_LONG_ROW, _FEW = 8192, 32
-#: elements of a block that a long row is cut into, about
-_BLOCK = 4096
-#: the width of what one task of a column reduction covers
-_COLUMNS = 64
 
 
 def canonicalize(graph: Graph) -> Graph:
@@ -147,41 +138,8 @@ def _reduction(node: Node, x: Node) -> Node:
     axes = [kept.index(a) for a in axes]
     rank = len(x.shape)
     trailing = [a for a in axes if all(later in axes for later in range(a, rank))]
-    if trailing:
-        x = _rows(primitive, x, rank - len(trailing))
-        axes = [a for a in axes if a not in trailing]
-    if axes:
-        x = _columns(primitive, x, axes)
+    leading = [a for a in axes if a not in trailing]
+    for some in (trailing, leading):
+        if some:
+            x = apply(primitive, x, axes=tuple(some))
     return reshape(x, node.shape)
-
-
-def _rows(primitive: Primitive, x: Node, start: int) -> Node:
-    """Reduce the axes from `start` on."""
-    length, rows = math.prod(x.shape[start:]), math.prod(x.shape[:start])
-    if length > _LONG_ROW and rows < _FEW:
-        blocks = _divisor(length, min(256, length // (_BLOCK // 4)), length // _BLOCK)
-        if blocks > 1:
-            cut = reshape(x, (*x.shape[:start], blocks, length // blocks))
-            x = apply(primitive, cut, axes=(start + 1,))
-    return apply(primitive, x, axes=tuple(range(start, len(x.shape))))
-
-
-def _columns(primitive: Primitive, x: Node, axes: list[int]) -> Node:
-    """Reduce `axes`, the last axis not among them."""
-    tasks = math.prod(s for a, s in enumerate(x.shape[:-1]) if a not in axes) * -(-x.shape[-1] // _COLUMNS)
-    longest = max(axes, key=lambda a: x.shape[a])
-    if tasks < 16 and math.prod(x.shape[a] for a in axes) >= 256:
-        blocks = _divisor(x.shape[longest], x.shape[longest] // 16, 32)
-        if blocks > 1:
-            shape = (*x.shape[:longest], blocks, x.shape[longest] // blocks, *x.shape[longest + 1 :])
-            moved = [a + (a >= longest) for a in axes]
-            partial = apply(primitive, reshape(x, shape), axes=tuple(sorted(moved)))
-            place = longest - sum(a < longest for a in axes)
-            return apply(primitive, partial, axes=(place,))
-    return apply(primitive, x, axes=tuple(axes))
-
-
-def _divisor(number: int, most: int, wanted: int) -> int:
-    """The divisor of `number`, at most `most`, nearest to `wanted` by ratio; 1 if there is none above."""
-    found = [d for d in range(1, min(number, max(most, 1)) + 1) if number % d == 0]
-    return min(found, key=lambda d: abs(math.log(d / max(wanted, 1))))

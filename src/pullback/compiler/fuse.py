@@ -4,6 +4,9 @@ A *group* becomes one kernel. Its members are computed over one domain of `size`
 where a member reduces rows. Nodes join the group of the operand that is computed last; so a group needs nothing but
 what groups before it have made, and the order of groups is an order of execution.
 
+A reduction of all that a matrix product computes, or of its columns, joins the product: it is summed while a tile of
+the product is in the cache. Other reductions that are long are cut in two (see `cut`), which makes new nodes.
+
 A member's value stays in registers unless another group needs it. Then it is either written to memory or computed again
 there: again if it is elementwise, cheap, and made of at most one large value that is in memory anyway.
 
@@ -17,10 +20,11 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 from ..errors import VerifyError
-from ..graph.node import Graph, Node, exact
+from ..graph.node import Graph, Node, enter, exact
 from ..ops.attention import weight_operands
-from ..ops.primitive import ATTENTION, ELEMENTWISE, HOST, LEAF, MOVEMENT, REDUCTION, SCAN
+from ..ops.primitive import ATTENTION, ELEMENTWISE, HOST, LEAF, MOVEMENT, REDUCTION, SCAN, grad_mode, source_of
 from .copies import rounds_as_it_reads
+from .cut import cut
 
 #: kinds of groups, each lowered by a function of its own
 LOOP, COLUMNS, PRODUCT, CONVOLUTION, ATTEND, SCATTER, PUT, CHECK, JOIN, CALL, STEPS = (
@@ -47,8 +51,9 @@ _MOST_COLUMNS = 3
 _NEAR = 64
 #: nodes that may stand one behind the other in a kernel
 _DEEPEST = 48
-#: how a member stands to the domain: one value an element, or one a row; or several, which are its parts
-_FULL, _ROW, JOINED = "full", "row", "joined"
+#: how a member stands to the domain: one value an element, or one a row; or several, which are its parts; or it is
+#: reduced from all elements, or from those of each column
+_FULL, _ROW, JOINED, TOTAL, COLUMN = "full", "row", "joined", "total", "column"
 #: elements in a row of the parts of a joined member, so that they are written by whole vectors
 _SHORTEST_PART = 16
 
@@ -72,8 +77,11 @@ class Group:
 
 @dataclass
 class Fusion:
-    """The groups in order of execution, and all nodes whose values are in memory."""
+    """The graph with its long reductions cut, the groups in order of execution, and all nodes whose values are in
+    memory.
+    """
 
+    graph: Graph
     groups: list[Group]
     materialized: set[Node]
     group_of: dict[Node, Group]
@@ -138,28 +146,45 @@ class _Fuser:
         #: the group of each family of attention: nodes of the same operands, computed by one kernel
         self.attention: dict[Hashable, Group] = {}
 
-    def run(self) -> None:
-        for node in self.graph.nodes:
-            if not is_real(node):
-                continue
-            if node.op.kind == ELEMENTWISE:
-                self._place_elementwise(node, list(node.inputs))
-            elif node.op.name == "take":
-                self._place_elementwise(node, [])
-            elif node.op.kind == REDUCTION:
-                self._place_reduction(node)
-            elif node.op.kind == ATTENTION:
-                self._place_attention(node)
-            elif node.op.name == "part":
-                self._join(node, self.group_of[node.inputs[0]], _FULL)
-            elif node.op.name == "concatenate":
-                self._place_concatenate(node)
-            else:
-                kinds = {
-                    "matmul": PRODUCT, "scatter_add": SCATTER, "put": PUT, "bounded": CHECK, "host_call": CALL,
-                    "convolution": CONVOLUTION, "scan": STEPS,
-                }  # fmt: skip
-                self._open(kinds[node.op.name], node)
+    def run(self) -> Graph:
+        """Place all nodes; returns the graph of what they have become."""
+        order: list[Node] = []
+        entered: set[Node] = set()
+        new: dict[Node, Node] = {}
+        with grad_mode(False):
+            for node in self.graph.nodes:
+                current = node if node.buffer is not None else node.with_inputs(tuple(new[i] for i in node.inputs))
+                if current.op.kind == REDUCTION and not self._tiles_level(current):
+                    with source_of(node):
+                        current = cut(current)
+                placed = len(order)
+                enter(current, order, entered)
+                for made in order[placed:]:
+                    self._place(made)
+                new[node] = current
+        return Graph(order, [new[node] for node in self.graph.outputs])
+
+    def _place(self, node: Node) -> None:
+        if not is_real(node):
+            return
+        if node.op.kind == ELEMENTWISE:
+            self._place_elementwise(node, list(node.inputs))
+        elif node.op.name == "take":
+            self._place_elementwise(node, [])
+        elif node.op.kind == REDUCTION:
+            self._place_reduction(node)
+        elif node.op.kind == ATTENTION:
+            self._place_attention(node)
+        elif node.op.name == "part":
+            self._join(node, self.group_of[node.inputs[0]], _FULL)
+        elif node.op.name == "concatenate":
+            self._place_concatenate(node)
+        else:
+            kinds = {
+                "matmul": PRODUCT, "scatter_add": SCATTER, "put": PUT, "bounded": CHECK, "host_call": CALL,
+                "convolution": CONVOLUTION, "scan": STEPS,
+            }  # fmt: skip
+            self._open(kinds[node.op.name], node)
 
     # ---- which group a node goes to
 
@@ -309,7 +334,27 @@ class _Fuser:
                 return False
         return True
 
+    def _tiles_level(self, node: Node) -> str | None:
+        """How a reduction stands in the product whose tiles hold what it goes through; None where there is none."""
+        operand, axes = node.inputs[0], node["axes"]
+        group, found = self._latest(node), resolve(operand)
+        if group is None or group.kind != PRODUCT or not self._has_room(group, 1):
+            return None
+        if found is None or found[1] != 1 or elements(operand) != group.size:
+            return None
+        if group.members.get(found[0]) != _FULL:
+            return None
+        if len(axes) == len(operand.shape):
+            return TOTAL
+        product = next(iter(group.members))
+        leading = axes == tuple(range(len(axes))) and elements(node) == product.shape[-1]
+        return COLUMN if leading and _rows_of_an_item(product) >= _MANY_ROWS else None
+
     def _place_reduction(self, node: Node) -> None:
+        level = self._tiles_level(node)
+        if level is not None:
+            self._join(node, self.group_of[sources(node.inputs[0])[0]], level)
+            return
         operand = node.inputs[0]
         rank = len(operand.shape)
         if node["axes"][-1] != rank - 1:
@@ -346,6 +391,16 @@ class _Fuser:
                 self._join(node, group, _FULL)
                 return
         self._open(COLUMNS, node)
+
+
+def _rows_of_an_item(product: Node) -> int:
+    """Rows that are multiplied by the same matrix: those of all items of a batch where it is one for all."""
+    *batch, rows, _ = product.shape
+    matrix = product.inputs[1]
+    while matrix.op.kind == MOVEMENT:
+        matrix = matrix.inputs[0]
+    items = math.prod(batch)
+    return rows * items if elements(matrix) * items == elements(product.inputs[1]) else rows
 
 
 def _read_by(reduction: Node) -> set[Node]:
@@ -487,14 +542,14 @@ class _Memory:
 def fuse(graph: Graph) -> Fusion:
     """The groups of `graph`'s nodes in order, and the values in memory."""
     fuser = _Fuser(graph)
-    fuser.run()
+    graph = fuser.run()
     memory = _Memory(graph, fuser)
     groups = []
     for group in fuser.groups:
         group.stored = [node for node in group.members if node in memory.materialized]
         if group.stored or group.kind in (CHECK, CALL):
             groups.append(group)
-    return Fusion(groups, memory.materialized, fuser.group_of)
+    return Fusion(graph, groups, memory.materialized, fuser.group_of)
 
 
 def verify_order(fusion: Fusion) -> None:

@@ -32,10 +32,11 @@ def prepare(graph: Graph) -> Graph:
 
 
 def lower(graph: Graph) -> tuple[Graph, Fusion]:
-    """The prepared graph and the groups of nodes that become kernels."""
+    """The graph after all passes and the groups of its nodes that become kernels."""
     graph = prepare(graph)
     with span("fuse"):
         fusion = fuse(graph)
     if debug.get("verify"):
+        verify(fusion.graph, "fuse")
         verify_order(fusion)
-    return graph, fusion
+    return fusion.graph, fusion

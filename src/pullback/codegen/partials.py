@@ -1,0 +1,180 @@
+"""Reductions of what a kernel computes on its way: partial results at places of their own, put together afterwards.
+
+Each part of the kernel's work (a tile of a matrix product) writes what it has reduced to its own place in a workspace.
+A launch of its own then combines the parts, always in the same order, so the bits do not depend on who computed which
+part. Where the work has one part alone, the result is written at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..compiler.fuse import COLUMN, TOTAL
+from ..compiler.index import Affine, Index
+from ..graph.node import Node
+from ..graph.types import int64
+from .arithmetic import LLVMArithmetic, Value
+from .emitter import COMBINE, Emitter, identity_of
+from .launch import Argument, Launch, Workspace
+from .target import Target
+from .text import Variable, Writer, code
+
+
+@dataclass(frozen=True)
+class Reduced:
+    """A reduction over all elements that a kernel computes (TOTAL), or over those of each of `width` columns."""
+
+    node: Node
+    level: str
+    width: int
+
+    def identity(self, arithmetic: LLVMArithmetic) -> Value:
+        """What leaves a partial result as it is."""
+        return arithmetic.constant(identity_of(self.node.op.name, self.node.dtype), self.node.dtype)
+
+    def combine(self, arithmetic: LLVMArithmetic, x: Value, y: Value) -> Value:
+        """Two partial results put together."""
+        return getattr(arithmetic, COMBINE[self.node.op.name])(x, y)
+
+    def variable(self, arithmetic: LLVMArithmetic) -> Variable:
+        """A partial result in registers, of nothing yet."""
+        type_ = arithmetic.llvm_type(self.node.dtype)
+        return arithmetic.writer.variable(type_, self.identity(arithmetic).ref)
+
+    def add(self, arithmetic: LLVMArithmetic, variable: Variable, value: Value) -> None:
+        """Take in all lanes of `value`."""
+        variable.set(self.combine(arithmetic, Value(variable.get(), self.node.dtype), value).ref)
+
+    def store_total(self, arithmetic: LLVMArithmetic, variable: Variable, place: str) -> None:
+        """Write the lanes of a partial result, combined, to `place`."""
+        total = arithmetic.reduce(Value(variable.get(), self.node.dtype), COMBINE[self.node.op.name])
+        LLVMArithmetic(arithmetic.writer, 1).store(total, place, self.node.dtype)
+
+    def finish(self, parts: int, target: Target) -> tuple[Argument, list[Launch]]:
+        """Where `parts` partial results are to be written, and the launches that put them together.
+
+        Those of columns lie as [parts, width], totals as [parts].
+        """
+        if parts == 1:
+            return self.node, []
+        workspace = Workspace(parts * self.width * self.node.dtype.itemsize)
+        emit = _finish_columns if self.level == COLUMN else _finish_total
+        return workspace, [emit(self, parts, workspace, target)]
+
+
+class Partials:
+    """The partial results of one part of a kernel's work, at `places`, as the part is gone through row by row.
+
+    Columns are added up in memory, in the cache; totals in registers, those of a row by themselves first, so that less
+    is rounded off.
+    """
+
+    def __init__(self, emitter: Emitter, reduced: list[Reduced], places: list[str]):
+        self.emitter, self.arithmetic = emitter, emitter.vector
+        pairs = list(zip(reduced, places, strict=True))
+        self.columns = [(one, place) for one, place in pairs if one.level == COLUMN]
+        self.totals = [(one, place, one.variable(self.arithmetic)) for one, place in pairs if one.level == TOTAL]
+        self._of_row: list[Variable] = []
+
+    def _column(self, reduced: Reduced, place: str, n: str) -> str:
+        return self.emitter.writer.element(place, self.emitter.scalar.storage_type(reduced.node.dtype), n)
+
+    def clear(self, n: str, mask: Value | None) -> None:
+        """Begin with nothing in the columns from `n` on, of those in `mask`."""
+        for reduced, place in self.columns:
+            self._store(reduced, reduced.identity(self.arithmetic), self._column(reduced, place, n), mask)
+
+    def _store(self, reduced: Reduced, value: Value, place: str, mask: Value | None) -> None:
+        if mask is None:
+            self.arithmetic.store(value, place, reduced.node.dtype)
+        else:
+            self.arithmetic.masked_store(value, place, reduced.node.dtype, mask)
+
+    def begin_row(self) -> None:
+        """Before the columns of a row."""
+        self._of_row = [reduced.variable(self.arithmetic) for reduced, _, _ in self.totals]
+
+    def take(self, domain: Affine, n: str) -> None:
+        """Take in a vector of elements, those of the columns from `n` on, inside the emitter's body for them."""
+        a, mask = self.arithmetic, self.emitter.mask
+        for (reduced, _, _), total in zip(self.totals, self._of_row, strict=True):
+            value = self._value(reduced, domain)
+            reduced.add(a, total, value if mask is None else a.select(mask, value, reduced.identity(a)))
+        for reduced, place in self.columns:
+            at, dtype = self._column(reduced, place, n), reduced.node.dtype
+            held = a.load(at, dtype) if mask is None else a.masked_load(at, dtype, mask, reduced.identity(a))
+            self._store(reduced, reduced.combine(a, held, self._value(reduced, domain)), at, mask)
+
+    def _value(self, reduced: Reduced, domain: Affine) -> Value:
+        operand = reduced.node.inputs[0]
+        return self.emitter.value(operand, Index.at(domain, operand.shape))
+
+    def end_row(self) -> None:
+        """After the columns of a row."""
+        for (reduced, _, total), of_row in zip(self.totals, self._of_row, strict=True):
+            reduced.add(self.arithmetic, total, Value(of_row.get(), reduced.node.dtype))
+
+    def end(self) -> None:
+        """After all rows."""
+        for reduced, place, total in self.totals:
+            reduced.store_total(self.arithmetic, total, place)
+
+
+@dataclass(frozen=True)
+class _Finish:
+    """A launch that puts partial results together, under construction: its kernel knows no sizes, so few are made."""
+
+    reduced: Reduced
+    arithmetic: LLVMArithmetic
+
+    @classmethod
+    def begin(cls, reduced: Reduced, target: Target) -> _Finish:
+        writer = Writer("kernel", ["ptr %args", "ptr %scratch", "i64 %task"])
+        return cls(reduced, LLVMArithmetic(writer, target.vector_bytes // 4))
+
+    def place(self, pointer: str, number: str) -> str:
+        """The address of result number `number` of those at `pointer`."""
+        scalar = LLVMArithmetic(self.arithmetic.writer, 1)
+        return scalar.writer.element(pointer, scalar.storage_type(self.reduced.node.dtype), number)
+
+    def mask(self, left: str) -> Value:
+        """The first `left` lanes."""
+        a = self.arithmetic
+        return a.lt(a.iota(int64), a.broadcast(Value(left, int64)))
+
+    def take(self, total: Variable, place: str, mask: Value) -> None:
+        """Take partial results in memory into `total`."""
+        a, reduced = self.arithmetic, self.reduced
+        reduced.add(a, total, a.masked_load(place, reduced.node.dtype, mask, reduced.identity(a)))
+
+    def launch(self, name: str, tasks: int, numbers: list[int], workspace: Workspace) -> Launch:
+        node = self.reduced.node
+        arguments: list[Argument] = [*numbers, workspace, node]
+        return Launch(code(name, self.arithmetic.writer), tasks, arguments, 0, set(), {node}, set())
+
+
+def _finish_total(reduced: Reduced, parts: int, workspace: Workspace, target: Target) -> Launch:
+    """The total of `parts` numbers, in vectors."""
+    finish = _Finish.begin(reduced, target)
+    a, writer = finish.arithmetic, finish.arithmetic.writer
+    count, partials, result = writer.argument(0, "i64"), writer.argument(1), writer.argument(2)
+    total = reduced.variable(a)
+    with writer.loop(0, count, a.lanes) as first:
+        finish.take(total, finish.place(partials, first), finish.mask(writer.subtract(count, first)))
+    reduced.store_total(a, total, result)
+    return finish.launch("total", 1, [parts], workspace)
+
+
+def _finish_columns(reduced: Reduced, parts: int, workspace: Workspace, target: Target) -> Launch:
+    """The totals of the columns of [parts, width], a vector of columns a task."""
+    finish, dtype = _Finish.begin(reduced, target), reduced.node.dtype
+    a, writer = finish.arithmetic, finish.arithmetic.writer
+    count, width = writer.argument(0, "i64"), writer.argument(1, "i64")
+    start = writer.multiply("%task", a.lanes)
+    partials, result = (finish.place(writer.argument(slot), start) for slot in (2, 3))
+    mask = finish.mask(writer.subtract(width, start))
+    total = reduced.variable(a)
+    with writer.loop(0, count) as part:
+        finish.take(total, finish.place(partials, writer.multiply(part, width)), mask)
+    a.masked_store(Value(total.get(), dtype), result, dtype, mask)
+    return finish.launch("column_totals", -(-reduced.width // a.lanes), [parts, reduced.width], workspace)
