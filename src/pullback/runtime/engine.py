@@ -55,12 +55,35 @@ def materialize(wanted: Sequence[Node], pending: Sequence[Node] = ()) -> None:
 def _sharing(outputs: list[Node], pending: Sequence[Node]) -> list[Node]:
     """The pending nodes that need, or are needed by, something that is computed for `outputs`."""
     computed = {node for node in ancestors(outputs) if node.buffer is None and node.inputs}
-    waiting = [node for node in dict.fromkeys(pending) if node.buffer is None and node not in outputs]
+    serials = [node.serial for node in computed]
+    first, last = min(serials, default=0), max(serials, default=-1)
+    waiting = [
+        node
+        for node in dict.fromkeys(pending)
+        # the parameters of a model are initialized one by one: most are told apart by when they were made
+        if node.serial >= first and _begun(node) <= last and node.buffer is None and node not in outputs
+    ]
     touched: set[Node] = set()
     for node in reachable(waiting):
         if node in computed or (node.buffer is None and any(i in touched for i in node.inputs)):
             touched.add(node)
     return [node for node in waiting if node in touched]
+
+
+#: by the serial number of a pending node the least one of what it was to be computed from when it was first asked for
+_BEGUN: dict[int, int] = {}
+_MOST_BEGUN = 100_000
+
+
+def _begun(node: Node) -> int:
+    """A serial number that none of the pending operations that `node` needs is below."""
+    known = _BEGUN.get(node.serial)
+    if known is None:
+        if len(_BEGUN) >= _MOST_BEGUN:
+            _BEGUN.clear()
+        needed = (n.serial for n in ancestors([node]) if n.buffer is None and n.inputs)
+        known = _BEGUN[node.serial] = min(needed, default=node.serial)
+    return known
 
 
 def _compute(outputs: list[Node]) -> None:

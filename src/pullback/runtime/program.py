@@ -278,6 +278,14 @@ class _Native(Program):
         writes it. The others get memory in the arena and are copied to their place when everything else is done.
         """
         launches = self._launches()
+        writing: dict[Node | Workspace, list[int]] = {}
+        reading: dict[Node | Workspace, list[int]] = {}
+        for number, launch in enumerate(launches):
+            for thing in launch.writes:
+                writing.setdefault(thing, []).append(number)
+            for thing in launch.reads:
+                reading.setdefault(thing, []).append(number)
+        called = {node for s in self._segments for node in getattr(s.after, "reads", ())}
         # what may still stop the run (a check, a host call) must come before anything is overwritten
         stops, seen = 0, 0
         for segment in self._segments:
@@ -286,9 +294,7 @@ class _Native(Program):
         self._aside: list[tuple[int, Node]] = []
         for place, source in self.aliases.items():
             node, base = self.results[place], self.inputs[source]
-            writers = [i for i, launch in enumerate(launches) if node in launch.writes]
-            readers = [i for i, launch in enumerate(launches) if base in launch.reads]
-            calls = any(base in getattr(s.after, "reads", ()) for s in self._segments)
+            writers, readers, calls = writing.get(node, []), reading.get(base, []), base in called
             if not writers:
                 safe = not readers and not calls and not stops
             else:
