@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Hashable
 
 from ..compiler.fuse import ATTEND, COLUMNS, CONVOLUTION, JOIN, LOOP, PRODUCT, PUT, SCATTER, Group, elements
-from ..compiler.index import View
 from ..graph.node import Node, exact
 from ..ops.convolution import multiplications
 from ..timeline import span
@@ -21,76 +18,23 @@ from .attention import attention_work, emit_attention
 from .columns import emit_columns
 from .convolution import emit_convolution
 from .indexed import emit_join, emit_put, emit_scatter
-from .launch import Argument, Launch, Workspace
+from .launch import Launch, Workspace
 from .loops import emit_loops, operation_cost
 from .products import emit_product
 from .target import Target
-
-
-@dataclass
-class _Template:
-    """A launch with the numbers of nodes in place of the nodes."""
-
-    pattern: Launch
-    arguments: list[tuple[str, int, int]]
-    reads: tuple[int, ...]
-    writes: tuple[int, ...]
-    exact: tuple[int, ...]
-
-    @classmethod
-    def of(cls, launch: Launch, numbers: Mapping[Any, int]) -> _Template:
-        """The template of a launch on the nodes that `numbers` counts."""
-        arguments = []
-        for argument in launch.arguments:
-            if isinstance(argument, int):
-                arguments.append(("number", argument, 0))
-            elif isinstance(argument, Workspace):
-                arguments.append(("workspace", id(argument), argument.nbytes))
-            elif isinstance(argument, View):
-                arguments.append(("view", numbers[argument.base], argument.offset))
-            else:
-                arguments.append(("node", numbers[argument], 0))
-        places = [tuple(sorted(numbers[n] for n in some)) for some in (launch.reads, launch.writes, launch.exact)]
-        pattern = Launch(
-            launch.code, launch.tasks, [], launch.scratch_bytes, set(), set(), set(), launch.work, launch.in_place
-        )
-        return cls(pattern, arguments, *places)
-
-    def launch(self, nodes: list[Node], workspaces: dict[int, Workspace]) -> Launch:
-        """The launch on other nodes; workspaces are shared by the launches of one group."""
-        arguments: list[Argument] = []
-        for kind, what, more in self.arguments:
-            if kind == "number":
-                arguments.append(what)
-            elif kind == "workspace":
-                arguments.append(workspaces.setdefault(what, Workspace(more)))
-            else:
-                arguments.append(View(nodes[what], (), more) if kind == "view" else nodes[what])
-        reads, writes, exact_ = ({nodes[i] for i in some} for some in (self.reads, self.writes, self.exact))
-        pattern = self.pattern
-        return Launch(
-            pattern.code,
-            pattern.tasks,
-            arguments,
-            pattern.scratch_bytes,
-            reads,
-            writes,
-            exact_,
-            pattern.work,
-            pattern.in_place,
-        )
-
+from .templates import Store, Template, key_of, read, written
 
 #: launches of groups seen, by structure, with numbers in place of nodes; the oldest go first
-_SEEN: OrderedDict[Hashable, list[_Template]] = OrderedDict()
+_SEEN: OrderedDict[Hashable, list[Template]] = OrderedDict()
 _MOST_SEEN = 4096
 _LOCK = threading.Lock()
 
 
-def emit(group: Group, in_memory: Callable[[Node], bool], target: Target) -> list[Launch]:
+def emit(group: Group, in_memory: Callable[[Node], bool], target: Target, store: Store | None = None) -> list[Launch]:
     """The launches, in order, that compute the stored members of a group of any kind but CHECK and CALL.
 
-    `in_memory(node)` tells which values are in memory when the group is done.
+    `in_memory(node)` tells which values are in memory when the group is done. What another process has emitted for the
+    same structure is taken from `store`, and what is emitted is put there.
     """
     if not any(elements(node) for node in group.stored):
         return []
@@ -99,18 +43,41 @@ def emit(group: Group, in_memory: Callable[[Node], bool], target: Target) -> lis
     with _LOCK:
         templates = _SEEN.get(key)
     if templates is None:
-        with span(f"emit {group.kind}", group):
-            launches = _emit(group, in_memory, target)
-        if launches:
-            launches[-1].work = _work(group)
-        numbers = {node: number for number, node in enumerate(nodes)}
-        templates = [_Template.of(launch, numbers) for launch in launches]
+        templates = _stored(group, nodes, in_memory, key, store)
         with _LOCK:
             _SEEN[key] = templates
             while len(_SEEN) > _MOST_SEEN:
                 _SEEN.popitem(last=False)
     workspaces: dict[int, Workspace] = {}
     return [template.launch(nodes, workspaces) for template in templates]
+
+
+def _stored(
+    group: Group, nodes: list[Node], in_memory: Callable[[Node], bool], key: tuple[Target, Hashable],
+    store: Store | None,
+) -> list[Template]:  # fmt: skip
+    """The templates of a group, from the store where it has them."""
+    place = None if store is None else key_of(*key)
+    if store is None or place is None:
+        return _emitted(group, nodes, in_memory, key[0])
+    with span("read the cache"):
+        payload = store.get(place)
+        templates = None if payload is None else read(payload, len(nodes))
+    if templates is None:
+        templates = _emitted(group, nodes, in_memory, key[0])
+        with span("write the cache"):
+            store.put(place, written(templates))
+    return templates
+
+
+def _emitted(group: Group, nodes: list[Node], in_memory: Callable[[Node], bool], target: Target) -> list[Template]:
+    with span(f"emit {group.kind}", group):
+        launches = _emit(group, in_memory, target)
+    if launches:
+        launches[-1].work = _work(group)
+    numbers = {node: number for number, node in enumerate(nodes)}
+    workspaces: dict[Workspace, int] = {}
+    return [Template.of(launch, numbers, workspaces) for launch in launches]
 
 
 def _emit(group: Group, in_memory: Callable[[Node], bool], target: Target) -> list[Launch]:

@@ -238,9 +238,10 @@ class _Fuser:
     def _merged(self, node: Node, operands: list[Node], group: Group) -> list[Group]:
         """`group`, after taking in earlier groups that `node` also reads, where nothing in between needs them."""
         if group.kind == LOOP and self._level(node, operands, group) is not None:
-            for other in set(self._operand_groups(node)) - {group}:
+            for other in dict.fromkeys(self._operand_groups(node)):  # in an order that is the same in every process
                 if (
-                    other.kind == LOOP
+                    other is not group
+                    and other.kind == LOOP
                     and other.size == group.size
                     and (other.row is None or group.row is None or other.row == group.row)
                     and all(reader.position >= group.position for reader in other.readers)

@@ -1,4 +1,4 @@
-"""Compiled objects on disk, shared by all processes of a user.
+"""Compiled objects, and the launches that use them, on disk, shared by all processes of a user.
 
 An entry is a file named by its key, a digest of everything that determines the object. It holds a magic word, a
 digest of key and payload, and the payload. Whatever does not fit (a truncated, corrupt or renamed file) is taken
@@ -65,40 +65,29 @@ class Cache:
 
     def put(self, key: str, payload: bytes) -> None:
         """Keep `payload` under `key`."""
-        if self.directory is None:
+        directory = self.directory  # which another thread may give up meanwhile
+        if directory is None:
             return
         try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            self._write(key, payload)
+            directory.mkdir(parents=True, exist_ok=True)
+            _write(directory, key, payload)
             if self._writes % _WRITES_BETWEEN_CHECKS == 0:
-                self._shrink()
+                self._shrink(directory)
             self._writes += 1
         except OSError as error:
-            warnings.warn(
-                f"compiled code is not kept: {self.directory} cannot be written ({error.strerror}); "
-                "set PULLBACK_CACHE_DIR to another directory, or to off",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-            self.directory = None
+            if self.directory is not None:
+                self.directory = None
+                warnings.warn(
+                    f"compiled code is not kept: {directory} cannot be written ({error.strerror}); "
+                    "set PULLBACK_CACHE_DIR to another directory, or to off",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
 
-    def _write(self, key: str, payload: bytes) -> None:
-        assert self.directory is not None
-        descriptor, temporary = tempfile.mkstemp(prefix=key[:16], suffix=".part", dir=self.directory)
-        try:
-            with open(descriptor, "wb") as file:
-                file.write(MAGIC + _checksum(key, payload) + payload)
-            os.replace(temporary, self.directory / (key + SUFFIX))
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise
-
-    def _shrink(self) -> None:
+    def _shrink(self, directory: Path) -> None:
         """Remove the least recently used files until nine tenths of the limit are kept."""
-        assert self.directory is not None
         files = []
-        with os.scandir(self.directory) as entries:
+        with os.scandir(directory) as entries:
             for entry in entries:
                 if entry.name.endswith((SUFFIX, ".part")):
                     with contextlib.suppress(FileNotFoundError):  # another process removed it
@@ -114,6 +103,18 @@ class Cache:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
             excess -= size
+
+
+def _write(directory: Path, key: str, payload: bytes) -> None:
+    descriptor, temporary = tempfile.mkstemp(prefix=key[:16], suffix=".part", dir=directory)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(MAGIC + _checksum(key, payload) + payload)
+        os.replace(temporary, directory / (key + SUFFIX))
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
 
 
 def _checksum(key: str, payload: bytes) -> bytes:

@@ -89,6 +89,11 @@ class Ahead:
                 self.objects[each.name] = self._thread.submit(self._session.object_of, each, self._cache)
 
 
+def templates() -> Cache:
+    """Where launches are kept from one process to another (see `codegen.templates`): beside the objects."""
+    return _cache(debug.get("cache_dir"))
+
+
 def statistics() -> Statistics:
     """What this process has compiled and taken from the cache so far."""
     sessions = list(_sessions.values())

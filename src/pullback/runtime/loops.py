@@ -22,6 +22,7 @@ from ..graph.node import Graph, Node
 from ..ops.body import Body
 from ..ops.elementwise import copy
 from ..ops.primitive import parameter
+from .jit import templates
 from .schedule import move_on
 
 #: where nodes lie that have no memory of their own
@@ -176,7 +177,7 @@ class Steps:
                 self.in_memory |= inner.in_memory
                 continue
             group.constants = constants
-            for launch in emit(group, self.in_memory.__contains__, self.target):
+            for launch in emit(group, self.in_memory.__contains__, self.target, templates()):
                 read = {a for argument in launch.arguments if isinstance(a := owner_of(argument), Node)}
                 same = not launch.writes and read <= constants
                 (once if same else repeated).append((launch, group))
@@ -192,7 +193,7 @@ class Steps:
             group = Group(LOOP, elements(copied), members={copied: "full"}, stored=[copied], cost=1)
             self.in_memory |= {given, copied}
             places: dict[Node, Argument] = {given: left, copied: part}
-            emitted = emit(group, places.__contains__, self.target)
+            emitted = emit(group, places.__contains__, self.target, templates())
             launches += [(relocated(launch, places), group) for launch in emitted]
         return launches
 

@@ -29,7 +29,7 @@ from ..graph.types import to_carrier, to_storage
 from ..ops.indexing import out_of_range
 from ..timeline import span
 from .buffers import Buffer, allocate
-from .jit import Ahead, host_target, load
+from .jit import Ahead, host_target, load, templates
 from .loops import Steps, relocated
 from .schedule import LAUNCH_BYTES, Schedule
 from .stamps import StampedSchedule
@@ -195,7 +195,7 @@ class _Native(Program):
     # ---- kernels
 
     def _emit(self, fusion: Fusion, ahead: Ahead) -> list[_Segment]:
-        target = host_target()
+        target, store = host_target(), templates()
         known = set(self.inputs) | fusion.materialized
         segments = [_Segment()]
         #: where checks note what they find
@@ -229,7 +229,7 @@ class _Native(Program):
                 starts.update(steps.starts())
                 within |= steps.in_memory
             else:
-                launches = emit(group, known.__contains__, target)
+                launches = emit(group, known.__contains__, target, store)
                 segments[-1].launches.extend(launches)
                 segments[-1].groups.extend([group] * len(launches))
             for launch in launches:
