@@ -6,11 +6,13 @@ ending in `*`) and prints what differs; without names, all of `IN_SCOPE`. The su
 
 from __future__ import annotations
 
+import operator
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,13 @@ DTYPES = (torch.float64, torch.float32, torch.int64, torch.bool)
 NOT_OURS = ("device", "layout", "pin_memory")
 
 
+#: names that the database calls in a way of its own, or that are properties
+SPELT: dict[str, Callable[..., Any]] = {
+    "where": lambda x, condition, other: pb.where(condition, x, other),
+    **{name: operator.attrgetter(name) for name in ("H", "T", "mH", "mT")},
+}
+
+
 @cache
 def database() -> dict[str, list[Any]]:
     """The records of PyTorch's database by name: of one name, the variants."""
@@ -41,10 +50,13 @@ def database() -> dict[str, list[Any]]:
 
 def ours(name: str) -> Any:
     """What Pullback has under PyTorch's `name`: a function, or else a method of tensors; None where it has neither."""
+    if name in SPELT:
+        return SPELT[name]
     found: Any = pb
     for part in name.split("."):
         found = getattr(found, part, None)
-    return found if found is not None else getattr(pb.Tensor, name, None)
+    is_function = found is not None and not isinstance(found, (pb.dtype, ModuleType))
+    return found if is_function else getattr(pb.Tensor, name, None)
 
 
 @dataclass

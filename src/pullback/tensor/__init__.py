@@ -35,7 +35,7 @@ class Tensor(ArithmeticMethods, ReductionMethods, ShapeMethods, IndexMethods, In
     def __rmatmul__(self, other: object) -> Tensor:
         from .creation import tensor
 
-        return tensor(other) @ self
+        return (other if isinstance(other, Handle) else tensor(other)) @ self
 
 
 Handle._result = Tensor
