@@ -45,6 +45,7 @@ SHAPES = [
     ((500, 3, 7), (500, 7, 20)),  # items of few rows
     ((200, 300), (300, 170)),  # packed
     ((3, 130, 140), (3, 140, 150)),
+    ((300, 200), (200, 352)),  # whole vectors, but not whole chunks of columns
     ((161, 520), (520, 150)),  # two blocks of k
     ((64, 3000), (3000, 64)),  # slices of k
     ((2048, 40), (40, 384)),

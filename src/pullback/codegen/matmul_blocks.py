@@ -181,7 +181,8 @@ class _Blocks:
         blocks = (self.grid.column_tasks - 1) * each + -(-rest // self.chunk)
         number = writer.divide(writer.subtract(first, region.n0), self.chunk)[0]
         block = writer.add(writer.multiply(region.column_block, each), number)
-        return replace(region, n0=first, n1=stop, column_block=block, column_blocks=blocks)
+        step = math.gcd(self.chunk, self.grid.columns)
+        return replace(region, n0=first, n1=stop, column_block=block, column_blocks=blocks, column_step=step)
 
     def _call(
         self, writer: Writer, right: str, c: str, row: Size, sizes: tuple[str, ...], units: str, adds: str

@@ -72,7 +72,7 @@ class Region:
     """The part C[batch, m0:m1, n0:n1] of a product, all given as SSA names (or decimal literals) of i64 values.
 
     It is the region [item, row_block, column_block] of [batch items, row_blocks, column_blocks]; each is one call of
-    the epilogue, whoever computes it.
+    the epilogue, whoever computes it. n1 - n0 is a multiple of `column_step`, save for the last columns of C.
     """
 
     batch: list[str]
@@ -85,6 +85,7 @@ class Region:
     column_block: str = "0"
     row_blocks: int = 1
     column_blocks: int = 1
+    column_step: int = 1
 
 
 class Epilogue(Protocol):
@@ -132,7 +133,7 @@ class Grid:
 
         def part(item: str) -> Region:
             batch = _batch_index(writer, self.product.batch, item)
-            return Region(batch, m0, m1, n0, n1, item, row, column, self.row_tasks, self.column_tasks)
+            return Region(batch, m0, m1, n0, n1, item, row, column, self.row_tasks, self.column_tasks, self.columns)
 
         if self.items == 1:
             yield part(rest)

@@ -132,7 +132,7 @@ class _Tile:
         length = writer.op(f"sub i64 {region.n1}, {region.n0}")
         whole = writer.op(f"add i64 {region.n0}, {writer.op(f'and i64 {length}, {-a.lanes}')}")
         emitter.loop(region.n0, whole, a.lanes, lambda n: body(n, None))
-        if a.lanes > 1:
+        if self.product.n % a.lanes or (region.column_step % a.lanes and region.column_blocks > 1):
             outer, writer.lines = writer.lines, []
             left = writer.op(f"sub i64 {region.n1}, {whole}")
             body(whole, a.lt(a.iota(int64), a.broadcast(Value(left, int64))))
