@@ -12,6 +12,7 @@ import pytest
 import pullback as pb
 from pullback import timeline
 from pullback.codegen import kernels, templates
+from pullback.compiler.pipeline import lower
 from pullback.graph import types
 from pullback.ops.primitive import REGISTRY, Primitive
 from pullback.runtime import engine, jit
@@ -105,8 +106,8 @@ def test_a_second_process_emits_nothing(tmp_path):
     assert (first, anew, again) == (second, "True", "False")
 
 
-def some_templates(forgetful):
-    """What is kept of one kernel: its bytes, and how to look at what becomes of other bytes in their place."""
+def kept_and_emit(forgetful):
+    """What is kept of one kernel, by key, and a function that emits it again with what is there then."""
     found: dict[str, bytes] = {}
 
     class Store:
@@ -120,7 +121,7 @@ def some_templates(forgetful):
     graph = engine.Graph.of([((x * y).exp().sum(-1))._node])
     leaves = [node for node in graph.nodes if node.buffer is not None]
     graph, inputs = engine.without_values(graph, leaves)
-    lowered, fusion = kernels_of(graph)
+    lowered, fusion = lower(graph)
     (group,) = fusion.groups
 
     def emit():
@@ -129,12 +130,6 @@ def some_templates(forgetful):
 
     emit()
     return found, emit
-
-
-def kernels_of(graph):
-    from pullback.compiler.pipeline import lower
-
-    return lower(graph)
 
 
 def changed(payload: bytes, change) -> bytes:
@@ -161,7 +156,7 @@ WRONG = {
 
 @pytest.mark.parametrize("wrong", WRONG)
 def test_what_does_not_read_as_launches_is_emitted_anew_and_put_in_its_place(forgetful, wrong):
-    found, emit = some_templates(forgetful)
+    found, emit = kept_and_emit(forgetful)
     ((key, sound),) = found.items()
     found[key] = WRONG[wrong](sound)
     launches, again = emitted(emit)

@@ -1,4 +1,8 @@
-"""What is computed along with what is asked for."""
+"""What is computed along with what is asked for, and recorded in peace."""
+
+import gc
+
+import pytest
 
 import pullback as pb
 
@@ -24,3 +28,27 @@ def test_one_parameter_of_many_is_initialized_alone():
     layers[2].weight.detach().numpy()
     computed = [_is_computed(p) for layer in layers for p in layer.parameters()]
     assert computed == [place == 4 for place in range(8)]
+
+
+def test_no_garbage_is_collected_while_a_step_is_recorded():
+    seen = []
+
+    @pb.compile
+    def step(x):
+        seen.append(gc.isenabled())
+        if x.shape == (3,):
+            raise ValueError("three")
+        return x + 1
+
+    assert gc.isenabled()
+    step(pb.ones(2))
+    with pytest.raises(ValueError, match="three"):
+        step(pb.ones(3))
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        step(pb.ones(4))
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+    assert seen == [False] * 3

@@ -18,6 +18,7 @@ _SLOWEST = 10
 #: what spans are called in the table, in its order; others follow under their own names
 _WORDS = {
     "record": "recording",
+    "materialize": "values that it starts from, such as parameters",
     "differentiate": "differentiate",
     "simplify": "simplify",
     "canonicalize": "canonicalize",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import threading
 import warnings
 from collections.abc import Callable, Hashable, Iterator
@@ -61,7 +62,7 @@ class CompiledStep:
                     return result
         finally:
             _STEPS.end_run()
-        with _STEPS.recording(), reported("record", self.__name__) as report:  # type: ignore[attr-defined]
+        with _STEPS.recording(), _without_collections(), reported("record", self.__name__) as report:  # type: ignore[attr-defined]
             variant = self._record(key, leaves, shape)
             report.program = variant.program
         _STEPS.begin_run()
@@ -123,6 +124,20 @@ def _first_places(leaves: list[Any]) -> tuple[int, ...]:
     """For each tensor among the arguments where it stands first: the same tensor given twice is one."""
     first: dict[int, int] = {}
     return tuple(first.setdefault(id(leaf), place) for place, leaf in enumerate(leaves) if isinstance(leaf, Handle))
+
+
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """No garbage is collected meanwhile: a recording makes tens of thousands of objects that stay, and each time that
+    some more are there Python would look through all of them, and all of the caller's, for cycles.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class _Steps:
