@@ -10,6 +10,7 @@ amin = Tensor.amin
 any = Tensor.any
 argmax = Tensor.argmax
 argmin = Tensor.argmin
+argwhere = Tensor.argwhere
 bmm = Tensor.bmm
 broadcast_to = Tensor.broadcast_to
 ceil = Tensor.ceil
@@ -44,6 +45,7 @@ logical_or = Tensor.logical_or
 logsumexp = Tensor.logsumexp
 lt = Tensor.lt
 masked_fill = Tensor.masked_fill
+masked_select = Tensor.masked_select
 max = Tensor.max
 maximum = Tensor.maximum
 mean = Tensor.mean
@@ -55,6 +57,8 @@ mul = Tensor.mul
 narrow = Tensor.narrow
 ne = Tensor.ne
 neg = Tensor.neg
+nonzero = Tensor.nonzero
+nonzero_static = Tensor.nonzero_static
 norm = Tensor.norm
 numel = Tensor.numel
 permute = Tensor.permute
@@ -84,6 +88,8 @@ triu = Tensor.triu
 trunc = Tensor.trunc
 unbind = Tensor.unbind
 unflatten = Tensor.unflatten
+unique = Tensor.unique
+unique_consecutive = Tensor.unique_consecutive
 unsqueeze = Tensor.unsqueeze
 var = Tensor.var
 
@@ -96,6 +102,7 @@ __all__ = [
     "any",
     "argmax",
     "argmin",
+    "argwhere",
     "bmm",
     "broadcast_to",
     "ceil",
@@ -130,6 +137,7 @@ __all__ = [
     "logsumexp",
     "lt",
     "masked_fill",
+    "masked_select",
     "max",
     "maximum",
     "mean",
@@ -141,6 +149,8 @@ __all__ = [
     "narrow",
     "ne",
     "neg",
+    "nonzero",
+    "nonzero_static",
     "norm",
     "numel",
     "permute",
@@ -170,6 +180,8 @@ __all__ = [
     "trunc",
     "unbind",
     "unflatten",
+    "unique",
+    "unique_consecutive",
     "unsqueeze",
     "var",
 ]

@@ -6,11 +6,12 @@ from .arithmetic import ArithmeticMethods
 from .handle import Handle
 from .indexing import IndexMethods
 from .inplace import InplaceMethods
+from .order import OrderMethods
 from .reductions import ReductionMethods
 from .shapes import ShapeMethods
 
 
-class Tensor(ArithmeticMethods, ReductionMethods, ShapeMethods, IndexMethods, InplaceMethods):
+class Tensor(ArithmeticMethods, ReductionMethods, OrderMethods, ShapeMethods, IndexMethods, InplaceMethods):
     """A multidimensional array, computed when it is needed, through which gradients can be taken.
 
     Made by `pullback.tensor` and the other factories. `shape`, `dtype`, `requires_grad` and `grad` describe it;
