@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import zlib
 from dataclasses import replace
 
 import numpy as np
@@ -133,16 +134,19 @@ def kept_and_emit(forgetful):
 
 
 def changed(payload: bytes, change) -> bytes:
-    document = json.loads(payload)
+    document = json.loads(zlib.decompress(payload))
     change(document)
-    return json.dumps(document).encode()
+    return zlib.compress(json.dumps(document).encode())
 
 
 WRONG = {
     "truncated": lambda payload: payload[:-7],
-    "no JSON": lambda payload: b"\xff\x00",
-    "nested without end": lambda payload: b"[" * 100_000,
-    "another document": lambda payload: b'["launches"]',
+    "something behind it": lambda payload: payload + b"\0",
+    "not packed": lambda payload: zlib.decompress(payload),
+    "no JSON": lambda payload: zlib.compress(b"\xff\x00"),
+    "nested without end": lambda payload: zlib.compress(b"[" * 100_000),
+    "larger than any kernel": lambda payload: zlib.compress(zlib.decompress(payload) + b" " * (65 << 20), level=1),
+    "another document": lambda payload: zlib.compress(b'["launches"]'),
     "a node that is not there": lambda p: changed(p, lambda d: d["launches"][0]["nodes"][0].append(99)),
     "a negative node": lambda p: changed(p, lambda d: d["launches"][0]["nodes"][1].append(-1)),
     "a fraction of a task": lambda p: changed(p, lambda d: d["launches"][0].update(tasks=1.5)),

@@ -2,7 +2,7 @@
 
 They can be written down as well, texts of kernels included, so that a later process need not emit them again. What is
 written is found by a key made of everything that emission depends on: the group's structure, the processor, and the
-sources of the compiler itself. It is plain JSON; what does not read as templates of the group is taken for absent.
+sources of the compiler itself. It is packed JSON; what does not read as templates of the group is taken for absent.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import hashlib
 import json
 import re
 import sys
+import zlib
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ from .text import Code
 #: the rooms that the text of a kernel depends on
 _ROOMS = ("graph", "ops", "compiler", "codegen")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
+#: of the text of one group; more is not read
+_MOST_BYTES = 64 << 20
 _KINDS = ("number", "workspace", "view", "node")
 
 
@@ -153,7 +156,7 @@ def _sources() -> str | None:
 
 
 def written(templates: Sequence[Template]) -> bytes:
-    """The templates of one group as text."""
+    """The templates of one group as bytes."""
     codes: dict[str, list[Any]] = {}
 
     def enter(code: Code) -> int:
@@ -173,19 +176,22 @@ def written(templates: Sequence[Template]) -> bytes:
         }
         for t in templates
     ]
-    return json.dumps({"codes": list(codes.values()), "launches": launches}).encode()
+    document = json.dumps({"codes": list(codes.values()), "launches": launches})
+    return zlib.compress(document.encode(), level=1)  # which takes a tenth of the space
 
 
 def read(payload: bytes, count: int) -> list[Template] | None:
     """The templates that `written` wrote of a group of `count` nodes; None where the text does not read as such."""
     try:
-        document = json.loads(payload)
+        unpacking = zlib.decompressobj()
+        document = json.loads(unpacking.decompress(payload, _MOST_BYTES))
+        _demand(unpacking.eof and not unpacking.unused_data)
         codes: list[Code] = []
         for name, text, needs in document["codes"]:
             _demand(isinstance(name, str) and _NAME.fullmatch(name) is not None and isinstance(text, str))
             codes.append(Code(name, text, tuple(codes[_whole(need, len(codes))] for need in needs)))
         return [_template(launch, codes, count) for launch in document["launches"]]
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (zlib.error, ValueError, TypeError, KeyError, RecursionError):
         return None
 
 
