@@ -63,6 +63,17 @@ def moved(value: Any) -> Any:
     return translated(value)
 
 
+def apart(value: Any) -> Any:
+    """An argument whose tensors are leaves of their own: a sample may hold one twice, or have one depend on another."""
+    if isinstance(value, torch.nn.utils.rnn.PackedSequence):
+        return value
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone().requires_grad_(value.requires_grad)
+    if isinstance(value, (tuple, list)):
+        return type(value)([apart(v) for v in value])
+    return {k: apart(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
 def both(record: Any, sample: Any, training: bool) -> tuple[Any, Any]:
     """PyTorch's module and ours, constructed alike, with PyTorch's state."""
     how = sample.constructor_input
@@ -79,10 +90,9 @@ def both(record: Any, sample: Any, training: bool) -> tuple[Any, Any]:
 def compare_sample(record: Any, sample: Any, training: bool) -> None:
     """Assert PyTorch's outputs, gradients by inputs and parameters, state before and after, and printed form."""
     ours, theirs = both(record, sample, training)
-    given = sample.forward_input
-    mine = moved(given.args), moved(given.kwargs)
-    torch.manual_seed(1)
-    wanted = tensors_in(theirs(*given.args, **given.kwargs))
+    given, named = (apart(value) for value in (sample.forward_input.args, sample.forward_input.kwargs))
+    mine = moved(given), moved(named)
+    wanted = tensors_in(theirs(*given, **named))
     found = tensors_in(ours(*mine[0], **mine[1]))
     assert len(wanted) == len(found), f"gives {len(found)} tensors, PyTorch {len(wanted)}"
     for place, (a, b) in enumerate(zip(found, wanted, strict=True)):
@@ -94,7 +104,7 @@ def compare_sample(record: Any, sample: Any, training: bool) -> None:
         agree(value, their_state[key], f"{key} after the call")
     inputs = [
         (f"input {place}", a, b)
-        for place, (a, b) in enumerate(zip(tensors_in(list(mine)), tensors_in([given.args, given.kwargs]), strict=True))
+        for place, (a, b) in enumerate(zip(tensors_in(list(mine)), tensors_in([given, named]), strict=True))
     ]
     parameters = [(name, p, dict(theirs.named_parameters())[name]) for name, p in ours.named_parameters()]
     compare_gradients(found, wanted, [pair for pair in [*inputs, *parameters] if pair[2].requires_grad])

@@ -93,7 +93,9 @@ class _Terms:
     def composed(self, input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None, target: Tensor) -> Tensor:
         """The same from the logits of all rows."""
         logits = linear(input, linear_weight, linear_bias)
-        return cross_entropy(logits, target, self.weight, self.ignore_index, self.reduction, self.label_smoothing)
+        return cross_entropy(
+            logits, target, self.weight, None, self.ignore_index, None, self.reduction, self.label_smoothing
+        )
 
     def each(self, logits: Tensor, target: Tensor) -> Tensor:
         """The loss of each row, in the dtype that losses are computed in."""

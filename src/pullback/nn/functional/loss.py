@@ -1,18 +1,17 @@
-"""Losses."""
+"""Losses of classification: cross entropy and what stands beside it; and what all losses share."""
 
 from __future__ import annotations
 
 import warnings
 
 from ...errors import DTypeError, ShapeError
-from ...graph.types import INTEGER, DType
+from ...graph.types import INTEGER
 from ...ops.indexing import bounded
 from ...ops.primitive import user_source
 from ...tensor import Tensor
 from ...tensor.arithmetic import where
 from ...tensor.autocast_mode import in_float32
-from ...tensor.promotion import require_float, result_type
-from .activation import finished, log_softmax, logsigmoid, shifted_by_maximum, widened
+from .activation import finished, log_softmax, shifted_by_maximum, widened
 from .linear import class_numbers, indices
 
 
@@ -28,69 +27,35 @@ def check_smoothing(name: str, label_smoothing: float) -> None:
         raise ValueError(f"{name}: label_smoothing must lie in [0, 1], got {label_smoothing} (at {user_source()})")
 
 
-def _reduced(loss: Tensor, reduction: str) -> Tensor:
+def chosen_reduction(name: str, size_average: bool | None, reduce: bool | None, reduction: str) -> str:
+    """The reduction, checked; from PyTorch's former arguments `size_average` and `reduce`, with a warning, if given."""
+    if size_average is not None or reduce is not None:
+        if reduce is not None and not reduce:
+            reduction = "none"
+        else:
+            reduction = "mean" if size_average is None or size_average else "sum"
+        warnings.warn(
+            f"{name}: size_average and reduce are deprecated, write reduction={reduction!r} (at {user_source()})",
+            stacklevel=3,
+        )
+    check_reduction(name, reduction)
+    return reduction
+
+
+def reduced(loss: Tensor, reduction: str) -> Tensor:
+    """The loss itself, its sum or its mean."""
     if reduction == "none":
         return loss
     return loss.sum() if reduction == "sum" else loss.mean()
-
-
-def _compared(name: str, input: Tensor, target: Tensor, reduction: str) -> tuple[Tensor, Tensor, DType]:
-    """Both in the dtype of their computation, and that of the loss, with a warning where their shapes differ."""
-    check_reduction(name, reduction)
-    require_float(name, input)
-    input, target = in_float32(input, target)
-    dtype = result_type(input, target)
-    if input.shape != target.shape:
-        warnings.warn(
-            f"{name}: input {list(input.shape)} and target {list(target.shape)} have different shapes and will be "
-            f"broadcast (at {user_source()}), which is seldom what is meant",
-            stacklevel=3,
-        )
-    return widened(name, input.to(dtype)), target.to(dtype.compute), dtype
-
-
-def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
-    """The squared distances of `input` from `target`: their mean, sum, or each ("none")."""
-    x, y, dtype = _compared("mse_loss", input, target, reduction)
-    distance = x - y
-    return _reduced(distance * distance, reduction).to(dtype)
-
-
-def l1_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
-    """The absolute distances of `input` from `target`: their mean, sum, or each ("none")."""
-    x, y, dtype = _compared("l1_loss", input, target, reduction)
-    return _reduced((x - y).abs(), reduction).to(dtype)
-
-
-def binary_cross_entropy_with_logits(
-    input: Tensor,
-    target: Tensor,
-    weight: Tensor | None = None,
-    reduction: str = "mean",
-    pos_weight: Tensor | None = None,
-) -> Tensor:
-    """-(pos_weight * target * log sigmoid(x) + (1 - target) * log sigmoid(-x)) * weight, stable for any x."""
-    name = "binary_cross_entropy_with_logits"
-    input, target, weight, pos_weight = in_float32(input, target, weight, pos_weight)
-    check_reduction(name, reduction)
-    if input.shape != target.shape:
-        raise ShapeError(
-            f"{name}: input {list(input.shape)} and target {list(target.shape)} must have one shape (at "
-            f"{user_source()})"
-        )
-    x, y = widened(name, input), target.to(input.dtype.compute)
-    positive = y if pos_weight is None else y * pos_weight
-    loss = (1 - y) * x - (1 - y + positive) * logsigmoid(x)
-    if weight is not None:
-        loss = loss * weight
-    return finished(_reduced(loss, reduction), input)
 
 
 def cross_entropy(
     input: Tensor,
     target: Tensor,
     weight: Tensor | None = None,
+    size_average: bool | None = None,
     ignore_index: int = -100,
+    reduce: bool | None = None,
     reduction: str = "mean",
     label_smoothing: float = 0.0,
 ) -> Tensor:
@@ -106,10 +71,10 @@ def cross_entropy(
     tensor(1.3863)
     """
     input, target, weight = in_float32(input, target, weight)
-    check_reduction("cross_entropy", reduction)
+    reduction = chosen_reduction("cross_entropy", size_average, reduce, reduction)
     check_smoothing("cross_entropy", label_smoothing)
     if target.dtype.is_floating_point:
-        return finished(_reduced(soft_terms(input, target, weight, label_smoothing), reduction), input)
+        return finished(reduced(soft_terms(input, target, weight, label_smoothing), reduction), input)
     loss, share = hard_terms(input, target, weight, ignore_index, label_smoothing)
     return finished(_averaged(loss, share, reduction), input)
 
@@ -154,11 +119,12 @@ def soft_terms(input: Tensor, target: Tensor, weight: Tensor | None, label_smoot
 
 
 def nll_loss(
-    input: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = -100, reduction: str = "mean"
-) -> Tensor:
+    input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: bool | None = None,
+    ignore_index: int = -100, reduce: bool | None = None, reduction: str = "mean",
+) -> Tensor:  # fmt: skip
     """-input[target], averaged: cross_entropy for an input that holds log probabilities already."""
     input, weight = in_float32(input, weight)
-    check_reduction("nll_loss", reduction)
+    reduction = chosen_reduction("nll_loss", size_average, reduce, reduction)
     x = widened("nll_loss", input)
     axis, _ = _class_axis("nll_loss", input, weight)
     classes = None if weight is None else _along(weight.to(x.dtype), axis, x.ndim)
