@@ -35,6 +35,7 @@ FUNCTIONS: dict[str, Case] = {
     "avg_pool1d": lambda p, x: p.nn.functional.avg_pool1d(x(1, 2, 4), 2),
     "avg_pool2d": lambda p, x: p.nn.functional.avg_pool2d(x(1, 2, 4, 4), 2),
     "batch_norm": lambda p, x: p.nn.functional.batch_norm(x(4, 2), None, None, x(2), x(2), training=True),
+    "binary_cross_entropy": lambda p, x: p.nn.functional.binary_cross_entropy(x(4, 4), x(4, 4), x(4)),
     "binary_cross_entropy_with_logits": lambda p, x: p.nn.functional.binary_cross_entropy_with_logits(
         x(4, 4), x(4, 4), x(4), pos_weight=x(4)
     ),
@@ -44,10 +45,16 @@ FUNCTIONS: dict[str, Case] = {
     "conv_transpose1d": lambda p, x: p.nn.functional.conv_transpose1d(x(1, 2, 4), x(2, 3, 2), x(3)),
     "conv_transpose2d": lambda p, x: p.nn.functional.conv_transpose2d(x(1, 2, 4, 4), x(2, 3, 2, 2), x(3)),
     "conv_transpose3d": lambda p, x: p.nn.functional.conv_transpose3d(x(1, 2, 4, 4, 4), x(2, 3, 2, 2, 2), x(3)),
+    "cosine_embedding_loss": lambda p, x: p.nn.functional.cosine_embedding_loss(x(4, 4), x(4, 4), _labels(p)),
     "cross_entropy": lambda p, x: p.nn.functional.cross_entropy(x(4, 4), _labels(p), x(4)),
+    "ctc_loss": lambda p, x: p.nn.functional.ctc_loss(x(4, 2, 4), p.tensor([[1, 2], [3, 1]]), [4, 4], [2, 2]),
     "dropout": lambda p, x: p.nn.functional.dropout(x(4, 4)),
     "embedding": lambda p, x: p.nn.functional.embedding(_labels(p), x(4, 4)),
+    "gaussian_nll_loss": lambda p, x: p.nn.functional.gaussian_nll_loss(x(4, 4), x(4, 4), x(4, 4)),
     "gelu": lambda p, x: p.nn.functional.gelu(x(4)),
+    "hinge_embedding_loss": lambda p, x: p.nn.functional.hinge_embedding_loss(x(4), x(4)),
+    "huber_loss": lambda p, x: p.nn.functional.huber_loss(x(4), x(4)),
+    "kl_div": lambda p, x: p.nn.functional.kl_div(x(4), x(4)),
     "l1_loss": lambda p, x: p.nn.functional.l1_loss(x(4), x(4)),
     "layer_norm": lambda p, x: p.nn.functional.layer_norm(x(4, 4), (4,), x(4), x(4)),
     "leaky_relu": lambda p, x: p.nn.functional.leaky_relu(x(4)),
@@ -57,20 +64,31 @@ FUNCTIONS: dict[str, Case] = {
     ),
     "log_softmax": lambda p, x: p.nn.functional.log_softmax(x(4, 4), -1),
     "logsigmoid": lambda p, x: p.nn.functional.logsigmoid(x(4)),
+    "margin_ranking_loss": lambda p, x: p.nn.functional.margin_ranking_loss(x(4), x(4), x(4)),
     "max_pool1d": lambda p, x: p.nn.functional.max_pool1d(x(1, 2, 4), 2),
     "max_pool2d": lambda p, x: p.nn.functional.max_pool2d(x(1, 2, 4, 4), 2),
     "mse_loss": lambda p, x: p.nn.functional.mse_loss(x(4), x(4)),
+    "multi_margin_loss": lambda p, x: p.nn.functional.multi_margin_loss(x(4, 4), _labels(p), weight=x(4)),
+    "multilabel_margin_loss": lambda p, x: p.nn.functional.multilabel_margin_loss(x(1, 4), p.tensor([LABELS])),
+    "multilabel_soft_margin_loss": lambda p, x: p.nn.functional.multilabel_soft_margin_loss(x(4, 4), x(4, 4), x(4)),
     "nll_loss": lambda p, x: p.nn.functional.nll_loss(x(4, 4), _labels(p), x(4)),
     "one_hot": lambda p, x: p.nn.functional.one_hot(_labels(p), 4),
+    "poisson_nll_loss": lambda p, x: p.nn.functional.poisson_nll_loss(x(4), x(4)),
     "relu": lambda p, x: p.nn.functional.relu(x(4)),
     "scaled_dot_product_attention": lambda p, x: p.nn.functional.scaled_dot_product_attention(
         x(1, 2, 4, 4), x(1, 2, 4, 4), x(1, 2, 4, 4), is_causal=True
     ),
     "sigmoid": lambda p, x: p.nn.functional.sigmoid(x(4)),
     "silu": lambda p, x: p.nn.functional.silu(x(4)),
+    "smooth_l1_loss": lambda p, x: p.nn.functional.smooth_l1_loss(x(4), x(4)),
+    "soft_margin_loss": lambda p, x: p.nn.functional.soft_margin_loss(x(4), x(4)),
     "softmax": lambda p, x: p.nn.functional.softmax(x(4, 4), -1),
     "softplus": lambda p, x: p.nn.functional.softplus(x(4)),
     "tanh": lambda p, x: p.nn.functional.tanh(x(4)),
+    "triplet_margin_loss": lambda p, x: p.nn.functional.triplet_margin_loss(x(4, 4), x(4, 4), x(4, 4)),
+    "triplet_margin_with_distance_loss": lambda p, x: p.nn.functional.triplet_margin_with_distance_loss(
+        x(4, 4), x(4, 4), x(4, 4)
+    ),
 }
 
 MORE: dict[str, Case] = {

@@ -144,7 +144,6 @@ def multilabel_soft_margin_loss(
     name = "multilabel_soft_margin_loss"
     reduction = chosen_reduction(name, size_average, reduce, reduction)
     require_float(name, input)
-    input, target, weight = in_float32(input, target, weight)
     dtype = result_type(input, target)
     x, y = widened(name, input.to(dtype)), target.to(dtype.compute)
     loss = -(y * logsigmoid(x) + (1 - y) * logsigmoid(-x))
