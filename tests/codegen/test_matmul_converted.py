@@ -102,6 +102,25 @@ def test_every_path_gives_the_exact_product_within_rounding(names, layouts, targ
         check(batch, m, n, k, (ELEMENTS[names[0]], ELEMENTS[names[1]]), layouts, target_of(target))
 
 
+@pytest.mark.parametrize("m,n", [(1, 1), (1, 9), (3, 33), (8, 5), (6, 1), (1, 130)])
+@pytest.mark.parametrize("target", TARGETS)
+def test_few_rows_by_columns_that_lie_along_k(m: int, n: int, target: str) -> None:
+    """Dot products: of pairs of bfloat16 where the processor has them, and k is not always even."""
+    pair = ELEMENTS["bfloat16"], ELEMENTS["bfloat16"]
+    for k in (1, 2, 16, 17, 31, 32, 33, 63, 100, 769):
+        check((), m, n, k, pair, ("rows", "columns"), target_of(target))
+
+
+def test_few_rows_multiply_pairs_of_bfloat16_where_the_processor_does() -> None:
+    weight = np.empty((96, 200), bfloat16.storage).T
+    for rows in (1, 8):
+        a, c = np.empty((rows, 200), bfloat16.storage), np.empty((rows, 96), np.float32)
+        product = product_of(a, weight, c, float32, ELEMENTS["bfloat16"], ELEMENTS["bfloat16"])
+        for name, has in (("avx512 bf16", True), ("avx512", False), ("avx2", False)):
+            (stage,), _ = product_stages(product, FOREIGN[name])
+            assert ("vdpbf16ps" in assembly_of(stage.code, FOREIGN[name])) is has
+
+
 @settings(max_examples=60)
 @given(
     st.integers(1, 150),

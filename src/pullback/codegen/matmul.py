@@ -69,7 +69,7 @@ def product_stages(product: Product, target: Target, epilogue: Epilogue | None =
     thin = product.m <= geometry.rows or product.n <= geometry.lanes
     limit = DIRECT_PAIRS if geometry.pairs else DIRECT
     if product.operations <= limit or thin or product.k < 8:
-        return direct_stages(product, replace(geometry, pairs=False), epilogue)
+        return direct_stages(product, geometry, epilogue)
     if product.repeated and product.m <= REPEATED_ROWS and not geometry.pairs:
         return direct_stages(product, geometry, epilogue)
     return packed_stages(product, geometry, target, epilogue)

@@ -1,7 +1,8 @@
 """Direct kernels: specialized to one shape, for products that fit into the cache or are too thin to repay packing.
 
 Operands are read where they lie. Only a B whose rows are not contiguous is transposed first, into the task's scratch
-memory, unless A has so few rows that dot products along k are cheaper.
+memory, unless A has so few rows that dot products along k are cheaper. Operands of 16 bits are widened, save for dot
+products of bfloat16 where the processor multiplies pairs of these.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 
+from ..graph.types import bfloat16
 from .arithmetic import LLVMArithmetic, Value
 from .matmul_pack import Geometry, pack_code
 from .matmul_tasks import (
@@ -87,7 +89,9 @@ class _Direct:
     """One direct kernel: what it does about its operands, and its code."""
 
     def __init__(self, product: Product, geometry: Geometry, epilogue: Epilogue | None):
-        self.product, self.geometry, self.epilogue = product, geometry, epilogue
+        self.product, self.epilogue = product, epilogue
+        by_pairs, geometry = geometry.pairs, replace(geometry, pairs=False)
+        self.geometry = geometry
         *_, b_k, b_n = product.b_strides
         a_k = product.a_strides[-1]
         #: along k, in vectors
@@ -96,6 +100,9 @@ class _Direct:
         batch = zip(product.batch, product.b_strides, strict=False)
         self.prepared = product.repeated and all(size == 1 or stride == 0 for size, stride in batch)
         self.dots = self.dots and not self.prepared
+        stored = product.a.stored is bfloat16 and product.b.stored is bfloat16
+        #: in dot products of bfloat16, by pairs
+        self.pairs = self.dots and by_pairs and stored
         if self.dots:
             group = 16 // product.dtype.itemsize
             rows = min(product.m, 2 if geometry.registers < 32 else 4)
@@ -105,7 +112,7 @@ class _Direct:
         # What is read for several tiles is converted once.
         repeated = product.m > self.tiling.rows
         self.packs = not self.dots and not self.prepared and (b_n != 1 or (product.b.converts and repeated))
-        self.widens_a = product.a.converts
+        self.widens_a = product.a.converts and not self.pairs
         self.grid = _direct_grid(product, self.tiling, self.packs, epilogue is not None)
         #: the code that packs B
         self.pack = pack_code(geometry, self.tiling.columns, product.b)
@@ -166,7 +173,7 @@ class _Direct:
         if self.widens_a:
             a = self._widened_a(writer, region, a)
         else:
-            a = offset_matrix(writer, type_, a, region.m0, 0)
+            a = offset_matrix(writer, self._left_type(writer), a, region.m0, 0)
         if self.packs:
             source = b.at(writer, stored_type(writer, product.b), 0, region.n0)
             width = writer.subtract(region.n1, region.n0)
@@ -176,11 +183,15 @@ class _Direct:
                 for i, high in _pieces(writer, region.m0, region.m1, product.m, self.tiling.rows):
                     with i as row:
                         down, across = writer.subtract(row, region.m0), writer.subtract(column, region.n0)
-                        left = offset_matrix(writer, type_, a, down, 0)
+                        left = offset_matrix(writer, self._left_type(writer), a, down, 0)
                         result = offset_matrix(writer, type_, c, down, across)
                         self._tile(writer, (high, wide), left, b, (column, across), result)
         if self.epilogue is not None:
             self.epilogue.emit(writer, 2, region, tile)
+
+    def _left_type(self, writer: Writer) -> str:
+        """The LLVM type of A's elements as the register tile reads them."""
+        return stored_type(writer, self.product.a) if self.pairs else scalar_type(self.product.dtype)
 
     def _widened_a(self, writer: Writer, region: Region, a: Matrix) -> Matrix:
         """The task's rows of A, converted into scratch memory in the order in which they lie."""
@@ -224,12 +235,13 @@ class _Direct:
             right = Matrix(writer.element(self.packed, type_, start), self.tiling.columns, 1)
         else:
             right = offset_matrix(writer, stored, b, 0, column)
-            if product.b.converts:
+            if product.b.converts and not self.dots:
                 load = self._loader(writer, right)
         if self.dots:
+            converts = product.b.converts and not self.pairs
             dot_tile(
                 writer, product.dtype, geometry.lanes, height, width, product.k, left, right, result,
-                self._loader_along_k(writer) if product.b.converts else None, stored,
+                self._loader_along_k(writer) if converts else None, stored, self.pairs,
             )  # fmt: skip
             return
         widths = [geometry.lanes] * (width // geometry.lanes)

@@ -215,39 +215,44 @@ def dot_tile(
     c: Matrix,
     right: Callable[[str, Size, int], str] | None = None,
     right_type: str | None = None,
+    pairs: bool = False,
 ) -> None:
     """C[:rows, :columns] = A[:rows, :k] @ B[:k, :columns], where both A and B are contiguous in k and C in columns.
 
     `right(column, k, width)`, where it is given, loads elements of B, stored as `right_type`, from a column's address.
+    With `pairs` both are bfloat16, and two neighbours in k are multiplied in each lane.
     """
     type_, size = scalar_type(dtype), dtype.itemsize
-    a_rows = [a.at(writer, type_, i, 0) for i in range(rows)]
-    b_columns = [b.at(writer, right_type or type_, 0, j) for j in range(columns)]
-    whole = k - k % lanes
+    held, span = (type_, lanes) if not pairs else ("i16", 2 * lanes)
+    a_rows = [a.at(writer, held, i, 0) for i in range(rows)]
+    b_columns = [b.at(writer, right_type or held, 0, j) for j in range(columns)]
+    whole = k - k % span
 
     def step(position: Size, width: int, sums: list[str]) -> list[str]:
         """The sums after `width` more k, starting at `position`."""
 
         def load(pointer: str, convert: Callable[[str, Size, int], str] | None = None) -> str:
             if convert is None:
-                address = writer.element(pointer, type_, position)
-                part = writer.op(f"load <{width} x {type_}>, ptr {address}, align {size}")
+                address = writer.element(pointer, held, position)
+                part = writer.op(f"load <{width} x {held}>, ptr {address}, align {2 if pairs else size}")
             else:
                 part = convert(pointer, position, width)
-            if width == lanes:
-                return part
-            mask = [i if i < width else width for i in range(lanes)]
-            return shuffle(writer, type_, width, part, "zeroinitializer", mask)
+            if width < span:
+                mask = [i if i < width else width for i in range(span)]
+                part = shuffle(writer, held, width, part, "zeroinitializer", mask)
+            return writer.op(f"bitcast <{span} x i16> {part} to {vector}") if pairs else part
 
         vectors_b = [load(pointer, right) for pointer in b_columns]
         left = [load(pointer) for pointer in a_rows]
-        pairs = [(x, y) for x in left for y in vectors_b]
-        return [multiply_add(writer, type_, lanes, x, y, old) for (x, y), old in zip(pairs, sums, strict=True)]
+        operands = [(x, y) for x in left for y in vectors_b]
+        if pairs:
+            return [multiply_pairs(writer, lanes, x, y, old) for (x, y), old in zip(operands, sums, strict=True)]
+        return [multiply_add(writer, type_, lanes, x, y, old) for (x, y), old in zip(operands, sums, strict=True)]
 
     vector = f"<{lanes} x {type_}>"
     variables = [writer.variable(vector, "zeroinitializer") for _ in range(rows * columns)]
-    with writer.loop(0, whole, lanes, as_written=True) as position:
-        values = step(position, lanes, [variable.get() for variable in variables])
+    with writer.loop(0, whole, span, as_written=True) as position:
+        values = step(position, span, [variable.get() for variable in variables])
         for variable, value in zip(variables, values, strict=True):
             variable.set(value)
     sums = [variable.get() for variable in variables]
