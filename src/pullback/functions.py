@@ -19,7 +19,12 @@ clamp = Tensor.clamp
 clip = Tensor.clip
 clone = Tensor.clone
 cos = Tensor.cos
+cummax = Tensor.cummax
+cummin = Tensor.cummin
+cumprod = Tensor.cumprod
+cumsum = Tensor.cumsum
 detach = Tensor.detach
+diff = Tensor.diff
 div = Tensor.div
 dot = Tensor.dot
 eq = Tensor.eq
@@ -39,6 +44,7 @@ isnan = Tensor.isnan
 le = Tensor.le
 log = Tensor.log
 log_softmax = Tensor.log_softmax
+logcumsumexp = Tensor.logcumsumexp
 logical_and = Tensor.logical_and
 logical_not = Tensor.logical_not
 logical_or = Tensor.logical_or
@@ -63,6 +69,7 @@ norm = Tensor.norm
 numel = Tensor.numel
 permute = Tensor.permute
 pow = Tensor.pow
+prod = Tensor.prod
 reciprocal = Tensor.reciprocal
 relu = Tensor.relu
 reshape = Tensor.reshape
@@ -111,7 +118,12 @@ __all__ = [
     "clip",
     "clone",
     "cos",
+    "cummax",
+    "cummin",
+    "cumprod",
+    "cumsum",
     "detach",
+    "diff",
     "div",
     "dot",
     "eq",
@@ -131,6 +143,7 @@ __all__ = [
     "le",
     "log",
     "log_softmax",
+    "logcumsumexp",
     "logical_and",
     "logical_not",
     "logical_or",
@@ -155,6 +168,7 @@ __all__ = [
     "numel",
     "permute",
     "pow",
+    "prod",
     "reciprocal",
     "relu",
     "reshape",

@@ -10,7 +10,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 
-from ..compiler.fuse import ATTEND, COLUMNS, CONVOLUTION, JOIN, LOOP, PRODUCT, PUT, SCATTER, Group, elements
+from ..compiler.fuse import ATTEND, COLUMNS, CONVOLUTION, JOIN, LOOP, PRODUCT, PUT, RECUR, SCATTER, Group, elements
 from ..graph.node import Node, exact
 from ..ops.convolution import multiplications
 from ..timeline import span
@@ -21,6 +21,7 @@ from .indexed import emit_join, emit_put, emit_scatter
 from .launch import Launch, Workspace
 from .loops import emit_loops, operation_cost
 from .products import emit_product
+from .recurrence import emit_recurrence
 from .target import Target
 from .templates import Store, Template, key_of, read, written
 
@@ -91,7 +92,7 @@ def _emit(group: Group, in_memory: Callable[[Node], bool], target: Target) -> li
         return emit_product(group, in_memory, target)
     if group.kind == ATTEND:
         return emit_attention(group, in_memory, target)
-    by_index = {SCATTER: emit_scatter, PUT: emit_put, JOIN: emit_join}
+    by_index = {SCATTER: emit_scatter, PUT: emit_put, JOIN: emit_join, RECUR: emit_recurrence}
     assert group.kind in by_index, group.kind
     return by_index[group.kind](group, in_memory, target)
 

@@ -22,13 +22,24 @@ from dataclasses import dataclass, field
 from ..errors import VerifyError
 from ..graph.node import Graph, Node, enter, exact
 from ..ops.attention import weight_operands
-from ..ops.primitive import ATTENTION, ELEMENTWISE, HOST, LEAF, MOVEMENT, REDUCTION, SCAN, grad_mode, source_of
+from ..ops.primitive import (
+    ATTENTION,
+    ELEMENTWISE,
+    HOST,
+    LEAF,
+    MOVEMENT,
+    RECURRENCE,
+    REDUCTION,
+    SCAN,
+    grad_mode,
+    source_of,
+)
 from .copies import rounds_as_it_reads
 from .cut import cut
 
 #: kinds of groups, each lowered by a function of its own
-LOOP, COLUMNS, PRODUCT, CONVOLUTION, ATTEND, SCATTER, PUT, CHECK, JOIN, CALL, STEPS = (
-    "loop", "columns", "product", "convolution", "attend", "scatter", "put", "check", "join", "call", "steps",
+LOOP, COLUMNS, PRODUCT, CONVOLUTION, ATTEND, SCATTER, PUT, CHECK, JOIN, CALL, STEPS, RECUR = (
+    "loop", "columns", "product", "convolution", "attend", "scatter", "put", "check", "join", "call", "steps", "recur",
 )  # fmt: skip
 
 #: the most operations an element that are done again rather than kept in memory
@@ -175,6 +186,8 @@ class _Fuser:
             self._place_reduction(node)
         elif node.op.kind == ATTENTION:
             self._place_attention(node)
+        elif node.op.kind == RECURRENCE:
+            self._open(RECUR, node)
         elif node.op.name == "part":
             self._join(node, self.group_of[node.inputs[0]], _FULL)
         elif node.op.name == "concatenate":
@@ -451,7 +464,7 @@ class _Memory:
             self._share_a_root(group)
         for node in order:
             group = self.group_of[node]
-            kept = (COLUMNS, CONVOLUTION, ATTEND, SCATTER, PUT, JOIN, CALL, STEPS)
+            kept = (COLUMNS, CONVOLUTION, ATTEND, SCATTER, PUT, JOIN, CALL, STEPS, RECUR)
             always = group.kind in kept and node.op.kind != ELEMENTWISE and node.op.name != "scan"
             if always or (node in self.readers and not self._computed_again(node)):
                 self.materialized.add(node)

@@ -1,6 +1,18 @@
 """The operations: one record a primitive, a family a file. Everything else is composed of these."""
 
-from . import attention, contraction, convolution, elementwise, host, indexing, movement, primitive, reduction, scan
+from . import (
+    attention,
+    contraction,
+    convolution,
+    elementwise,
+    host,
+    indexing,
+    movement,
+    primitive,
+    recurrence,
+    reduction,
+    scan,
+)
 
 __all__ = [
     "attention",
@@ -11,6 +23,7 @@ __all__ = [
     "indexing",
     "movement",
     "primitive",
+    "recurrence",
     "reduction",
     "scan",
 ]

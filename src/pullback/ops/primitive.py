@@ -30,6 +30,7 @@ MOVEMENT = "movement"
 INDEXING = "indexing"
 CONTRACTION = "contraction"
 ATTENTION = "attention"
+RECURRENCE = "recurrence"  # each result follows from the one before along an axis
 HOST = "host"
 SCAN = "scan"  # a loop, which has several results, and the nodes that are one of its results each
 ALIAS = "alias"  # the value of its first input; only differentiation tells the two apart

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .arithmetic import ArithmeticMethods
+from .cumulative import CumulativeMethods
 from .handle import Handle
 from .indexing import IndexMethods
 from .inplace import InplaceMethods
@@ -11,7 +12,9 @@ from .reductions import ReductionMethods
 from .shapes import ShapeMethods
 
 
-class Tensor(ArithmeticMethods, ReductionMethods, OrderMethods, ShapeMethods, IndexMethods, InplaceMethods):
+class Tensor(
+    ArithmeticMethods, ReductionMethods, CumulativeMethods, OrderMethods, ShapeMethods, IndexMethods, InplaceMethods
+):
     """A multidimensional array, computed when it is needed, through which gradients can be taken.
 
     Made by `pullback.tensor` and the other factories. `shape`, `dtype`, `requires_grad` and `grad` describe it;
