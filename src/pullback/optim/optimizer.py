@@ -16,7 +16,7 @@ from ..ops.primitive import user_source
 from ..tensor import Tensor
 from ..tensor.creation import full, tensor, zeros
 from ..tensor.grad_modes import enable_grad, no_grad
-from ..tensor.handle import STATE, outside_trace
+from ..tensor.handle import STATE, Store, outside_trace
 from ..tracing import compile
 
 Group = dict[str, Any]
@@ -35,7 +35,7 @@ class Optimizer:
 
     def __init__(self, params: Tensor | Iterable[Any], defaults: Group):
         self.defaults = defaults
-        self.state: dict[Tensor, dict[str, Tensor]] = {}
+        self._state = _States()
         self.param_groups: list[Group] = []
         #: the learning rate of each group as a tensor of shape (), float64
         self._rates: list[Tensor] = []
@@ -58,6 +58,17 @@ class Optimizer:
             )
         for group in listed if isinstance(listed[0], Mapping) else [{"params": listed}]:
             self.add_param_group(group)
+
+    @property
+    def state(self) -> dict[Tensor, dict[str, Tensor]]:
+        """The tensors kept for each parameter, by name. Recorded steps follow whatever is changed in it."""
+        return self._state
+
+    @state.setter
+    def state(self, value: Mapping[Tensor, Mapping[str, Tensor]]) -> None:
+        held = dict(value)
+        self._state.clear()
+        self._state.update(held)
 
     # ---- groups
 
@@ -154,6 +165,7 @@ class Optimizer:
                     continue
                 self._prepare([p for p, _ in pairs], group)
                 self._follow(group, number)
+                STATE.trace.depend_on(self.state, *(self.state[p] for p, _ in pairs))  # type: ignore[union-attr]
                 for parameter, gradient in pairs:
                     sign = -gradient if group.get("maximize") else gradient
                     self._update(parameter, sign, self.state[parameter], group, rate)
@@ -275,14 +287,43 @@ class Optimizer:
             for group, saved in zip(self.param_groups, saved_groups, strict=True):
                 known = {*self.defaults, "initial_lr"}
                 group.update({key: value for key, value in saved.items() if key in known})
-                counters: dict[float, Tensor] = {}
-                for number, parameter in zip(saved["params"], group["params"], strict=True):
-                    held = saved_state.get(number, {})
-                    self.state[parameter] = {
-                        name: _counter(counters, value) if name == "step" else _copied(value, parameter)
-                        for name, value in held.items()
-                        if value is not None
-                    }
+                held = [
+                    {name: value for name, value in saved_state.get(number, {}).items() if value is not None}
+                    for number in saved["params"]
+                ]
+                counters = self._loaded_counters(group["params"], held)
+                for parameter, values, counter in zip(group["params"], held, counters, strict=True):
+                    self._load(parameter, values, counter)
+
+    def _load(self, parameter: Tensor, values: Mapping[str, Any], counter: Tensor | None) -> None:
+        """Make the state of one parameter, but for its counter, the `values`: in the tensors that are there where they
+        are of the same names, so that what is recorded goes on.
+        """
+        own = self.state.get(parameter, {})
+        loaded = {name: _copied(value, parameter) for name, value in values.items() if name != "step"}
+        if counter is not None:
+            loaded["step"] = counter
+        if own.keys() == loaded.keys() and own.get("step") is counter:
+            for name in loaded.keys() - {"step"}:
+                own[name].copy_(loaded[name])
+        else:
+            self.state[parameter] = loaded
+
+    def _loaded_counters(self, parameters: list[Tensor], held: list[dict[str, Any]]) -> list[Tensor | None]:
+        """The counter for each parameter: the one that it has, brought to the loaded value, where the parameters that
+        share it are loaded with the same value; else a new one for all parameters that are there.
+        """
+        values = [_steps(state["step"]) if "step" in state else None for state in held]
+        own = [self.state.get(parameter, {}).get("step") for parameter in parameters]
+        pairs = list(zip(own, values, strict=True))
+        shared = {id(counter): (counter, value) for counter, value in pairs}
+        if all((c is None) == (v is None) and shared[id(c)][1] == v for c, v in pairs):
+            for counter, value in shared.values():
+                if counter is not None:
+                    counter.copy_(_number(value, float32))  # type: ignore[arg-type]
+            return own
+        made = {value: _number(value, float32) for value in values if value is not None}
+        return [None if value is None else made[value] for value in values]
 
     def _misfits(self, groups: list[Any], state: Mapping[int, Any]) -> list[str]:
         faults = []
@@ -311,6 +352,13 @@ class Optimizer:
             lines.append(f"Parameter Group {number}")
             lines += [f"    {key}: {value}" for key, value in sorted(group.items()) if key != "params"]
         return "\n".join([*lines, ")"])
+
+
+class _States(Store):
+    """The state of each parameter, a store of its own."""
+
+    def __setitem__(self, parameter: Tensor, state: Mapping[str, Tensor]) -> None:
+        super().__setitem__(parameter, state if isinstance(state, Store) else Store(state))
 
 
 @dataclass(frozen=True)
@@ -350,12 +398,8 @@ def _copied(value: Any, parameter: Tensor) -> Tensor:
     return _ready(copy.to(parameter.dtype))
 
 
-def _counter(known: dict[float, Tensor], value: Any) -> Tensor:
-    """The counter at `value`, one for all parameters that are there."""
-    steps = float(value.item()) if hasattr(value, "item") else float(value)
-    if steps not in known:
-        known[steps] = _number(steps, float32)
-    return known[steps]
+def _steps(value: Any) -> float:
+    return float(value.item()) if hasattr(value, "item") else float(value)
 
 
 __all__ = ["Optimizer", "require_fused"]

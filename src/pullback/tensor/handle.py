@@ -10,7 +10,7 @@ import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakKeyDictionary, ref
 
 import numpy as np
@@ -51,21 +51,41 @@ def outside_trace() -> Iterator[None]:
             before.outside.append((first, next_serial()))
 
 
-class Store(dict[str, Any]):
-    """The parameters, buffers or parts of a module: a dictionary of which all changes are counted."""
+class Store(dict[Any, Any]):
+    """The parameters, buffers or parts of a module, or an optimizer's state: a dictionary whose changes are counted."""
 
-    def __setitem__(self, name: str, value: Any) -> None:
+    def __setitem__(self, name: Any, value: Any) -> None:
         _structure_changes[0] += 1
         super().__setitem__(name, value)
 
-    def __delitem__(self, name: str) -> None:
+    def __delitem__(self, name: Any) -> None:
         _structure_changes[0] += 1
         super().__delitem__(name)
+
+    def __ior__(self, others: Any) -> Self:  # type: ignore[misc]
+        self.update(others)
+        return self
+
+    def update(self, *others: Any, **named: Any) -> None:
+        """As dict.update."""
+        for name, value in dict(*others, **named).items():
+            self[name] = value
+
+    def setdefault(self, name: Any, default: Any = None) -> Any:
+        """As dict.setdefault."""
+        if name not in self:
+            self[name] = default
+        return self[name]
 
     def pop(self, *name: Any) -> Any:
         """As dict.pop."""
         _structure_changes[0] += 1
         return super().pop(*name)
+
+    def popitem(self) -> tuple[Any, Any]:
+        """As dict.popitem."""
+        _structure_changes[0] += 1
+        return super().popitem()
 
     def clear(self) -> None:
         """As dict.clear."""
@@ -77,7 +97,9 @@ _structure_changes = [0]
 
 
 def structure_changes() -> int:
-    """How often any module was given another parameter, buffer or part: while it stays the same, none has changed."""
+    """How often any module was given another parameter, buffer or part, or any optimizer another state: while it stays
+    the same, none has changed.
+    """
     return _structure_changes[0]
 
 

@@ -45,7 +45,7 @@ class Replay:
     ):  # fmt: skip
         """`bound` are the arguments, by place, that must be these very tensors."""
         self.bound = bound
-        self.modules, self.changes = trace.modules, structure_changes()
+        self.stores, self.changes = trace.stores, structure_changes()
         self.guards, self.callbacks = trace.guards, trace.callbacks
         self.arguments = [position for position, _, _ in arguments]
         leaves, self.result_shape = flatten(result)
@@ -147,7 +147,7 @@ class Replay:
         if self.arguments and any(id(arguments[place]) in self.captured_ids for place in self.arguments):
             return False
         if structure_changes() != self.changes:
-            if not all(_is_unchanged(store, kept) for store, kept in self.modules):
+            if not all(_is_unchanged(store, kept) for store, kept in self.stores):
                 return False
             self.changes = structure_changes()
         for read, value in self.guards:
@@ -349,8 +349,8 @@ class _Settled:
         return not any(buffer.shared for buffer in self.buffers)
 
 
-def _is_unchanged(store: dict[str, Any], kept: dict[str, Any]) -> bool:
-    """Whether a module's parameters, buffers or parts are the objects that they were."""
+def _is_unchanged(store: dict[Any, Any], kept: dict[Any, Any]) -> bool:
+    """Whether what stands in a store are the objects that they were."""
     return store.keys() == kept.keys() and all(store[name] is value for name, value in kept.items())
 
 

@@ -48,8 +48,9 @@ class Trace:
     owners: dict[int, Handle] = field(default_factory=dict)
     guards: list[tuple[Callable[[], Hashable], Hashable]] = field(default_factory=list)
     callbacks: list[Callable[[], None]] = field(default_factory=list)
-    #: what the modules that were called consist of
-    modules: list[tuple[dict[str, Any], dict[str, Any]]] = field(default_factory=list)
+    #: what the modules that were called consist of, and the states of optimizers
+    stores: list[tuple[dict[Any, Any], dict[Any, Any]]] = field(default_factory=list)
+    known_stores: set[int] = field(default_factory=set)
     #: objects whose guarded attributes the step has set itself
     decided: dict[int, object] = field(default_factory=dict)
     #: serial numbers of nodes that were made during the recording and are no part of it
@@ -133,10 +134,12 @@ class Trace:
         """Whether the step has used the tensor as one from outside."""
         return id(tensor) in self.captured or id(tensor) in self.grads
 
-    def depend_on(self, *stores: dict[str, Any]) -> None:
-        """Note that the step has used a module: replacing one of its parameters or parts makes a new recording."""
-        if all(store is not known for store in stores for known, _ in self.modules):
-            self.modules.extend((store, dict(store)) for store in stores)
+    def depend_on(self, *stores: dict[Any, Any]) -> None:
+        """Note that the step uses what stands in these stores (see `Store`): another one makes a new recording."""
+        for store in stores:
+            if id(store) not in self.known_stores:
+                self.known_stores.add(id(store))
+                self.stores.append((store, dict(store)))
 
     def restore(self) -> None:
         """Give every tensor from outside the node and the gradient that it had, and keep neither alive."""
