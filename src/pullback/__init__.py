@@ -45,6 +45,11 @@ from .tensor.random import (
     randperm,
 )
 from .tensor.shapes import cat, stack
+from .tensor.sorting import (
+    bucketize,
+    isin,
+    searchsorted,
+)
 from .tracing import compile
 
 # PyTorch's other names of the same types
@@ -75,6 +80,7 @@ __all__ = [
     "autograd",
     "bfloat16",
     "bool",
+    "bucketize",
     "cat",
     "compile",
     "debug",
@@ -107,6 +113,7 @@ __all__ = [
     "int64",
     "is_autocast_enabled",
     "is_grad_enabled",
+    "isin",
     "linspace",
     "long",
     "manual_seed",
@@ -125,6 +132,7 @@ __all__ = [
     "randn_like",
     "randperm",
     "result_type",
+    "searchsorted",
     "set_default_dtype",
     "set_grad_enabled",
     "set_num_threads",

@@ -10,6 +10,7 @@ amin = Tensor.amin
 any = Tensor.any
 argmax = Tensor.argmax
 argmin = Tensor.argmin
+argsort = Tensor.argsort
 argwhere = Tensor.argwhere
 bmm = Tensor.bmm
 broadcast_to = Tensor.broadcast_to
@@ -41,6 +42,7 @@ is_floating_point = Tensor.is_floating_point
 isfinite = Tensor.isfinite
 isinf = Tensor.isinf
 isnan = Tensor.isnan
+kthvalue = Tensor.kthvalue
 le = Tensor.le
 log = Tensor.log
 log_softmax = Tensor.log_softmax
@@ -55,11 +57,16 @@ masked_select = Tensor.masked_select
 max = Tensor.max
 maximum = Tensor.maximum
 mean = Tensor.mean
+median = Tensor.median
 min = Tensor.min
 minimum = Tensor.minimum
 mm = Tensor.mm
+mode = Tensor.mode
 movedim = Tensor.movedim
+msort = Tensor.msort
 mul = Tensor.mul
+nanmedian = Tensor.nanmedian
+nanquantile = Tensor.nanquantile
 narrow = Tensor.narrow
 ne = Tensor.ne
 neg = Tensor.neg
@@ -70,6 +77,7 @@ numel = Tensor.numel
 permute = Tensor.permute
 pow = Tensor.pow
 prod = Tensor.prod
+quantile = Tensor.quantile
 reciprocal = Tensor.reciprocal
 relu = Tensor.relu
 reshape = Tensor.reshape
@@ -80,6 +88,7 @@ sigmoid = Tensor.sigmoid
 sign = Tensor.sign
 sin = Tensor.sin
 softmax = Tensor.softmax
+sort = Tensor.sort
 split = Tensor.split
 sqrt = Tensor.sqrt
 square = Tensor.square
@@ -89,6 +98,7 @@ sub = Tensor.sub
 sum = Tensor.sum
 t = Tensor.t
 tanh = Tensor.tanh
+topk = Tensor.topk
 transpose = Tensor.transpose
 tril = Tensor.tril
 triu = Tensor.triu
@@ -109,6 +119,7 @@ __all__ = [
     "any",
     "argmax",
     "argmin",
+    "argsort",
     "argwhere",
     "bmm",
     "broadcast_to",
@@ -140,6 +151,7 @@ __all__ = [
     "isfinite",
     "isinf",
     "isnan",
+    "kthvalue",
     "le",
     "log",
     "log_softmax",
@@ -154,11 +166,16 @@ __all__ = [
     "max",
     "maximum",
     "mean",
+    "median",
     "min",
     "minimum",
     "mm",
+    "mode",
     "movedim",
+    "msort",
     "mul",
+    "nanmedian",
+    "nanquantile",
     "narrow",
     "ne",
     "neg",
@@ -169,6 +186,7 @@ __all__ = [
     "permute",
     "pow",
     "prod",
+    "quantile",
     "reciprocal",
     "relu",
     "reshape",
@@ -179,6 +197,7 @@ __all__ = [
     "sign",
     "sin",
     "softmax",
+    "sort",
     "split",
     "sqrt",
     "square",
@@ -188,6 +207,7 @@ __all__ = [
     "sum",
     "t",
     "tanh",
+    "topk",
     "transpose",
     "tril",
     "triu",

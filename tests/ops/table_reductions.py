@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from operation_rows import AWKWARD, Row, normal, separated
+from operation_rows import AWKWARD, INF, NAN, Row, normal, separated
 
 
 def _selections() -> Iterator[Row]:
@@ -72,4 +72,79 @@ def _cumulative() -> Iterator[Row]:
     )
 
 
-ROWS = [*_selections(), *_cumulative()]
+def _order() -> Iterator[Row]:
+    ties = np.array([[3.0, 1.0, 3.0, -1.0, 1.0], [0.0, -0.0, 2.0, 2.0, 0.0]])
+    awkward = ((np.array(AWKWARD).reshape(2, 7),), (ties,), (np.zeros((0, 3)),), (np.array(1.5),))
+    for axis in (0, -1):
+        for down in (False, True):
+            yield Row(
+                f"sort {axis} {down}",
+                lambda f, x, axis=axis, down=down: (
+                    *x.sort(dim=axis, descending=down, stable=True),
+                    f.argsort(x, dim=axis, descending=down, stable=True),
+                ),
+                (separated(3, 5),),
+                awkward,
+                sixteen=True,
+            )
+        operand = (separated(3, 5),)
+        yield Row(f"topk {axis}", lambda f, x, axis=axis: (*x.topk(2, axis), *x.topk(3, axis, False)), operand)
+        yield Row(
+            f"kthvalue {axis}",
+            lambda f, x, axis=axis: (*x.kthvalue(2, axis), *x.kthvalue(1, axis, True)),
+            operand,
+        )
+        yield Row(f"mode {axis}", lambda f, x, axis=axis: f.mode(x, axis)[0], operand, ((ties,),))
+        for name in ("median", "nanmedian"):
+            yield Row(
+                f"{name} {axis}",
+                lambda f, x, name=name, axis=axis: (*getattr(x, name)(axis), getattr(x, name)()),
+                operand,
+                ((np.array([[1.0, NAN, 2.5, 3.0], [NAN, 0.5, NAN, 7.0]]),), (np.full((2, 3), NAN),)),
+            )
+        for name in ("quantile", "nanquantile"):
+            yield Row(
+                f"{name} {axis}",
+                lambda f, x, q, name=name, axis=axis: (getattr(x, name)(q, axis), getattr(x, name)(0.3, axis, True)),
+                (operand[0], np.array([0.0, 0.33, 0.5, 0.9])),
+                ((np.array([[1.0, NAN, 2.5], [NAN, 0.5, 7.0]]), np.array([0.1, 1.0])),),
+            )
+    for way in ("lower", "higher", "nearest", "midpoint"):
+        yield Row(f"quantile {way}", lambda f, x, way=way: f.quantile(x, 0.4, interpolation=way), (separated(7),))
+    yield Row(
+        "sort of integers and bools",
+        lambda f, x, y: (*x.sort(stable=True, dim=0), *y.sort(dim=0, stable=True), f.msort(x)),
+        (np.array([5, -3, 5, 2**31 - 1, -(2**31)]), np.array([True, False, True])),
+        smooth=False,
+    )
+
+
+def _searches() -> Iterator[Row]:
+    edges, values = np.array([-1.0, 0.0, 0.0, 2.0, INF]), np.array([[-INF, -1.0, 0.0], [1.9, INF, NAN]])
+    for right in (False, True):
+        yield Row(
+            f"searchsorted {right}",
+            lambda f, s, x, right=right: (
+                f.searchsorted(s, x, right=right),
+                f.bucketize(x, s, right=right, out_int32=True),
+                f.searchsorted(s, 0.0, right=right),
+            ),
+            (edges, values),
+            ((np.zeros(0), values), (edges, np.zeros((2, 0)))),
+            smooth=False,
+        )
+    yield Row(
+        "searchsorted in rows",
+        lambda f, s, x: f.searchsorted(s, x, side="right"),
+        (np.sort(normal(3, 9)), normal(3, 4)),
+        smooth=False,
+    )
+    yield Row(
+        "isin",
+        lambda f, x, y: (f.isin(x, y), f.isin(x, y[:2], invert=True), f.isin(x, 2.0), f.isin(1.0, y)),
+        (np.array([[1.0, 2.0, NAN], [3.0, INF, -0.0]]), np.array([*range(20), NAN, INF]) * 1.0),
+        smooth=False,
+    )
+
+
+ROWS = [*_selections(), *_cumulative(), *_order(), *_searches()]

@@ -10,10 +10,18 @@ from .inplace import InplaceMethods
 from .order import OrderMethods
 from .reductions import ReductionMethods
 from .shapes import ShapeMethods
+from .sorting import SortingMethods
 
 
 class Tensor(
-    ArithmeticMethods, ReductionMethods, CumulativeMethods, OrderMethods, ShapeMethods, IndexMethods, InplaceMethods
+    ArithmeticMethods,
+    ReductionMethods,
+    CumulativeMethods,
+    OrderMethods,
+    SortingMethods,
+    ShapeMethods,
+    IndexMethods,
+    InplaceMethods,
 ):
     """A multidimensional array, computed when it is needed, through which gradients can be taken.
 
