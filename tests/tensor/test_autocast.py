@@ -52,8 +52,10 @@ FUNCTIONS: dict[str, Case] = {
     "embedding": lambda p, x: p.nn.functional.embedding(_labels(p), x(4, 4)),
     "gaussian_nll_loss": lambda p, x: p.nn.functional.gaussian_nll_loss(x(4, 4), x(4, 4), x(4, 4)),
     "gelu": lambda p, x: p.nn.functional.gelu(x(4)),
+    "group_norm": lambda p, x: p.nn.functional.group_norm(x(2, 4), 2, x(4), x(4)),
     "hinge_embedding_loss": lambda p, x: p.nn.functional.hinge_embedding_loss(x(4), x(4)),
     "huber_loss": lambda p, x: p.nn.functional.huber_loss(x(4), x(4)),
+    "instance_norm": lambda p, x: p.nn.functional.instance_norm(x(2, 4, 3), None, None, x(4), x(4)),
     "kl_div": lambda p, x: p.nn.functional.kl_div(x(4), x(4)),
     "l1_loss": lambda p, x: p.nn.functional.l1_loss(x(4), x(4)),
     "layer_norm": lambda p, x: p.nn.functional.layer_norm(x(4, 4), (4,), x(4), x(4)),
@@ -62,6 +64,7 @@ FUNCTIONS: dict[str, Case] = {
     "linear_cross_entropy": lambda p, x: p.nn.functional.linear_cross_entropy(
         x(4, 4), x(4, 4), _labels(p), linear_bias=x(4), weight=x(4)
     ),
+    "local_response_norm": lambda p, x: p.nn.functional.local_response_norm(x(2, 4, 3), 2),
     "log_softmax": lambda p, x: p.nn.functional.log_softmax(x(4, 4), -1),
     "logsigmoid": lambda p, x: p.nn.functional.logsigmoid(x(4)),
     "margin_ranking_loss": lambda p, x: p.nn.functional.margin_ranking_loss(x(4), x(4), x(4)),
@@ -72,9 +75,11 @@ FUNCTIONS: dict[str, Case] = {
     "multilabel_margin_loss": lambda p, x: p.nn.functional.multilabel_margin_loss(x(1, 4), p.tensor([LABELS])),
     "multilabel_soft_margin_loss": lambda p, x: p.nn.functional.multilabel_soft_margin_loss(x(4, 4), x(4, 4), x(4)),
     "nll_loss": lambda p, x: p.nn.functional.nll_loss(x(4, 4), _labels(p), x(4)),
+    "normalize": lambda p, x: p.nn.functional.normalize(x(2, 4)),
     "one_hot": lambda p, x: p.nn.functional.one_hot(_labels(p), 4),
     "poisson_nll_loss": lambda p, x: p.nn.functional.poisson_nll_loss(x(4), x(4)),
     "relu": lambda p, x: p.nn.functional.relu(x(4)),
+    "rms_norm": lambda p, x: p.nn.functional.rms_norm(x(4, 4), (4,), x(4)),
     "scaled_dot_product_attention": lambda p, x: p.nn.functional.scaled_dot_product_attention(
         x(1, 2, 4, 4), x(1, 2, 4, 4), x(1, 2, 4, 4), is_causal=True
     ),

@@ -98,7 +98,7 @@ def layer_norm(
             raise ShapeError(
                 f"layer_norm: {name} {list(tensor.shape)} must have normalized_shape {list(shape)} (at {user_source()})"
             )
-    result = _normalized(widened("layer_norm", input), tuple(range(-len(shape), 0)), math.prod(shape), eps)
+    result = normalized(widened("layer_norm", input), tuple(range(-len(shape), 0)), math.prod(shape), eps)
     if weight is not None:
         result = result * widened("layer_norm", weight)
     if bias is not None:
@@ -106,8 +106,11 @@ def layer_norm(
     return finished(result, input)
 
 
-def _normalized(x: Tensor, axes: tuple[int, ...], count: int, eps: float) -> Tensor:
-    """x̂. The mean and rstd keep their histories, through which the rule is differentiated a second time."""
+def normalized(x: Tensor, axes: tuple[int, ...], count: int, eps: float) -> Tensor:
+    """x̂ along `axes`, of `count` elements.
+
+    The mean and rstd keep their histories, through which the rule is differentiated a second time.
+    """
 
     def mean(t: Tensor) -> Tensor:
         return t.sum(axes, keepdim=True) * (1 / max(count, 1))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from ...autograd.backward import grad
 from ...autograd.function import with_gradient
 from ...errors import ShapeError
+from ...graph.types import DType, float32, float64
 from ...ops.host import detach
 from ...ops.primitive import MODE, Lowering, autocast_mode, user_source
 from ...tensor import Tensor
@@ -40,15 +41,18 @@ def linear_cross_entropy(
     reduction: str = "mean",
     ignore_index: int | None = None,
     label_smoothing: float = 0.0,
+    options: LinearCrossEntropyOptions | None = None,
     chunk_size: int | None = None,
 ) -> Tensor:
     """cross_entropy(linear(input, linear_weight, linear_bias), target, …), with logits of `chunk_size` rows at once.
 
     Shapes: input [N, D] or [D], linear_weight [C, D], linear_bias [C], target [N] or [] (integers) or [N, C] or [C]
-    (probabilities), weight [C]. The result and its gradients are those of the composition within rounding; second
-    derivatives are taken through the composition, with all logits in memory. `chunk_size` is chosen from the sizes
-    unless given; logits that are not large are not cut. `ignore_index` is -100 unless given. The other arguments are
-    cross_entropy's. Raises ShapeError for an input of more axes: flatten it first.
+    (probabilities), weight [C]. With further axes d… in linear_weight [C, d…, D] and linear_bias [C, d…] the logits are
+    never cut; input is [N, D] then and target [N, d…] or [N, C, d…]. The result and its gradients are those of the
+    composition within rounding; second derivatives, and gradients by target or weight, are taken through the
+    composition, with all logits in memory. `chunk_size` is chosen from the sizes unless given, there or in PyTorch's
+    `options`; logits that are not large are not cut. `ignore_index` is -100 unless given, which it cannot be for
+    probabilities. The other arguments are cross_entropy's. Raises ShapeError for an input of more axes: flatten it.
 
     >>> x, w = pb.zeros(6, 3), pb.zeros(4, 3)
     >>> pb.nn.functional.linear_cross_entropy(x, w, pb.tensor([0, 1, 2, 3, 0, 1]), chunk_size=2)
@@ -57,18 +61,94 @@ def linear_cross_entropy(
     name = "linear_cross_entropy"
     check_reduction(name, reduction)
     check_smoothing(name, label_smoothing)
-    if linear_weight.ndim != 2 or input.ndim not in (1, 2):
-        raise ShapeError(
-            f"{name}: input must be [N, D] or [D] and linear_weight [C, D], got {list(input.shape)} and "
-            f"{list(linear_weight.shape)} (at {user_source()}); flatten the rows, as in x.reshape(-1, x.shape[-1])"
-        )
+    _check(input, linear_weight, linear_bias, target, ignore_index)
+    if options is not None and chunk_size is None:
+        chunk_size = _rows_of(options, input, linear_weight)
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"{name}: chunk_size must be at least 1, got {chunk_size} (at {user_source()})")
     terms = _Terms(weight, -100 if ignore_index is None else ignore_index, label_smoothing, reduction)
     rows = _rows(input, linear_weight) if chunk_size is None else chunk_size
+    if linear_weight.ndim > 2:
+        return terms.of_many(input, linear_weight, linear_bias, target)
+    if target.requires_grad or (weight is not None and weight.requires_grad):
+        # the blocks have gradients by the layer's operands alone
+        return terms.composed(input, linear_weight, linear_bias, target)
     if input.ndim == 1 or rows >= input.shape[0] or target.shape[:1] != input.shape[:1]:
         return terms.composed(input, linear_weight, linear_bias, target)
     return _Blocks(input, linear_weight, linear_bias, target, terms, rows).loss()
+
+
+def _check(
+    input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None, target: Tensor, ignore_index: int | None
+) -> None:
+    name = "linear_cross_entropy"
+    many = linear_weight.ndim > 2
+    if linear_weight.ndim < 2 or input.ndim not in ((2,) if many else (1, 2)):
+        raise ShapeError(
+            f"{name}: input must be [N, D] or [D] and linear_weight [C, D], or [N, D] and [C, …, D], got "
+            f"{list(input.shape)} and {list(linear_weight.shape)} (at {user_source()}); flatten the rows, as in "
+            "x.reshape(-1, x.shape[-1])"
+        )
+    if input.shape[-1] != linear_weight.shape[-1]:
+        raise ShapeError(
+            f"{name}: input {list(input.shape)} and linear_weight {list(linear_weight.shape)} must have one last axis "
+            f"(at {user_source()})"
+        )
+    if linear_bias is not None and linear_bias.shape != linear_weight.shape[:-1]:
+        raise ShapeError(
+            f"{name}: linear_bias must be {list(linear_weight.shape[:-1])}, got {list(linear_bias.shape)} "
+            f"(at {user_source()})"
+        )
+    if ignore_index is not None and target.dtype.is_floating_point:
+        raise ValueError(f"{name}: ignore_index is for targets by number, not probabilities (at {user_source()})")
+
+
+@dataclass(frozen=True)
+class LinearCrossEntropyOptions:
+    """PyTorch's options of linear_cross_entropy: how many rows' logits there are at once.
+
+    `batch_chunk_size` is their number. Without it `chunking_method` "auto" leaves the choice to Pullback, and
+    "aspect_ratio:N" takes 1 / N of the rows whose logits are as large as the input. Sums are always taken in float32
+    for the 16-bit floats, which all of `acc_policy` "accurate", "balanced", "compact" and "auto" allow; any number of
+    backward passes is possible, whatever `allow_retain_graph`.
+    """
+
+    allow_retain_graph: bool = False
+    batch_chunk_size: int | None = None
+    chunking_method: str | None = "auto"
+    acc_policy: str = "auto"
+    acc_dtype: DType | None = None
+
+    def __post_init__(self) -> None:
+        if self.acc_policy not in ("accurate", "balanced", "compact", "auto"):
+            raise ValueError(f"LinearCrossEntropyOptions: no such acc_policy: {self.acc_policy!r}")
+        if self.acc_dtype not in (None, float32, float64):
+            raise ValueError(f"LinearCrossEntropyOptions: acc_dtype must be float32 or float64, got {self.acc_dtype}")
+        _aspect(self.chunking_method)
+
+
+def _aspect(method: str | None) -> int | None:
+    """N of "aspect_ratio:N"; None for "auto" and None."""
+    if method in (None, "auto"):
+        return None
+    name, separator, factor = str(method).partition(":")
+    if name != "aspect_ratio" or (separator and not (factor.isdigit() and int(factor) > 0)):
+        raise ValueError(
+            f'LinearCrossEntropyOptions: chunking_method must be None, "auto", "aspect_ratio" or "aspect_ratio:N", got '
+            f"{method!r}"
+        )
+    return int(factor) if separator else 1
+
+
+def _rows_of(options: LinearCrossEntropyOptions, input: Tensor, linear_weight: Tensor) -> int | None:
+    """Rows of a block as the options have it; None where they leave the choice."""
+    if options.batch_chunk_size is not None:
+        return options.batch_chunk_size
+    factor, rows = _aspect(options.chunking_method), input.shape[0]
+    if factor is None or input.ndim == 1 or not input.numel():
+        return None
+    share = -(-rows // -(-linear_weight.shape[0] // input.shape[1]))
+    return max(1, (1 << (share - 1).bit_length()) // factor)
 
 
 def _rows(input: Tensor, linear_weight: Tensor) -> int:
@@ -93,6 +173,15 @@ class _Terms:
     def composed(self, input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None, target: Tensor) -> Tensor:
         """The same from the logits of all rows."""
         logits = linear(input, linear_weight, linear_bias)
+        return cross_entropy(
+            logits, target, self.weight, None, self.ignore_index, None, self.reduction, self.label_smoothing
+        )
+
+    def of_many(self, input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None, target: Tensor) -> Tensor:
+        """The same for classes with further axes."""
+        flat = linear_weight.reshape(-1, linear_weight.shape[-1])
+        logits = linear(input, flat, None if linear_bias is None else linear_bias.reshape(-1))
+        logits = logits.reshape(input.shape[0], *linear_weight.shape[:-1])
         return cross_entropy(
             logits, target, self.weight, None, self.ignore_index, None, self.reduction, self.label_smoothing
         )

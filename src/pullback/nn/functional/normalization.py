@@ -24,6 +24,8 @@ def batch_norm(
     otherwise the running statistics are used. Ioffe & Szegedy, "Batch Normalization" (2015). The gradient is the
     three-term formula rstd * (g - mean(g) - x̂ mean(g x̂)), with the sums that weight's and bias's gradients are.
     """
+    if not input.numel():
+        return _of_nothing(input, weight, bias)
     if input.ndim < 2:
         raise ShapeError(f"batch_norm: input must be [N, C, …], got {list(input.shape)} (at {user_source()})")
     channels = input.shape[1]
@@ -35,20 +37,27 @@ def batch_norm(
                 f"{list(tensor.shape)} (at {user_source()})"
             )
     x = widened("batch_norm", input)
-    scale = None if weight is None else _along_channels(widened("batch_norm", weight), x)
-    shift = None if bias is None else _along_channels(widened("batch_norm", bias), x)
+    scale = None if weight is None else along_channels(widened("batch_norm", weight), x)
+    shift = None if bias is None else along_channels(widened("batch_norm", bias), x)
     if training:
         return finished(_trained(x, scale, shift, running_mean, running_var, momentum, eps), input)
     if running_mean is None or running_var is None:
         raise ValueError(
             f"batch_norm: running_mean and running_var are needed unless training=True (at {user_source()})"
         )
-    mean = _along_channels(widened("batch_norm", running_mean), x)
-    deviation = _root(_along_channels(widened("batch_norm", running_var), x), eps)
+    mean = along_channels(widened("batch_norm", running_mean), x)
+    deviation = _root(along_channels(widened("batch_norm", running_var), x), eps)
     return finished(_affine((x - mean) * (1 / deviation), scale, shift), input)
 
 
-def _along_channels(values: Tensor, x: Tensor) -> Tensor:
+def _of_nothing(input: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    """No elements, in any shape; the running statistics stay, and the gradients of weight and bias are zeros."""
+    result = widened("batch_norm", input)
+    result = result if weight is None else result * weight.to(result.dtype).sum()
+    return finished(result if bias is None else result + bias.to(result.dtype).sum(), input)
+
+
+def along_channels(values: Tensor, x: Tensor) -> Tensor:
     """[C] as [1, C, 1, …], to go with `x`."""
     return values.to(x.dtype).reshape(1, values.numel(), *(1 for _ in range(x.ndim - 2)))
 

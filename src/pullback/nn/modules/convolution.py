@@ -29,7 +29,8 @@ class _Convolution(Module):
 
     def _set(
         self, in_channels: int, out_channels: int, kernel_size: Sizes, stride: Sizes, padding: str | Sizes,
-        dilation: Sizes, groups: int, bias: bool, padding_mode: str, dtype: DType | None,
+        dilation: Sizes, groups: int, bias: bool, padding_mode: str, device: str | None,
+        dtype: DType | None,
     ) -> None:  # fmt: skip
         name = type(self).__name__
         if not isinstance(groups, int) or groups < 1:
@@ -64,8 +65,8 @@ class _Convolution(Module):
         else:
             self.padding = sizes_of(name, "padding", padding, self.rank, 0)
         first, second = (in_channels, out_channels) if self.transposed else (out_channels, in_channels)
-        self.weight = Parameter(empty(first, second // groups, *self.kernel_size, dtype=dtype))
-        self.register_parameter("bias", Parameter(empty(out_channels, dtype=dtype)) if bias else None)
+        self.weight = Parameter(empty(first, second // groups, *self.kernel_size, device=device, dtype=dtype))
+        self.register_parameter("bias", Parameter(empty(out_channels, device=device, dtype=dtype)) if bias else None)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -96,10 +97,13 @@ class _Forward(_Convolution):
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: Sizes, stride: Sizes = 1, padding: str | Sizes = 0,
         dilation: Sizes = 1, groups: int = 1, bias: bool = True, padding_mode: str = "zeros",
-        dtype: DType | None = None,
+        device: str | None = None, dtype: DType | None = None,
     ):  # fmt: skip
         super().__init__()
-        self._set(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, dtype)
+        self._set(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device,
+            dtype,
+        )  # fmt: skip
 
     def forward(self, input: Tensor) -> Tensor:
         """[N, in_channels, …] to [N, out_channels, …]; the batch axis may be missing."""
@@ -149,7 +153,7 @@ class _Transposed(_Convolution):
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: Sizes, stride: Sizes = 1, padding: Sizes = 0,
         output_padding: Sizes = 0, groups: int = 1, bias: bool = True, dilation: Sizes = 1,
-        padding_mode: str = "zeros", dtype: DType | None = None,
+        padding_mode: str = "zeros", device: str | None = None, dtype: DType | None = None,
     ):  # fmt: skip
         super().__init__()
         name = type(self).__name__
@@ -158,7 +162,10 @@ class _Transposed(_Convolution):
                 f'{name}: only padding_mode "zeros" and padding in numbers, got {padding_mode!r} and {padding!r} '
                 f"(at {user_source()})"
             )
-        self._set(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, dtype)
+        self._set(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device,
+            dtype,
+        )  # fmt: skip
         self.output_padding = sizes_of(name, "output_padding", output_padding, self.rank, 0)
 
     def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
+from ...errors import ShapeError
+from ...graph.types import DType
+from ...ops.primitive import user_source
 from ...tensor import Tensor
 from .. import functional as F
-from ..functional.loss import check_reduction, chosen_reduction
+from ..functional.linear_cross_entropy import LinearCrossEntropyOptions
+from ..functional.loss import check_reduction, check_smoothing, chosen_reduction
+from .layers import Linear
 from .module import Module
 
 
@@ -302,6 +308,53 @@ class TripletMarginWithDistanceLoss(_Loss):
         )  # fmt: skip
 
 
+class LinearCrossEntropyLoss(_WeightedLoss):
+    """A linear layer to logits and their cross entropy; see functional.linear_cross_entropy.
+
+    `out_features` are further axes of the logits, [N, num_classes, *out_features]; the weight is kept as a matrix.
+    """
+
+    def __init__(
+        self, in_features: int, num_classes: int, *, out_features: tuple[int, ...] = (), bias: bool = False,
+        device: str | None = None, dtype: DType | None = None, reduction: str = "mean", weight: Tensor | None = None,
+        ignore_index: int | None = None, label_smoothing: float = 0.0, options: LinearCrossEntropyOptions | None = None,
+    ):  # fmt: skip
+        super().__init__(weight, reduction=reduction)
+        check_smoothing("LinearCrossEntropyLoss", label_smoothing)
+        if weight is not None and weight.shape != (num_classes,):
+            raise ShapeError(
+                f"LinearCrossEntropyLoss: weight must be [{num_classes}], got {list(weight.shape)} (at {user_source()})"
+            )
+        self.num_classes, self.out_features, self.ignore_index = num_classes, out_features, ignore_index
+        self.label_smoothing, self.options = label_smoothing, options
+        self.linear = Linear(
+            in_features, math.prod(out_features, start=num_classes), bias=bias, device=device, dtype=dtype
+        )
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """See functional.linear_cross_entropy."""
+        axes = (self.num_classes, *self.out_features)
+        return F.linear_cross_entropy(
+            input,
+            self.linear.weight.reshape(*axes, self.linear.in_features),
+            target,
+            linear_bias=None if self.linear.bias is None else self.linear.bias.reshape(axes),
+            weight=self.weight,
+            reduction=self.reduction,
+            ignore_index=self.ignore_index,
+            label_smoothing=self.label_smoothing,
+            options=self.options,
+        )
+
+    def extra_repr(self) -> str:
+        """The sizes and switches."""
+        return (
+            f"in_features={self.linear.in_features}, num_classes={self.num_classes}, "
+            f"out_features={self.out_features}, bias={self.linear.bias is not None}, reduction={self.reduction}, "
+            f"ignore_index={self.ignore_index}, label_smoothing={self.label_smoothing}, options={self.options}"
+        )
+
+
 class CTCLoss(_Loss):
     """The likelihood of a sequence over its alignments with the input; see functional.ctc_loss."""
 
@@ -327,6 +380,8 @@ __all__ = [
     "HuberLoss",
     "KLDivLoss",
     "L1Loss",
+    "LinearCrossEntropyLoss",
+    "LinearCrossEntropyOptions",
     "MSELoss",
     "MarginRankingLoss",
     "MultiLabelMarginLoss",
