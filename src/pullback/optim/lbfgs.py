@@ -42,7 +42,7 @@ class LBFGS(Optimizer):
     >>> optimizer.step(closure).item()
     29.0
     >>> w
-    tensor([3., 3.], requires_grad=True)
+    tensor([3.0000, 3.0000], requires_grad=True)
     """
 
     def __init__(

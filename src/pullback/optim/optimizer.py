@@ -226,7 +226,7 @@ class Optimizer(OptimizerHooks):
             value = number(group.get("lr", 0.0))
             if value != self._written[place]:
                 if not math.isfinite(value):
-                    raise ValueError(f"Invalid learning rate: {value!r}; it must be finite (at {user_source()})")
+                    raise ValueError(f"Invalid learning rate: it must be finite, got {value!r} (at {user_source()})")
                 self._rates[place].fill_(value)
                 self._written[place] = value
             for name, tensors in self._followed.items():
