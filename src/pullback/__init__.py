@@ -50,6 +50,11 @@ from .tensor.sorting import (
     isin,
     searchsorted,
 )
+from .tensor.statistics import (
+    cumulative_trapezoid,
+    trapezoid,
+    trapz,
+)
 from .tracing import compile
 
 # PyTorch's other names of the same types
@@ -83,6 +88,7 @@ __all__ = [
     "bucketize",
     "cat",
     "compile",
+    "cumulative_trapezoid",
     "debug",
     "default_generator",
     "double",
@@ -138,6 +144,8 @@ __all__ = [
     "set_num_threads",
     "stack",
     "tensor",
+    "trapezoid",
+    "trapz",
     "uint8",
     "utils",
     "where",

@@ -7,11 +7,13 @@ add = Tensor.add
 all = Tensor.all
 amax = Tensor.amax
 amin = Tensor.amin
+aminmax = Tensor.aminmax
 any = Tensor.any
 argmax = Tensor.argmax
 argmin = Tensor.argmin
 argsort = Tensor.argsort
 argwhere = Tensor.argwhere
+bincount = Tensor.bincount
 bmm = Tensor.bmm
 broadcast_to = Tensor.broadcast_to
 ceil = Tensor.ceil
@@ -19,13 +21,17 @@ chunk = Tensor.chunk
 clamp = Tensor.clamp
 clip = Tensor.clip
 clone = Tensor.clone
+corrcoef = Tensor.corrcoef
 cos = Tensor.cos
+count_nonzero = Tensor.count_nonzero
+cov = Tensor.cov
 cummax = Tensor.cummax
 cummin = Tensor.cummin
 cumprod = Tensor.cumprod
 cumsum = Tensor.cumsum
 detach = Tensor.detach
 diff = Tensor.diff
+dist = Tensor.dist
 div = Tensor.div
 dot = Tensor.dot
 eq = Tensor.eq
@@ -37,6 +43,8 @@ floor = Tensor.floor
 gather = Tensor.gather
 ge = Tensor.ge
 gt = Tensor.gt
+histc = Tensor.histc
+histogram = Tensor.histogram
 index_select = Tensor.index_select
 is_floating_point = Tensor.is_floating_point
 isfinite = Tensor.isfinite
@@ -65,8 +73,10 @@ mode = Tensor.mode
 movedim = Tensor.movedim
 msort = Tensor.msort
 mul = Tensor.mul
+nanmean = Tensor.nanmean
 nanmedian = Tensor.nanmedian
 nanquantile = Tensor.nanquantile
+nansum = Tensor.nansum
 narrow = Tensor.narrow
 ne = Tensor.ne
 neg = Tensor.neg
@@ -80,6 +90,7 @@ prod = Tensor.prod
 quantile = Tensor.quantile
 reciprocal = Tensor.reciprocal
 relu = Tensor.relu
+renorm = Tensor.renorm
 reshape = Tensor.reshape
 round = Tensor.round
 rsqrt = Tensor.rsqrt
@@ -94,11 +105,13 @@ sqrt = Tensor.sqrt
 square = Tensor.square
 squeeze = Tensor.squeeze
 std = Tensor.std
+std_mean = Tensor.std_mean
 sub = Tensor.sub
 sum = Tensor.sum
 t = Tensor.t
 tanh = Tensor.tanh
 topk = Tensor.topk
+trace = Tensor.trace
 transpose = Tensor.transpose
 tril = Tensor.tril
 triu = Tensor.triu
@@ -109,6 +122,7 @@ unique = Tensor.unique
 unique_consecutive = Tensor.unique_consecutive
 unsqueeze = Tensor.unsqueeze
 var = Tensor.var
+var_mean = Tensor.var_mean
 
 __all__ = [
     "abs",
@@ -116,11 +130,13 @@ __all__ = [
     "all",
     "amax",
     "amin",
+    "aminmax",
     "any",
     "argmax",
     "argmin",
     "argsort",
     "argwhere",
+    "bincount",
     "bmm",
     "broadcast_to",
     "ceil",
@@ -128,13 +144,17 @@ __all__ = [
     "clamp",
     "clip",
     "clone",
+    "corrcoef",
     "cos",
+    "count_nonzero",
+    "cov",
     "cummax",
     "cummin",
     "cumprod",
     "cumsum",
     "detach",
     "diff",
+    "dist",
     "div",
     "dot",
     "eq",
@@ -146,6 +166,8 @@ __all__ = [
     "gather",
     "ge",
     "gt",
+    "histc",
+    "histogram",
     "index_select",
     "is_floating_point",
     "isfinite",
@@ -174,8 +196,10 @@ __all__ = [
     "movedim",
     "msort",
     "mul",
+    "nanmean",
     "nanmedian",
     "nanquantile",
+    "nansum",
     "narrow",
     "ne",
     "neg",
@@ -189,6 +213,7 @@ __all__ = [
     "quantile",
     "reciprocal",
     "relu",
+    "renorm",
     "reshape",
     "round",
     "rsqrt",
@@ -203,11 +228,13 @@ __all__ = [
     "square",
     "squeeze",
     "std",
+    "std_mean",
     "sub",
     "sum",
     "t",
     "tanh",
     "topk",
+    "trace",
     "transpose",
     "tril",
     "triu",
@@ -218,4 +245,5 @@ __all__ = [
     "unique_consecutive",
     "unsqueeze",
     "var",
+    "var_mean",
 ]

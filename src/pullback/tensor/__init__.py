@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..graph.types import DType
 from .arithmetic import ArithmeticMethods
 from .cumulative import CumulativeMethods
 from .handle import Handle
@@ -11,6 +12,7 @@ from .order import OrderMethods
 from .reductions import ReductionMethods
 from .shapes import ShapeMethods
 from .sorting import SortingMethods
+from .statistics import StatisticsMethods
 
 
 class Tensor(
@@ -19,6 +21,7 @@ class Tensor(
     CumulativeMethods,
     OrderMethods,
     SortingMethods,
+    StatisticsMethods,
     ShapeMethods,
     IndexMethods,
     InplaceMethods,
@@ -32,17 +35,17 @@ class Tensor(
     __slots__ = ("__dict__",)
     __hash__ = object.__hash__
 
-    def softmax(self, dim: int) -> Tensor:
-        """exp(x) / sum(exp(x)) along `dim`."""
+    def softmax(self, dim: int, dtype: DType | None = None) -> Tensor:
+        """exp(x) / sum(exp(x)) along `dim`, computed in `dtype` if given."""
         from ..nn.functional import softmax
 
-        return softmax(self, dim)
+        return softmax(self, dim, dtype=dtype)
 
-    def log_softmax(self, dim: int) -> Tensor:
-        """log(softmax(x)) along `dim`."""
+    def log_softmax(self, dim: int, dtype: DType | None = None) -> Tensor:
+        """log(softmax(x)) along `dim`, computed in `dtype` if given."""
         from ..nn.functional import log_softmax
 
-        return log_softmax(self, dim)
+        return log_softmax(self, dim, dtype=dtype)
 
     def __rmatmul__(self, other: object) -> Tensor:
         from .creation import tensor
