@@ -35,6 +35,7 @@ RULES = {
     "functions": {"tensor"},
     "nn": {"graph", "ops", "tensor", "autograd", "errors"},
     "optim": {"graph", "ops", "tensor", "tracing", "errors"},
+    "linalg": {"graph", "ops", "tensor", "autograd", "errors"},
     "func": {"graph", "ops", "tensor", "autograd", "trees", "errors"},
     "utils": {"graph", "ops", "tensor", "errors"},
     "amp": {"graph", "ops", "tensor", "errors"},
@@ -43,15 +44,15 @@ RULES = {
     "cli": {"pullback", "train", "data", "runtime", "debug", "errors"},
     "profiler": {"graph", "timeline", "compiler", "runtime"},
     "__init__": {"pullback", "profiler", "graph", "runtime", "tensor", "autograd", "tracing", "functions"}
-    | {"nn", "optim", "func", "utils", "amp", "debug", "errors"},
+    | {"nn", "optim", "func", "linalg", "utils", "amp", "debug", "errors"},
 }
 # What a room may import late only: methods of tensors that are composed of what stands above them.
-LATE = {"tensor": {"autograd", "nn", "tracing"}}
+LATE = {"tensor": {"autograd", "linalg", "nn", "tracing"}}
 # The parts of the runtime that tensors know: how to compute pending values, and what holds a computed one.
 KNOWN_TO_TENSORS = ("pullback.runtime.engine", "pullback.runtime.buffers")
 # Rooms that a second backend must be able to share: no LLVM and no running of threads in them. `threading` itself is
 # let through, because state such as "gradients are off" belongs to a thread (threading.local).
-ANY_BACKEND = {"graph", "ops", "differentiate", "autograd", "nn", "optim", "func", "utils", "amp"}
+ANY_BACKEND = {"graph", "ops", "differentiate", "autograd", "linalg", "nn", "optim", "func", "utils", "amp"}
 CONCURRENCY = {"_thread", "concurrent", "multiprocessing", "ctypes"}
 COMMAND_DEPENDENCIES = {"typer", "rich", "safetensors"}
 PICKLES = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve"}

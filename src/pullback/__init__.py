@@ -2,11 +2,12 @@
 
 from typing import TYPE_CHECKING
 
-from . import amp, autograd, debug, errors, func, functions, nn, optim, profiler, utils
+from . import amp, autograd, debug, errors, func, functions, linalg, nn, optim, profiler, utils
 from .functions import *  # noqa: F403 (the list is long, and stands there)
 from .graph.types import DType as dtype
 from .graph.types import bfloat16, float16, float32, float64, int8, int32, int64, uint8
 from .graph.types import bool_ as bool
+from .linalg.decompositions import lu_unpack
 from .profiler import profile
 from .runtime.threads import get_num_threads, set_num_threads
 from .tensor import Tensor
@@ -50,11 +51,6 @@ from .tensor.sorting import (
     isin,
     searchsorted,
 )
-from .tensor.statistics import (
-    cumulative_trapezoid,
-    trapezoid,
-    trapz,
-)
 from .tracing import compile
 
 # PyTorch's other names of the same types
@@ -88,7 +84,6 @@ __all__ = [
     "bucketize",
     "cat",
     "compile",
-    "cumulative_trapezoid",
     "debug",
     "default_generator",
     "double",
@@ -120,8 +115,10 @@ __all__ = [
     "is_autocast_enabled",
     "is_grad_enabled",
     "isin",
+    "linalg",
     "linspace",
     "long",
+    "lu_unpack",
     "manual_seed",
     "matmul",
     "nn",
@@ -144,8 +141,6 @@ __all__ = [
     "set_num_threads",
     "stack",
     "tensor",
-    "trapezoid",
-    "trapz",
     "uint8",
     "utils",
     "where",

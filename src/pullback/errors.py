@@ -19,6 +19,10 @@ class IndexOutOfRange(PullbackError, IndexError):
     """An index, a class or a token outside what it selects from."""
 
 
+class LinAlgError(PullbackError, RuntimeError):
+    """A matrix that has no such factorization, inverse or solution."""
+
+
 class GradientError(PullbackError, RuntimeError):
     """A gradient was asked for that does not exist: no graph, no scalar, or a graph used up."""
 

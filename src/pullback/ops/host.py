@@ -6,14 +6,17 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..errors import ShapeError
+from ..errors import LinAlgError, ShapeError
 from ..graph.node import Node, Shape
 from ..graph.types import DType, round_to
 from .primitive import ALIAS, HOST, Primitive, apply, register, user_source
 
 
 def _evaluate_host(node: Node, *arrays: np.ndarray) -> np.ndarray:
-    result = np.asarray(node["function"](*arrays))
+    try:
+        result = np.asarray(node["function"](*arrays))
+    except LinAlgError as error:
+        raise LinAlgError(f"{error} (at {node.source})") from None
     if result.shape != node.shape:
         raise ShapeError(
             f"host_call: {node['function']!r} returned shape {list(result.shape)}, promised {list(node.shape)} "

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from ..graph.types import DType
 from .arithmetic import ArithmeticMethods
 from .cumulative import CumulativeMethods
 from .handle import Handle
 from .indexing import IndexMethods
 from .inplace import InplaceMethods
+from .linear_algebra import LinearAlgebraMethods
 from .order import OrderMethods
 from .reductions import ReductionMethods
 from .shapes import ShapeMethods
 from .sorting import SortingMethods
-from .statistics import StatisticsMethods
 
 
 class Tensor(
@@ -21,9 +20,9 @@ class Tensor(
     CumulativeMethods,
     OrderMethods,
     SortingMethods,
-    StatisticsMethods,
     ShapeMethods,
     IndexMethods,
+    LinearAlgebraMethods,
     InplaceMethods,
 ):
     """A multidimensional array, computed when it is needed, through which gradients can be taken.
@@ -35,17 +34,17 @@ class Tensor(
     __slots__ = ("__dict__",)
     __hash__ = object.__hash__
 
-    def softmax(self, dim: int, dtype: DType | None = None) -> Tensor:
-        """exp(x) / sum(exp(x)) along `dim`, computed in `dtype` if given."""
+    def softmax(self, dim: int) -> Tensor:
+        """exp(x) / sum(exp(x)) along `dim`."""
         from ..nn.functional import softmax
 
-        return softmax(self, dim, dtype=dtype)
+        return softmax(self, dim)
 
-    def log_softmax(self, dim: int, dtype: DType | None = None) -> Tensor:
-        """log(softmax(x)) along `dim`, computed in `dtype` if given."""
+    def log_softmax(self, dim: int) -> Tensor:
+        """log(softmax(x)) along `dim`."""
         from ..nn.functional import log_softmax
 
-        return log_softmax(self, dim, dtype=dtype)
+        return log_softmax(self, dim)
 
     def __rmatmul__(self, other: object) -> Tensor:
         from .creation import tensor
