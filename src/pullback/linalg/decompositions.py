@@ -220,7 +220,7 @@ def pinv(
 
 def _plain_pinv(A: Tensor, atol: Any, rtol: Any) -> Tensor:
     U, S, Vh = svd(A, False)
-    kept = S > _threshold(S, A.shape, atol, rtol)
+    kept = _threshold(S, A.shape, atol, rtol) < S
     return Vh.mT @ (where(kept, 1 / where(kept, S, 1.0), 0.0).unsqueeze(-1) * U.mT)
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from .arithmetic import ArithmeticMethods
+from .conversions import ConversionMethods
 from .cumulative import CumulativeMethods
 from .handle import Handle
 from .indexing import IndexMethods
 from .inplace import InplaceMethods
 from .linear_algebra import LinearAlgebraMethods
+from .mathematics import MathematicsMethods
 from .order import OrderMethods
+from .pairs import PairMethods
 from .reductions import ReductionMethods
 from .shapes import ShapeMethods
 from .sorting import SortingMethods
@@ -16,6 +19,9 @@ from .sorting import SortingMethods
 
 class Tensor(
     ArithmeticMethods,
+    MathematicsMethods,
+    PairMethods,
+    ConversionMethods,
     ReductionMethods,
     CumulativeMethods,
     OrderMethods,
