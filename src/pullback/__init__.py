@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from . import amp, autograd, debug, errors, func, functions, linalg, nn, optim, profiler, special, utils
+from . import amp, autograd, debug, errors, func, functions, linalg, nn, optim, profiler, utils
 from .functions import *  # noqa: F403 (the list is long, and stands there)
 from .graph.types import DType as dtype
 from .graph.types import bfloat16, float16, float32, float64, int8, int32, int64, uint8
@@ -51,6 +51,11 @@ from .tensor.sorting import (
     isin,
     searchsorted,
 )
+from .tensor.statistics import (
+    cumulative_trapezoid,
+    trapezoid,
+    trapz,
+)
 from .tracing import compile
 
 # PyTorch's other names of the same types
@@ -84,6 +89,7 @@ __all__ = [
     "bucketize",
     "cat",
     "compile",
+    "cumulative_trapezoid",
     "debug",
     "default_generator",
     "double",
@@ -139,9 +145,10 @@ __all__ = [
     "set_default_dtype",
     "set_grad_enabled",
     "set_num_threads",
-    "special",
     "stack",
     "tensor",
+    "trapezoid",
+    "trapz",
     "uint8",
     "utils",
     "where",

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from operation_rows import AWKWARD, INF, NAN, Row, normal, separated
+from operation_rows import AWKWARD, INF, NAN, Row, normal, positive, separated
 
 
 def _selections() -> Iterator[Row]:
@@ -147,4 +147,112 @@ def _searches() -> Iterator[Row]:
     )
 
 
-ROWS = [*_selections(), *_cumulative(), *_order(), *_searches()]
+def _spreads() -> Iterator[Row]:
+    constant = ((np.full((2, 3), 0.5),), (np.array([[1.0, NAN], [2.0, 3.0]]),), (np.zeros((0, 2)),), (np.ones((1, 2)),))
+    forms = {
+        "unbiased": lambda f, x, name: getattr(f, name)(x, False),
+        "dim, unbiased, keepdim": lambda f, x, name: getattr(f, name)(x, 0, True, True),
+        "correction": lambda f, x, name: getattr(f, name)(x, dim=(0, 1), correction=0, keepdim=True),
+        "correction above": lambda f, x, name: getattr(f, name)(x, -1, correction=2),
+    }
+    for name in ("var", "std", "var_mean", "std_mean"):
+        for form, call in forms.items():
+            yield Row(
+                f"{name} {form}",
+                lambda f, x, call=call, name=name: call(f, x, name),
+                (normal(2, 3),),
+                constant if name == "var" and form == "correction" else (),
+                sixteen=name == "std_mean" and form == "correction",
+            )
+
+
+def _sums() -> Iterator[Row]:
+    gaps = ((np.array([[1.0, NAN, 3.0], [NAN, 2.0, 0.5]]),), (np.array([[NAN, 2.0], [INF, 1.0]]),), (np.zeros((0, 2)),))
+    for name in ("nansum", "nanmean"):
+        yield Row(name, lambda f, x, name=name: (getattr(f, name)(x), getattr(x, name)(0, True)), (normal(2, 3),), gaps)
+    yield Row(
+        "count_nonzero",
+        lambda f, x: (f.count_nonzero(x), x.count_nonzero(0), x.count_nonzero((0, 1)), f.norm(x, 0, 1)),
+        (np.array([[1.0, 0.0, NAN], [-0.0, 2.0, INF]]),),
+        smooth=False,
+    )
+    yield Row(
+        "aminmax",
+        lambda f, x: (*f.aminmax(x), *x.aminmax(dim=1, keepdim=True)),
+        (separated(2, 3),),
+        ((np.array([[1.0, 1.0, 0.5], [NAN, 2.0, 2.0]]),),),
+    )
+    yield Row("dist", lambda f, x, y: (f.dist(x, y), x.dist(y, 3), x.dist(y, INF)), (normal(2, 3), normal(3)))
+    yield Row("renorm", lambda f, x: (x.renorm(2, 0, 1.0), f.renorm(x, 1, -1, 100.0)), (normal(3, 4),))
+    yield Row("trace", lambda f, x: f.trace(x), (normal(3, 4),), ((np.zeros((0, 3)),), (np.full((2, 2), INF),)))
+    yield Row("sum_to_size", lambda f, x: (x.sum_to_size(3), x.sum_to_size((2, 1))), (normal(2, 3),))
+    yield Row(
+        "logsumexp of integers", lambda f, x: f.logsumexp(x, (0, 1)), (np.array([[1, 2], [3, 900]]),), smooth=False
+    )
+    yield Row("norm in another dtype", lambda f, x: f.norm(x, 3, -1, dtype=f.float64), (normal(2, 3),))
+
+
+def _integrals() -> Iterator[Row]:
+    for name in ("trapezoid", "cumulative_trapezoid"):
+        yield Row(
+            name,
+            lambda f, y, x, name=name: (
+                getattr(f, name)(y),
+                getattr(f, name)(y, dx=0.5, dim=0),
+                getattr(f, name)(y, x),
+                getattr(f, name)(y, x.expand(3, 4), dim=0),
+            ),
+            (normal(3, 4), np.array([0.0, 0.5, 2.0, 1.0])),
+        )
+    yield Row("cov", lambda f, x: (f.cov(x), x.cov(correction=0), x[0].cov()), (normal(3, 5),), ((np.ones((2, 1)),),))
+    yield Row(
+        "cov with weights",
+        lambda f, x, k, w: (f.cov(x, fweights=k), x.cov(aweights=w), x.cov(correction=0, fweights=k, aweights=w)),
+        (normal(3, 4), np.array([1, 2, 0, 3]), np.array([0.5, 1.0, 2.0, 0.25])),
+    )
+    yield Row("corrcoef", lambda f, x: (f.corrcoef(x), f.corrcoef(x[0])), (normal(3, 5),), dtypes=("float64",))
+
+
+def _counts() -> Iterator[Row]:
+    values = np.array([[-1.0, 0.0, 0.25, 0.5], [0.99, 1.0, 7.0, 0.5]])
+    yield Row(
+        "histc",
+        lambda f, x: (f.histc(x, 4, 0, 1), x.histc(bins=3), x.histc(5, min=-2, max=2)),
+        (values,),
+        ((np.zeros(0),), (np.ones(3),)),
+        smooth=False,
+    )
+    yield Row(
+        "histogram",
+        lambda f, x, w, edges: (
+            *f.histogram(x, 4, range=(0.0, 1.0)),
+            *x.histogram(3, weight=w, density=True),
+            *x.histogram(edges, weight=w),
+        ),
+        (values, positive(2, 4), np.array([-1.0, 0.0, 0.5, 2.0])),
+        smooth=False,
+        theirs=lambda f, x, w, edges: (
+            *f.histogram(x.detach(), 4, range=(0.0, 1.0)),
+            *x.detach().histogram(3, weight=w.detach(), density=True),
+            *x.detach().histogram(edges.detach(), weight=w.detach()),
+        ),
+    )
+    yield Row(
+        "bincount",
+        lambda f, x, w: (f.bincount(x), x.bincount(minlength=9), x.bincount(w)),
+        (np.array([1, 0, 4, 1]), np.array([0.5, 1.0, 2.0, 0.25])),
+        smooth=False,
+        theirs=lambda f, x, w: (f.bincount(x), x.bincount(minlength=9), x.bincount(w.detach())),
+    )
+
+
+ROWS = [
+    *_selections(),
+    *_cumulative(),
+    *_order(),
+    *_searches(),
+    *_spreads(),
+    *_sums(),
+    *_integrals(),
+    *_counts(),
+]

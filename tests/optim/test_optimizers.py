@@ -170,10 +170,10 @@ def test_errors() -> None:
     sgd, adam = pb.optim.SGD, pb.optim.Adam
     with pytest.raises(ValueError, match="got no parameters"):
         sgd([], lr=0.1)
-    with pytest.raises(TypeError, match="got one tensor"):
+    with pytest.raises(TypeError, match="but got one Parameter"):
         sgd(w, lr=0.1)
-    with pytest.raises(TypeError, match="not named_parameters"):
-        sgd(pb.nn.Linear(1, 1).named_parameters(), lr=0.1)
+    with pytest.raises(ValueError, match="with/without names"):
+        sgd([*pb.nn.Linear(1, 1).named_parameters(), w], lr=0.1)
     with pytest.raises(GradientError, match=r"parameter 0, float32\[2\], is not a leaf"):
         sgd([w * 2], lr=0.1)
     with pytest.raises(ValueError, match="given twice"):
@@ -181,16 +181,18 @@ def test_errors() -> None:
     with pytest.raises(ValueError, match="given twice"):
         sgd([{"params": [w]}, {"params": [w]}], lr=0.1)
     for rate in (-1.0, math.nan, math.inf, "fast"):
-        with pytest.raises(ValueError, match="lr must be at least"):
+        with pytest.raises(ValueError, match=r"Invalid learning rate.*must be at least"):
             sgd([w], lr=rate)
     with pytest.raises(ValueError, match="no hyperparameter 'momentun'"):
         sgd([{"params": [w], "momentun": 0.9}], lr=0.1)
     with pytest.raises(ValueError, match="nesterov needs a momentum"):
         sgd([w], lr=0.1, nesterov=True)
-    with pytest.raises(ValueError, match=r"betas\[1\] must be at least 0.0 and below 1.0, got 1.0"):
+    with pytest.raises(ValueError, match=r"index 1: 1.0; it must be at least 0.0 and below 1.0"):
         adam([w], betas=(0.9, 1.0))
-    with pytest.raises(ValueError, match="always fused"):
-        adam([w], fused=False)
+    with pytest.raises(ValueError, match="differentiable=True is not supported"):
+        adam([w], differentiable=True)
+    with pytest.raises(RuntimeError, match="cannot be `True` together"):
+        adam([w], fused=True, foreach=True)
 
 
 def test_a_state_that_does_not_fit() -> None:

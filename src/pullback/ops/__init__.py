@@ -5,16 +5,13 @@ from . import (
     contraction,
     convolution,
     elementwise,
-    exponential,
     host,
     indexing,
     movement,
-    pairs,
     primitive,
     recurrence,
     reduction,
     scan,
-    special,
 )
 
 __all__ = [
@@ -22,14 +19,11 @@ __all__ = [
     "contraction",
     "convolution",
     "elementwise",
-    "exponential",
     "host",
     "indexing",
     "movement",
-    "pairs",
     "primitive",
     "recurrence",
     "reduction",
     "scan",
-    "special",
 ]

@@ -1,8 +1,32 @@
 """Optimizers and the schedules of their learning rates."""
 
 from . import lr_scheduler
+from .adafactor import Adafactor
+from .adagrad import Adadelta, Adagrad, RMSprop
 from .adam import Adam, AdamW
+from .adam_family import Adamax, Lion, NAdam, RAdam
+from .lbfgs import LBFGS
+from .muon import Muon
 from .optimizer import Optimizer
+from .rprop import ASGD, Rprop
 from .sgd import SGD
 
-__all__ = ["SGD", "Adam", "AdamW", "Optimizer", "lr_scheduler"]
+__all__ = [
+    "ASGD",
+    "LBFGS",
+    "SGD",
+    "Adadelta",
+    "Adafactor",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "Lion",
+    "Muon",
+    "NAdam",
+    "Optimizer",
+    "RAdam",
+    "RMSprop",
+    "Rprop",
+    "lr_scheduler",
+]

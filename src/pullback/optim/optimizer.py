@@ -8,64 +8,84 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import ref
 
-import numpy as np
-
-from ..errors import GradientError, StateDictError, TraceError
+from ..errors import StateDictError, TraceError
+from ..graph.node import Shape
 from ..graph.types import float32, float64
 from ..ops.primitive import user_source
 from ..tensor import Tensor
-from ..tensor.creation import full, tensor, zeros
+from ..tensor.creation import full, tensor
 from ..tensor.grad_modes import enable_grad, no_grad
 from ..tensor.handle import STATE, Store, outside_trace
+from ..tensor.promotion import get_default_dtype
 from ..tracing import compile
+from .groups import (
+    NOT_HYPERPARAMETERS,
+    Group,
+    check_keys,
+    check_names,
+    check_numbers,
+    check_parameters,
+    check_ways,
+    listed,
+    number,
+    plain,
+    split_names,
+)
+from .hooks import OptimizerHooks
+from .saving import array_of, misfits, own_value, saved_number
 
-Group = dict[str, Any]
+
+@dataclass(frozen=True)
+class Slot:
+    """A tensor that an optimizer keeps for a parameter, in the parameter's dtype: its shape and what it starts as."""
+
+    shape: Shape
+    start: float = 0.0
 
 
-class Optimizer:
-    """The base of optimizers. A subclass gives `_update`, and `_state_names`, the tensors it keeps for a parameter.
+class Optimizer(OptimizerHooks):
+    """The base of optimizers.
 
-    `params` are tensors, or dictionaries {"params": tensors, hyperparameters…}, each a group of its own. Every
-    update is
-    one composition of all parameters' new values, so that a compiled step writes each parameter in one pass.
+    `params` are tensors, pairs (name, tensor) as of `named_parameters()`, or dictionaries {"params": tensors,
+    hyperparameters…}, each a group of its own. Every update is one composition of all parameters' new values, so that
+    a compiled step writes each parameter in one pass.
 
     `param_groups[i]["lr"]` may be changed at any time, also between calls of a compiled step, which reads it before
-    each call. A change of another hyperparameter has a compiled step recorded anew.
+    each call. A change of another hyperparameter has a compiled step recorded anew, unless a schedule makes it (see
+    `follow`).
+
+    PyTorch's flags: `foreach`, `fused` and `capturable` choose among implementations of one and the same update; here
+    there is one, fused over each parameter and its state, and any value of them gives it. `differentiable=True` raises
+    ValueError.
+
+    A subclass gives `_update`, and `_slots` and `_numbers` for what it keeps; or, as in PyTorch, a `step` of its own
+    that changes `param_groups` and `state` as it likes.
     """
 
     def __init__(self, params: Tensor | Iterable[Any], defaults: Group):
+        super().__init__()
         self.defaults = defaults
         self._state = _States()
         self.param_groups: list[Group] = []
-        #: the learning rate of each group as a tensor of shape (), float64
+        #: the learning rate of each group as a tensor of shape ()
         self._rates: list[Tensor] = []
         #: the numbers that those tensors hold, so that looking for a change reads no tensor
         self._written: list[float] = []
+        #: further hyperparameters that programs read from tensors, by name: one tensor a group
+        self._followed: dict[str, list[Tensor]] = {}
         #: the update as a step of its own, once it has been needed
         self._alone: Callable[[list[list[Tensor | None]]], None] | None = None
-        if isinstance(params, Tensor):
-            raise TypeError(
-                f"{type(self).__name__} takes an iterable of tensors or of groups, got one tensor (at "
-                f"{user_source()}); "
-                "write [tensor]"
-            )
-        listed = list(params)
-        if not listed:
-            raise ValueError(
-                f"{type(self).__name__} got no parameters (at {user_source()}): an empty list, or a generator "
-                f"that was used "
-                "up. Pass model.parameters()."
-            )
-        for group in listed if isinstance(listed[0], Mapping) else [{"params": listed}]:
+        found = listed(params, type(self).__name__)
+        for group in found if isinstance(found[0], Mapping) else [{"params": found}]:
             self.add_param_group(group)
 
     @property
-    def state(self) -> dict[Tensor, dict[str, Tensor]]:
+    def state(self) -> dict[Tensor, dict[str, Any]]:
         """The tensors kept for each parameter, by name. Recorded steps follow whatever is changed in it."""
         return self._state
 
     @state.setter
-    def state(self, value: Mapping[Tensor, Mapping[str, Tensor]]) -> None:
+    def state(self, value: Mapping[Tensor, Mapping[str, Any]]) -> None:
         held = dict(value)
         self._state.clear()
         self._state.update(held)
@@ -74,61 +94,43 @@ class Optimizer:
 
     def add_param_group(self, param_group: Mapping[str, Any]) -> None:
         """Add parameters with hyperparameters of their own; those not given are the defaults."""
-        if not isinstance(param_group, Mapping) or "params" not in param_group:
-            raise TypeError(
-                f'a parameter group must be a dictionary with "params", got {param_group!r} (at {user_source()})'
-            )
-        unknown = [key for key in param_group if key not in self.defaults and key not in ("params", "initial_lr")]
-        if unknown:
-            raise ValueError(
-                f"{type(self).__name__} has no hyperparameter {', '.join(map(repr, unknown))} (at "
-                f"{user_source()}); it has "
-                f"{', '.join(self.defaults)}"
-            )
-        held = param_group["params"]
-        group = {**self.defaults, **param_group, "params": [held] if isinstance(held, Tensor) else list(held)}
-        self._check_parameters(group["params"])
+        check_keys(param_group, self.defaults, type(self).__name__)
+        params, names = split_names(param_group["params"])
+        check_parameters(params, self.param_groups)
+        check_names(names or param_group.get("param_names"), self.param_groups)
+        group = {**self.defaults, **param_group, "params": params}
+        if names is not None:
+            group["param_names"] = names
         self._check_hyperparameters(group)
-        value = _value(group["lr"])
+        value = number(group.get("lr", 0.0))
         with outside_trace():
-            self._rates.append(tensor(value, dtype=float64))
+            # what is computed of a tensor's rate is rounded to its dtype, as in PyTorch
+            dtype = group["lr"].dtype if isinstance(group.get("lr"), Tensor) else float64
+            self._rates.append(tensor(value, dtype=dtype))
+            for name, tensors in self._followed.items():
+                tensors.append(tensor(_first(group[name]), dtype=float64))
         self._written.append(value)
         self.param_groups.append(group)
 
-    def _check_parameters(self, params: list[Any]) -> None:
-        seen = {id(p) for group in self.param_groups for p in group["params"]}
-        for position, parameter in enumerate(params):
-            if not isinstance(parameter, Tensor):
-                raise TypeError(
-                    f"parameter {position} is a {type(parameter).__name__}, not a tensor (at {user_source()})"
-                    + ("; pass model.parameters(), not named_parameters()" if isinstance(parameter, tuple) else "")
-                )
-            what = f"parameter {position}, {parameter.dtype.name}{list(parameter.shape)},"
-            if not parameter.is_leaf:
-                raise GradientError(
-                    f"{what} is not a leaf but computed (at {user_source()}): it would never get a gradient"
-                )
-            if not parameter.dtype.is_floating_point:
-                raise TypeError(f"{what} is not floating point and cannot be optimized (at {user_source()})")
-            if id(parameter) in seen:
-                raise ValueError(f"{what} is given twice (at {user_source()}): it would be updated twice a step")
-            seen.add(id(parameter))
+    def _withdraw_group(self) -> None:
+        """Take back the group that was added last."""
+        self.param_groups.pop(), self._rates.pop(), self._written.pop()
+        for tensors in self._followed.values():
+            tensors.pop()
 
     def _check_hyperparameters(self, group: Group) -> None:
         """Raise ValueError where a hyperparameter is out of its range."""
-        rate = group["lr"]
-        if isinstance(rate, Tensor) and rate.numel() != 1:
-            raise ValueError(
-                f"lr must be a number or a tensor of one element, got shape {list(rate.shape)} (at {user_source()})"
-            )
-        self._require("lr", _value(rate), 0.0)
-        self._require("weight_decay", group["weight_decay"], 0.0)
+        check_ways(group)
+        check_numbers(group)
 
-    @staticmethod
-    def _require(name: str, value: Any, low: float, below: float = math.inf) -> None:
-        if not isinstance(value, (int, float)) or not low <= value < below:
-            limit = "finite" if below == math.inf else f"below {below}"
-            raise ValueError(f"{name} must be at least {low} and {limit}, got {value!r} (at {user_source()})")
+    def follow(self, name: str) -> None:
+        """Have compiled steps read "momentum", or the first of "betas", before each call as they do the learning rate,
+        so that changing it records nothing anew. Schedules that change it ask for this."""
+        if name not in ("momentum", "betas") or name not in self.defaults:
+            raise ValueError(f"{type(self).__name__} has no {name!r} to follow (at {user_source()})")
+        if name not in self._followed:
+            with outside_trace():
+                self._followed[name] = [tensor(_first(group[name]), dtype=float64) for group in self.param_groups]
 
     # ---- stepping
 
@@ -159,16 +161,22 @@ class Optimizer:
     def _update_all(self, gradients: list[list[Tensor | None]]) -> None:
         """Give every parameter with a gradient, and its state, the values that follow, inside a recording."""
         with no_grad():
-            for number, (group, rate) in enumerate(zip(self.param_groups, self._rates, strict=True)):
-                pairs = [(p, g) for p, g in zip(group["params"], gradients[number], strict=True) if g is not None]
+            for place, (group, rate) in enumerate(zip(self.param_groups, self._rates, strict=True)):
+                pairs = [(p, g) for p, g in zip(group["params"], gradients[place], strict=True) if g is not None]
                 if not pairs:
                     continue
-                self._prepare([p for p, _ in pairs], group)
-                self._follow(group, number)
-                STATE.trace.depend_on(self.state, *(self.state[p] for p, _ in pairs))  # type: ignore[union-attr]
+                options = self._follow(group, place)
+                parameters = [p for p, _ in pairs]
+                self._prepare(parameters, group)
+                counters = self._shared_numbers(parameters, group)
+                STATE.trace.depend_on(self.state, *(self.state[p] for p in parameters))  # type: ignore[union-attr]
+                for numbers in counters:
+                    self._begin(numbers, options)
                 for parameter, gradient in pairs:
-                    sign = -gradient if group.get("maximize") else gradient
-                    self._update(parameter, sign, self.state[parameter], group, rate)
+                    signed = -gradient if options.get("maximize") else gradient
+                    self._update(parameter, signed, self.state[parameter], options, rate)
+                for numbers in counters:
+                    self._end(numbers, options, rate)
 
     def _compiled_update(self) -> Callable[[list[list[Tensor | None]]], None]:
         """`_update_all` as a compiled step, for code that is not compiled itself: building its graph anew at every step
@@ -196,166 +204,211 @@ class Optimizer:
         """The new value of one parameter and of its state. `state["step"]` counts this step already."""
         raise NotImplementedError
 
-    def _state_names(self, group: Group) -> tuple[str, ...]:
-        """The names of the state tensors of a parameter's own shape, which start at zero."""
-        return ()
+    def _slots(self, parameter: Tensor, group: Group) -> dict[str, Slot]:
+        """The tensors kept for a parameter, by name."""
+        return {}
 
-    def _counts_steps(self, group: Group) -> bool:
-        """Whether there is a counter of steps in the state."""
-        return True
+    def _numbers(self, group: Group) -> dict[str, float]:
+        """The numbers kept for a parameter, by name, and what they start as; "step" counts its steps."""
+        return {"step": 0.0}
+
+    def _begin(self, numbers: dict[str, Tensor], group: Group) -> None:
+        """Advance the numbers that the parameters of a step share, before it."""
+        if "step" in numbers:
+            numbers["step"].add_(1)
+
+    def _end(self, numbers: dict[str, Tensor], group: Group, rate: Tensor) -> None:
+        """Advance those that the step itself needed as they were."""
 
     def _refresh_rates(self) -> None:
-        """Bring the tensors of the learning rates up to date with the groups."""
-        for number, group in enumerate(self.param_groups):
-            value = _value(group["lr"])
-            if value != self._written[number]:
-                self._require("lr", value, 0.0)
-                self._rates[number].copy_(tensor(value, dtype=float64))
-                self._written[number] = value
+        """Bring the tensors of the learning rates, and of what else is followed, up to date with the groups."""
+        for place, group in enumerate(self.param_groups):
+            value = number(group.get("lr", 0.0))
+            if value != self._written[place]:
+                if not math.isfinite(value):
+                    raise ValueError(f"Invalid learning rate: it must be finite, got {value!r} (at {user_source()})")
+                self._rates[place].fill_(value)
+                self._written[place] = value
+            for name, tensors in self._followed.items():
+                tensors[place].copy_(tensor(_first(group[name]), dtype=float64))
 
-    def _follow(self, group: Group, number: int) -> None:
-        """Have the program see what the user changes in the group between two calls."""
+    def _follow(self, group: Group, place: int) -> Group:
+        """Have the program see what the user changes in the group between two calls; gives the group as the program
+        knows it, where what is followed is a tensor and all else a number."""
         assert STATE.trace is not None
         STATE.trace.before_call(_Refresh(ref(self)))
-        if not isinstance(group["lr"], Tensor) and group["lr"] != self._written[number]:
+        if not isinstance(group["lr"], Tensor) and group["lr"] != self._written[place]:
             raise TraceError(
-                f"the learning rate was changed from {self._written[number]} to {group['lr']} between two step() of "
+                f"the learning rate was changed from {self._written[place]} to {group['lr']} between two step() of "
                 f"one compiled function (at {user_source()}): all steps of a function take the rate from before "
                 "the call. Change it between calls."
             )
-        STATE.trace.guard(lambda: tuple((k, v) for k, v in group.items() if k not in ("params", "lr", "initial_lr")))
+        followed = {name: tensors[place] for name, tensors in self._followed.items()}
+        STATE.trace.guard(lambda: _settings(group, followed))
+        options = {key: plain(value) if key in self.defaults else value for key, value in group.items()}
+        for name, value in followed.items():
+            held = options[name]
+            # what is zero stays a number: there is no state then, and whether it is zero is part of the recording
+            if _first(held):
+                options[name] = (value, *held[1:]) if isinstance(held, tuple) else value
+        return options
 
     def _prepare(self, parameters: list[Tensor], group: Group) -> None:
-        """Make the state of parameters that have none, and count the step.
+        """Make the state of parameters that have none.
 
-        Parameters whose first step was the same, and that have had a gradient at every step since, share one counter.
+        Parameters whose first step was the same, and that have had a gradient at every step since, share their numbers.
         """
-        counts = self._counts_steps(group)
+        starts = self._numbers(group)
         with outside_trace():
-            counter = _number(0.0, float32) if counts else None
+            fresh: dict[str, Tensor] = {}
             for parameter in parameters:
-                held = self.state.setdefault(parameter, {})
-                if counter is not None:
-                    # what has state but no counter comes from a dictionary without one, and has begun
-                    begun = any(name in held for name in self._state_names(group))
-                    held.setdefault("step", _number(1.0, float32) if begun and "step" not in held else counter)
-                for name in self._state_names(group):
+                held = self.state[parameter]
+                slots = self._slots(parameter, group)
+                # what has state but no counter comes from a dictionary without one, and has begun
+                begun = any(name in held for name in slots)
+                for name, start in starts.items():
+                    if name not in held and begun:
+                        held[name] = scalar(1.0 if name == "step" else start)
+                    elif name not in held:
+                        if name not in fresh:
+                            fresh[name] = scalar(start)
+                        held[name] = fresh[name]
+                for name, slot in slots.items():
                     if name not in held:
-                        held[name] = _ready(zeros(parameter.shape, dtype=parameter.dtype))
-        if counts:
-            for shared in {id(c): c for c in (self.state[p]["step"] for p in parameters)}.values():
-                self._count(shared, parameters, group)
+                        held[name] = _ready(full(slot.shape, slot.start, dtype=parameter.dtype))
 
-    def _count(self, counter: Tensor, parameters: list[Tensor], group: Group) -> None:
-        """Advance a counter; parameters without a gradient this time are left with the old one."""
-        sharing = {p for p in group["params"] if self.state.get(p, {}).get("step") is counter}
-        behind = sharing - set(parameters)
-        if behind:
-            if STATE.trace is not None and id(counter) in STATE.trace.captured:
+    def _shared_numbers(self, parameters: list[Tensor], group: Group) -> list[dict[str, Tensor]]:
+        """The numbers of a step's parameters, each set once; parameters without a gradient are left with the old."""
+        names = list(self._numbers(group))
+        if not names:
+            return []
+        sets = {id(self.state[p][names[0]]): {name: self.state[p][name] for name in names} for p in parameters}
+        for numbers in sets.values():
+            first = numbers[names[0]]
+            sharing = {p for p in group["params"] if p in self.state and self.state[p].get(names[0]) is first}
+            behind = sharing - set(parameters)
+            if not behind:
+                continue
+            if STATE.trace is not None and id(first) in STATE.trace.captured:
                 raise TraceError(
                     f"which parameters have gradients changed between two steps of one compiled function (at "
                     f"{user_source()}); call step() once in it"
                 )
             with outside_trace():
-                left = _number(counter.item(), float32)
+                left = {name: _ready(value.clone()) for name, value in numbers.items()}
             for parameter in behind:
-                self.state[parameter]["step"] = left
-        counter.add_(1)
+                self.state[parameter].update(left)
+        return list(sets.values())
 
     # ---- saving
 
     def state_dict(self) -> dict[str, Any]:
         """{"state": {number of the parameter: its tensors}, "param_groups": [hyperparameters and numbers]}."""
+        self._call("state_dict_pre")
         numbers = {p: n for n, p in enumerate(p for group in self.param_groups for p in group["params"])}
         state = {
-            numbers[p]: {name: value.detach() for name, value in held.items()} for p, held in self.state.items() if held
+            numbers[p]: {name: self._saved(value) for name, value in held.items()}
+            for p, held in self.state.items()
+            if held
         }
-        groups = [{**group, "params": [numbers[p] for p in group["params"]]} for group in self.param_groups]
-        return {"state": dict(sorted(state.items())), "param_groups": groups}
+        groups = [
+            {**{k: v for k, v in group.items() if k != "params"}, "params": [numbers[p] for p in group["params"]]}
+            for group in self.param_groups
+        ]
+        return self._pass_through("state_dict_post", {"state": dict(sorted(state.items())), "param_groups": groups})
+
+    def _saved(self, value: Any) -> Any:
+        """A value of the state as state_dict() gives it."""
+        return value.detach() if isinstance(value, Tensor) else value
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take state and hyperparameters of the same kind of optimizer over parameters of the same shapes.
 
-        Raises StateDictError, with nothing changed, where groups or shapes differ.
+        The dictionary may be this library's or PyTorch's. Raises StateDictError, with nothing changed, where groups or
+        shapes differ.
         """
+        state_dict = self._pass_through("load_pre", dict(state_dict))
         saved_groups, saved_state = state_dict["param_groups"], state_dict["state"]
-        faults = self._misfits(saved_groups, saved_state)
+        faults = misfits(self, saved_groups, saved_state)
         if faults:
             lines = [f"the state dictionary does not fit this {type(self).__name__} (at {user_source()}):", *faults]
             raise StateDictError("\n".join(lines))
         with outside_trace(), no_grad():
             for group, saved in zip(self.param_groups, saved_groups, strict=True):
-                known = {*self.defaults, "initial_lr"}
-                group.update({key: value for key, value in saved.items() if key in known})
+                known = {*self.defaults, *NOT_HYPERPARAMETERS} - {"params"}
+                group.update({key: own_value(value) for key, value in saved.items() if key in known})
                 held = [
-                    {name: value for name, value in saved_state.get(number, {}).items() if value is not None}
-                    for number in saved["params"]
+                    {name: value for name, value in saved_state.get(place, {}).items() if value is not None}
+                    for place in saved["params"]
                 ]
-                counters = self._loaded_counters(group["params"], held)
-                for parameter, values, counter in zip(group["params"], held, counters, strict=True):
-                    self._load(parameter, values, counter)
+                self._load(group, held)
+        self._call("load_post")
 
-    def _load(self, parameter: Tensor, values: Mapping[str, Any], counter: Tensor | None) -> None:
-        """Make the state of one parameter, but for its counter, the `values`: in the tensors that are there where they
-        are of the same names, so that what is recorded goes on.
+    def _load(self, group: Group, held: list[dict[str, Any]]) -> None:
+        """Take over what is held for each parameter of a group: into the tensors that are there where they are of the
+        same names, so that what is recorded goes on.
         """
-        own = self.state.get(parameter, {})
-        loaded = {name: _copied(value, parameter) for name, value in values.items() if name != "step"}
-        if counter is not None:
-            loaded["step"] = counter
-        if own.keys() == loaded.keys() and own.get("step") is counter:
-            for name in loaded.keys() - {"step"}:
-                own[name].copy_(loaded[name])
-        else:
-            self.state[parameter] = loaded
+        if not self._is_known:
+            for parameter, values in zip(group["params"], held, strict=True):
+                self.state[parameter] = {name: own_value(value) for name, value in values.items()}
+            return
+        names = list(dict.fromkeys(("step", *self._numbers(group))))
+        numbers = self._loaded_numbers(group["params"], held, names)
+        for parameter, values, counted in zip(group["params"], held, numbers, strict=True):
+            tensors = {n: _ready(tensor(array_of(v)).to(parameter.dtype)) for n, v in values.items() if n not in names}
+            own = self.state.get(parameter, {})
+            if own.keys() == tensors.keys() | counted.keys() and all(own[n] is value for n, value in counted.items()):
+                for name, value in tensors.items():
+                    own[name].copy_(value)
+            else:
+                self.state[parameter] = {**tensors, **counted}
 
-    def _loaded_counters(self, parameters: list[Tensor], held: list[dict[str, Any]]) -> list[Tensor | None]:
-        """The counter for each parameter: the one that it has, brought to the loaded value, where the parameters that
-        share it are loaded with the same value; else a new one for all parameters that are there.
+    def _loaded_numbers(
+        self, parameters: list[Tensor], held: list[dict[str, Any]], names: list[str]
+    ) -> list[dict[str, Tensor]]:
+        """The numbers for each parameter: those that it has, brought to the loaded values, where the parameters that
+        share them are loaded with the same; else new ones for all parameters of the same values.
         """
-        values = [_steps(state["step"]) if "step" in state else None for state in held]
-        own = [self.state.get(parameter, {}).get("step") for parameter in parameters]
-        pairs = list(zip(own, values, strict=True))
-        shared = {id(counter): (counter, value) for counter, value in pairs}
-        if all((c is None) == (v is None) and shared[id(c)][1] == v for c, v in pairs):
-            for counter, value in shared.values():
-                if counter is not None:
-                    counter.copy_(_number(value, float32))  # type: ignore[arg-type]
+        values = [{name: saved_number(state[name]) for name in names if name in state} for state in held]
+        states = [self.state.get(parameter, {}) for parameter in parameters]
+        own = [{name: state[name] for name in names if name in state} for state in states]
+        pairs = [(tensors[n], v[n]) for tensors, v in zip(own, values, strict=True) for n in tensors if n in v]
+        shared = {id(tensor): value for tensor, value in pairs}
+        fits = all(
+            o.keys() == v.keys() and all(shared[id(o[n])] == v[n] and (o[n].dtype is float64) >= v[n][1] for n in o)
+            for o, v in zip(own, values, strict=True)
+        )
+        if fits:
+            for tensors, numbers in zip(own, values, strict=True):
+                for name, number_tensor in tensors.items():
+                    number_tensor.fill_(numbers[name][0])
             return own
-        made = {value: _number(value, float32) for value in values if value is not None}
-        return [None if value is None else made[value] for value in values]
+        made: dict[Any, dict[str, Tensor]] = {}
+        for numbers in values:
+            key = tuple(numbers.items())
+            if key not in made:
+                made[key] = {name: scalar(*value) for name, value in numbers.items()}
+        return [made[tuple(numbers.items())] for numbers in values]
 
-    def _misfits(self, groups: list[Any], state: Mapping[int, Any]) -> list[str]:
-        faults = []
-        sizes, saved_sizes = ([len(g["params"]) for g in gs] for gs in (self.param_groups, groups))
-        if sizes != saved_sizes:
-            return [f"  groups: parameters {saved_sizes} in the dictionary, {sizes} in the optimizer"]
-        for own, saved in zip(self.param_groups, groups, strict=True):
-            expected = set(self._state_names({**own, **saved}))
-            for number, parameter in zip(saved["params"], own["params"], strict=True):
-                held = {name: value for name, value in state.get(number, {}).items() if value is not None}
-                if held and set(held) - {"step"} != expected:
-                    faults.append(
-                        f"  parameter {number}: state {sorted(held)} in the dictionary, {sorted(expected)} expected"
-                    )
-                for name, value in held.items():
-                    if name != "step" and tuple(np.shape(value)) != parameter.shape:
-                        faults.append(
-                            f"  wrong shape: parameter {number}, {name}: {list(np.shape(value))} in the dictionary, "
-                            f"{list(parameter.shape)} in the optimizer"
-                        )
-        return faults
+    @property
+    def _is_known(self) -> bool:
+        """Whether `_slots` and `_numbers` say what the state holds, and not a `step` of a user's own."""
+        return type(self)._update is not Optimizer._update
 
     def __repr__(self) -> str:
         lines = [f"{type(self).__name__} ("]
-        for number, group in enumerate(self.param_groups):
-            lines.append(f"Parameter Group {number}")
+        for place, group in enumerate(self.param_groups):
+            lines.append(f"Parameter Group {place}")
             lines += [f"    {key}: {value}" for key, value in sorted(group.items()) if key != "params"]
         return "\n".join([*lines, ")"])
 
 
 class _States(Store):
-    """The state of each parameter, a store of its own."""
+    """The state of each parameter, a store of its own, empty at first."""
+
+    def __missing__(self, parameter: Tensor) -> Any:
+        self[parameter] = {}
+        return self[parameter]
 
     def __setitem__(self, parameter: Tensor, state: Mapping[str, Tensor]) -> None:
         super().__setitem__(parameter, state if isinstance(state, Store) else Store(state))
@@ -373,14 +426,17 @@ class _Refresh:
             optimizer._refresh_rates()
 
 
-def require_fused(fused: bool | None) -> None:
-    """Raise ValueError for fused=False: there is no other kind of update here."""
-    if fused is not None and not fused:
-        raise ValueError(f"updates are always fused, so fused must be True or None, got {fused!r} (at {user_source()})")
+def _settings(group: Group, followed: Mapping[str, Tensor]) -> tuple[Any, ...]:
+    """What of a group a program depends on: of what it follows, whether it is zero, since then there is no state."""
+    return tuple(
+        (key, bool(_first(value))) if key in followed else (key, plain(value))
+        for key, value in group.items()
+        if key != "lr" and key not in NOT_HYPERPARAMETERS
+    )
 
 
-def _value(rate: Any) -> Any:
-    return rate.item() if isinstance(rate, Tensor) else rate
+def _first(value: Any) -> Any:
+    return number(value[0]) if isinstance(value, tuple) else number(value)
 
 
 def _ready(made: Tensor) -> Tensor:
@@ -389,17 +445,26 @@ def _ready(made: Tensor) -> Tensor:
     return made
 
 
-def _number(value: float, dtype: Any = float64) -> Tensor:
-    return _ready(full((), value, dtype=dtype))
+def scalar(value: float, double: bool = False) -> Tensor:
+    """A number of the state: float32 as PyTorch keeps it, float64 where that is the default dtype."""
+    return _ready(full((), value, dtype=float64 if double or get_default_dtype() is float64 else float32))
 
 
-def _copied(value: Any, parameter: Tensor) -> Tensor:
-    copy = value.detach().clone() if isinstance(value, Tensor) else tensor(np.asarray(value))
-    return _ready(copy.to(parameter.dtype))
+def alike(parameter: Tensor, *names: str) -> dict[str, Slot]:
+    """Slots of the parameter's shape that start as zeros."""
+    return {name: Slot(parameter.shape) for name in names}
 
 
-def _steps(value: Any) -> float:
-    return float(value.item()) if hasattr(value, "item") else float(value)
+def is_on(value: Any) -> bool:
+    """Whether a hyperparameter is other than zero; a tensor that is followed always is."""
+    return isinstance(value, Tensor) or bool(value)
 
 
-__all__ = ["Optimizer", "require_fused"]
+def power(base: float | Tensor, exponent: Tensor) -> Tensor:
+    """base ** exponent for a base from 0 to 1 and a number of steps, in float64."""
+    if isinstance(base, Tensor):
+        return (exponent * base.log()).exp()
+    return (exponent * math.log(base)).exp() if base else exponent * 0
+
+
+__all__ = ["Group", "Optimizer", "Slot", "alike", "is_on", "power", "scalar"]

@@ -8,14 +8,16 @@ from typing import Any
 from ..ops.primitive import user_source
 from ..tensor import Tensor
 from ..tensor.arithmetic import where
-from .optimizer import Group, Optimizer, require_fused
+from .adam import decayed
+from .groups import Group
+from .optimizer import Optimizer, Slot, alike, is_on
 
 
 class SGD(Optimizer):
     """v ← momentum v + (1 - dampening) g, p ← p - lr v, with g the gradient plus weight_decay p.
 
     The first v is g itself. With `nesterov` the step is g + momentum v (Sutskever et al., 2013, in PyTorch's form);
-    with `maximize` it goes up. Updates are always fused: `fused` may be True or None.
+    with `maximize` it goes up. Flags: see `Optimizer`.
 
     >>> w = pb.ones(2, requires_grad=True)
     >>> optimizer = pb.optim.SGD([w], lr=0.5)
@@ -29,15 +31,16 @@ class SGD(Optimizer):
         self,
         params: Iterable[Any],
         lr: float | Tensor = 1e-3,
-        momentum: float = 0.0,
-        dampening: float = 0.0,
-        weight_decay: float = 0.0,
+        momentum: float = 0,
+        dampening: float = 0,
+        weight_decay: float | Tensor = 0,
         nesterov: bool = False,
         *,
         maximize: bool = False,
+        foreach: bool | None = None,
+        differentiable: bool = False,
         fused: bool | None = None,
     ):
-        require_fused(fused)
         defaults = {
             "lr": lr,
             "momentum": momentum,
@@ -45,35 +48,35 @@ class SGD(Optimizer):
             "weight_decay": weight_decay,
             "nesterov": nesterov,
             "maximize": maximize,
+            "foreach": foreach,
+            "differentiable": differentiable,
+            "fused": fused,
         }
         super().__init__(params, defaults)
 
     def _check_hyperparameters(self, group: Group) -> None:
         super()._check_hyperparameters(group)
-        self._require("momentum", group["momentum"], 0.0)
         if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
             raise ValueError(
-                f"nesterov needs a momentum above 0 and dampening 0, got momentum={group['momentum']} and "
+                "Nesterov momentum requires a momentum and zero dampening: nesterov needs a momentum above 0 and "
+                f"dampening 0, got momentum={group['momentum']} and "
                 f"dampening={group['dampening']} (at {user_source()})"
             )
 
-    def _state_names(self, group: Group) -> tuple[str, ...]:
-        return ("momentum_buffer",) if group["momentum"] else ()
+    def _slots(self, parameter: Tensor, group: Group) -> dict[str, Slot]:
+        return alike(parameter, "momentum_buffer") if group["momentum"] else {}
 
-    def _counts_steps(self, group: Group) -> bool:
+    def _numbers(self, group: Group) -> dict[str, float]:
         # only dampening tells the first step from the others: without it the buffer's zeros do the same
-        return bool(group["momentum"] and group["dampening"])
+        return {"step": 0.0} if group["momentum"] and group["dampening"] else {}
 
     def _update(
         self, parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], group: Group, rate: Tensor
     ) -> None:
-        wide = parameter.to(parameter.dtype.compute)
-        g = gradient.to(wide.dtype)
-        if group["weight_decay"]:
-            g = g + wide * group["weight_decay"]
-        if group["momentum"]:
+        value, g = decayed(parameter, gradient, group, rate)
+        if is_on(group["momentum"]):
             g = self._with_momentum(g, state, group)
-        parameter.copy_(wide - g * rate)
+        parameter.copy_(value - g * rate)
 
     def _with_momentum(self, g: Tensor, state: dict[str, Tensor], group: Group) -> Tensor:
         share = g

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
+from ..graph.types import DType
 from .arithmetic import ArithmeticMethods
-from .conversions import ConversionMethods
 from .cumulative import CumulativeMethods
 from .handle import Handle
 from .indexing import IndexMethods
 from .inplace import InplaceMethods
 from .linear_algebra import LinearAlgebraMethods
-from .mathematics import MathematicsMethods
 from .order import OrderMethods
-from .pairs import PairMethods
 from .reductions import ReductionMethods
 from .shapes import ShapeMethods
 from .sorting import SortingMethods
+from .statistics import StatisticsMethods
 
 
 class Tensor(
     ArithmeticMethods,
-    MathematicsMethods,
-    PairMethods,
-    ConversionMethods,
     ReductionMethods,
     CumulativeMethods,
     OrderMethods,
     SortingMethods,
+    StatisticsMethods,
     ShapeMethods,
     IndexMethods,
     LinearAlgebraMethods,
@@ -40,17 +37,17 @@ class Tensor(
     __slots__ = ("__dict__",)
     __hash__ = object.__hash__
 
-    def softmax(self, dim: int) -> Tensor:
-        """exp(x) / sum(exp(x)) along `dim`."""
+    def softmax(self, dim: int, dtype: DType | None = None) -> Tensor:
+        """exp(x) / sum(exp(x)) along `dim`, computed in `dtype` if given."""
         from ..nn.functional import softmax
 
-        return softmax(self, dim)
+        return softmax(self, dim, dtype=dtype)
 
-    def log_softmax(self, dim: int) -> Tensor:
-        """log(softmax(x)) along `dim`."""
+    def log_softmax(self, dim: int, dtype: DType | None = None) -> Tensor:
+        """log(softmax(x)) along `dim`, computed in `dtype` if given."""
         from ..nn.functional import log_softmax
 
-        return log_softmax(self, dim)
+        return log_softmax(self, dim, dtype=dtype)
 
     def __rmatmul__(self, other: object) -> Tensor:
         from .creation import tensor

@@ -16,7 +16,7 @@ from ..ops.movement import expand, reshape
 from ..ops.primitive import constant, iota, user_source
 from ..ops.reduction import kept_shape, reduce_max, reduce_min, reduce_sum
 from .handle import Handle
-from .promotion import require_float
+from .promotion import get_default_dtype, require_float
 
 if TYPE_CHECKING:
     from . import Tensor
@@ -84,27 +84,45 @@ class ReductionMethods(Handle):
         return math.prod(self.shape[a] for a in normalize_axes(dim, self.ndim, name)) if self.ndim else 1
 
     def var(
-        self, dim: Axes = None, *, correction: int = 1, unbiased: bool | None = None, keepdim: bool = False
+        self,
+        dim: Any = None,
+        unbiased: bool | None = None,
+        keepdim: bool = False,
+        *,
+        correction: float | None = None,
     ) -> Tensor:
-        """The variance, in two passes: the squares are of distances from the mean."""
+        """The variance, in two passes: the squares are of distances from the mean.
+
+        Their sum is divided by the number of elements less `correction` (1); `unbiased`, also as the only positional
+        argument, is the older name for a correction of 1 or 0.
+        """
+        if isinstance(dim, bool):
+            dim, unbiased = None, dim
+        if unbiased is not None and correction is not None:
+            raise TypeError(f"var and std take unbiased or correction, not both (at {user_source()})")
         require_float("var", self)
         if self.dtype.compute is not self.dtype:
             wide = self._wrap(e.convert(self.node, self.dtype.compute))
-            return wide.var(dim, correction=correction, unbiased=unbiased, keepdim=keepdim).to(self.dtype)
-        correction = correction if unbiased is None else int(unbiased)
+            return wide.var(dim, unbiased, keepdim, correction=correction).to(self.dtype)
+        lost = 1 if correction is None else correction
+        lost = lost if unbiased is None else int(unbiased)
         distance = self - self.mean(dim, keepdim=True)
-        degrees = max(self._count(dim, "var") - correction, 0)
-        total = (distance * distance).sum(dim, keepdim)
-        return total / degrees if degrees else total * math.nan
+        degrees = max(self._count(dim, "var") - lost, 0)
+        return (distance * distance).sum(dim, keepdim) / degrees
 
     def std(
-        self, dim: Axes = None, *, correction: int = 1, unbiased: bool | None = None, keepdim: bool = False
+        self,
+        dim: Any = None,
+        unbiased: bool | None = None,
+        keepdim: bool = False,
+        *,
+        correction: float | None = None,
     ) -> Tensor:
         """The standard deviation: the square root of var. Its gradient where it is 0 is 0, not NaN."""
         from ..autograd.function import with_gradient
         from .arithmetic import where
 
-        variance = self.var(dim, correction=correction, unbiased=unbiased, keepdim=keepdim)
+        variance = self.var(dim, unbiased, keepdim, correction=correction)
 
         def rule(deviation: Tensor, cotangent: Tensor) -> list[Tensor]:
             return [where(deviation == 0, 0.0, cotangent / (deviation * 2))]
@@ -186,7 +204,9 @@ class ReductionMethods(Handle):
         return self._wrap(e.convert(self.node, bool_))
 
     def logsumexp(self, dim: Axes, keepdim: bool = False) -> Tensor:
-        """log(sum(exp(x))), without overflow."""
+        """log(sum(exp(x))), without overflow; of integers and bool in the default dtype."""
+        if not self.dtype.is_floating_point:
+            return self._wrap(e.convert(self.node, get_default_dtype())).logsumexp(dim, keepdim)
         greatest = self.amax(dim, keepdim=True).detach()
         greatest = greatest.masked_fill(greatest.isinf(), 0.0)
         total = (self - greatest).exp().sum(dim, keepdim)
@@ -194,8 +214,12 @@ class ReductionMethods(Handle):
         back = greatest if keepdim else greatest.reshape(tuple(s for i, s in enumerate(self.shape) if i not in axes))
         return total.log() + back
 
-    def norm(self, p: float | str | None = 2, dim: Axes = None, keepdim: bool = False) -> Tensor:
-        """The vector norm of order p (2, 1, any other power, or infinity) along `dim`."""
+    def norm(
+        self, p: float | str | None = "fro", dim: Axes = None, keepdim: bool = False, dtype: DType | None = None
+    ) -> Tensor:
+        """The vector norm of order p ("fro", which is 2, any other power, or infinity) along `dim`, in `dtype`."""
+        if dtype is not None:
+            return self._wrap(e.convert(self.node, dtype)).norm(p, dim, keepdim)
         require_float("norm", self)
         p = 2 if p in (None, "fro") else p
         if not isinstance(p, (int, float)):
@@ -206,7 +230,7 @@ class ReductionMethods(Handle):
         if p == -math.inf:
             return size.amin(dim, keepdim)
         if p == 0:
-            return (size != 0).to(self.dtype).sum(dim, keepdim)
+            return _count_of_nonzero(self, dim, keepdim)
         if p == 1:
             return size.sum(dim, keepdim)
         if p == 2:
@@ -216,6 +240,16 @@ class ReductionMethods(Handle):
         total = (size**p).sum(dim, keepdim)
         # the root's slope at 0 is infinite; a norm's gradient there is 0
         return where(total == 0, 0.0, where(total == 0, 1.0, total) ** (1.0 / p)) if p > 0 else total ** (1.0 / p)
+
+
+def _count_of_nonzero(x: Any, dim: Axes, keepdim: bool) -> Tensor:
+    """How many elements are not 0, in their dtype; its gradient is 0 everywhere."""
+    from ..autograd.function import with_gradient
+
+    def rule(result: Tensor, cotangent: Tensor) -> list[Tensor]:
+        return [x._wrap(expand(constant(0.0, x.dtype), x.shape))]
+
+    return with_gradient((x != 0).to(x.dtype).sum(dim, keepdim), [x], rule)
 
 
 def _root_of_squares(x: Any, dim: Axes, keepdim: bool) -> Tensor:

@@ -1,0 +1,73 @@
+"""State dictionaries of optimizers, this library's and PyTorch's: values taken over, and what does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..tensor import Tensor
+from ..tensor.creation import tensor
+
+if TYPE_CHECKING:
+    from .optimizer import Optimizer
+
+
+def array_of(value: Any) -> Any:
+    """A saved number or tensor, of whichever library, as what `tensor` takes."""
+    if isinstance(value, Tensor):
+        # bfloat16 has no NumPy type: float32 holds it
+        return value.detach().float().numpy() if value.dtype.name == "bfloat16" else value.detach().numpy()
+    if str(getattr(value, "dtype", "")) == "torch.bfloat16":
+        return value.detach().float().cpu().numpy()
+    if hasattr(value, "detach"):
+        return value.detach().cpu().numpy()
+    return np.asarray(value)
+
+
+def saved_number(value: Any) -> tuple[float, bool]:
+    """A saved counter, and whether it was kept in float64."""
+    array = array_of(value)
+    return float(array), hasattr(value, "dtype") and array.dtype == np.float64
+
+
+def own_value(value: Any) -> Any:
+    """A hyperparameter, or a value of a user's own optimizer, with tensors copied into this library's."""
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if hasattr(value, "detach"):
+        return tensor(array_of(value))
+    if isinstance(value, tuple | list):
+        # files that know only lists give tuples back as lists
+        return tuple(own_value(item) for item in value)
+    return value
+
+
+def misfits(optimizer: Optimizer, groups: list[Any], state: Mapping[int, Any]) -> list[str]:
+    """What of a saved state does not fit, a line of text each."""
+    sizes, saved_sizes = ([len(g["params"]) for g in gs] for gs in (optimizer.param_groups, groups))
+    if sizes != saved_sizes:
+        return [f"  groups: parameters {saved_sizes} in the dictionary, {sizes} in the optimizer"]
+    if not optimizer._is_known:
+        return []
+    faults = []
+    for own, saved in zip(optimizer.param_groups, groups, strict=True):
+        merged = {**own, **{key: value for key, value in saved.items() if key != "params"}}
+        numbers = {"step", *optimizer._numbers(merged)}
+        for place, parameter in zip(saved["params"], own["params"], strict=True):
+            held = {name: value for name, value in state.get(place, {}).items() if value is not None}
+            slots = optimizer._slots(parameter, merged)
+            if held and set(held) - numbers != set(slots):
+                faults.append(f"  parameter {place}: state {sorted(held)} in the dictionary, {sorted(slots)} expected")
+                continue
+            faults += [
+                f"  wrong shape: parameter {place}, {name}: {list(np.shape(held[name]))} in the dictionary, "
+                f"{list(slot.shape)} in the optimizer"
+                for name, slot in slots.items()
+                if held and tuple(np.shape(held[name])) != slot.shape
+            ]
+    return faults
+
+
+__all__ = ["array_of", "misfits", "own_value", "saved_number"]

@@ -1,0 +1,346 @@
+"""Statistics of tensors that are composed of sums: spreads with their means, covariance, histograms, integrals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from ..errors import DTypeError, ShapeError
+from ..graph.types import BOOL, FLOAT, DType, float32, float64, int64
+from ..ops import elementwise as e
+from ..ops.host import detach, host_call
+from ..ops.indexing import take
+from ..ops.movement import reshape
+from ..ops.primitive import constant, iota, user_source
+from ..ops.reduction import sum_to_shape
+from .creation import linspace, ones, tensor
+from .handle import Handle
+from .order import realized
+from .promotion import Number, get_default_dtype, require_float
+from .reductions import Axes, normalize_axis
+from .shapes import as_shape
+
+if TYPE_CHECKING:
+    from . import Tensor
+
+
+class MinMax(NamedTuple):
+    """What aminmax gives."""
+
+    min: Tensor
+    max: Tensor
+
+
+class Histogram(NamedTuple):
+    """What histogram gives: the counts of the bins, and their edges."""
+
+    hist: Tensor
+    bin_edges: Tensor
+
+
+@cache
+def _counting(bins: int, low: float, high: float) -> Callable[[np.ndarray], np.ndarray]:
+    """The function that counts values in `bins` equal bins from low to high, or over the values' own range."""
+
+    def counts(values: np.ndarray) -> np.ndarray:
+        values = values.reshape(-1)
+        first, last = (low, high) if low != high else _range_of("histc", values)
+        if first == last:
+            first, last = first - 1, last + 1
+        with np.errstate(all="ignore"):
+            inside = values[(values >= first) & (values <= last)]
+        place = ((inside - values.dtype.type(first)) / values.dtype.type(last - first) * bins).astype(np.int64)
+        return np.bincount(np.minimum(place, bins - 1), minlength=bins)
+
+    return counts
+
+
+def _range_of(name: str, values: np.ndarray) -> tuple[float, float]:
+    """The least and greatest value, which must be finite; 0 and 0 of none."""
+    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ValueError(f"{name}: the range of the values, {low} to {high}, is not finite; give one")
+    return low, high
+
+
+def _counted_between(values: np.ndarray, edges: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The sum of weights of the values in each bin; the last bin has its upper edge."""
+    place = np.searchsorted(edges, values, side="right") - 1
+    place[values == edges[-1]] = len(edges) - 2
+    inside = (place >= 0) & (place < len(edges) - 1) & ~np.isnan(values)
+    return np.bincount(place[inside], weights[inside], minlength=len(edges) - 1)
+
+
+class StatisticsMethods(Handle):
+    """Composed of sums, means and products."""
+
+    __slots__ = ()
+
+    def var_mean(self, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
+                 correction: float | None = None) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """The variance and the mean, see `var`."""
+        return self._with_mean(self.var, dim, unbiased, keepdim, correction)  # type: ignore[attr-defined]
+
+    def std_mean(self, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
+                 correction: float | None = None) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """The standard deviation and the mean, see `std`."""
+        return self._with_mean(self.std, dim, unbiased, keepdim, correction)  # type: ignore[attr-defined]
+
+    def _with_mean(
+        self, spread: Callable[..., Tensor], dim: Any, unbiased: bool | None, keepdim: bool, correction: float | None
+    ) -> tuple[Tensor, Tensor]:
+        if isinstance(dim, bool):
+            dim, unbiased = None, dim
+        mean: Tensor = self.mean(dim, keepdim)  # type: ignore[attr-defined]
+        return spread(dim, unbiased, keepdim, correction=correction), mean
+
+    def nansum(self, dim: Axes = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:
+        """The sum of the elements that are not NaN."""
+        from .arithmetic import where
+
+        x: Any = where(self.isnan(), 0, self) if self.dtype.is_floating_point else self  # type: ignore[attr-defined]
+        return x.sum(dim, keepdim, dtype=dtype)
+
+    def nanmean(self, dim: Axes = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:
+        """The mean of the elements that are not NaN; NaN where there is none."""
+        require_float("nanmean", self)
+        count = self.isnan().logical_not().sum(dim, keepdim)  # type: ignore[attr-defined]
+        return self.nansum(dim, keepdim, dtype=dtype) / count
+
+    def count_nonzero(self, dim: Axes = None) -> Tensor:
+        """How many elements are not zero, int64."""
+        x: Any = self
+        return (x != 0).sum(dim)
+
+    def aminmax(self, *, dim: int | None = None, keepdim: bool = False) -> MinMax:
+        """The least and the greatest element; the gradients go in equal shares to all that equal them."""
+        x: Any = self
+        return MinMax(x.amin(dim, keepdim), x.amax(dim, keepdim))
+
+    def dist(self, other: Tensor, p: float = 2) -> Tensor:
+        """The norm of order p of the difference."""
+        difference: Any = self - other
+        return difference.norm(p)
+
+    def renorm(self, p: float, dim: int, maxnorm: float) -> Tensor:
+        """Each slice along `dim` whose norm of order p is above `maxnorm` made that long."""
+        from .arithmetic import where
+
+        require_float("renorm", self)
+        if p <= 0 or maxnorm < 0:
+            raise ValueError(
+                f"renorm: p must be positive and maxnorm not negative, got {p} and {maxnorm} (at {user_source()})"
+            )
+        if self.ndim < 2:
+            raise ShapeError(f"renorm takes at least two axes, got shape {list(self.shape)} (at {user_source()})")
+        axis = normalize_axis(dim, self.ndim, "renorm")
+        others = tuple(a for a in range(self.ndim) if a != axis)
+        x: Any = self
+        length = x.norm(p, others, keepdim=True, dtype=self.dtype.compute)
+        factor = where(length > maxnorm, maxnorm / (length + 1e-7), 1.0)
+        return x * factor.to(self.dtype)
+
+    def trace(self) -> Tensor:
+        """The sum of a matrix's diagonal."""
+        if self.ndim != 2:
+            raise ShapeError(f"trace takes a matrix, got shape {list(self.shape)} (at {user_source()})")
+        rows, columns = self.shape
+        place = e.mul(iota((min(rows, columns),), 0, int64), constant(columns + 1, int64))
+        return self._wrap(take(reshape(self.node, (rows * columns,)), place)).sum()
+
+    def sum_to_size(self, *size: Any) -> Tensor:
+        """Summed over what broadcasting a tensor of `size` to this shape would repeat: what undoes a broadcast."""
+        shape = as_shape(size)
+        lead = self.ndim - len(shape)
+        if lead < 0 or any(s not in (1, full) for s, full in zip(shape, self.shape[lead:], strict=True)):
+            raise ShapeError(
+                f"sum_to_size: {list(shape)} does not broadcast to {list(self.shape)} (at {user_source()})"
+            )
+        x = e.convert(self.node, int64) if self.dtype.category == BOOL and shape != self.shape else self.node
+        return self._wrap(sum_to_shape(x, shape))
+
+    def cov(self, *, correction: int = 1, fweights: Tensor | None = None, aweights: Tensor | None = None) -> Tensor:
+        """The covariance matrix of variables (rows) over observations (columns); of a vector its variance.
+
+        `fweights` (integers) say how often each observation was made, `aweights` how much each counts.
+        """
+        x = self._variables("cov")
+        observations = x.shape[1]
+        for name, weights, floating in (("fweights", fweights, False), ("aweights", aweights, True)):
+            if weights is None:
+                continue
+            if weights.shape != (observations,) or (weights.dtype.category == FLOAT) != floating:
+                raise ShapeError(
+                    f"cov: {name} must be {'floats' if floating else 'integers'} of shape [{observations}], got "
+                    f"{weights.dtype.name}{list(weights.shape)} (at {user_source()})"
+                )
+        weight: Any = fweights if aweights is None else aweights if fweights is None else fweights * aweights
+        if weight is None:
+            total: Any = observations
+            distance = x - x.mean(1, keepdim=True)
+            weighted, degrees = distance, max(observations - correction, 0)
+            return self._covariance(distance, weighted, tensor(degrees, dtype=x.dtype))
+        total = weight.sum()
+        distance = x - (x * weight).sum(1, keepdim=True) / total
+        lost = correction if aweights is None or not correction else correction * (weight * aweights).sum() / total
+        return self._covariance(distance, distance * weight, (total - lost).to(x.dtype).clamp(min=0))
+
+    @staticmethod
+    def _covariance(distance: Any, weighted: Any, degrees: Any) -> Tensor:
+        return (distance @ weighted.t() / degrees).squeeze()
+
+    def _variables(self, name: str) -> Any:
+        if self.ndim > 2:
+            raise ShapeError(f"{name} takes a matrix or a vector, got shape {list(self.shape)} (at {user_source()})")
+        if self.dtype.category == BOOL:
+            raise DTypeError(f"{name} does not take bool (at {user_source()}); convert with .float()")
+        x: Any = self if self.dtype.is_floating_point else self.to(get_default_dtype())  # type: ignore[attr-defined]
+        return x if x.ndim == 2 else x.reshape(1, -1)
+
+    def corrcoef(self) -> Tensor:
+        """The correlation matrix of variables (rows) over observations (columns), within [-1, 1]."""
+        covariance: Any = self.cov()
+        if not covariance.shape:
+            return covariance / covariance
+        size = covariance.shape[0]
+        place = tensor(np.arange(size) * (size + 1))
+        deviation = covariance.reshape(-1)[place].sqrt()
+        return (covariance / deviation.reshape(-1, 1) / deviation).clamp(-1, 1)
+
+    def histc(self, bins: int = 100, min: float = 0, max: float = 0) -> Tensor:
+        """How many elements are in each of `bins` equal bins from `min` to `max` (both equal: the elements' own range).
+
+        What lies outside is not counted. A host call, without a gradient; the counts have the tensor's dtype.
+        """
+        require_float("histc", self)
+        if bins <= 0 or max < min or not (math.isfinite(min) and math.isfinite(max)):
+            raise ValueError(
+                f"histc: bins must be positive and min at most max, got {bins}, {min}, {max} (at {user_source()})"
+            )
+        counts = host_call((detach(self.node),), _counting(bins, float(min), float(max)), (bins,), self.dtype)
+        return self._wrap(counts)
+
+    def histogram(
+        self,
+        bins: Any,
+        *,
+        range: tuple[float, float] | None = None,
+        weight: Tensor | None = None,
+        density: bool = False,
+    ) -> Histogram:
+        """The sums of `weight` (ones by default) in bins, and the edges of the bins.
+
+        `bins` is the number of equal bins over `range` (by default the elements' own, which are computed at once), or
+        an ascending vector of edges. With `density` the sums are divided by the widths and the total. A host call
+        counts; there is no gradient.
+        """
+        if self.dtype not in (float32, float64):
+            raise DTypeError(f"histogram takes float32 or float64, got {self.dtype.name} (at {user_source()})")
+        if weight is not None and (weight.shape != self.shape or weight.dtype is not self.dtype):
+            raise ShapeError(
+                f"histogram: weight must be {self.dtype.name}{list(self.shape)}, got {weight.dtype.name}"
+                f"{list(weight.shape)} (at {user_source()})"
+            )
+        edges = self._edges(bins, range)
+        x: Any = self.detach()
+        weights: Any = ones(self.shape, dtype=self.dtype) if weight is None else weight.detach()
+        operands = (x.reshape(-1).node, edges.node, weights.reshape(-1).node)
+        counts: Any = self._wrap(host_call(operands, _counted_between, (edges.shape[0] - 1,), self.dtype))
+        if density:
+            counts = counts / counts.sum() / (edges[1:] - edges[:-1])
+        return Histogram(counts, edges)
+
+    def _edges(self, bins: Any, range: tuple[float, float] | None) -> Any:
+        if isinstance(bins, Handle):
+            if bins.ndim != 1 or bins.shape[0] < 2 or bins.dtype is not self.dtype or range is not None:
+                raise ShapeError(
+                    f"histogram: edges must be a vector of {self.dtype.name}, at least two, without range; got "
+                    f"{bins.dtype.name}{list(bins.shape)} and range {range} (at {user_source()})"
+                )
+            return bins.detach()
+        if not isinstance(bins, int) or isinstance(bins, bool) or bins <= 0:
+            raise ValueError(
+                f"histogram: bins must be positive or a vector of edges, got {bins!r} (at {user_source()})"
+            )
+        low, high = range or ((0.0, 1.0) if not self.numel() else _range_of("histogram", realized(self, "histogram")))
+        if not low <= high:
+            raise ValueError(f"histogram: range must ascend, got {low} to {high} (at {user_source()})")
+        margin = 0.5 * (low == high)
+        return linspace(low - margin, high + margin, bins + 1, dtype=self.dtype)
+
+    def bincount(self, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
+        """How often each whole number from 0 to the greatest occurs in a vector, or the sum of its `weights`.
+
+        At least `minlength` numbers are counted. Computed at once, without a gradient: TraceError inside a compiled
+        step. Counts are int64, sums float64 (float32 of float32).
+        """
+        if self.ndim != 1 or self.dtype.category == FLOAT:
+            raise ShapeError(
+                f"bincount takes a vector of integers, got {self.dtype.name}{list(self.shape)} (at {user_source()})"
+            )
+        if minlength < 0:
+            raise ValueError(f"bincount: minlength must not be negative, got {minlength} (at {user_source()})")
+        if weights is not None and weights.shape != self.shape:
+            raise ShapeError(
+                f"bincount: weights {list(weights.shape)} must have the shape {list(self.shape)} (at {user_source()})"
+            )
+        numbers = realized(self, "bincount").astype(np.int64)
+        if numbers.size and numbers.min() < 0:
+            raise ValueError(f"bincount: numbers must not be negative, got {numbers.min()} (at {user_source()})")
+        if weights is None:
+            return tensor(np.bincount(numbers, minlength=minlength).astype(np.int64))
+        sums = np.bincount(numbers, realized(weights, "bincount"), minlength)
+        return tensor(sums, dtype=float32 if weights.dtype is float32 else float64)
+
+
+def _spacing(name: str, y: Any, x: Tensor | None, dx: Number | None, axis: int) -> Any:
+    """The distances between neighbours along the axis: a number, or a tensor that broadcasts with them."""
+    if y.dtype.category == BOOL:
+        raise DTypeError(f"{name} does not take bool (at {user_source()}); convert with .to(dtype)")
+    if x is None:
+        return 1 if dx is None else dx
+    if dx is not None:
+        raise ValueError(f"{name} takes x or dx, not both (at {user_source()})")
+    if x.ndim == 1:
+        if x.shape[0] != y.shape[axis]:
+            raise ShapeError(
+                f"{name}: x has {x.shape[0]} places, y {y.shape[axis]} along the axis (at {user_source()})"
+            )
+        spread: Any = x
+        return spread.diff().reshape(tuple(-1 if a == axis else 1 for a in range(y.ndim)))
+    spread = x.reshape((*(1,) * (y.ndim - x.ndim), *x.shape))
+    return spread.diff(dim=axis - y.ndim)
+
+
+def _slabs(name: str, y: Any, x: Tensor | None, dx: Number | None, dim: int) -> Any:
+    """Twice the area between each two neighbours along `dim`."""
+    axis = normalize_axis(dim, y.ndim, name)
+    spacing = _spacing(name, y, x, dx, axis)
+    size = y.shape[axis]
+    if size < 1:
+        return y
+    return (y.narrow(axis, 0, size - 1) + y.narrow(axis, 1, size - 1)) * spacing
+
+
+def trapezoid(y: Tensor, x: Tensor | None = None, *, dx: Number | None = None, dim: int = -1) -> Tensor:
+    """The integral of `y` along `dim` by the trapezoidal rule, over the places `x` or at distances `dx` (1).
+
+    >>> pb.trapezoid(pb.tensor([1.0, 2.0, 4.0]))
+    tensor(4.5000)
+    """
+    return _slabs("trapezoid", y, x, dx, dim).sum(dim) / 2
+
+
+trapz = trapezoid
+
+
+def cumulative_trapezoid(y: Tensor, x: Tensor | None = None, *, dx: Number | None = None, dim: int = -1) -> Tensor:
+    """The integral of `y` along `dim` up to each place but the first, by the trapezoidal rule."""
+    return _slabs("cumulative_trapezoid", y, x, dx, dim).cumsum(dim) / 2
+
+
+__all__ = ["Histogram", "MinMax", "StatisticsMethods", "cumulative_trapezoid", "trapezoid", "trapz"]
