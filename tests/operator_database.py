@@ -37,6 +37,7 @@ SPELT: dict[str, Callable[..., Any]] = {
     "linalg.pinv singular": lambda a, b: pb.linalg.pinv(a @ b.mT),
     "where": lambda x, condition, other: pb.where(condition, x, other),
     **{name: operator.attrgetter(name) for name in ("H", "T", "mH", "mT")},
+    "nn.functional.embedding": lambda weight, index, **options: pb.nn.functional.embedding(index, weight, **options),
 }
 
 #: whose results are compared after what the record does with them: there are several right ones

@@ -78,13 +78,14 @@ def test_whoever_holds_an_old_value_keeps_it() -> None:
 
     for _ in range(3):
         step()
-    pending, cut, array, gradient = w.clone(), w.detach(), w.detach().numpy(), w.grad
-    aliased = w.data
+    pending, array, gradient = w.clone(), w.detach().numpy(), w.grad
+    aliased, cut, part = w.data, w.detach(), w[1:]
     for _ in range(3):
         step()
-    assert pending.tolist() == cut.tolist() == array.tolist() == [-6.0] * 3
+    assert pending.tolist() == array.tolist() == [-6.0] * 3
     assert gradient is not None and gradient.tolist() == [2.0] * 3
-    assert w.tolist() == aliased.tolist() == [-12.0] * 3
+    assert w.tolist() == aliased.tolist() == cut.tolist() == [-12.0] * 3
+    assert part.tolist() == [-12.0] * 2
 
 
 def test_a_parameter_set_between_steps_is_taken_as_it_is() -> None:

@@ -31,7 +31,7 @@ from .tensor.creation import (
     zeros_like,
 )
 from .tensor.grad_modes import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
-from .tensor.indexing import matmul
+from .tensor.products import matmul
 from .tensor.promotion import get_default_dtype, result_type, set_default_dtype
 from .tensor.random import (
     Generator,
@@ -45,7 +45,6 @@ from .tensor.random import (
     randn_like,
     randperm,
 )
-from .tensor.shapes import cat, stack
 from .tensor.sorting import (
     bucketize,
     isin,
@@ -87,7 +86,6 @@ __all__ = [
     "bfloat16",
     "bool",
     "bucketize",
-    "cat",
     "compile",
     "cumulative_trapezoid",
     "debug",
@@ -145,7 +143,6 @@ __all__ = [
     "set_default_dtype",
     "set_grad_enabled",
     "set_num_threads",
-    "stack",
     "tensor",
     "trapezoid",
     "trapz",

@@ -32,7 +32,7 @@ class TraceError(PullbackError, RuntimeError):
 
 
 class ViewError(PullbackError, RuntimeError):
-    """A write through a view, which Pullback's tensors do not have."""
+    """A write through a view of which several elements are one element of its base."""
 
 
 class StateDictError(PullbackError, RuntimeError):

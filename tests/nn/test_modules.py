@@ -87,13 +87,16 @@ def test_loading_lists_everything_that_is_wrong_and_changes_nothing() -> None:
     assert model.load_state_dict(wrong, strict=False) == (["0.weight", "1.bias"], ["2.weight"])
 
 
-def test_a_state_dictionary_is_of_its_moment() -> None:
+def test_a_state_dictionary_is_the_module_s_own_state_and_a_copy_of_it_is_of_its_moment() -> None:
     layer = nn.Linear(1, 1)
-    saved = layer.state_dict()
+    live = layer.state_dict()
+    saved = copy.deepcopy(live)
     value = saved["weight"].item()
-    assert not saved["weight"].requires_grad
+    assert not live["weight"].requires_grad
     nn.init.zeros_(layer.weight)
-    assert saved["weight"].item() == value
+    assert (live["weight"].item(), saved["weight"].item()) == (0.0, value)
+    live["bias"].fill_(3)
+    assert layer.bias.item() == 3.0
     layer.load_state_dict(saved)
     assert layer.weight.item() == value
     assert layer.weight.requires_grad

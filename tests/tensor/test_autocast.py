@@ -209,11 +209,73 @@ METHODS: dict[str, Case] = {
     "where": lambda p, x: x(4).where(p.ones(4) > 0, x(4)),
 }
 
+#: methods that only move elements: the shape of the tensor, and the arguments
+MOVING: dict[str, tuple[tuple[int, ...], tuple[Any, ...]]] = {
+    **dict.fromkeys(names("H adjoint fliplr flipud mH rot90 t_ trace tril_ triu_"), ((2, 2), ())),
+    **dict.fromkeys(names("contiguous diag diagflat diag_embed ravel squeeze_"), ((4,), ())),
+    **dict.fromkeys(names("moveaxis swapaxes swapaxes_ swapdims swapdims_ transpose_"), ((2, 2), (0, 1))),
+    **dict.fromkeys(names("hsplit repeat_interleave tensor_split"), ((4,), (2,))),
+    **dict.fromkeys(names("roll tile"), ((4,), (2,))),
+    "as_strided": ((4,), ((2,), (1,))),
+    "diagonal": ((2, 2), ()),
+    "dsplit": ((2, 2, 2), (2,)),
+    "fill_diagonal_": ((2, 2), (1.0,)),
+    "select": ((4,), (0, 1)),
+    "split_with_sizes": ((4,), ([2, 2],)),
+    "unfold": ((4,), (0, 2, 1)),
+    "unsqueeze_": ((4,), (0,)),
+    "vsplit": ((4, 4), (2,)),
+}
+
+
+def _moving(name: str) -> Case:
+    shape, arguments = MOVING[name]
+
+    def case(p: Any, x: Callable[..., Any]) -> Any:
+        found = getattr(x(*shape), name)
+        return found(*arguments) if callable(found) and not isinstance(found, (pb.Tensor, torch.Tensor)) else found
+
+    return case
+
+
+#: methods that write: what they are given
+_WRITING: dict[str, Case] = {
+    "as_strided_scatter": lambda p, x: x(4).as_strided_scatter(x(2), (2,), (1,)),
+    "diagonal_scatter": lambda p, x: x(2, 2).diagonal_scatter(x(2)),
+    "index_add": lambda p, x: x(4).index_add(0, _labels(p), x(4)),
+    "index_copy": lambda p, x: x(4).index_copy(0, _labels(p), x(4)),
+    "index_fill": lambda p, x: x(4).index_fill(0, _labels(p), 2.0),
+    "index_put": lambda p, x: x(4).index_put((_labels(p),), x(4)),
+    "index_reduce": lambda p, x: x(4).index_reduce(0, _labels(p), x(4), "amax"),
+    "masked_scatter": lambda p, x: x(4).masked_scatter(p.ones(4) > 0, x(4)),
+    "put": lambda p, x: x(4).put(_labels(p), x(4)),
+    "scatter": lambda p, x: x(4).scatter(0, _labels(p), x(4)),
+    "scatter_reduce": lambda p, x: x(4).scatter_reduce(0, _labels(p), x(4), "sum"),
+    "select_scatter": lambda p, x: x(2, 2).select_scatter(x(2), 0, 1),
+    "slice_scatter": lambda p, x: x(4).slice_scatter(x(2), 0, 1, 3),
+    "take": lambda p, x: x(4).take(_labels(p)),
+    "take_along_dim": lambda p, x: x(4).take_along_dim(_labels(p), 0),
+    "index_add_": lambda p, x: x(4).index_add_(0, _labels(p), x(4)),
+    "index_copy_": lambda p, x: x(4).index_copy_(0, _labels(p), x(4)),
+    "index_fill_": lambda p, x: x(4).index_fill_(0, _labels(p), 2.0),
+    "index_put_": lambda p, x: x(4).index_put_((_labels(p),), x(4)),
+    "index_reduce_": lambda p, x: x(4).index_reduce_(0, _labels(p), x(4), "amax"),
+    "masked_scatter_": lambda p, x: x(4).masked_scatter_(p.ones(4) > 0, x(4)),
+    "put_": lambda p, x: x(4).put_(_labels(p), x(4)),
+    "scatter_": lambda p, x: x(4).scatter_(0, _labels(p), x(4)),
+    "scatter_add_": lambda p, x: x(4).scatter_add_(0, _labels(p), x(4)),
+    "scatter_reduce_": lambda p, x: x(4).scatter_reduce_(0, _labels(p), x(4), "sum"),
+    "reshape_as": lambda p, x: x(4).reshape_as(x(2, 2)),
+    "view_as": lambda p, x: x(4).view_as(x(2, 2)),
+}
+METHODS |= {name: _moving(name) for name in MOVING} | _WRITING
+
 #: what is no computation on elements, or none on floats
 OTHER = set(
     names(
         """
         backward device dim dtype grad is_floating_point is_leaf item ndim node numel numpy
+        is_contiguous ndimension storage_offset stride
         requires_grad requires_grad_ retain_grad shape size tolist __and__ __or__ __xor__ __rand__
         __ror__ __rxor__ __invert__ __array__ __bool__ __deepcopy__ __dlpack__ __dlpack_device__
         __float__ __format__ __index__ __int__ __iter__ __len__ __setitem__

@@ -17,7 +17,7 @@ from ..ops.primitive import user_source
 from ..tensor import Tensor
 from ..tensor.arithmetic import where
 from ..tensor.creation import eye, zeros
-from ..tensor.shapes import cat
+from ..tensor.joining import cat
 from . import lapack
 from .calls import call, diagonal_matrix, half_diagonal, matrices, over, packed_call, parts, skew
 from .solving import _pinv_pullback, solve_triangular

@@ -341,7 +341,7 @@ def matrix_exp(A: Tensor) -> Tensor:
 
 def _exponential_along(A: Tensor, direction: Tensor) -> Tensor:
     """The derivative of exp(A) along a direction: a block of the exponential of twice the size (Higham 2008, 3.6)."""
-    from ..tensor.shapes import cat
+    from ..tensor.joining import cat
 
     size = A.shape[-1]
     nothing = full(A.shape, 0.0, dtype=A.dtype)

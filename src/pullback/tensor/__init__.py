@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from ..graph.types import DType
 from .arithmetic import ArithmeticMethods
+from .arranging import ArrangeMethods
 from .cumulative import CumulativeMethods
 from .handle import Handle
 from .indexing import IndexMethods
 from .inplace import InplaceMethods
 from .linear_algebra import LinearAlgebraMethods
 from .order import OrderMethods
+from .products import ProductMethods
 from .reductions import ReductionMethods
-from .shapes import ShapeMethods
+from .scattering import ScatterMethods
 from .sorting import SortingMethods
 from .statistics import StatisticsMethods
 
@@ -23,9 +25,11 @@ class Tensor(
     OrderMethods,
     SortingMethods,
     StatisticsMethods,
-    ShapeMethods,
+    ArrangeMethods,
     IndexMethods,
     LinearAlgebraMethods,
+    ScatterMethods,
+    ProductMethods,
     InplaceMethods,
 ):
     """A multidimensional array, computed when it is needed, through which gradients can be taken.

@@ -154,7 +154,7 @@ class CumulativeMethods(Handle):
 
     def diff(self, n: int = 1, dim: int = -1, prepend: Tensor | None = None, append: Tensor | None = None) -> Tensor:
         """Differences of neighbours along `dim`, taken `n` times, of the tensor between `prepend` and `append`."""
-        from .shapes import cat
+        from .joining import cat
 
         if not self.shape:
             raise ShapeError(f"diff takes a tensor with axes, got shape [] (at {user_source()})")

@@ -18,10 +18,11 @@ import numpy as np
 from ..errors import DTypeError, GradientError, ShapeError, TraceError, ViewError
 from ..graph.node import Node, Shape, next_serial
 from ..graph.types import DType, bfloat16, to_carrier
-from ..ops.host import detach
-from ..ops.primitive import MODE, buffer_node, user_source
+from ..ops.host import custom, detach
+from ..ops.primitive import MODE, buffer_node, grad_mode, user_source
 from ..runtime import engine
 from ..runtime.buffers import Buffer
+from .views import Detach, Layout, Link, Movement, contiguous_strides
 
 if TYPE_CHECKING:
     from ..tracing.trace import Trace
@@ -119,25 +120,30 @@ def _await(tensor: Handle) -> None:
 class Handle:
     """The state of a tensor and what does not depend on any operation. Users see its subclass `Tensor`."""
 
-    __slots__ = ("__weakref__", "_alias", "_grad", "_node", "_storage", "_view")
+    __slots__ = ("__weakref__", "_alias", "_grad", "_link", "_node", "_storage")
     __array_priority__ = 1000
     __hash__ = object.__hash__
 
     #: the class that results have; set once, by the package
     _result: type[Tensor]
 
-    def __init__(self, node: Node, view: bool = False):
+    def __init__(self, node: Node, link: Link | None = None):
         self._node = node
         self._grad: Tensor | None = None
-        self._view = view
+        self._link = link
         self._alias: Handle | None = None
         self._storage: object = None
         if node.buffer is None and STATE.trace is None:
             _await(self)
 
     @classmethod
-    def _wrap(cls, node: Node, view: bool = False) -> Tensor:
-        return cls._result(node, view)
+    def _wrap(cls, node: Node, link: Link | None = None) -> Tensor:
+        return cls._result(node, link)
+
+    def _view(self, movement: Movement) -> Tensor:
+        """A view of this tensor, read by `movement`."""
+        node = movement.read(self.node)
+        return self._wrap(node, Link(self, movement, self._serial()))
 
     # ---- what it is
 
@@ -146,6 +152,10 @@ class Handle:
         """The graph node that stands for the value now."""
         if self._alias is not None and self._alias._storage is self._storage:
             return detach(self._alias.node)
+        if self._link is not None:
+            self._refresh(self._link)
+            if self._link is not None and not self._link.is_leaf:
+                return self._node
         trace = STATE.trace
         if trace is not None:
             return trace.node_of(self)
@@ -155,6 +165,44 @@ class Handle:
             copied = Buffer.of(node.buffer.array, copy=True)
             return buffer_node(copied, node.shape, node.dtype, node.requires_grad)
         return node
+
+    def _serial(self) -> int:
+        """The number of the node that the value comes from: another one once the value has changed."""
+        if self._alias is not None and self._alias._storage is self._storage:
+            return self._alias._serial()
+        base = None if self._link is None or self._link.is_leaf else self._link.base
+        return self._node.serial if base is None else base._serial()
+
+    def _refresh(self, link: Link) -> None:
+        """Read a view from its base anew if the base has changed since; without a base it is a tensor of its own."""
+        base = link.base
+        if base is None:
+            self._link = None
+            return
+        trace = STATE.trace
+        if trace is not None:
+            if link.is_leaf:
+                return
+            base.node  # noqa: B018 (a tensor from outside is captured, which gives it another number)
+        if link.serial == base._serial():
+            return
+        with grad_mode(link.grad):
+            node = link.movement.read(base.node)
+        if trace is not None:
+            trace.before_refreshing(self)
+        link.serial = base._serial()
+        if link.is_leaf:
+            self._set_own_leaf(node, True)
+            return
+        self._node = node
+        if trace is None and node.buffer is None:
+            _await(self)
+
+    def _layout(self) -> Layout:
+        """Sizes, strides and offset that PyTorch's tensor would have, as far as views go: a result is contiguous."""
+        base = None if self._link is None else self._link.base
+        found = None if base is None else self._link.movement.layout(base._layout())  # type: ignore[union-attr]
+        return found or (self.shape, contiguous_strides(self.shape), 0)
 
     @property
     def shape(self) -> Shape:
@@ -179,6 +227,8 @@ class Handle:
     @property
     def requires_grad(self) -> bool:
         """Whether operations on this tensor are recorded for differentiation."""
+        if self._link is not None and STATE.trace is None:
+            self._refresh(self._link)
         return self._alias is None and self._node.requires_grad
 
     @requires_grad.setter
@@ -204,6 +254,14 @@ class Handle:
 
     def _set_leaf(self, value: Node, requires_grad: bool) -> None:
         """Take `value` as the value of a leaf with a history of its own."""
+        link = self._link
+        if link is not None and requires_grad and value is self._node:
+            link.is_leaf, link.serial = True, -1 if link.base is None else link.base._serial()
+        else:
+            self._link = None
+        self._set_own_leaf(value, requires_grad)
+
+    def _set_own_leaf(self, value: Node, requires_grad: bool) -> None:
         if value.buffer is not None and not value.inputs:
             leaf = buffer_node(value.buffer, value.shape, value.dtype, requires_grad)
         else:
@@ -231,14 +289,13 @@ class Handle:
             raise DTypeError(
                 f"an in-place operation cannot turn {self.dtype.name} into {value.dtype.name} (at {user_source()})"
             )
-        if self._view:
-            raise ViewError(
-                f"a write through a view (at {user_source()}): this tensor was made from another by indexing, "
-                "reshaping, transposing or detach(), and Pullback's tensors do not share storage. Write to the tensor "
-                "itself, base[index] = value, or take a .clone() first."
-            )
+        link, base = self._link, None if self._link is None else self._link.base
+        if link is not None and base is not None:
+            self._write_through(link, base, value)
+            return self  # type: ignore[return-value]
+        self._link = None
         if self._alias is not None and self._alias._storage is self._storage:
-            self._alias._set_leaf(value, self._alias.requires_grad)
+            self._alias._overwrite(value)
             return self  # type: ignore[return-value]
         if self.requires_grad and self.is_leaf:
             if MODE.grad:
@@ -250,6 +307,34 @@ class Handle:
         else:
             self._rebind(value)
         return self  # type: ignore[return-value]
+
+    def _write_through(self, link: Link, base: Handle, value: Node) -> None:
+        """Write a view's new value into its base."""
+        if link.is_leaf:
+            if MODE.grad or STATE.trace is not None:
+                raise ViewError(
+                    f"a write into a view that was made a leaf (at {user_source()}): do it under no_grad(), outside of "
+                    "compiled steps, or take a .clone() before requires_grad_()."
+                )
+            base._overwrite(link.movement.write(base.node, detach(value)))
+            self._set_own_leaf(value, True)
+            link.serial = base._serial()
+        elif isinstance(link.movement, Detach):
+            base._overwrite(value)
+        else:
+            base._assign(link.movement.write(base.node, value))
+
+    def _overwrite(self, value: Node) -> None:
+        """Take another value of the same shape and dtype past differentiation: the history stays as it is."""
+        link, base = self._link, None if self._link is None else self._link.base
+        if self._alias is not None and self._alias._storage is self._storage:
+            self._alias._overwrite(value)
+        elif link is not None and base is not None and not link.is_leaf:
+            base._overwrite(link.movement.write(detach(base.node), detach(value)))
+        elif self.is_leaf:
+            self._set_leaf(value, self.requires_grad)
+        else:
+            self._rebind(custom(detach(value), (self.node,), lambda _, cotangent: [cotangent]))
 
     @property
     def data(self) -> Tensor:
@@ -265,7 +350,7 @@ class Handle:
 
     def detach(self) -> Tensor:
         """The same value, cut off from its history."""
-        return self._wrap(detach(self.node), view=True)
+        return self._view(Detach())
 
     # ---- gradients
 
@@ -319,7 +404,8 @@ class Handle:
                 "recorded once and has no values yet. Return the tensor from the step and read it there, or use "
                 "pb.where(...) in place of a Python `if`."
             )
-        node = self._node if self._node.buffer is not None and self._alias is None else self.node
+        plain = self._node.buffer is not None and self._alias is None and self._link is None
+        node = self._node if plain else self.node
         if node.buffer is None:
             materialize([node])
         return node.buffer

@@ -292,7 +292,7 @@ class Replay:
         for tensor in self.cleared:
             tensor._grad = None
         for position, place in self.changed_arguments:
-            arguments[position]._set_leaf(self._leaf(outputs, place), arguments[position].requires_grad)
+            arguments[position]._overwrite(self._leaf(outputs, place))
         for position, place in self.argument_grads:
             grad = Tensor(self._leaf(outputs, place))
             before = arguments[position].grad

@@ -46,6 +46,8 @@ class Trace:
     captured: dict[int, Captured] = field(default_factory=dict)
     grads: dict[int, Grad] = field(default_factory=dict)
     owners: dict[int, Handle] = field(default_factory=dict)
+    #: views that were read anew, the nodes that they had, and the numbers of the nodes that those were read from
+    views: dict[int, tuple[Handle, Node, int]] = field(default_factory=dict)
     guards: list[tuple[Callable[[], Hashable], Hashable]] = field(default_factory=list)
     callbacks: list[Callable[[], None]] = field(default_factory=list)
     #: what the modules that were called consist of, and the states of optimizers
@@ -71,7 +73,9 @@ class Trace:
         return node
 
     def node_of(self, tensor: Handle) -> Node:
-        """The node of a tensor inside this recording; captures tensors from outside."""
+        """The node of a tensor inside this recording; captures tensors from outside, of views their bases."""
+        if tensor._link is not None and not tensor._link.is_leaf and tensor._link.base is not None:
+            return tensor.node
         if self.is_foreign(tensor._node):
             self._capture(tensor)
         return tensor._node
@@ -96,6 +100,11 @@ class Trace:
         """Note a tensor from outside that is about to be given a new value."""
         if self.is_foreign(tensor._node):
             self._capture(tensor)
+
+    def before_refreshing(self, view: Handle) -> None:
+        """Note a view, maybe from outside, that is read anew from what its base is inside of the recording."""
+        if id(view) not in self.views and view._link is not None:
+            self.views[id(view)] = view, view._node, view._link.serial
 
     def before_reading_grad(self, tensor: Handle) -> None:
         """Note that the step depends on whether the tensor has a gradient, and maybe on the gradient."""
@@ -132,7 +141,7 @@ class Trace:
 
     def knows(self, tensor: Handle) -> bool:
         """Whether the step has used the tensor as one from outside."""
-        return id(tensor) in self.captured or id(tensor) in self.grads
+        return id(tensor) in self.captured or id(tensor) in self.grads or id(tensor) in self.views
 
     def depend_on(self, *stores: dict[Any, Any]) -> None:
         """Note that the step uses what stands in these stores (see `Store`): another one makes a new recording."""
@@ -149,3 +158,7 @@ class Trace:
         for grad in self.grads.values():
             grad.tensor._grad = grad.original
             del grad.original
+        for view, node, serial in self.views.values():
+            if view._link is not None:
+                view._node, view._link.serial = node, serial
+        self.views.clear()

@@ -11,8 +11,8 @@ from ..errors import ShapeError
 from ..ops.primitive import user_source
 from ..tensor import Tensor
 from ..tensor.creation import as_tensor, tensor
+from ..tensor.joining import stack
 from ..tensor.random import Generator, randperm
-from ..tensor.shapes import stack
 
 
 class Dataset(Protocol):

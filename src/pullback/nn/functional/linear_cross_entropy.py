@@ -20,7 +20,7 @@ from ...tensor import Tensor
 from ...tensor.arithmetic import where
 from ...tensor.autocast_mode import in_float32
 from ...tensor.grad_modes import enable_grad
-from ...tensor.shapes import cat
+from ...tensor.joining import cat
 from .linear import linear
 from .loss import check_reduction, check_smoothing, cross_entropy, hard_terms, soft_terms
 

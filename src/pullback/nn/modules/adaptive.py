@@ -11,7 +11,7 @@ from ...ops.indexing import bounded
 from ...ops.primitive import user_source
 from ...tensor import Tensor
 from ...tensor.arithmetic import where
-from ...tensor.shapes import cat
+from ...tensor.joining import cat
 from .. import functional as F
 from ..functional.linear import indices
 from .containers import ModuleList, Sequential

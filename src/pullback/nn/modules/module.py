@@ -335,7 +335,8 @@ class Module:
                     yield f"{prefix}.{name}" if prefix else name, value
 
     def state_dict(self, prefix: str = "") -> dict[str, Tensor]:
-        """The parameters and persistent buffers as they are now, detached, by dotted name."""
+        """The parameters and persistent buffers, detached, by dotted name. They follow the module, and writing to them
+        changes it, as in PyTorch: `copy.deepcopy` of it keeps the values of the moment."""
         return {prefix + name: value.detach() for name, value in self._named_state()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> LoadedKeys:

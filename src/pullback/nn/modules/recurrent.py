@@ -12,7 +12,7 @@ from ...graph.types import DType
 from ...ops.primitive import user_source
 from ...tensor import Tensor
 from ...tensor.creation import empty, zeros
-from ...tensor.shapes import cat, stack
+from ...tensor.joining import cat, stack
 from .. import functional as F
 from .. import init
 from ..functional.recurrent import CELLS, Recurrent, directed

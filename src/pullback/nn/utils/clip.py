@@ -10,7 +10,7 @@ from ...ops.primitive import user_source
 from ...tensor import Tensor
 from ...tensor.creation import zeros
 from ...tensor.grad_modes import no_grad
-from ...tensor.shapes import stack
+from ...tensor.joining import stack
 
 
 def _with_gradients(parameters: Tensor | Iterable[Tensor]) -> list[tuple[Tensor, Tensor]]:

@@ -8,7 +8,7 @@ from ...errors import ShapeError
 from ...ops.primitive import user_source
 from ...tensor import Tensor
 from ...tensor.grad_modes import no_grad
-from ...tensor.shapes import cat
+from ...tensor.joining import cat
 
 
 def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:

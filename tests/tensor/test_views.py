@@ -1,0 +1,250 @@
+"""Views are PyTorch's: written through, read anew when their base changes, differentiated; one program compiled."""
+
+import gc
+import weakref
+
+import pytest
+import torch
+
+import pullback as pb
+from pullback.errors import GradientError, TraceError, ViewError
+
+
+def _in_place(f, x):
+    x[0] += 3
+    x[1:, 1] *= 2
+    x.T[1] = 5
+    x.view(-1)[11] = 7
+    x.diagonal().fill_(9)
+    x[..., ::2].sub_(1)
+    row = x[2]
+    row.mul_(2)
+    x.unfold(1, 2, 2)[0, 1] = -4
+    x.unsqueeze(0).transpose(0, 2)[1].add_(10)
+    for piece in x.split(2):
+        piece[0] = piece[0] + 1
+    x.select(0, 1)[f.tensor([0, 3])] = 0.5
+    x.expand(1, 3, 4)[0, 0, 0] = 100
+    return x, row, x.reshape(2, 6).narrow(1, 1, 3)
+
+
+def _views_follow(f, x):
+    views = [x[0], x.T, x[1:, ::2], x.reshape(4, 3), x.diagonal(), x.detach(), x.detach()[1], x.chunk(2, 1)[1]]
+    x.add_(1)
+    x[0, 0] = -5
+    return tuple(views)
+
+
+def _base_is_written_by_others(f, x):
+    first, second = x[0], x.view(-1)[2:6]
+    first.fill_(1)
+    second.mul_(10)
+    return first, second, x, second.clone()
+
+
+def _copies_are_apart(f, x):
+    copies = [x.T.contiguous(), x.T.reshape(-1), x[0].clone(), x[f.tensor([0, 1])], x + 0, x.flip(0)]
+    for copy in copies:
+        copy.fill_(0)
+    return (x, *copies)
+
+
+def _masks_and_mixed_indices(f, x):
+    mask = f.tensor([True, False, True])
+    x[mask] = 1
+    x[x > 4] = 0
+    x[mask, 1:] += 2
+    x[[True, False, False]] = f.tensor([[1.0, 2.0, 3.0, 4.0]], dtype=x.dtype)
+    x[:, f.tensor([True, False, False, True])] = f.tensor([[1.0], [2.0], [3.0]], dtype=x.dtype)
+    x[f.tensor(1), f.tensor([1, 2])] = -1
+    x[None, 0, ..., f.tensor([0, 0])] = 8
+    return x, x[mask, 1:], x[[True, False, True], [0, 1]], x[True], x[f.tensor(False)], x[f.tensor([0, 1]), None, 1]
+
+
+SCRIPTS = [_in_place, _views_follow, _base_is_written_by_others, _copies_are_apart, _masks_and_mixed_indices]
+
+
+def _run(library, script, x):
+    results = script(library, x)
+    return [r.detach().tolist() for r in results]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda s: s.__name__.strip("_"))
+@pytest.mark.parametrize("backend", ["reference", "native"])
+def test_scripts_of_writes_give_what_pytorch_gives(script, backend):
+    wanted = _run(torch, script, torch.arange(12, dtype=torch.float64).reshape(3, 4).clone())
+    with pb.debug.override(backend=backend):
+        assert _run(pb, script, pb.arange(12, dtype=pb.float64).reshape(3, 4).clone()) == wanted
+
+
+@pytest.mark.parametrize("script", SCRIPTS[:4], ids=lambda s: s.__name__.strip("_"))
+def test_the_same_inside_a_compiled_step_that_changes_a_tensor_from_outside(script):
+    theirs = torch.arange(12, dtype=torch.float64).reshape(3, 4).clone()
+    ours = pb.arange(12, dtype=pb.float64).reshape(3, 4).clone()
+    step = pb.compile(lambda: script(pb, ours))
+    for _ in range(3):
+        wanted = _run(torch, script, theirs)
+        assert [r.tolist() for r in step()] == wanted
+        assert ours.tolist() == theirs.tolist()
+
+
+def test_views_from_outside_are_read_and_written_in_compiled_steps():
+    results = []
+    for library in (torch, pb):
+        base = library.zeros(2, 3)
+        row, column, cut = base[0], base.T[1], base.detach()
+        w = library.ones(3, requires_grad=True)
+        flat = w.view(-1)
+
+        def step(library=library, base=base, row=row, column=column, cut=cut, w=w, flat=flat):
+            base.add_(1)
+            row.mul_(2)
+            column[0] += 5
+            cut[1, 2] = -1
+            (flat * w * row).sum().backward()
+            return column * 1
+
+        run = pb.compile(step) if library is pb else step
+        outcome = [run().tolist() for _ in range(3)]
+        results.append((outcome, base.tolist(), row.tolist(), column.tolist(), cut.tolist(), w.grad.tolist()))
+    assert results[0] == results[1]
+
+
+def test_a_view_as_an_argument_is_written_through():
+    base = pb.zeros(2, 3)
+
+    @pb.compile
+    def step(part):
+        part.add_(2)
+
+    step(base[1])
+    step(base[1])
+    assert base.tolist() == [[0.0] * 3, [4.0] * 3]
+
+
+def test_gradients_of_writes_through_views_are_pytorchs():
+    results = []
+    for library in (pb, torch):
+        x = library.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], requires_grad=True)
+        v = library.tensor([0.5, -1.0], requires_grad=True)
+        y = x * x
+        row = y[0]
+        row.mul_(x[1].detach().clone())
+        y.T[1] = v * y.T[2].clone()
+        y[:, ::2] += x[:, ::2] ** 3
+        y.diagonal().mul_(v)
+        (row * y).sum().backward()
+        results.append((x.grad.tolist(), v.grad.tolist()))
+    assert results[0] == results[1]
+
+
+def test_parameters_are_written_through_their_data_and_under_no_grad():
+    results = []
+    for library in (pb, torch):
+        w = library.nn.Parameter(library.zeros(2, 2))
+        alias = w.data.view(-1)
+        with library.no_grad():
+            w[0] = 1
+            w.view(-1)[3] = 4
+            w.T[0].add_(10)
+            w.detach().mul_(2)
+        alias[2] = -1
+        w.data[1].sub_(0.5)
+        (w[0] * 3).sum().backward()
+        results.append((w.tolist(), w.grad.tolist(), w.is_leaf, w.requires_grad))
+    assert results[0] == results[1]
+
+
+def test_a_write_to_a_view_of_a_leaf_is_refused_while_gradients_are_recorded():
+    w = pb.ones(2, 2, requires_grad=True)
+    with pytest.raises(GradientError, match="no_grad"):
+        w[0].fill_(0)
+    with pytest.raises(GradientError, match="no_grad"):
+        w[0] = 0
+
+
+def test_a_write_past_differentiation_keeps_the_history():
+    results = []
+    for library in (pb, torch):
+        x = library.tensor([1.0, 2.0], requires_grad=True)
+        y = x + 1
+        y.detach().fill_(5)
+        (y * 3).sum().backward()
+        results.append((y.tolist(), x.grad.tolist()))
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize(
+    "view", [lambda x: x.expand(2, 3), lambda x: x.unfold(0, 2, 1), lambda x: x.as_strided((2,), (0,))]
+)
+def test_overlapping_elements_are_not_written(view):
+    with pytest.raises(ViewError, match="clone"):
+        view(pb.zeros(3)).fill_(1)
+
+
+def test_a_view_that_became_a_leaf_is_written_with_its_base():
+    results = []
+    for library in (pb, torch):
+        p = library.zeros(2)
+        w = p.detach().requires_grad_()
+        (w * 2).sum().backward()
+        with library.no_grad():
+            w.sub_(w.grad)
+        results.append((p.tolist(), w.tolist(), w.is_leaf, w.requires_grad))
+    assert results[0] == results[1]
+
+
+def test_shapes_changed_in_place_are_pytorchs():
+    results = []
+    for library in (pb, torch):
+        x = library.arange(6).reshape(2, 3).clone()
+        x.unsqueeze_(0).transpose_(0, 2)
+        x.squeeze_(2)
+        x.t_()
+        x[0, 1] = 9
+        results.append(x.tolist())
+    assert results[0] == results[1]
+    x = pb.zeros(2, 2)
+    held = x[0]
+    x.unsqueeze_(0)
+    with pytest.raises(ViewError, match="another shape in place"):
+        held.fill_(0)
+    outside = pb.zeros(2)
+    with pytest.raises(TraceError, match="another shape"):
+        pb.compile(lambda: outside.unsqueeze_(0))()
+
+
+def test_detached_tensors_keep_no_history_alive():
+    x = pb.ones(2, requires_grad=True)
+    y = x * 2
+    node, kept = weakref.ref(y), y.detach()
+    del y
+    gc.collect()
+    assert node() is None and kept.tolist() == [2.0, 2.0]
+    kept += 1
+    assert kept.tolist() == [3.0, 3.0]
+
+
+def test_strides_are_those_of_pytorch():
+    for make in (
+        lambda x: x, lambda x: x.T, lambda x: x[:, 1], lambda x: x[1:, ::2], lambda x: x.diagonal(1),
+        lambda x: x.unsqueeze(1).expand(3, 2, 4), lambda x: x.unfold(1, 2, 1),
+        lambda x: x.view(2, 6)[:, 2:].view(2, 2, 2),
+        lambda x: x.permute(1, 0).unflatten(0, (2, 2)), lambda x: x.as_strided((2, 2), (4, 1), 1),
+    ):  # fmt: skip
+        ours, theirs = make(pb.zeros(3, 4)), make(torch.zeros(3, 4))
+        assert (ours.stride(), ours.storage_offset()) == (theirs.stride(), theirs.storage_offset())
+        assert ours.is_contiguous() == theirs.is_contiguous()
+
+
+def test_a_mask_that_decides_the_size_is_refused_in_a_compiled_step():
+    x = pb.arange(4)
+    with pytest.raises(TraceError, match=r"masked_fill"):
+        pb.compile(lambda: x[x > 1])()
+
+    @pb.compile
+    def clipped(y):
+        y[y > 1] = 0
+        return y * 1
+
+    assert clipped(x).tolist() == [0, 1, 0, 0]
