@@ -52,6 +52,8 @@ def moved(value: Any) -> Any:
     """An argument of PyTorch's as Pullback's, functions and packed sequences too."""
     if isinstance(value, torch.nn.utils.rnn.PackedSequence):
         return pb.nn.utils.rnn.PackedSequence(*[moved(part) for part in value])
+    if isinstance(value, torch.nn.TransformerEncoderLayer):
+        return encoder_layer(value)
     if isinstance(value, torch.nn.Module):
         return getattr(pb.nn, type(value).__name__)()
     if callable(value) and hasattr(torch.nn.functional, getattr(value, "__name__", "")):
@@ -61,6 +63,22 @@ def moved(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: moved(v) for k, v in value.items()}
     return translated(value)
+
+
+def encoder_layer(theirs: Any) -> Any:
+    """A layer of ours, constructed as PyTorch's was."""
+    attention, first = theirs.self_attn, theirs.linear1
+    return pb.nn.TransformerEncoderLayer(
+        first.in_features,
+        attention.num_heads,
+        first.out_features,
+        theirs.dropout.p,
+        moved(theirs.activation),
+        theirs.norm1.eps,
+        attention.batch_first,
+        theirs.norm_first,
+        first.bias is not None,
+    )
 
 
 def apart(value: Any) -> Any:
