@@ -8,8 +8,10 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..errors import TraceError
 from ..ops.primitive import user_source
 from ..tensor import Tensor
+from ..tensor.handle import STATE
 from .optimizer import Optimizer
 
 
@@ -47,6 +49,11 @@ class LRScheduler:
 
     def step(self) -> None:
         """Go on by one epoch."""
+        if STATE.trace is not None:
+            raise TraceError(
+                f"a scheduler's step() in a compiled step (at {user_source()}) would be taken only while the step is "
+                "recorded: the rate would never change again. Call it after each call of the compiled function."
+            )
         self.last_epoch += 1
         self._last_lr = self.get_lr()
         for group, rate in zip(self.optimizer.param_groups, self._last_lr, strict=True):

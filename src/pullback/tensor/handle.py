@@ -97,6 +97,11 @@ class Store(dict[Any, Any]):
 _structure_changes = [0]
 
 
+def structure_changed() -> None:
+    """Count a change of a module's attributes."""
+    _structure_changes[0] += 1
+
+
 def structure_changes() -> int:
     """How often any module was given another parameter, buffer or part, or any optimizer another state: while it stays
     the same, none has changed.

@@ -75,8 +75,11 @@ class Replay:
             for g in trace.grads.values()
             if g.tensor._grad is not g.original
         ]
+        self.writes = trace.surroundings.finish(output) if trace.surroundings is not None else []
         self._defer(outputs)
         self.results = [(output(leaf), leaf.shape) if isinstance(leaf, Handle) else (None, leaf) for leaf in leaves]
+        self.holders = trace.surroundings.holders if trace.surroundings is not None else []
+        self.attributes = trace.surroundings.attributes if trace.surroundings is not None else []
         self.outputs = [_Output(node.shape, node.dtype, count(node)) for node in outputs]
         self.signature = [(c.node.shape, c.node.dtype, c.node.requires_grad) for c in self.captured]
         places = {id(node): position for position, node in enumerate(trace.inputs)}
@@ -101,6 +104,7 @@ class Replay:
         self.settled: _Settled | None = None
         #: outputs that have new memory at each run, because they are handed to the caller
         self.always_fresh = {place for place, _ in self.results if place is not None}
+        self.always_fresh |= {place for write in self.writes for place, _ in write.leaves if place is not None}
         self.always_fresh |= {place for _, place in [*self.changed_arguments, *self.argument_grads]}
         self.argument_pairs = list(zip(self.argument_places, self.arguments, strict=True))
         #: the places of inputs and outputs that move from run to run where all else is settled
@@ -149,7 +153,12 @@ class Replay:
         if structure_changes() != self.changes:
             if not all(_is_unchanged(store, kept) for store, kept in self.stores):
                 return False
+            if not all(holder.holds() for holder in self.attributes):
+                return False
             self.changes = structure_changes()
+        for holder in self.holders:
+            if not holder.holds():
+                return False
         for read, value in self.guards:
             if read() != value:
                 return False
@@ -297,6 +306,15 @@ class Replay:
             grad = Tensor(self._leaf(outputs, place))
             before = arguments[position].grad
             arguments[position].grad = grad if before is None else before + grad
+        if self.writes:
+            made = {
+                place: Tensor(self._leaf(outputs, place))
+                for w in self.writes
+                for place, _ in w.leaves
+                if place is not None
+            }
+            for write in self.writes:
+                write(made)
         leaves = [constant if place is None else Tensor(self._leaf(outputs, place)) for place, constant in self.results]
         return unflatten(self.result_shape, leaves) if self.result_shape is not None else leaves[0]
 

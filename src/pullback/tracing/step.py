@@ -24,12 +24,15 @@ from ..tensor.creation import from_numpy
 from ..tensor.handle import RECEIVERS, STATE, Handle
 from ..trees import flatten, unflatten
 from .replay import MISFIT, Replay
+from .surroundings import Surroundings
 from .trace import Trace
 
 #: how the arguments of a call without any are nested
 _NO_ARGUMENTS = flatten(((), {}))[1]
 #: from this many recordings of one function on, each further one warns
 _MANY_VARIANTS = 16
+#: how many recordings for the same shapes, dtypes and values of arguments are kept
+_KEPT_VARIANTS = 32
 
 
 class CompiledStep:
@@ -40,6 +43,7 @@ class CompiledStep:
         self.function = function
         self._variants: dict[Hashable, list[Replay]] = {}
         self._last: Replay | None = None
+        self._recordings = 0
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if STATE.trace is not None:
@@ -83,17 +87,19 @@ class CompiledStep:
         """Record a call. `bound` are the places of arguments that the function also knows as its own: the recording is
         for these very tensors then, since any other would not change along with it."""
         variants = self._variants.setdefault(key, [])
-        total = sum(map(len, self._variants.values()))
+        total, self._recordings = self._recordings, self._recordings + 1
         if total >= _MANY_VARIANTS and total % _MANY_VARIANTS == 0:
             warnings.warn(
                 f"{self.function.__name__} has been compiled {total} times: each shape, dtype and Python value of an "
-                "argument makes a program of its own. Pass changing numbers as tensors, and pad changing shapes.",
+                "argument, and each object that is bound to a name in its code, makes a program of its own. Pass what "
+                "changes as tensors, and pad changing shapes.",
                 stacklevel=5,
             )
         for leaf in leaves:
             if isinstance(leaf, Handle):
                 leaf._buffer()
         trace = Trace(first_serial=next_serial())
+        trace.surroundings = Surroundings(self.function, trace)
         proxies, arguments = list(leaves), []
         made: dict[int, Tensor] = {}
         STATE.trace = trace
@@ -116,6 +122,8 @@ class CompiledStep:
             trace.restore()
         if variant is None:
             return self._record(key, leaves, shape, own)
+        if len(variants) >= _KEPT_VARIANTS:
+            del variants[0]
         variants.append(variant)
         return variant
 
@@ -217,8 +225,18 @@ def compile(function: Callable[..., Any] | None = None) -> Any:
     The function is recorded at the first call with new shapes and dtypes of its arguments, and run as recorded after
     that. Tensors that it touches (parameters, optimizer state, random generators, `.grad`) are taken as they are at
     each call and hold their new values afterwards. Python code in it runs only while recording: values of tensors are
-    not to be had there (`item()`, `if tensor:`), and Python numbers it uses are part of the recording. Arguments other
-    than tensors and containers of them must be hashable, and each value makes a recording of its own.
+    not to be had there (`item()`, `if tensor:`). Arguments other than tensors and containers of them must be hashable,
+    and each value makes a recording of its own.
+
+    What the function finds outside may be bound to something else between calls, which makes a new recording:
+    globals and closure variables that its code names, or that of functions and methods it names; one level deep what
+    stands in lists and dictionaries (of at most 1,000 elements) and under attributes of objects there; parameters,
+    buffers, parts, training flags and other attributes of modules; groups and state of optimizers. What is reached by
+    other ways, such as getattr with a computed name or a container in a container, is not followed.
+
+    A place of these kinds that the function binds to a tensor it has computed holds the new tensor after each call;
+    TraceError is raised if the function also uses the tensor that stood there. Other things that Python code does,
+    such as counting in a variable or appending to a list, happen only while recording.
 
     >>> w = pb.ones(3, requires_grad=True)
     >>> @pb.compile

@@ -8,7 +8,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from ..errors import TraceError
@@ -16,6 +16,9 @@ from ..graph.node import Node
 from ..ops.primitive import input_node, user_source
 from ..tensor import Tensor
 from ..tensor.handle import RECEIVERS, Handle, materialize, outside_trace
+
+if TYPE_CHECKING:
+    from .surroundings import Surroundings
 
 
 @dataclass(eq=False)
@@ -52,6 +55,8 @@ class Trace:
     callbacks: list[Callable[[], None]] = field(default_factory=list)
     #: what the modules that were called consist of, and the states of optimizers
     stores: list[tuple[dict[Any, Any], dict[Any, Any]]] = field(default_factory=list)
+    #: what the function's code names
+    surroundings: Surroundings | None = None
     known_stores: set[int] = field(default_factory=set)
     #: objects whose guarded attributes the step has set itself
     decided: dict[int, object] = field(default_factory=dict)
@@ -150,8 +155,16 @@ class Trace:
                 self.known_stores.add(id(store))
                 self.stores.append((store, dict(store)))
 
+    def enter_module(self, module: object, *stores: dict[Any, Any]) -> None:
+        """Note that the step uses a module: another parameter, part or attribute makes a new recording."""
+        self.depend_on(*stores)
+        if self.surroundings is not None:
+            self.surroundings.enter_module(module)
+
     def restore(self) -> None:
         """Give every tensor from outside the node and the gradient that it had, and keep neither alive."""
+        if self.surroundings is not None:
+            self.surroundings.restore()
         for captured in self.captured.values():
             captured.tensor._node = captured.original
             del captured.original, captured.node

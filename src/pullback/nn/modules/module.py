@@ -14,7 +14,7 @@ from ...ops.primitive import user_source
 from ...tensor import Tensor
 from ...tensor.creation import tensor
 from ...tensor.grad_modes import no_grad
-from ...tensor.handle import STATE, Store
+from ...tensor.handle import STATE, Store, structure_changed
 from ..parameter import Parameter
 
 Self = TypeVar("Self", bound="Module")
@@ -57,7 +57,7 @@ class Module:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if STATE.trace is not None:
-            STATE.trace.depend_on(*self._stores())
+            STATE.trace.enter_module(self, *self._stores())
         return self.forward(*args, **kwargs)
 
     # ---- attributes
@@ -115,6 +115,8 @@ class Module:
                 self._check_kind(name, value, Tensor, "buffer")
             buffers[name] = value
         else:
+            if self.__dict__.get(name, self) is not value:
+                structure_changed()
             object.__setattr__(self, name, value)
 
     def _check_kind(self, name: str, value: Any, kind: type, called: str) -> None:
@@ -130,6 +132,7 @@ class Module:
                 del store[name]
                 self._not_saved.discard(name)
                 return
+        structure_changed()
         object.__delattr__(self, name)
 
     def __dir__(self) -> list[str]:
