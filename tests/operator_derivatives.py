@@ -61,7 +61,8 @@ def differentiable_samples(name: str, most: int) -> Iterator[tuple[Scalar, list[
                 scalar = _scalar(record, sample, arguments)
                 with pb.no_grad():
                     value = scalar([pb.tensor(x) for x in point])
-                if value is None or not np.isfinite(value.item()):
+                # results rounded to fewer digits are no matter for differences
+                if value is None or value.dtype is not pb.float64 or not np.isfinite(value.item()):
                     continue
                 yield scalar, point
                 given += 1

@@ -34,6 +34,7 @@ RULES = {
     "tracing": {"graph", "timeline", "ops", "runtime", "tensor", "trees", "errors"},
     "functions": {"tensor"},
     "nn": {"graph", "ops", "tensor", "autograd", "errors"},
+    "special": {"tensor", "nn"},
     "optim": {"graph", "ops", "tensor", "tracing", "errors"},
     "linalg": {"graph", "ops", "tensor", "autograd", "errors"},
     "func": {"graph", "ops", "tensor", "autograd", "trees", "errors"},
@@ -43,7 +44,7 @@ RULES = {
     "train": {"pullback", "nn", "data", "errors"},
     "cli": {"pullback", "train", "data", "runtime", "debug", "errors"},
     "profiler": {"graph", "timeline", "compiler", "runtime"},
-    "__init__": {"pullback", "profiler", "graph", "runtime", "tensor", "autograd", "tracing", "functions"}
+    "__init__": {"pullback", "profiler", "graph", "runtime", "tensor", "autograd", "tracing", "functions", "special"}
     | {"nn", "optim", "func", "linalg", "utils", "amp", "debug", "errors"},
 }
 # What a room may import late only: methods of tensors that are composed of what stands above them.

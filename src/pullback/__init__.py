@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from . import amp, autograd, debug, errors, func, functions, linalg, nn, optim, profiler, utils
+from . import amp, autograd, debug, errors, func, functions, linalg, nn, optim, profiler, special, utils
 from .functions import *  # noqa: F403 (the list is long, and stands there)
 from .graph.types import DType as dtype
 from .graph.types import bfloat16, float16, float32, float64, int8, int32, int64, uint8
@@ -143,6 +143,7 @@ __all__ = [
     "set_default_dtype",
     "set_grad_enabled",
     "set_num_threads",
+    "special",
     "tensor",
     "trapezoid",
     "trapz",

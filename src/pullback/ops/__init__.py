@@ -5,13 +5,16 @@ from . import (
     contraction,
     convolution,
     elementwise,
+    exponential,
     host,
     indexing,
     movement,
+    pairs,
     primitive,
     recurrence,
     reduction,
     scan,
+    special,
 )
 
 __all__ = [
@@ -19,11 +22,14 @@ __all__ = [
     "contraction",
     "convolution",
     "elementwise",
+    "exponential",
     "host",
     "indexing",
     "movement",
+    "pairs",
     "primitive",
     "recurrence",
     "reduction",
     "scan",
+    "special",
 ]

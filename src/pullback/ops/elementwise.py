@@ -46,7 +46,7 @@ def evaluate_body(node: Node, *arrays: np.ndarray) -> np.ndarray:
     return round_to(np.asarray(node.op.body(_REFERENCE, *arrays, **attributes)), node.dtype)
 
 
-def _elementwise(
+def elementwise(
     name: str,
     body: Callable[..., Value],
     *pullbacks: Pullback | None,
@@ -70,18 +70,19 @@ def _elementwise(
     return register(Primitive(name, ELEMENTWISE, infer, evaluate_body, pullbacks, body, cost, linear))
 
 
-def _scalar(value: float, like: Node) -> Node:
+def scalar(value: float, like: Node) -> Node:
+    """The number `value` in the dtype of `like`."""
     return constant(value, like.dtype)
 
 
 # ---- arithmetic
 
-ADD = _elementwise("add", lambda a, x, y: a.add(x, y), lambda n, g: g, lambda n, g: g, takes=_ANY, linear=True)
-SUB = _elementwise("sub", lambda a, x, y: a.sub(x, y), lambda n, g: g, lambda n, g: neg(g), linear=True)
-MUL = _elementwise(
+ADD = elementwise("add", lambda a, x, y: a.add(x, y), lambda n, g: g, lambda n, g: g, takes=_ANY, linear=True)
+SUB = elementwise("sub", lambda a, x, y: a.sub(x, y), lambda n, g: g, lambda n, g: neg(g), linear=True)
+MUL = elementwise(
     "mul", lambda a, x, y: a.mul(x, y), lambda n, g: mul(g, n.inputs[1]), lambda n, g: mul(g, n.inputs[0])
 )
-DIV = _elementwise(
+DIV = elementwise(
     "div",
     lambda a, x, y: a.div(x, y),
     lambda n, g: div(g, n.inputs[1]),
@@ -89,16 +90,16 @@ DIV = _elementwise(
     takes=(FLOAT,),
     cost=4,
 )
-FLOOR_DIVIDE = _elementwise("floor_divide", lambda a, x, y: a.floor_divide(x, y), cost=8)
-REMAINDER = _elementwise(
+FLOOR_DIVIDE = elementwise("floor_divide", lambda a, x, y: a.floor_divide(x, y), cost=8)
+REMAINDER = elementwise(
     "remainder",
     lambda a, x, y: a.remainder(x, y),
     lambda n, g: g,
     lambda n, g: neg(mul(g, floor_divide(*n.inputs))),
     cost=8,
 )
-NEG = _elementwise("neg", lambda a, x: a.neg(x), lambda n, g: neg(g), linear=True)
-ABS = _elementwise("abs", lambda a, x: a.abs(x), lambda n, g: mul(g, sign(n.inputs[0])))
+NEG = elementwise("neg", lambda a, x: a.neg(x), lambda n, g: neg(g), linear=True)
+ABS = elementwise("abs", lambda a, x: a.abs(x), lambda n, g: mul(g, sign(n.inputs[0])))
 
 
 def _pick(chosen: int, loses: Callable[[Node, Node], Node]) -> Pullback:
@@ -109,8 +110,8 @@ def _pick(chosen: int, loses: Callable[[Node, Node], Node]) -> Pullback:
 
     def rule(n: Node, g: Node) -> Node:
         mine, other = n.inputs[chosen], n.inputs[1 - chosen]
-        half = where(eq(mine, other), mul(g, _scalar(0.5, g)), g)
-        return where(loses(mine, other), _scalar(0.0, g), half)
+        half = where(eq(mine, other), mul(g, scalar(0.5, g)), g)
+        return where(loses(mine, other), scalar(0.0, g), half)
 
     return rule
 
@@ -123,26 +124,27 @@ def _less(x: Node, y: Node) -> Node:
     return lt(x, y)
 
 
-MINIMUM = _elementwise("minimum", lambda a, x, y: a.minimum(x, y), _pick(0, _greater), _pick(1, _greater))
-MAXIMUM = _elementwise("maximum", lambda a, x, y: a.maximum(x, y), _pick(0, _less), _pick(1, _less))
+MINIMUM = elementwise("minimum", lambda a, x, y: a.minimum(x, y), _pick(0, _greater), _pick(1, _greater))
+MAXIMUM = elementwise("maximum", lambda a, x, y: a.maximum(x, y), _pick(0, _less), _pick(1, _less))
 
 # ---- functions of floats
 
 
-def _float(name: str, body: Callable[..., Value], pullback: Pullback | None, cost: int) -> Primitive:
-    return _elementwise(name, body, pullback, takes=(FLOAT,), cost=cost)
+def float_function(name: str, body: Callable[..., Value], pullback: Pullback | None, cost: int) -> Primitive:
+    """Declare an elementwise primitive of one float."""
+    return elementwise(name, body, pullback, takes=(FLOAT,), cost=cost)
 
 
-SQRT = _float("sqrt", lambda a, x: a.sqrt(x), lambda n, g: div(mul(g, _scalar(0.5, g)), n), 4)
-EXP = _float("exp", lambda a, x: a.exp(x), lambda n, g: mul(g, n), 12)
-LOG = _float("log", lambda a, x: a.log(x), lambda n, g: div(g, n.inputs[0]), 16)
-SIN = _float("sin", lambda a, x: a.sin(x), lambda n, g: mul(g, cos(n.inputs[0])), 20)
-COS = _float("cos", lambda a, x: a.cos(x), lambda n, g: neg(mul(g, sin(n.inputs[0]))), 20)
-TANH = _float("tanh", lambda a, x: a.tanh(x), lambda n, g: mul(g, sub(_scalar(1.0, n), mul(n, n))), 16)
-ERF = _float(
+SQRT = float_function("sqrt", lambda a, x: a.sqrt(x), lambda n, g: div(mul(g, scalar(0.5, g)), n), 4)
+EXP = float_function("exp", lambda a, x: a.exp(x), lambda n, g: mul(g, n), 12)
+LOG = float_function("log", lambda a, x: a.log(x), lambda n, g: div(g, n.inputs[0]), 16)
+SIN = float_function("sin", lambda a, x: a.sin(x), lambda n, g: mul(g, cos(n.inputs[0])), 20)
+COS = float_function("cos", lambda a, x: a.cos(x), lambda n, g: neg(mul(g, sin(n.inputs[0]))), 20)
+TANH = float_function("tanh", lambda a, x: a.tanh(x), lambda n, g: mul(g, sub(scalar(1.0, n), mul(n, n))), 16)
+ERF = float_function(
     "erf",
     lambda a, x: a.erf(x),
-    lambda n, g: mul(g, mul(_scalar(2 / math.sqrt(math.pi), g), exp(neg(mul(n.inputs[0], n.inputs[0]))))),
+    lambda n, g: mul(g, mul(scalar(2 / math.sqrt(math.pi), g), exp(neg(mul(n.inputs[0], n.inputs[0]))))),
     24,
 )
 
@@ -152,8 +154,8 @@ def _sigmoid_body(a: Arithmetic, x: Value) -> Value:
     return a.div(one, a.add(one, a.exp(a.neg(x))))
 
 
-SIGMOID = _float("sigmoid", _sigmoid_body, lambda n, g: mul(g, mul(n, sub(_scalar(1.0, n), n))), 16)
-POW = _elementwise(
+SIGMOID = float_function("sigmoid", _sigmoid_body, lambda n, g: mul(g, mul(n, sub(scalar(1.0, n), n))), 16)
+POW = elementwise(
     "pow",
     lambda a, x, y: a.pow(x, y),
     lambda n, g: _power_pullback(n, g),
@@ -161,10 +163,10 @@ POW = _elementwise(
     takes=(FLOAT,),
     cost=40,
 )
-FLOOR = _float("floor", lambda a, x: a.floor(x), None, 1)
-CEIL = _float("ceil", lambda a, x: a.ceil(x), None, 1)
-TRUNC = _float("trunc", lambda a, x: a.trunc(x), None, 1)
-RINT = _float("rint", lambda a, x: a.rint(x), None, 1)
+FLOOR = float_function("floor", lambda a, x: a.floor(x), None, 1)
+CEIL = float_function("ceil", lambda a, x: a.ceil(x), None, 1)
+TRUNC = float_function("trunc", lambda a, x: a.trunc(x), None, 1)
+RINT = float_function("rint", lambda a, x: a.rint(x), None, 1)
 
 
 def _sign_body(a: Arithmetic, x: Value) -> Value:
@@ -173,32 +175,32 @@ def _sign_body(a: Arithmetic, x: Value) -> Value:
     return a.sub(a.select(a.lt(zero, x), one, zero), a.select(a.lt(x, zero), one, zero))
 
 
-SIGN = _elementwise("sign", _sign_body, None, cost=2)
+SIGN = elementwise("sign", _sign_body, None, cost=2)
 
 
 def _power_pullback(node: Node, cotangent: Node) -> Node:
     """The base's cotangent; 0 where the exponent is 0, also at base 0, where the formula would give 0 * inf."""
     base, exponent = node.inputs
-    slope = mul(exponent, power(base, sub(exponent, _scalar(1.0, exponent))))
-    zero = _scalar(0.0, cotangent)
-    return where(eq(exponent, _scalar(0.0, exponent)), zero, mul(cotangent, slope))
+    slope = mul(exponent, power(base, sub(exponent, scalar(1.0, exponent))))
+    zero = scalar(0.0, cotangent)
+    return where(eq(exponent, scalar(0.0, exponent)), zero, mul(cotangent, slope))
 
 
 def _times_log(power_: Node, base: Node) -> Node:
     """power * log(base), and 0 where the base is 0 and the power is not infinite, as PyTorch has it."""
-    zero = _scalar(0.0, base)
+    zero = scalar(0.0, base)
     return where(bit_and(eq(base, zero), le(zero, power_.inputs[1])), zero, mul(power_, log(base)))
 
 
 #: the same value, in memory of its own: the compiler puts it where something must be laid out anew
-COPY = _elementwise("copy", lambda a, x: x, lambda n, g: g, takes=_ANY, linear=True)
+COPY = elementwise("copy", lambda a, x: x, lambda n, g: g, takes=_ANY, linear=True)
 
 # ---- comparisons and choice
 
-EQ = _elementwise("eq", lambda a, x, y: a.eq(x, y), takes=_ANY, result=bool_)
-NE = _elementwise("ne", lambda a, x, y: a.ne(x, y), takes=_ANY, result=bool_)
-LT = _elementwise("lt", lambda a, x, y: a.lt(x, y), takes=_ANY, result=bool_)
-LE = _elementwise("le", lambda a, x, y: a.le(x, y), takes=_ANY, result=bool_)
+EQ = elementwise("eq", lambda a, x, y: a.eq(x, y), takes=_ANY, result=bool_)
+NE = elementwise("ne", lambda a, x, y: a.ne(x, y), takes=_ANY, result=bool_)
+LT = elementwise("lt", lambda a, x, y: a.lt(x, y), takes=_ANY, result=bool_)
+LE = elementwise("le", lambda a, x, y: a.le(x, y), takes=_ANY, result=bool_)
 
 
 def _infer_where(condition: Node, x: Node, y: Node) -> tuple[Shape, DType]:
@@ -218,8 +220,8 @@ WHERE = register(
         evaluate_body,
         (
             None,
-            lambda n, g: where(n.inputs[0], g, _scalar(0.0, g)),
-            lambda n, g: where(n.inputs[0], _scalar(0.0, g), g),
+            lambda n, g: where(n.inputs[0], g, scalar(0.0, g)),
+            lambda n, g: where(n.inputs[0], scalar(0.0, g), g),
         ),
         lambda a, c, x, y: a.select(c, x, y),
     )
@@ -227,11 +229,11 @@ WHERE = register(
 
 # ---- bits
 
-BIT_AND = _elementwise("bit_and", lambda a, x, y: a.bit_and(x, y), takes=_BITS)
-BIT_OR = _elementwise("bit_or", lambda a, x, y: a.bit_or(x, y), takes=_BITS)
-BIT_XOR = _elementwise("bit_xor", lambda a, x, y: a.bit_xor(x, y), takes=_BITS)
-BIT_NOT = _elementwise("bit_not", lambda a, x: a.bit_not(x), takes=_BITS)
-SHIFT_RIGHT = _elementwise("shift_right", lambda a, x, count: a.shift_right(x, count), takes=(INTEGER,))
+BIT_AND = elementwise("bit_and", lambda a, x, y: a.bit_and(x, y), takes=_BITS)
+BIT_OR = elementwise("bit_or", lambda a, x, y: a.bit_or(x, y), takes=_BITS)
+BIT_XOR = elementwise("bit_xor", lambda a, x, y: a.bit_xor(x, y), takes=_BITS)
+BIT_NOT = elementwise("bit_not", lambda a, x: a.bit_not(x), takes=_BITS)
+SHIFT_RIGHT = elementwise("shift_right", lambda a, x, count: a.shift_right(x, count), takes=(INTEGER,))
 
 # ---- types
 
@@ -273,7 +275,7 @@ def _philox_body(
     return counter[word]
 
 
-PHILOX = _elementwise("philox", _philox_body, takes=(INTEGER,), result=uint32, cost=60)
+PHILOX = elementwise("philox", _philox_body, takes=(INTEGER,), result=uint32, cost=60)
 
 
 # ---- building nodes; each takes and gives nodes
@@ -282,7 +284,9 @@ PHILOX = _elementwise("philox", _philox_body, takes=(INTEGER,), result=uint32, c
 Builder = Callable[..., Node]
 
 
-def _builder(primitive: Primitive) -> Builder:
+def builder(primitive: Primitive) -> Builder:
+    """A function that makes nodes of `primitive`."""
+
     def build(*inputs: Node, **attributes: Any) -> Node:
         return apply(primitive, *inputs, **attributes)
 
@@ -291,40 +295,40 @@ def _builder(primitive: Primitive) -> Builder:
     return build
 
 
-add: Builder = _builder(ADD)
-sub: Builder = _builder(SUB)
-mul: Builder = _builder(MUL)
-div: Builder = _builder(DIV)
-floor_divide: Builder = _builder(FLOOR_DIVIDE)
-remainder: Builder = _builder(REMAINDER)
-copy: Builder = _builder(COPY)
-neg: Builder = _builder(NEG)
-absolute: Builder = _builder(ABS)
-sign: Builder = _builder(SIGN)
-minimum: Builder = _builder(MINIMUM)
-maximum: Builder = _builder(MAXIMUM)
-sqrt: Builder = _builder(SQRT)
-exp: Builder = _builder(EXP)
-log: Builder = _builder(LOG)
-sin: Builder = _builder(SIN)
-cos: Builder = _builder(COS)
-tanh: Builder = _builder(TANH)
-erf: Builder = _builder(ERF)
-sigmoid: Builder = _builder(SIGMOID)
-power: Builder = _builder(POW)
-floor: Builder = _builder(FLOOR)
-ceil: Builder = _builder(CEIL)
-trunc: Builder = _builder(TRUNC)
-rint: Builder = _builder(RINT)
-eq: Builder = _builder(EQ)
-ne: Builder = _builder(NE)
-lt: Builder = _builder(LT)
-le: Builder = _builder(LE)
-where: Builder = _builder(WHERE)
-bit_and: Builder = _builder(BIT_AND)
-bit_or: Builder = _builder(BIT_OR)
-bit_xor: Builder = _builder(BIT_XOR)
-bit_not: Builder = _builder(BIT_NOT)
+add: Builder = builder(ADD)
+sub: Builder = builder(SUB)
+mul: Builder = builder(MUL)
+div: Builder = builder(DIV)
+floor_divide: Builder = builder(FLOOR_DIVIDE)
+remainder: Builder = builder(REMAINDER)
+copy: Builder = builder(COPY)
+neg: Builder = builder(NEG)
+absolute: Builder = builder(ABS)
+sign: Builder = builder(SIGN)
+minimum: Builder = builder(MINIMUM)
+maximum: Builder = builder(MAXIMUM)
+sqrt: Builder = builder(SQRT)
+exp: Builder = builder(EXP)
+log: Builder = builder(LOG)
+sin: Builder = builder(SIN)
+cos: Builder = builder(COS)
+tanh: Builder = builder(TANH)
+erf: Builder = builder(ERF)
+sigmoid: Builder = builder(SIGMOID)
+power: Builder = builder(POW)
+floor: Builder = builder(FLOOR)
+ceil: Builder = builder(CEIL)
+trunc: Builder = builder(TRUNC)
+rint: Builder = builder(RINT)
+eq: Builder = builder(EQ)
+ne: Builder = builder(NE)
+lt: Builder = builder(LT)
+le: Builder = builder(LE)
+where: Builder = builder(WHERE)
+bit_and: Builder = builder(BIT_AND)
+bit_or: Builder = builder(BIT_OR)
+bit_xor: Builder = builder(BIT_XOR)
+bit_not: Builder = builder(BIT_NOT)
 
 
 def shift_right(x: Node, count: int) -> Node:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from ..graph.types import DType
 from .arithmetic import ArithmeticMethods
 from .arranging import ArrangeMethods
+from .conversions import ConversionMethods
 from .cumulative import CumulativeMethods
 from .handle import Handle
 from .indexing import IndexMethods
 from .inplace import InplaceMethods
 from .linear_algebra import LinearAlgebraMethods
+from .mathematics import MathematicsMethods
 from .order import OrderMethods
+from .pairs import PairMethods
 from .products import ProductMethods
 from .reductions import ReductionMethods
 from .scattering import ScatterMethods
@@ -20,6 +23,9 @@ from .statistics import StatisticsMethods
 
 class Tensor(
     ArithmeticMethods,
+    MathematicsMethods,
+    PairMethods,
+    ConversionMethods,
     ReductionMethods,
     CumulativeMethods,
     OrderMethods,

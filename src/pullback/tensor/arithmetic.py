@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,17 +9,21 @@ import numpy as np
 from ..errors import DTypeError
 from ..graph import types
 from ..graph.node import Node
-from ..graph.types import BOOL, FLOAT, bool_
+from ..graph.types import bool_
 from ..ops import elementwise as e
+from ..ops import pairs
 from ..ops.elementwise import Builder
 from ..ops.host import detach, identity
 from ..ops.primitive import constant, user_source
 from . import promotion
 from .handle import Handle
-from .promotion import Number, Operand, promoted, require_float, result_type
+from .promotion import Number, Operand, as_node, dtype_of_number, promoted, require_float, result_type
 
 if TYPE_CHECKING:
     from . import Tensor
+
+
+builtins_bool = bool
 
 
 def _is_operand(value: object) -> bool:
@@ -51,11 +54,6 @@ class ArithmeticMethods(Handle):
         x, y = promoted(self, other, at_least=at_least)  # type: ignore[arg-type]
         return self._wrap(build(y, x) if reverse else build(x, y))
 
-    def _function(self, build: Builder) -> Tensor:
-        """A function of floats; integers become the default float first."""
-        (x,) = promoted(self, at_least=promotion.get_default_dtype())
-        return self._wrap(build(x))
-
     # ---- operators
 
     def __add__(self, other: Operand) -> Tensor:
@@ -82,6 +80,8 @@ class ArithmeticMethods(Handle):
     def __rtruediv__(self, other: Operand) -> Tensor:
         return self._binary(e.div, other, reverse=True, floats=True)
 
+    __rdiv__ = __rtruediv__
+
     def __floordiv__(self, other: Operand) -> Tensor:
         return self._binary(e.floor_divide, other)
 
@@ -107,7 +107,7 @@ class ArithmeticMethods(Handle):
         return self._wrap(identity(self.node))
 
     def __abs__(self) -> Tensor:
-        return self.abs()
+        return self.abs()  # type: ignore[attr-defined]
 
     def __invert__(self) -> Tensor:
         return self._wrap(e.bit_not(self.node))
@@ -122,6 +122,18 @@ class ArithmeticMethods(Handle):
         return self._binary(e.bit_xor, other)
 
     __rand__, __ror__, __rxor__ = __and__, __or__, __xor__
+
+    def __lshift__(self, other: Operand) -> Tensor:
+        return self._binary(pairs.shift_left_by, other)
+
+    def __rlshift__(self, other: Operand) -> Tensor:
+        return self._binary(pairs.shift_left_by, other, reverse=True)
+
+    def __rshift__(self, other: Operand) -> Tensor:
+        return self._binary(pairs.shift_right_by, other)
+
+    def __rrshift__(self, other: Operand) -> Tensor:
+        return self._binary(pairs.shift_right_by, other, reverse=True)
 
     def __eq__(self, other: object) -> Tensor:  # type: ignore[override]
         return self._binary(e.eq, other)
@@ -143,15 +155,19 @@ class ArithmeticMethods(Handle):
 
     __hash__ = object.__hash__
 
-    # ---- the same under their names
+    # ---- the same under their names. As functions they take a number in the first place too.
 
     def add(self, other: Operand, *, alpha: Number = 1) -> Tensor:
         """self + alpha * other."""
-        return self + (other if alpha == 1 else _scaled(other, alpha))
+        return self + (other if alpha == 1 else _scaled("add", self, other, alpha))
 
     def sub(self, other: Operand, *, alpha: Number = 1) -> Tensor:
         """self - alpha * other."""
-        return self - (other if alpha == 1 else _scaled(other, alpha))
+        return self - (other if alpha == 1 else _scaled("sub", self, other, alpha))
+
+    def rsub(self, other: Operand, *, alpha: Number = 1) -> Tensor:
+        """other - alpha * self."""
+        return other - (self if alpha == 1 else _scaled("rsub", other, self, alpha))
 
     def mul(self, other: Operand) -> Tensor:
         """self * other."""
@@ -163,14 +179,31 @@ class ArithmeticMethods(Handle):
             raise ValueError(f'div: rounding_mode must be None, "floor" or "trunc", got {rounding_mode!r}')
         if rounding_mode == "floor":
             return self // other
-        quotient = self / other
-        if rounding_mode is None:
-            return quotient
-        return quotient.trunc().to(result_type(self, other))
+        if rounding_mode == "trunc":
+            return _two(_truncated_quotient, self, other)
+        return self / other
+
+    def floor_divide(self, other: Operand) -> Tensor:
+        """self / other rounded down."""
+        return self // other
+
+    def remainder(self, other: Operand) -> Tensor:
+        """What division rounded down leaves, with the sign of `other` (Python's %)."""
+        return self % other
+
+    def fmod(self, other: Operand) -> Tensor:
+        """What division rounded toward zero leaves, with the sign of `self`."""
+        return _two(_fmod, self, other)
 
     def neg(self) -> Tensor:
         """-self."""
         return -self
+
+    def positive(self) -> Tensor:
+        """+self."""
+        return +self
+
+    multiply, divide, true_divide, subtract, negative = mul, div, div, sub, neg
 
     def eq(self, other: Operand) -> Tensor:
         """self == other, element by element."""
@@ -196,6 +229,8 @@ class ArithmeticMethods(Handle):
         """self >= other."""
         return self >= other
 
+    greater, greater_equal, less, less_equal, not_equal = gt, ge, lt, le, ne
+
     def logical_not(self) -> Tensor:
         """True where the element is zero."""
         return self._wrap(e.bit_not(e.convert(self.node, bool_)))
@@ -208,105 +243,45 @@ class ArithmeticMethods(Handle):
         """True where either element is not zero."""
         return self._logical(e.bit_or, other)
 
+    def logical_xor(self, other: Operand) -> Tensor:
+        """True where one element is zero and the other is not."""
+        return self._logical(e.bit_xor, other)
+
     def _logical(self, build: Builder, other: Operand) -> Tensor:
-        x, y = promoted(self, other)
+        x, y = (as_node(o, o.dtype if isinstance(o, Handle) else dtype_of_number(o)) for o in (self, other))
         return self._wrap(build(e.convert(x, bool_), e.convert(y, bool_)))
 
-    # ---- functions of one element
+    def bitwise_not(self) -> Tensor:
+        """Each bit inverted; of a bool the opposite."""
+        return ~self
 
-    def abs(self) -> Tensor:
-        """The absolute value."""
-        return self._wrap(self.node if self.dtype.category == BOOL else e.absolute(self.node))
+    def bitwise_and(self, other: Operand) -> Tensor:
+        """The bits that both have."""
+        return self & other
 
-    def exp(self) -> Tensor:
-        """e to the power of each element."""
-        return self._function(e.exp)
+    def bitwise_or(self, other: Operand) -> Tensor:
+        """The bits that either has."""
+        return self | other
 
-    def log(self) -> Tensor:
-        """The natural logarithm; NaN below 0."""
-        return self._function(e.log)
+    def bitwise_xor(self, other: Operand) -> Tensor:
+        """The bits that one of the two has."""
+        return self ^ other
 
-    def sqrt(self) -> Tensor:
-        """The square root; NaN below 0."""
-        return self._function(e.sqrt)
+    def bitwise_left_shift(self, other: Operand) -> Tensor:
+        """Integers shifted left by `other` bits; 0 where that is their width or more."""
+        return self << other
 
-    def rsqrt(self) -> Tensor:
-        """1 / sqrt."""
-        return self._function(lambda x: e.div(constant(1.0, x.dtype), e.sqrt(x)))
+    def bitwise_right_shift(self, other: Operand) -> Tensor:
+        """Integers shifted right by `other` bits; the sign fills up."""
+        return self >> other
 
-    def sin(self) -> Tensor:
-        """The sine of radians."""
-        return self._function(e.sin)
-
-    def cos(self) -> Tensor:
-        """The cosine of radians."""
-        return self._function(e.cos)
-
-    def tanh(self) -> Tensor:
-        """The hyperbolic tangent."""
-        return self._function(e.tanh)
-
-    def sigmoid(self) -> Tensor:
-        """1 / (1 + exp(-x))."""
-        return self._function(e.sigmoid)
-
-    def erf(self) -> Tensor:
-        """The error function."""
-        return self._function(e.erf)
-
-    def reciprocal(self) -> Tensor:
-        """1 / x."""
-        return 1 / self
-
-    def square(self) -> Tensor:
-        """x * x."""
-        return self * self
-
-    def relu(self) -> Tensor:
-        """The element where positive, else 0; NaN stays NaN. The gradient at 0 is 0."""
-        zero = constant(0, self.dtype)
-        return self._wrap(e.where(e.le(self.node, zero), zero, self.node))
-
-    def sign(self) -> Tensor:
-        """-1, 0 or 1."""
-        return self._wrap(e.sign(self.node))
-
-    def _rounded(self, build: Builder) -> Tensor:
-        return self._wrap(build(self.node) if self.dtype.category == FLOAT else self.node)
-
-    def floor(self) -> Tensor:
-        """The greatest integer not above."""
-        return self._rounded(e.floor)
-
-    def ceil(self) -> Tensor:
-        """The least integer not below."""
-        return self._rounded(e.ceil)
-
-    def trunc(self) -> Tensor:
-        """The integer part."""
-        return self._rounded(e.trunc)
-
-    def round(self) -> Tensor:
-        """The nearest integer, ties to even."""
-        return self._rounded(e.rint)
-
-    def isnan(self) -> Tensor:
-        """True where the element is not a number."""
-        return self._wrap(e.ne(self.node, self.node))
-
-    def isinf(self) -> Tensor:
-        """True where the element is an infinity."""
-        if not self.dtype.is_floating_point:
-            return self.isnan()
-        return self.abs() == math.inf
-
-    def isfinite(self) -> Tensor:
-        """True where the element is neither an infinity nor NaN."""
-        return ~(self.isnan() | self.isinf())
+    # ---- powers
 
     def pow(self, exponent: Operand) -> Tensor:
         """self to the power of `exponent`; small whole exponents by multiplication."""
         exponent = _plain(exponent)  # type: ignore[assignment]
+        if not isinstance(self, Handle):
+            return _two(_power, self, exponent)
         if isinstance(exponent, (int, float)) and not isinstance(exponent, bool):
             dtype = result_type(self, exponent)
             if exponent in (2, 3):
@@ -315,7 +290,7 @@ class ArithmeticMethods(Handle):
             if exponent == 1:
                 return self._wrap(e.convert(self.node, dtype))
             if exponent == 0.5 and dtype.is_floating_point:
-                return self.sqrt()
+                return self.sqrt()  # type: ignore[attr-defined]
             if not dtype.is_floating_point and exponent < 0:
                 raise DTypeError(
                     f"integers to a negative power ({exponent}) are not integers (at {user_source()}); use .float()"
@@ -324,13 +299,10 @@ class ArithmeticMethods(Handle):
 
     # ---- choice
 
-    def minimum(self, other: Tensor) -> Tensor:
-        """The lesser of two elements; NaN where either is."""
-        return self._binary(e.minimum, other)
-
-    def maximum(self, other: Tensor) -> Tensor:
-        """The greater of two elements; NaN where either is."""
-        return self._binary(e.maximum, other)
+    def relu(self) -> Tensor:
+        """The element where positive, else 0; NaN stays NaN. The gradient at 0 is 0."""
+        zero = constant(0, self.dtype)
+        return self._wrap(e.where(e.le(self.node, zero), zero, self.node))
 
     def clamp(self, min: Operand | None = None, max: Operand | None = None) -> Tensor:
         """Each element brought into [min, max]; the gradient passes where it was inside."""
@@ -347,6 +319,14 @@ class ArithmeticMethods(Handle):
 
     clip = clamp
 
+    def clamp_min(self, min: Operand) -> Tensor:
+        """Each element at least `min`."""
+        return self.clamp(min=min)
+
+    def clamp_max(self, max: Operand) -> Tensor:
+        """Each element at most `max`."""
+        return self.clamp(max=max)
+
     def where(self, condition: Tensor, other: Operand) -> Tensor:
         """self where `condition` holds, else `other`."""
         return where(condition, self, other)
@@ -357,71 +337,36 @@ class ArithmeticMethods(Handle):
             raise DTypeError(f"masked_fill: the mask must be bool, got {mask.dtype.name} (at {user_source()})")
         return self._wrap(e.where(mask.node, promotion.as_node(value, self.dtype), self.node))
 
-    # ---- types
 
-    def to(self, *args: Any, dtype: types.DType | None = None, device: str | None = None, copy: bool = False) -> Tensor:
-        """The tensor in another dtype. Devices are accepted for code written for PyTorch; there is only the CPU."""
-        for argument in args:
-            if isinstance(argument, types.DType):
-                dtype = argument
-            elif isinstance(argument, Handle):
-                dtype = argument.dtype
-            elif isinstance(argument, str):
-                device = argument
-            else:
-                raise TypeError(f"to() takes a dtype, a device or a tensor, got {argument!r}")
-        if device not in (None, "cpu"):
-            raise ValueError(f'to(): device {device!r} is not there; Pullback runs on "cpu"')
-        if dtype is None or dtype is self.dtype:
-            return self.clone() if copy else self  # type: ignore[return-value]
-        return self._wrap(e.convert(self.node, dtype))
-
-    def clone(self) -> Tensor:
-        """A tensor of the same value that changes on its own; gradients pass through."""
-        return self._wrap(identity(self.node))
-
-    def float(self) -> Tensor:
-        """As float32."""
-        return self.to(types.float32)
-
-    def double(self) -> Tensor:
-        """As float64."""
-        return self.to(types.float64)
-
-    def half(self) -> Tensor:
-        """As float16."""
-        return self.to(types.float16)
-
-    def bfloat16(self) -> Tensor:
-        """As bfloat16."""
-        return self.to(types.bfloat16)
-
-    def int(self) -> Tensor:
-        """As int32, cut toward zero."""
-        return self.to(types.int32)
-
-    def long(self) -> Tensor:
-        """As int64, cut toward zero."""
-        return self.to(types.int64)
-
-    def bool(self) -> Tensor:
-        """True where not zero."""
-        return self.to(types.bool_)
-
-    def type_as(self, other: Tensor) -> Tensor:
-        """In the dtype of `other`."""
-        return self.to(other.dtype)
-
-    def is_floating_point(self) -> builtins_bool:
-        """Whether the dtype is a float."""
-        return self.dtype.is_floating_point
+def _two(build: Builder, x: Operand, y: Operand, floats: builtins_bool = False) -> Tensor:
+    """`build` on two operands in their common dtype, one of them a tensor; with `floats` a float."""
+    left, right = promoted(x, y, at_least=promotion.get_default_dtype() if floats else None)
+    return Handle._wrap(build(left, right))
 
 
-builtins_bool = bool
+def _scaled(name: str, x: Operand, y: Operand, factor: Number) -> Tensor:
+    """`y` times `factor`, which may not be of a higher category than the result, as PyTorch has it."""
+    dtype = result_type(x, y)
+    if dtype_of_number(factor).category > dtype.category:
+        raise DTypeError(
+            f"{name}: alpha = {factor!r} is no {dtype.name}, which the result is (at {user_source()}); convert first"
+        )
+    scaled = _multiply(as_node(y, dtype), constant(factor, dtype))
+    # a tensor of the dtype that y counted as, so that promotion goes as without alpha
+    return Handle._wrap(scaled)
 
 
-def _scaled(operand: Operand, factor: Number) -> Operand:
-    return operand._wrap(_multiply(*promoted(operand, factor))) if isinstance(operand, Handle) else operand * factor
+def _fmod(x: Node, y: Node) -> Node:
+    return pairs.fmod(x, y)
+
+
+def _truncated_quotient(x: Node, y: Node) -> Node:
+    if x.dtype.is_floating_point:
+        return e.trunc(e.div(x, y))
+    quotient, zero = e.floor_divide(x, y), constant(0, x.dtype)
+    rest = e.remainder(x, y)
+    below = e.bit_and(e.ne(rest, zero), e.bit_xor(e.lt(x, zero), e.lt(y, zero)))
+    return e.where(below, e.add(quotient, constant(1, x.dtype)), quotient)
 
 
 def _multiply(x: Node, y: Node) -> Node:

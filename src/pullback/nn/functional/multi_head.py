@@ -11,7 +11,7 @@ from ...ops.primitive import user_source
 from ...tensor import Tensor
 from ...tensor.arithmetic import where
 from ...tensor.creation import zeros
-from ...tensor.shapes import cat
+from ...tensor.joining import cat
 from .activation import dropout, softmax
 from .attention import scaled_dot_product_attention
 from .linear import linear

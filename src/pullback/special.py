@@ -1,0 +1,73 @@
+"""Special functions under PyTorch's names. `pullback.special.expit(x)` is `x.sigmoid()`, and so on."""
+
+from .nn.functional import log_softmax, softmax
+from .tensor import Tensor
+from .tensor.mathematics import polygamma
+from .tensor.pairs import xlog1py
+from .tensor.special import (
+    entr,
+    erfcx,
+    i0e,
+    i1,
+    i1e,
+    log_ndtr,
+    ndtr,
+    ndtri,
+    spherical_bessel_j0,
+    zeta,
+)
+from .tensor.special import igamma as gammainc
+from .tensor.special import igammac as gammaincc
+
+digamma = psi = Tensor.digamma
+erf = Tensor.erf
+erfc = Tensor.erfc
+erfinv = Tensor.erfinv
+exp2 = Tensor.exp2
+expit = Tensor.sigmoid
+expm1 = Tensor.expm1
+gammaln = Tensor.lgamma
+i0 = Tensor.i0
+log1p = Tensor.log1p
+logit = Tensor.logit
+logsumexp = Tensor.logsumexp
+multigammaln = Tensor.mvlgamma
+round = Tensor.round
+sinc = Tensor.sinc
+xlogy = Tensor.xlogy
+
+__all__ = [
+    "digamma",
+    "entr",
+    "erf",
+    "erfc",
+    "erfcx",
+    "erfinv",
+    "exp2",
+    "expit",
+    "expm1",
+    "gammainc",
+    "gammaincc",
+    "gammaln",
+    "i0",
+    "i0e",
+    "i1",
+    "i1e",
+    "log1p",
+    "log_ndtr",
+    "log_softmax",
+    "logit",
+    "logsumexp",
+    "multigammaln",
+    "ndtr",
+    "ndtri",
+    "polygamma",
+    "psi",
+    "round",
+    "sinc",
+    "softmax",
+    "spherical_bessel_j0",
+    "xlog1py",
+    "xlogy",
+    "zeta",
+]

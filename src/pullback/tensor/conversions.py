@@ -1,0 +1,103 @@
+"""Tensors in other dtypes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..graph import types
+from ..ops import elementwise as e
+from ..ops.host import identity
+from ..ops.primitive import user_source
+from .handle import Handle
+
+if TYPE_CHECKING:
+    from . import Tensor
+
+
+builtins_bool = bool
+
+
+def check_memory_format(name: str, memory_format: object) -> None:
+    """Raise unless `memory_format` is None or one of PyTorch's names for rows one after another."""
+    if memory_format is not None and not str(memory_format).endswith(("contiguous_format", "preserve_format")):
+        raise ValueError(
+            f"{name}: memory_format {memory_format!r} is not there: tensors are laid out by rows (at {user_source()})"
+        )
+
+
+class ConversionMethods(Handle):
+    """Each gives a tensor of another dtype, through which gradients pass where both are floats."""
+
+    __slots__ = ()
+
+    def to(self, *args: Any, dtype: types.DType | None = None, device: str | None = None, copy: bool = False) -> Tensor:
+        """The tensor in another dtype. Devices are accepted for code written for PyTorch; there is only the CPU."""
+        for argument in args:
+            if isinstance(argument, types.DType):
+                dtype = argument
+            elif isinstance(argument, Handle):
+                dtype = argument.dtype
+            elif isinstance(argument, str):
+                device = argument
+            else:
+                raise TypeError(f"to() takes a dtype, a device or a tensor, got {argument!r}")
+        if device not in (None, "cpu"):
+            raise ValueError(f'to(): device {device!r} is not there; Pullback runs on "cpu"')
+        if dtype is None or dtype is self.dtype:
+            return self.clone() if copy else self  # type: ignore[return-value]
+        return self._wrap(e.convert(self.node, dtype))
+
+    def clone(self) -> Tensor:
+        """A tensor of the same value that changes on its own; gradients pass through."""
+        return self._wrap(identity(self.node))
+
+    def _as(self, name: str, dtype: types.DType, memory_format: object) -> Tensor:
+        check_memory_format(name, memory_format)
+        return self.to(dtype)
+
+    def float(self, memory_format: object = None) -> Tensor:
+        """As float32."""
+        return self._as("float", types.float32, memory_format)
+
+    def double(self, memory_format: object = None) -> Tensor:
+        """As float64."""
+        return self._as("double", types.float64, memory_format)
+
+    def half(self, memory_format: object = None) -> Tensor:
+        """As float16."""
+        return self._as("half", types.float16, memory_format)
+
+    def bfloat16(self, memory_format: object = None) -> Tensor:
+        """As bfloat16."""
+        return self._as("bfloat16", types.bfloat16, memory_format)
+
+    def byte(self, memory_format: object = None) -> Tensor:
+        """As uint8, cut toward zero, modulo 256."""
+        return self._as("byte", types.uint8, memory_format)
+
+    def char(self, memory_format: object = None) -> Tensor:
+        """As int8, cut toward zero."""
+        return self._as("char", types.int8, memory_format)
+
+    def int(self, memory_format: object = None) -> Tensor:
+        """As int32, cut toward zero."""
+        return self._as("int", types.int32, memory_format)
+
+    def long(self, memory_format: object = None) -> Tensor:
+        """As int64, cut toward zero."""
+        return self._as("long", types.int64, memory_format)
+
+    def bool(self, memory_format: object = None) -> Tensor:
+        """True where not zero."""
+        return self._as("bool", types.bool_, memory_format)
+
+    def type_as(self, other: Tensor) -> Tensor:
+        """In the dtype of `other`."""
+        return self.to(other.dtype)
+
+    def is_floating_point(self) -> builtins_bool:
+        """Whether the dtype is a float."""
+        return self.dtype.is_floating_point
+
+
+__all__ = ["ConversionMethods", "check_memory_format"]
