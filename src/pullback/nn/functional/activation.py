@@ -6,6 +6,7 @@ The 16-bit floats are widened to float32 at the start of each function and round
 from __future__ import annotations
 
 import math
+import warnings
 
 from ...autograd.function import with_gradient
 from ...graph.types import DType, float32
@@ -103,12 +104,21 @@ def _prepared(name: str, input: Tensor, dtype: DType | None) -> Tensor:
     return source
 
 
-def softmax(input: Tensor, dim: int, dtype: DType | None = None) -> Tensor:
+def _axis(name: str, input: Tensor, dim: int | None, stacklevel: int) -> int:
+    """`dim`, or where it is None what PyTorch takes, which deserves a warning: 0 of 0, 1 or 3 axes, else 1."""
+    if dim is not None:
+        return dim
+    warnings.warn(f"{name}: dim is chosen by the number of axes; name it", stacklevel=stacklevel + 1)
+    return 0 if input.ndim in (0, 1, 3) else 1
+
+
+def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: DType | None = None) -> Tensor:
     """exp(x) / sum(exp(x)) along `dim`, computed in `dtype` if given. A row of nothing but -inf gives NaN.
 
     >>> pb.nn.functional.softmax(pb.zeros(4), dim=0)
     tensor([0.2500, 0.2500, 0.2500, 0.2500])
     """
+    dim = _axis("softmax", input, dim, _stacklevel)
     source = _prepared("softmax", input, dtype)
     if source.numel() == 0:
         return source.clone()
@@ -123,8 +133,9 @@ def softmax(input: Tensor, dim: int, dtype: DType | None = None) -> Tensor:
     return finished(with_gradient(primal, [x], rule), source)
 
 
-def log_softmax(input: Tensor, dim: int, dtype: DType | None = None) -> Tensor:
+def log_softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: DType | None = None) -> Tensor:
     """log(softmax(x)) along `dim`, computed in `dtype` if given."""
+    dim = _axis("log_softmax", input, dim, _stacklevel)
     source = _prepared("log_softmax", input, dtype)
     if source.numel() == 0:
         return source.clone()
@@ -137,6 +148,11 @@ def log_softmax(input: Tensor, dim: int, dtype: DType | None = None) -> Tensor:
         return [cotangent - result.exp() * cotangent.sum(dim, keepdim=True)]
 
     return finished(with_gradient(primal, [x], rule), source)
+
+
+def softmin(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: DType | None = None) -> Tensor:
+    """softmax(-x) along `dim`."""
+    return softmax(-input, _axis("softmin", input, dim, _stacklevel), dtype=dtype)
 
 
 def dropout(

@@ -99,7 +99,7 @@ class Sigmoid(Module):
 class Softmax(Module):
     """exp(x) / sum(exp(x)) along `dim`."""
 
-    def __init__(self, dim: int):
+    def __init__(self, dim: int | None = None):
         super().__init__()
         self.dim = dim
 
@@ -115,7 +115,7 @@ class Softmax(Module):
 class LogSoftmax(Module):
     """log(softmax(x)) along `dim`."""
 
-    def __init__(self, dim: int):
+    def __init__(self, dim: int | None = None):
         super().__init__()
         self.dim = dim
 
