@@ -36,6 +36,7 @@ SPELT: dict[str, Callable[..., Any]] = {
     "linalg.lstsq grad_oriented": lambda a, b, driver: pb.linalg.lstsq(a, b, driver=driver)[:2],
     "linalg.pinv singular": lambda a, b: pb.linalg.pinv(a @ b.mT),
     "where": lambda x, condition, other: pb.where(condition, x, other),
+    "einsum": lambda tensors, equation: pb.einsum(equation, tensors),
     **{name: operator.attrgetter(name) for name in ("H", "T", "mH", "mT")},
     "nn.functional.embedding": lambda weight, index, **options: pb.nn.functional.embedding(index, weight, **options),
 }

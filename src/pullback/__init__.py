@@ -8,6 +8,17 @@ from .graph.types import DType as dtype
 from .graph.types import bfloat16, float16, float32, float64, int8, int32, int64, uint8
 from .graph.types import bool_ as bool
 from .linalg.decompositions import lu_unpack
+from .nn.functional import (
+    bilinear,
+    channel_shuffle,
+    cosine_similarity,
+    pairwise_distance,
+    pdist,
+    pixel_shuffle,
+    pixel_unshuffle,
+)
+from .nn.functional.distance import cdist
+from .nn.functional.padding import constant_pad_nd
 from .profiler import profile
 from .runtime.threads import get_num_threads, set_num_threads
 from .tensor import Tensor
@@ -84,9 +95,14 @@ __all__ = [
     "autocast",
     "autograd",
     "bfloat16",
+    "bilinear",
     "bool",
     "bucketize",
+    "cdist",
+    "channel_shuffle",
     "compile",
+    "constant_pad_nd",
+    "cosine_similarity",
     "cumulative_trapezoid",
     "debug",
     "default_generator",
@@ -130,6 +146,10 @@ __all__ = [
     "ones",
     "ones_like",
     "optim",
+    "pairwise_distance",
+    "pdist",
+    "pixel_shuffle",
+    "pixel_unshuffle",
     "profile",
     "profiler",
     "rand",

@@ -1,6 +1,7 @@
 """The methods of tensors that PyTorch also has as functions: `pullback.exp(x)` is `x.exp()`."""
 
 from .tensor import Tensor
+from .tensor.einsum import einsum, tensordot
 from .tensor.joining import (
     atleast_1d,
     atleast_2d,
@@ -23,6 +24,7 @@ from .tensor.joining import (
     vstack,
 )
 from .tensor.mathematics import polygamma, real
+from .tensor.products import chain_matmul, vander
 from .tensor.special import igamma, igammac
 
 abs = Tensor.abs
@@ -30,8 +32,12 @@ absolute = Tensor.absolute
 acos = Tensor.acos
 acosh = Tensor.acosh
 add = Tensor.add
+addbmm = Tensor.addbmm
 addcdiv = Tensor.addcdiv
 addcmul = Tensor.addcmul
+addmm = Tensor.addmm
+addmv = Tensor.addmv
+addr = Tensor.addr
 adjoint = Tensor.adjoint
 all = Tensor.all
 allclose = Tensor.allclose
@@ -58,6 +64,7 @@ asinh = Tensor.asinh
 atan = Tensor.atan
 atan2 = Tensor.atan2
 atanh = Tensor.atanh
+baddbmm = Tensor.baddbmm
 bincount = Tensor.bincount
 bitwise_and = Tensor.bitwise_and
 bitwise_left_shift = Tensor.bitwise_left_shift
@@ -85,6 +92,7 @@ cos = Tensor.cos
 cosh = Tensor.cosh
 count_nonzero = Tensor.count_nonzero
 cov = Tensor.cov
+cross = Tensor.cross
 cummax = Tensor.cummax
 cummin = Tensor.cummin
 cumprod = Tensor.cumprod
@@ -128,6 +136,7 @@ frexp = Tensor.frexp
 gather = Tensor.gather
 gcd = Tensor.gcd
 ge = Tensor.ge
+ger = Tensor.ger
 greater = Tensor.greater
 greater_equal = Tensor.greater_equal
 gt = Tensor.gt
@@ -144,6 +153,7 @@ index_put = Tensor.index_put
 index_put_ = Tensor.index_put_
 index_reduce = Tensor.index_reduce
 index_select = Tensor.index_select
+inner = Tensor.inner
 inverse = Tensor.inverse
 is_floating_point = Tensor.is_floating_point
 isclose = Tensor.isclose
@@ -153,6 +163,7 @@ isnan = Tensor.isnan
 isneginf = Tensor.isneginf
 isposinf = Tensor.isposinf
 isreal = Tensor.isreal
+kron = Tensor.kron
 kthvalue = Tensor.kthvalue
 lcm = Tensor.lcm
 ldexp = Tensor.ldexp
@@ -196,6 +207,7 @@ movedim = Tensor.movedim
 msort = Tensor.msort
 mul = Tensor.mul
 multiply = Tensor.multiply
+mv = Tensor.mv
 mvlgamma = Tensor.mvlgamma
 nan_to_num = Tensor.nan_to_num
 nanmean = Tensor.nanmean
@@ -212,6 +224,7 @@ nonzero_static = Tensor.nonzero_static
 norm = Tensor.norm
 not_equal = Tensor.not_equal
 numel = Tensor.numel
+outer = Tensor.outer
 permute = Tensor.permute
 pinverse = Tensor.pinverse
 positive = Tensor.positive
@@ -286,6 +299,7 @@ unique_consecutive = Tensor.unique_consecutive
 unsqueeze = Tensor.unsqueeze
 var = Tensor.var
 var_mean = Tensor.var_mean
+vdot = Tensor.vdot
 vsplit = Tensor.vsplit
 xlogy = Tensor.xlogy
 
@@ -295,8 +309,12 @@ __all__ = [
     "acos",
     "acosh",
     "add",
+    "addbmm",
     "addcdiv",
     "addcmul",
+    "addmm",
+    "addmv",
+    "addr",
     "adjoint",
     "all",
     "allclose",
@@ -326,6 +344,7 @@ __all__ = [
     "atleast_1d",
     "atleast_2d",
     "atleast_3d",
+    "baddbmm",
     "bincount",
     "bitwise_and",
     "bitwise_left_shift",
@@ -341,6 +360,7 @@ __all__ = [
     "cartesian_prod",
     "cat",
     "ceil",
+    "chain_matmul",
     "cholesky",
     "cholesky_inverse",
     "cholesky_solve",
@@ -362,6 +382,7 @@ __all__ = [
     "cosh",
     "count_nonzero",
     "cov",
+    "cross",
     "cummax",
     "cummin",
     "cumprod",
@@ -382,6 +403,7 @@ __all__ = [
     "dot",
     "dsplit",
     "dstack",
+    "einsum",
     "eq",
     "equal",
     "erf",
@@ -406,6 +428,7 @@ __all__ = [
     "gather",
     "gcd",
     "ge",
+    "ger",
     "greater",
     "greater_equal",
     "gt",
@@ -425,6 +448,7 @@ __all__ = [
     "index_put_",
     "index_reduce",
     "index_select",
+    "inner",
     "inverse",
     "is_floating_point",
     "isclose",
@@ -434,6 +458,7 @@ __all__ = [
     "isneginf",
     "isposinf",
     "isreal",
+    "kron",
     "kthvalue",
     "lcm",
     "ldexp",
@@ -478,6 +503,7 @@ __all__ = [
     "msort",
     "mul",
     "multiply",
+    "mv",
     "mvlgamma",
     "nan_to_num",
     "nanmean",
@@ -494,6 +520,7 @@ __all__ = [
     "norm",
     "not_equal",
     "numel",
+    "outer",
     "permute",
     "pinverse",
     "polygamma",
@@ -556,6 +583,7 @@ __all__ = [
     "tan",
     "tanh",
     "tensor_split",
+    "tensordot",
     "tile",
     "topk",
     "trace",
@@ -571,8 +599,10 @@ __all__ = [
     "unique_consecutive",
     "unravel_index",
     "unsqueeze",
+    "vander",
     "var",
     "var_mean",
+    "vdot",
     "vsplit",
     "vstack",
     "xlogy",

@@ -30,6 +30,16 @@ def _labels(library: Any) -> Any:
 
 
 FUNCTIONS: dict[str, Case] = {
+    "bilinear": lambda p, x: p.nn.functional.bilinear(x(2, 3), x(2, 4), x(5, 3, 4), x(5)),
+    "channel_shuffle": lambda p, x: p.nn.functional.channel_shuffle(x(1, 4, 2), 2),
+    "cosine_similarity": lambda p, x: p.nn.functional.cosine_similarity(x(2, 3), x(2, 3)),
+    "fold": lambda p, x: p.nn.functional.fold(x(1, 4, 4), 3, 2),
+    "pad": lambda p, x: p.nn.functional.pad(x(4), (1, 1)),
+    "pairwise_distance": lambda p, x: p.nn.functional.pairwise_distance(x(2, 3), x(2, 3)),
+    "pdist": lambda p, x: p.nn.functional.pdist(x(3, 2)),
+    "pixel_shuffle": lambda p, x: p.nn.functional.pixel_shuffle(x(4, 2, 2), 2),
+    "pixel_unshuffle": lambda p, x: p.nn.functional.pixel_unshuffle(x(1, 2, 2), 2),
+    "unfold": lambda p, x: p.nn.functional.unfold(x(1, 1, 3, 3), 2),
     "adaptive_avg_pool1d": lambda p, x: p.nn.functional.adaptive_avg_pool1d(x(1, 2, 4), 2),
     "adaptive_avg_pool2d": lambda p, x: p.nn.functional.adaptive_avg_pool2d(x(1, 2, 4, 4), 2),
     "avg_pool1d": lambda p, x: p.nn.functional.avg_pool1d(x(1, 2, 4), 2),
@@ -266,6 +276,18 @@ _WRITING: dict[str, Case] = {
     "scatter_add_": lambda p, x: x(4).scatter_add_(0, _labels(p), x(4)),
     "scatter_reduce_": lambda p, x: x(4).scatter_reduce_(0, _labels(p), x(4), "sum"),
     "reshape_as": lambda p, x: x(4).reshape_as(x(2, 2)),
+    "addbmm": lambda p, x: x(2, 2).addbmm(x(3, 2, 2), x(3, 2, 2)),
+    "addmm": lambda p, x: x(2, 2).addmm(x(2, 2), x(2, 2)),
+    "addmv": lambda p, x: x(2).addmv(x(2, 2), x(2)),
+    "addr": lambda p, x: x(2, 2).addr(x(2), x(2)),
+    "baddbmm": lambda p, x: x(3, 2, 2).baddbmm(x(3, 2, 2), x(3, 2, 2)),
+    "cross": lambda p, x: x(3).cross(x(3)),
+    "ger": lambda p, x: x(3).ger(x(3)),
+    "inner": lambda p, x: x(3).inner(x(3)),
+    "kron": lambda p, x: x(3).kron(x(3)),
+    "mv": lambda p, x: x(2, 2).mv(x(2)),
+    "outer": lambda p, x: x(3).outer(x(3)),
+    "vdot": lambda p, x: x(3).vdot(x(3)),
     "view_as": lambda p, x: x(4).view_as(x(2, 2)),
 }
 METHODS |= {name: _moving(name) for name in MOVING} | _WRITING

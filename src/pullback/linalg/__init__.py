@@ -1,6 +1,7 @@
 """Linear algebra, under the names of torch.linalg: NumPy's LAPACK on the host, with gradients of every order."""
 
 from ..errors import LinAlgError
+from ..tensor.products import cross, multi_dot
 from .decompositions import (
     cholesky,
     cholesky_ex,
@@ -34,13 +35,16 @@ from .solving import (
     tensorinv,
     tensorsolve,
 )
+from .vandermonde import diagonal, vander
 
 __all__ = [
     "LinAlgError",
     "cholesky",
     "cholesky_ex",
     "cond",
+    "cross",
     "det",
+    "diagonal",
     "eig",
     "eigh",
     "eigvals",
@@ -58,6 +62,7 @@ __all__ = [
     "matrix_norm",
     "matrix_power",
     "matrix_rank",
+    "multi_dot",
     "norm",
     "pinv",
     "qr",
@@ -69,6 +74,7 @@ __all__ = [
     "svdvals",
     "tensorinv",
     "tensorsolve",
+    "vander",
     "vecdot",
     "vector_norm",
 ]

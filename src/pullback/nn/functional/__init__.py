@@ -44,6 +44,7 @@ from .convolution import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpos
 from .ctc import (
     ctc_loss,
 )
+from .distance import bilinear, cosine_similarity, pairwise_distance, pdist
 from .dropout_channels import alpha_dropout, dropout1d, dropout2d, dropout3d, feature_alpha_dropout
 from .linear import embedding, layer_norm, linear, one_hot
 from .linear_cross_entropy import linear_cross_entropy
@@ -79,6 +80,7 @@ from .normalization_groups import (
     normalize,
     rms_norm,
 )
+from .padding import channel_shuffle, fold, pad, pixel_shuffle, pixel_unshuffle, unfold
 from .pooling import adaptive_avg_pool1d, adaptive_avg_pool2d, avg_pool1d, avg_pool2d, max_pool1d, max_pool2d
 
 __all__ = [
@@ -88,10 +90,12 @@ __all__ = [
     "avg_pool1d",
     "avg_pool2d",
     "batch_norm",
+    "bilinear",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "celu",
     "celu_",
+    "channel_shuffle",
     "conv1d",
     "conv2d",
     "conv3d",
@@ -99,6 +103,7 @@ __all__ = [
     "conv_transpose2d",
     "conv_transpose3d",
     "cosine_embedding_loss",
+    "cosine_similarity",
     "cross_entropy",
     "ctc_loss",
     "dropout",
@@ -109,6 +114,7 @@ __all__ = [
     "elu_",
     "embedding",
     "feature_alpha_dropout",
+    "fold",
     "gaussian_nll_loss",
     "gelu",
     "glu",
@@ -143,6 +149,11 @@ __all__ = [
     "nll_loss",
     "normalize",
     "one_hot",
+    "pad",
+    "pairwise_distance",
+    "pdist",
+    "pixel_shuffle",
+    "pixel_unshuffle",
     "poisson_nll_loss",
     "prelu",
     "relu",
@@ -168,4 +179,5 @@ __all__ = [
     "threshold_",
     "triplet_margin_loss",
     "triplet_margin_with_distance_loss",
+    "unfold",
 ]
