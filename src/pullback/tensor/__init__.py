@@ -10,6 +10,7 @@ from .cumulative import CumulativeMethods
 from .handle import Handle
 from .indexing import IndexMethods
 from .inplace import InplaceMethods
+from .inplace_mathematics import InplaceMathematics
 from .linear_algebra import LinearAlgebraMethods
 from .mathematics import MathematicsMethods
 from .order import OrderMethods
@@ -37,6 +38,7 @@ class Tensor(
     ScatterMethods,
     ProductMethods,
     InplaceMethods,
+    InplaceMathematics,
 ):
     """A multidimensional array, computed when it is needed, through which gradients can be taken.
 

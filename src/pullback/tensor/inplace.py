@@ -40,9 +40,9 @@ class InplaceMethods(Handle):
         """self *= other."""
         return self._take(self.mul(other))  # type: ignore[attr-defined]
 
-    def div_(self, other: Operand) -> Tensor:
+    def div_(self, other: Operand, *, rounding_mode: str | None = None) -> Tensor:
         """self /= other."""
-        return self._take(self.div(other))  # type: ignore[attr-defined]
+        return self._take(self.div(other, rounding_mode=rounding_mode))  # type: ignore[attr-defined]
 
     def pow_(self, exponent: Operand) -> Tensor:
         """self **= exponent."""
