@@ -106,7 +106,7 @@ def test_pools_between_convolutions() -> None:
         (lambda x: F.max_pool2d(x, 2, padding=2), ValueError, "must be at most half of kernel_size"),
         (lambda x: F.max_pool2d(x, 0), ValueError, "kernel_size must be"),
         (lambda x: F.max_pool2d(x[0, 0], 2), ShapeError, "input must have 4 axes"),
-        (lambda x: F.max_pool2d(x.long(), 2), DTypeError, "must be of floating point"),
+        (lambda x: F.max_pool2d(x > 0, 2), DTypeError, "must be of floating point"),
         (lambda x: F.avg_pool2d(x, 2, divisor_override=0), ValueError, "divisor_override must not be 0"),
         (lambda x: F.adaptive_avg_pool2d(x, (1, 2, 3)), ValueError, "output_size must be"),
         (lambda x: F.adaptive_avg_pool2d(x[:, :, :0], 1), ShapeError, "no elements"),

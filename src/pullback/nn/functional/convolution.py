@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ...errors import DTypeError, ShapeError
 from ...graph.node import Node
+from ...graph.types import INTEGER
 from ...ops.convolution import convolution, output_size, reach
 from ...ops.movement import concatenate, expand, flip, permute, reshape, slice_
 from ...ops.primitive import user_source
@@ -108,14 +109,14 @@ def channels_first(x: Tensor) -> Tensor:
     return Tensor(permute(x.node, (0, x.ndim - 1, *range(1, x.ndim - 1))))
 
 
-def batched(function: str, input: Tensor, rank: int) -> tuple[Tensor, bool]:
+def batched(function: str, input: Tensor, rank: int, integers: bool = False) -> tuple[Tensor, bool]:
     """The input with a batch axis, and whether that was missing; raises where it has another number of axes."""
     if input.ndim not in (rank + 1, rank + 2):
         raise ShapeError(
             f"{function}: input must have {rank + 2} axes (batch, channels and {rank} more), or {rank + 1} without the "
             f"batch, got {list(input.shape)} (at {user_source()})"
         )
-    if not input.is_floating_point():
+    if not input.is_floating_point() and not (integers and input.dtype.category == INTEGER):
         raise DTypeError(
             f"{function}: input must be of floating point, got {input.dtype.name} (at {user_source()}); use .float()"
         )

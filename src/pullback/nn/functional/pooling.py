@@ -6,7 +6,6 @@ All are composed of the windows' elements, tap by tap: slices of the padded inpu
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
@@ -17,11 +16,10 @@ from ...graph.node import Node
 from ...graph.types import bool_, int32, int64
 from ...ops import elementwise as e
 from ...ops.convolution import reach
-from ...ops.indexing import take
 from ...ops.movement import expand, pad, reshape, slice_
 from ...ops.primitive import constant, iota, user_source
 from ...tensor import Tensor
-from ...tensor.arithmetic import where
+from ...tensor.autocast_mode import in_float32
 from ...tensor.creation import tensor
 from .activation import finished, widened
 from .convolution import Sizes, batched, channels_first, channels_last, sizes_of
@@ -117,20 +115,28 @@ def _windows(
 ) -> _Windows:
     rank = x.ndim - 2
     kernel = sizes_of(function, "kernel_size", kernel_size, rank, 1)
-    steps = kernel if stride is None or stride == () else sizes_of(function, "stride", stride, rank, 1)
+    steps = (
+        kernel
+        if stride is None or (not isinstance(stride, int) and not len(stride))
+        else sizes_of(function, "stride", stride, rank, 1)
+    )
     pads = sizes_of(function, "padding", padding, rank, 0)
     return _Windows(
         function, x.shape[2:], kernel, steps, pads, sizes_of(function, "dilation", dilation, rank, 1), ceil_mode
     )
 
 
+def _wide(function: str, given: Tensor) -> Tensor:
+    return widened(function, given) if given.is_floating_point() else given
+
+
 def _max_pool(
     function: str, rank: int, input: Tensor, kernel_size: Sizes, stride: Sizes | None, padding: Sizes, dilation: Sizes,
     ceil_mode: bool, return_indices: bool,
 ) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
-    given, alone = batched(function, input, rank)
+    given, alone = batched(function, input, rank, integers=True)
     windows = _windows(function, given, kernel_size, stride, padding, dilation, ceil_mode)
-    x = channels_last(widened(function, given))
+    x = channels_last(_wide(function, given))
     value, tap = _greatest(windows, x.detach().node)
 
     def rule(_: Tensor, cotangent: Tensor) -> list[Tensor]:
@@ -156,6 +162,7 @@ def _greatest(windows: _Windows, x: Node) -> tuple[Node, Node]:
     laid_out = windows.laid_out(x)
     inside = windows.laid_out(expand(constant(True, bool_), x.shape)) if windows.leaves_the_value else None
     best = tap = None
+    lowest = -math.inf if x.dtype.is_floating_point else 0  # what tap -1 stands for is never compared
     for number, place in enumerate(windows.taps):
         value = windows.at(laid_out, place)
         here = expand(constant(number, int32), value.shape)
@@ -163,7 +170,7 @@ def _greatest(windows: _Windows, x: Node) -> tuple[Node, Node]:
             best, tap = value, here
             if inside is not None:
                 within = windows.at(inside, place)
-                best = e.where(within, value, constant(-math.inf, x.dtype))
+                best = e.where(within, value, constant(lowest, x.dtype))
                 tap = e.where(within, here, constant(-1, int32))
             continue
         better = e.bit_or(e.lt(best, value), e.ne(value, value))
@@ -216,15 +223,24 @@ def max_pool2d(
     return _max_pool("max_pool2d", 2, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
+def max_pool3d(
+    input: Tensor, kernel_size: Sizes, stride: Sizes | None = None, padding: Sizes = 0, dilation: Sizes = 1,
+    ceil_mode: bool = False, return_indices: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
+    """`max_pool1d` over the last three axes of [N, C, D, H, W] or [C, D, H, W]; places count within D * H * W."""
+    (input,) = in_float32(input)
+    return _max_pool("max_pool3d", 3, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+
+
 def _avg_pool(
     function: str, rank: int, input: Tensor, kernel_size: Sizes, stride: Sizes | None, padding: Sizes, ceil_mode: bool,
     count_include_pad: bool, divisor_override: int | None = None,
 ) -> Tensor:  # fmt: skip
-    given, alone = batched(function, input, rank)
+    given, alone = batched(function, input, rank, integers=True)
     windows = _windows(function, given, kernel_size, stride, padding, 1, ceil_mode)
     if divisor_override == 0:
         raise ValueError(f"{function}: divisor_override must not be 0 (at {user_source()})")
-    x = channels_last(widened(function, given))
+    x = channels_last(_wide(function, given))
     laid_out = windows.laid_out(x.node)
     total = windows.at(laid_out, windows.taps[0])
     for place in windows.taps[1:]:
@@ -236,9 +252,9 @@ def _avg_pool(
 def _divided(total: Tensor, windows: _Windows, count_include_pad: bool, divisor_override: int | None) -> Tensor:
     """The sums of windows divided by how many elements count: one number if all windows are whole."""
     if divisor_override is not None:
-        return total / divisor_override
+        return _quotient(total, divisor_override)
     if not windows.leaves_the_value:
-        return total / math.prod(windows.kernel)
+        return _quotient(total, math.prod(windows.kernel))
     counts = np.ones((), np.float64)
     axes = zip(windows.sizes, windows.kernel, windows.stride, windows.padding, windows.counts, strict=True)
     for size, taps, step, before, count in axes:
@@ -247,7 +263,16 @@ def _divided(total: Tensor, windows: _Windows, count_include_pad: bool, divisor_
         if not count_include_pad:
             first, last = np.maximum(first, 0), np.minimum(last, size)
         counts = np.multiply.outer(counts, last - first)
-    return total / tensor(counts[..., np.newaxis].astype(total.dtype.carrier))
+    return _quotient(total, tensor(counts[..., np.newaxis].astype(total.dtype.carrier)))
+
+
+def _quotient(total: Tensor, count: Tensor | int) -> Tensor:
+    """total / count; of integers the integer part."""
+    if total.is_floating_point():
+        return total / count
+    if isinstance(count, int):
+        count, total = (count, total) if count > 0 else (-count, -total)
+    return (total.abs() // count) * total.sign()
 
 
 def avg_pool1d(
@@ -272,67 +297,62 @@ def avg_pool2d(
     )
 
 
-def _adaptive(function: str, rank: int, input: Tensor, output_size: int | Sequence[int | None] | None) -> Tensor:
-    given, alone = batched(function, input, rank)
-    wanted = (output_size,) * rank if output_size is None or isinstance(output_size, int) else tuple(output_size)
-    if len(wanted) != rank or not all(size is None or (isinstance(size, int) and size >= 0) for size in wanted):
-        raise ValueError(
-            f"{function}: output_size must be a size, or one for each of {rank} axes, None keeping an axis as it is; "
-            f"got {output_size!r} (at {user_source()})"
-        )
-    if 0 in given.shape[2:]:
-        raise ShapeError(f"{function}: no elements to take means of in {list(given.shape)} (at {user_source()})")
-    x = widened(function, given)
-    places = [have if size is None else size for have, size in zip(given.shape[2:], wanted, strict=True)]
-    if all(size == 1 for size in places):
-        x = x.mean(tuple(range(2, rank + 2)), keepdim=True)
-    else:
-        x = channels_first(_means(channels_last(x), places))
-    return finished(x.squeeze(0) if alone else x, input)
+def avg_pool3d(
+    input: Tensor, kernel_size: Sizes, stride: Sizes | None = None, padding: Sizes = 0, ceil_mode: bool = False,
+    count_include_pad: bool = True, divisor_override: int | None = None,
+) -> Tensor:  # fmt: skip
+    """`avg_pool1d` over the last three axes of [N, C, D, H, W] or [C, D, H, W]."""
+    (input,) = in_float32(input)
+    return _avg_pool(
+        "avg_pool3d", 3, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
+    )
 
 
-def _means(x: Tensor, places: list[int]) -> Tensor:
-    """[N, sizes…, C] to [N, places…, C]: each place the mean of its share of the elements, shares overlapping if need
-    be.
-    """
-    for axis, wanted in enumerate(places, 1):
-        size = x.shape[axis]
-        if wanted and size % wanted == 0:
-            if size != wanted:
-                x = x.reshape(*x.shape[:axis], wanted, size // wanted, *x.shape[axis + 1 :]).mean(axis + 1)
-            continue
-        x = _uneven_means(x, axis, wanted)
-    return x
+def _lp_pool(
+    function: str, rank: int, input: Tensor, norm_type: float, kernel_size: Sizes, stride: Sizes | None, ceil_mode: bool
+) -> Tensor:
+    def greatest(x: Tensor) -> Tensor:
+        pooled = _max_pool(function, rank, x, kernel_size, stride, 0, 1, ceil_mode, False)
+        assert isinstance(pooled, Tensor)
+        return pooled
+
+    if math.isinf(norm_type):
+        return greatest(input.abs()) if norm_type > 0 else -greatest(-input.abs())
+    count = math.prod(sizes_of(function, "kernel_size", kernel_size, rank, 1))
+    mean = _avg_pool(function, rank, input**norm_type, kernel_size, stride, 0, ceil_mode, True)
+    return (mean.sign() * mean.abs().relu() * count) ** (1.0 / norm_type)
 
 
-def _uneven_means(x: Tensor, axis: int, wanted: int) -> Tensor:
-    """The means of `wanted` shares of an axis that do not divide it.
-
-    The elements of each share are looked up: a product with a matrix of shares would carry an infinity of one share
-    into all the others, as 0 * inf.
-    """
-    size, place = x.shape[axis], np.arange(wanted)[:, np.newaxis]
-    first, last = place * size // max(wanted, 1), -(-(place + 1) * size // max(wanted, 1))
-    length = last - first
-    number = first + np.arange(length.max(initial=1))
-    rest = (1,) * (x.ndim - 1)
-    inside, shares = (tensor(array.reshape(*array.shape, *rest)) for array in (number < last, length[:, 0]))
-    taken = x._wrap(take(x.movedim(axis, 0).node, tensor(np.minimum(number, size - 1)).node))
-    return (where(inside, taken, 0.0).sum(1) / shares.to(x.dtype)).movedim(0, axis)
+def lp_pool1d(
+    input: Tensor, norm_type: float, kernel_size: Sizes, stride: Sizes | None = None, ceil_mode: bool = False
+) -> Tensor:
+    """The norm of order `norm_type` of each window, (sum of x^p)^(1/p), without absolute values as PyTorch has it."""
+    return _lp_pool("lp_pool1d", 1, input, norm_type, kernel_size, stride, ceil_mode)
 
 
-def adaptive_avg_pool1d(input: Tensor, output_size: int | Sequence[int]) -> Tensor:
-    """The means of `output_size` equal shares of the last axis of [N, C, L] or [C, L]."""
-    return _adaptive("adaptive_avg_pool1d", 1, input, output_size)
+def lp_pool2d(
+    input: Tensor, norm_type: float, kernel_size: Sizes, stride: Sizes | None = None, ceil_mode: bool = False
+) -> Tensor:
+    """`lp_pool1d` over the last two axes."""
+    return _lp_pool("lp_pool2d", 2, input, norm_type, kernel_size, stride, ceil_mode)
 
 
-def adaptive_avg_pool2d(input: Tensor, output_size: int | Sequence[int | None] | None) -> Tensor:
-    """The means of equal shares of the last two axes of [N, C, H, W] or [C, H, W]; None keeps an axis as it is.
+def lp_pool3d(
+    input: Tensor, norm_type: float, kernel_size: Sizes, stride: Sizes | None = None, ceil_mode: bool = False
+) -> Tensor:
+    """`lp_pool1d` over the last three axes."""
+    (input,) = in_float32(input)
+    return _lp_pool("lp_pool3d", 3, input, norm_type, kernel_size, stride, ceil_mode)
 
-    >>> pb.nn.functional.adaptive_avg_pool2d(pb.arange(16.0).reshape(1, 4, 4), 1).item()
-    7.5
-    """
-    return _adaptive("adaptive_avg_pool2d", 2, input, output_size)
 
-
-__all__ = ["adaptive_avg_pool1d", "adaptive_avg_pool2d", "avg_pool1d", "avg_pool2d", "max_pool1d", "max_pool2d"]
+__all__ = [
+    "avg_pool1d",
+    "avg_pool2d",
+    "avg_pool3d",
+    "lp_pool1d",
+    "lp_pool2d",
+    "lp_pool3d",
+    "max_pool1d",
+    "max_pool2d",
+    "max_pool3d",
+]
