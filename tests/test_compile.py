@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 
 import numpy as np
@@ -418,3 +419,33 @@ def test_a_dropped_step_lets_go_of_its_memory() -> None:
         made()
     gc.collect()
     assert live_bytes() <= before + 1024, "dropped compiled steps still hold tensors"
+
+
+def test_no_update_is_lost_where_two_threads_call_one_step() -> None:
+    count = pb.zeros(100_000)
+
+    @pb.compile
+    def step(x: pb.Tensor) -> pb.Tensor:
+        count.add_(x)
+        return count.sin().exp().sin().sum()
+
+    one, before = pb.ones(100_000), sys.getswitchinterval()
+    step(one)
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=lambda: [step(one).item() for _ in range(100)]) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert count.min().item() == count.max().item() == 201.0
+
+
+@pytest.mark.parametrize("count", [1.5, "2", None, True])
+def test_the_number_of_threads_is_an_int(count: object) -> None:
+    before = pb.get_num_threads()
+    with pytest.raises(TypeError, match="must be an int"):
+        pb.set_num_threads(count)  # type: ignore[arg-type]
+    assert pb.get_num_threads() == before

@@ -336,6 +336,8 @@ _num_threads: int | None = None
 def set_num_threads(count: int) -> None:
     """Run programs that are compiled from now on with `count` threads. The bits of their results stay the same."""
     global _num_threads
+    if not isinstance(count, int) or isinstance(count, bool):
+        raise TypeError(f"the number of threads must be an int, got {count!r}")
     if not 1 <= count <= debug.MAXIMUM_THREADS:
         raise ValueError(f"the number of threads must be from 1 to {debug.MAXIMUM_THREADS}, got {count}")
     _num_threads = count

@@ -44,6 +44,8 @@ class CompiledStep:
         self._variants: dict[Hashable, list[Replay]] = {}
         self._last: Replay | None = None
         self._recordings = 0
+        #: held while a recording is fed, run and taken in: two threads' calls come one after the other
+        self._alone = threading.RLock()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if STATE.trace is not None:
@@ -59,11 +61,12 @@ class CompiledStep:
         key = (shape, MODE.grad, MODE.autocast[:2], _first_places(leaves), *map(_signature, leaves))
         _STEPS.begin_run()
         try:
-            for variant in self._variants.get(key, ()):
-                result = variant.attempt(leaves)
-                if result is not MISFIT:
-                    self._last = variant
-                    return result
+            with self._alone:
+                for variant in self._variants.get(key, ()):
+                    result = variant.attempt(leaves)
+                    if result is not MISFIT:
+                        self._last = variant
+                        return result
         finally:
             _STEPS.end_run()
         with _STEPS.recording(), _without_collections(), reported("record", self.__name__) as report:  # type: ignore[attr-defined]
@@ -71,8 +74,9 @@ class CompiledStep:
             report.program = variant.program
         _STEPS.begin_run()
         try:
-            self._last = variant
-            return variant.run(leaves)
+            with self._alone:
+                self._last = variant
+                return variant.run(leaves)
         finally:
             _STEPS.end_run()
 
