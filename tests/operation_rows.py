@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
+import sys
 from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -63,3 +67,18 @@ def as_value(numbers: Any, dtype: str) -> Value:
     """Numbers as an operand: floats in `dtype`, others in their own."""
     array = np.asarray(numbers)
     return Value(array, dtype if array.dtype.kind == "f" else array.dtype.name)
+
+
+def tables() -> list[ModuleType]:
+    """The tables of operations, one a family."""
+    found = []
+    for path in sorted((Path(__file__).parent / "ops").glob("table*.py")):
+        name = f"operations_{path.stem}"
+        if name not in sys.modules:
+            spec = importlib.util.spec_from_file_location(name, path)
+            assert spec is not None and spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[name] = module  # dataclasses look their module up
+            spec.loader.exec_module(module)
+        found.append(sys.modules[name])
+    return found

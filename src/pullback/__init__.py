@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from . import amp, autograd, debug, errors, func, functions, linalg, nn, optim, profiler, special, utils
+from .func import vmap
 from .functions import *  # noqa: F403 (the list is long, and stands there)
 from .graph.types import DType as dtype
 from .graph.types import bfloat16, float16, float32, float64, int8, int32, int64, uint8
@@ -169,6 +170,7 @@ __all__ = [
     "trapz",
     "uint8",
     "utils",
+    "vmap",
     "where",
     "zeros",
     "zeros_like",

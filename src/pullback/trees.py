@@ -33,3 +33,10 @@ def _unflatten(shape: Any, leaves: Iterator[Any]) -> Any:
         return {key: _unflatten(item, leaves) for key, item in zip(shape[1], shape[2], strict=True)}
     items = [_unflatten(item, leaves) for item in shape[1]]
     return shape[0](*items) if hasattr(shape[0], "_fields") else shape[0](items)
+
+
+def leaf_count(shape: Any) -> int:
+    """How many leaves a tree of that shape has."""
+    if shape is None:
+        return 1
+    return sum(leaf_count(part) for part in (shape[2] if shape[0] is dict else shape[1]))

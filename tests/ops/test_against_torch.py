@@ -1,34 +1,16 @@
 """Every operation against PyTorch and finite differences: values, dtypes, gradients, second derivatives."""
 
-import importlib.util
-import sys
-from pathlib import Path
-from types import ModuleType
-
 import pytest
 
 import pullback as pb
+from operation_rows import tables
 from oracle import Value, compare
 from pullback import debug
 from pullback.autograd import gradcheck, gradgradcheck
 from pullback.graph.node import reachable
 from pullback.ops.primitive import REGISTRY
 
-
-def _tables() -> list[ModuleType]:
-    """The tables beside this file, one a family."""
-    found = []
-    for path in sorted(Path(__file__).parent.glob("table*.py")):
-        spec = importlib.util.spec_from_file_location(f"operations_{path.stem}", path)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module  # dataclasses look their module up
-        spec.loader.exec_module(module)
-        found.append(module)
-    return found
-
-
-TABLES = _tables()
+TABLES = tables()
 ROWS = [row for table in TABLES for row in table.ROWS]
 assert len({row.name for row in ROWS}) == len(ROWS), "two rows have one name"
 CHECKED_BY_DIFFERENCES = [

@@ -122,13 +122,13 @@ def _no_leaf(node: Node) -> np.ndarray:
 
 
 def refuse_parameters(graph: Graph) -> None:
-    """Raise TraceError where something of the body of a loop is used outside of it."""
+    """Raise TraceError where something of the body of a loop, or of an example of a batch, is used outside of it."""
     for node in graph.nodes:
         if node.op is PARAMETER:
             raise TraceError(
-                f"a tensor that belongs to the body of a scan (made at {node.source}) is used outside of it, or asked "
-                "for its value in it: the body is recorded once and has no values. Return the tensor from the body, "
-                "and choose by pb.where(...) in place of a Python `if`."
+                f"a tensor that belongs to the body of a scan or to the function under vmap (made at {node.source}) is "
+                "used outside of it, or asked for its value in it: the body is recorded once and has no values. Return "
+                "the tensor from the body, and choose by pb.where(...) in place of a Python `if`."
             )
 
 

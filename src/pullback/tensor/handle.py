@@ -27,15 +27,17 @@ from .views import Detach, Layout, Link, Movement, contiguous_strides
 if TYPE_CHECKING:
     from ..tracing.trace import Trace
     from . import Tensor
+    from .examples import Example
     from .loops import Recording
 
 
 class _State(threading.local):
     trace: Trace | None = None
     loop: Recording | None = None
+    example: Example | None = None
 
 
-#: the trace, and the body of a loop, that is being recorded in this thread, if any
+#: the trace, the body of a loop, and the example of a batch, that is being recorded in this thread, if any
 STATE = _State()
 
 
@@ -275,6 +277,8 @@ class Handle:
 
     def _rebind(self, node: Node) -> None:
         """Give the handle another node: the one way in which a tensor changes."""
+        if STATE.example is not None:
+            STATE.example.check_write(self, node)
         if STATE.trace is not None:
             STATE.trace.before_rebinding(self)
         elif node.buffer is None:
@@ -373,6 +377,8 @@ class Handle:
                 f"a gradient must have the tensor's own shape and dtype, {self.dtype.name}{list(self.shape)}, got "
                 f"{value.dtype.name}{list(value.shape)} (at {user_source()})"
             )
+        if STATE.example is not None and value is not None:
+            STATE.example.check_write(self, value._node)
         if STATE.trace is not None:
             STATE.trace.before_writing_grad(self)
         self._grad = value

@@ -60,6 +60,8 @@ class Generator:
 
         The body of a loop counts a draw for each time that it is run, and each run has a number of its own.
         """
+        if STATE.example is not None:
+            STATE.example.check_draw()
         node = self.state.node
         seed, count = (reshape(slice_(node, ((i, i + 1),)), ()) for i in range(2))
         times = 1

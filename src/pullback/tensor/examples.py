@@ -1,0 +1,109 @@
+"""A function recorded for one example, to be run for a batch of them: what `vmap` is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from ..errors import TraceError
+from ..graph.node import Node, next_serial
+from ..graph.types import int64
+from ..ops.primitive import MODE, iota, parameter, user_source
+from ..ops.vectorize import Batch
+from .handle import STATE, Handle
+from .loops import Recording
+
+if TYPE_CHECKING:
+    from . import Tensor
+
+#: what random draws do for a batch: refused, one draw for all examples, or one for each
+RANDOMNESS = ("error", "same", "different")
+
+
+class Example:
+    """A function that is being recorded for one of `length` examples, inside of `outer` if that is one too."""
+
+    def __init__(self, length: int, randomness: str, outer: Example | None):
+        self.length, self.randomness, self.outer = length, randomness, outer
+        #: everything older was there before
+        self.first = next_serial()
+        self.nodes: set[Node] = set()
+
+    def check_draw(self) -> None:
+        """Raise for a random draw where none is allowed."""
+        if self.randomness == "error":
+            raise TraceError(
+                f"a random draw inside vmap (at {user_source()}): pass randomness='different' to draw for each "
+                "example, or randomness='same' to draw once for all"
+            )
+
+    def check_write(self, tensor: Handle, value: Node) -> None:
+        """Raise if a tensor from outside is about to be given a value that differs between examples."""
+        if tensor._node.serial < self.first and self.depends(value):
+            raise TraceError(
+                f"inside vmap a tensor from outside is given a value that differs between examples (at "
+                f"{user_source()}): it has room for one. Return the value, use func.grad in place of .backward(), or "
+                "give the tensor to the function as an argument with an axis for the batch."
+            )
+        if self.outer is not None:
+            self.outer.check_write(tensor, value)
+
+    def depends(self, node: Node) -> bool:
+        """Whether a node differs between examples."""
+        seen: set[Node] = set()
+        stack = [node]
+        while stack:
+            node = stack.pop()
+            if node in self.nodes:
+                return True
+            if node.serial >= self.first and node not in seen and node.buffer is None:
+                seen.add(node)
+                stack.extend(node.inputs)
+        return False
+
+
+@contextmanager
+def _recording(length: int, randomness: str) -> Iterator[tuple[Example, Recording | None]]:
+    """The example, and where each draws by itself, what tells their draws apart."""
+    outer, loop = STATE.example, STATE.loop
+    STATE.example = Example(length, randomness, outer)
+    numbered = Recording(length, loop) if randomness == "different" else None
+    STATE.loop = numbered or loop
+    try:
+        yield STATE.example, numbered
+    finally:
+        STATE.example, STATE.loop = outer, loop
+
+
+def for_each(
+    function: Callable[[list[Tensor]], Sequence[Tensor]], stacks: Sequence[Tensor], length: int, randomness: str
+) -> list[tuple[Tensor, bool]]:
+    """The results of `function` for each place of the first axis of `stacks`, and whether they have that axis.
+
+    `function` is called once, to be recorded. Results that do not depend on `stacks` come as they are. An argument
+    that it changes in place is changed in `stacks`.
+    """
+    values = [t.node for t in stacks]
+    with _recording(length, randomness) as (example, numbered):
+        ones = [parameter(-1, n.shape[1:], n.dtype, MODE.grad and n.requires_grad) for n in values]
+        example.nodes.update(ones)
+        arguments = [Handle._wrap(node) for node in ones]
+        outputs = [tensor.node for tensor in function(arguments)]
+    changed = [
+        (stack, one.node) for stack, one, node in zip(stacks, arguments, ones, strict=True) if one._node is not node
+    ]
+    if numbered is not None and numbered.own is not None:
+        ones.append(numbered.own)
+        values.append(iota((length,), 0, int64))
+    batch = Batch(length, ones, values)
+    found = batch.run([*outputs, *(node for _, node in changed)])
+    for (stack, node), _ in zip(changed, found[len(outputs) :], strict=True):
+        stack._assign(batch.every(node))
+    return [
+        (Handle._wrap(node if every is None else every), every is not None)
+        for node, every in zip(outputs, found, strict=False)
+    ]
+
+
+__all__ = ["RANDOMNESS", "Example", "for_each"]
