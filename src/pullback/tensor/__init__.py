@@ -6,6 +6,7 @@ from ..graph.types import DType
 from .arithmetic import ArithmeticMethods
 from .arranging import ArrangeMethods
 from .conversions import ConversionMethods
+from .creation import CreationMethods
 from .cumulative import CumulativeMethods
 from .handle import Handle
 from .indexing import IndexMethods
@@ -27,6 +28,7 @@ class Tensor(
     MathematicsMethods,
     PairMethods,
     ConversionMethods,
+    CreationMethods,
     ReductionMethods,
     CumulativeMethods,
     OrderMethods,

@@ -17,7 +17,7 @@ from ..ops.movement import expand
 from ..ops.primitive import buffer_node, constant, iota, user_source
 from ..runtime.buffers import Buffer
 from .handle import Handle
-from .promotion import Number, dtype_of_number, get_default_dtype
+from .promotion import Number, as_node, dtype_of_number, get_default_dtype
 from .shapes import as_shape
 
 if TYPE_CHECKING:
@@ -152,6 +152,13 @@ def arange(
     """
     _check_device(device)
     first, last = (0, start) if end is None else (start, end)
+    if dtype is not None and dtype.category != FLOAT:  # as PyTorch: the numbers are whole before they are counted
+        if dtype is int64:
+            first, last, step = int(first), int(last), int(step)
+        else:
+            count = max(0, math.ceil((last - first) / step)) if step else 0
+            first, step = int(first), int(step)
+            last = first + count * step
     if step == 0 or (last - first) / step < 0:
         raise ValueError(f"arange: from {first} to {last} there is no way by steps of {step} (at {user_source()})")
     count = math.ceil((last - first) / step)
@@ -166,9 +173,14 @@ def arange(
     return _finish(e.convert(place, dtype), requires_grad)
 
 
+def _plain(value: Any) -> Any:
+    """A number, also of a tensor that holds one, which is computed at once."""
+    return value.item() if isinstance(value, Handle) else value
+
+
 def linspace(
-    start: float,
-    end: float,
+    start: float | Tensor,
+    end: float | Tensor,
     steps: int,
     dtype: DType | None = None,
     requires_grad: bool = False,
@@ -179,14 +191,80 @@ def linspace(
     if steps < 0:
         raise ValueError(f"linspace: steps must not be negative, got {steps} (at {user_source()})")
     dtype = dtype or get_default_dtype()
+    first, last = _plain(start), _plain(end)
+    if dtype.category != FLOAT:
+        first, last = int(first), int(last)
     place = iota((steps,), 0, int64)
-    each = (end - start) / (steps - 1) if steps > 1 else 0.0
-    from_start = e.add(e.mul(e.convert(place, float64), constant(each, float64)), constant(float(start), float64))
+    each = (last - first) / (steps - 1) if steps > 1 else 0.0
+    from_start = e.add(e.mul(e.convert(place, float64), constant(each, float64)), constant(float(first), float64))
     back = e.convert(e.sub(constant(steps - 1, int64), place), float64)
-    from_end = e.sub(constant(float(end), float64), e.mul(back, constant(each, float64)))
+    from_end = e.sub(constant(float(last), float64), e.mul(back, constant(each, float64)))
     # counted from the nearer end, so that both ends are exact
     near_start = e.lt(place, constant((steps + 1) // 2, int64))
     return _finish(e.convert(e.where(near_start, from_start, from_end), dtype), requires_grad)
+
+
+def logspace(
+    start: float | Tensor,
+    end: float | Tensor,
+    steps: int,
+    base: float = 10.0,
+    dtype: DType | None = None,
+    requires_grad: bool = False,
+    device: str | None = None,
+) -> Tensor:
+    """`base` to the power of `steps` numbers at equal distances from `start` to `end`.
+
+    >>> pb.logspace(0, 2, 3)
+    tensor([  1.,  10., 100.])
+    """
+    _check_device(device)
+    if steps < 0:
+        raise ValueError(f"logspace: steps must not be negative, got {steps} (at {user_source()})")
+    dtype = dtype or get_default_dtype()
+    first, last = _plain(start), _plain(end)
+    if dtype.category != FLOAT:
+        first, last = int(first), int(last)
+    with np.errstate(all="ignore"):
+        powers = np.power(float(base), np.linspace(first, last, steps))
+    return tensor(powers, dtype=dtype, requires_grad=requires_grad)
+
+
+def tril_indices(row: int, col: int, offset: int = 0, *, dtype: DType = int64, device: str | None = None) -> Tensor:
+    """The rows and columns of the places on and below diagonal `offset` of a [row, col] matrix: [2, places]."""
+    _check_device(device)
+    return _indices("tril_indices", np.tril_indices, row, col, offset, dtype)
+
+
+def triu_indices(row: int, col: int, offset: int = 0, *, dtype: DType = int64, device: str | None = None) -> Tensor:
+    """The rows and columns of the places on and above diagonal `offset` of a [row, col] matrix: [2, places]."""
+    _check_device(device)
+    return _indices("triu_indices", np.triu_indices, row, col, offset, dtype)
+
+
+def _indices(name: str, find: Any, row: int, col: int, offset: int, dtype: DType) -> Tensor:
+    if row < 0 or col < 0:
+        raise ValueError(f"{name}: a matrix cannot have {row} rows and {col} columns (at {user_source()})")
+    if dtype not in (types.int32, int64):
+        raise DTypeError(f"{name} gives int32 or int64, not {dtype.name} (at {user_source()})")
+    return tensor(np.stack(find(row, offset, col)), dtype=dtype)
+
+
+def scalar_tensor(
+    s: Number, *, dtype: DType | None = None, requires_grad: bool = False, device: str | None = None
+) -> Tensor:
+    """One number as a tensor of shape (), by default in the default dtype."""
+    return full((), s, dtype or get_default_dtype(), requires_grad, device)
+
+
+def fill(input: Tensor, value: Number | Tensor) -> Tensor:
+    """`value` (a number, or a tensor of shape () to which gradients go) in the shape and dtype of `input`."""
+    if isinstance(value, Handle) and value.shape:
+        raise ShapeError(f"fill takes a tensor of shape (), got {list(value.shape)} (at {user_source()})")
+    node = expand(as_node(value, input.dtype), input.shape)
+    if input.requires_grad:  # the result depends on it, with a gradient of zero
+        node = e.where(constant(False, types.bool_), input.node, node)
+    return Handle._wrap(node)
 
 
 def eye(
@@ -199,40 +277,101 @@ def eye(
     return _finish(e.convert(diagonal, dtype or get_default_dtype()), requires_grad)
 
 
-def zeros_like(input: Tensor, dtype: DType | None = None, requires_grad: bool = False) -> Tensor:
+def zeros_like(
+    input: Tensor, *, dtype: DType | None = None, requires_grad: bool = False, device: str | None = None
+) -> Tensor:
     """Zeros of the shape and dtype of `input`."""
-    return zeros(input.shape, dtype=dtype or input.dtype, requires_grad=requires_grad)
+    return zeros(input.shape, dtype=dtype or input.dtype, requires_grad=requires_grad, device=device)
 
 
-def ones_like(input: Tensor, dtype: DType | None = None, requires_grad: bool = False) -> Tensor:
+def ones_like(
+    input: Tensor, *, dtype: DType | None = None, requires_grad: bool = False, device: str | None = None
+) -> Tensor:
     """Ones of the shape and dtype of `input`."""
-    return ones(input.shape, dtype=dtype or input.dtype, requires_grad=requires_grad)
+    return ones(input.shape, dtype=dtype or input.dtype, requires_grad=requires_grad, device=device)
 
 
-def empty_like(input: Tensor, dtype: DType | None = None, requires_grad: bool = False) -> Tensor:
+def empty_like(
+    input: Tensor, *, dtype: DType | None = None, requires_grad: bool = False, device: str | None = None
+) -> Tensor:
     """A tensor to be filled, of the shape and dtype of `input`; it holds zeros."""
-    return zeros_like(input, dtype, requires_grad)
+    return zeros_like(input, dtype=dtype, requires_grad=requires_grad, device=device)
 
 
-def full_like(input: Tensor, fill_value: Number, dtype: DType | None = None, requires_grad: bool = False) -> Tensor:
+def full_like(
+    input: Tensor,
+    fill_value: Number,
+    *,
+    dtype: DType | None = None,
+    requires_grad: bool = False,
+    device: str | None = None,
+) -> Tensor:
     """One number in the shape and dtype of `input`."""
-    return full(input.shape, fill_value, dtype=dtype or input.dtype, requires_grad=requires_grad)
+    return full(input.shape, fill_value, dtype or input.dtype, requires_grad, device)
+
+
+class CreationMethods(Handle):
+    """New tensors of this one's dtype, unless another is given."""
+
+    __slots__ = ()
+
+    def new_tensor(
+        self, data: Any, *, dtype: DType | None = None, requires_grad: bool = False, device: str | None = None
+    ) -> Tensor:
+        """A tensor of `data`, copied."""
+        return tensor(data, dtype or self.dtype, requires_grad, device)
+
+    def new_zeros(
+        self, *size: Any, dtype: DType | None = None, requires_grad: bool = False, device: str | None = None
+    ) -> Tensor:
+        """A tensor of zeros."""
+        return zeros(*size, dtype=dtype or self.dtype, requires_grad=requires_grad, device=device)
+
+    def new_ones(
+        self, *size: Any, dtype: DType | None = None, requires_grad: bool = False, device: str | None = None
+    ) -> Tensor:
+        """A tensor of ones."""
+        return ones(*size, dtype=dtype or self.dtype, requires_grad=requires_grad, device=device)
+
+    def new_empty(
+        self, *size: Any, dtype: DType | None = None, requires_grad: bool = False, device: str | None = None
+    ) -> Tensor:
+        """A tensor to be filled; it holds zeros."""
+        return zeros(*size, dtype=dtype or self.dtype, requires_grad=requires_grad, device=device)
+
+    def new_full(
+        self,
+        size: Sequence[int],
+        fill_value: Number,
+        *,
+        dtype: DType | None = None,
+        requires_grad: bool = False,
+        device: str | None = None,
+    ) -> Tensor:
+        """A tensor of one number."""
+        return full(size, fill_value, dtype or self.dtype, requires_grad, device)
 
 
 __all__ = [
+    "CreationMethods",
     "arange",
     "as_tensor",
     "empty",
     "empty_like",
     "eye",
+    "fill",
     "from_dlpack",
     "from_numpy",
     "full",
     "full_like",
     "linspace",
+    "logspace",
     "ones",
     "ones_like",
+    "scalar_tensor",
     "tensor",
+    "tril_indices",
+    "triu_indices",
     "zeros",
     "zeros_like",
 ]
