@@ -160,7 +160,11 @@ class StatisticsMethods(Handle):
             raise ShapeError(
                 f"sum_to_size: {list(shape)} does not broadcast to {list(self.shape)} (at {user_source()})"
             )
-        x = e.convert(self.node, int64) if self.dtype.category == BOOL and (shape != self.shape or not shape) else self.node
+        x = (
+            e.convert(self.node, int64)
+            if self.dtype.category == BOOL and (shape != self.shape or not shape)
+            else self.node
+        )
         return self._wrap(sum_to_shape(x, shape))
 
     def cov(self, *, correction: int = 1, fweights: Tensor | None = None, aweights: Tensor | None = None) -> Tensor:
