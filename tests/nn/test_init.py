@@ -55,6 +55,51 @@ def test_constants() -> None:
     assert w.requires_grad
 
 
+@pytest.mark.parametrize("shape", [(4, 3, 5), (4, 2, 3, 4), (6, 3, 2, 3, 1)])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_dirac_is_pytorchs(shape: tuple[int, ...], groups: int) -> None:
+    ours, theirs = pb.nn.Parameter(pb.ones(shape)), torch.ones(shape)
+    assert init.dirac_(ours, groups) is ours
+    np.testing.assert_array_equal(ours.detach().numpy(), torch.nn.init.dirac_(theirs, groups).numpy())
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (3, 5), (4, 2, 3), (1, 1)])
+def test_orthogonal_rows_or_columns(shape: tuple[int, ...]) -> None:
+    pb.manual_seed(1)
+    matrix = init.orthogonal_(pb.zeros(shape, dtype=pb.float64), gain=2.0).numpy().reshape(shape[0], -1)
+    product = matrix @ matrix.T if matrix.shape[0] <= matrix.shape[1] else matrix.T @ matrix
+    np.testing.assert_allclose(product, 4 * np.eye(min(matrix.shape)), atol=1e-12)
+    assert init.orthogonal_(pb.zeros(0, 3)).shape == (0, 3)
+
+
+def test_orthogonal_matrices_are_drawn_evenly() -> None:
+    """Householder's QR by itself gives a fixed sign of the diagonal of R: the mean would not be 0."""
+    pb.manual_seed(2)
+    draws = np.stack([init.orthogonal_(pb.empty(3, 3)).numpy() for _ in range(300)])
+    assert np.abs(draws.mean(0)).max() < 0.15
+
+
+def test_sparse_columns_have_as_many_zeros_as_asked() -> None:
+    pb.manual_seed(3)
+    matrix = init.sparse_(pb.empty(50, 7), 0.33, std=0.5).numpy()
+    assert ((matrix == 0).sum(0) == math.ceil(0.33 * 50)).all()
+    assert len({tuple(np.flatnonzero(column == 0)) for column in matrix.T}) == 7
+    assert matrix[matrix != 0].std() == pytest.approx(0.5, rel=0.15)
+
+
+def test_bad_arguments_are_refused() -> None:
+    with pytest.raises(ShapeError, match=r"3, 4 or 5 axes, got shape \[2, 2\]"):
+        init.dirac_(pb.ones(2, 2))
+    with pytest.raises(ValueError, match="4 outputs are no multiple of groups 3"):
+        init.dirac_(pb.ones(4, 2, 2), 3)
+    with pytest.raises(ShapeError, match="at least 2 axes"):
+        init.orthogonal_(pb.ones(3))
+    with pytest.raises(ShapeError, match="takes a matrix"):
+        init.sparse_(pb.ones(3), 0.5)
+    with pytest.raises(ValueError, match="negative_slope True"):
+        init.calculate_gain("leaky_relu", True)
+
+
 def test_fans_need_two_axes() -> None:
     with pytest.raises(ShapeError, match=r"shape \[3\]"):
         init.kaiming_uniform_(pb.zeros(3))

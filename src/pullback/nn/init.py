@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import Any
+
+import numpy as np
 
 from ..errors import ShapeError
 from ..ops.primitive import user_source
 from ..tensor import Tensor
 from ..tensor.creation import eye
+from ..tensor.creation import tensor as make
 from ..tensor.grad_modes import no_grad
-from ..tensor.random import Generator, rand
+from ..tensor.random import Generator, rand, randn
 
 _LINEAR = (
     "linear",
@@ -32,6 +36,8 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
     if nonlinearity == "relu":
         return math.sqrt(2.0)
     if nonlinearity == "leaky_relu":
+        if param is not None and (isinstance(param, bool) or not isinstance(param, int | float)):
+            raise ValueError(f"calculate_gain: negative_slope {param!r} is not a number (at {user_source()})")
         return math.sqrt(2.0 / (1 + (0.01 if param is None else param) ** 2))
     if nonlinearity == "selu":
         return 3.0 / 4
@@ -61,7 +67,6 @@ def trunc_normal_(
     """Normal, cut to [a, b]: by the quantile function of uniform numbers, in float64 (computed at once)."""
     if not a < b or std <= 0:
         raise ValueError(f"trunc_normal_: needs a < b and std > 0, got a={a}, b={b}, std={std} (at {user_source()})")
-    from ..tensor.creation import tensor as make
 
     def distribution(x: float) -> float:
         return 0.5 * math.erfc(-x / math.sqrt(2))
@@ -157,14 +162,75 @@ def kaiming_normal_(
     return normal_(tensor, 0.0, _kaiming_deviation(tensor, a, mode, nonlinearity), generator)
 
 
+def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
+    """A convolution's weight [out, in, places…] that keeps as many input channels as it can in each of `groups`."""
+    if tensor.ndim not in (3, 4, 5):
+        raise ShapeError(f"dirac_ takes 3, 4 or 5 axes, got shape {list(tensor.shape)} (at {user_source()})")
+    if groups <= 0 or tensor.shape[0] % groups:
+        raise ValueError(f"dirac_: {tensor.shape[0]} outputs are no multiple of groups {groups} (at {user_source()})")
+    each = tensor.shape[0] // groups
+    values = np.zeros(tensor.shape, np.float32)
+    kept = np.arange(min(each, tensor.shape[1]))
+    middle = tuple(size // 2 for size in tensor.shape[2:])
+    for group in range(groups):
+        places: tuple[Any, ...] = (group * each + kept, kept, *middle)
+        values[places] = 1
+    return _filled(tensor, values)
+
+
+def orthogonal_(tensor: Tensor, gain: float = 1, generator: Generator | None = None) -> Tensor:
+    """`gain` times a matrix [first axis, all others] of orthonormal rows or columns, whichever are fewer.
+
+    Drawn uniformly among all such (Mezzadri, "How to generate random matrices from the classical compact groups",
+    2007): the QR decomposition of normal numbers with a positive diagonal of R, in float64 (computed at once). Saxe,
+    McClelland & Ganguli, "Exact solutions to the nonlinear dynamics of learning in deep linear neural networks" (2013).
+    """
+    if tensor.ndim < 2:
+        raise ShapeError(f"orthogonal_ takes at least 2 axes, got shape {list(tensor.shape)} (at {user_source()})")
+    if tensor.numel() == 0:
+        return tensor
+    rows = tensor.shape[0]
+    columns = tensor.numel() // rows
+    with no_grad():
+        draws = randn(max(rows, columns), min(rows, columns), generator=generator).numpy().astype(np.float64)
+    basis, upper = np.linalg.qr(draws)
+    basis = basis * np.sign(np.diagonal(upper))
+    return _filled(tensor, (basis.T if rows < columns else basis).reshape(tensor.shape) * gain)
+
+
+def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Generator | None = None) -> Tensor:
+    """Normal with deviation `std`, but ceil(`sparsity` rows) random elements of each column 0 (computed at once).
+
+    Martens, "Deep learning via Hessian-free optimization" (2010).
+    """
+    if tensor.ndim != 2:
+        raise ShapeError(f"sparse_ takes a matrix, got shape {list(tensor.shape)} (at {user_source()})")
+    if not 0 <= sparsity <= 1:
+        raise ValueError(f"sparse_: sparsity must lie between 0 and 1, got {sparsity} (at {user_source()})")
+    rows, columns = tensor.shape
+    with no_grad():
+        values = (randn(rows, columns, generator=generator) * std).numpy().copy()
+        order = rand(rows, columns, generator=generator).numpy().argsort(axis=0)
+    np.put_along_axis(values, order[: math.ceil(sparsity * rows)], 0.0, axis=0)
+    return _filled(tensor, values)
+
+
+def _filled(tensor: Tensor, values: np.ndarray) -> Tensor:
+    with no_grad():
+        return tensor.copy_(make(values).to(tensor.dtype))
+
+
 __all__ = [
     "calculate_gain",
     "constant_",
+    "dirac_",
     "eye_",
     "kaiming_normal_",
     "kaiming_uniform_",
     "normal_",
     "ones_",
+    "orthogonal_",
+    "sparse_",
     "trunc_normal_",
     "uniform_",
     "xavier_normal_",
