@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
-import numpy as np
-
-from ...errors import DTypeError, StateDictError
+from ...errors import DTypeError
 from ...graph import types
 from ...graph.types import DType
 from ...ops.primitive import user_source
 from ...tensor import Tensor
-from ...tensor.creation import tensor
-from ...tensor.grad_modes import no_grad
 from ...tensor.handle import STATE, Store, structure_changed
 from ..parameter import Parameter
+from . import hooks
+from .hooks import (
+    Hook,
+    RemovableHandle,
+    register_module_buffer_registration_hook,
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+    register_module_full_backward_hook,
+    register_module_full_backward_pre_hook,
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
+from .state import LoadedKeys, StateMethods
 
 Self = TypeVar("Self", bound="Module")
 
-
-class LoadedKeys(NamedTuple):
-    """What load_state_dict(strict=False) left out: keys the module has and the dictionary lacks, and the reverse."""
-
-    missing_keys: list[str]
-    unexpected_keys: list[str]
+#: hooks that run where a module is called, and hooks of its state dictionaries
+_CALLED = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+_OF_STATE = ("_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks")
 
 
-class Module:
+class Module(StateMethods):
     """The base of networks and their parts, as PyTorch's: assign parameters and parts as attributes, define `forward`.
 
     >>> class Twice(pb.nn.Module):
@@ -46,8 +52,10 @@ class Module:
     _not_saved: set[str]
 
     def __init__(self) -> None:
-        for store in ("_parameters", "_buffers", "_modules"):
+        for store in ("_parameters", "_buffers", "_modules", *_CALLED):
             object.__setattr__(self, store, Store())
+        for name in _OF_STATE:
+            object.__setattr__(self, name, {})
         object.__setattr__(self, "_not_saved", set())
         object.__setattr__(self, "_training", True)
 
@@ -57,7 +65,9 @@ class Module:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if STATE.trace is not None:
-            STATE.trace.enter_module(self, *self._stores())
+            STATE.trace.enter_module(self, *self._stores(), *(self.__dict__[name] for name in _CALLED), *hooks.GLOBAL)
+        if any(map(self.__dict__.get, _CALLED)) or any(hooks.GLOBAL):
+            return hooks.called(self, args, kwargs)
         return self.forward(*args, **kwargs)
 
     # ---- attributes
@@ -155,7 +165,7 @@ class Module:
                 f"parameter {name!r} must be an nn.Parameter or None, got {type(param).__name__} (at {user_source()})"
             )
         self._claim(name, parameters)
-        parameters[name] = param
+        parameters[name] = hooks.registered(hooks.PARAMETERS, self, name, param)
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
         """Add a tensor that is part of the module's state but not trained; in state_dict only if `persistent`."""
@@ -165,7 +175,7 @@ class Module:
                 f"buffer {name!r} must be a tensor or None, got {type(tensor).__name__} (at {user_source()})"
             )
         self._claim(name, buffers)
-        buffers[name] = tensor
+        buffers[name] = hooks.registered(hooks.BUFFERS, self, name, tensor)
         (self._not_saved.discard if persistent else self._not_saved.add)(name)
 
     def add_module(self, name: str, module: Module | None) -> None:
@@ -176,9 +186,11 @@ class Module:
                 f"module {name!r} must be an nn.Module or None, got {type(module).__name__} (at {user_source()})"
             )
         self._claim(name, modules)
-        modules[name] = module
+        modules[name] = hooks.registered(hooks.MODULES, self, name, module)
 
-    register_module = add_module
+    def register_module(self, name: str, module: Module | None) -> None:
+        """As add_module."""
+        self.add_module(name, module)
 
     # ---- walking
 
@@ -261,6 +273,86 @@ class Module:
             raise AttributeError(f"{type(self).__name__} has no parameter {target!r} (at {user_source()})")
         return found
 
+    def get_buffer(self, target: str) -> Tensor:
+        """The buffer of the dotted name `target`."""
+        owner, _, name = target.rpartition(".")
+        found = self.get_submodule(owner)._buffers.get(name)
+        if found is None:
+            raise AttributeError(f"{type(self).__name__} has no buffer {target!r} (at {user_source()})")
+        return found
+
+    def set_submodule(self, target: str, module: Module, strict: bool = False) -> None:
+        """Put `module` at the dotted name `target`, whose owner must be there; with `strict` it must be there too."""
+        owner, _, name = target.rpartition(".")
+        if not name:
+            raise ValueError(f"set_submodule takes the name of a part, got {target!r} (at {user_source()})")
+        parent = self.get_submodule(owner)
+        if strict and parent._modules.get(name) is None:
+            raise AttributeError(f"{type(self).__name__} has no module {target!r} (at {user_source()})")
+        parent.add_module(name, module)
+
+    # ---- hooks
+
+    def register_forward_pre_hook(
+        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
+    ) -> RemovableHandle:
+        """Call `hook(module, args)` before forward; what it returns, if not None, are the arguments instead.
+
+        With `with_kwargs` it is `hook(module, args, kwargs)`, which returns None or a pair. Inside a compiled step
+        hooks run while the step is recorded (see register_forward_hook).
+        """
+        return hooks.register(self._forward_pre_hooks, Hook(hook, with_kwargs), prepend)
+
+    def register_forward_hook(
+        self,
+        hook: Callable[..., Any],
+        *,
+        prepend: bool = False,
+        with_kwargs: bool = False,
+        always_call: bool = False,
+    ) -> RemovableHandle:
+        """Call `hook(module, args, output)` after forward; what it returns, if not None, is the output instead.
+
+        With `with_kwargs` it is `hook(module, args, kwargs, output)`. With `always_call` it is called, with None for
+        the output, where forward fails too. Inside a compiled step hooks run while the step is recorded: what they
+        compute is part of the step, and asking for a value raises a TraceError.
+
+        >>> layer = pb.nn.Linear(3, 2)
+        >>> handle = layer.register_forward_hook(lambda module, args, output: output.relu() * 0)
+        >>> layer(pb.ones(1, 3)).tolist()
+        [[0.0, 0.0]]
+        >>> handle.remove()
+        """
+        return hooks.register(self._forward_hooks, Hook(hook, with_kwargs, always_call), prepend)
+
+    def register_full_backward_pre_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
+        """Call `hook(module, grad_output)` when the gradients of the outputs are there, before they are passed on;
+        what it returns, if not None, takes their place. `grad_output` is a tuple.
+        """
+        return hooks.register(self._backward_pre_hooks, Hook(hook), prepend)
+
+    def register_full_backward_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
+        """Call `hook(module, grad_input, grad_output)` when the gradients of the inputs are there; what it returns, if
+        not None, takes the place of `grad_input`.
+
+        Both are tuples, with None for what is no tensor or needs no gradient. Arguments by name are not seen.
+
+        >>> layer = pb.nn.Linear(3, 2)
+        >>> handle = layer.register_full_backward_hook(lambda module, into, out: (into[0].abs() * 0,))
+        >>> x = pb.ones(1, 3, requires_grad=True)
+        >>> layer(x).sum().backward()
+        >>> x.grad.tolist()
+        [[0.0, 0.0, 0.0]]
+        """
+        return hooks.register(self._backward_hooks, Hook(hook), prepend)
+
+    def register_backward_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """PyTorch's former hook, whose gradients are those of the last operation; it is not there."""
+        raise NotImplementedError(
+            f"register_backward_hook is not there (at {user_source()}): its gradients are not those of the module. "
+            "Use register_full_backward_hook."
+        )
+
     # ---- changing all
 
     def train(self: Self, mode: bool = True) -> Self:
@@ -319,6 +411,29 @@ class Module:
         """All floating-point parameters and buffers as float64."""
         return self.to(types.float64)
 
+    def type(self: Self, dst_type: DType) -> Self:
+        """All floating-point parameters and buffers in another dtype."""
+        return self.to(dst_type)
+
+    def cpu(self: Self) -> Self:
+        """The module itself: the only device is "cpu"."""
+        return self
+
+    def cuda(self, device: object = None) -> Any:
+        """There are no GPUs."""
+        raise ValueError(f'cuda() is not there (at {user_source()}); Pullback runs on "cpu"')
+
+    def share_memory(self) -> Any:
+        """There is no memory shared between processes."""
+        raise NotImplementedError(f"share_memory() is not there (at {user_source()}): threads share a module as it is")
+
+    def compile(self) -> None:
+        """Not there: a compiled forward alone would have no gradients outside. Compile the whole step."""
+        raise NotImplementedError(
+            f"Module.compile() is not there (at {user_source()}): compile the training step that "
+            "calls the module, pb.compile(step)"
+        )
+
     def half(self: Self) -> Self:
         """All floating-point parameters and buffers as float16."""
         return self.to(types.float16)
@@ -326,48 +441,6 @@ class Module:
     def bfloat16(self: Self) -> Self:
         """All floating-point parameters and buffers as bfloat16."""
         return self.to(types.bfloat16)
-
-    # ---- state
-
-    def _named_state(self) -> Iterator[tuple[str, Tensor]]:
-        """Parameters and persistent buffers under every name they have, as PyTorch's state_dict."""
-        for prefix, module in self.named_modules(remove_duplicate=False):
-            held = {**module._parameters, **{n: b for n, b in module._buffers.items() if n not in module._not_saved}}
-            for name, value in held.items():
-                if value is not None:
-                    yield f"{prefix}.{name}" if prefix else name, value
-
-    def state_dict(self, prefix: str = "") -> dict[str, Tensor]:
-        """The parameters and persistent buffers, detached, by dotted name. They follow the module, and writing to them
-        changes it, as in PyTorch: `copy.deepcopy` of it keeps the values of the moment."""
-        return {prefix + name: value.detach() for name, value in self._named_state()}
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> LoadedKeys:
-        """Take the values of `state_dict` (tensors or NumPy arrays), converted to the dtypes that are here.
-
-        Raises StateDictError, with nothing changed, where a shape differs or, if `strict`, a key is missing or unknown.
-        """
-        own = dict(self._named_state())
-        missing = [key for key in own if key not in state_dict]
-        unexpected = [key for key in state_dict if key not in own]
-        loaded = {k: v if isinstance(v, Tensor) else tensor(np.asarray(v)) for k, v in state_dict.items() if k in own}
-        faults = [
-            f"  wrong shape: {key}: {list(value.shape)} in the dictionary, {list(own[key].shape)} in the module"
-            for key, value in loaded.items()
-            if value.shape != own[key].shape
-        ]
-        if strict:
-            faults += [f"  missing: {key} {list(own[key].shape)}" for key in missing]
-            faults += [f"  unexpected: {key} {list(np.shape(state_dict[key]))}" for key in unexpected]
-        if faults:
-            raise StateDictError(
-                "\n".join([f"the state dictionary does not fit {type(self).__name__} (at {user_source()}):", *faults])
-                + ("\nPass strict=False to leave out missing and unexpected keys." if missing or unexpected else "")
-            )
-        with no_grad():
-            for key, value in loaded.items():
-                own[key].copy_(value)
-        return LoadedKeys(missing, unexpected)
 
     # ---- printing
 
@@ -384,4 +457,14 @@ class Module:
         return f"{type(self).__name__}(\n  " + "\n  ".join(lines + parts) + "\n)"
 
 
-__all__ = ["LoadedKeys", "Module"]
+__all__ = [
+    "LoadedKeys",
+    "Module",
+    "register_module_buffer_registration_hook",
+    "register_module_forward_hook",
+    "register_module_forward_pre_hook",
+    "register_module_full_backward_hook",
+    "register_module_full_backward_pre_hook",
+    "register_module_module_registration_hook",
+    "register_module_parameter_registration_hook",
+]
