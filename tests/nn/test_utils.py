@@ -21,7 +21,7 @@ def parameters(library, gradients=GRADIENTS):
     return [*made, library.nn.Parameter(library.zeros(2))]
 
 
-@pytest.mark.parametrize("norm_type", [2.0, 1.0, 3.0, math.inf])
+@pytest.mark.parametrize("norm_type", [2.0, 1.0, 3.0, math.inf, -math.inf, 0.0, -1.0])
 @pytest.mark.parametrize("limit", [1.0, 100.0])
 def test_clipping_by_the_norm(norm_type: float, limit: float) -> None:
     ours, theirs = parameters(pb), parameters(torch)
@@ -39,6 +39,31 @@ def test_clipping_a_norm_that_is_not_finite() -> None:
     ours = parameters(pb, bad)
     assert math.isnan(pb.nn.utils.clip_grad_norm_(ours, 1.0).item())
     assert all(map(math.isnan, ours[0].grad.tolist()))
+
+
+@pytest.mark.parametrize("norm_type", [2.0, 1, math.inf, 0])
+@pytest.mark.parametrize("foreach", [None, True, False])
+def test_a_norm_found_before_clips_as_in_one_call(norm_type: float, foreach: bool | None) -> None:
+    ours, theirs = parameters(pb), parameters(torch)
+    norms = []
+    for library, listed in ((pb, ours), (torch, theirs)):
+        gradients = [p.grad for p in listed if p.grad is not None]
+        norms.append(library.nn.utils.get_total_norm(gradients, norm_type, foreach=foreach))
+        library.nn.utils.clip_grads_with_norm_(listed, 1.5, norms[-1], foreach=foreach)
+    assert norms[0].item() == pytest.approx(norms[1].item(), rel=1e-6)
+    for p, q in zip(ours[:2], theirs[:2], strict=True):
+        np.testing.assert_allclose(p.grad.numpy(), q.grad.numpy(), rtol=1e-6)
+    with pytest.raises(TypeError, match="foreach must be None or a bool"):
+        pb.nn.utils.clip_grad_value_(ours, 1.0, foreach="yes")
+
+
+def test_the_norm_of_no_tensors_is_zero_and_of_empty_ones_too() -> None:
+    assert pb.nn.utils.get_total_norm([]).item() == 0.0
+    for norm_type in (1.0, 2.0):
+        assert pb.nn.utils.get_total_norm(pb.zeros(0), norm_type).item() == 0.0
+    for norm_type in (math.inf, -math.inf, -1.0):
+        with pytest.raises(ShapeError, match="of a tensor without elements is not defined"):
+            pb.nn.utils.get_total_norm([pb.ones(3), pb.zeros(0)], norm_type)
 
 
 def test_clipping_nothing() -> None:
