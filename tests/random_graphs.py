@@ -20,7 +20,19 @@ import numpy as np
 from pullback.graph import types
 from pullback.graph.node import Node
 from pullback.graph.types import DType, bfloat16, bool_, float16, float32, float64, int32, int64, uint8, uint32
-from pullback.ops import attention, contraction, convolution, host, indexing, movement, reduction
+from pullback.ops import (
+    attention,
+    contraction,
+    convolution,
+    exponential,
+    host,
+    indexing,
+    movement,
+    pairs,
+    recurrence,
+    reduction,
+    special,
+)
 from pullback.ops import elementwise as e
 from pullback.ops.body import Closing
 from pullback.ops.primitive import apply, buffer_node, constant, iota, parameter
@@ -264,6 +276,97 @@ def _functions_of_positive_numbers(make: _Maker) -> Known:
     )
     spread = _PRECISION[x.dtype] * (x.size + 0.5)
     return _rounded(build(above), size, (x.error + spread) * slope, None, x.finite, _SLACK)
+
+
+#: functions of one element on (-0.9, 0.9) moved by a distance: how large they are there, and how steep
+_ON_AN_INTERVAL: tuple[tuple[Callable[[Node], Node], float, float, float], ...] = (
+    (exponential.tan, 0.0, 1.3, 2.6),
+    (exponential.atan, 0.0, 0.8, 1.0),
+    (exponential.asin, 0.0, 1.2, 2.3),
+    (exponential.acos, 0.0, 2.7, 2.3),
+    (exponential.sinh, 0.0, 1.1, 1.5),
+    (exponential.cosh, 0.0, 1.5, 1.1),
+    (exponential.asinh, 0.0, 0.9, 1.0),
+    (exponential.acosh, 2.5, 1.9, 0.9),
+    (exponential.atanh, 0.0, 1.5, 5.3),
+    (exponential.exp2, 0.0, 1.9, 1.4),
+    (exponential.expm1, 0.0, 1.5, 2.5),
+    (exponential.log1p, 0.0, 2.4, 10.0),
+    (exponential.log2, 1.5, 1.3, 2.5),
+    (exponential.log10, 1.5, 0.4, 0.8),
+    (special.erfc, 0.0, 1.8, 1.2),
+    (special.erfcx, 0.0, 4.1, 8.5),
+    (special.erfinv, 0.0, 1.2, 3.6),
+    (special.log_ndtr, 0.0, 1.8, 1.7),
+    (special.lgamma, 2.5, 1.2, 1.2),
+    (special.digamma, 2.5, 1.2, 1.0),
+    (lambda x: special.polygamma(x, 1), 2.5, 1.0, 1.0),
+    (special.i0, 0.0, 1.3, 0.6),
+    (special.i0e, 0.0, 1.0, 1.1),
+    (special.i1, 0.0, 0.6, 0.8),
+    (special.i1e, 0.0, 0.4, 0.6),
+    (lambda x: special.ndtri(e.add(e.mul(x, constant(0.4, x.dtype)), constant(0.5, x.dtype))), 0.0, 1.2, 2.0),
+)
+
+
+def _moved(x: Known, distance: float) -> Known:
+    """A number in (-0.9, 0.9) + distance at every element of `x`."""
+    inside = e.mul(e.tanh(x.node), constant(0.9, x.dtype))
+    node = e.add(inside, constant(distance, x.dtype)) if distance else inside
+    return Known(node, 0.9 + distance, x.error + 2 * _SLACK * _PRECISION[x.dtype] * (1 + distance), None, x.finite)
+
+
+@_operation(3)
+def _functions_on_an_interval(make: _Maker) -> Known:
+    build, distance, size, slope = make.choose(_ON_AN_INTERVAL)
+    x = _moved(make.operand(2), distance)
+    return _rounded(build(x.node), size, x.error * slope, None, x.finite, 4 * _SLACK)
+
+
+@_operation(2)
+def _functions_of_two_numbers(make: _Maker) -> Known:
+    x = make.operand(2)
+    y = make.partner(x)
+    x, y = _moved(x, 0.0), _moved(y, 2.0)
+    build, size, slope = make.choose(
+        (
+            (exponential.atan2, 1.0, 2.0),
+            (pairs.hypot, 3.1, 2.0),
+            (pairs.logaddexp, 3.7, 2.0),
+            (pairs.logaddexp2, 4.0, 2.0),
+            (pairs.copysign, 1.0, 1.0),
+            (pairs.nextafter, 1.0, 1.0),
+            (pairs.fmod, 1.0, 1.0),
+        )
+    )
+    finite = x.finite and y.finite
+    if build in (pairs.fmod, pairs.copysign):  # the first is smaller than the second, and the second positive
+        x = Known(e.absolute(x.node), x.size, x.error, None, x.finite)
+    return _rounded(build(x.node, y.node), size, (x.error + y.error) * slope, None, finite, 4 * _SLACK)
+
+
+@_operation()
+def _exponents_and_shifts(make: _Maker) -> Known:
+    if make.chance(0.3):
+        return Known(pairs.binary_exponent(make.operand(2, exact=True, finite=True).node), 2.0**11, 0.0, 0, True)
+    x = make.operand(1)
+    count = e.bit_and(x.node, constant(3, x.dtype))
+    if make.chance(0.5):
+        return Known(pairs.shift_right_by(x.node, count), x.size, 0.0, 0, True)
+    return Known(pairs.shift_left_by(x.node, count), 2.0**63, 0.0, 0, True)
+
+
+@_operation(2)
+def _recurrences(make: _Maker) -> Known:
+    x = make.operand(2)
+    length = math.prod(x.shape)
+    flat = movement.reshape(x.node, (1, length, 1))
+    if make.chance(0.5):
+        build = make.choose((recurrence.running_max, recurrence.running_min))
+        return Known(build(flat), x.size, x.error, x.scale, x.finite)
+    factor = e.mul(e.tanh(flat), constant(0.5, x.dtype))
+    size, error = 2 * x.size, 2 * x.error + 2 * x.size * (x.error + 3 * _SLACK * _PRECISION[x.dtype])
+    return _rounded(recurrence.recurrence(factor, flat), size, error, None, x.finite, _SLACK)
 
 
 @_operation(2)

@@ -4,10 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from operator_derivatives import check_first, check_second, differentiable_samples, has_second
+from operator_derivatives import (
+    NOT_ALONG_ANY_DIRECTION,
+    check_first,
+    check_second,
+    differentiable_samples,
+    has_second,
+)
 from pullback import debug
 
 IN_SCOPE = Path(__file__).with_name("operators.txt").read_text(encoding="utf-8").split()
+IN_SCOPE = [name for name in IN_SCOPE if name not in NOT_ALONG_ANY_DIRECTION]
 #: samples of each operator
 SAMPLES = 2
 

@@ -52,7 +52,7 @@ def parts(packed: Tensor, shapes: list[Shape]) -> list[Tensor]:
     found, start = [], 0
     for shape in shapes:
         end = start + math.prod(shape)
-        found.append(packed[..., start:end].reshape(*batch, *shape))
+        found.append(packed[..., start:end].reshape((*batch, *shape)))
         start = end
     return found
 

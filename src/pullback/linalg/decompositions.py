@@ -16,6 +16,7 @@ from ..graph.types import int32
 from ..ops.primitive import user_source
 from ..tensor import Tensor
 from ..tensor.arithmetic import where
+from ..tensor.autocast_mode import widening
 from ..tensor.creation import eye, zeros
 from ..tensor.joining import cat
 from . import lapack
@@ -78,6 +79,7 @@ class LUFactorsInfo(NamedTuple):
 # ---- Cholesky
 
 
+@widening
 def cholesky(A: Tensor, *, upper: bool = False) -> Tensor:
     """L with A = L Lᵀ (with `upper` Lᵀ, for A = Lᵀ L) of symmetric positive definite matrices [..., n, n].
 
@@ -86,6 +88,7 @@ def cholesky(A: Tensor, *, upper: bool = False) -> Tensor:
     return _cholesky(A, upper, True).L
 
 
+@widening
 def cholesky_ex(A: Tensor, *, upper: bool = False, check_errors: bool = False) -> CholeskyInfo:
     """`cholesky`, and `info`: 0, or the order of the first leading minor that is not positive; the factor is then 0."""
     return _cholesky(A, upper, check_errors)
@@ -112,6 +115,7 @@ def _cholesky(A: Tensor, upper: bool, checked: bool) -> CholeskyInfo:
 # ---- QR
 
 
+@widening
 def qr(A: Tensor, mode: str = "reduced") -> QRResult:
     """Q with orthonormal columns and upper triangular R, A = Q R: A [..., m, n], k = min(m, n).
 
@@ -152,6 +156,7 @@ def _qr_pullback(Q: Tensor, R: Tensor, gQ: Tensor, gR: Tensor) -> Tensor:
 # ---- singular values
 
 
+@widening
 def svd(A: Tensor, full_matrices: bool = True, *, driver: str | None = None) -> SVDResult:
     """The singular value decomposition A = U diag(S) Vh: A [..., m, n], k = min(m, n), S [..., k].
 
@@ -188,11 +193,13 @@ def _svd_pullback(U: Tensor, S: Tensor, Vh: Tensor, gU: Tensor, gS: Tensor, gVh:
     return whole
 
 
+@widening
 def svdvals(A: Tensor, *, driver: str | None = None) -> Tensor:
     """The singular values, in falling order."""
     return svd(A, False, driver=driver).S
 
 
+@widening
 def pinv(
     A: Tensor,
     rcond: float | Tensor | None = None,
@@ -241,6 +248,7 @@ def _threshold(S: Tensor, shape: tuple[int, ...], atol: Any, rtol: Any) -> Tenso
     return bound.to(S.dtype).unsqueeze(-1)
 
 
+@widening
 def matrix_rank(A: Tensor, tol: Any = None, hermitian: bool = False, *, atol: Any = None, rtol: Any = None) -> Tensor:
     """How many singular values are above max(atol, rtol times the largest), int64; `tol` is an absolute one."""
     matrices("matrix_rank", A, square=hermitian)
@@ -254,6 +262,7 @@ def matrix_rank(A: Tensor, tol: Any = None, hermitian: bool = False, *, atol: An
 # ---- eigenvalues
 
 
+@widening
 def eigh(A: Tensor, UPLO: str = "L") -> EighResult:
     """Eigenvalues, rising, and eigenvectors as columns of symmetric matrices [..., n, n]; one triangle is read."""
     if UPLO.upper() not in ("L", "U"):
@@ -273,6 +282,7 @@ def eigh(A: Tensor, UPLO: str = "L") -> EighResult:
     return EighResult(*parts(with_gradient(packed, [A], rule), shapes))
 
 
+@widening
 def eigvalsh(A: Tensor, UPLO: str = "L") -> Tensor:
     """The eigenvalues of symmetric matrices, rising."""
     return eigh(A, UPLO).eigenvalues
@@ -294,6 +304,7 @@ def eigvals(A: Tensor) -> Any:
 # ---- LU
 
 
+@widening
 def lu_factor_ex(A: Tensor, *, pivot: bool = True, check_errors: bool = False) -> LUFactorsInfo:
     """`lu_factor`, and `info`: 0, or the first column whose pivot is 0."""
     if not pivot:
@@ -315,11 +326,13 @@ def lu_factor_ex(A: Tensor, *, pivot: bool = True, check_errors: bool = False) -
     return LUFactorsInfo(both, pivots.detach().to(int32), code)
 
 
+@widening
 def lu_factor(A: Tensor, *, pivot: bool = True) -> LUFactors:
     """L and U of A = P L U in one matrix, and the exchanged rows: Gaussian elimination with partial pivoting."""
     return LUFactors(*lu_factor_ex(A, pivot=pivot)[:2])
 
 
+@widening
 def lu(A: Tensor, *, pivot: bool = True) -> LUResult:
     """P, L and U with A = P L U: A [..., m, n], k = min(m, n), P [..., m, m], L [..., m, k], U [..., k, n]."""
     return lu_unpack(*lu_factor(A, pivot=pivot))
@@ -353,6 +366,7 @@ def _lu_pullback(P: Tensor, L: Tensor, U: Tensor, gL: Tensor, gU: Tensor) -> Ten
     return P @ solve_triangular(U, below.mT, upper=True).mT
 
 
+@widening
 def lu_unpack(LU_data: Tensor, LU_pivots: Tensor, unpack_data: bool = True, unpack_pivots: bool = True) -> LUResult:
     """P, L and U from what `lu_factor` gives; what is not unpacked is empty."""
     matrices("lu_unpack", LU_data)
@@ -364,6 +378,7 @@ def lu_unpack(LU_data: Tensor, LU_pivots: Tensor, unpack_data: bool = True, unpa
     return LUResult(P, _lower(LU_data), LU_data[..., :k, :].triu())
 
 
+@widening
 def lu_solve(LU: Tensor, pivots: Tensor, B: Tensor, *, left: bool = True, adjoint: bool = False) -> Tensor:
     """X of A X = B (with `left=False` of X A = B, with `adjoint` of Aᵀ), given A's `lu_factor`."""
     matrices("lu_solve", LU, B, square=True)
@@ -377,6 +392,7 @@ def lu_solve(LU: Tensor, pivots: Tensor, B: Tensor, *, left: bool = True, adjoin
     return solve_triangular(LU, inner, upper=True)
 
 
+@widening
 def householder_product(A: Tensor, tau: Tensor) -> Tensor:
     """The first n columns of the product of reflections I - tau_i v_i v_iᵀ, v_i below A's diagonal: LAPACK's orgqr."""
     matrices("householder_product", A)

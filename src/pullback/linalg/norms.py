@@ -11,6 +11,7 @@ from ..graph.types import DType
 from ..ops.primitive import user_source
 from ..tensor import Tensor
 from ..tensor.arithmetic import where
+from ..tensor.autocast_mode import lowered, widening
 from ..tensor.promotion import require_float
 from ..tensor.reductions import normalize_axes
 from .decompositions import svdvals
@@ -130,6 +131,7 @@ def norm(
     return vector_norm(A, ord, dim, keepdim, dtype=dtype)
 
 
+@widening
 def cond(A: Tensor, p: float | str | None = None) -> Tensor:
     """The condition number in a matrix norm `p` (default 2): ‖A‖ ‖A⁻¹‖; infinite where A is singular."""
     if p in (None, 2, -2):
@@ -142,6 +144,7 @@ def cond(A: Tensor, p: float | str | None = None) -> Tensor:
 
 def vecdot(x: Tensor, y: Tensor, *, dim: int = -1) -> Tensor:
     """The inner products of vectors along `dim`; the other axes broadcast."""
+    x, y = lowered(x, y)
     return (x * y).sum(dim)
 
 

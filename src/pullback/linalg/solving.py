@@ -12,6 +12,7 @@ from ..graph.types import int32, int64
 from ..ops.primitive import user_source
 from ..tensor import Tensor
 from ..tensor.arithmetic import where
+from ..tensor.autocast_mode import widening
 from ..tensor.creation import eye, full, zeros
 from . import lapack
 from .calls import call, matrices, packed_call, parts
@@ -49,6 +50,7 @@ class LstsqResult(NamedTuple):
     singular_values: Tensor
 
 
+@widening
 def inv(A: Tensor) -> Tensor:
     """The inverse of square matrices [..., n, n]; LinAlgError where one is singular.
 
@@ -60,6 +62,7 @@ def inv(A: Tensor) -> Tensor:
     return with_gradient(call(lapack.inverse, A.shape, A), [A], lambda y, g: [-(y.mT @ g @ y.mT)])
 
 
+@widening
 def inv_ex(A: Tensor, *, check_errors: bool = False) -> InverseInfo:
     """`inv`, and `info`: 0 where there is an inverse, else the first pivot that is 0, with NaN for an inverse."""
     matrices("inv_ex", A, square=True)
@@ -77,6 +80,7 @@ def _info(A: Tensor) -> Tensor:
     return found[..., -1].to(int32)
 
 
+@widening
 def det(A: Tensor) -> Tensor:
     """The determinant of square matrices [..., n, n] -> [...]. Its gradient, the cofactors, singular ones have too."""
     matrices("det", A, square=True)
@@ -95,6 +99,7 @@ def _cofactors(A: Tensor) -> Tensor:
     return with_gradient(call(lapack.cofactors, A.shape, A), [A], rule)
 
 
+@widening
 def slogdet(A: Tensor) -> SlogdetResult:
     """The sign of the determinant and the logarithm of its absolute value: 0 and -inf of a singular matrix."""
     matrices("slogdet", A, square=True)
@@ -105,6 +110,7 @@ def slogdet(A: Tensor) -> SlogdetResult:
     return SlogdetResult(sign, logarithm)
 
 
+@widening
 def logdet(A: Tensor) -> Tensor:
     """The logarithm of the determinant; NaN where it is negative."""
     sign, logarithm = slogdet(A)
@@ -115,6 +121,7 @@ def _is_vector(A: Tensor, B: Tensor) -> bool:
     return B.ndim == 1 or (A.ndim - 1 == B.ndim and B.shape == A.shape[:-1])
 
 
+@widening
 def solve(A: Tensor, B: Tensor, *, left: bool = True) -> Tensor:
     """X of A X = B (with `left=False` of X A = B) for square A [..., n, n]; LinAlgError where one is singular.
 
@@ -138,6 +145,7 @@ def solve(A: Tensor, B: Tensor, *, left: bool = True) -> Tensor:
     return with_gradient(value, [A, B], rule)
 
 
+@widening
 def solve_ex(A: Tensor, B: Tensor, *, left: bool = True, check_errors: bool = False) -> SolveInfo:
     """`solve`, and `info`: 0 where there is a solution, else the first pivot that is 0, with NaN for a solution."""
     if check_errors:
@@ -171,6 +179,7 @@ def _summed(cotangent: Tensor, like: Tensor) -> Tensor:
     return cotangent.sum(tuple(axes), keepdim=True).reshape(like.shape) if axes else cotangent
 
 
+@widening
 def solve_triangular(A: Tensor, B: Tensor, *, upper: bool, left: bool = True, unitriangular: bool = False) -> Tensor:
     """X of A X = B (with `left=False` of X A = B), of which only the upper or lower triangle of A is read.
 
@@ -200,6 +209,7 @@ class TriangularSolution(NamedTuple):
     cloned_coefficient: Tensor
 
 
+@widening
 def triangular_solve(
     b: Tensor, A: Tensor, upper: bool = True, transpose: bool = False, unitriangular: bool = False
 ) -> TriangularSolution:
@@ -208,6 +218,7 @@ def triangular_solve(
     return TriangularSolution(solve_triangular(matrix, b, upper=upper, unitriangular=unitriangular), A.clone())
 
 
+@widening
 def cholesky_solve(B: Tensor, L: Tensor, upper: bool = False) -> Tensor:
     """X of A X = B, given the Cholesky factor L of A = L Lᵀ (with `upper`, of A = Lᵀ L).
 
@@ -226,6 +237,7 @@ def cholesky_solve(B: Tensor, L: Tensor, upper: bool = False) -> Tensor:
     return with_gradient(value, [B, L], rule)
 
 
+@widening
 def cholesky_inverse(L: Tensor, upper: bool = False) -> Tensor:
     """The inverse of A = L Lᵀ (with `upper`, of A = Lᵀ L), given the Cholesky factor.
 
@@ -242,6 +254,7 @@ def cholesky_inverse(L: Tensor, upper: bool = False) -> Tensor:
     return with_gradient(inverse.mT @ inverse, [L], rule)
 
 
+@widening
 def lstsq(A: Tensor, B: Tensor, rcond: float | None = None, *, driver: str | None = None) -> LstsqResult:
     """The X of least norm that makes ‖A X - B‖ least: A [..., m, n], B [..., m, k] or vectors [..., m].
 
@@ -292,6 +305,7 @@ def _pinv_pullback(A: Tensor, P: Tensor, g: Tensor) -> Tensor:
     return -((k @ P).mT) + (gt - A @ k) @ (P @ pt) + pk - (pk @ P) @ A
 
 
+@widening
 def tensorsolve(A: Tensor, B: Tensor, dims: Sequence[int] | None = None) -> Tensor:
     """X of tensordot(A, X, X.ndim) = B."""
     if dims is not None:
@@ -303,6 +317,7 @@ def tensorsolve(A: Tensor, B: Tensor, dims: Sequence[int] | None = None) -> Tens
     return solve(A.reshape(B.numel(), -1) if B.numel() else A.reshape(0, 0), B.reshape(-1)).reshape(shape)
 
 
+@widening
 def tensorinv(A: Tensor, ind: int = 2) -> Tensor:
     """The inverse of A as a linear map from its axes after `ind` to those before."""
     if ind <= 0 or math.prod(A.shape[:ind]) != math.prod(A.shape[ind:]):

@@ -113,9 +113,10 @@ class OptimizerHooks:
         return value
 
 
-def _hooked(step: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(step)
-    def with_hooks(self: OptimizerHooks, *args: Any, **kwargs: Any) -> Any:
+def _hooked(plain: Callable[..., Any]) -> Callable[..., Any]:
+    # the name of this function is what profiles call the operations of an update
+    @functools.wraps(plain)
+    def step(self: OptimizerHooks, *args: Any, **kwargs: Any) -> Any:
         self._stepped = True
         for hook in list(self._hooks["step_pre"].values()):
             result = hook(self, args, kwargs)
@@ -123,11 +124,11 @@ def _hooked(step: Callable[..., Any]) -> Callable[..., Any]:
                 if not (isinstance(result, tuple) and len(result) == 2):
                     raise RuntimeError(f"a hook before step() must return None or (args, kwargs), got {result!r}")
                 args, kwargs = result
-        loss = step(self, *args, **kwargs)
+        loss = plain(self, *args, **kwargs)
         self._call("step_post", args, kwargs)
         return loss
 
-    return with_hooks
+    return step
 
 
 __all__ = ["OptimizerHooks", "RemovableHandle"]

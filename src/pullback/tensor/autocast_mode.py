@@ -7,7 +7,9 @@ calls `lowered` or `in_float32` on its operands, and all others take the dtypes 
 
 from __future__ import annotations
 
+import functools
 import warnings
+from collections.abc import Callable
 from contextlib import ContextDecorator
 from types import TracebackType
 from typing import Any
@@ -15,7 +17,7 @@ from weakref import WeakValueDictionary
 
 from ..graph.types import DType, bfloat16, float16, float32, float64
 from ..ops.elementwise import convert
-from ..ops.primitive import MODE, Lowering, user_source
+from ..ops.primitive import MODE, Lowering, autocast_mode, user_source
 from .handle import Handle
 
 #: the dtype that a region takes where none is given, by device
@@ -150,4 +152,41 @@ def in_float32(*operands: Any) -> list[Any]:
     return [o._wrap(convert(o.node, float32)) if _is_castable(o) else o for o in operands]
 
 
-__all__ = ["autocast", "get_autocast_dtype", "in_float32", "is_autocast_available", "is_autocast_enabled", "lowered"]
+def unlowered(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` done in the dtypes of its operands, in autocast regions too."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **options: Any) -> Any:
+        if MODE.autocast.dtype is None:
+            return function(*args, **options)
+        with autocast_mode(Lowering()):
+            return function(*args, **options)
+
+    return run
+
+
+def widening(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` done in float32 in autocast regions, whatever 16-bit floats it is given."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **options: Any) -> Any:
+        if MODE.autocast.dtype is None:
+            return function(*args, **options)
+        wide = in_float32(*args)
+        named = dict(zip(options, in_float32(*options.values()), strict=True))
+        with autocast_mode(Lowering()):
+            return function(*wide, **named)
+
+    return run
+
+
+__all__ = [
+    "autocast",
+    "get_autocast_dtype",
+    "in_float32",
+    "is_autocast_available",
+    "is_autocast_enabled",
+    "lowered",
+    "unlowered",
+    "widening",
+]

@@ -16,6 +16,7 @@ from ..ops.movement import expand, pad, reshape, slice_
 from ..ops.primitive import constant, iota, user_source
 from ..ops.recurrence import recurrence, running_max, running_min
 from ..ops.reduction import kept_shape, reduce_sum
+from .autocast_mode import widening
 from .handle import Handle
 from .promotion import require_float
 from .reductions import ValuesIndices, normalize_axis
@@ -137,6 +138,7 @@ class CumulativeMethods(Handle):
         result = where(nothing, x, where(nothing, 1.0, total).log() + base)
         return result.reshape(self.shape)
 
+    @widening
     def prod(self, dim: int | None = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:
         """The product of all elements, or along `dim`; of integers and bool in int64, 1 of no elements.
 

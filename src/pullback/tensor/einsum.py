@@ -51,7 +51,7 @@ def einsum(*args: Any) -> Tensor:
             f"einsum: operands have dtypes {', '.join(t.dtype.name for t in tensors)} (at {user_source()}); convert "
             "with .to(dtype)"
         )
-    terms = [Term(t, term.labels) for t, term in zip(lowered(*tensors), terms, strict=True)]
+    terms = [Term(t, term.labels) for t, term in zip(tensors, terms, strict=True)]
     return contract("einsum", [_diagonal(term) for term in terms], result)
 
 
@@ -204,6 +204,8 @@ def _product(a: Term, b: Term, needed: set[int]) -> Term:
     inner = [label for label in shared if label not in needed]
     left = [label for label in a.labels if label not in shared]
     right = [label for label in b.labels if label not in shared]
+    if inner:  # a product of matrices; without a sum there is nothing that a region does in another dtype
+        a, b = (Term(t, of.labels) for t, of in zip(lowered(a.tensor, b.tensor), (a, b), strict=True))
     x, y = _arranged(a, (batch, left, inner)), _arranged(b, (batch, inner, right))
     labels = (*batch, *left, *right)
     size = {label: s for term in (a, b) for label, s in zip(term.labels, term.tensor.shape, strict=True)}

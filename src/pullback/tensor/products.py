@@ -12,7 +12,7 @@ from ..ops import elementwise as e
 from ..ops.contraction import matmul as matmul_nodes
 from ..ops.movement import expand, reshape
 from ..ops.primitive import constant, user_source
-from .autocast_mode import lowered
+from .autocast_mode import lowered, unlowered
 from .einsum import tensordot
 from .handle import Handle
 from .joining import stack
@@ -51,6 +51,7 @@ class ProductMethods(Handle):
         """As `dot`: numbers are real."""
         return _matmul(*self._of_rank(other, 1, "vdot"))
 
+    @unlowered
     def mv(self, vec: Tensor) -> Tensor:
         """The product of a matrix and a vector."""
         if self.ndim != 2 or vec.ndim != 1:
@@ -59,6 +60,7 @@ class ProductMethods(Handle):
             )
         return matmul(self, vec)  # type: ignore[arg-type]
 
+    @unlowered
     def inner(self, other: Tensor) -> Tensor:
         """The sum of products along the last axes; of a tensor of shape [] the product."""
         if not self.ndim or not other.ndim:
@@ -69,6 +71,7 @@ class ProductMethods(Handle):
             )
         return tensordot(self, other, ([-1], [-1]))  # type: ignore[arg-type]
 
+    @unlowered
     def outer(self, vec2: Tensor) -> Tensor:
         """The products of each element of one vector with each of another."""
         x, y = self._of_rank(vec2, 1, "outer")
@@ -127,10 +130,12 @@ class ProductMethods(Handle):
         """beta * self + alpha * (mat1 @ mat2) of matrices."""
         return self._plus("addmm", mat1.mm(mat2), beta, alpha)
 
+    @unlowered
     def addmv(self, mat: Tensor, vec: Tensor, *, beta: Number = 1, alpha: Number = 1) -> Tensor:
         """beta * self + alpha * (mat @ vec) of a matrix and a vector."""
         return self._plus("addmv", mat.mv(vec), beta, alpha)
 
+    @unlowered
     def addr(self, vec1: Tensor, vec2: Tensor, *, beta: Number = 1, alpha: Number = 1) -> Tensor:
         """beta * self + alpha * (the outer product of two vectors)."""
         return self._plus("addr", vec1.outer(vec2), beta, alpha)

@@ -21,6 +21,7 @@ from ..ops.indexing import take
 from ..ops.movement import expand, reshape
 from ..ops.primitive import constant, iota, user_source
 from ..ops.reduction import kept_shape
+from .autocast_mode import widening
 from .creation import full, tensor
 from .cumulative import taken_along
 from .handle import Handle
@@ -189,6 +190,7 @@ class SortingMethods(Handle):
         place = host_call((rows.node,), _most_frequent, (rows.shape[0],), int64)
         return self._selected(self._wrap(reshape(place, kept_shape(self.shape, (axis,)))), axis, keepdim)
 
+    @widening
     def quantile(
         self, q: Any, dim: int | None = None, keepdim: bool = False, *, interpolation: str = "linear"
     ) -> Tensor:
@@ -202,6 +204,7 @@ class SortingMethods(Handle):
         """
         return self._quantile(q, dim, keepdim, interpolation, "quantile")
 
+    @widening
     def nanquantile(
         self, q: Any, dim: int | None = None, keepdim: bool = False, *, interpolation: str = "linear"
     ) -> Tensor:

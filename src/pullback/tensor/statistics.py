@@ -17,6 +17,7 @@ from ..ops.indexing import take
 from ..ops.movement import reshape
 from ..ops.primitive import constant, iota, user_source
 from ..ops.reduction import sum_to_shape
+from .autocast_mode import widening
 from .creation import linspace, ones, tensor
 from .handle import Handle
 from .order import realized
@@ -144,6 +145,7 @@ class StatisticsMethods(Handle):
         factor = where(length > maxnorm, maxnorm / (length + 1e-7), 1.0)
         return x * factor.to(self.dtype)
 
+    @widening
     def trace(self) -> Tensor:
         """The sum of a matrix's diagonal."""
         if self.ndim != 2:
@@ -160,11 +162,8 @@ class StatisticsMethods(Handle):
             raise ShapeError(
                 f"sum_to_size: {list(shape)} does not broadcast to {list(self.shape)} (at {user_source()})"
             )
-        x = (
-            e.convert(self.node, int64)
-            if self.dtype.category == BOOL and (shape != self.shape or not shape)
-            else self.node
-        )
+        whole = self.dtype.category == BOOL and (shape != self.shape or not shape)
+        x = e.convert(self.node, int64) if whole else self.node
         return self._wrap(sum_to_shape(x, shape))
 
     def cov(self, *, correction: int = 1, fweights: Tensor | None = None, aweights: Tensor | None = None) -> Tensor:

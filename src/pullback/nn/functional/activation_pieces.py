@@ -12,6 +12,7 @@ from ...graph.types import float32
 from ...ops.primitive import user_source
 from ...tensor import Tensor
 from ...tensor.arithmetic import where
+from ...tensor.autocast_mode import lowered
 from ...tensor.promotion import require_float
 from ...tensor.random import Generator, rand
 from .activation import finished, softmax, softplus, widened
@@ -65,6 +66,7 @@ def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
 
 def prelu(input: Tensor, weight: Tensor) -> Tensor:
     """x above 0, else weight * x: one weight, or one for each channel (axis 1); He et al. (ICCV 2015)."""
+    input, weight = lowered(input, weight)
     require_float("prelu", input)
     if weight.ndim > 1 or weight.dtype is not input.dtype:
         raise ShapeError(

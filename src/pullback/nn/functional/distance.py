@@ -7,6 +7,7 @@ import numpy as np
 from ...errors import ShapeError
 from ...ops.primitive import user_source
 from ...tensor import Tensor
+from ...tensor.autocast_mode import widening
 from ...tensor.creation import tensor
 from ...tensor.einsum import einsum
 from ...tensor.promotion import require_float, result_type
@@ -36,6 +37,7 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
     return (parts[0] * parts[1]).sum(dim)
 
 
+@widening
 def cdist(
     x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str | None = "use_mm_for_euclid_dist_if_necessary"
 ) -> Tensor:
