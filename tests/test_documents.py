@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import subgradients
+from operation_table import operations
 from pullback import debug, errors
 from pullback.ops.primitive import table as table_of_primitives
 from test_readme import blocks
@@ -17,7 +19,12 @@ ERRORS = [value for value in vars(errors).values() if inspect.isclass(value) and
 
 @pytest.mark.parametrize(
     ("page", "name", "text"),
-    [("README.md", "switches", debug.table), ("docs/operations.md", "primitives", table_of_primitives)],
+    [
+        ("README.md", "switches", debug.table),
+        ("docs/operations.md", "operations", operations),
+        ("docs/operations.md", "subgradients", subgradients.table),
+        ("docs/operations.md", "primitives", table_of_primitives),
+    ],
 )
 def test_tables_are_those_that_the_code_prints(
     page: str, name: str, text: Callable[[], str], request: pytest.FixtureRequest
