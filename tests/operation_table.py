@@ -17,7 +17,7 @@ from pullback.ops import primitive
 IN_SCOPE = Path(__file__).with_name("ops").joinpath("operators.txt").read_text(encoding="utf-8").split()
 _DTYPES = ("bool", "uint8", "int64", "float16", "bfloat16", "float32", "float64")
 #: samples of each dtype that are looked at
-_SAMPLES = 4
+_SAMPLES = 2
 #: what the compiler makes of a kind of primitive, as the table calls it; other kinds are no kernels
 _KERNELS = {
     primitive.ELEMENTWISE: "loop",
