@@ -116,6 +116,9 @@ from .modules import (
     TransformerEncoderLayer,
     TripletMarginLoss,
     TripletMarginWithDistanceLoss,
+    Upsample,
+    UpsamplingBilinear2d,
+    UpsamplingNearest2d,
 )
 from .modules.arranging import ChannelShuffle, Fold, PixelShuffle, PixelUnshuffle, Unflatten, Unfold
 from .modules.distance import Bilinear, CosineSimilarity, PairwiseDistance
@@ -275,6 +278,9 @@ __all__ = [
     "TripletMarginWithDistanceLoss",
     "Unflatten",
     "Unfold",
+    "Upsample",
+    "UpsamplingBilinear2d",
+    "UpsamplingNearest2d",
     "ZeroPad1d",
     "ZeroPad2d",
     "ZeroPad3d",

@@ -46,6 +46,7 @@ from .ctc import (
 )
 from .distance import bilinear, cosine_similarity, pairwise_distance, pdist
 from .dropout_channels import alpha_dropout, dropout1d, dropout2d, dropout3d, feature_alpha_dropout
+from .interpolation import interpolate, upsample, upsample_bilinear, upsample_nearest
 from .linear import embedding, layer_norm, linear, one_hot
 from .linear_cross_entropy import linear_cross_entropy
 from .loss import cross_entropy, nll_loss
@@ -160,6 +161,7 @@ __all__ = [
     "hinge_embedding_loss",
     "huber_loss",
     "instance_norm",
+    "interpolate",
     "kl_div",
     "l1_loss",
     "layer_norm",
@@ -219,4 +221,7 @@ __all__ = [
     "triplet_margin_loss",
     "triplet_margin_with_distance_loss",
     "unfold",
+    "upsample",
+    "upsample_bilinear",
+    "upsample_nearest",
 ]
