@@ -28,11 +28,15 @@ PROPERTIES: dict[str, Callable[[Any], Any]] = {
 #: the place of the operand that is made so where it is not the first, by operator
 TRIANGULAR_SECOND = {"cholesky_solve"}
 #: losses that compare a target with 1, so that a target moved a little is another; and the CTC loss, whose gradient
-#: supposes that the probabilities of a step stay 1 together, as PyTorch's does
+#: supposes that the probabilities of a step stay 1 together, as PyTorch's does; and unpooling, whose samples name a
+#: place twice: the last value stays, and as in PyTorch each is given the place's gradient
 NOT_ALONG_ANY_DIRECTION = {
     "nn.functional.cosine_embedding_loss",
     "nn.functional.ctc_loss",
     "nn.functional.hinge_embedding_loss",
+    "nn.functional.max_unpool1d",
+    "nn.functional.max_unpool2d",
+    "nn.functional.max_unpool3d",
 }
 
 Scalar = Callable[[Sequence[Any]], Any]

@@ -334,7 +334,7 @@ WITHOUT_ORACLE = set(
         __iand__ __ifloordiv__ __ilshift__ __imod__ __ior__ __irshift__ __ixor__ __lshift__ __rlshift__
         __rrshift__ __rshift__ absolute_ arccos_ arccosh_ arcsin_ arcsinh_ arctan2_ arctan_ arctanh_
         divide_ fix_ greater_ greater_equal_ inverse less_ less_equal_ multiply_ negative_ not_equal_
-        subtract_
+        subtract_ new_empty new_tensor
         """
     )
 )
