@@ -26,6 +26,7 @@ DIFFERENTIATED = torch.float64
 #: dtypes in which samples are asked for, as far as the operator takes them in PyTorch
 DTYPES = (torch.float64, torch.float32, torch.int64, torch.bool)
 #: what gives places in order: integers and bools have equal elements, of which PyTorch gives the place of any
+#: there the elements are compared, and of argsort, which gives none, nothing
 ANY_OF_EQUALS = {"argsort", "kthvalue", "mode", "sort", "topk"}
 #: arguments that say where and how PyTorch is to lay a result out; there is one device and one layout
 NOT_OURS = ("device", "layout", "pin_memory")
@@ -111,6 +112,8 @@ def compare_sample(record: Any, sample: Any, second: bool = False) -> None:
     got = function(mine[0], *mine[1], **mine[2])
     process = sample.output_process_fn_grad if record.name in NOT_UNIQUE else _as_it_is
     wanted, found = tensors_in(process(expected)), tensors_in(process(got))
+    if record.name in ANY_OF_EQUALS and not wanted[0].is_floating_point():
+        wanted, found = wanted[:1], found[:1]
     if not wanted and not found:
         assert got == expected, f"gives {got!r}, PyTorch {expected!r}"
         return
@@ -197,7 +200,7 @@ def trial(name: str, most: int | None = None, dtypes: tuple[torch.dtype, ...] = 
     outcome = Outcome()
     for record in database()[name]:
         for dtype in dtypes:
-            if name in ANY_OF_EQUALS and not dtype.is_floating_point:
+            if name == "argsort" and not dtype.is_floating_point:
                 continue
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")

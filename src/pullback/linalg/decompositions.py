@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from ..autograd.function import with_gradient
 from ..errors import DTypeError, ShapeError
 from ..graph.types import int32
+from ..ops.elementwise import broadcast_shapes
 from ..ops.primitive import user_source
 from ..tensor import Tensor
 from ..tensor.arithmetic import where
@@ -402,16 +403,11 @@ def householder_product(A: Tensor, tau: Tensor) -> Tensor:
             f"householder_product: {list(A.shape)} and {list(tau.shape)}: more columns than rows, or "
             f"reflections than columns (at {user_source()})"
         )
-    batch = _summed_shape(A, tau)
-    # the first term says that the result depends on A where there is no reflection too
-    result = eye(m, n, dtype=A.dtype).expand(*batch, m, n) + A * 0
+    batch = broadcast_shapes("householder_product", A.shape[:-2], tau.shape[:-1])
+    one = eye(m, n, dtype=A.dtype).expand(*batch, m, n)
+    # it depends on A by name where there is no reflection too
+    result = one if tau.shape[-1] else with_gradient(one, [A], lambda _, g: [g * 0])
     for i in reversed(range(tau.shape[-1])):
         v = A[..., i : i + 1].tril(-i - 1) + eye(m, n, dtype=A.dtype)[:, i : i + 1]
         result = result - tau[..., i][..., None, None] * (v @ (v.mT @ result))
     return result
-
-
-def _summed_shape(A: Tensor, tau: Tensor) -> tuple[int, ...]:
-    from ..ops.elementwise import broadcast_shapes
-
-    return broadcast_shapes("householder_product", A.shape[:-2], tau.shape[:-1])

@@ -12,6 +12,7 @@ from ..ops.primitive import user_source
 from ..tensor import Tensor
 from ..tensor.arithmetic import where
 from ..tensor.autocast_mode import lowered, widening
+from ..tensor.creation import zeros_like
 from ..tensor.promotion import require_float
 from ..tensor.reductions import normalize_axes
 from .decompositions import svdvals
@@ -61,7 +62,7 @@ def vector_norm(
 def _slope(x: Tensor, norm_: Tensor, g: Tensor, ord: float, axes: tuple[int, ...]) -> Tensor:
     """The cotangent of a vector whose norm has cotangent `g`; where there is no slope, 0, as PyTorch has it."""
     if ord == 0:
-        return x * 0 * g.detach().masked_fill(g == g, 0.0)
+        return zeros_like(x)
     if ord == 1:
         return x.sign() * g
     if ord in (math.inf, -math.inf):

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from ..autograd.function import with_gradient
 from ..errors import ShapeError
 from ..graph.types import int32, int64
+from ..ops.elementwise import broadcast_shapes
 from ..ops.primitive import user_source
 from ..tensor import Tensor
 from ..tensor.arithmetic import where
@@ -166,8 +167,6 @@ def _check_rows(name: str, A: Tensor, B: Tensor) -> None:
 
 
 def _broadcast(name: str, *operands: Tensor) -> tuple[int, ...]:
-    from ..ops.elementwise import broadcast_shapes
-
     return broadcast_shapes(name, *(o.shape[:-2] for o in operands))
 
 
