@@ -139,6 +139,7 @@ from .modules.padding import (
     ZeroPad2d,
     ZeroPad3d,
 )
+from .modules.parameter_containers import ParameterDict, ParameterList
 from .parameter import Parameter
 
 __all__ = [
@@ -241,6 +242,8 @@ __all__ = [
     "PReLU",
     "PairwiseDistance",
     "Parameter",
+    "ParameterDict",
+    "ParameterList",
     "PixelShuffle",
     "PixelUnshuffle",
     "PoissonNLLLoss",

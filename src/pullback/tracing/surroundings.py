@@ -200,7 +200,7 @@ class Surroundings:
                 self._look_into(method, name, 0)
 
     def enter_module(self, module: Any) -> None:
-        """Follow the attributes of a module: all of the package's own, and those that the code names of others."""
+        """Follow the attributes of a module and its parts: all of the package's own, of others those the code names."""
         if not self._is_new(module):
             return
         name, held = type(module).__name__, vars(module)
@@ -215,6 +215,10 @@ class Surroundings:
         for key, value in list(held.items()):
             if not own and key in self.names:
                 self._look_into(value, f"{name}.{key}", 1)
+        # a container is read without being called, and no call would tell of it
+        for part in list(held["_modules"].values()):
+            if part is not None:
+                self.enter_module(part)
 
     # ---- what a recording has done
 

@@ -105,8 +105,10 @@ class Module(StateMethods):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(value, Parameter):
+            self._release(name, self._stores()[0])
             self.register_parameter(name, value)
         elif isinstance(value, Module):
+            self._release(name, self._stores()[2])
             self.add_module(name, value)
         else:
             self._set_other(name, value)
@@ -146,16 +148,28 @@ class Module(StateMethods):
         object.__delattr__(self, name)
 
     def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *(name for store in self._stores() for name in store)})
+        names = {*super().__dir__(), *(name for store in self._stores() for name in store)}
+        return sorted(name for name in names if not name[0].isdigit())
 
-    def _claim(self, name: str, store: dict[str, Any]) -> None:
-        """Make `name` free for `store`, checking that it can be one level of a dotted key."""
-        if not isinstance(name, str) or not name or "." in name:
-            raise KeyError(f"a name must be a string, not empty and without dots, got {name!r} (at {user_source()})")
+    def _release(self, name: str, store: dict[str, Any]) -> None:
+        """Make `name` free for `store`, into which an assignment puts it."""
         self.__dict__.pop(name, None)
         for other in self._stores():
             if other is not store:
                 other.pop(name, None)
+
+    def _claim(self, name: str, store: dict[str, Any]) -> None:
+        """Check that `name` can be one level of a dotted key, and is nothing else's."""
+        if not isinstance(name, str):
+            raise TypeError(f"a name must be a string, got {name!r} (at {user_source()})")
+        if not name or "." in name:
+            raise KeyError(f"a name must not be empty and be without dots, got {name!r} (at {user_source()})")
+        if name not in store and (
+            name in self.__dict__
+            or any(name in other for other in self._stores())
+            or any(name in vars(parent) for parent in type(self).__mro__)
+        ):
+            raise KeyError(f"{type(self).__name__} has an attribute {name!r} already (at {user_source()})")
 
     def register_parameter(self, name: str, param: Parameter | None) -> None:
         """Add a parameter under `name`; None holds the place of one that is left out."""
@@ -448,13 +462,17 @@ class Module(StateMethods):
         """What stands between the parentheses when the module is printed."""
         return ""
 
+    def _get_name(self) -> str:
+        """What the module is printed as."""
+        return type(self).__name__
+
     def __repr__(self) -> str:
         extra = self.extra_repr()
         lines = extra.split("\n") if extra else []
         parts = [f"({name}): " + repr(part).replace("\n", "\n  ") for name, part in self._modules.items()]
         if not parts and len(lines) <= 1:
-            return f"{type(self).__name__}({extra})"
-        return f"{type(self).__name__}(\n  " + "\n  ".join(lines + parts) + "\n)"
+            return f"{self._get_name()}({extra})"
+        return f"{self._get_name()}(\n  " + "\n  ".join(lines + parts) + "\n)"
 
 
 __all__ = [
