@@ -49,8 +49,9 @@ RULES = {
 }
 # What a room may import late only: methods of tensors that are composed of what stands above them.
 LATE = {"tensor": {"autograd", "linalg", "nn", "tracing"}}
-# The parts of the runtime that tensors know: how to compute pending values, and what holds a computed one.
-KNOWN_TO_TENSORS = ("pullback.runtime.engine", "pullback.runtime.buffers")
+# The parts of the runtime that tensors know: how to compute pending values, and what holds a computed one
+# or passes it to another library.
+KNOWN_TO_TENSORS = ("pullback.runtime.engine", "pullback.runtime.buffers", "pullback.runtime.dlpack")
 # Rooms that a second backend must be able to share: no LLVM and no running of threads in them. `threading` itself is
 # let through, because state such as "gradients are off" belongs to a thread (threading.local).
 ANY_BACKEND = {"graph", "ops", "differentiate", "autograd", "linalg", "nn", "optim", "func", "utils", "amp"}

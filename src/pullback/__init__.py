@@ -6,7 +6,7 @@ from . import amp, autograd, debug, errors, func, functions, linalg, nn, optim, 
 from .func import vmap
 from .functions import *  # noqa: F403 (the list is long, and stands there)
 from .graph.types import DType as dtype
-from .graph.types import bfloat16, float16, float32, float64, int8, int32, int64, uint8
+from .graph.types import bfloat16, float16, float32, float64, int8, int16, int32, int64, uint8, uint16, uint32, uint64
 from .graph.types import bool_ as bool
 from .linalg.decompositions import lu_unpack
 from .nn.functional import (
@@ -48,6 +48,7 @@ from .tensor.creation import (
     zeros_like,
 )
 from .tensor.grad_modes import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
+from .tensor.limits import can_cast, finfo, iinfo, promote_types
 from .tensor.products import matmul
 from .tensor.promotion import get_default_dtype, result_type, set_default_dtype
 from .tensor.random import (
@@ -76,7 +77,7 @@ from .tracing import compile
 
 # PyTorch's other names of the same types
 half, float, double = float16, float32, float64
-int, long = int32, int64
+short, int, long = int16, int32, int64
 
 __version__: str
 
@@ -104,6 +105,7 @@ __all__ = [
     "bilinear",
     "bool",
     "bucketize",
+    "can_cast",
     "cdist",
     "channel_shuffle",
     "compile",
@@ -120,6 +122,7 @@ __all__ = [
     "errors",
     "eye",
     "fill",
+    "finfo",
     "float",
     "float16",
     "float32",
@@ -133,10 +136,12 @@ __all__ = [
     "get_default_dtype",
     "get_num_threads",
     "half",
+    "iinfo",
     "inference_mode",
     "initial_seed",
     "int",
     "int8",
+    "int16",
     "int32",
     "int64",
     "is_autocast_enabled",
@@ -160,6 +165,7 @@ __all__ = [
     "pixel_unshuffle",
     "profile",
     "profiler",
+    "promote_types",
     "rand",
     "rand_like",
     "randint",
@@ -172,6 +178,7 @@ __all__ = [
     "set_default_dtype",
     "set_grad_enabled",
     "set_num_threads",
+    "short",
     "special",
     "tensor",
     "trapezoid",
@@ -179,6 +186,9 @@ __all__ = [
     "tril_indices",
     "triu_indices",
     "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
     "utils",
     "vmap",
     "where",

@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,15 +10,19 @@ import pullback as pb
 from oracle import our_dtype
 from pullback.errors import DTypeError
 
-DTYPES = ("bool", "uint8", "int8", "int32", "int64", "float16", "bfloat16", "float32", "float64")
+DTYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64")
 RANKS = {"tensor with axes": (2,), "tensor of shape []": ()}
 NUMBERS = (True, 2, 2.5)
 
 
+#: which PyTorch holds but hardly works with: their promotion is NumPy's
+WIDE_UNSIGNED = ("uint16", "uint32", "uint64")
+INTEGERS = ("uint8", *WIDE_UNSIGNED, "int8", "int16", "int32", "int64")
+
+
 def expected_name(dtype: torch.dtype) -> str:
-    """PyTorch's dtype by name; int16, which Pullback does not have, is int32 there."""
-    name = str(dtype).removeprefix("torch.")
-    return "int32" if name == "int16" else name
+    """PyTorch's dtype by name."""
+    return str(dtype).removeprefix("torch.")
 
 
 @pytest.mark.parametrize("left", DTYPES)
@@ -34,6 +39,23 @@ def test_two_tensors_promote_as_in_pytorch(left, left_shape, right_shape):
         assert (ours[0] + ours[1]).dtype.name == wanted
         assert (ours[0] * ours[1]).dtype.name == wanted
         assert pb.where(ours[0] == ours[1], *ours).dtype.name == wanted
+
+
+@pytest.mark.parametrize("left", WIDE_UNSIGNED)
+def test_wide_unsigned_integers_promote_as_in_numpy_where_pytorch_refuses(left):
+    ours = pb.ones(2, dtype=our_dtype(left))
+    for right in ("bool", *INTEGERS):
+        other = pb.ones(2, dtype=our_dtype(right))
+        wanted = np.promote_types(left, right)
+        if wanted.kind == "f":
+            with pytest.raises(DTypeError, match="no integer dtype holds every"):
+                pb.result_type(ours, other)
+            continue
+        assert pb.result_type(ours, other).name == wanted.name == (ours + other).dtype.name, (left, right)
+        assert pb.promote_types(ours.dtype, other.dtype).name == wanted.name
+    for right in ("float16", "bfloat16", "float32", "float64"):
+        theirs = torch.promote_types(getattr(torch, left), getattr(torch, right))
+        assert pb.promote_types(ours.dtype, our_dtype(right)).name == expected_name(theirs)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -15,12 +15,26 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..graph.types import BOOL, FLOAT, DType, bfloat16, bool_, float16, float32, float64, int32, int64, uint8, uint32
+from ..graph.types import (
+    BOOL,
+    FLOAT,
+    DType,
+    bfloat16,
+    bool_,
+    float16,
+    float32,
+    float64,
+    int32,
+    int64,
+    uint8,
+    uint32,
+    uint64,
+)
 from . import mathematics
 from .target import Target, is_x86
 from .text import Writer
 
-_REGISTER_TYPES = {"bool": "i1", "uint8": "i8", "int8": "i8", "int32": "i32", "uint32": "i32", "int64": "i64"}
+_REGISTER_TYPES = {"bool": "i1", **{f"{s}int{bits}": f"i{bits}" for s in ("", "u") for bits in (8, 16, 32, 64)}}
 _REGISTER_TYPES |= {"float16": "float", "bfloat16": "float", "float32": "float", "float64": "double"}
 _STORAGE_TYPES = _REGISTER_TYPES | {"bool": "i8", "float16": "half", "bfloat16": "i16"}
 #: How intrinsic names spell an element type: llvm.sqrt.v8f32.
@@ -146,7 +160,8 @@ class LLVMArithmetic:
         """The value in another type.
 
         A float becomes int32 or int64 saturated at the type's ends, with NaN as 0. It becomes a smaller type or
-        uint32 as its int64 does, whose upper bits are cut off: -1.0 is 255 as uint8.
+        uint32 as its int64 does, whose upper bits are cut off: -1.0 is 255 as uint8. It becomes uint64 as its int64
+        does where it is below 2^63, else saturated.
         """
         source, target = x.dtype, dtype.compute
         if source is target:
@@ -158,14 +173,18 @@ class LLVMArithmetic:
                 return self._cast("fpext" if target is float64 else "fptrunc", x, target)
             if target is int32 or (source is float32 and target.itemsize == 1):
                 return self._short_integer(x, target)
-            return self.convert(self._intrinsic("fptosi.sat", x, dtype=int64), target)
+            whole = self.convert(self._intrinsic("fptosi.sat", x, dtype=int64), target)
+            if target is not uint64:
+                return whole
+            beyond = self.le(self.constant(2.0**63, source), x)
+            return self.select(beyond, self._intrinsic("fptoui.sat", x, dtype=uint64), whole)
         if target.category == FLOAT:
-            return self._cast("uitofp" if _is_unsigned(source) else "sitofp", x, target)
+            return self._cast("uitofp" if source.is_unsigned else "sitofp", x, target)
         if source.itemsize == target.itemsize and source is not bool_:
             return Value(x.ref, target)
         if source.itemsize > target.itemsize:
             return self._cast("trunc", x, target)
-        return self._cast("zext" if _is_unsigned(source) else "sext", x, target)
+        return self._cast("zext" if source.is_unsigned else "sext", x, target)
 
     def _short_integer(self, x: Value, target: DType) -> Value:
         """float to int32, or float32 to one byte: LLVM's saturating conversion takes one lane at a time on x86.
@@ -211,17 +230,17 @@ class LLVMArithmetic:
     def abs(self, x: Value) -> Value:
         if x.dtype.category == FLOAT:
             return self._intrinsic("fabs", x)
-        return x if _is_unsigned(x.dtype) else self._intrinsic("abs", x, extra="i1 false")
+        return x if x.dtype.is_unsigned else self._intrinsic("abs", x, extra="i1 false")
 
     def minimum(self, x: Value, y: Value) -> Value:
         if x.dtype.category == FLOAT:
             return self._nan_or(x, self.select(self.lt(x, y), x, y))
-        return self._intrinsic("umin" if _is_unsigned(x.dtype) else "smin", x, y)
+        return self._intrinsic("umin" if x.dtype.is_unsigned else "smin", x, y)
 
     def maximum(self, x: Value, y: Value) -> Value:
         if x.dtype.category == FLOAT:
             return self._nan_or(x, self.select(self.lt(y, x), x, y))
-        return self._intrinsic("umax" if _is_unsigned(x.dtype) else "smax", x, y)
+        return self._intrinsic("umax" if x.dtype.is_unsigned else "smax", x, y)
 
     def _nan_or(self, x: Value, otherwise: Value) -> Value:
         """`x` where it is NaN.
@@ -245,7 +264,7 @@ class LLVMArithmetic:
 
     def _floor_divmod(self, x: Value, y: Value) -> tuple[Value, Value]:
         """Integer quotient and remainder; the divisors that would trap (0, and -1 under the least value) become 1."""
-        divide = _by_category(x.dtype, None, "udiv" if _is_unsigned(x.dtype) else "sdiv", None)
+        divide = _by_category(x.dtype, None, "udiv" if x.dtype.is_unsigned else "sdiv", None)
         zero, one = self.constant(0, x.dtype), self.constant(1, x.dtype)
         by_zero = self.eq(y, zero)
         if divide == "udiv":
@@ -347,11 +366,11 @@ class LLVMArithmetic:
         return self._op(_by_category(x.dtype, "icmp ne", "icmp ne", "fcmp une"), x, y, bool_)
 
     def lt(self, x: Value, y: Value) -> Value:
-        integer = "icmp ult" if _is_unsigned(x.dtype) else "icmp slt"
+        integer = "icmp ult" if x.dtype.is_unsigned else "icmp slt"
         return self._op(_by_category(x.dtype, integer, integer, "fcmp olt"), x, y, bool_)
 
     def le(self, x: Value, y: Value) -> Value:
-        integer = "icmp ule" if _is_unsigned(x.dtype) else "icmp sle"
+        integer = "icmp ule" if x.dtype.is_unsigned else "icmp sle"
         return self._op(_by_category(x.dtype, integer, integer, "fcmp ole"), x, y, bool_)
 
     # bits
@@ -375,7 +394,7 @@ class LLVMArithmetic:
 
     def shift_right(self, x: Value, count: int) -> Value:
         width = 8 * x.dtype.itemsize
-        if _is_unsigned(x.dtype):
+        if x.dtype.is_unsigned:
             return self._shift("lshr", x, count) if count < width else self.constant(0, x.dtype)
         return self._shift("ashr", x, min(count, width - 1))
 
@@ -583,10 +602,6 @@ class LLVMArithmetic:
         greatest = self.bit_or(placed, self.constant(0xFF << 23, uint32))
         magnitude = self.select(not_finite, greatest, self.bitcast(scaled, uint32))
         return self.bitcast(self.bit_or(sign, magnitude), float32)
-
-
-def _is_unsigned(dtype: DType) -> bool:
-    return dtype in (bool_, uint8, uint32)
 
 
 def _by_category(dtype: DType, for_bool: str | None, for_integer: str | None, for_float: str | None) -> str:

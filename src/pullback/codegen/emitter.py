@@ -399,6 +399,5 @@ def identity_of(name: str, dtype: DType) -> float | int:
     if dtype.is_floating_point:
         return float("-inf") if name == "max" else float("inf")
     bits = dtype.itemsize * 8
-    unsigned = dtype.name.startswith("uint")
-    low, high = (0, 2**bits - 1) if unsigned else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    low, high = (0, 2**bits - 1) if dtype.is_unsigned else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
     return low if name == "max" else high

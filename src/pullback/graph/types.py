@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..errors import DTypeError
+
 BOOL, INTEGER, FLOAT = 0, 1, 2
 
 
@@ -39,6 +41,11 @@ class DType:
         return self.category == FLOAT
 
     @property
+    def is_unsigned(self) -> bool:
+        """Whether it is bool or one of the integers that have no sign."""
+        return self.storage.kind in "bu" and self.category != FLOAT
+
+    @property
     def compute(self) -> DType:
         """The type that arithmetic on this type is done in: float32 for the 16-bit floats, itself otherwise."""
         return float32 if self in (float16, bfloat16) else self
@@ -51,18 +58,21 @@ def _dtype(name: str, category: int, storage: str, carrier: str | None = None) -
 
 bool_ = _dtype("bool", BOOL, "bool")
 uint8 = _dtype("uint8", INTEGER, "uint8")
+uint16 = _dtype("uint16", INTEGER, "uint16")
+uint32 = _dtype("uint32", INTEGER, "uint32")
+uint64 = _dtype("uint64", INTEGER, "uint64")
 int8 = _dtype("int8", INTEGER, "int8")
+int16 = _dtype("int16", INTEGER, "int16")
 int32 = _dtype("int32", INTEGER, "int32")
 int64 = _dtype("int64", INTEGER, "int64")
-#: Only inside graphs: the words of the random generator.
-uint32 = _dtype("uint32", INTEGER, "uint32")
 float16 = _dtype("float16", FLOAT, "float16", "float32")
 #: NumPy has no bfloat16: its bytes are held as uint16, its values in float32.
 bfloat16 = _dtype("bfloat16", FLOAT, "uint16", "float32")
 float32 = _dtype("float32", FLOAT, "float32")
 float64 = _dtype("float64", FLOAT, "float64")
 
-ALL = (bool_, uint8, int8, int32, int64, uint32, float16, bfloat16, float32, float64)
+ALL = (bool_, uint8, uint16, uint32, uint64, int8, int16, int32, int64, float16, bfloat16, float32, float64)
+_SIGNED = {d.itemsize: d for d in (int8, int16, int32, int64)}
 _BY_NAME = {d.name: d for d in ALL}
 _BY_NUMPY = {d.storage: d for d in ALL if d is not bfloat16}
 
@@ -80,16 +90,26 @@ def from_numpy(dtype: np.dtype) -> DType | None:
 def promote(a: DType, b: DType) -> DType:
     """The smallest type that holds both, by PyTorch's table for tensors of equal standing.
 
-    The higher category wins; within integers uint8 with int8 needs int32's smaller sibling (int16 in PyTorch,
-    which Pullback does not have, so int32); the two 16-bit floats meet in float32.
+    The higher category wins; the two 16-bit floats meet in float32. An unsigned integer with a signed one that is not
+    wider needs the signed one of twice its size, which PyTorch has for uint8 only and NumPy for all but uint64: with
+    that there is none, and DTypeError is raised.
     """
     if a is b:
         return a
     if a.category != b.category:
         return a if a.category > b.category else b
-    if a.itemsize != b.itemsize:
-        return a if a.itemsize > b.itemsize else b
-    return float32 if a.category == FLOAT else (int64 if uint32 in (a, b) else int32)
+    wider, other = (a, b) if a.itemsize > b.itemsize else (b, a)
+    if a.category == FLOAT:
+        return float32 if a.itemsize == b.itemsize else wider
+    if a.is_unsigned == b.is_unsigned or (other.is_unsigned and wider.itemsize > other.itemsize):
+        return wider
+    unsigned = a if a.is_unsigned else b
+    signed = _SIGNED.get(2 * unsigned.itemsize)
+    if signed is None:
+        raise DTypeError(
+            f"no integer dtype holds every {a.name} and every {b.name}; convert one of them, such as with .to(pb.int64)"
+        )
+    return signed
 
 
 def round_bfloat16(values: np.ndarray) -> np.ndarray:

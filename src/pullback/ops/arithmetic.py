@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..graph.types import FLOAT, DType, bool_, from_numpy, uint32
+from ..graph.types import FLOAT, DType, bool_, from_numpy, uint32, uint64
 
 Value = Any
 
@@ -123,7 +123,10 @@ class NumPyArithmetic:
         with np.errstate(all="ignore"):
             if dtype is not bool_ and dtype.category != FLOAT and np.asarray(x).dtype.kind == "f":
                 # through int64, so that -1.0 to uint8 is 255 on every machine
-                return np.asarray(x).astype(np.int64).astype(dtype.carrier)
+                whole = np.asarray(x).astype(np.int64).astype(dtype.carrier)
+                if dtype is not uint64:
+                    return whole
+                return np.where(np.asarray(x) >= 2.0**63, np.asarray(x).astype(np.uint64), whole)
             return np.asarray(x).astype(dtype.carrier)
 
     def bitcast(self, x: Value, dtype: DType) -> Value:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import DTypeError
-from ..graph import types
 from ..graph.node import Node
 from ..graph.types import bool_
 from ..ops import elementwise as e
@@ -384,12 +383,12 @@ def _power(x: Node, y: Node) -> Node:
     # by squaring, so that what is too large wraps around as in every other product of integers
     zero, one = constant(0, x.dtype), constant(1, x.dtype)
     result, square = one, x
-    bits = x.dtype.itemsize * 8 - (x.dtype is not types.uint8)
+    bits = x.dtype.itemsize * 8 - (not x.dtype.is_unsigned)
     for bit in range(bits):
         odd = e.bit_and(e.shift_right(y, bit) if bit else y, one)
         result = e.mul(result, e.where(e.eq(odd, zero), one, square))
         square = e.mul(square, square)
-    if x.dtype is types.uint8:
+    if x.dtype.is_unsigned:
         return result
     # a negative power of 1 or -1 is one of them; of any other integer it is cut to 0
     unit = e.where(e.eq(e.mul(x, x), one), e.where(e.eq(e.bit_and(y, one), zero), one, x), zero)

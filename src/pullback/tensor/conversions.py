@@ -79,6 +79,10 @@ class ConversionMethods(Handle):
         """As int8, cut toward zero."""
         return self._as("char", types.int8, memory_format)
 
+    def short(self, memory_format: object = None) -> Tensor:
+        """As int16, cut toward zero."""
+        return self._as("short", types.int16, memory_format)
+
     def int(self, memory_format: object = None) -> Tensor:
         """As int32, cut toward zero."""
         return self._as("int", types.int32, memory_format)

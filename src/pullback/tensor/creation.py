@@ -16,6 +16,7 @@ from ..ops import elementwise as e
 from ..ops.movement import expand
 from ..ops.primitive import buffer_node, constant, iota, user_source
 from ..runtime.buffers import Buffer
+from ..runtime.dlpack import imported
 from .handle import Handle
 from .promotion import Number, as_node, dtype_of_number, get_default_dtype
 from .shapes import as_shape
@@ -51,8 +52,8 @@ def tensor(data: Any, dtype: DType | None = None, requires_grad: bool = False, d
     if not isinstance(data, (np.ndarray, np.generic)) and array.dtype == np.float64:
         found = get_default_dtype()
     wanted = dtype or found
-    if wanted is None or wanted is types.uint32:
-        names = ", ".join(d.name for d in types.ALL if d is not types.uint32)
+    if wanted is None:
+        names = ", ".join(d.name for d in types.ALL)
         raise DTypeError(f"arrays of {array.dtype} are not taken (at {user_source()}); the dtypes are {names}")
     if requires_grad and wanted.category != FLOAT:
         raise DTypeError(f"only floating point tensors can require gradients, got {wanted.name} (at {user_source()})")
@@ -93,15 +94,26 @@ def from_numpy(array: np.ndarray) -> Tensor:
     writes to it.
     """
     dtype = types.from_numpy(array.dtype)
-    if dtype is None or dtype is types.uint32:
+    if dtype is None:
         raise DTypeError(f"arrays of {array.dtype} are not taken (at {user_source()}); convert with .astype(...)")
     sharable = array.flags.c_contiguous and array.flags.aligned
     return Handle._wrap(buffer_node(Buffer.of(array, copy=not sharable), array.shape, dtype))
 
 
-def from_dlpack(source: Any) -> Tensor:
-    """A tensor on the memory of any object that has `__dlpack__`: a PyTorch or JAX tensor, a NumPy array."""
-    return from_numpy(np.from_dlpack(source))
+def from_dlpack(ext_tensor: Any, *, device: str | None = None, copy: bool | None = None) -> Tensor:
+    """A tensor on the memory of any object that has `__dlpack__`: a PyTorch or JAX tensor, a NumPy array.
+
+    As `from_numpy`, it takes a copy where the memory is not contiguous; `copy` True always does, and False refuses.
+    """
+    _check_device(device)
+    array, is_bfloat16 = imported(ext_tensor, copy)
+    dtype = types.bfloat16 if is_bfloat16 else types.from_numpy(array.dtype)
+    if dtype is None:
+        raise DTypeError(f"from_dlpack: tensors of {array.dtype} are not taken (at {user_source()})")
+    sharable = array.flags.c_contiguous and array.flags.aligned
+    if copy is False and not sharable:
+        raise ValueError(f"from_dlpack: copy=False, but the memory is not contiguous (at {user_source()})")
+    return Handle._wrap(buffer_node(Buffer.of(array, copy=not sharable), array.shape, dtype))
 
 
 def _full(shape: tuple[int, ...], value: Number, dtype: DType, requires_grad: bool, device: str | None) -> Tensor:

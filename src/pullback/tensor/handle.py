@@ -22,6 +22,7 @@ from ..ops.host import custom, detach
 from ..ops.primitive import MODE, buffer_node, grad_mode, user_source
 from ..runtime import engine
 from ..runtime.buffers import Buffer
+from ..runtime.dlpack import exported
 from .views import Detach, Layout, Link, Movement, contiguous_strides
 
 if TYPE_CHECKING:
@@ -444,12 +445,20 @@ class Handle:
         array.flags.writeable = False
         return array
 
-    def __dlpack__(self, **options: Any) -> Any:
+    def __dlpack__(
+        self,
+        *,
+        stream: Any = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        if self.requires_grad:
+            raise BufferError(f"a tensor that requires grad cannot be exported (at {user_source()}); use .detach()")
         buffer = self._buffer()
-        if self.dtype is bfloat16:
-            raise DTypeError(f"bfloat16 cannot be exported (at {user_source()}); use .float()")
         buffer.share()
-        return buffer.array.reshape(self.shape).__dlpack__(**options)
+        options = {"stream": stream, "max_version": max_version, "dl_device": dl_device, "copy": copy}
+        return exported(buffer.array.reshape(self.shape), self.dtype is bfloat16, **options)
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return (1, 0)

@@ -36,6 +36,8 @@ _COMPARED = 16
 
 def _ordered_keys(array: np.ndarray) -> np.ndarray:
     """Unsigned numbers in the order of values of at most 32 bits; equal where the values are, NaN greatest."""
+    if array.dtype.kind in "bu":
+        return array.astype(np.uint64)
     if array.dtype.kind != "f":
         return (array.astype(np.int64) + 2**31).astype(np.uint64)
     bits = (array + np.float32(0)).view(np.int32)  # which makes -0 the same as 0
