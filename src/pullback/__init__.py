@@ -19,6 +19,7 @@ from .nn.functional import (
     pixel_unshuffle,
 )
 from .nn.functional.distance import cdist
+from .nn.functional.grid import affine_grid_generator, grid_sampler, grid_sampler_2d, grid_sampler_3d
 from .nn.functional.padding import constant_pad_nd
 from .profiler import profile
 from .runtime.threads import get_num_threads, set_num_threads
@@ -96,6 +97,7 @@ __all__ = [
     "Generator",
     "Tensor",
     "__version__",
+    "affine_grid_generator",
     "amp",
     "arange",
     "as_tensor",
@@ -135,6 +137,9 @@ __all__ = [
     "get_autocast_dtype",
     "get_default_dtype",
     "get_num_threads",
+    "grid_sampler",
+    "grid_sampler_2d",
+    "grid_sampler_3d",
     "half",
     "iinfo",
     "inference_mode",

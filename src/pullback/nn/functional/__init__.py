@@ -46,6 +46,7 @@ from .ctc import (
 )
 from .distance import bilinear, cosine_similarity, pairwise_distance, pdist
 from .dropout_channels import alpha_dropout, dropout1d, dropout2d, dropout3d, feature_alpha_dropout
+from .grid import affine_grid, grid_sample
 from .interpolation import interpolate, upsample, upsample_bilinear, upsample_nearest
 from .linear import embedding, layer_norm, linear, one_hot
 from .linear_cross_entropy import linear_cross_entropy
@@ -116,6 +117,7 @@ __all__ = [
     "adaptive_max_pool1d",
     "adaptive_max_pool2d",
     "adaptive_max_pool3d",
+    "affine_grid",
     "alpha_dropout",
     "avg_pool1d",
     "avg_pool2d",
@@ -151,6 +153,7 @@ __all__ = [
     "gaussian_nll_loss",
     "gelu",
     "glu",
+    "grid_sample",
     "group_norm",
     "gumbel_softmax",
     "hardshrink",
