@@ -39,8 +39,15 @@ def derived(row):
                 given[place] = tensor
             return as_tuple(row.expression(pb, *given))
 
-        values, pull = pb.func.vjp(outputs, *(operands[i] for i in wanted))
-        return (*values, *pull(tuple(v * 0.0 + 0.5 if v.is_floating_point() else pb.zeros_like(v) for v in values)))
+        def split(*chosen):
+            values = outputs(*chosen)
+            floating = [v for v in values if v.is_floating_point()] or [chosen[0] * 0.0]
+            return floating, [v for v in values if not v.is_floating_point()]
+
+        if not wanted:
+            return outputs()
+        values, pull, others = pb.func.vjp(split, *(operands[i] for i in wanted), has_aux=True)
+        return (*values, *others, *pull([v * 0.0 + 0.5 for v in values]))
 
     return function
 

@@ -1,7 +1,21 @@
 """Derivatives of functions of tensors, under the names of torch.func; and loops, as jax.lax.scan has them."""
 
+from .jacobians import hessian, hvp, jacfwd, jacrev
 from .loops import scan
-from .transforms import grad, grad_and_value, jvp, value_and_grad, vjp
+from .transforms import grad, grad_and_value, jvp, linearize, value_and_grad, vjp
 from .vmap import vmap
 
-__all__ = ["grad", "grad_and_value", "jvp", "scan", "value_and_grad", "vjp", "vmap"]
+__all__ = [
+    "grad",
+    "grad_and_value",
+    "hessian",
+    "hvp",
+    "jacfwd",
+    "jacrev",
+    "jvp",
+    "linearize",
+    "scan",
+    "value_and_grad",
+    "vjp",
+    "vmap",
+]

@@ -1,129 +1,64 @@
-"""grad, vjp and jvp: functions in, functions or derivatives out. Arguments may be nested tuples, lists and dicts of
-tensors.
-
-Inside, the arguments are fresh nodes that depend differentiably on the ones given, so that the results can be
-differentiated again, by these functions or by `backward`.
+"""grad, vjp, jvp and linearize: functions in, functions or derivatives out. Arguments may be nested tuples, lists and
+dicts of tensors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Any
-from weakref import WeakSet
 
-from ..autograd.backward import grad as gradients_of
-from ..errors import GradientError, ShapeError
-from ..graph.node import Node
-from ..ops.host import detach, identity
+from ..errors import ShapeError
 from ..ops.primitive import user_source
 from ..tensor import Tensor
-from ..tensor.creation import ones_like, zeros_like
-from ..tensor.grad_modes import enable_grad, is_grad_enabled
+from ..tensor.creation import ones_like
 from ..trees import flatten, unflatten
+from .history import Argnums, Chosen, Traced, check_like
 
 
-def _fresh(leaf: Any, name: str) -> Tensor:
-    """A tensor of the same value to differentiate by, whose own history goes on behind it."""
-    if not isinstance(leaf, Tensor):
-        raise TypeError(f"{name} differentiates by tensors, got {type(leaf).__name__} (at {user_source()})")
-    if not leaf.is_floating_point():
-        raise GradientError(
-            f"{name} differentiates by floating point tensors, got {leaf.dtype.name} (at {user_source()}); use .float()"
-        )
-    node = leaf.node
-    return Tensor(identity(node) if node.requires_grad else detach(node, True))
-
-
-#: the leaves that transforms made to differentiate by, once they have: outside of them these do not exist
-_ENDED: WeakSet[Node] = WeakSet()
-
-
-def _without(own: list[Tensor], results: list[Any]) -> list[Any]:
-    """Results of a transform with the fresh tensors `own`, cut off from history that begins in such tensors only."""
-    _ENDED.update(tensor.node for tensor in own)
-    return [
-        r.detach()
-        if isinstance(r, Tensor) and (not is_grad_enabled() or all(n in _ENDED for n in _leaves(r.node)))
-        else r
-        for r in results
-    ]
-
-
-def _leaves(root: Node) -> set[Node]:
-    """The nodes in which the differentiable history of `root` begins."""
-    found: set[Node] = set()
-    leaves: set[Node] = set()
-    stack = [root] if root.requires_grad else []
-    while stack:
-        node = stack.pop()
-        if node not in found:
-            found.add(node)
-            before = [] if node.op.name == "detach" else [i for i in node.inputs if i.requires_grad]
-            stack.extend(before)
-            if not before:
-                leaves.add(node)
-    return leaves
-
-
-def _pull(outputs: list[Tensor], inputs: list[Tensor], cotangents: list[Tensor]) -> list[Tensor]:
-    """The gradients, themselves differentiable; zeros for inputs that are not used."""
-    used = [(o, c) for o, c in zip(outputs, cotangents, strict=True) if o.requires_grad]
-    if not used:
-        return [zeros_like(i) for i in inputs]
-    with enable_grad():
-        found = gradients_of([o for o, _ in used], inputs, [c for _, c in used], create_graph=True, allow_unused=True)
-    return [zeros_like(i) if g is None else g for g, i in zip(found, inputs, strict=True)]
-
-
-def value_and_grad(
-    func: Callable[..., Any], argnums: int | tuple[int, ...] = 0, has_aux: bool = False
-) -> Callable[..., tuple[Any, Any]]:
+def value_and_grad(func: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False) -> Callable[..., Any]:
     """A function that gives the value of `func` and its gradient by the arguments that `argnums` names.
 
-    `func` gives a tensor of one element; with `has_aux` a pair of it and anything else, which stands with the value.
+    `func` gives a tensor of shape []; with `has_aux` a pair of it and anything else, which stands with the value. The
+    gradient is nested as the argument is; where `argnums` is a tuple it is a tuple of such.
+
+    Raises ShapeError for a value of another shape, GradientError for arguments that are not of floats, and IndexError,
+    TypeError and ValueError for wrong `argnums`.
 
     >>> value, gradient = pb.func.value_and_grad(lambda x: (x * x).sum())(pb.tensor([1.0, 2.0]))
     >>> value, gradient
     (tensor(5.), tensor([2., 4.]))
     """
-    numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
 
     def run(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        chosen = _chosen(args, numbers)
-        leaves, shape = flatten(chosen)
-        with enable_grad():
-            fresh = [_fresh(leaf, "grad") for leaf in leaves]
-            placed = list(args)
-            for number, value in zip(numbers, unflatten(shape, fresh), strict=True):
-                placed[number] = value
-            result = func(*placed, **kwargs)
-        value = result[0] if has_aux else result
-        if not isinstance(value, Tensor) or value.numel() != 1:
-            got = f"shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-            raise ShapeError(
-                f"grad takes a function that gives a tensor of one element, got {got} (at {user_source()}); "
-                f"reduce it with "
-                ".sum(), or use vjp"
-            )
-        gradients = unflatten(shape, _without(fresh, _pull([value], fresh, [ones_like(value)])))
-        parts, result_shape = flatten(result)
-        by_argument = gradients[0] if isinstance(argnums, int) else tuple(gradients)
-        return unflatten(result_shape, _without(fresh, parts)), by_argument
+        chosen = Chosen(func, argnums, args, kwargs, "grad")
+        traced = Traced(lambda *primals: _scalar(chosen(*primals), has_aux), chosen.primals, has_aux, "grad")
+        (value,) = traced.outputs
+        gradients = unflatten(traced.input_shape, traced.finished(traced.pull([ones_like(value)])))
+        result = (traced.value(), traced.beside()) if has_aux else traced.value()
+        return result, chosen.by_argument(gradients)
 
     return run
 
 
-def _chosen(args: tuple[Any, ...], numbers: tuple[int, ...]) -> list[Any]:
-    for number in numbers:
-        if not -len(args) <= number < len(args):
-            raise IndexError(f"argnums {number} is outside the {len(args)} arguments (at {user_source()})")
-    return [args[number] for number in numbers]
+def _scalar(result: Any, has_aux: bool) -> Any:
+    """The result of a function that grad can differentiate."""
+    value = result[0] if has_aux and isinstance(result, tuple) and result else result
+    if not isinstance(value, Tensor):
+        raise TypeError(
+            f"grad takes a function that gives a tensor of shape [], got {type(value).__name__} (at {user_source()})"
+        )
+    if value.ndim:
+        raise ShapeError(
+            f"grad takes a function that gives a tensor of shape [], got shape {list(value.shape)} (at "
+            f"{user_source()}); reduce it with .sum(), or use vjp or jacrev"
+        )
+    return result
 
 
-def grad(func: Callable[..., Any], argnums: int | tuple[int, ...] = 0, has_aux: bool = False) -> Callable[..., Any]:
-    """A function that gives the gradient of `func`, a tensor of one element, by the arguments that `argnums` names.
+def grad(func: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False) -> Callable[..., Any]:
+    """A function that gives the gradient of `func`, a tensor of shape [], by the arguments that `argnums` names.
 
-    With `has_aux` a pair of the gradient and what `func` gives beside its value.
+    With `has_aux` a pair of the gradient and what `func` gives beside its value. See `value_and_grad`.
 
     >>> pb.func.grad(pb.func.grad(lambda x: x * x * x))(pb.tensor(2.0))
     tensor(12.)
@@ -137,9 +72,7 @@ def grad(func: Callable[..., Any], argnums: int | tuple[int, ...] = 0, has_aux: 
     return run
 
 
-def grad_and_value(
-    func: Callable[..., Any], argnums: int | tuple[int, ...] = 0, has_aux: bool = False
-) -> Callable[..., tuple[Any, Any]]:
+def grad_and_value(func: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False) -> Callable[..., Any]:
     """value_and_grad with the gradient first, as torch.func has it."""
     both = value_and_grad(func, argnums, has_aux)
 
@@ -154,58 +87,64 @@ def vjp(func: Callable[..., Any], *primals: Any, has_aux: bool = False) -> tuple
     """The value of `func` at `primals`, and a function from cotangents of it to a tuple of the primals' cotangents.
 
     With `has_aux`, `func` gives a pair, whose second part comes third and is not differentiated.
+
+    >>> value, pull = pb.func.vjp(lambda x: x * x, pb.tensor([1.0, 2.0]))
+    >>> pull(pb.tensor([1.0, 10.0]))
+    (tensor([ 2., 40.]),)
     """
-    outputs, shape, inputs, input_shape, extra = _traced(func, primals, has_aux, "vjp")
+    traced = Traced(func, primals, has_aux, "vjp")
+    traced.check_floating()
 
     def pull(cotangents: Any) -> tuple[Any, ...]:
         listed, given_shape = flatten(cotangents)
-        _check_like(listed, given_shape, outputs, shape, "vjp: cotangents")
-        return tuple(unflatten(input_shape, _without(inputs, _pull(outputs, inputs, listed))))
+        check_like(listed, given_shape, traced.outputs, traced.shape, "vjp: cotangents")
+        return tuple(unflatten(traced.input_shape, traced.finished(traced.pull(listed))))
 
-    value = unflatten(shape, _without(inputs, outputs))
-    return (value, pull, extra) if has_aux else (value, pull)
+    value = traced.value()
+    return (value, pull, traced.beside()) if has_aux else (value, pull)
 
 
-def jvp(func: Callable[..., Any], primals: Any, tangents: Any, has_aux: bool = False) -> tuple[Any, ...]:
+def jvp(
+    func: Callable[..., Any], primals: Any, tangents: Any, *, strict: bool = False, has_aux: bool = False
+) -> tuple[Any, ...]:
     """The value of `func` at `primals`, and its derivative along `tangents` (both tuples of arguments).
 
-    The derivative is taken in reverse twice: the cotangents of the inputs are linear in those of the outputs, so
-    differentiating them by these gives the product with the Jacobian itself. What of the first reverse pass is not
-    needed for that is never computed.
+    With `has_aux`, `func` gives a pair, whose second part comes third. With `strict` an output that does not depend on
+    the primals raises GradientError; otherwise its derivative is zeros. The derivative is taken in reverse twice.
+
+    >>> pb.func.jvp(lambda x: x * x, (pb.tensor([1.0, 2.0]),), (pb.tensor([1.0, 10.0]),))
+    (tensor([1., 4.]), tensor([ 2., 40.]))
     """
-    outputs, shape, inputs, input_shape, extra = _traced(func, tuple(primals), has_aux, "jvp")
-    listed, given_shape = flatten(tuple(tangents))
-    _check_like(listed, given_shape, inputs, input_shape, "jvp: tangents")
-    floating = [o for o in outputs if o.is_floating_point()]
-    with enable_grad():
-        dummies = [zeros_like(o, requires_grad=True) for o in floating]
-    pushed = iter(_without([*inputs, *dummies], _pull(_pull(floating, inputs, dummies), dummies, listed)))
-    derivative = unflatten(shape, [next(pushed) if o.is_floating_point() else zeros_like(o) for o in outputs])
-    value = unflatten(shape, _without(inputs, outputs))
-    return (value, derivative, extra) if has_aux else (value, derivative)
+    for given, what in ((primals, "primals"), (tangents, "tangents")):
+        if not isinstance(given, (tuple, list)):
+            raise TypeError(
+                f"jvp: {what} must be a tuple of arguments, got {type(given).__name__} (at {user_source()}); write "
+                f"({what[:-1]},)"
+            )
+    traced = Traced(func, tuple(primals), has_aux, "jvp")
+    if strict:
+        traced.check_dependent()
+    derivative = _pushed(traced, tuple(tangents))
+    return (traced.value(), derivative, traced.beside()) if has_aux else (traced.value(), derivative)
 
 
-def _traced(
-    func: Callable[..., Any], primals: tuple[Any, ...], has_aux: bool, name: str
-) -> tuple[list[Tensor], Hashable, list[Tensor], Hashable, Any]:
-    """The leaves of func's result and of its arguments, with the shapes of their nesting, and what stands beside."""
-    leaves, input_shape = flatten(primals)
-    with enable_grad():
-        inputs = [_fresh(leaf, name) for leaf in leaves]
-        result = func(*unflatten(input_shape, inputs))
-    value, extra = result if has_aux else (result, None)
-    outputs, shape = flatten(value)
-    for leaf in outputs:
-        if not isinstance(leaf, Tensor):
-            raise TypeError(f"{name}: the function must give tensors, got {type(leaf).__name__} (at {user_source()})")
-    return outputs, shape, inputs, input_shape, extra
+def linearize(func: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., Any]]:
+    """The value of `func` at `primals`, and the function from tangents of them to the derivative along these.
+
+    Equal to `jvp` at one point and many tangents, of which `func` is called, and differentiated, once.
+
+    >>> value, push = pb.func.linearize(lambda x: x * x, pb.tensor([1.0, 2.0]))
+    >>> push(pb.tensor([1.0, 10.0]))
+    tensor([ 2., 40.])
+    """
+    traced = Traced(func, primals, False, "linearize")
+    return traced.value(), lambda *tangents: _pushed(traced, tangents)
 
 
-def _check_like(given: list[Any], given_shape: Hashable, like: list[Tensor], shape: Hashable, what: str) -> None:
-    described = [f"{t.dtype.name}{list(t.shape)}" if isinstance(t, Tensor) else type(t).__name__ for t in given]
-    expected = [f"{t.dtype.name}{list(t.shape)}" for t in like]
-    if described != expected or given_shape != shape:
-        raise ShapeError(f"{what} must be {expected}, nested alike, got {described} (at {user_source()})")
+def _pushed(traced: Traced, tangents: tuple[Any, ...]) -> Any:
+    listed, given_shape = flatten(tangents)
+    check_like(listed, given_shape, traced.inputs, traced.input_shape, f"{traced.name}: tangents")
+    return unflatten(traced.shape, traced.finished(traced.push(listed)))
 
 
-__all__ = ["grad", "grad_and_value", "jvp", "value_and_grad", "vjp"]
+__all__ = ["grad", "grad_and_value", "jvp", "linearize", "value_and_grad", "vjp"]

@@ -42,10 +42,8 @@ def vmap(
     tensor([[2., 0.],
             [0., 4.]])
     """
-    if randomness not in RANDOMNESS:
-        raise ValueError(f"vmap: randomness must be one of {RANDOMNESS}, got {randomness!r} (at {user_source()})")
-    if chunk_size is not None and (not isinstance(chunk_size, int) or chunk_size <= 0):
-        raise ValueError(f"vmap: chunk_size must be None or above 0, got {chunk_size!r} (at {user_source()})")
+    check_randomness(randomness, "vmap")
+    check_chunk_size(chunk_size, "vmap")
 
     def run(*args: Any, **kwargs: Any) -> Any:
         call = _Call(func, in_dims, out_dims, randomness, args, kwargs)
@@ -56,6 +54,18 @@ def vmap(
         return call.joined([call.run(start, min(start + chunk_size, size)) for start in starts])
 
     return run
+
+
+def check_randomness(randomness: str, name: str) -> None:
+    """Raise unless `randomness` is one that there is."""
+    if randomness not in RANDOMNESS:
+        raise ValueError(f"{name}: randomness must be one of {RANDOMNESS}, got {randomness!r} (at {user_source()})")
+
+
+def check_chunk_size(chunk_size: int | None, name: str) -> None:
+    """Raise unless `chunk_size` is a number of examples, or None for all."""
+    if chunk_size is not None and (not isinstance(chunk_size, int) or chunk_size <= 0):
+        raise ValueError(f"{name}: chunk_size must be None or above 0, got {chunk_size!r} (at {user_source()})")
 
 
 class _Call:
@@ -175,4 +185,4 @@ def _placed(tensor: Tensor, batched: bool, dim: int | None, size: int) -> Tensor
     return every.movedim(0, dim) if dim % every.ndim else every
 
 
-__all__ = ["spread", "vmap"]
+__all__ = ["check_chunk_size", "check_randomness", "vmap"]

@@ -31,7 +31,9 @@ class Example:
         self.nodes: set[Node] = set()
 
     def check_draw(self) -> None:
-        """Raise for a random draw where none is allowed."""
+        """Raise for a random draw where none is allowed, here or in what this stands in."""
+        if self.outer is not None:
+            self.outer.check_draw()
         if self.randomness == "error":
             raise TraceError(
                 f"a random draw inside vmap (at {user_source()}): pass randomness='different' to draw for each "
@@ -76,6 +78,17 @@ def _recording(length: int, randomness: str) -> Iterator[tuple[Example, Recordin
         STATE.example, STATE.loop = outer, loop
 
 
+@contextmanager
+def draws(randomness: str) -> Iterator[None]:
+    """Inside, random draws are refused where `randomness` is "error", as they are in a batch of examples."""
+    outer = STATE.example
+    STATE.example = Example(1, randomness, outer)
+    try:
+        yield
+    finally:
+        STATE.example = outer
+
+
 def for_each(
     function: Callable[[list[Tensor]], Sequence[Tensor]], stacks: Sequence[Tensor], length: int, randomness: str
 ) -> list[tuple[Tensor, bool]]:
@@ -106,4 +119,4 @@ def for_each(
     ]
 
 
-__all__ = ["RANDOMNESS", "Example", "for_each"]
+__all__ = ["RANDOMNESS", "Example", "draws", "for_each"]
