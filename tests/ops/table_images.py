@@ -29,6 +29,12 @@ def _interpolations() -> Iterator[Row]:
             differences=mode == "bicubic",
             sixteen=mode == "bilinear",
         )
+    for mode, sizes in (("bilinear", (5, 9)), ("bicubic", (4, 11))):
+        yield Row(
+            f"interpolate with antialiasing, {mode}",
+            lambda f, x, mode=mode: f.nn.functional.interpolate(x, (7, 3), mode=mode, antialias=True),
+            (normal(1, 2, *sizes),),
+        )
     yield Row(
         "interpolate to fewer places, of a transpose, with infinities and NaN",
         lambda f, x: f.nn.functional.interpolate(x.transpose(0, 1), size=3, mode="nearest"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -19,12 +19,16 @@ from .pooling_shares import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_a
 
 OutputSizes = int | Sequence[int] | None
 Factors = float | Sequence[float] | None
+#: (size, places, factor, whether corners are aligned, NumPy's type): the neighbours and their weights, [taps, places]
+Taps = Callable[[int, int, float | None, bool, type], tuple[np.ndarray, np.ndarray]]
 Numbers = TypeVar("Numbers", np.ndarray, Tensor)
 
 #: the modes that weigh neighbours, and how many axes each takes
 _WEIGHING = {"linear": 1, "bilinear": 2, "bicubic": 2, "trilinear": 3}
 _COPYING = ("nearest", "nearest-exact")
 _AREAS = (adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d)
+#: up to so many neighbours are read one after the other; more are gathered at once
+_MOST_TERMS = 4
 #: of Keys, "Cubic Convolution Interpolation for Digital Image Processing" (1981), the slope that PyTorch takes
 _CUBIC = -0.75
 
@@ -38,7 +42,8 @@ def interpolate(
     `size` says the places, or else `scale_factor` how many times as many. `mode`: "nearest" (as OpenCV counts),
     "nearest-exact" (as PIL does), "linear", "bilinear" and "trilinear" for one, two and three axes, "bicubic", "area"
     (adaptive average pooling). With `align_corners` the first and last elements keep their places; else the edges of
-    the first and last do. `recompute_scale_factor`: positions from the sizes, not from the factor.
+    the first and last do. `recompute_scale_factor`: positions from the sizes, not from the factor. `antialias`, of
+    "bilinear" and "bicubic": an image made smaller is read through a filter as wide as the step, as PIL does.
 
     Raises `ShapeError` where sizes do not fit and `ValueError` for arguments that contradict each other.
 
@@ -62,7 +67,7 @@ def interpolate(
     x = widened("interpolate", input)
     exact = np.float64 if x.dtype is float64 else np.float32
     for axis, (wanted, factor) in enumerate(zip(places, factors, strict=True), 2):
-        taps = _four if mode == "bicubic" else _two
+        taps = _filtered(mode) if antialias else _four if mode == "bicubic" else _two
         x = _weighed(x, axis, *taps(x.shape[axis], wanted, factor, bool(align_corners), exact))
     return finished(x, input)
 
@@ -81,8 +86,10 @@ def _check(input: Tensor, mode: str, align_corners: bool | None, antialias: bool
         )
     if align_corners is not None and mode not in _WEIGHING:
         raise ValueError(f"interpolate: mode {mode!r} takes no align_corners (at {user_source()}); leave it None")
-    if antialias:
-        raise NotImplementedError(f"interpolate: antialias=True is not there yet (at {user_source()})")
+    if antialias and mode not in _FILTERS:
+        raise ValueError(
+            f"interpolate: antialias takes mode {' or '.join(_FILTERS)}, got {mode!r} (at {user_source()})"
+        )
     if not (input.dtype.is_floating_point or (input.dtype is uint8 and mode in _COPYING)):
         raise DTypeError(
             f"interpolate: mode {mode!r} takes floating point numbers, got {input.dtype.name} (at {user_source()})"
@@ -154,6 +161,44 @@ def _four(size: int, places: int, factor: float | None, corners: bool, exact: ty
     return numbers, np.stack(cubic_weights(share)).astype(exact)
 
 
+def _filtered(mode: str) -> Taps:
+    """The neighbours of each place and their weights, by a filter that is as wide as the step where that is above 1."""
+    reach, weigh = _FILTERS[mode]
+
+    def taps(size: int, places: int, factor: float | None, corners: bool, exact: type) -> tuple[np.ndarray, np.ndarray]:
+        step = _step(size, places, factor, corners, exact)
+        width = max(step, exact(1))
+        support, half = exact(reach) * width, exact(0.5)
+        centre = step * (np.arange(places).astype(exact) + half)
+        first = np.maximum((centre - support + half).astype(np.int64), 0)
+        count = np.minimum((centre + support + half).astype(np.int64), size) - first
+        count = np.clip(count, 0, int(np.ceil(support)) * 2 + 1)
+        number = np.arange(count.max())[:, np.newaxis]
+        weights = weigh(np.abs((number + first - centre + half) / width)).astype(exact)
+        weights = np.where(number < count, weights, exact(0))
+        # a tap beyond a place's own is its first once more, with no weight
+        return np.where(number < count, number + first, first), weights / weights.sum(0)
+
+    return taps
+
+
+def _triangle(distance: np.ndarray) -> np.ndarray:
+    return np.maximum(1 - distance, 0)
+
+
+def _cubic(distance: np.ndarray) -> np.ndarray:
+    """Keys' filter with the slope that PIL takes."""
+    a, d = -0.5, distance
+    return np.where(d < 1, ((a + 2) * d - (a + 3)) * d * d + 1, np.where(d < 2, (((d - 5) * d + 8) * d - 4) * a, 0))
+
+
+#: with antialiasing: how far each filter reaches, and what it is at a distance
+_FILTERS: dict[str, tuple[float, Callable[[np.ndarray], np.ndarray]]] = {
+    "bilinear": (1.0, _triangle),
+    "bicubic": (2.0, _cubic),
+}
+
+
 def cubic_weights(share: Numbers) -> list[Numbers]:
     """The weights of the elements at -1, 0, 1 and 2 for a place at `share`, from 0 to 1 (Keys, 1981)."""
     a, rest = _CUBIC, 1 - share
@@ -175,8 +220,11 @@ def _copied(x: Tensor, axis: int, numbers: np.ndarray) -> Tensor:
 
 def _weighed(x: Tensor, axis: int, numbers: np.ndarray, weights: np.ndarray) -> Tensor:
     """The sums of elements along an axis, numbers and weights [taps, places]."""
-    if len(numbers) == 1:
-        return x
+    if len(numbers) == 1:  # of weight 1
+        return _copied(x, axis, numbers[0])
+    if len(numbers) > _MOST_TERMS:
+        windows = Tensor(take(x.movedim(axis, 0).node, tensor(numbers.T).node))
+        return (windows * tensor(weights.T.reshape(*windows.shape[:2], *(1,) * (x.ndim - 1)))).sum(1).movedim(0, axis)
     shape = (-1,) + (1,) * (x.ndim - 1 - axis)
     terms = [
         _copied(x, axis, number) * tensor(weight.reshape(shape))
