@@ -174,7 +174,7 @@ def _filtered(mode: str) -> Taps:
         count = np.minimum((centre + support + half).astype(np.int64), size) - first
         count = np.clip(count, 0, int(np.ceil(support)) * 2 + 1)
         number = np.arange(count.max())[:, np.newaxis]
-        weights = weigh(np.abs((number + first - centre + half) / width)).astype(exact)
+        weights: np.ndarray = weigh(np.abs((number + first - centre + half) / width)).astype(exact)
         weights = np.where(number < count, weights, exact(0))
         # a tap beyond a place's own is its first once more, with no weight
         return np.where(number < count, number + first, first), weights / weights.sum(0)
