@@ -38,6 +38,7 @@ RULES = {
     "optim": {"graph", "ops", "tensor", "tracing", "errors"},
     "linalg": {"graph", "ops", "tensor", "autograd", "errors"},
     "func": {"graph", "ops", "tensor", "autograd", "trees", "errors"},
+    "array_api": {"graph", "ops", "tensor", "linalg", "errors"},
     "utils": {"graph", "ops", "tensor", "errors"},
     "amp": {"graph", "ops", "tensor", "errors"},
     "data": {"errors"},
@@ -45,10 +46,10 @@ RULES = {
     "cli": {"pullback", "train", "data", "runtime", "debug", "errors"},
     "profiler": {"graph", "timeline", "compiler", "runtime"},
     "__init__": {"pullback", "profiler", "graph", "runtime", "tensor", "autograd", "tracing", "functions", "special"}
-    | {"nn", "optim", "func", "linalg", "utils", "amp", "debug", "errors"},
+    | {"array_api", "nn", "optim", "func", "linalg", "utils", "amp", "debug", "errors"},
 }
 # What a room may import late only: methods of tensors that are composed of what stands above them.
-LATE = {"tensor": {"autograd", "linalg", "nn", "tracing"}}
+LATE = {"tensor": {"array_api", "autograd", "linalg", "nn", "tracing"}}
 # The parts of the runtime that tensors know: how to compute pending values, and what holds a computed one
 # or passes it to another library.
 KNOWN_TO_TENSORS = ("pullback.runtime.engine", "pullback.runtime.buffers", "pullback.runtime.dlpack")

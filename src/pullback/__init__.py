@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from . import amp, autograd, debug, errors, func, functions, linalg, nn, optim, profiler, special, utils
+from . import amp, array_api, autograd, debug, errors, func, functions, linalg, nn, optim, profiler, special, utils
 from .func import vmap
 from .functions import *  # noqa: F403 (the list is long, and stands there)
 from .graph.types import DType as dtype
@@ -100,6 +100,7 @@ __all__ = [
     "affine_grid_generator",
     "amp",
     "arange",
+    "array_api",
     "as_tensor",
     "autocast",
     "autograd",

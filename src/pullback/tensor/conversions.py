@@ -47,6 +47,12 @@ class ConversionMethods(Handle):
             return self.clone() if copy else self  # type: ignore[return-value]
         return self._wrap(e.convert(self.node, dtype))
 
+    def to_device(self, device: str, /, *, stream: None = None) -> Tensor:
+        """The tensor itself: "cpu" is the only device, and it has no streams."""
+        if stream is not None:
+            raise ValueError(f"to_device: the cpu has no streams, got {stream!r} (at {user_source()})")
+        return self.to(device=device)
+
     def clone(self) -> Tensor:
         """A tensor of the same value that changes on its own; gradients pass through."""
         return self._wrap(identity(self.node))

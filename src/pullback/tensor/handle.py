@@ -460,6 +460,15 @@ class Handle:
         options = {"stream": stream, "max_version": max_version, "dl_device": dl_device, "copy": copy}
         return exported(buffer.array.reshape(self.shape), self.dtype is bfloat16, **options)
 
+    def __array_namespace__(self, *, api_version: str | None = None) -> Any:
+        """The functions of the Array API standard on tensors: `pullback.array_api`."""
+        from .. import array_api
+
+        known = ("2021.12", "2022.12", "2023.12", array_api.__array_api_version__)
+        if api_version not in (None, *known):
+            raise ValueError(f"the Array API in version {api_version!r} is not there; it is in {', '.join(known)}")
+        return array_api
+
     def __dlpack_device__(self) -> tuple[int, int]:
         return (1, 0)
 
@@ -492,6 +501,9 @@ class Handle:
 
     def __int__(self) -> int:
         return int(self.item())
+
+    def __complex__(self) -> complex:
+        return complex(self.item())
 
     def __index__(self) -> int:
         if self.dtype.is_floating_point:

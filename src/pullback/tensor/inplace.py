@@ -142,5 +142,8 @@ class InplaceMethods(Handle):
     def __itruediv__(self, other: Operand) -> Tensor:
         return self.div_(other)
 
+    def __imatmul__(self, other: Tensor) -> Tensor:
+        return self._take(self @ other)
+
     def __ipow__(self, other: Operand) -> Tensor:
         return self.pow_(other)
