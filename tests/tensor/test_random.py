@@ -59,3 +59,12 @@ def test_whole_numbers_are_equally_likely():
 
 def test_a_permutation_holds_each_number_once():
     assert sorted(pb.randperm(100, generator=pb.Generator(8)).tolist()) == list(range(100))
+
+
+def test_draws_like_a_tensor_have_its_shape_and_dtype_and_take_a_generator():
+    like = pb.zeros(3, 2, dtype=pb.float64)
+    for draw in (pb.rand_like, pb.randn_like, lambda x, **named: pb.randint_like(x, 2, 5, **named)):
+        first, again = (draw(like, generator=pb.Generator(4)) for _ in range(2))
+        assert (first.shape, first.dtype) == ((3, 2), pb.float64) and first.tolist() == again.tolist()
+        assert draw(like, dtype=pb.float32).dtype is pb.float32
+    assert set(pb.randint_like(pb.zeros(50), 2).tolist()) == {0.0, 1.0}

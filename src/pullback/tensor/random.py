@@ -199,14 +199,44 @@ def randint(
     return _finish(e.convert(node, dtype or int64), False)
 
 
-def rand_like(input: Tensor, dtype: DType | None = None) -> Tensor:
+def rand_like(
+    input: Tensor,
+    *,
+    generator: Generator | None = None,
+    dtype: DType | None = None,
+    requires_grad: bool = False,
+    device: str | None = None,
+) -> Tensor:
     """Uniform on [0, 1) in the shape and dtype of `input`."""
-    return rand(input.shape, dtype=dtype or input.dtype)
+    dtype = dtype or input.dtype
+    return rand(input.shape, dtype=dtype, requires_grad=requires_grad, generator=generator, device=device)
 
 
-def randn_like(input: Tensor, dtype: DType | None = None) -> Tensor:
+def randn_like(
+    input: Tensor,
+    *,
+    generator: Generator | None = None,
+    dtype: DType | None = None,
+    requires_grad: bool = False,
+    device: str | None = None,
+) -> Tensor:
     """Standard normal in the shape and dtype of `input`."""
-    return randn(input.shape, dtype=dtype or input.dtype)
+    dtype = dtype or input.dtype
+    return randn(input.shape, dtype=dtype, requires_grad=requires_grad, generator=generator, device=device)
+
+
+def randint_like(
+    input: Tensor,
+    low: int,
+    high: int | None = None,
+    *,
+    generator: Generator | None = None,
+    dtype: DType | None = None,
+    device: str | None = None,
+) -> Tensor:
+    """Whole numbers from `low` to below `high`, or from 0 to below `low`, in the shape and dtype of `input`."""
+    first, last = (0, low) if high is None else (low, high)
+    return randint(first, last, input.shape, dtype=dtype or input.dtype, generator=generator, device=device)
 
 
 def randperm(n: int, *, generator: Generator | None = None) -> Tensor:
@@ -225,6 +255,7 @@ __all__ = [
     "rand",
     "rand_like",
     "randint",
+    "randint_like",
     "randn",
     "randn_like",
     "random_words",
