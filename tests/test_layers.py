@@ -37,7 +37,7 @@ RULES = {
     "special": {"tensor", "nn"},
     "optim": {"graph", "ops", "tensor", "tracing", "errors"},
     "linalg": {"graph", "ops", "tensor", "autograd", "errors"},
-    "func": {"graph", "ops", "tensor", "autograd", "trees", "errors"},
+    "func": {"graph", "ops", "tensor", "autograd", "nn", "trees", "errors"},
     "array_api": {"graph", "ops", "tensor", "linalg", "errors"},
     "utils": {"graph", "ops", "tensor", "errors"},
     "amp": {"graph", "ops", "tensor", "errors"},

@@ -10,6 +10,7 @@ from ...graph import types
 from ...graph.types import DType
 from ...ops.primitive import user_source
 from ...tensor import Tensor
+from ...tensor.creation import zeros_like
 from ...tensor.handle import STATE, Store, structure_changed
 from ..parameter import Parameter
 from . import hooks
@@ -415,6 +416,16 @@ class Module(StateMethods):
                 gradient, held.grad = held.grad, None
                 held.data = held.data.to(dtype)
                 held.grad = None if gradient is None else gradient.detach().to(dtype)
+        return self
+
+    def to_empty(self: Self, *, device: str | None, recurse: bool = True) -> Self:
+        """All parameters and buffers, without `recurse` only the module's own, as tensors to be filled: zeros."""
+        if device not in (None, "cpu"):
+            raise ValueError(f'to_empty(): device {device!r} is not there (at {user_source()}); Pullback runs on "cpu"')
+        for held in [*self.parameters(recurse), *self.buffers(recurse)]:
+            held.data = zeros_like(held)
+            gradient = held.grad
+            held.grad = None if gradient is None else zeros_like(gradient)
         return self
 
     def float(self: Self) -> Self:

@@ -96,9 +96,9 @@ class _BatchNorm(_Normalization):
         )
 
     def _count_batch(self) -> None:
-        """One more; at once outside of compiled steps, where nothing else would ever ask for the sum."""
+        """One more; at once where it is a number of its own, because nothing else would ever ask for the sum."""
         with no_grad():
-            if STATE.trace is None:
+            if STATE.trace is None and STATE.example is None:
                 self.num_batches_tracked.copy_(tensor(np.int64(self.num_batches_tracked.item() + 1)))
             else:
                 self.num_batches_tracked.add_(1)
