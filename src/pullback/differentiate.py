@@ -14,6 +14,7 @@ from typing import Any
 from .errors import GradientError
 from .graph.node import Node
 from .ops.elementwise import add, convert
+from .ops.host import RESULT
 from .ops.movement import expand
 from .ops.primitive import Lowering, autocast_mode, constant, grad_mode, source_of
 from .ops.reduction import sum_to_shape
@@ -104,8 +105,11 @@ def _check_not_spent(outputs: Sequence[Node], path: set[Node], wanted: set[Node]
 def _pass_on(node: Node, cotangent: Any, path: set[Node], arrived: dict[Node, Any], flat: set[Node]) -> None:
     """Add the cotangents of the inputs to `arrived`; inputs in which the operation is flat are entered in `flat`.
 
-    The cotangent of a loop is that of each of its results.
+    The cotangent of what has several results is that of each of them.
     """
+    if node.op is RESULT:
+        _accumulate(arrived.setdefault(node.inputs[1], {}), node["place"], node, cotangent)
+        return
     if node.op is PART:
         _accumulate(arrived.setdefault(node.inputs[0], {}), (node["of"], node["place"]), node, cotangent)
         return

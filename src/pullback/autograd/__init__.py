@@ -1,6 +1,7 @@
 """Gradients of tensors: `backward`, `grad`, and rules of one's own."""
 
 from ..tensor.grad_modes import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
+from . import function
 from .backward import backward, grad
 from .function import Function
 from .gradcheck import gradcheck, gradgradcheck
@@ -9,6 +10,7 @@ __all__ = [
     "Function",
     "backward",
     "enable_grad",
+    "function",
     "grad",
     "gradcheck",
     "gradgradcheck",

@@ -1,9 +1,9 @@
 """Simplify: the same values from fewer nodes.
 
-before → after: detach, identity and custom disappear; arithmetic on numbers is done; movement of movement is one
-movement; equal nodes are one node; what no output needs is gone. Rules are data (`RULES`): each takes a node whose
-inputs are simplified and gives its replacement, or None where it does not apply. No rule changes a bit of any value,
-save that x * 1 keeps a signaling NaN as it is.
+before → after: what only differentiation sees (detach, identity, custom …) disappears; arithmetic on numbers is done;
+movement of movement is one movement; equal nodes are one node; what no output needs is gone. Rules are data (`RULES`):
+each takes a node whose inputs are simplified and gives its replacement, or None where it does not apply. No rule
+changes a bit of any value, save that x * 1 keeps a signaling NaN as it is.
 """
 
 from __future__ import annotations
@@ -177,6 +177,8 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "detach": (_first,),
     "identity": (_first,),
     "custom": (_first,),
+    "several": (_first,),
+    "result": (_first,),
     "mul": (_unit(0, 1), _unit(1, 1)),
     "div": (_unit(1, 1),),
     "sub": (_unit(1, 0),),

@@ -173,7 +173,7 @@ class Closing:
         values = ancestors([*parameters, *next_, *others])
         order = sorted(values, key=lambda node: node.serial)
         body = Body(parameters, next_, order)
-        if any(node.op.name == "custom" for node in order):
+        if any(node.op.name in ("custom", "several") for node in order):
             known = {node: self.inner.get(other, other) for node, other in (origin or {}).items()}
             body = Body(parameters, next_, order, {**known, **self.inner}, before)
         if MODE.grad:

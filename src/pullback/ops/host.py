@@ -9,7 +9,7 @@ import numpy as np
 from ..errors import LinAlgError, ShapeError
 from ..graph.node import Node, Shape
 from ..graph.types import DType, round_to
-from .primitive import ALIAS, HOST, Primitive, apply, register, user_source
+from .primitive import ALIAS, HOST, MODE, Primitive, apply, register, user_source
 
 
 def _evaluate_host(node: Node, *arrays: np.ndarray) -> np.ndarray:
@@ -59,6 +59,35 @@ CUSTOM = register(
 )
 
 
+#: what has several results: the inputs are the `count` results' values, then what they are differentiated by, together:
+#: `rule(node, {place: cotangent}) -> cotangents` of the latter. `examples`, if any, does the whole for a batch of
+#: examples: see `vectorize`. The results themselves are RESULT nodes; this one is for differentiation alone
+SEVERAL = register(
+    Primitive(
+        "several",
+        ALIAS,
+        lambda primal, *_, **__: (primal.shape, primal.dtype),
+        lambda n, primal, *_: primal,
+        lambda node, cotangents: [*(None,) * node["count"], *node["rule"](node, cotangents)],
+        cost=0,
+        joint=True,
+    )
+)
+
+#: the value of its first input, which is the result `place` of the SEVERAL that its second input is
+RESULT = register(
+    Primitive(
+        "result",
+        ALIAS,
+        lambda primal, *_, **__: (primal.shape, primal.dtype),
+        lambda n, primal, *_: primal,
+        (None, None),
+        cost=0,
+        linear=True,
+    )
+)
+
+
 def detach(x: Node, requires_grad: bool = False) -> Node:
     """`x` cut off from its history; with `requires_grad` a leaf of a new one."""
     return Node(DETACH, (x,), {}, x.shape, x.dtype, requires_grad, user_source())
@@ -72,3 +101,21 @@ def identity(x: Node) -> Node:
 def custom(primal: Node, inputs: tuple[Node, ...], rule: Callable[[Node, Node], list[Node | None]]) -> Node:
     """`primal`, a function of `inputs`, with a gradient rule of its own."""
     return apply(CUSTOM, primal, *inputs, rule=rule)
+
+
+def several(
+    primals: tuple[Node, ...],
+    inputs: tuple[Node, ...],
+    rule: Callable[[Node, dict[int, Node]], list[Node | None]],
+    examples: Callable[..., list[Node]] | None = None,
+) -> Node:
+    """What stands for all of `primals`, functions of `inputs` with one gradient rule; `result` gives each of them."""
+    requires_grad = MODE.grad and any(i.requires_grad for i in inputs)
+    attributes = {"count": len(primals), "rule": rule, "examples": examples}
+    first = primals[0]
+    return Node(SEVERAL, (*primals, *inputs), attributes, first.shape, first.dtype, requires_grad, user_source())
+
+
+def result(joint: Node, place: int, primal: Node | None = None) -> Node:
+    """The result `place` of `joint`; of the value `primal` if given."""
+    return apply(RESULT, joint.inputs[place] if primal is None else primal, joint, place=place)

@@ -15,7 +15,7 @@ from ..graph.node import Node, ancestors
 from .batching import batched, repeated
 from .body import Body, substituted
 from .elementwise import convert
-from .host import CUSTOM, custom
+from .host import CUSTOM, RESULT, SEVERAL, custom, result, several
 from .movement import permute
 from .primitive import grad_mode, parameter, source_of
 from .reduction import sum_to_shape
@@ -34,6 +34,8 @@ class Batch:
         #: what differs, with its first axis; loops that differ; and what is the same, where it is another node
         self.known: dict[Node, Node] = dict(zip(examples, values, strict=True))
         self.loops: dict[Node, _Loop] = {}
+        #: what stands for the results of operations that say themselves what they do for all examples
+        self.results: dict[Node, list[Node]] = {}
         self.same: dict[Node, Node] = {}
         #: nodes older than this depend on nothing that is known
         self.first: int = min([*(n.serial for n in examples), *(p.first for p in parents)], default=0)
@@ -71,6 +73,10 @@ class Batch:
                     self.loops[node] = _Loop(self, node)
                 elif node.op is CUSTOM:
                     self.known[node] = self._custom(node)
+                elif node.op is SEVERAL:
+                    self.known[node] = self._several(node)
+                elif node.op is RESULT:
+                    self.known[node] = self._result(node)
                 else:
                     varying = [self.get(i) is not None for i in node.inputs]
                     self.known[node] = batched(node, [self.either(i) for i in node.inputs], varying, self.length)
@@ -110,15 +116,53 @@ class Batch:
 
         def rule(_: Node, cotangent: Node) -> list[Node | None]:
             example = parameter(-1, node.shape, cotangent.dtype, cotangent.requires_grad)
-            inside = Batch(self.length, [example], [cotangent], [self])
-            found = [
-                None if g is None else convert(sum_to_shape(g, i.shape), i.dtype)
-                for g, i in zip(node["rule"](node, example), one, strict=True)
-            ]
-            settled = substituted([g for g in found if g is not None], self._origin())
-            return [None if g is None else inside.every(settled[g]) for g in found]
+            return self._ruled(node["rule"](node, example), one, [example], [cotangent])
 
         return custom(self.every(node.inputs[0]), tuple(self.either(i) for i in one), rule)
+
+    def _several(self, node: Node) -> Node:
+        """The same of several results; or what the operation itself says that it does for all examples."""
+        count = node["count"]
+        one = node.inputs[count:]
+        if node["examples"] is not None:
+            found = self.results[node] = node["examples"](self.length, [(self.either(i), self.get(i)) for i in one])
+            return found[0]
+
+        def rule(_: Node, cotangents: dict[int, Node]) -> list[Node | None]:
+            examples = {
+                place: parameter(-1, node.inputs[place].shape, c.dtype, c.requires_grad)
+                for place, c in cotangents.items()
+            }
+            found = node["rule"](node, examples)
+            return self._ruled(found, one, list(examples.values()), list(cotangents.values()))
+
+        primals = tuple(self.every(i) for i in node.inputs[:count])
+        return several(primals, tuple(self.either(i) for i in one), rule)
+
+    def _result(self, node: Node) -> Node:
+        joint = node.inputs[1]
+        found = self._find("results", joint)
+        return found[node["place"]] if found is not None else result(self._known(joint), node["place"])
+
+    def _known(self, node: Node) -> Node:
+        found = self.get(node)
+        assert found is not None, f"{node!r} is the same for all examples"
+        return found
+
+    def _ruled(
+        self,
+        found: Sequence[Node | None],
+        one: Sequence[Node],
+        examples: Sequence[Node],
+        cotangents: Sequence[Node],
+    ) -> list[Node | None]:
+        """For all examples what a gradient rule has `found` for one, from cotangents called `examples` there."""
+        inside = Batch(self.length, examples, cotangents, [self])
+        fitted = [
+            None if g is None else convert(sum_to_shape(g, i.shape), i.dtype) for g, i in zip(found, one, strict=True)
+        ]
+        settled = substituted([g for g in fitted if g is not None], self._origin())
+        return [None if g is None else inside.every(settled[g]) for g in fitted]
 
     def _origin(self) -> Mapping[Node, Node]:
         """What stands for nodes that a gradient rule refers to."""

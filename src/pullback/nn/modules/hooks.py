@@ -11,13 +11,12 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from ...autograd.function import with_gradient
+from ...autograd.function import with_gradients
 from ...errors import GradientError
 from ...ops.primitive import user_source
 from ...tensor import Tensor
 from ...tensor.grad_modes import is_grad_enabled
 from ...tensor.handle import Store
-from ...tensor.joining import cat
 
 _numbers = itertools.count()
 
@@ -168,7 +167,7 @@ def _call_what_is_always_called(module: Any, args: Any, kwargs: Any, run: set[in
 class _Backward:
     """The backward hooks of one call of a module, which see the gradients of its outputs and then of its inputs.
 
-    All gradients of a call have to be there at once. One tensor is wrapped as it is; of several, a joined copy.
+    All gradients of a call have to be there at once.
     """
 
     def __init__(self, module: Any):
@@ -246,7 +245,8 @@ def _around(values: tuple[Any, ...], arrived: Callable[[tuple[Any, ...]], tuple[
         return [_zeros_for(given[i], known[i]) for i in places]
 
     wrapped = list(values)
-    for place, tensor in zip(places, _passing([values[i] for i in places], on), strict=True):
+    tensors = [values[i] for i in places]
+    for place, tensor in zip(places, with_gradients(tensors, tensors, on), strict=True):
         wrapped[place] = tensor
     # named tuples take their fields one by one
     return (type(values)(*wrapped) if hasattr(values, "_fields") else tuple(wrapped)), True
@@ -258,22 +258,6 @@ def _zeros_for(given: Any, like: Tensor) -> Tensor:
     if given.shape != like.shape:
         raise GradientError(f"a backward hook returned a gradient of shape {list(given.shape)} for {list(like.shape)}")
     return given
-
-
-def _passing(tensors: list[Tensor], rule: Callable[[Sequence[Tensor]], list[Tensor]]) -> list[Tensor]:
-    """The tensors' values, whose gradients pass through `rule` together."""
-    if len(tensors) == 1:
-        return [with_gradient(tensors[0].detach(), tensors, lambda _, cotangent: rule([cotangent]))]
-    joined = cat([t.flatten() for t in tensors])
-    sizes = [t.numel() for t in tensors]
-
-    def on(_: Tensor, cotangent: Tensor) -> list[Tensor]:
-        parts = cotangent.split(sizes)
-        given = rule([p.reshape(t.shape).to(t.dtype) for p, t in zip(parts, tensors, strict=True)])
-        return [cat([g.flatten().to(joined.dtype) for g in given])]
-
-    parts = with_gradient(joined.detach(), [joined], on).split(sizes)
-    return [p.reshape(t.shape).to(t.dtype) for p, t in zip(parts, tensors, strict=True)]
 
 
 __all__ = [
