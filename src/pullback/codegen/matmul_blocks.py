@@ -8,10 +8,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from ..graph.types import int64
-from .arithmetic import LLVMArithmetic, Value
 from .matmul_pack import Geometry, pack_code
 from .matmul_packed import block_code
+from .matmul_slices import sliced_product, with_sum
 from .matmul_tasks import (
     Epilogue,
     Grid,
@@ -32,8 +31,6 @@ from .text import Writer, code
 _CHUNK = 4
 #: The most parts that a sum over k is cut into, and the fewest units of k in one.
 _MOST_SLICES, _SHORTEST_SLICE = 64, 96
-#: Elements that one task of the sum over the slices covers, about.
-_SUM_ELEMENTS = 4096
 
 
 @dataclass(frozen=True)
@@ -58,26 +55,10 @@ def packed_stages(
     plan = _plan(product, geometry, target, epilogue is not None)
     if plan.slices == 1:
         return _Blocks(product, geometry, plan, epilogue, product.k).stages()
-    items = math.prod(product.batch)
-    rows = [product.n]
-    for size in reversed((*product.batch, product.m)):
-        rows.insert(0, rows[0] * size)
-    *_, a_k = product.a_strides
-    b_k = product.b_strides[-2]
-    sliced = replace(
-        product,
-        batch=(plan.slices, *product.batch),
-        k=plan.length,
-        a_strides=(plan.length * a_k, *product.a_strides),
-        b_strides=(plan.length * b_k, *product.b_strides),
-        c_strides=tuple(rows),
-    )
+    sliced = sliced_product(product, plan.slices, plan.length)
     grid = Grid(sliced, 1, plan.grid.rows, plan.grid.columns)
     stages, _ = _Blocks(sliced, geometry, replace(plan, grid=grid), None, product.k).stages()
-    renamed = {"c": "workspace"}
-    stages = [replace(s, operands=tuple(renamed.get(name, name) for name in s.operands)) for s in stages]
-    stages.append(_sum_stage(product, geometry, plan.slices, epilogue))
-    return stages, plan.slices * items * product.m * product.n * product.dtype.itemsize
+    return with_sum(stages, product, geometry, plan.slices, epilogue)
 
 
 class _Blocks:
@@ -244,44 +225,6 @@ def _packed_item(
             workspace = writer.element(workspace, geometry.unit_type, writer.multiply(position, stride))
             stride *= size
     return workspace
-
-
-def _sum_stage(product: Product, geometry: Geometry, slices: int, epilogue: Epilogue | None) -> Stage:
-    """The launch that adds the slices of a sum over k, always in the same order."""
-    rows = max(1, _SUM_ELEMENTS // product.n)
-    grid = Grid(product, 1, min(rows, product.m), product.n)
-    lanes, type_, dtype = geometry.lanes, geometry.unit_type, product.dtype
-    width = _up(product.n, geometry.columns)
-    writer = kernel()
-    a = LLVMArithmetic(writer, lanes)
-    strides = [product.m * product.n]
-    for size in reversed(product.batch[1:]):
-        strides.insert(0, strides[0] * size)
-    whole = math.prod(product.batch) * product.m * product.n
-    with grid.region(writer) as region:
-        part = operand(writer, type_, 0, region.batch, (*strides[: len(product.batch)], product.n, 1))
-        if epilogue is None:
-            c = operand(writer, type_, 1, region.batch, (*product.c_strides, 1))
-            to = Matrix(c.at(writer, type_, region.m0, 0), c.row, 1)
-        else:
-            to = Matrix("%scratch", width, 1)
-        with writer.loop(region.m0, region.m1, as_written=True) as row:
-            target_row = writer.subtract(row, region.m0)
-            with writer.loop(0, product.n, lanes, as_written=True) as column:
-                left = writer.subtract(product.n, column)
-                mask = a.lt(a.iota(int64), a.broadcast(Value(left, int64)))
-                place = part.at(writer, type_, row, column)
-                zero = a.constant(0, dtype)
-                total = writer.variable(a.llvm_type(dtype), a.masked_load(place, dtype, mask, zero).ref)
-                with writer.loop(1, slices, as_written=True) as number:
-                    further = writer.element(place, type_, writer.multiply(number, whole))
-                    value = a.masked_load(further, dtype, mask, zero)
-                    total.set(a.add(Value(total.get(), dtype), value).ref)
-                a.masked_store(Value(total.get(), dtype), to.at(writer, type_, target_row, column), dtype, mask)
-        if epilogue is not None:
-            epilogue.emit(writer, 1, region, to)
-    scratch = grid.rows * width * dtype.itemsize if epilogue else 0
-    return Stage(code("product_sum", writer), grid.tasks, ("workspace", "epilogue" if epilogue else "c"), scratch)
 
 
 def _up(number: int, step: int) -> int:

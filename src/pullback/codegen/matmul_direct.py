@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from ..graph.types import bfloat16
 from .arithmetic import LLVMArithmetic, Value
 from .matmul_pack import Geometry, pack_code
+from .matmul_slices import sliced_product, with_sum
 from .matmul_tasks import (
     Epilogue,
     Grid,
@@ -33,6 +34,8 @@ from .text import Writer, code
 
 #: Floating-point operations below which a product is one task: two threads gain nothing on about a microsecond.
 SINGLE_TASK = 131_072
+#: The k of one slice, about, of a sum over k of more than twice that: what a task of two rows reads in microseconds.
+SLICE = 16_384
 #: Elements of C that one task keeps until its epilogue, at most about.
 _TILE_ELEMENTS = 65_536
 
@@ -80,22 +83,32 @@ def _outer_tiling(product: Product, geometry: Geometry) -> _Tiling:
 def direct_stages(product: Product, geometry: Geometry, epilogue: Epilogue | None) -> tuple[list[Stage], int]:
     """A product in one launch of a kernel of its own shape, and the bytes of workspace that it needs.
 
-    Where B is the same for many products, a launch before it packs B into the workspace, once for all of them.
+    Where B is the same for many products, a launch before it packs B into the workspace, once for all of them. A long
+    sum over k is computed in slices, and a launch after it adds these.
     """
-    return _Direct(product, geometry, epilogue).stages()
+    if product.k < 2 * SLICE:
+        return _Direct(product, geometry, epilogue).stages()
+    length = -(-product.k // (product.k // SLICE) // 64) * 64
+    slices = -(-product.k // length)
+    sliced = sliced_product(product, slices, length)
+    stages, _ = _Direct(sliced, geometry, None, product.k - (slices - 1) * length).stages()
+    return with_sum(stages, product, geometry, slices, epilogue)
 
 
 class _Direct:
-    """One direct kernel: what it does about its operands, and its code."""
+    """One direct kernel: what it does about its operands, and its code. `last` is the k of the last item of the first
+    batch axis, where that is not `product.k`."""
 
-    def __init__(self, product: Product, geometry: Geometry, epilogue: Epilogue | None):
+    def __init__(self, product: Product, geometry: Geometry, epilogue: Epilogue | None, last: int | None = None):
         self.product, self.epilogue = product, epilogue
+        self.lengths = [product.k] if last in (None, product.k) else [product.k, last]
         by_pairs, geometry = geometry.pairs, replace(geometry, pairs=False)
         self.geometry = geometry
         *_, b_k, b_n = product.b_strides
         a_k = product.a_strides[-1]
         #: along k, in vectors
-        self.dots = b_n != 1 and b_k == 1 and a_k == 1 and product.m <= 8 and product.k >= geometry.lanes
+        self.dots = b_k == 1 and a_k == 1 and (b_n != 1 or product.n == 1)
+        self.dots = self.dots and product.m <= 8 and product.k >= geometry.lanes
         #: B lies packed in the workspace
         batch = zip(product.batch, product.b_strides, strict=False)
         self.prepared = product.repeated and all(size == 1 or stride == 0 for size, stride in batch)
@@ -150,7 +163,13 @@ class _Direct:
         self.widened = writer.element("%scratch", "i8", bytes_b)
         tile = Matrix(writer.element("%scratch", "i8", bytes_b + bytes_a), row, 1)
         with grid.region(writer) as region:
-            self._task(writer, region, tile)
+            if len(self.lengths) == 1:
+                self._task(writer, region, tile, product.k)
+            else:
+                is_last = writer.op(f"icmp eq i64 {region.batch[0]}, {product.batch[0] - 1}")
+                for length, chosen in zip(self.lengths, (writer.op(f"xor i1 {is_last}, true"), is_last), strict=True):
+                    with writer.when(chosen):
+                        self._task(writer, region, tile, length)
         operands = ("a", "workspace" if self.prepared else "b", "epilogue" if self.epilogue else "c")
         return Stage(
             code("product", writer, needs=(self.pack,) if self.packs else ()),
@@ -159,7 +178,7 @@ class _Direct:
             bytes_b + bytes_a + bytes_c,
         )
 
-    def _task(self, writer: Writer, region: Region, tile: Matrix) -> None:
+    def _task(self, writer: Writer, region: Region, tile: Matrix, k: int) -> None:
         product, type_ = self.product, scalar_type(self.product.dtype)
         a = operand(writer, stored_type(writer, product.a), 0, region.batch, product.a_strides)
         # packed beforehand it is one matrix of panels
@@ -171,13 +190,13 @@ class _Direct:
         else:
             c = tile
         if self.widens_a:
-            a = self._widened_a(writer, region, a)
+            a = self._widened_a(writer, region, a, k)
         else:
             a = offset_matrix(writer, self._left_type(writer), a, region.m0, 0)
         if self.packs:
             source = b.at(writer, stored_type(writer, product.b), 0, region.n0)
             width = writer.subtract(region.n1, region.n0)
-            emit_pack(writer, self.pack, self.packed, source, b.column, b.row, width, product.k)
+            emit_pack(writer, self.pack, self.packed, source, b.column, b.row, width, k)
         for j, wide in _pieces(writer, region.n0, region.n1, product.n, self.tiling.columns):
             with j as column:
                 for i, high in _pieces(writer, region.m0, region.m1, product.m, self.tiling.rows):
@@ -185,7 +204,7 @@ class _Direct:
                         down, across = writer.subtract(row, region.m0), writer.subtract(column, region.n0)
                         left = offset_matrix(writer, self._left_type(writer), a, down, 0)
                         result = offset_matrix(writer, type_, c, down, across)
-                        self._tile(writer, (high, wide), left, b, (column, across), result)
+                        self._tile(writer, (high, wide, k), left, b, (column, across), result)
         if self.epilogue is not None:
             self.epilogue.emit(writer, 2, region, tile)
 
@@ -193,14 +212,14 @@ class _Direct:
         """The LLVM type of A's elements as the register tile reads them."""
         return stored_type(writer, self.product.a) if self.pairs else scalar_type(self.product.dtype)
 
-    def _widened_a(self, writer: Writer, region: Region, a: Matrix) -> Matrix:
+    def _widened_a(self, writer: Writer, region: Region, a: Matrix, k: int) -> Matrix:
         """The task's rows of A, converted into scratch memory in the order in which they lie."""
         product, stored = self.product, stored_type(writer, self.product.a)
         a = offset_matrix(writer, stored, a, region.m0, 0)
         rows = writer.subtract(region.m1, region.m0)
         by_rows = a.column == 1 or a.row != 1
-        outer, inner = (rows, str(product.k)) if by_rows else (str(product.k), rows)
-        place = Matrix(self.widened, product.k, 1) if by_rows else Matrix(self.widened, 1, self.grid.rows)
+        outer, inner = (rows, str(k)) if by_rows else (str(k), rows)
+        place = Matrix(self.widened, k, 1) if by_rows else Matrix(self.widened, 1, self.grid.rows)
         step, along = (a.row, a.column) if by_rows else (a.column, a.row)
         lanes = self.geometry.lanes if along == 1 else 1
         whole = writer.op(f"and i64 {inner}, {-lanes}")
@@ -221,17 +240,23 @@ class _Direct:
         return place
 
     def _tile(
-        self, writer: Writer, sizes: tuple[int, int], left: Matrix, b: Matrix, columns: tuple[str, str], result: Matrix
+        self,
+        writer: Writer,
+        sizes: tuple[int, int, int],
+        left: Matrix,
+        b: Matrix,
+        columns: tuple[str, str],
+        result: Matrix,
     ) -> None:
-        """One register tile of `sizes`; `columns` is its first column, in B and in what was packed."""
-        product, geometry, (height, width), (column, across) = self.product, self.geometry, sizes, columns
+        """One register tile of `sizes`, k last; `columns` is its first column, in B and in what was packed."""
+        product, geometry, (height, width, k), (column, across) = self.product, self.geometry, sizes, columns
         type_, stored = scalar_type(product.dtype), stored_type(writer, product.b)
         load = None
         if self.prepared:
-            start = writer.multiply(column, product.k)
+            start = writer.multiply(column, k)
             right = Matrix(writer.element(b.pointer, type_, start), self.tiling.columns, 1)
         elif self.packs:
-            start = writer.multiply(across, product.k)
+            start = writer.multiply(across, k)
             right = Matrix(writer.element(self.packed, type_, start), self.tiling.columns, 1)
         else:
             right = offset_matrix(writer, stored, b, 0, column)
@@ -240,13 +265,13 @@ class _Direct:
         if self.dots:
             converts = product.b.converts and not self.pairs
             dot_tile(
-                writer, product.dtype, geometry.lanes, height, width, product.k, left, right, result,
+                writer, product.dtype, geometry.lanes, height, width, k, left, right, result,
                 self._loader_along_k(writer) if converts else None, stored, self.pairs,
             )  # fmt: skip
             return
         widths = [geometry.lanes] * (width // geometry.lanes)
         widths += [width % geometry.lanes] if width % geometry.lanes else []
-        outer_tile(writer, product.dtype, widths, height, product.k, left, right, result, right=load)
+        outer_tile(writer, product.dtype, widths, height, k, left, right, result, right=load)
 
     def _loader(self, writer: Writer, right: Matrix) -> Callable[[Size, int, int], str]:
         """Loads of neighbouring elements of a row of B, converted."""

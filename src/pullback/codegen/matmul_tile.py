@@ -220,7 +220,8 @@ def dot_tile(
     """C[:rows, :columns] = A[:rows, :k] @ B[:k, :columns], where both A and B are contiguous in k and C in columns.
 
     `right(column, k, width)`, where it is given, loads elements of B, stored as `right_type`, from a column's address.
-    With `pairs` both are bfloat16, and two neighbours in k are multiplied in each lane.
+    With `pairs` both are bfloat16, and two neighbours in k are multiplied in each lane. A tile of less than four
+    elements takes several steps of k side by side, since each addition to an accumulator waits for the one before.
     """
     type_, size = scalar_type(dtype), dtype.itemsize
     held, span = (type_, lanes) if not pairs else ("i16", 2 * lanes)
@@ -250,12 +251,24 @@ def dot_tile(
         return [multiply_add(writer, type_, lanes, x, y, old) for (x, y), old in zip(operands, sums, strict=True)]
 
     vector = f"<{lanes} x {type_}>"
-    variables = [writer.variable(vector, "zeroinitializer") for _ in range(rows * columns)]
-    with writer.loop(0, whole, span, as_written=True) as position:
-        values = step(position, span, [variable.get() for variable in variables])
-        for variable, value in zip(variables, values, strict=True):
-            variable.set(value)
+    count = rows * columns
+    ways = max(1, min(4 // count, whole // span))
+    variables = [writer.variable(vector, "zeroinitializer") for _ in range(ways * count)]
+    several = whole - whole % (ways * span)
+    for start, stop, steps in ((0, several, ways), (several, whole, 1)):
+        if start < stop:
+            with writer.loop(start, stop, steps * span, as_written=True) as position:
+                for way in range(steps):
+                    sums_of_way = variables[way * count : (way + 1) * count]
+                    at = writer.add(position, way * span)
+                    values = step(at, span, [variable.get() for variable in sums_of_way])
+                    for variable, value in zip(sums_of_way, values, strict=True):
+                        variable.set(value)
     sums = [variable.get() for variable in variables]
+    while len(sums) > count:  # 4, 2 or 3 ways
+        half = len(sums) // count // 2 * count
+        pairs_of_sums = zip(sums[:half], sums[-half:], strict=True)
+        sums = [writer.op(f"fadd {vector} {x}, {y}") for x, y in pairs_of_sums] + sums[half:-half]
     if whole < k:
         sums = step(whole, k - whole, sums)
     group = 16 // size
