@@ -19,6 +19,10 @@ class IndexOutOfRange(PullbackError, IndexError):
     """An index, a class or a token outside what it selects from."""
 
 
+class DivisionByZero(PullbackError, ZeroDivisionError, RuntimeError):
+    """Integers divided by a zero."""
+
+
 class LinAlgError(PullbackError, RuntimeError):
     """A matrix that has no such factorization, inverse or solution."""
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DTypeError, IndexOutOfRange, ShapeError
+from ..errors import DTypeError, IndexOutOfRange, PullbackError, ShapeError
 from ..graph.node import Node, Shape
-from ..graph.types import DType, int64, round_to
-from .elementwise import add, mul
+from ..graph.types import DType, bool_, int64, round_to
+from .elementwise import add, bit_not, convert, mul
 from .movement import expand, reshape
 from .primitive import INDEXING, Primitive, apply, constant, iota, register, user_source
 
@@ -62,10 +62,13 @@ def _masked_put_pullback(node: Node, cotangent: Node) -> Node:
     return put(cotangent, node.inputs[1], expand(constant(0.0, rows.dtype), rows.shape))
 
 
-def out_of_range(node: Node, position: int, value: int) -> IndexOutOfRange:
+def out_of_range(node: Node, position: int, value: int) -> PullbackError:
     """The error for a `bounded` node whose input holds `value` at the flat `position`."""
     shape = node.inputs[0].shape if node.inputs else node.shape
     place = [int(i) for i in np.unravel_index(position, shape)] if shape else []
+    error = node.attributes.get("error")
+    if error is not None:  # of `require`: what is in the message is all there is to say
+        return error(f"{node['what']} (first at position {place}; at {node.source})")
     allowed = f"{node['low']} to {node['high'] - 1}" + (f", or {node['ignore']}" if node["ignore"] is not None else "")
     return IndexOutOfRange(f"{node['what']} {value} at position {place} is not in {allowed} (at {node.source})")
 
@@ -127,6 +130,17 @@ def bounded(index: Node, low: int, high: int, what: str, ignore: int | None = No
     return apply(BOUNDED, index, low=low, high=high, what=what, ignore=ignore)
 
 
+def require(holds: Node, error: type[PullbackError], message: str) -> Node:
+    """int64 zeros of the shape of `holds` (bool); computing them raises `error` where `holds` is false.
+
+    A value is tied to the check by a `where` on the zeros, so that whoever computes it computes the check.
+    """
+    if holds.dtype is not bool_:
+        raise DTypeError(f"require: what must hold must be bool, got {holds.dtype.name} (at {user_source()})")
+    failed = convert(bit_not(holds), int64)
+    return apply(BOUNDED, failed, low=0, high=1, what=message, ignore=None, error=error)
+
+
 def take(x: Node, index: Node) -> Node:
     """Rows of `x` (its first axis) at `index` (int64, 0 ≤ index < rows)."""
     return apply(TAKE, x, index)
@@ -162,6 +176,7 @@ __all__ = [
     "flat_index",
     "out_of_range",
     "put",
+    "require",
     "scatter_add",
     "take",
 ]

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import DTypeError
+from ..errors import DivisionByZero, DTypeError
 from ..graph.node import Node
 from ..graph.types import bool_
 from ..ops import elementwise as e
 from ..ops import pairs
 from ..ops.elementwise import Builder
 from ..ops.host import detach, identity
+from ..ops.indexing import require
 from ..ops.primitive import constant, user_source
 from . import promotion
 from .handle import Handle
@@ -82,16 +83,16 @@ class ArithmeticMethods(Handle):
     __rdiv__ = __rtruediv__
 
     def __floordiv__(self, other: Operand) -> Tensor:
-        return self._binary(e.floor_divide, other)
+        return self._binary(_floor_divide, other)
 
     def __rfloordiv__(self, other: Operand) -> Tensor:
-        return self._binary(e.floor_divide, other, reverse=True)
+        return self._binary(_floor_divide, other, reverse=True)
 
     def __mod__(self, other: Operand) -> Tensor:
-        return self._binary(e.remainder, other)
+        return self._binary(_remainder, other)
 
     def __rmod__(self, other: Operand) -> Tensor:
-        return self._binary(e.remainder, other, reverse=True)
+        return self._binary(_remainder, other, reverse=True)
 
     def __pow__(self, other: Operand) -> Tensor:
         return self.pow(other)
@@ -173,7 +174,7 @@ class ArithmeticMethods(Handle):
         return self * other
 
     def div(self, other: Operand, *, rounding_mode: str | None = None) -> Tensor:
-        """self / other; `rounding_mode` None, "floor" or "trunc"."""
+        """self / other; `rounding_mode` None, "floor" or "trunc". Rounding integers raises where `other` is 0."""
         if rounding_mode not in (None, "floor", "trunc"):
             raise ValueError(f'div: rounding_mode must be None, "floor" or "trunc", got {rounding_mode!r}')
         if rounding_mode == "floor":
@@ -183,15 +184,15 @@ class ArithmeticMethods(Handle):
         return self / other
 
     def floor_divide(self, other: Operand) -> Tensor:
-        """self / other rounded down."""
+        """self / other rounded down. Integers raise DivisionByZero where `other` is 0."""
         return self // other
 
     def remainder(self, other: Operand) -> Tensor:
-        """What division rounded down leaves, with the sign of `other` (Python's %)."""
+        """What division rounded down leaves, with the sign of `other` (Python's %). Integers raise at a zero."""
         return self % other
 
     def fmod(self, other: Operand) -> Tensor:
-        """What division rounded toward zero leaves, with the sign of `self`."""
+        """What division rounded toward zero leaves, with the sign of `self`. Integers raise at a zero."""
         return _two(_fmod, self, other)
 
     def neg(self) -> Tensor:
@@ -355,13 +356,36 @@ def _scaled(name: str, x: Operand, y: Operand, factor: Number) -> Tensor:
     return Handle._wrap(scaled)
 
 
+def _divisor(name: str, x: Node, y: Node) -> Node:
+    """`y`, by which `x` is divided: where they are integers, computing it raises DivisionByZero for a zero in it."""
+    if y.dtype.is_floating_point or 0 in e.broadcast_shapes(name, x.shape, y.shape):
+        return y
+    zero, one = constant(0, y.dtype), constant(1, y.dtype)
+    said = f"{name}: an integer is divided by 0"
+    if y.op.name == "constant":
+        if not y["value"]:
+            raise DivisionByZero(f"{said} (at {user_source()})")
+        return y
+    mark = require(e.ne(y, zero), DivisionByZero, f"{said}, which the divisor {y.dtype.name}{list(y.shape)} holds")
+    return e.where(e.eq(mark, constant(0, mark.dtype)), y, one)
+
+
+def _floor_divide(x: Node, y: Node) -> Node:
+    return e.floor_divide(x, _divisor("floor_divide", x, y))
+
+
+def _remainder(x: Node, y: Node) -> Node:
+    return e.remainder(x, _divisor("remainder", x, y))
+
+
 def _fmod(x: Node, y: Node) -> Node:
-    return pairs.fmod(x, y)
+    return pairs.fmod(x, _divisor("fmod", x, y))
 
 
 def _truncated_quotient(x: Node, y: Node) -> Node:
     if x.dtype.is_floating_point:
         return e.trunc(e.div(x, y))
+    y = _divisor("div", x, y)
     quotient, zero = e.floor_divide(x, y), constant(0, x.dtype)
     rest = e.remainder(x, y)
     below = e.bit_and(e.ne(rest, zero), e.bit_xor(e.lt(x, zero), e.lt(y, zero)))
