@@ -396,3 +396,44 @@ def test_what_does_not_fit_is_named() -> None:
         F.scaled_dot_product_attention(q, q, q, attn_mask=pb.ones(7, 8))
     with pytest.raises(DTypeError, match="one floating point dtype, got float32, float64 and float32"):
         F.scaled_dot_product_attention(q, pb.zeros(8, 3, dtype=pb.float64), q)
+
+
+def grouped(library: Any, arrays: list[np.ndarray], case: dict[str, Any]) -> list[np.ndarray]:
+    """Result and gradients of attention whose heads of key and value are shared by groups of query heads."""
+    operands = [library.tensor(a, requires_grad=True) for a in arrays]
+    options = {n: library.tensor(o) if isinstance(o, np.ndarray) else o for n, o in case.items()}
+    result = attend(library, *operands, enable_gqa=True, **options)
+    (result * result).sum().backward()
+    return [numbers(t) if library is pb else t.detach().numpy() for t in (result, *(o.grad for o in operands))]
+
+
+@pytest.mark.parametrize("case", ["plain", "causal", "bool mask", "float mask", "dropped", "scaled"])
+@pytest.mark.parametrize("heads", [(6, 2, 2), (6, 1, 3), (3, 3, 3)])
+@pytest.mark.parametrize("small", [False, True])
+def test_groups_of_query_heads_share_heads_of_key_and_value_as_in_torch(
+    small: bool, heads: tuple[int, int, int], case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pullback.nn.functional.attention._is_small", lambda *_: small)
+    rng = np.random.default_rng(1)
+    shapes = [(2, heads[0], 5, 4), (2, heads[1], 7, 4), (2, heads[2], 7, 3)]
+    arrays = [rng.standard_normal(shape) for shape in shapes]
+    options: dict[str, Any] = {
+        "plain": {},
+        "causal": {"is_causal": True},
+        "bool mask": {"attn_mask": rng.random((heads[0], 5, 7)) < 0.7},
+        "float mask": {"attn_mask": rng.standard_normal((5, 7))},
+        "dropped": {"dropout_p": 1.0},
+        "scaled": {"scale": 0.3},
+    }[case]
+    for ours, theirs in zip(grouped(pb, arrays, options), grouped(torch, arrays, options), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
+def test_heads_that_do_not_divide_the_querys_are_refused() -> None:
+    q, k = pb.zeros(1, 6, 3, 4), pb.zeros(1, 4, 3, 4)
+    with pytest.raises(ShapeError, match=r"heads of key \(4\) and of value \(4\) must divide the query's \(6\)"):
+        F.scaled_dot_product_attention(q, k, k, enable_gqa=True)
+    with pytest.raises(ShapeError, match="needs heads on axis -3"):
+        F.scaled_dot_product_attention(q[0, 0], q[0, 0], q[0, 0], enable_gqa=True)
+    with pytest.raises(ShapeError):
+        F.scaled_dot_product_attention(q, pb.zeros(1, 2, 3, 4), pb.zeros(1, 2, 3, 4))

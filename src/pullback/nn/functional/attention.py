@@ -32,7 +32,9 @@ def scaled_dot_product_attention(
     attn_mask: Tensor | None = None,
     dropout_p: float = 0.0,
     is_causal: bool = False,
+    *,
     scale: float | None = None,
+    enable_gqa: bool = False,
 ) -> Tensor:
     """softmax(query keyᵀ scale + mask) value: Vaswani et al., "Attention Is All You Need" (2017), section 3.2.1.
 
@@ -40,12 +42,17 @@ def scaled_dot_product_attention(
     `attn_mask`, broadcast to [..., L, S], is bool (True: may be looked at) or added to the scores. `is_causal` lets
     position i look at 0 to i. `scale` is 1 / sqrt(E) unless given. A query that may look at nothing gets zeros.
 
+    `enable_gqa` lets groups of query heads (axis -3) share a head of key and value: query head h looks at head
+    h // (query heads / key heads). Ainslie et al., "GQA" (2023). The heads of key and of value must divide the query's.
+
     Memory grows with L + S: no matrix of weights is kept, save where it is so small that keeping it is faster. Second
     derivatives, and the gradient of a float mask, take memory in proportion to L S.
     """
     query, key, value, attn_mask = lowered(query, key, value, attn_mask)
     if attn_mask is not None and is_causal:
         raise ValueError(f"scaled_dot_product_attention takes attn_mask or is_causal, not both (at {user_source()})")
+    if enable_gqa:
+        key, value = _shared_heads(query, key, value)
     _check_operands(query, key, value)
     if attn_mask is not None:
         _check_mask(attn_mask, query.shape[-2], key.shape[-2])
@@ -56,6 +63,24 @@ def scaled_dot_product_attention(
     factor = 1 / math.sqrt(max(query.shape[-1], 1)) if scale is None else float(scale)
     way = _composed if _is_small(query, key, value, is_causal) else _tiled
     return way(query, key, value, attn_mask, dropout_p, is_causal, factor)
+
+
+def _shared_heads(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Key and value with each head repeated for the group of query heads that shares it."""
+    name = "scaled_dot_product_attention"
+    if min(query.ndim, key.ndim, value.ndim) < 3:
+        listed = f"query {list(query.shape)}, key {list(key.shape)} and value {list(value.shape)}"
+        raise ShapeError(f"{name}: enable_gqa needs heads on axis -3, got {listed} (at {user_source()})")
+    heads = query.shape[-3]
+    given = (key.shape[-3], value.shape[-3])
+    if given == (heads, heads):
+        return key, value
+    if any(count == 0 or heads % count for count in given):
+        raise ShapeError(
+            f"{name}: with enable_gqa the heads of key ({given[0]}) and of value ({given[1]}) must divide "
+            f"the query's ({heads}) (at {user_source()})"
+        )
+    return key.repeat_interleave(heads // given[0], -3), value.repeat_interleave(heads // given[1], -3)
 
 
 def _is_small(query: Tensor, key: Tensor, value: Tensor, is_causal: bool) -> bool:
