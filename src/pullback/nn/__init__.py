@@ -140,6 +140,7 @@ from .modules.padding import (
     ZeroPad3d,
 )
 from .modules.parameter_containers import ParameterDict, ParameterList
+from .modules.recurrent import RNNBase, RNNCellBase
 from .parameter import Parameter
 
 __all__ = [
@@ -248,7 +249,9 @@ __all__ = [
     "PixelUnshuffle",
     "PoissonNLLLoss",
     "RMSNorm",
+    "RNNBase",
     "RNNCell",
+    "RNNCellBase",
     "RReLU",
     "ReLU",
     "ReLU6",

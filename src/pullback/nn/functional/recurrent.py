@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ...tensor import Tensor
+from ...tensor.arithmetic import where
 from ...tensor.loops import repeat
 from .linear import linear
 
@@ -55,19 +56,26 @@ CELLS: dict[str, Cell] = {"lstm": lstm_step, "gru": gru_step, "tanh": tanh_step,
 
 
 def directed(
-    cell: Cell, given: Tensor, state: Sequence[Tensor], recurrent: Recurrent, reverse: bool
+    cell: Cell,
+    given: Tensor,
+    state: Sequence[Tensor],
+    recurrent: Recurrent,
+    reverse: bool,
+    there: Tensor | None = None,
 ) -> tuple[Tensor, list[Tensor]]:
     """All steps of one direction of a layer: outputs [steps, batch, hidden] and the last state.
 
     `given` [steps, batch, gates] is what the inputs give, for all steps at once: their product with the weights does
-    not wait for the state.
+    not wait for the state. Where `there`, bool[steps, batch, 1], is false a state stays as it is.
     """
 
     def step(carries: list[Tensor], slices: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         next_ = cell(slices[0], carries, recurrent)
+        if there is not None:
+            next_ = [where(slices[1], new, old) for new, old in zip(next_, carries, strict=True)]
         return next_, next_[:1]
 
     # under autocast `given` is of 16 bits: a GRU mixes its state into the next one and keeps the dtype that it has
     start = list(state) if cell is gru_step else [part.to(given.dtype) for part in state]
-    last, (outputs,) = repeat(step, start, [given], given.shape[0], reverse)
+    last, (outputs,) = repeat(step, start, [given] if there is None else [given, there], given.shape[0], reverse)
     return outputs, last

@@ -7,26 +7,38 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ...errors import ShapeError
+from ...errors import DTypeError, ShapeError
 from ...graph.types import DType
 from ...ops.primitive import user_source
 from ...tensor import Tensor
-from ...tensor.creation import empty, zeros
+from ...tensor.autocast_mode import is_autocast_enabled
+from ...tensor.creation import empty, tensor, zeros
 from ...tensor.joining import cat, stack
 from .. import functional as F
 from .. import init
 from ..functional.recurrent import CELLS, Recurrent, directed
 from ..parameter import Parameter
+from ..utils.rnn import PackedSequence, gathered, spread, steps_of
 from .module import Module
 
-#: how many gates a step computes, and of how many tensors its state consists
+#: the kind of cell of each of PyTorch's modes
+_KINDS = {"LSTM": "lstm", "GRU": "gru", "RNN_TANH": "tanh", "RNN_RELU": "relu"}
+#: how many gates a step computes
 _GATES = {"lstm": 4, "gru": 3, "tanh": 1, "relu": 1}
 
 
-def _kind_of(nonlinearity: str) -> str:
+def _checked(nonlinearity: str) -> str:
     if nonlinearity not in ("tanh", "relu"):
         raise ValueError(f"nonlinearity must be 'tanh' or 'relu', got {nonlinearity!r} (at {user_source()})")
     return nonlinearity
+
+
+def _check_kinds(name: str, kind: type, **values: object) -> None:
+    for called, value in values.items():
+        if not isinstance(value, kind):
+            raise TypeError(
+                f"{name}: {called} must be of type {kind.__name__}, got {type(value).__name__} (at {user_source()})"
+            )
 
 
 def _draw(module: Module, hidden_size: int) -> None:
@@ -35,46 +47,48 @@ def _draw(module: Module, hidden_size: int) -> None:
         init.uniform_(parameter, -bound, bound)
 
 
-class _Layers(Module):
-    """The layers that RNN, LSTM and GRU share."""
+class RNNBase(Module):
+    """The layers that RNN, LSTM and GRU share: `mode` is "LSTM", "GRU", "RNN_TANH" or "RNN_RELU"."""
 
     def __init__(
-        self,
-        kind: str,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int,
-        bias: bool,
-        batch_first: bool,
-        dropout: float,
-        bidirectional: bool,
-        proj_size: int,
-        dtype: DType | None,
-    ):
+        self, mode: str, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True,
+        batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False, proj_size: int = 0,
+        device: str | None = None, dtype: DType | None = None,
+    ):  # fmt: skip
         super().__init__()
-        name = type(self).__name__
-        if hidden_size <= 0 or num_layers <= 0 or input_size < 0:
-            raise ValueError(
-                f"{name}: hidden_size and num_layers must be positive and input_size not negative, got {hidden_size}, "
-                f"{num_layers} and {input_size} (at {user_source()})"
-            )
-        if not 0 <= dropout <= 1:
-            raise ValueError(f"{name}: dropout must lie between 0 and 1, got {dropout} (at {user_source()})")
-        if not 0 <= proj_size < hidden_size:
-            raise ValueError(
-                f"{name}: proj_size must be from 0 to below hidden_size {hidden_size}, got {proj_size} "
-                f"(at {user_source()})"
-            )
-        if dropout > 0 and num_layers == 1:
-            warnings.warn(f"{name}: dropout stands between layers, and there is one layer alone", stacklevel=3)
-        self.kind = kind
+        if mode not in _KINDS:
+            raise ValueError(f"mode must be one of {', '.join(_KINDS)}, got {mode!r} (at {user_source()})")
+        self.mode, self.kind = mode, _KINDS[mode]
         self.input_size, self.hidden_size, self.num_layers, self.bias = input_size, hidden_size, num_layers, bias
-        self.batch_first, self.dropout, self.bidirectional = batch_first, float(dropout), bidirectional
+        self.batch_first, self.dropout, self.bidirectional = batch_first, dropout, bidirectional
         self.proj_size = proj_size
+        self._check_options()
+        self.dropout = float(dropout)
         for layer, suffix in self._places():
             size = input_size if layer == 0 else self._output_size * len(self._suffixes)
-            self._register(suffix, size, dtype)
+            self._register(suffix, size, device, dtype)
         self.reset_parameters()
+
+    def _check_options(self) -> None:
+        name = type(self).__name__
+        _check_kinds(name, bool, bias=self.bias, batch_first=self.batch_first)
+        _check_kinds(name, int, input_size=self.input_size, hidden_size=self.hidden_size)
+        if min(self.hidden_size, self.num_layers, self.input_size) <= 0:
+            raise ValueError(
+                f"{name}: input_size, hidden_size and num_layers must be positive, got {self.input_size}, "
+                f"{self.hidden_size} and {self.num_layers} (at {user_source()})"
+            )
+        if isinstance(self.dropout, bool) or not isinstance(self.dropout, (int, float)) or not 0 <= self.dropout <= 1:
+            raise ValueError(
+                f"{name}: dropout must be a number between 0 and 1, got {self.dropout} (at {user_source()})"
+            )
+        if not 0 <= self.proj_size < self.hidden_size:
+            raise ValueError(
+                f"{name}: proj_size must be from 0 to below hidden_size {self.hidden_size}, got {self.proj_size} "
+                f"(at {user_source()})"
+            )
+        if self.dropout > 0 and self.num_layers == 1:
+            warnings.warn(f"{name}: dropout stands between layers, and there is one layer alone", stacklevel=4)
 
     @property
     def _output_size(self) -> int:
@@ -88,7 +102,15 @@ class _Layers(Module):
         """Layer and name of each direction of each layer."""
         return ((layer, f"_l{layer}{suffix}") for layer in range(self.num_layers) for suffix in self._suffixes)
 
-    def _register(self, suffix: str, input_size: int, dtype: DType | None) -> None:
+    @property
+    def all_weights(self) -> list[list[Parameter]]:
+        """The parameters of each direction of each layer."""
+        return [
+            [parameter for name, parameter in self.named_parameters() if name.partition("_l")[2] == suffix[2:]]
+            for _, suffix in self._places()
+        ]
+
+    def _register(self, suffix: str, input_size: int, device: str | None, dtype: DType | None) -> None:
         gates = _GATES[self.kind] * self.hidden_size
         shapes: dict[str, tuple[int, ...]] = {
             "weight_ih": (gates, input_size),
@@ -99,7 +121,7 @@ class _Layers(Module):
         if self.proj_size:
             shapes["weight_hr"] = (self.proj_size, self.hidden_size)
         for name, shape in shapes.items():
-            self.register_parameter(name + suffix, Parameter(empty(*shape, dtype=dtype)))
+            self.register_parameter(name + suffix, Parameter(empty(*shape, device=device, dtype=dtype)))
 
     def reset_parameters(self) -> None:
         """Draw the parameters anew, uniform on ±1/sqrt(hidden_size)."""
@@ -108,31 +130,52 @@ class _Layers(Module):
     def flatten_parameters(self) -> None:
         """As PyTorch's, which lays the weights side by side for cuDNN; here they lie well as they are."""
 
-    def _run(self, input: Tensor, state: Sequence[Tensor] | None) -> tuple[Tensor, list[Tensor]]:
+    def _run(self, input: Any, state: Sequence[Tensor] | None) -> tuple[Any, list[Tensor]]:
         """The last layer's outputs, and the last state of all layers."""
+        if isinstance(input, PackedSequence):
+            return self._run_packed(input, state)
         self._check(input)
         batched = input.ndim == 3
         x = input if batched else input.unsqueeze(1)
         if batched and self.batch_first:
             x = x.transpose(0, 1)
-        initial = self._initial(x, state, batched)
+        x, last = self._run_steps(x, self._initial(x, state, batched))
+        if not batched:
+            return x.squeeze(1), [part.squeeze(1) for part in last]
+        return x.transpose(0, 1) if self.batch_first else x, last
+
+    def _run_packed(self, input: PackedSequence, state: Sequence[Tensor] | None) -> tuple[PackedSequence, list[Tensor]]:
+        """Padded in between: a state stays as it is at steps that its sequence does not have."""
+        steps = steps_of(input)
+        self._check(input.data, packed=True)
+        x = spread(input.data, steps)
+        initial = self._initial(x, state, True)
+        if input.sorted_indices is not None and state is not None:
+            initial = [part.index_select(1, input.sorted_indices) for part in initial]
+        there = None if steps.all() else tensor(steps[:, :, None])
+        output, last = self._run_steps(x, initial, there)
+        if input.unsorted_indices is not None:
+            last = [part.index_select(1, input.unsorted_indices) for part in last]
+        return PackedSequence(gathered(output, steps), *input[1:]), last
+
+    def _run_steps(self, x: Tensor, initial: list[Tensor], there: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
+        """All layers over x [steps, batch, input], of which only the steps `there` [steps, batch, 1] count."""
         ends: list[list[Tensor]] = []
         for layer in range(self.num_layers):
             outputs = []
             for suffix in self._suffixes:
                 start = [part[len(ends)] for part in initial]
-                output, end = self._direction(x, start, f"_l{layer}{suffix}", reverse=suffix == "_reverse")
+                output, end = self._direction(x, start, f"_l{layer}{suffix}", suffix == "_reverse", there)
                 outputs.append(output)
                 ends.append(end)
             x = outputs[0] if len(outputs) == 1 else cat(outputs, -1)
             if layer < self.num_layers - 1:
                 x = F.dropout(x, self.dropout, self.training)
-        last = [stack(part) for part in zip(*ends, strict=True)]
-        if not batched:
-            return x.squeeze(1), [part.squeeze(1) for part in last]
-        return x.transpose(0, 1) if self.batch_first else x, last
+        return x, [stack(part) for part in zip(*ends, strict=True)]
 
-    def _direction(self, x: Tensor, start: list[Tensor], suffix: str, reverse: bool) -> tuple[Tensor, list[Tensor]]:
+    def _direction(
+        self, x: Tensor, start: list[Tensor], suffix: str, reverse: bool, there: Tensor | None
+    ) -> tuple[Tensor, list[Tensor]]:
         def named(name: str) -> Any:
             return self._parameters.get(name + suffix)
 
@@ -142,17 +185,23 @@ class _Layers(Module):
             # added for all steps at once; a GRU's reset gate multiplies its share of it
             given, bias = given + bias.to(given.dtype), None
         recurrent = Recurrent(named("weight_hh"), bias, named("weight_hr"))
-        return directed(CELLS[self.kind], given, start, recurrent, reverse)
+        return directed(CELLS[self.kind], given, start, recurrent, reverse, there)
 
-    def _check(self, input: Tensor) -> None:
+    def _check(self, input: Tensor, packed: bool = False) -> None:
         name = type(self).__name__
         if not isinstance(input, Tensor):
             raise TypeError(f"{name}: the input must be a tensor, got {type(input).__name__} (at {user_source()})")
-        if input.ndim not in (2, 3) or input.shape[-1] != self.input_size:
+        if input.ndim not in ((2,) if packed else (2, 3)) or input.shape[-1] != self.input_size:
             axes = "[batch, steps, input]" if self.batch_first else "[steps, batch, input]"
+            wanted = "packed data must be [steps, input]" if packed else f"the input must be {axes} or [steps, input]"
             raise ShapeError(
-                f"{name}: the input must be {axes} or [steps, input] with input size {self.input_size}, got "
-                f"{list(input.shape)} (at {user_source()})"
+                f"{name}: {wanted} with input size {self.input_size}, got {list(input.shape)} (at {user_source()})"
+            )
+        weight = self._parameters["weight_ih_l0"]
+        if weight is not None and input.dtype is not weight.dtype and not is_autocast_enabled("cpu"):
+            raise DTypeError(
+                f"{name}: the input is {input.dtype.name} and the weights are {weight.dtype.name} "
+                f"(at {user_source()}); convert one of them: input.to(pullback.{weight.dtype.name})"
             )
         if 0 in input.shape[:-1] and input.shape[1 if self.batch_first and input.ndim == 3 else 0] == 0:
             raise ShapeError(f"{name}: the input has no steps: {list(input.shape)} (at {user_source()})")
@@ -175,13 +224,13 @@ class _Layers(Module):
     def extra_repr(self) -> str:
         """The sizes, and what differs from the defaults."""
         parts = [f"{self.input_size}, {self.hidden_size}"]
-        defaults = {"num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0, "bidirectional": False}
-        parts += [f"{name}={value}" for name in ("num_layers", "bias", "batch_first", "dropout", "bidirectional")
-                  if (value := getattr(self, name)) != defaults[name]]  # fmt: skip
-        return ", ".join(parts + ([f"proj_size={self.proj_size}"] if self.proj_size else []))
+        defaults = {"proj_size": 0, "num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0}
+        parts += [f"{name}={value}" for name, default in (*defaults.items(), ("bidirectional", False))
+                  if (value := getattr(self, name)) != default]  # fmt: skip
+        return ", ".join(parts)
 
 
-class RNN(_Layers):
+class RNN(RNNBase):
     """h' = tanh(W_ih x + b_ih + W_hh h + b_hh) over the steps of a sequence (Elman, 1990), or relu in tanh's place.
 
     Parameters are named and start as PyTorch's: `weight_ih_l0` [hidden, input], `weight_hh_l0`, `bias_ih_l0`,
@@ -202,23 +251,27 @@ class RNN(_Layers):
         batch_first: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,
+        device: str | None = None,
         dtype: DType | None = None,
     ):
-        kind = _kind_of(nonlinearity)
-        super().__init__(kind, input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, 0, dtype)
+        mode = f"RNN_{_checked(nonlinearity).upper()}"
+        super().__init__(
+            mode, input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, 0, device, dtype
+        )
         self.nonlinearity = nonlinearity
 
-    def forward(self, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, input: Any, hx: Tensor | None = None) -> tuple[Any, Tensor]:
         """[steps, batch, input] to outputs [steps, batch, directions * hidden] and the last h.
 
         h is [layers * directions, batch, hidden]. With `batch_first` input and outputs are [batch, steps, …]; without
-        a batch axis all lack it. `hx` is the initial h, zeros if None.
+        a batch axis all lack it. `hx` is the initial h, zeros if None. A PackedSequence gives one of outputs; the
+        states are in the order in which the sequences were packed.
         """
         output, (h,) = self._run(input, None if hx is None else [hx])
         return output, h
 
 
-class LSTM(_Layers):
+class LSTM(RNNBase):
     """Long short-term memory (Hochreiter & Schmidhuber, 1997) over the steps of a sequence; the gates are i, f, g, o.
 
     `proj_size` > 0 multiplies h by `weight_hr_l0` [proj_size, hidden] at each step. Parameters as in RNN, those of the
@@ -239,13 +292,15 @@ class LSTM(_Layers):
         dropout: float = 0.0,
         bidirectional: bool = False,
         proj_size: int = 0,
+        device: str | None = None,
         dtype: DType | None = None,
     ):
         super().__init__(
-            "lstm", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size, dtype
-        )
+            "LSTM", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size,
+            device, dtype,
+        )  # fmt: skip
 
-    def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def forward(self, input: Any, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Any, tuple[Tensor, Tensor]]:
         """As RNN's, with (h, c) in place of h."""
         if hx is not None and (not isinstance(hx, (tuple, list)) or len(hx) != 2):
             raise TypeError(f"LSTM: the initial state must be a pair (h, c) (at {user_source()})")
@@ -253,7 +308,7 @@ class LSTM(_Layers):
         return output, (h, c)
 
 
-class GRU(_Layers):
+class GRU(RNNBase):
     """Gated recurrent units (Cho et al., 2014) over the steps of a sequence; the gates are r, z, n.
 
     Parameters as in RNN, those of the three gates one above the other.
@@ -272,29 +327,39 @@ class GRU(_Layers):
         batch_first: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,
+        device: str | None = None,
         dtype: DType | None = None,
     ):
         super().__init__(
-            "gru", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, 0, dtype
+            "GRU", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, 0, device, dtype
         )
 
-    def forward(self, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, input: Any, hx: Tensor | None = None) -> tuple[Any, Tensor]:
         """As RNN's."""
         output, (h,) = self._run(input, None if hx is None else [hx])
         return output, h
 
 
-class _Cell(Module):
-    """The cells, which take one step: weight_ih [gates, input], weight_hh [gates, hidden], bias_ih and bias_hh."""
+class RNNCellBase(Module):
+    """The cells, which take one step: weight_ih [gates, input], weight_hh [gates, hidden], bias_ih and bias_hh.
 
-    def __init__(self, kind: str, input_size: int, hidden_size: int, bias: bool, dtype: DType | None):
+    There are `num_chunks` * hidden_size gates.
+    """
+
+    kind: str
+
+    def __init__(
+        self, input_size: int, hidden_size: int, bias: bool, num_chunks: int, device: str | None = None,
+        dtype: DType | None = None,
+    ):  # fmt: skip
         super().__init__()
-        self.kind, self.input_size, self.hidden_size, self.bias = kind, input_size, hidden_size, bias
-        gates = _GATES[kind] * hidden_size
-        self.weight_ih = Parameter(empty(gates, input_size, dtype=dtype))
-        self.weight_hh = Parameter(empty(gates, hidden_size, dtype=dtype))
+        self.input_size, self.hidden_size, self.bias = input_size, hidden_size, bias
+        gates = num_chunks * hidden_size
+        self.weight_ih = Parameter(empty(gates, input_size, device=device, dtype=dtype))
+        self.weight_hh = Parameter(empty(gates, hidden_size, device=device, dtype=dtype))
         for name in ("bias_ih", "bias_hh"):
-            self.register_parameter(name, Parameter(empty(gates, dtype=dtype)) if bias else None)
+            made = Parameter(empty(gates, device=device, dtype=dtype)) if bias else None
+            self.register_parameter(name, made)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -303,6 +368,8 @@ class _Cell(Module):
 
     def _step(self, input: Tensor, state: Sequence[Tensor] | None) -> list[Tensor]:
         name = type(self).__name__
+        if not isinstance(input, Tensor):
+            raise TypeError(f"{name}: the input must be a tensor, got {type(input).__name__} (at {user_source()})")
         if input.ndim not in (1, 2) or input.shape[-1] != self.input_size:
             raise ShapeError(
                 f"{name}: the input must be [batch, {self.input_size}] or [{self.input_size}], got "
@@ -321,11 +388,13 @@ class _Cell(Module):
         return CELLS[self.kind](given, state, Recurrent(self.weight_hh, self.bias_hh))
 
     def extra_repr(self) -> str:
-        """The sizes."""
-        return f"{self.input_size}, {self.hidden_size}" + ("" if self.bias else ", bias=False")
+        """The sizes, and what differs from the defaults."""
+        parts = [f"{self.input_size}, {self.hidden_size}"] + ([] if self.bias else ["bias=False"])
+        nonlinearity = getattr(self, "nonlinearity", "tanh")
+        return ", ".join([*parts, *([] if nonlinearity == "tanh" else [f"nonlinearity={nonlinearity}"])])
 
 
-class RNNCell(_Cell):
+class RNNCell(RNNCellBase):
     """One step of RNN: [batch, input] and h [batch, hidden] to the next h; also without a batch axis.
 
     >>> pb.nn.RNNCell(3, 5)(pb.ones(2, 3)).shape
@@ -338,17 +407,18 @@ class RNNCell(_Cell):
         hidden_size: int,
         bias: bool = True,
         nonlinearity: str = "tanh",
+        device: str | None = None,
         dtype: DType | None = None,
     ):
-        super().__init__(_kind_of(nonlinearity), input_size, hidden_size, bias, dtype)
-        self.nonlinearity = nonlinearity
+        super().__init__(input_size, hidden_size, bias, 1, device, dtype)
+        self.nonlinearity = self.kind = _checked(nonlinearity)
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
         """The next h; the first is zeros if None."""
         return self._step(input, None if hx is None else [hx])[0]
 
 
-class LSTMCell(_Cell):
+class LSTMCell(RNNCellBase):
     """One step of LSTM: [batch, input] and (h, c) to the next (h, c).
 
     >>> h, c = pb.nn.LSTMCell(3, 5)(pb.ones(2, 3))
@@ -356,8 +426,13 @@ class LSTMCell(_Cell):
     ((2, 5), (2, 5))
     """
 
-    def __init__(self, input_size: int, hidden_size: int, bias: bool = True, dtype: DType | None = None):
-        super().__init__("lstm", input_size, hidden_size, bias, dtype)
+    kind = "lstm"
+
+    def __init__(
+        self, input_size: int, hidden_size: int, bias: bool = True, device: str | None = None,
+        dtype: DType | None = None,
+    ):  # fmt: skip
+        super().__init__(input_size, hidden_size, bias, 4, device, dtype)
 
     def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """The next (h, c); the first are zeros if None."""
@@ -365,19 +440,24 @@ class LSTMCell(_Cell):
         return h, c
 
 
-class GRUCell(_Cell):
+class GRUCell(RNNCellBase):
     """One step of GRU: [batch, input] and h [batch, hidden] to the next h.
 
     >>> pb.nn.GRUCell(3, 5)(pb.ones(2, 3)).shape
     (2, 5)
     """
 
-    def __init__(self, input_size: int, hidden_size: int, bias: bool = True, dtype: DType | None = None):
-        super().__init__("gru", input_size, hidden_size, bias, dtype)
+    kind = "gru"
+
+    def __init__(
+        self, input_size: int, hidden_size: int, bias: bool = True, device: str | None = None,
+        dtype: DType | None = None,
+    ):  # fmt: skip
+        super().__init__(input_size, hidden_size, bias, 3, device, dtype)
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
         """The next h; the first is zeros if None."""
         return self._step(input, None if hx is None else [hx])[0]
 
 
-__all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNCell"]
+__all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNBase", "RNNCell", "RNNCellBase"]
