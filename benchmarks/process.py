@@ -9,12 +9,17 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
+
+#: Seconds between an answer and the next question. Idle threads of the process that answered look for work for a while
+#: before they sleep (OpenBLAS's for 2^26 cycles, some 25 ms), and would take a core from the one asked next.
+_SETTLING = 0.05
 
 
 class Failure(Exception):
@@ -75,6 +80,7 @@ class Worker:
     def asked(self, *words: int | str) -> dict[str, Any]:
         """Ask for something with a line of words, and return the answer."""
         assert self._process.stdin is not None
+        time.sleep(_SETTLING)
         try:
             print(*words, file=self._process.stdin, flush=True)
         except BrokenPipeError:

@@ -756,9 +756,9 @@ def _indices(make: _Maker) -> Known:
 @_operation(1)
 def _aliases(make: _Maker) -> Known:
     x = make.operand()
-    build = make.choose(
-        (e.copy, host.identity, host.detach, lambda n: host.custom(n, (n,), lambda node, cotangent: [cotangent]))
-    )
+    custom = lambda n: host.custom(n, (n,), lambda node, cotangent: [cotangent])  # noqa: E731
+    several = lambda n: host.result(host.several((n, n), (n,), lambda node, cotangents: [*cotangents.values()]), 1)  # noqa: E731
+    build = make.choose((e.copy, host.identity, host.detach, custom, several))
     return replace(x, node=build(x.node))
 
 

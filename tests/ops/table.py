@@ -14,7 +14,7 @@ from oracle import Expression
 from pullback.graph.types import int64, uint32
 from pullback.ops.attention import attention
 from pullback.ops.elementwise import convert, copy, philox, shift_right
-from pullback.ops.host import custom, host_call
+from pullback.ops.host import custom, host_call, result, several
 from pullback.ops.indexing import scatter_add
 
 _ONE = (np.array(AWKWARD), np.array(0.5), np.zeros((0, 3)), np.array([[0.3], [-0.7]]))
@@ -324,6 +324,15 @@ def _only_ours() -> Iterator[Row]:
 
         return x._wrap(custom((x.detach() * 2).node, (x.node,), lambda node, cotangent: [add(cotangent, cotangent)]))
 
+    def square_and_half(f: Any, x: Any) -> Any:
+        from pullback.ops.elementwise import add, mul
+
+        def rule(node: Any, cotangents: Any) -> Any:
+            return [add(mul(cotangents[0], add(x.node, x.node)), mul(cotangents[1], (x * 0 + 0.5).node))]
+
+        joint = several(((x * x).detach().node, (x / 2).detach().node), (x.node,), rule)
+        return x._wrap(result(joint, 0)) * x._wrap(result(joint, 1))
+
     def summed_rows(f: Any, x: Any) -> Any:
         return x._wrap(scatter_add(f.tensor([0, 2, 0]).node, x.node, 4))
 
@@ -362,6 +371,7 @@ def _only_ours() -> Iterator[Row]:
     yield Row("written by index", written, (normal(3, 3), normal(2, 3)))
     yield Row("copy", lambda f, x: x._wrap(copy(x.node)), (normal(2, 3),), theirs=lambda f, x: x.clone())
     yield Row("host_call", on_host, (normal(2, 3),), theirs=lambda f, x: (x * 2).detach(), smooth=False)
+    yield Row("results of one rule", square_and_half, (normal(2, 3),), theirs=lambda f, x: x * x * (x / 2))
     yield Row("custom rule", doubled_by_rule, (normal(2, 3),), theirs=lambda f, x: x * 2)
     operands = (normal(2, 5, 3), normal(2, 6, 3), normal(2, 6, 4), normal(5, 6))
     for name, how in {"attention": {}, "attention, causal": {"causal": True}}.items():
@@ -446,6 +456,7 @@ CHECKED_BY_DIFFERENCES = {
     "scatter_add of rows",
     "scan",
     "custom rule",
+    "results of one rule",
     "attention",
     "attention, causal",
     "attention, mask added",

@@ -36,6 +36,7 @@ FUNCTIONS: dict[str, Case] = {
     "channel_shuffle": lambda p, x: p.nn.functional.channel_shuffle(x(1, 4, 2), 2),
     "cosine_similarity": lambda p, x: p.nn.functional.cosine_similarity(x(2, 3), x(2, 3)),
     "fold": lambda p, x: p.nn.functional.fold(x(1, 4, 4), 3, 2),
+    "affine_grid": lambda p, x: p.nn.functional.affine_grid(x(1, 2, 3), (1, 1, 2, 2), align_corners=False),
     "interpolate": lambda p, x: p.nn.functional.interpolate(x(1, 2, 4), size=3, mode="linear"),
     "upsample": lambda p, x: p.nn.functional.upsample(x(1, 2, 4), size=3),
     "upsample_bilinear": lambda p, x: p.nn.functional.upsample_bilinear(x(1, 2, 4, 4), size=3),
@@ -321,6 +322,7 @@ OTHER = set(
         requires_grad requires_grad_ retain_grad shape size tolist __and__ __or__ __xor__ __rand__
         __ror__ __rxor__ __invert__ __array__ __bool__ __deepcopy__ __dlpack__ __dlpack_device__
         __float__ __format__ __index__ __int__ __iter__ __len__ __setitem__
+        __array_namespace__ __complex__ to_device short
         """
     )
 )
@@ -334,7 +336,7 @@ WITHOUT_ORACLE = set(
         __iand__ __ifloordiv__ __ilshift__ __imod__ __ior__ __irshift__ __ixor__ __lshift__ __rlshift__
         __rrshift__ __rshift__ absolute_ arccos_ arccosh_ arcsin_ arcsinh_ arctan2_ arctan_ arctanh_
         divide_ fix_ greater_ greater_equal_ inverse less_ less_equal_ multiply_ negative_ not_equal_
-        subtract_ new_empty new_tensor
+        subtract_ new_empty new_tensor __imatmul__
         """
     )
 )

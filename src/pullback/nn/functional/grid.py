@@ -15,6 +15,7 @@ from ...ops.indexing import take
 from ...ops.primitive import iota, user_source
 from ...tensor import Tensor
 from ...tensor.arithmetic import where
+from ...tensor.autocast_mode import in_float32, lowered
 from ...tensor.creation import tensor
 from .activation import finished, widened
 from .interpolation import cubic_weights
@@ -112,6 +113,7 @@ def _check(name: str, input: Tensor, grid: Tensor, mode: str) -> None:
 
 
 def _sampled(name: str, input: Tensor, grid: Tensor, mode: str, padding: str, corners: bool) -> Tensor:
+    input, grid = in_float32(input, grid)
     _check(name, input, grid, mode)
     image, places = widened(name, input), widened(name, grid)
     rows = _Rows(image)
@@ -254,6 +256,7 @@ def affine_grid_generator(theta: Tensor, size: Sequence[int], align_corners: boo
             f"affine_grid: theta for size {list(sizes)} must be {[sizes[0], axes, axes + 1]}, got {list(theta.shape)} "
             f"(at {user_source()})"
         )
+    (theta,) = lowered(theta)
     wide = widened("affine_grid", theta)
     exact = wide.dtype.carrier
     result: Tensor | None = None
