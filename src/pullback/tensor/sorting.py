@@ -26,30 +26,22 @@ from .creation import full, tensor
 from .cumulative import taken_along
 from .handle import Handle
 from .reductions import ValuesIndices, normalize_axis
+from .selecting import kth, least, middle, ordered_keys
 
 if TYPE_CHECKING:
     from . import Tensor
 
+#: topk selects where it gives at most one in so many elements, and sorts where more
+_SELECTED = 8
 #: test elements of isin that are compared one by one; more are sorted and searched
 _COMPARED = 16
-
-
-def _ordered_keys(array: np.ndarray) -> np.ndarray:
-    """Unsigned numbers in the order of values of at most 32 bits; equal where the values are, NaN greatest."""
-    if array.dtype.kind in "bu":
-        return array.astype(np.uint64)
-    if array.dtype.kind != "f":
-        return (array.astype(np.int64) + 2**31).astype(np.uint64)
-    bits = (array + np.float32(0)).view(np.int32)  # which makes -0 the same as 0
-    keys = np.where(bits < 0, ~bits.view(np.uint32), bits.view(np.uint32) | np.uint32(2**31))
-    return np.where(np.isnan(array), np.uint32(2**32 - 1), keys).astype(np.uint64)
 
 
 def _ascending(array: np.ndarray) -> np.ndarray:
     """The stable order of the last axis. Short values are sorted together with their places, by vector instructions."""
     if array.itemsize > 4 or array.shape[-1] >= 2**32:
         return np.argsort(array, axis=-1, kind="stable")
-    packed = (_ordered_keys(array) << np.uint64(32)) | np.arange(array.shape[-1], dtype=np.uint64)
+    packed = (ordered_keys(array).astype(np.uint64) << np.uint64(32)) | np.arange(array.shape[-1], dtype=np.uint64)
     packed.sort(axis=-1)
     return (packed & np.uint64(2**32 - 1)).astype(np.int64)
 
@@ -119,6 +111,10 @@ class SortingMethods(Handle):
             raise IndexOutOfRange(
                 f"topk: k must be from 0 to {size}, the size of axis {dim}, got {k} (at {user_source()})"
             )
+        if 0 < _SELECTED * k <= size:
+            shape = (*self.shape[:axis], k, *self.shape[axis + 1 :])
+            found = host_call((detach(self.node),), least(k, axis, bool(largest)), shape, int64)
+            return ValuesIndices(self._wrap(taken_along(self.node, found, axis)), self._wrap(found))
         order = self._wrap(self._order(axis, largest))
         if self.shape:
             order = order.narrow(axis, 0, k)
@@ -135,8 +131,13 @@ class SortingMethods(Handle):
             raise IndexOutOfRange(
                 f"kthvalue: k must be from 1 to {size}, the size of axis {dim}, got {k} (at {user_source()})"
             )
-        order = self._wrap(self._order(axis, False))
-        return self._selected(order.narrow(axis, k - 1, 1) if self.shape else order, axis, keepdim)
+        if not self.shape:
+            return self._selected(self._wrap(self._order(axis, False)), axis, keepdim)
+        return self._selected(self._place(kth(k - 1, axis), axis), axis, keepdim)
+
+    def _place(self, function: Callable[[np.ndarray], np.ndarray], axis: int) -> Tensor:
+        """What the host call of `function` finds: a place along the axis, which has size 1."""
+        return self._wrap(host_call((detach(self.node),), function, kept_shape(self.shape, (axis,)), int64))
 
     def _selected(self, index: Tensor, axis: int, keepdim: bool) -> ValuesIndices:
         """The elements at `index`, which has size 1 along the axis."""
@@ -154,8 +155,6 @@ class SortingMethods(Handle):
         return self._median(dim, keepdim, "nanmedian")
 
     def _median(self, dim: int | None, keepdim: bool, name: str) -> Any:
-        from .arithmetic import where
-
         if self.dtype is bool_:
             raise DTypeError(f"{name} does not take bool (at {user_source()}); convert with .to(dtype)")
         if dim is None:
@@ -166,19 +165,11 @@ class SortingMethods(Handle):
         axis = normalize_axis(dim, self.ndim, name)
         if not self.shape:
             return ValuesIndices(self._wrap(e.copy(self.node)), full((), 0, dtype=int64))
-        size = self.shape[axis]
-        if not size:
+        if not self.shape[axis]:
             raise IndexOutOfRange(
                 f"{name}: axis {dim} of shape {list(self.shape)} has no elements (at {user_source()})"
             )
-        missing: Any = self.isnan()  # type: ignore[attr-defined]
-        found = size - missing.sum(axis, keepdim=True)
-        # sorted last are NaNs: the first of them follows the others
-        middle: Any = (found - 1).clamp(min=0) // 2
-        if name == "median":
-            middle = where(found == size, middle, found)
-        index = self._wrap(taken_along(self._order(axis, False), middle.node, axis))
-        return self._selected(index, axis, keepdim)
+        return self._selected(self._place(middle(axis, name == "nanmedian"), axis), axis, keepdim)
 
     def mode(self, dim: int = -1, keepdim: bool = False) -> ValuesIndices:
         """The most frequent value, of several the least, and where it last stands. A host call finds the place."""
