@@ -12,7 +12,7 @@ from ...ops.primitive import user_source
 from ...tensor import Tensor
 from ...tensor.creation import zeros_like
 from ...tensor.handle import STATE, Store, structure_changed
-from ..parameter import Parameter
+from ..parameter import Buffer, Parameter, Uninitialized
 from . import hooks
 from .hooks import (
     Hook,
@@ -111,6 +111,9 @@ class Module(StateMethods):
         elif isinstance(value, Module):
             self._release(name, self._stores()[2])
             self.add_module(name, value)
+        elif isinstance(value, Buffer):
+            self._release(name, self._stores()[1])
+            self.register_buffer(name, value, value.persistent)
         else:
             self._set_other(name, value)
 
@@ -412,7 +415,9 @@ class Module(StateMethods):
         if not isinstance(dtype, DType) or not dtype.is_floating_point:
             raise DTypeError(f"a module can only be given a floating point dtype, got {dtype!r} (at {user_source()})")
         for held in [*self.parameters(), *self.buffers()]:
-            if held.is_floating_point() and held.dtype is not dtype:
+            if isinstance(held, Uninitialized):
+                held._to_dtype(dtype)
+            elif held.is_floating_point() and held.dtype is not dtype:
                 gradient, held.grad = held.grad, None
                 held.data = held.data.to(dtype)
                 held.grad = None if gradient is None else gradient.detach().to(dtype)

@@ -13,7 +13,7 @@ from ...ops.primitive import user_source
 from ...tensor import Tensor
 from ...tensor.creation import tensor
 from ...tensor.grad_modes import no_grad
-from ..parameter import Parameter
+from ..parameter import Parameter, Uninitialized
 from .hooks import RemovableHandle, register
 
 _EXTRA = "_extra_state"
@@ -85,7 +85,7 @@ class StateMethods:
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         """Add the module's own state, without that of its parts."""
         for name, value in self._own_state().items():
-            destination[prefix + name] = value if keep_vars else value.detach()
+            destination[prefix + name] = value if keep_vars or isinstance(value, Uninitialized) else value.detach()
         if type(self).get_extra_state is not StateMethods.get_extra_state:
             destination[prefix + _EXTRA] = self.get_extra_state()
 
@@ -105,15 +105,23 @@ class StateMethods:
         missing: list[str] = []
         unexpected: list[str] = []
         faults: list[str] = []
-        before = [(part, name, held, held.node) for part in self.modules() for name, held in part._own_state().items()]  # type: ignore[attr-defined]
+        before = [
+            (part, name, held, type(held), held._node if isinstance(held, Uninitialized) else held.node)
+            for part in self.modules()  # type: ignore[attr-defined]
+            for name, held in part._own_state().items()
+        ]
         self._load(given, "", metadata, assign, (missing, unexpected, faults))
         if strict:
             faults += [f"  missing: {key}{self._shape_of(key)}" for key in missing]
             faults += [f"  unexpected: {key}{_shape(state_dict.get(key))}" for key in unexpected]
         if faults:
-            for part, name, held, node in before:
+            for part, name, held, kind, node in before:
                 (part._parameters if name in part._parameters else part._buffers)[name] = held
-                held._overwrite(node)
+                if type(held) is kind:
+                    held._overwrite(node)
+                else:
+                    held._set_own_leaf(node, held.requires_grad)
+                    held.__class__ = kind
             raise StateDictError(
                 "\n".join([f"the state dictionary does not fit {type(self).__name__} (at {user_source()}):", *faults])
                 + ("\nPass strict=False to leave out missing and unexpected keys." if missing or unexpected else "")
@@ -174,9 +182,16 @@ class StateMethods:
     def _take(self, name: str, held: Tensor, key: str, value: Any, assign: bool, error_msgs: list[str]) -> None:
         """Load one parameter or buffer."""
         loaded = value if isinstance(value, Tensor) else tensor(np.asarray(value))
-        if held.shape == () and loaded.shape == (1,):
+        if isinstance(loaded, Uninitialized):
+            if not isinstance(held, Uninitialized):
+                error_msgs.append(f"  no value: {key} has no shape and no value yet in the dictionary")
+            return
+        if isinstance(held, Uninitialized):
+            if not assign:
+                held.materialize(loaded.shape)
+        elif held.shape == () and loaded.shape == (1,):
             loaded = loaded[0]
-        if loaded.shape != held.shape:
+        if not isinstance(held, Uninitialized) and loaded.shape != held.shape:
             error_msgs.append(
                 f"  wrong shape: {key}: {list(loaded.shape)} in the dictionary, {list(held.shape)} in the module"
             )
@@ -240,7 +255,7 @@ class _WithModule:
 
 
 def _shape(value: Any) -> str:
-    return f" {list(value.shape)}" if hasattr(value, "shape") else ""
+    return "" if isinstance(value, Uninitialized) or not hasattr(value, "shape") else f" {list(value.shape)}"
 
 
 __all__ = ["LoadedKeys", "StateMethods"]
