@@ -37,3 +37,10 @@ def test_every_nan_is_distinct():
 def test_only_a_bool_mask_selects():
     with pytest.raises(DTypeError, match="mask must be bool"):
         pb.ones(3).masked_select(pb.tensor([1, 0, 1]))
+
+
+def test_where_of_a_condition_alone_gives_the_places_axis_by_axis():
+    rows, columns = pb.where(pb.tensor([[1, 0], [0, 2], [3, 0]]))
+    assert (rows.tolist(), columns.tolist()) == ([0, 1, 2], [0, 1, 0])
+    with pytest.raises(TypeError, match="a condition alone or with both"):
+        pb.where(pb.tensor([True]), 1.0)

@@ -166,4 +166,5 @@ def where(condition: Tensor, x1: Any, x2: Any, /) -> Tensor:
         from .creation import asarray
 
         return chosen(condition, asarray(x1, dtype=dtype), asarray(x2, dtype=dtype))
-    return chosen(condition, *promoted(x1, x2))
+    first, second = promoted(x1, x2)
+    return chosen(condition, first, second)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -419,12 +419,20 @@ def _power(x: Node, y: Node) -> Node:
     return e.where(e.lt(y, zero), unit, result)
 
 
-def where(condition: Tensor, x: Operand, y: Operand) -> Tensor:
-    """x where `condition` holds, else y; all three broadcast.
+@overload
+def where(condition: Tensor) -> tuple[Tensor, ...]: ...
+@overload
+def where(condition: Tensor, x: Operand, y: Operand) -> Tensor: ...
+def where(condition: Tensor, x: Operand | None = None, y: Operand | None = None) -> Tensor | tuple[Tensor, ...]:
+    """x where `condition` holds, else y; all three broadcast. Of a condition alone, `nonzero(as_tuple=True)`.
 
     >>> pb.where(pb.tensor([True, False]), 1.0, 2.0)
     tensor([1., 2.])
     """
+    if x is None and y is None and isinstance(condition, Handle):
+        return condition.nonzero(as_tuple=True)
+    if x is None or y is None:
+        raise TypeError(f"where takes a condition alone or with both x and y (at {user_source()})")
     if not isinstance(condition, Handle) or condition.dtype is not bool_:
         raise DTypeError(f"where: the condition must be a bool tensor, got {condition!r} (at {user_source()})")
     left, right = promoted(x, y)
