@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 import pullback as pb
-from operator_database import database, ours, samples_of, tensors_in, translated
+from operator_database import UNDETERMINED, database, ours, samples_of, tensors_in, translated
 from pullback.graph.node import Node, reachable
 from pullback.ops import primitive
 
@@ -49,9 +49,10 @@ def _row(name: str) -> str:
     found = {dtype: nodes for dtype in _DTYPES if (nodes := _results(name, dtype))}
     kinds = {_KERNELS[n.op.kind] for nodes in found.values() for n in reachable(nodes, False) if n.op.kind in _KERNELS}
     differentiable = any(node.requires_grad for node in found.get("float64", ()))
-    listed = "all" if set(found) == set(_DTYPES) else ", ".join(found)
+    listed = "all" if set(found) == set(_DTYPES) else ", ".join(found) or "–"
     second = differentiable and any(record.supports_gradgrad for record in database()[name])
     tested = "values" + (", gradients" if differentiable else "") + (", second derivatives" if second else "")
+    tested = "shapes, dtypes" if name in UNDETERMINED else tested
     gradient = "yes" if differentiable else "–"
     return f"| `{name}` | {_forms(name)} | {listed} | {gradient} | {', '.join(sorted(kinds)) or 'none'} | {tested} |"
 

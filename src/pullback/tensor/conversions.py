@@ -30,19 +30,43 @@ class ConversionMethods(Handle):
 
     __slots__ = ()
 
-    def to(self, *args: Any, dtype: types.DType | None = None, device: str | None = None, copy: bool = False) -> Tensor:
-        """The tensor in another dtype. Devices are accepted for code written for PyTorch; there is only the CPU."""
-        for argument in args:
-            if isinstance(argument, types.DType):
+    def to(
+        self,
+        *args: Any,
+        dtype: types.DType | None = None,
+        device: str | None = None,
+        other: Tensor | None = None,
+        non_blocking: bool = False,
+        copy: bool = False,
+        memory_format: object = None,
+    ) -> Tensor:
+        """The tensor in another dtype: `to(dtype)`, `to(device, dtype)` or `to(other)`, after which `non_blocking` and
+        `copy` may stand by place. There is only the CPU, and nothing to block; `copy` gives a tensor of its own always.
+
+        >>> pb.ones(2).to(pb.float64, copy=True).dtype
+        float64
+        """
+        check_memory_format("to", memory_format)
+        flags = list(args)
+        while flags and not isinstance(flags[0], builtins_bool):
+            argument = flags.pop(0)
+            if isinstance(argument, types.DType) and dtype is None:
                 dtype = argument
-            elif isinstance(argument, Handle):
-                dtype = argument.dtype
-            elif isinstance(argument, str):
+            elif isinstance(argument, Handle) and other is None:
+                other = argument  # type: ignore[assignment]
+            elif (argument is None or isinstance(argument, str)) and device is None:
                 device = argument
             else:
-                raise TypeError(f"to() takes a dtype, a device or a tensor, got {argument!r}")
+                raise TypeError(f"to() takes a dtype, a device or a tensor, got {args!r} (at {user_source()})")
+        if len(flags) > 2 or not all(isinstance(flag, builtins_bool) for flag in flags):
+            raise TypeError(f"to() takes the flags non_blocking and copy last, got {args!r} (at {user_source()})")
+        if other is not None:
+            if dtype is not None or device is not None:
+                raise TypeError(f"to() takes another tensor, or a dtype and a device, got both (at {user_source()})")
+            dtype = other.dtype
+        copy = flags[1] if len(flags) == 2 else copy
         if device not in (None, "cpu"):
-            raise ValueError(f'to(): device {device!r} is not there; Pullback runs on "cpu"')
+            raise ValueError(f'to(): device {device!r} is not there; Pullback runs on "cpu" (at {user_source()})')
         if dtype is None or dtype is self.dtype:
             return self.clone() if copy else self  # type: ignore[return-value]
         return self._wrap(e.convert(self.node, dtype))

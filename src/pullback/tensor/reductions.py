@@ -217,13 +217,18 @@ class ReductionMethods(Handle):
     def norm(
         self, p: float | str | None = "fro", dim: Axes = None, keepdim: bool = False, dtype: DType | None = None
     ) -> Tensor:
-        """The vector norm of order p ("fro", which is 2, any other power, or infinity) along `dim`, in `dtype`."""
+        """The vector norm of order p ("fro", which is 2, any other power, or infinity) along `dim`, in `dtype`.
+
+        "nuc" is the sum of the singular values of matrices, whose two axes are `dim` (a host call).
+        """
         if dtype is not None:
             return self._wrap(e.convert(self.node, dtype)).norm(p, dim, keepdim)
         require_float("norm", self)
+        if p == "nuc":
+            return _nuclear(self, dim, keepdim)
         p = 2 if p in (None, "fro") else p
         if not isinstance(p, (int, float)):
-            raise ValueError(f'norm: p must be a number or "fro", got {p!r} (at {user_source()})')
+            raise ValueError(f'norm: p must be a number, "fro" or "nuc", got {p!r} (at {user_source()})')
         size = self.abs()  # type: ignore[attr-defined]
         if p == math.inf:
             return size.amax(dim, keepdim)
@@ -240,6 +245,15 @@ class ReductionMethods(Handle):
         total = (size**p).sum(dim, keepdim)
         # the root's slope at 0 is infinite; a norm's gradient there is 0
         return where(total == 0, 0.0, where(total == 0, 1.0, total) ** (1.0 / p)) if p > 0 else total ** (1.0 / p)
+
+
+def _nuclear(x: Any, dim: Axes, keepdim: bool) -> Tensor:
+    """The nuclear norm over two axes; by default those of a matrix."""
+    from ..linalg import matrix_norm
+
+    if dim is None and x.ndim != 2:
+        raise ShapeError(f'norm: "nuc" of shape {list(x.shape)} needs a `dim` of two axes (at {user_source()})')
+    return matrix_norm(x, "nuc", (0, 1) if dim is None else dim, keepdim)
 
 
 def _count_of_nonzero(x: Any, dim: Axes, keepdim: bool) -> Tensor:
