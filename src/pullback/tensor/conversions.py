@@ -44,7 +44,7 @@ class ConversionMethods(Handle):
         `copy` may stand by place. There is only the CPU, and nothing to block; `copy` gives a tensor of its own always.
 
         >>> pb.ones(2).to(pb.float64, copy=True).dtype
-        float64
+        pullback.float64
         """
         check_memory_format("to", memory_format)
         flags = list(args)
