@@ -1,7 +1,8 @@
 """PyTorch's own database of operators as an oracle: its samples in both libraries, values and gradients compared.
 
 `python tests/operator_database.py NAME ...` tries every sample of the operators of those names (or beginnings of names,
-ending in `*`) and prints what differs; without names, all of `IN_SCOPE`. The suite tries the first few samples of each.
+ending in `*`) and prints what differs; without names, all that Pullback has. The suite tries the first few samples of
+each. `--narrow` before the names tries the smaller dtypes instead, `--errors` the inputs that PyTorch refuses.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from oracle import TOLERANCE, cotangent, numbers
 DIFFERENTIATED = torch.float64
 #: dtypes in which samples are asked for, as far as the operator takes them in PyTorch
 DTYPES = (torch.float64, torch.float32, torch.int64, torch.bool)
+#: the smaller dtypes, under the switch `--narrow`; in the 16-bit floats PyTorch's CPU often rounds within
+NARROW = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.float16, torch.bfloat16)
 #: what gives places in order: integers and bools have equal elements, of which PyTorch gives the place of any
 #: there the elements are compared, and of argsort, which gives none, nothing
 ANY_OF_EQUALS = {"argsort", "kthvalue", "mode", "sort", "topk"}
@@ -251,8 +254,56 @@ def trial(name: str, most: int | None = None, dtypes: tuple[torch.dtype, ...] = 
     return outcome
 
 
+#: what says that a bad input was refused, and by what it is refused; anything else is an accident within
+REFUSALS = (TypeError, ValueError, RuntimeError, IndexError, NotImplementedError)
+
+
+def answered(name: str) -> Outcome:
+    """Try what PyTorch refuses: the failures are the inputs that are answered here, or fail with an accident."""
+    outcome = Outcome()
+    for record in database()[name]:
+        if record.error_inputs_func is None:
+            continue
+        torch.manual_seed(0)
+        for error in record.error_inputs("cpu"):
+            sample = error.sample_input
+            if error.error_type is Warning or _is_not_ours(sample) or _has_numbers_for_tensors(error):
+                continue
+            outcome.samples += 1
+            try:
+                first, args, kwargs = translated((sample.input, tuple(sample.args), dict(sample.kwargs)))
+                result = ours(name, record.variant_test_name)(first, *args, **kwargs)
+                for tensor in tensors_in(result):
+                    tensor.detach().numpy()
+            except REFUSALS:
+                continue
+            except Exception as accident:
+                said = f"fails with {type(accident).__name__}: {accident}"
+            else:
+                said = "is answered"
+            outcome.failures.append(f"{name}({described(sample)}) {said}; PyTorch: {error.error_regex}"[:400])
+    return outcome
+
+
+def _is_not_ours(sample: Any) -> bool:
+    """Whether a sample speaks of what Pullback leaves out: complex numbers, results written where one says."""
+    tensors = tensors_in([sample.input, list(sample.args), sample.kwargs])
+    return any(t.is_complex() or t.layout is not torch.strided or t.device.type != "cpu" for t in tensors)
+
+
+def _has_numbers_for_tensors(error: Any) -> bool:
+    """Whether all that is wrong is a number as an operand of a function of two, which takes it here."""
+    sample = error.sample_input
+    return not error.error_regex and any(isinstance(v, (int, float)) for v in (sample.input, *sample.args))
+
+
 def main(names: list[str]) -> int:
     """Try the named operators, print what differs, and count."""
+    switches = {n for n in names if n.startswith("--")}
+    names = [n for n in names if n not in switches]
+    if switches - {"--narrow", "--errors"}:
+        raise SystemExit(f"the switches are --narrow and --errors, got {' '.join(sorted(switches))}")
+    dtypes = NARROW if "--narrow" in switches else DTYPES
     torch.set_num_threads(1)
     every = sorted(database())
     chosen = [n for n in every if any(n == g or (g.endswith("*") and n.startswith(g[:-1])) for g in names)]
@@ -261,7 +312,7 @@ def main(names: list[str]) -> int:
         if ours(name) is None:
             missing.append(name)
             continue
-        outcome = trial(name)
+        outcome = answered(name) if "--errors" in switches else trial(name, dtypes=dtypes)
         print(f"{name}: {outcome.samples - len(outcome.failures)} of {outcome.samples}", flush=True)
         for line in outcome.failures[:5]:
             print(f"    {line}")

@@ -8,13 +8,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from operator_database import DIFFERENTIATED, database, ours, trial
+from operator_database import DIFFERENTIATED, NARROW, answered, database, ours, trial
 from pullback import debug
 
 #: names of the database, sorted, whose every sample is right
 IN_SCOPE = Path(__file__).with_name("operators.txt").read_text(encoding="utf-8").split()
 #: samples of each operator and dtype that the suite tries
 SAMPLES = 8
+
+
+#: operators of which every input that PyTorch's database knows as bad is tried
+REFUSING = (
+    *("all", "arange", "cat", "diag", "dist", "expand", "gather", "masked_fill", "masked_select", "narrow", "scatter"),
+    *("linalg.norm", "linalg.solve_triangular", "nn.functional.avg_pool2d", "nn.functional.ctc_loss", "take"),
+    *("nn.functional.layer_norm", "nn.functional.max_pool1d", "nn.functional.max_pool2d", "nn.functional.max_pool3d"),
+)
 
 
 def test_the_list_is_sorted_and_of_names_that_the_database_has() -> None:
@@ -38,4 +46,18 @@ def test_samples_have_pytorchs_values_and_gradients(name: str) -> None:
 def test_native_code_gives_them_too(name: str) -> None:
     with debug.override(backend="native"):
         outcome = trial(name, 2, (DIFFERENTIATED, torch.float32))
+    assert outcome.failures == []
+
+
+@pytest.mark.parametrize("name", REFUSING)
+def test_bad_inputs_are_refused(name: str) -> None:
+    with debug.override(backend="reference"):
+        assert answered(name).failures == []
+
+
+@pytest.mark.parametrize("name", ["all", "any", "clamp", "dist", "sum", "where"])
+def test_smaller_dtypes_give_them_too(name: str) -> None:
+    with debug.override(backend="reference"):
+        outcome = trial(name, 4, NARROW)
+    assert outcome.samples
     assert outcome.failures == []

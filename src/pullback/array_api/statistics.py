@@ -61,12 +61,12 @@ def min(x: Tensor, /, *, axis: Axes = None, keepdims: bool = False) -> Tensor:
 
 def any(x: Tensor, /, *, axis: Axes = None, keepdims: bool = False) -> Tensor:
     """Whether any element is not zero."""
-    return x != 0 if axis == () else x.any(axis, keepdims)
+    return x != 0 if axis == () else (x != 0).any(axis, keepdims)
 
 
 def all(x: Tensor, /, *, axis: Axes = None, keepdims: bool = False) -> Tensor:
     """Whether every element is not zero."""
-    return x != 0 if axis == () else x.all(axis, keepdims)
+    return x != 0 if axis == () else (x != 0).all(axis, keepdims)
 
 
 def mean(x: Tensor, /, *, axis: Axes = None, keepdims: bool = False) -> Tensor:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from ..errors import DivisionByZero, DTypeError
+from ..errors import DivisionByZero, DTypeError, ShapeError
 from ..graph.node import Node
 from ..graph.types import bool_
 from ..ops import elementwise as e
@@ -335,6 +335,13 @@ class ArithmeticMethods(Handle):
         """`value` where the bool `mask` holds, else self, in self's dtype."""
         if mask.dtype is not bool_:
             raise DTypeError(f"masked_fill: the mask must be bool, got {mask.dtype.name} (at {user_source()})")
+        if isinstance(value, Handle) and value.ndim:
+            raise ShapeError(
+                f"masked_fill: the value must be a number or a tensor without axes, got shape {list(value.shape)} "
+                f"(at {user_source()}); use where() for one value an element"
+            )
+        if isinstance(value, complex):
+            raise TypeError(f"masked_fill: the value must be a real number, got {value!r} (at {user_source()})")
         return self._wrap(e.where(mask.node, promotion.as_node(value, self.dtype), self.node))
 
 

@@ -164,6 +164,8 @@ def arange(
     """
     _check_device(device)
     first, last = (0, start) if end is None else (start, end)
+    if not all(math.isfinite(v) for v in (first, last, step)):
+        raise ValueError(f"arange: from {first} to {last} by {step} is no finite range (at {user_source()})")
     if dtype is not None and dtype.category != FLOAT:  # as PyTorch: the numbers are whole before they are counted
         if dtype is int64:
             first, last, step = int(first), int(last), int(step)

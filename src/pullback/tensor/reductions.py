@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..errors import ShapeError
 from ..graph import types
 from ..graph.node import Node
-from ..graph.types import BOOL, DType, bool_, int64
+from ..graph.types import BOOL, DType, bool_, int64, uint8
 from ..ops import elementwise as e
 from ..ops.host import detach
 from ..ops.movement import expand, reshape
@@ -193,12 +193,14 @@ class ReductionMethods(Handle):
         return reduce_min(e.where(hit, place, constant(x.shape[axis], int64)), (axis,))
 
     def any(self, dim: Axes = None, keepdim: bool = False) -> Tensor:
-        """Whether any element is not zero."""
-        return self._truth().amax(dim, keepdim) if self.numel() else self._truth().sum(dim, keepdim).bool()
+        """Whether any element is not zero: bool, and of uint8, as in PyTorch, uint8."""
+        found = self._truth().amax(dim, keepdim) if self.numel() else self._truth().sum(dim, keepdim).bool()
+        return self._wrap(e.convert(found.node, uint8)) if self.dtype is uint8 else found
 
     def all(self, dim: Axes = None, keepdim: bool = False) -> Tensor:
-        """Whether every element is not zero."""
-        return ~(~self._truth()).any(dim, keepdim)
+        """Whether every element is not zero: bool, and of uint8, as in PyTorch, uint8."""
+        found = ~(~self._truth()).any(dim, keepdim)
+        return self._wrap(e.convert(found.node, uint8)) if self.dtype is uint8 else found
 
     def _truth(self) -> Tensor:
         return self._wrap(e.convert(self.node, bool_))
@@ -224,6 +226,9 @@ class ReductionMethods(Handle):
         if dtype is not None:
             return self._wrap(e.convert(self.node, dtype)).norm(p, dim, keepdim)
         require_float("norm", self)
+        if self.dtype is not self.dtype.compute:  # powers of 16-bit floats would overflow before the root is taken
+            wide = self._wrap(e.convert(self.node, self.dtype.compute)).norm(p, dim, keepdim)
+            return self._wrap(e.convert(wide.node, self.dtype))
         if p == "nuc":
             return _nuclear(self, dim, keepdim)
         p = 2 if p in (None, "fro") else p

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ShapeError
-from ..graph.types import DType, to_carrier, to_storage
+from ..graph.types import INTEGER, DType, to_carrier, to_storage
 from ..ops.host import host_call
 from ..ops.primitive import user_source
 from .handle import Handle
@@ -281,6 +281,11 @@ class ShapeMethods(Handle):
     def narrow(self, dim: int, start: int | Tensor, length: int) -> Tensor:
         """`length` elements from `start` along `dim`."""
         self._require_axes("narrow")
+        if isinstance(start, Handle) and (start.ndim or start.dtype.category != INTEGER):
+            raise TypeError(
+                f"narrow: start must be a whole number, or a tensor of one and without axes, got {start.dtype.name}"
+                f"{list(start.shape)} (at {user_source()})"
+            )
         axis = normalize_axis(dim, self.ndim, "narrow")
         size, first = self.shape[axis], operator.index(start)
         first = first + size if first < 0 else first

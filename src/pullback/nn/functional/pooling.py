@@ -135,6 +135,10 @@ def _max_pool(
     ceil_mode: bool, return_indices: bool,
 ) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
     given, alone = batched(function, input, rank, integers=True)
+    if 0 in given.shape[1:]:
+        raise ShapeError(
+            f"{function}: only the batch may be empty, got an input of shape {list(input.shape)} (at {user_source()})"
+        )
     windows = _windows(function, given, kernel_size, stride, padding, dilation, ceil_mode)
     x = channels_last(_wide(function, given))
     value, tap = _greatest(windows, x.detach().node)
