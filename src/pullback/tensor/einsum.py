@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import DTypeError, ShapeError
+from ..graph.types import int64
 from ..ops.contraction import matmul as matmul_nodes
 from ..ops.movement import permute, reshape
 from ..ops.primitive import user_source
@@ -175,11 +176,11 @@ def _without_ones(term: Term, sizes: dict[int, int]) -> Term:
 
 
 def _summed(term: Term, needed: set[int]) -> Term:
-    """The term summed over the labels that nobody needs."""
+    """The term summed over the labels that nobody needs; integers as int64, as PyTorch sums them."""
     over = [i for i, label in enumerate(term.labels) if label not in needed]
     if not over:
         return term
-    summed = term.tensor.sum(over, dtype=term.tensor.dtype)
+    summed = term.tensor.sum(over, dtype=term.tensor.dtype if term.tensor.is_floating_point() else int64)
     return Term(summed, tuple(label for label in term.labels if label in needed))
 
 
@@ -199,6 +200,8 @@ def _cheapest(terms: list[Term], result: tuple[int, ...], sizes: dict[int, int])
 
 def _product(a: Term, b: Term, needed: set[int]) -> Term:
     """The product of two terms, summed over what both have and nobody needs."""
+    if a.tensor.dtype is not b.tensor.dtype and not a.tensor.is_floating_point():  # integers, one of them summed
+        a, b = (Term(term.tensor.to(int64), term.labels) for term in (a, b))
     shared = [label for label in a.labels if label in b.labels]
     batch = [label for label in shared if label in needed]
     inner = [label for label in shared if label not in needed]

@@ -193,11 +193,11 @@ def combinations(input: Tensor, r: int = 2, with_replacement: bool = False) -> T
 
 
 def unravel_index(indices: Tensor, shape: Any) -> tuple[Tensor, ...]:
-    """The place along each axis of `shape` of elements given by their numbers in row-major order."""
+    """The place along each axis of `shape` of elements given by their numbers in row-major order (int64)."""
     if indices.dtype.category != 1:
         raise DTypeError(f"unravel_index takes integers, got {indices.dtype.name} (at {user_source()})")
     sizes = (shape,) if isinstance(shape, int) else tuple(shape)
-    places, left = [], indices
+    places, left = [], indices.long()
     for size in reversed(sizes):
         places.append(left % size)
         left = left // size

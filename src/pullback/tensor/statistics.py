@@ -162,7 +162,7 @@ class StatisticsMethods(Handle):
             raise ShapeError(
                 f"sum_to_size: {list(shape)} does not broadcast to {list(self.shape)} (at {user_source()})"
             )
-        whole = self.dtype.category == BOOL and (shape != self.shape or not shape)
+        whole = self.dtype.category != FLOAT and (shape != self.shape or not shape)
         x = e.convert(self.node, int64) if whole else self.node
         return self._wrap(sum_to_shape(x, shape))
 

@@ -37,6 +37,9 @@ def margin_ranking_loss(
         )
     input1, input2, target = in_float32(input1, input2, target)
     dtype = floating(input1, input2, target)
+    if not any(operand.is_floating_point() for operand in (input1, input2, target)):
+        # as in PyTorch integers are multiplied as integers, and those of uint8 wrap around
+        return reduced(((-target * (input1 - input2)).to(dtype) + margin).clamp(min=0), reduction)
     x, y = widened(name, input1.to(dtype)), input2.to(dtype.compute)
     return reduced((-target.to(x.dtype) * (x - y) + margin).clamp(min=0), reduction).to(dtype)
 
@@ -168,7 +171,9 @@ def triplet_margin_loss(
     reduction = chosen_reduction(name, size_average, reduce, reduction)
     anchor, positive, negative = in_float32(anchor, positive, negative)
     dtype = floating(anchor, positive, negative)
-    wide = [widened(name, t.to(dtype)) for t in (anchor, positive, negative)]
+    wide = [anchor, positive, negative]
+    if any(t.is_floating_point() for t in wide):  # as in PyTorch differences of integers are integers
+        wide = [widened(name, t.to(dtype)) for t in wide]
     return _triplet(name, wide, lambda x, y: _distance(x, y, p, eps), margin, swap, reduction).to(dtype)
 
 

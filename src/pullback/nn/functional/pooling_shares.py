@@ -131,7 +131,7 @@ def _adaptive_max(
     places = _wanted(function, rank, given, output_size)
     x = widened(function, given)
     numbers = _share_numbers(given.shape[2:], places)
-    flat = x.reshape(*x.shape[:2], -1)
+    flat = x.reshape(*x.shape[:2], math.prod(x.shape[2:]))
     with no_grad():
         known = tensor(np.maximum(numbers, 0))
         elements = Tensor(take(flat.detach().movedim(2, 0).node, known.node)).permute(2, 3, 0, 1)
@@ -201,7 +201,7 @@ def _fractional(
             f"{function}: _random_samples must be {[*x.shape[:2], rank]}, got {list(draws.shape)} (at {user_source()})"
         )
     draws = draws[: x.shape[0]]
-    flat = x.reshape(*x.shape[:2], -1)
+    flat = x.reshape(*x.shape[:2], math.prod(x.shape[2:]))
     with no_grad():
         # of two axes the first number is for the last axis, of three for the first: as PyTorch has it
         order = range(rank) if rank == 3 else reversed(range(rank))
@@ -214,7 +214,9 @@ def _fractional(
             joined = numbers.unsqueeze(3).unsqueeze(5) * sizes[axis] + own.unsqueeze(2).unsqueeze(4)
             numbers = joined.reshape(*x.shape[:2], numbers.shape[2] * places[axis], numbers.shape[3] * kernel[axis])
         assert numbers is not None
-        elements = flat.detach().gather(2, numbers.reshape(*x.shape[:2], -1)).reshape(numbers.shape)
+        elements = (
+            flat.detach().gather(2, numbers.reshape(*x.shape[:2], math.prod(numbers.shape[2:]))).reshape(numbers.shape)
+        )
         found = numbers.gather(3, _chosen(elements).unsqueeze(3)).squeeze(3)
     return _picked(flat, found, (*x.shape[:2], *places), input, alone, return_indices)
 
