@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from ...errors import DTypeError, ShapeError
-from ...graph.types import float64, uint8
+from ...graph.types import float64, int32, uint8
 from ...ops.indexing import take
 from ...ops.primitive import user_source
 from ...tensor import Tensor
@@ -45,6 +45,8 @@ def interpolate(
     the first and last do. `recompute_scale_factor`: positions from the sizes, not from the factor. `antialias`, of
     "bilinear" and "bicubic": an image made smaller is read through a filter as wide as the step, as PIL does.
 
+    Images of uint8 are taken by "nearest", "nearest-exact", "bilinear" and "bicubic", and give uint8.
+
     Raises `ShapeError` where sizes do not fit and `ValueError` for arguments that contradict each other.
 
     >>> pb.nn.functional.interpolate(pb.tensor([[[0.0, 1.0]]]), size=4, mode="linear", align_corners=False)
@@ -64,12 +66,40 @@ def interpolate(
         for axis, (wanted, factor) in enumerate(zip(places, factors, strict=True), 2):
             x = _copied(x, axis, _nearest(x.shape[axis], wanted, factor, mode == "nearest-exact"))
         return x.clone() if x is input else x
+    if input.dtype is uint8:
+        return _of_bytes(input, places, factors, _taps(mode, antialias), bool(align_corners))
     x = widened("interpolate", input)
     exact = np.float64 if x.dtype is float64 else np.float32
     for axis, (wanted, factor) in enumerate(zip(places, factors, strict=True), 2):
-        taps = _filtered(mode) if antialias else _four if mode == "bicubic" else _two
+        taps = _taps(mode, antialias)
         x = _weighed(x, axis, *taps(x.shape[axis], wanted, factor, bool(align_corners), exact))
     return finished(x, input)
+
+
+def _taps(mode: str, antialias: bool) -> Taps:
+    return _filtered(mode) if antialias else _four if mode == "bicubic" else _two
+
+
+def _of_bytes(input: Tensor, places: list[int], factors: list[float | None], taps: Taps, corners: bool) -> Tensor:
+    """An image of uint8 with weights that are whole numbers, rounded after each axis, columns first, as PyTorch's."""
+    x = input.to(int32)
+    for axis in (3, 2):
+        if x.shape[axis] == places[axis - 2]:
+            continue
+        numbers, weights = taps(x.shape[axis], places[axis - 2], factors[axis - 2], corners, np.float64)
+        for tap in range(1, len(numbers)):  # an element at the edge that is read twice has one weight, rounded once
+            again = np.where(numbers[tap] == numbers[tap - 1], weights[tap - 1], 0.0)
+            weights[tap] += again
+            weights[tap - 1] -= again
+        shift = _shift(float(weights.max()))
+        whole = np.trunc(weights * 2**shift + np.copysign(0.5, weights)).astype(np.int32)
+        x = ((_weighed(x, axis, numbers, whole) + 2 ** (shift - 1)) >> shift).clamp(0, 255)
+    return x.to(uint8)
+
+
+def _shift(greatest: float) -> int:
+    """How many bits of a weight stand behind the point, so that the greatest is below 2^15."""
+    return next(bits for bits in range(22) if bits == 21 or int(0.5 + greatest * 2 ** (bits + 1)) >= 2**15)
 
 
 def _check(input: Tensor, mode: str, align_corners: bool | None, antialias: bool) -> None:
@@ -90,7 +120,7 @@ def _check(input: Tensor, mode: str, align_corners: bool | None, antialias: bool
         raise ValueError(
             f"interpolate: antialias takes mode {' or '.join(_FILTERS)}, got {mode!r} (at {user_source()})"
         )
-    if not (input.dtype.is_floating_point or (input.dtype is uint8 and mode in _COPYING)):
+    if not (input.dtype.is_floating_point or (input.dtype is uint8 and mode in (*_COPYING, *_FILTERS))):
         raise DTypeError(
             f"interpolate: mode {mode!r} takes floating point numbers, got {input.dtype.name} (at {user_source()})"
         )
