@@ -35,6 +35,7 @@ RULES = {
     "functions": {"tensor"},
     "nn": {"graph", "ops", "tensor", "autograd", "errors"},
     "special": {"tensor", "nn"},
+    "signal": {"graph", "ops", "tensor"},
     "optim": {"graph", "ops", "tensor", "tracing", "errors"},
     "linalg": {"graph", "ops", "tensor", "autograd", "errors"},
     "func": {"graph", "ops", "tensor", "autograd", "nn", "trees", "errors"},
@@ -45,7 +46,18 @@ RULES = {
     "train": {"pullback", "nn", "data", "errors"},
     "cli": {"pullback", "train", "data", "runtime", "debug", "errors"},
     "profiler": {"graph", "timeline", "compiler", "runtime"},
-    "__init__": {"pullback", "profiler", "graph", "runtime", "tensor", "autograd", "tracing", "functions", "special"}
+    "__init__": {
+        "pullback",
+        "profiler",
+        "graph",
+        "runtime",
+        "tensor",
+        "autograd",
+        "tracing",
+        "functions",
+        "special",
+        "signal",
+    }
     | {"array_api", "nn", "optim", "func", "linalg", "utils", "amp", "debug", "errors"},
 }
 # What a room may import late only: methods of tensors that are composed of what stands above them.

@@ -2,7 +2,22 @@
 
 from typing import TYPE_CHECKING
 
-from . import amp, array_api, autograd, debug, errors, func, functions, linalg, nn, optim, profiler, special, utils
+from . import (
+    amp,
+    array_api,
+    autograd,
+    debug,
+    errors,
+    func,
+    functions,
+    linalg,
+    nn,
+    optim,
+    profiler,
+    signal,
+    special,
+    utils,
+)
 from .func import vmap
 from .functions import *  # noqa: F403 (the list is long, and stands there)
 from .graph.types import DType as dtype
@@ -187,6 +202,7 @@ __all__ = [
     "set_grad_enabled",
     "set_num_threads",
     "short",
+    "signal",
     "special",
     "tensor",
     "trapezoid",

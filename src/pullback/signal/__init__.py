@@ -1,0 +1,5 @@
+"""Signals: `pullback.signal.windows`, as PyTorch has it."""
+
+from . import windows
+
+__all__ = ["windows"]
