@@ -33,6 +33,7 @@ def test_points_are_scipys(name: str, options: dict[str, Any], sym: bool) -> Non
         ("hann", {"M": -1}),
         ("hann", {"M": 3.0}),
         ("hann", {"M": 3, "dtype": pb.int64}),
+        ("hann", {"M": 3, "dtype": pb.float16}),
         ("hann", {"M": 3, "device": "cuda"}),
         ("exponential", {"M": 3, "tau": 0.0}),
         ("exponential", {"M": 3, "center": 1.0}),

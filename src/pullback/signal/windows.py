@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from ..graph.types import FLOAT, DType
+from ..graph.types import DType, float32, float64
 from ..ops.primitive import user_source
 from ..tensor import Tensor
 from ..tensor.creation import tensor
@@ -24,8 +24,8 @@ def _window(
     """`count`'s points for M > 1, and 1 for one, in `dtype`."""
     if isinstance(M, bool) or not isinstance(M, int) or M < 0:
         raise ValueError(f"{name}: M must be a whole number from 0 on, got {M!r} (at {user_source()})")
-    if dtype is not None and dtype.category != FLOAT:
-        raise ValueError(f"{name}: a window is of floating point, got {dtype.name} (at {user_source()})")
+    if dtype not in (None, float32, float64):
+        raise ValueError(f"{name}: a window is of float32 or float64, got {dtype!r} (at {user_source()})")
     points = np.ones(M) if M < 2 else count()
     return tensor(points, dtype=dtype or get_default_dtype(), device=device, requires_grad=requires_grad)
 
