@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from pullback.graph import types
-from pullback.runtime.buffers import Buffer, allocate, live_bytes
+from pullback.runtime import buffers
+from pullback.runtime.buffers import Buffer, allocate, kept_bytes, live_bytes
 
 
 @pytest.mark.parametrize("nbytes", [0, 1, 63, 64, 1000, (1 << 20) - 1, 1 << 20, (3 << 20) + 5])
@@ -105,3 +106,75 @@ def test_a_small_buffer_outlives_its_neighbours():
     assert live_bytes() - before == 4
     others = [Buffer.zeros(1, types.float32) for _ in range(300)]
     assert kept.array[0] == 7 and len(others) == 300
+
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def nothing_kept(monkeypatch):
+    """A store of freed memory of this test's own."""
+    store = buffers._Kept(64 * MIB)
+    monkeypatch.setattr(buffers, "_kept", store)
+    return store
+
+
+def test_freed_memory_is_used_again_for_the_same_size(nothing_kept):
+    memory = allocate(3 * MIB)
+    address = memory.ctypes.data
+    view = memory[10:20]
+    del memory
+    assert kept_bytes() == 0, "memory that an array still views was taken for free"
+    view.fill(3)
+    del view
+    assert kept_bytes() == 3 * MIB
+    again = allocate(3 * MIB)
+    assert again.ctypes.data == address
+    assert kept_bytes() == 0
+    assert allocate(3 * MIB).ctypes.data != address, "memory in use was given out a second time"
+
+
+def test_zeros_are_zero_in_memory_that_was_kept(nothing_kept):
+    Buffer.empty(MIB, types.float32).array.fill(1)
+    assert kept_bytes() == 4 * MIB
+    assert not Buffer.zeros(MIB, types.float32).array.any()
+
+
+def test_in_use_and_kept_are_never_more_than_was_once_in_use(nothing_kept):
+    sizes = np.random.default_rng(0).integers(1, 9, 200) * MIB
+    held, in_use, most = [], 0, 0
+    for turn, size in enumerate(sizes.tolist()):
+        held.append(allocate(size))
+        in_use = sum(memory.nbytes for memory in held)
+        most = max(most, in_use)
+        assert in_use + kept_bytes() <= most
+        if turn % 3:
+            del held[turn % len(held)]
+
+
+def test_no_more_than_the_limit_is_kept(nothing_kept):
+    held = [allocate(10 * MIB) for _ in range(9)]
+    held.clear()
+    assert kept_bytes() == 60 * MIB
+    del held
+    allocate(70 * MIB)
+    assert kept_bytes() == 0
+
+
+def test_memory_is_kept_safely_when_many_threads_free_it(nothing_kept):
+    def work(number):
+        for turn in range(200):
+            memory = allocate((1 + turn % 3) * MIB)
+            memory[:64] = number
+            memory[-64:] = number
+            if not (memory[:64] == number).all() or not (memory[-64:] == number).all():
+                wrong.append(number)
+
+    wrong: list[int] = []
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong, "two threads were given the same memory"
+    assert kept_bytes() <= 64 * MIB

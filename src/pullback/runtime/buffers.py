@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import mmap
+import os
 import threading
 from collections import deque
 
@@ -13,7 +14,7 @@ from ..graph.types import DType
 
 #: One cache line, and one vector of the widest units.
 ALIGNMENT = 64
-#: From this size on memory is mapped on its own: pages come zeroed on first touch and go back to the system when freed.
+#: From this size on memory is mapped on its own, and kept for reuse for a while when freed.
 _MAPPED_FROM = 1 << 20
 _HUGE_PAGE = 2 << 20
 #: what is cut into single cache lines for the smallest values, such as losses: allocating each would take microseconds
@@ -23,10 +24,35 @@ _PAGE = 4096
 def allocate(nbytes: int) -> np.ndarray:
     """`nbytes` of uninitialized memory as a uint8 array, 64-byte aligned; freed with the last array that views it."""
     if nbytes >= _MAPPED_FROM:
-        return _map(nbytes)
+        return np.asarray(_Lease(nbytes))
     memory = np.empty(nbytes + ALIGNMENT - 1, np.uint8)
     start = -memory.ctypes.data % ALIGNMENT
     return memory[start : start + nbytes]
+
+
+class _Lease:
+    """A mapping of `nbytes` that is in use. When the last array that views it is gone, the mapping is kept for reuse.
+
+    The pages of a new mapping are made one by one as they are first touched, which takes longer than many a step does:
+    half of the time of a product of 1,024 by 1,024 went there. A step asks for the sizes again that it gave back.
+    """
+
+    __slots__ = ("__weakref__", "mapping", "nbytes")
+
+    def __init__(self, nbytes: int):
+        self.nbytes = nbytes
+        kept = _kept.take(nbytes)
+        self.mapping = _map(nbytes) if kept is None else kept
+
+    @property
+    def __array_interface__(self) -> dict[str, object]:
+        start = self.mapping.ctypes.data
+        return {"version": 3, "shape": (self.nbytes,), "typestr": "|u1", "data": (start, False)}
+
+    def __del__(self) -> None:
+        mapping = getattr(self, "mapping", None)
+        if mapping is not None:
+            _kept.give(mapping)
 
 
 def _map(nbytes: int) -> np.ndarray:
@@ -39,6 +65,79 @@ def _map(nbytes: int) -> np.ndarray:
     memory = np.frombuffer(mapping, np.uint8)
     start = -memory.ctypes.data % padding if padding else 0
     return memory[start : start + nbytes]
+
+
+class _Kept:
+    """Mappings that nobody uses, the oldest first, for the next that asks for the same size; at most `most` bytes.
+
+    Where none fits, as much of them as is asked for goes back to the system first: what is in use and what is kept
+    together are never more than what was once in use.
+
+    The garbage collector may give a mapping back at any moment, in the middle of `take` too: `give` only queues it
+    then.
+    """
+
+    def __init__(self, most: int):
+        self.most = most
+        self._mappings: list[np.ndarray] = []
+        self._given: deque[np.ndarray] = deque()
+        self._lock = threading.Lock()
+
+    def take(self, nbytes: int) -> np.ndarray | None:
+        """A mapping of exactly `nbytes`, the latest that was given, or None."""
+        with self._lock:
+            self._settle()
+            for index in reversed(range(len(self._mappings))):
+                if self._mappings[index].nbytes == nbytes:
+                    return self._mappings.pop(index)
+            self._drop(nbytes)
+            return None
+
+    def give(self, mapping: np.ndarray) -> None:
+        """Keep `mapping`, which nobody uses any more."""
+        self._given.append(mapping)
+        if self._lock.acquire(blocking=False):
+            try:
+                self._settle()
+            finally:
+                self._lock.release()
+
+    def nbytes(self) -> int:
+        """The bytes kept."""
+        with self._lock:
+            self._settle()
+            return sum(mapping.nbytes for mapping in self._mappings)
+
+    def _settle(self) -> None:
+        """Take in what was given, and let go of the oldest beyond the limit."""
+        while self._given:
+            self._mappings.append(self._given.popleft())
+        self._drop(sum(mapping.nbytes for mapping in self._mappings) - self.most)
+
+    def _drop(self, nbytes: int) -> None:
+        """Give at least `nbytes` back to the system, or all there is."""
+        while nbytes > 0 and self._mappings:
+            nbytes -= self._mappings.pop(0).nbytes
+
+
+#: Freed memory that is kept: several results of a step of ordinary size, little beside what a large one holds.
+_KEPT_BYTES = 64 << 20
+_kept = _Kept(_KEPT_BYTES)
+
+
+def _start_anew() -> None:
+    """A forked child: another thread of its parent may have held the lock."""
+    global _kept
+    _kept = _Kept(_KEPT_BYTES)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_anew)
+
+
+def kept_bytes() -> int:
+    """Bytes of freed memory that are kept for the next tensors of the same sizes, at most 64 MiB."""
+    return _kept.nbytes()
 
 
 class Buffer:
@@ -88,8 +187,7 @@ class Buffer:
     def zeros(cls, count: int, dtype: DType) -> Buffer:
         """Zeroed memory for `count` elements of `dtype`."""
         memory = allocate(count * dtype.itemsize)
-        if memory.nbytes < _MAPPED_FROM:  # mapped pages are zero as they come
-            memory.fill(0)
+        memory.fill(0)
         return cls(memory.view(dtype.storage), owned=True)
 
     @classmethod
