@@ -8,6 +8,7 @@ import threading
 import warnings
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from types import FunctionType, MethodType
 from typing import Any
 from weakref import ref
 
@@ -33,13 +34,20 @@ _NO_ARGUMENTS = flatten(((), {}))[1]
 _MANY_VARIANTS = 16
 #: how many recordings for the same shapes, dtypes and values of arguments are kept
 _KEPT_VARIANTS = 32
+#: under which attribute an object keeps the steps that are its methods
+_BOUND_STEPS = "_pullback_bound_steps"
 
 
 class CompiledStep:
     """A function that runs as one native program. Made by `pullback.compile`."""
 
+    #: for code that cannot import this class
+    is_compiled_step = True
+
     def __init__(self, function: Callable[..., Any]):
-        functools.update_wrapper(self, function)
+        is_function = isinstance(function, (FunctionType, MethodType))
+        functools.update_wrapper(self, function, updated=("__dict__",) if is_function else ())
+        self.__name__: str = getattr(function, "__name__", type(function).__name__)
         self.function = function
         self._variants: dict[Hashable, list[Replay]] = {}
         self._last: Replay | None = None
@@ -52,8 +60,32 @@ class CompiledStep:
             return self.function(*args, **kwargs)
         if not timeline.LISTENERS:
             return self._call(args, kwargs)
-        with timeline.span("step", self.__name__):  # type: ignore[attr-defined]
+        with timeline.span("step", self.__name__):
             return self._call(args, kwargs)
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        """The step as a method of `instance`: a step of its own, with recordings of its own, that the instance keeps.
+
+        Kept by anything else it would keep the instance, which its recordings know, from ever being collected.
+        """
+        if instance is None:
+            return self
+        if isinstance(instance, type):
+            return MethodType(self, instance)
+        held = getattr(instance, "__dict__", None)
+        if held is None:
+            raise TraceError(
+                f"{self.__name__} is a compiled method, and a {type(instance).__name__} keeps its attributes in "
+                "__slots__, where changes between calls are not followed. Leave out __slots__, or compile a function "
+                "that is given the tensors."
+            )
+        bound = held.get(_BOUND_STEPS)
+        if bound is None or bound.owner is not instance:  # a shallow copy comes with those of its original
+            bound = held[_BOUND_STEPS] = _BoundSteps(instance)
+        step = bound.steps.get(self)
+        if step is None:
+            step = bound.steps.setdefault(self, CompiledStep(MethodType(self.function, instance)))
+        return step
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         leaves, shape = flatten((args, kwargs)) if args or kwargs else ([], _NO_ARGUMENTS)
@@ -69,7 +101,7 @@ class CompiledStep:
                         return result
         finally:
             _STEPS.end_run()
-        with _STEPS.recording(), _without_collections(), reported("record", self.__name__) as report:  # type: ignore[attr-defined]
+        with _STEPS.recording(), _without_collections(), reported("record", self.__name__) as report:
             variant = self._record(key, leaves, shape)
             report.program = variant.program
         _STEPS.begin_run()
@@ -94,7 +126,7 @@ class CompiledStep:
         total, self._recordings = self._recordings, self._recordings + 1
         if total >= _MANY_VARIANTS and total % _MANY_VARIANTS == 0:
             warnings.warn(
-                f"{self.function.__name__} has been compiled {total} times: each shape, dtype and Python value of an "
+                f"{self.__name__} has been compiled {total} times: each shape, dtype and Python value of an "
                 "argument, and each object that is bound to a name in its code, makes a program of its own. Pass what "
                 "changes as tensors, and pad changing shapes.",
                 stacklevel=5,
@@ -103,7 +135,7 @@ class CompiledStep:
             if isinstance(leaf, Handle):
                 leaf._buffer()
         trace = Trace(first_serial=next_serial())
-        trace.surroundings = Surroundings(self.function, trace)
+        trace.surroundings = Surroundings(self.function, trace, leaves)
         proxies, arguments = list(leaves), []
         made: dict[int, Tensor] = {}
         STATE.trace = trace
@@ -130,6 +162,17 @@ class CompiledStep:
             del variants[0]
         variants.append(variant)
         return variant
+
+
+class _BoundSteps:
+    """The compiled methods of one object. A copy of the object gets none of them."""
+
+    def __init__(self, owner: Any = None):
+        self.owner = owner
+        self.steps: dict[CompiledStep, CompiledStep] = {}
+
+    def __reduce__(self) -> Any:
+        return _BoundSteps, ()
 
 
 def _first_places(leaves: list[Any]) -> tuple[int, ...]:
@@ -242,6 +285,9 @@ def compile(function: Callable[..., Any] | None = None) -> Any:
     TraceError is raised if the function also uses the tensor that stood there. Other things that Python code does,
     such as counting in a variable or appending to a list, happen only while recording.
 
+    It may be a method, decorated in its class or bound (`pb.compile(trainer.step)`), and a module: each object then
+    has recordings of its own, and its attributes are followed as said above; those of classes are not.
+
     >>> w = pb.ones(3, requires_grad=True)
     >>> @pb.compile
     ... def step(x):
@@ -256,6 +302,8 @@ def compile(function: Callable[..., Any] | None = None) -> Any:
     """
     if function is None:
         return compile
+    if isinstance(function, (staticmethod, classmethod)):
+        return type(function)(compile(function.__func__))
     if not callable(function):
         raise TypeError(f"compile takes a function, got {function!r}")
     return CompiledStep(function)

@@ -7,7 +7,7 @@ A place that the step itself binds to a tensor gets that tensor at each run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from operator import attrgetter, is_
@@ -127,7 +127,7 @@ class Write:
 class Surroundings:
     """The places that a function's code names, as they are before it is recorded."""
 
-    def __init__(self, function: Any, trace: Trace):
+    def __init__(self, function: Any, trace: Trace, arguments: Sequence[Any] = ()):
         self.trace = trace
         self.names: set[str] = set()
         known = -1
@@ -140,6 +140,9 @@ class Surroundings:
             self._kept: list[Any] = []  # what `_seen` knows by its id
             self._classes: list[type] = []
             self._look_into(function, getattr(function, "__name__", "function"), 0)
+            for argument in arguments:
+                if not isinstance(argument, Handle):
+                    self._look_into(argument, type(argument).__name__, 0)
 
     # ---- finding
 
@@ -156,8 +159,8 @@ class Surroundings:
             self._look_into(value.__self__, "self", depth)
         elif isinstance(value, partial):
             self._look_into(value.func, label, 0)
-        elif isinstance(inner := getattr(value, "__dict__", {}).get("function"), (FunctionType, MethodType)):
-            self._look_into(inner, label, 0)  # a compiled step in a step
+        elif (inner := _compiled(value)) is not None:
+            self._look_into(inner, label, 0)
         elif isinstance(value, FunctionType):
             if self._is_new(value) and not _is_own(value.__module__):
                 self._look_into_code(value)
@@ -196,6 +199,7 @@ class Surroundings:
     def _follow_methods(self, held: type) -> None:
         for name in {"forward", "__call__"} | self.names:
             method = getattr(held, name, None)
+            method = _compiled(method) or method
             if isinstance(method, FunctionType) and id(method) not in self._seen:
                 self._look_into(method, name, 0)
 
@@ -280,6 +284,11 @@ class Surroundings:
                     was = holder.before.get(key, _MISSING)
                     if was is not now and any(not self._is_outer(tensor) for tensor in _tensors(now)):
                         holder.write(key, was)
+
+
+def _compiled(value: Any) -> Any:
+    """The function of a compiled step; None for anything else."""
+    return value.function if getattr(type(value), "is_compiled_step", False) else None
 
 
 def _source(node: Node) -> str:
