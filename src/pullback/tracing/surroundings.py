@@ -158,7 +158,8 @@ class Surroundings:
             self._look_into(value.__func__, label, 0)
             self._look_into(value.__self__, "self", depth)
         elif isinstance(value, partial):
-            self._look_into(value.func, label, 0)
+            for part in (value.func, *value.args, *value.keywords.values()):
+                self._look_into(part, label, 0)
         elif (inner := _compiled(value)) is not None:
             self._look_into(inner, label, 0)
         elif isinstance(value, FunctionType):
