@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import gc
 import threading
@@ -9,7 +10,7 @@ import warnings
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from types import FunctionType, MethodType
-from typing import Any
+from typing import Any, NoReturn, Self
 from weakref import ref
 
 import numpy as np
@@ -111,6 +112,20 @@ class CompiledStep:
                 return variant.run(leaves)
         finally:
             _STEPS.end_run()
+
+    def __copy__(self) -> Self:
+        """A step of the same function, without recordings."""
+        return type(self)(self.function)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A step without recordings: of the same function, or of the copy where it is a method or a module."""
+        return type(self)(copy.deepcopy(self.function, memo))
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise TypeError(
+            f"a compiled step ({self.__name__}) cannot be pickled: it holds native programs. "
+            "Pickle what the function needs, such as state_dict(), and call pullback.compile again."
+        )
 
     @property
     def program(self) -> Program:

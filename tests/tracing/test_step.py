@@ -1,0 +1,58 @@
+"""A compiled step as an object: copies of it and of what holds it."""
+
+import copy
+import pickle  # noqa: TID251  # only to see that it is refused
+from types import SimpleNamespace
+
+import pytest
+
+import pullback as pb
+
+
+def _double(x):
+    return x * 2
+
+
+def test_copies_of_a_step_are_steps_of_the_same_function_without_recordings():
+    step = pb.compile(_double)
+    step(pb.ones(2))
+    held = SimpleNamespace(step=step, name="doubling")
+    for other in (copy.copy(step), copy.deepcopy(step), copy.deepcopy(held).step):
+        assert other is not step and other.function is _double and other.__name__ == "_double"
+        with pytest.raises(pb.errors.TraceError, match="not been called"):
+            _ = other.program
+        assert other(pb.ones(2)).tolist() == [2.0, 2.0] and other.program is not step.program
+
+
+def test_a_deep_copy_of_an_object_computes_with_the_copy():
+    class Trainer:
+        def __init__(self):
+            self.weight = pb.ones(2)
+            self.step = pb.compile(self.compute)
+            self.again = self.step
+
+        def compute(self, x):
+            self.weight.add_(x)
+            return self.weight.sum()
+
+    trainer = Trainer()
+    assert trainer.step(pb.ones(2)).item() == 4.0
+    other = copy.deepcopy(trainer)
+    assert other.again is other.step
+    assert other.step(pb.ones(2)).item() == 6.0
+    assert trainer.weight.tolist() == [2.0, 2.0] and other.weight.tolist() == [3.0, 3.0]
+
+
+def test_a_deep_copy_of_a_module_that_holds_a_step_trains_by_itself():
+    net = pb.nn.Linear(2, 1)
+    net.fast = pb.compile(net.forward)
+    other = copy.deepcopy(net)
+    with pb.no_grad():
+        other.weight.zero_()
+    assert other.fast(pb.ones(1, 2)).item() == other.bias.item()
+    assert net.fast(pb.ones(1, 2)).item() == net(pb.ones(1, 2)).item()
+
+
+def test_pickling_a_step_is_refused():
+    with pytest.raises(TypeError, match=r"\(_double\) cannot be pickled.*state_dict"):
+        pickle.dumps(SimpleNamespace(step=pb.compile(_double)))
