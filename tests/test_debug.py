@@ -1,6 +1,8 @@
 """The registry of switches."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,7 +30,7 @@ def test_defaults(monkeypatch):
         ("cache_dir", "off", None),
         ("cache_dir", "", None),
         ("verify", "1", True),
-        ("verify", "No", False),
+        ("verify", "0", False),
         ("debug", "graph, plan", frozenset({"graph", "plan"})),
     ],
 )
@@ -45,7 +47,12 @@ def test_environment(monkeypatch, name, text, value):
         ("num_threads", "many"),
         ("num_threads", "1.5"),
         ("num_threads", "100000"),
-        ("verify", "perhaps"),
+        ("num_threads", "1_0"),
+        ("cache_dir", "~there-is-no-such-user/cache"),
+        ("verify", "yes"),
+        ("verify", "True"),
+        ("verify", "2"),
+        ("verify", ""),
         ("debug", "graph,colour"),
     ],
 )
@@ -56,6 +63,17 @@ def test_bad_value_names_variable_value_and_what_is_allowed(monkeypatch, name, t
         debug.get(name)
     for part in (switch.variable, repr(text), switch.allowed):
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "text"), [("verify", "yes"), ("num_threads", "0"), ("debug", "colour")])
+def test_importing_refuses_a_bad_value_of_any_switch(name, text):
+    switch = debug.SWITCHES[name]
+    environment = {**os.environ, "PULLBACK_BACKEND": "reference", switch.variable: text}
+    command = [sys.executable, "-c", "import pullback"]
+    done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last == f"ValueError: {switch.variable}={text!r} is not allowed: expected {switch.allowed}"
 
 
 def test_override_nests_and_restores(monkeypatch):

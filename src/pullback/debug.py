@@ -3,12 +3,14 @@
     get("verify")                      the present value
     with override(verify=True): ...    another value for the time of the block, in the whole process
 
-The documentation's table is `table()`; a test holds the two equal.
+Importing Pullback refuses environment variables with values that are not allowed, also those that a program never asks
+for. The documentation's table is `table()`; a test holds the two equal.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -44,24 +46,24 @@ def _choice(*choices: str) -> Callable[[str], str]:
 
 
 def _boolean(text: str) -> bool:
-    if text.lower() in ("1", "true", "on", "yes"):
-        return True
-    if text.lower() in ("0", "false", "off", "no", ""):
-        return False
-    raise ValueError
+    return _choice("1", "0")(text) == "1"
 
 
 def _threads(text: str) -> int | None:
     if text == "":
         return None
-    count = int(text)
-    if not 1 <= count <= MAXIMUM_THREADS:
+    if re.fullmatch("[0-9]{1,9}", text) is None or not 1 <= int(text) <= MAXIMUM_THREADS:  # int() takes "1_0" as well
         raise ValueError
-    return count
+    return int(text)
 
 
 def _directory(text: str) -> Path | None:
-    return None if text.lower() in ("", "off") else Path(text).expanduser()
+    if text.lower() in ("", "off"):
+        return None
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # there is no such user, or no home
+        raise ValueError from None
 
 
 def _stages(text: str) -> frozenset[str]:
@@ -177,6 +179,17 @@ def override(**values: Any) -> Iterator[None]:
                     _overrides[name] = text
 
 
+def check_environment() -> None:
+    """Raise ValueError, as `get` does, for the first environment variable whose value its switch does not allow.
+
+    Whether this machine can run code for the processor of PULLBACK_CPU is found when code is generated for it.
+    """
+    for switch in SWITCHES.values():
+        text = os.environ.get(switch.variable)
+        if text is not None:
+            _parse(switch, text)
+
+
 def table() -> str:
     """The documented table of switches, in Markdown."""
     rows = [f"| `{s.variable}` | {s.allowed} | {s.default_text} | {s.description} |" for s in SWITCHES.values()]
@@ -199,3 +212,6 @@ def _parse(switch: Switch, text: str) -> Any:
         return switch.parse(text.strip())
     except ValueError:
         raise ValueError(f"{switch.variable}={text!r} is not allowed: expected {switch.allowed}") from None
+
+
+check_environment()
