@@ -154,7 +154,7 @@ class Steps:
         around = {owner for launch, _ in repeated for owner in _owners(launch)} - own
         written = {owner for launch, _ in repeated for owner in launch.writes} - own
         for launch, _ in repeated:
-            launch.work *= self.length
+            launch.times *= self.length
         first, last = (
             Turn(move_on(), 1, [], 0, set(around), set(written), set(), loop=self.turns, begins=begins)
             for begins in (True, False)
