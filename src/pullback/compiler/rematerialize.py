@@ -1,0 +1,165 @@
+"""Rematerialize: before → after: values that memory has no room for are computed again where they are next needed.
+
+What is computed again is chosen over the groups of a fused graph (`retention` states the problem, `retention.solve`
+chooses), and written into it: a group that makes such a value once more stands right before the group that reads it.
+The other groups stay as they were fused, and the new ones compute the same expressions by the same kernels, so that
+the bits are the same and next to nothing has to be compiled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ..graph.node import Graph, Node
+from ..ops.primitive import ELEMENTWISE, HOST, LEAF
+from .costs import weight
+from .fuse import CALL, CHECK, COLUMN, LOOP, TOTAL, Fusion, Group, elements
+from .fuse import _ROW as ROW
+from .retention import Again, Problem, Step, Value
+
+#: groups that may not run a second time: Python may do anything, and a check has been made
+_ONCE = (CALL, CHECK)
+#: how a value stands to a product whose tiles it is summed from: it costs the product, and is small
+_SUMMED = (TOTAL, COLUMN)
+
+
+@dataclass
+class Retention:
+    """The problem of what to keep, and which node each of its values is."""
+
+    problem: Problem
+    nodes: list[Node]
+    groups: list[Group]
+
+
+def retention(fusion: Fusion, extra: Callable[[Group], int], outside: Callable[[Node], bool]) -> Retention:
+    """The problem that a fused graph poses.
+
+    `extra` tells the bytes that a group's kernels need besides while they run, `outside` which nodes lie in memory that
+    the arena does not hold: they are there throughout.
+    """
+    nodes = [node for group in fusion.groups for node in group.stored]
+    number = {node: place for place, node in enumerate(nodes)}
+    values, steps = [], []
+    for node in nodes:
+        interior, read = _made_of(node, number)
+        work: float | None = sum(_work(n, n is node) for n in interior)
+        group = fusion.group_of[node]
+        once = group.kind in _ONCE or group.members[node] in _SUMMED or any(n.op.kind == HOST for n in interior)
+        if once or outside(node):
+            work = None
+        nbytes = 0 if outside(node) else _aligned(elements(node) * node.dtype.itemsize)
+        values.append(Value(nbytes, work, tuple(read)))
+    for group in fusion.groups:
+        reads = dict.fromkeys(n for member in group.members for n in _made_of(member, number)[1])
+        makes = tuple(number[node] for node in group.stored)
+        steps.append(Step(tuple(n for n in reads if n not in makes), makes, extra(group)))
+    wanted = frozenset(number[node] for node in fusion.graph.outputs if node in number)
+    return Retention(Problem(steps, values, wanted), nodes, list(fusion.groups))
+
+
+def _aligned(nbytes: int) -> int:
+    return -(-max(nbytes, 1) // 64) * 64
+
+
+def _made_of(node: Node, number: Mapping[Node, int]) -> tuple[list[Node], list[int]]:
+    """What is computed along with `node` to make it from values that are in memory, and the numbers of these."""
+    interior, read, stack = {node: None}, {}, [node]
+    while stack:
+        for operand in stack.pop().inputs:
+            if operand in number:
+                read[number[operand]] = None
+            elif operand not in interior and operand.op.kind != LEAF:
+                interior[operand] = None
+                stack.append(operand)
+    return list(interior), list(read)
+
+
+def _work(node: Node, stored: bool) -> float:
+    """About how long a node takes, in operations; a loop as long as all its turns."""
+    if node.op.name == "scan":
+        return float(node["length"]) * sum(weight(n, True) for n in set(node["body"].values))
+    return weight(node, stored)
+
+
+@dataclass
+class Rematerialized:
+    """A fused graph in which values are computed again; `copies` are the nodes that stand again, with the originals."""
+
+    fusion: Fusion
+    copies: dict[Node, Node]
+
+
+class _Writer:
+    """Writes a fused graph anew with what a schedule makes again."""
+
+    def __init__(self, fusion: Fusion, known: Retention, again: Sequence[Again]):
+        self.fusion, self.known = fusion, known
+        self.value_of = {node: place for place, node in enumerate(known.nodes)}
+        self.step_of = {member: step for step, group in enumerate(known.groups) for member in group.members}
+        #: what is made again right before each step, in order
+        self.lists: dict[int, list[Node]] = {}
+        for step, value in again:
+            self.lists.setdefault(step, []).append(known.nodes[value])
+        #: the nodes in order; a set that keeps it
+        self.order = {n: None for n in fusion.graph.nodes if n.op.kind == LEAF or n.buffer is not None}
+        self.groups: list[Group] = []
+        self.group_of: dict[Node, Group] = {}
+        self.materialized = self.order.keys() & fusion.materialized
+        #: the node that is each value at the moment, and what each node is to the kernel being written
+        self.now: dict[Node, Node] = {}
+        self.here: dict[Node, Node] = {}
+        self.copies: dict[Node, Node] = {}
+
+    def write(self) -> Rematerialized:
+        for step, group in enumerate(self.known.groups):
+            for node in self.lists.get(step, ()):
+                self._group(self._alone(node), (node,), again=True)
+            self._group(group, group.stored, again=False)
+        outputs = [node if node.op.kind == LEAF else self.now[node] for node in self.fusion.graph.outputs]
+        graph = Graph(list(self.order), outputs)
+        return Rematerialized(Fusion(graph, self.groups, self.materialized, self.group_of), self.copies)
+
+    def _alone(self, node: Node) -> Group:
+        """The part of a group that computes one value from what is in memory."""
+        group = self.known.groups[self.step_of[node]]
+        needed = {n for n in _made_of(node, self.value_of)[0] if n in group.members}
+        members = {member: level for member, level in group.members.items() if member in needed}
+        kind = group.kind if any(n.op.kind != ELEMENTWISE for n in members) else LOOP
+        row = group.row if ROW in members.values() else None
+        return replace(group, kind=kind, members=members, row=row, stored=[node], readers=set())
+
+    def _group(self, group: Group, stored: Sequence[Node], again: bool) -> None:
+        self.here = {}
+        members = {self._written(node, group, again): level for node, level in group.members.items()}
+        made = [self.here[node] for node in stored]
+        placed = replace(group, members=members, stored=made, readers=set(), position=len(self.groups))
+        self.groups.append(placed)
+        self.group_of.update(dict.fromkeys(members, placed))
+        self.materialized |= set(made)
+        self.now.update(zip(stored, made, strict=True))
+
+    def _written(self, node: Node, group: Group, again: bool) -> Node:
+        """What `node` is to the kernel of `group`: what is in memory of it, or the node on what its operands are."""
+        if node.op.kind == LEAF or node.buffer is not None:
+            return node
+        if node in self.here:
+            return self.here[node]
+        if node not in group.members:
+            if node in self.value_of:
+                return self.now[node]
+            if again and node.op.name == "bounded":
+                return self._written(node.inputs[0], group, again)  # it was checked when it was first read
+        inputs = tuple(self._written(operand, group, again) for operand in node.inputs)
+        became = node.copy(inputs) if again or inputs != node.inputs else node
+        if became is not node:
+            self.copies[became] = node
+        self.here[node] = became
+        self.order[became] = None
+        return became
+
+
+def rematerialize(fusion: Fusion, known: Retention, again: Sequence[Again]) -> Rematerialized:
+    """The fused graph with what a schedule makes again."""
+    return _Writer(fusion, known, again).write()

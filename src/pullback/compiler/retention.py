@@ -1,0 +1,405 @@
+"""Retention: which values are kept from where they are made to where they are read, and which are computed again.
+
+The order of a step's kernels is given. Between two of its readings a value may leave memory and be computed again
+before the second, from what it is made of; where that has left memory too, it is computed again first. What is wanted is
+the least added work with which the bytes that live at once never exceed a limit.
+
+The problem is that of tensor rematerialization, which is NP-hard for a graph (Naumann, "Call tree reversal is
+NP-complete", 2008). Here values are let go one after the other where the profile of memory is above the limit, the
+one first whose bytes are cheapest to come by (the greedy of dynamic tensor rematerialization, Kirisame et al. 2021,
+with the future known), begun from segments of several lengths (Chen et al., "Training deep nets with sublinear memory
+cost", 2016) as well as from keeping everything; what was let go in vain is kept again at the end.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Step(NamedTuple):
+    """One kernel: the values that it reads and makes, by number, and what it needs besides while it runs, in bytes."""
+
+    reads: tuple[int, ...]
+    makes: tuple[int, ...]
+    extra: int = 0
+
+
+class Value(NamedTuple):
+    """What a kernel makes: its bytes, the work to make it once more (None: it may not be), and what that reads."""
+
+    nbytes: int
+    work: float | None
+    needs: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Steps in order, the values that they make, and those that are wanted at the end."""
+
+    steps: Sequence[Step]
+    values: Sequence[Value]
+    wanted: frozenset[int] = frozenset()
+
+
+class Again(NamedTuple):
+    """The value `value` computed again, right before the step `before`."""
+
+    before: int
+    value: int
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What is computed again, in order; the most bytes that live at once; the added work."""
+
+    again: tuple[Again, ...]
+    peak: int
+    work: float
+
+
+@dataclass
+class _Life:
+    """One copy of a value in memory: the events at which it is made and read, in order."""
+
+    value: int
+    made: int
+    read: list[int] = field(default_factory=list)
+
+
+class _Timeline:
+    """The events of a schedule (steps, and values made again), the lives of all values, the bytes at each event."""
+
+    def __init__(self, problem: Problem, before: dict[int, list[int]]):
+        """`before` are the values that are made again right before a step."""
+        self.problem = problem
+        #: a step's number; ~v where v is made again
+        self.events: list[int] = []
+        #: the step that an event stands at, or right before
+        self.step_of: list[int] = []
+        for number in range(len(problem.steps)):
+            again = before.get(number, ())
+            self.events += [~value for value in again]
+            self.events.append(number)
+            self.step_of += [number] * (len(again) + 1)
+        self._follow()
+
+    def _follow(self) -> None:
+        steps, values = self.problem.steps, self.problem.values
+        self.lives: list[_Life] = []
+        #: for each value its lives in the order of time
+        self.of: list[list[_Life]] = [[] for _ in values]
+        current: list[_Life | None] = [None] * len(values)
+        changes = [0] * (len(self.events) + 1)
+        for event, number in enumerate(self.events):
+            reads, makes = (values[~number].needs, (~number,)) if number < 0 else steps[number][:2]
+            for value in reads:
+                life = current[value]
+                if life is None:
+                    raise ValueError(f"step {self.step_of[event]} reads value {value}, which no step before it makes")
+                life.read.append(event)
+            for value in makes:
+                life = current[value] = _Life(value, event)
+                self.lives.append(life)
+                self.of[value].append(life)
+            if number >= 0 and steps[number].extra:
+                changes[event] += steps[number].extra
+                changes[event + 1] -= steps[number].extra
+        for value in self.problem.wanted:
+            life = current[value]
+            if life is not None:
+                life.read.append(len(self.events) - 1)
+        for life in self.lives:
+            nbytes = values[life.value].nbytes
+            changes[life.made] += nbytes
+            changes[self.end(life) + 1] -= nbytes
+        self.bytes: list[int] = []
+        total = 0
+        for change in changes[:-1]:
+            total += change
+            self.bytes.append(total)
+        self.peak = max(self.bytes, default=0)
+
+    @staticmethod
+    def end(life: _Life) -> int:
+        """The last event at which a life is in memory."""
+        return life.read[-1] if life.read else life.made
+
+    def life_before(self, value: int, event: int) -> _Life:
+        """The copy of a value that is read at an event: the last one made before."""
+        lives = self.of[value]
+        place = len(lives) - 1
+        while place and lives[place].made >= event:
+            place -= 1
+        return lives[place]
+
+
+class _Choice(NamedTuple):
+    """A life that may be interrupted between two readings, and what is made again for it, in order."""
+
+    price: float
+    gain: int
+    life: _Life
+    until: int
+    chain: tuple[int, ...]
+    spared: tuple[int, ...]
+
+
+#: a value of at most this part of another's bytes is kept for it rather than made again
+_SMALL = 1 / 16
+#: the most values that are made again for one
+_LONGEST_CHAIN = 4096
+
+
+class _Search:
+    """Lets go of values until the peak is at most `limit`."""
+
+    def __init__(self, problem: Problem, limit: int, before: dict[int, list[int]] | None = None):
+        self.problem, self.limit = problem, limit
+        self.before: dict[int, list[int]] = {s: list(v) for s, v in (before or {}).items()}
+        self.timeline = _Timeline(problem, self.before)
+        #: values that were taken out of the list of what is made again, by step: they are not taken out twice
+        self.spared: set[tuple[int, int]] = set()
+
+    def schedule(self) -> Schedule:
+        again = tuple(Again(s, v) for s in sorted(self.before) for v in self.before[s])
+        work = sum(self.problem.values[v].work or 0.0 for _, v in again)
+        return Schedule(again, self.timeline.peak, work)
+
+    def run(self, attempts: int) -> bool:
+        """Whether the limit is met in the end; gives up after `attempts` in a row that have not lowered the peak."""
+        least, vain = self.timeline.peak, 0
+        while self.timeline.peak > self.limit and vain < attempts and self._let_go():
+            vain = 0 if self.timeline.peak < least else vain + 1
+            least = min(least, self.timeline.peak)
+        return self.timeline.peak <= self.limit
+
+    def _let_go(self) -> bool:
+        """Interrupt the lives that are cheapest for their bytes where memory is fullest; False where none helps."""
+        timeline = self.timeline
+        full = timeline.bytes.index(timeline.peak)
+        over = [0]
+        for nbytes in timeline.bytes:
+            over.append(over[-1] + (nbytes > self.limit))
+        choices = []
+        for life in timeline.lives:
+            choice = self._choice(life, full, over)
+            if choice is not None:
+                choices.append(choice)
+        if not choices:
+            return False
+        choices.sort(key=lambda choice: choice.price)
+        excess, touched = timeline.peak - self.limit, set[int]()
+        edits: list[_Choice] = []
+        for choice in choices[: 1 + len(choices) // 8]:
+            if excess <= 0:
+                break
+            own = {*choice.chain, *choice.spared, *(n for v in choice.chain for n in self.problem.values[v].needs)}
+            if own & touched:
+                continue
+            touched |= {*choice.chain, *choice.spared}
+            edits.append(choice)
+            excess -= choice.gain
+        self._apply(edits)
+        return True
+
+    def _choice(self, life: _Life, full: int, over: list[int]) -> _Choice | None:
+        """What it would take for the life not to be in memory at the event `full`."""
+        value = self.problem.values[life.value]
+        if value.work is None or not value.nbytes or not life.made < full < self.timeline.end(life):
+            return None
+        place = bisect_left(life.read, full)
+        if life.read[place] == full:
+            return None
+        until, since = life.read[place], life.read[place - 1] if place else life.made
+        found = self._chain(life.value, until, full)
+        if found is None:
+            return None
+        chain, held = found
+        gain = value.nbytes - held
+        if gain <= 0:
+            return None
+        spared = self._spared(chain[:-1], until)
+        work = sum(self.problem.values[v].work or 0.0 for v in chain)
+        work -= sum(self.problem.values[v].work or 0.0 for v in spared)
+        events = over[until] - over[since + 1]
+        return _Choice(max(work, 0.0) / (gain * max(events, 1)), gain, life, until, chain, spared)
+
+    def _chain(self, value: int, until: int, full: int) -> tuple[tuple[int, ...], int] | None:
+        """What has to be made again before the event `until` for `value` to be made there, in order, `value` last; and
+        the bytes that are in memory at `full` for it instead.
+        """
+        values, timeline = self.problem.values, self.timeline
+        chain: list[int] = []
+        known: set[int] = {value}
+        held = 0
+        stack: list[tuple[int, int]] = [(value, 0)]
+        while stack:
+            current, place = stack.pop()
+            needs = values[current].needs
+            if place == len(needs):
+                chain.append(current)
+                if len(chain) > _LONGEST_CHAIN:
+                    return None
+                continue
+            stack.append((current, place + 1))
+            needed = needs[place]
+            if needed in known:
+                continue
+            life = timeline.life_before(needed, until)
+            end = timeline.end(life)
+            if end >= until:
+                continue
+            known.add(needed)
+            if values[needed].work is None or values[needed].nbytes <= _SMALL * values[value].nbytes:
+                if life.made < full and end < full:
+                    held += values[needed].nbytes
+                continue
+            stack.append((needed, 0))
+        return tuple(chain), held
+
+    def _spared(self, chain: Iterable[int], until: int) -> tuple[int, ...]:
+        """The values of the chain whose next making again is then not needed: they stay in memory for it."""
+        timeline, found = self.timeline, []
+        for value in chain:
+            later = next((life for life in timeline.of[value] if life.made > until), None)
+            if later is not None and (timeline.step_of[later.made], value) not in self.spared:
+                found.append(value)
+        return tuple(found)
+
+    def _apply(self, choices: Sequence[_Choice]) -> None:
+        timeline = self.timeline
+        #: what is put before an event, and the events that are taken out
+        put: dict[int, list[int]] = {}
+        out: set[int] = set()
+        for choice in choices:
+            put.setdefault(choice.until, []).extend(choice.chain)
+            for value in choice.spared:
+                later = next(life for life in timeline.of[value] if life.made > choice.until)
+                out.add(later.made)
+                self.spared.add((timeline.step_of[later.made], value))
+        before: dict[int, list[int]] = {}
+        for event, number in enumerate(timeline.events):
+            step = timeline.step_of[event]
+            if event in put:
+                here = before.setdefault(step, [])
+                here += [v for v in put[event] if v not in here]
+            if number < 0 and event not in out:
+                before.setdefault(step, []).append(~number)
+        self.before = {step: list(dict.fromkeys(again)) for step, again in before.items()}
+        self.timeline = _Timeline(self.problem, self.before)
+
+    def keep_again(self) -> None:
+        """Keep what there turns out to be room for, the dearest first."""
+        values, timeline = self.problem.values, self.timeline
+        # keeping a value shortens the lives of what it would be made of: the sums only ever say too much
+        filled = np.array(timeline.bytes)
+        kept: set[tuple[int, int]] = set()
+        again = [
+            (value, place)
+            for value, lives in enumerate(timeline.of)
+            for place in range(1, len(lives))
+            if timeline.events[lives[place].made] < 0
+        ]
+        for value, place in sorted(again, key=lambda pair: (-(values[pair[0]].work or 0.0), pair)):
+            old, new = timeline.of[value][place - 1 : place + 1]
+            gap = slice(timeline.end(old) + 1, new.made)
+            if filled[gap].max(initial=0) + values[value].nbytes <= self.limit:
+                filled[gap] += values[value].nbytes
+                kept.add((timeline.step_of[new.made], value))
+        if kept:
+            self.before = {s: [v for v in again if (s, v) not in kept] for s, again in self.before.items()}
+            self.timeline = _Timeline(self.problem, self.before)
+
+
+def segments(problem: Problem, count: int) -> dict[int, list[int]]:
+    """Chen's segments: of what is in memory where it is fullest only what crosses from one of `count` parts into a later
+    one is kept, the rest of a part made again in one go right before the first of it is read. Given as what is made
+    again before each step.
+    """
+    timeline = _Timeline(problem, {})
+    if not timeline.events:
+        return {}
+    full = timeline.bytes.index(timeline.peak)
+    saved = [
+        life
+        for life in timeline.lives
+        if life.made < full < timeline.end(life) and problem.values[life.value].work is not None
+    ]
+    before: dict[int, list[int]] = {}
+    first = 0
+    for border in [*_borders(problem, timeline, saved, full, count), full]:
+        part = [life for life in saved if first <= life.made < border]
+        gone = [life for life in part if not any(border <= event <= full for event in life.read)]
+        if gone:
+            start = min(event for life in gone for event in life.read if event > full)
+            before.setdefault(start, []).extend(_closure(problem, timeline, gone, start))
+        first = border
+    return before
+
+
+def _borders(problem: Problem, timeline: _Timeline, saved: list[_Life], full: int, count: int) -> list[int]:
+    """Events that part what is saved into parts of about the same bytes, each where the least crosses nearby."""
+    crossing = [0] * (full + 1)
+    for life in timeline.lives:
+        read = [event for event in life.read if event <= full]
+        if life.made < full and read:
+            crossing[life.made + 1] += problem.values[life.value].nbytes
+            crossing[read[-1] + 1 if read[-1] < full else full] -= problem.values[life.value].nbytes
+    for event in range(1, full + 1):
+        crossing[event] += crossing[event - 1]
+    total = sum(problem.values[life.value].nbytes for life in saved)
+    borders: list[int] = []
+    sums: list[tuple[int, int]] = []
+    done = 0
+    for life in saved:
+        done += problem.values[life.value].nbytes
+        sums.append((done, life.made))
+    for number in range(1, count):
+        low, high = ((number + shift) * total / count for shift in (-0.5, 0.5))
+        inside = [made + 1 for nbytes, made in sums if low <= nbytes < high and made + 1 < full]
+        if inside:
+            borders.append(min(inside, key=lambda event: (crossing[event], event)))
+    return sorted(set(borders))
+
+
+def _closure(problem: Problem, timeline: _Timeline, gone: list[_Life], start: int) -> list[int]:
+    """What has to be made again before the event `start` for the values of `gone` to be there, in order."""
+    found: set[int] = {life.value for life in gone}
+    stack = list(found)
+    while stack:
+        for needed in problem.values[stack.pop()].needs:
+            if needed in found or problem.values[needed].work is None:
+                continue
+            if timeline.end(timeline.life_before(needed, start)) < start:
+                found.add(needed)
+                stack.append(needed)
+    made = {life.value: life.made for life in timeline.lives}
+    return sorted(found, key=made.__getitem__)
+
+
+#: into how many segments a search begins, besides not at all
+_SEGMENTS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+#: from how many of those that do not keep to the limit by themselves
+_CLOSEST = 2
+
+
+def solve(problem: Problem, limit: int, attempts: int = 100) -> Schedule:
+    """The schedule with the least added work whose peak is at most `limit`, as far as it is found; where none is found,
+    the one with the least peak.
+    """
+    searches = [_Search(problem, limit)]
+    if searches[0].timeline.peak > limit:
+        begun = [_Search(problem, limit, segments(problem, n)) for n in _SEGMENTS if 4 * n <= len(problem.values)]
+        beyond = sorted((s for s in begun if s.timeline.peak > limit), key=lambda search: search.timeline.peak)
+        searches += [s for s in begun if s.timeline.peak <= limit] + beyond[:_CLOSEST]
+    found = []
+    for search in searches:
+        if search.run(attempts):
+            search.keep_again()
+        found.append(search.schedule())
+    return min(found, key=lambda schedule: (max(schedule.peak - limit, 0), schedule.work))
