@@ -137,6 +137,8 @@ class _Writer:
         placed = replace(group, members=members, stored=made, readers=set(), position=len(self.groups))
         self.groups.append(placed)
         self.group_of.update(dict.fromkeys(members, placed))
+        for inside in self.here.values():  # what no kernel stores is computed by each that reads it
+            self.group_of.setdefault(inside, placed)
         self.materialized |= set(made)
         self.now.update(zip(stored, made, strict=True))
 
