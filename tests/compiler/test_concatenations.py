@@ -17,7 +17,7 @@ def launches_of(function: Callable[[pb.Tensor], pb.Tensor], x: pb.Tensor) -> int
         expected = function(x).numpy()
     with debug.override(backend="native"):
         np.testing.assert_allclose(step(x).numpy(), expected, rtol=1e-4, atol=1e-5)
-        return len(step.program._launches())
+        return len(step.program.layout.launches())
 
 
 def parts(x: pb.Tensor) -> list[pb.Tensor]:

@@ -306,7 +306,7 @@ def test_a_thousand_steps_take_as_many_launches_and_nodes_as_ten() -> None:
             return loss
 
         step()
-        return len(step.program._launches()), len(reachable([network(x)[0].node], stop_at_buffers=False))
+        return len(step.program.layout.launches()), len(reachable([network(x)[0].node], stop_at_buffers=False))
 
     (few, nodes), (many, as_many_nodes) = built(10), built(1000)
     # beside the loops, a long sum may be cut into pieces

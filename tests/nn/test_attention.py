@@ -288,7 +288,7 @@ def test_operands_of_any_layout_are_read_where_they_lie(sizes: list[int], kind: 
 def _launches(function: Any, *arguments: Any) -> list[str]:
     step = pb.compile(function)
     step(*arguments)
-    return [launch.code.name.rpartition("_")[0] for launch in step.program._launches()]
+    return [launch.code.name.rpartition("_")[0] for launch in step.program.layout.launches()]
 
 
 def test_heads_are_read_and_written_where_they_lie() -> None:

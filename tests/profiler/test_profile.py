@@ -130,7 +130,7 @@ def test_without_a_profile_nothing_is_stamped():
     step, x, y = small_step()
     step(x, y)
     assert not timeline.LISTENERS
-    assert all(segment.stamped is None for segment in step.program._segments)
+    assert all(stage.stamped is None for stage in step.program._stages)
     with pb.profile() as prof:
         step(x, y)
     step(x, y)

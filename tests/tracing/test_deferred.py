@@ -119,7 +119,9 @@ def test_clipping_needs_no_memory_for_the_gradients_it_scales() -> None:
     gradients = sum(p.numel() for p in parameters) * 4
     variant = step._last
     assert sorted(variant.deferred) == sorted(place for _, place in variant.new_grads)
-    written = {node for launch in variant.program._launches() for node in launch.writes} if _is_native() else set()
+    written = (
+        {node for launch in variant.program.layout.launches() for node in launch.writes} if _is_native() else set()
+    )
     elements = sum(np.prod(node.shape, dtype=int) for node in written if node.op.name == "mul")
     assert elements * 4 < gradients
     memory = step.program.memory

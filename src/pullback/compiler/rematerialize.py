@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from ..graph.node import Graph, Node
 from ..ops.primitive import ELEMENTWISE, HOST, LEAF
 from .costs import weight
-from .fuse import CALL, CHECK, COLUMN, LOOP, TOTAL, Fusion, Group, elements
 from .fuse import _ROW as ROW
+from .fuse import CALL, CHECK, COLUMN, LOOP, TOTAL, Fusion, Group, elements
 from .retention import Again, Problem, Step, Value
 
 #: groups that may not run a second time: Python may do anything, and a check has been made
@@ -65,7 +65,9 @@ def _aligned(nbytes: int) -> int:
 
 def _made_of(node: Node, number: Mapping[Node, int]) -> tuple[list[Node], list[int]]:
     """What is computed along with `node` to make it from values that are in memory, and the numbers of these."""
-    interior, read, stack = {node: None}, {}, [node]
+    interior: dict[Node, None] = {node: None}
+    read: dict[int, None] = {}
+    stack = [node]
     while stack:
         for operand in stack.pop().inputs:
             if operand in number:

@@ -1,8 +1,8 @@
 """Retention: which values are kept from where they are made to where they are read, and which are computed again.
 
 The order of a step's kernels is given. Between two of its readings a value may leave memory and be computed again
-before the second, from what it is made of; where that has left memory too, it is computed again first. What is wanted is
-the least added work with which the bytes that live at once never exceed a limit.
+before the second, from what it is made of; where that has left memory too, it is computed again first. Wanted is the
+least added work with which the bytes that live at once never exceed a limit.
 
 The problem is that of tensor rematerialization, which is NP-hard for a graph (Naumann, "Call tree reversal is
 NP-complete", 2008). Here values are let go one after the other where the profile of memory is above the limit, the
@@ -317,9 +317,9 @@ class _Search:
 
 
 def segments(problem: Problem, count: int) -> dict[int, list[int]]:
-    """Chen's segments: of what is in memory where it is fullest only what crosses from one of `count` parts into a later
-    one is kept, the rest of a part made again in one go right before the first of it is read. Given as what is made
-    again before each step.
+    """Chen's segments, as what is made again before each step: of what is in memory where it is fullest only what
+    crosses from one of `count` parts into a later one is kept, the rest of a part made again in one go right before the
+    first of it is read.
     """
     timeline = _Timeline(problem, {})
     if not timeline.events:

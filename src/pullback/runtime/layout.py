@@ -1,0 +1,323 @@
+"""Layout: a graph as launches in order, and where in memory everything lies that they touch; nothing is allocated.
+
+What a layout says of memory is what a program of it uses: each thing has its fixed place in the arena, or the memory
+of an input or an output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from ..codegen.indexed import emit_check
+from ..codegen.kernels import emit
+from ..codegen.launch import Argument, Launch, Workspace, owner_of
+from ..codegen.text import Code
+from ..compiler.fuse import CALL, CHECK, STEPS, Fusion, Group, elements
+from ..compiler.place import Request
+from ..compiler.place import place as place_all
+from ..graph.node import Node
+from ..timeline import span
+from .bundles import Extent, Stretch, Thing, arrange, numbered, verify_bundles
+from .jit import host_target, templates
+from .loops import Steps, relocated
+from .schedule import Bundle
+
+
+@dataclass
+class Segment:
+    """Launches up to a check or a host call, which Python does after them."""
+
+    launches: list[Launch] = field(default_factory=list)
+    #: what each launch was emitted for; None for the turns of a loop
+    groups: list[Group | None] = field(default_factory=list)
+    #: the check or the call
+    node: Node | None = None
+    #: where a check notes what it finds
+    found: Workspace | None = None
+    #: the launches that run together, in numbers of launches
+    bundles: list[Bundle] = field(default_factory=list)
+
+    def members(self, bundle: Bundle) -> list[Launch]:
+        """The launches of a bundle."""
+        return [self.launches[number] for number in bundle.members]
+
+    def scratch_bytes(self) -> int:
+        """What the launches need of each thread."""
+        return max(launch.scratch_bytes for launch in self.launches)
+
+    @property
+    def reads(self) -> list[Node]:
+        """What a host call is given."""
+        return [] if self.node is None or self.found is not None else [under_reshapes(n) for n in self.node.inputs]
+
+    @property
+    def writes(self) -> list[Node]:
+        """What a host call gives."""
+        return [] if self.node is None or self.found is not None else [self.node]
+
+
+class Life(NamedTuple):
+    """The first and the last step, both included, at which something is in memory; steps are bundles, and what Python
+    does between them.
+    """
+
+    first: int
+    last: int
+
+
+class Layout:
+    """The launches of a fused graph and the place of everything that they touch."""
+
+    def __init__(
+        self, fusion: Fusion, inputs: Sequence[Node], aliases: dict[int, int], resident: Collection[int],
+        started: Callable[[Code], None], verify: bool,
+    ):  # fmt: skip
+        """`aliases` see `Program`. The outputs at the places `resident` lie in the arena, from where they are made to
+        the end. `started` is told each kernel's code as soon as there is one.
+        """
+        self.fusion, self.inputs, self.aliases, self.resident = fusion, inputs, aliases, frozenset(resident)
+        self.results = fusion.graph.outputs
+        #: for everything that the launches touch: "input" or "output" and its place among them, "arena" and the offset
+        self.memory_of: dict[Thing, tuple[str, int]] = {}
+        with span("emit"):
+            self.segments = self._emit(fusion, started)
+        with span("place"):
+            self._stage_aliases()
+            self._assign_given()
+            before = self.launches()
+            self._bundle()
+            self._place()
+        if verify:
+            self._verify(before)
+
+    def launches(self) -> list[Launch]:
+        """All launches, in order."""
+        return [launch for segment in self.segments for launch in segment.launches]
+
+    # ---- launches
+
+    def _emit(self, fusion: Fusion, started: Callable[[Code], None]) -> list[Segment]:
+        target, store = host_target(), templates()
+        known = set(self.inputs) | fusion.materialized
+        segments = [Segment()]
+        #: where checks note what they find
+        self.findings: list[Workspace] = []
+        starts: dict[Node, Argument] = {}
+        within: set[Node] = set()
+        early, rest = _checks_first(fusion.groups, set(self.inputs))
+        for group in early + rest:
+            launches: list[Launch] = []
+            if group.kind == CHECK:
+                # what an early check depends on is not computed yet, so the check computes it itself
+                in_memory = set(self.inputs).__contains__ if group in early else known.__contains__
+                launch, found = emit_check(group, in_memory, target)
+                self.findings.append(found)
+                launches = [launch]
+                segments[-1].launches.append(launch)
+                segments[-1].groups.append(group)
+                segments[-1].node = next(iter(group.members))
+                segments[-1].found = found
+                segments.append(Segment())
+            elif group.kind == CALL:
+                segments[-1].node = next(iter(group.members))
+                segments.append(Segment())
+            elif group.kind == STEPS:
+                steps = Steps(group, known.__contains__, target)
+                emitted = steps.launches()
+                launches = [launch for launch, _ in emitted]
+                segments[-1].launches.extend(launches)
+                segments[-1].groups.extend(of for _, of in emitted)
+                starts.update(steps.starts())
+                within |= steps.in_memory
+            else:
+                launches = emit(group, known.__contains__, target, store)
+                segments[-1].launches.extend(launches)
+                segments[-1].groups.extend([group] * len(launches))
+            for launch in launches:
+                started(launch.code)
+        for segment in segments:
+            segment.launches = [relocated(launch, starts) for launch in segment.launches]
+        self.in_memory = known | within
+        return segments
+
+    # ---- memory
+
+    def _stage_aliases(self) -> None:
+        """Outputs that must not be written where an input lies, because it is still read then, are written aside.
+
+        `safe` outputs are written by the last launch that reads the input, which reads each element only where it
+        writes it. The others get memory in the arena and are copied to their place when everything else is done.
+        """
+        launches = self.launches()
+        writing: dict[Node | Workspace, list[int]] = {}
+        reading: dict[Node | Workspace, list[int]] = {}
+        for number, launch in enumerate(launches):
+            for thing in launch.writes:
+                writing.setdefault(thing, []).append(number)
+            for thing in launch.reads:
+                reading.setdefault(thing, []).append(number)
+        called = {node for s in self.segments for node in s.reads}
+        # what may still stop the run (a check, a host call) must come before anything is overwritten
+        stops, seen = 0, 0
+        for segment in self.segments:
+            seen += len(segment.launches)
+            stops = seen if segment.node is not None else stops
+        #: outputs, by place, that are written to the arena and copied when all else is done
+        self.aside: list[tuple[int, Node]] = []
+        for place, source in self.aliases.items():
+            node, base = self.results[place], self.inputs[source]
+            writers, readers, calls = writing.get(node, []), reading.get(base, []), base in called
+            if not writers:
+                safe = not readers and not calls and not stops
+            else:
+                first = writers[0]
+                safe = (
+                    first >= stops
+                    and len(writers) == 1
+                    and not calls
+                    and all(r < first or (r == first and base in launches[r].exact) for r in readers)
+                )
+            if not safe:
+                self.aside.append((place, node))
+
+    def _assign_given(self) -> None:
+        """Give the memory of inputs and outputs to their nodes."""
+        for place, node in enumerate(self.inputs):
+            self.memory_of[node] = ("input", place)
+        arena = {place for place, _ in self.aside} | self.resident
+        for place, node in enumerate(self.results):
+            if place not in arena:
+                self.memory_of[node] = ("output", place)
+
+    def _bundle(self) -> None:
+        """Put the launches in an order in which those that do not depend on one another stand together."""
+        stretches = [Stretch(s.launches, {*s.reads, *s.writes}) for s in self.segments]
+        over: dict[Thing, set[Thing]] = {}
+        aside = {place for place, _ in self.aside}
+        for place in set(self.aliases) - aside:
+            over.setdefault(self.results[place], set()).add(self.inputs[self.aliases[place]])
+        arranged = arrange(stretches, lambda thing: 0 if thing in self.memory_of else bytes_of(thing), over)
+        for segment, bundles in zip(self.segments, arranged, strict=True):
+            of = dict(zip(segment.launches, segment.groups, strict=True))
+            segment.launches = [launch for bundle in bundles for launch in bundle]
+            segment.groups = [of[launch] for launch in segment.launches]
+            segment.bundles = numbered(bundles)
+
+    def _place(self) -> None:
+        """Give every other node and workspace a place in the arena."""
+        lives: dict[Thing, list[int]] = {}
+        step = 0
+        for segment in self.segments:
+            for bundle in segment.bundles:
+                for launch in segment.members(bundle):
+                    self._live((*launch.reads, *launch.writes, *launch.arguments), step, lives)
+                step += 1
+            self._live((*segment.reads, *segment.writes), step, lives)
+            step += 1
+        for found in self.findings:
+            lives[found][0] = 0  # cleared before the run
+        for _, node in self.aside:
+            lives.setdefault(node, [0, step])[1] = step
+        for number in self.resident:
+            if self.results[number] in lives:
+                lives[self.results[number]][1] = step
+        heirs = self._inherit(lives)
+        things = [thing for thing in lives if thing not in heirs]
+        placement = place_all([Request(max(bytes_of(thing), 1), *lives[thing]) for thing in things])
+        #: bytes of the arena, its steps, and when each thing in it is there; one that is written over another counts as
+        #: it
+        self.arena_bytes, self.steps = placement.nbytes, step + 1
+        self.lives = {thing: Life(*lives[thing]) for thing in things}
+        for thing, offset in zip(things, placement.offsets, strict=True):
+            self.memory_of[thing] = ("arena", offset)
+        for heir, before in heirs.items():
+            self.memory_of[heir] = self.memory_of[before]
+
+    def _live(self, things: Iterable[Argument], step: int, lives: dict[Thing, list[int]]) -> None:
+        for thing in things:
+            owner = owner_of(thing)
+            if owner is not None and owner not in self.memory_of:
+                lives.setdefault(owner, [step, step])[1] = step
+
+    def _inherit(self, lives: dict[Thing, list[int]]) -> dict[Node, Node]:
+        """Which temporaries are written over which: over one of their size that the same launch is the last to read,
+        each element only where it is written, and no other of its bundle reads. The lives of those written over are
+        extended accordingly.
+        """
+        heirs: dict[Node, Node] = {}
+        step = 0
+        for segment in self.segments:
+            for bundle in segment.bundles:
+                members = segment.members(bundle)
+                for launch in members:
+                    others = {owner_of(a) for other in members if other is not launch for a in other.arguments}
+                    if launch.in_place:
+                        self._inherit_in(launch, step, lives, heirs, others)
+                step += 1
+            step += 1
+        return heirs
+
+    @staticmethod
+    def _inherit_in(
+        launch: Launch, step: int, lives: dict[Thing, list[int]], heirs: dict[Node, Node],
+        others: Collection[object],
+    ) -> None:  # fmt: skip
+        nodes = [a for a in dict.fromkeys(launch.arguments) if isinstance(a, Node) and a in lives]
+        ending = [n for n in nodes if n in launch.exact and n not in others and lives[n][0] < step == lives[n][1]]
+        for new in nodes:
+            if new not in launch.writes or lives[new][0] != step:
+                continue
+            size = elements(new) * new.dtype.itemsize
+            old = next((n for n in ending if elements(n) * n.dtype.itemsize == size), None)
+            if old is not None:
+                ending.remove(old)
+                first = heirs.get(old, old)
+                heirs[new] = first
+                lives[first][1] = max(lives[first][1], lives[new][1])
+
+    def _verify(self, before: list[Launch]) -> None:
+        """Check bundles and places; `before` are the launches in the order in which they were made."""
+        aside = {place for place, _ in self.aside}
+        over = {("output", place): ("input", source) for place, source in self.aliases.items() if place not in aside}
+
+        def extent(thing: Thing) -> Extent:
+            where, place = self.memory_of[thing]
+            if where == "arena":
+                return Extent(where, place, place + bytes_of(thing))
+            return Extent(over.get((where, place), (where, place)), 0, bytes_of(thing))
+
+        after = [segment.members(bundle) for segment in self.segments for bundle in segment.bundles]
+        verify_bundles(before, after, extent)
+
+
+def bytes_of(thing: Thing) -> int:
+    """The bytes that a value or a workspace takes."""
+    return thing.nbytes if isinstance(thing, Workspace) else elements(thing) * thing.dtype.itemsize
+
+
+def under_reshapes(node: Node) -> Node:
+    """What a host call is given as it lies in memory."""
+    while node.op.name == "reshape":
+        node = node.inputs[0]
+    return node
+
+
+def _checks_first(groups: list[Group], given: set[Node]) -> tuple[list[Group], list[Group]]:
+    """Checks of what the program is given, which come first so that a wrong index stops it at once; and the rest."""
+
+    def early(group: Group) -> bool:
+        if group.kind != CHECK:
+            return False
+        stack = list(next(iter(group.members)).inputs)
+        while stack:
+            node = stack.pop()
+            if node in given:
+                continue
+            if node.op.kind not in ("movement", "elementwise", "leaf") or node.op.name == "concatenate":
+                return False
+            stack.extend(node.inputs)
+        return True
+
+    return [g for g in groups if early(g)], [g for g in groups if not early(g)]
