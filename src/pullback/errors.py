@@ -43,6 +43,17 @@ class StateDictError(PullbackError, RuntimeError):
     """A state dictionary that does not fit the module or optimizer."""
 
 
+class MemoryBudgetError(PullbackError, MemoryError):
+    """A step that cannot be run in the memory that it may use, found before it runs.
+
+    `least` are the fewest bytes that it was found to run in, `peak` those that it takes without a budget.
+    """
+
+    def __init__(self, message: str, least: int = 0, peak: int = 0):
+        super().__init__(message)
+        self.least, self.peak = least, peak
+
+
 class VerifyError(PullbackError, AssertionError):
     """A graph or plan broke its rules between two passes: a fault of Pullback's own."""
 

@@ -15,7 +15,7 @@ from ..graph.node import Graph, Node
 from ..ops.primitive import ELEMENTWISE, HOST, LEAF
 from .costs import weight
 from .fuse import _ROW as ROW
-from .fuse import CALL, CHECK, COLUMN, LOOP, TOTAL, Fusion, Group, elements
+from .fuse import CALL, CHECK, COLUMN, LOOP, TOTAL, Fusion, Group, elements, sources
 from .retention import Again, Problem, Step, Value
 
 #: groups that may not run a second time: Python may do anything, and a check has been made
@@ -33,21 +33,32 @@ class Retention:
     groups: list[Group]
 
 
-def retention(fusion: Fusion, extra: Callable[[Group], int], outside: Callable[[Node], bool]) -> Retention:
+#: what a user says of a value: that it is kept, that it is computed again; None leaves it to the search
+KEEP, RECOMPUTE = "keep", "recompute"
+Policy = Callable[[Node], str | None]
+
+
+def retention(
+    fusion: Fusion, extra: Callable[[Group], int], outside: Callable[[Node], bool], policy: Policy | None = None
+) -> Retention:
     """The problem that a fused graph poses.
 
     `extra` tells the bytes that a group's kernels need besides while they run, `outside` which nodes lie in memory that
-    the arena does not hold: they are there throughout.
+    the arena does not hold: they are there throughout. `policy` is asked about each value that may be computed again.
     """
     nodes = [node for group in fusion.groups for node in group.stored]
     number = {node: place for place, node in enumerate(nodes)}
     values, steps = [], []
+    said: dict[int, str | None] = {}
     for node in nodes:
         interior, read = _made_of(node, number)
         work: float | None = sum(_work(n, n is node) for n in interior)
         group = fusion.group_of[node]
         once = group.kind in _ONCE or group.members[node] in _SUMMED or any(n.op.kind == HOST for n in interior)
         if once or outside(node):
+            work = None
+        said[number[node]] = policy(node) if policy is not None and work is not None else None
+        if said[number[node]] == KEEP:
             work = None
         nbytes = 0 if outside(node) else _aligned(elements(node) * node.dtype.itemsize)
         values.append(Value(nbytes, work, tuple(read)))
@@ -56,7 +67,55 @@ def retention(fusion: Fusion, extra: Callable[[Group], int], outside: Callable[[
         makes = tuple(number[node] for node in group.stored)
         steps.append(Step(tuple(n for n in reads if n not in makes), makes, extra(group)))
     wanted = frozenset(number[node] for node in fusion.graph.outputs if node in number)
-    return Retention(Problem(steps, values, wanted), nodes, list(fusion.groups))
+    parts = _parts(fusion.groups, nodes, steps, [value for value, word in said.items() if word == RECOMPUTE])
+    return Retention(Problem(steps, values, wanted, parts), nodes, list(fusion.groups))
+
+
+def is_backward(node: Node) -> bool:
+    """Whether the node is part of a gradient."""
+    return node.source is not None and node.source.is_backward
+
+
+def _parts(
+    groups: Sequence[Group], nodes: Sequence[Node], steps: Sequence[Step], asked: Sequence[int]
+) -> list[tuple[int, frozenset[int]]]:
+    """The values of the forward pass that the user wants computed again, by where the backward pass first reads one of
+    what was made in the same checkpointed call.
+    """
+    backward = [any(map(is_backward, group.members)) for group in groups]
+    first: dict[int, int] = {}
+    last: dict[int, int] = {}
+    for step, (reads, _, _) in enumerate(steps):
+        for value in reads:
+            if backward[step]:
+                first.setdefault(value, step)
+            else:
+                last[value] = step
+    parts: dict[object, set[int]] = {}
+    for value in asked:
+        node = nodes[value]
+        if value in first and not is_backward(node) and last.get(value, 0) < first[value]:
+            number = node.source.checkpoint if node.source is not None else 0
+            parts.setdefault(number or node, set()).add(value)
+    return [(min(first[value] for value in values), frozenset(values)) for values in parts.values()]
+
+
+def checkpointed(fusion: Fusion) -> Policy | None:
+    """The policy of checkpointed calls: what is read in its own call alone, save by the backward pass, is not kept.
+    None where there are no such calls.
+    """
+
+    def number(node: Node) -> int:
+        return node.source.checkpoint if node.source is not None else 0
+
+    if not any(number(node) for node in fusion.graph.nodes):
+        return None
+    leaving: set[Node] = set()
+    for node in fusion.graph.nodes:
+        if not is_backward(node):
+            leaving |= {s for i in node.inputs for s in sources(i) if number(s) != number(node)}
+    leaving |= {s for output in fusion.graph.outputs for s in [output, *sources(output)]}
+    return lambda node: RECOMPUTE if number(node) and node not in leaving and not is_backward(node) else None
 
 
 def _aligned(nbytes: int) -> int:

@@ -14,7 +14,7 @@ cost", 2016) as well as from keeping everything; what was let go in vain is kept
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -39,11 +39,15 @@ class Value(NamedTuple):
 
 @dataclass(frozen=True)
 class Problem:
-    """Steps in order, the values that they make, and those that are wanted at the end."""
+    """Steps in order, the values that they make, and those that are wanted at the end.
+
+    Each of `parts` is a step and values that are made again in one go before it, whatever memory there is.
+    """
 
     steps: Sequence[Step]
     values: Sequence[Value]
     wanted: frozenset[int] = frozenset()
+    parts: Sequence[tuple[int, frozenset[int]]] = ()
 
 
 class Again(NamedTuple):
@@ -337,7 +341,7 @@ def segments(problem: Problem, count: int) -> dict[int, list[int]]:
         gone = [life for life in part if not any(border <= event <= full for event in life.read)]
         if gone:
             start = min(event for life in gone for event in life.read if event > full)
-            before.setdefault(start, []).extend(_closure(problem, timeline, gone, start))
+            before.setdefault(start, []).extend(_closure(problem, timeline, {life.value for life in gone}, start))
         first = border
     return before
 
@@ -367,9 +371,9 @@ def _borders(problem: Problem, timeline: _Timeline, saved: list[_Life], full: in
     return sorted(set(borders))
 
 
-def _closure(problem: Problem, timeline: _Timeline, gone: list[_Life], start: int) -> list[int]:
-    """What has to be made again before the event `start` for the values of `gone` to be there, in order."""
-    found: set[int] = {life.value for life in gone}
+def _closure(problem: Problem, timeline: _Timeline, gone: Collection[int], start: int) -> list[int]:
+    """What has to be made again before the event `start` for the values `gone` to be there, in order."""
+    found = {value for value in gone if problem.values[value].work is not None}
     stack = list(found)
     while stack:
         for needed in problem.values[stack.pop()].needs:
@@ -392,14 +396,45 @@ def solve(problem: Problem, limit: int, attempts: int = 100) -> Schedule:
     """The schedule with the least added work whose peak is at most `limit`, as far as it is found; where none is found,
     the one with the least peak.
     """
-    searches = [_Search(problem, limit)]
-    if searches[0].timeline.peak > limit:
+    searches = [_Search(problem, limit, _asked_for(problem))]
+    if searches[0].timeline.peak > limit and not problem.parts:
         begun = [_Search(problem, limit, segments(problem, n)) for n in _SEGMENTS if 4 * n <= len(problem.values)]
         beyond = sorted((s for s in begun if s.timeline.peak > limit), key=lambda search: search.timeline.peak)
         searches += [s for s in begun if s.timeline.peak <= limit] + beyond[:_CLOSEST]
     found = []
     for search in searches:
-        if search.run(attempts):
+        if search.run(attempts) and not problem.parts:
             search.keep_again()
         found.append(search.schedule())
     return min(found, key=lambda schedule: (max(schedule.peak - limit, 0), schedule.work))
+
+
+def _asked_for(problem: Problem) -> dict[int, list[int]]:
+    """What is made again before each step because somebody asked for it."""
+    timeline = _Timeline(problem, {})
+    before: dict[int, list[int]] = {}
+    for step, values in problem.parts:
+        before.setdefault(step, []).extend(_closure(problem, timeline, values, step))
+    return before
+
+
+#: how much of the work of all steps may at most be done again for the least memory: about one forward pass
+_LEAST_WORK = 1 / 3
+#: how much lower each limit is that is tried on the way to the least
+_LOWER = 0.9
+
+
+def least(problem: Problem, work: float) -> Schedule:
+    """The schedule with the lowest peak that is found among those that add at most a third of `work`, which is that of
+    all steps: as much as computing the forward pass once more.
+    """
+    best = solve(problem, _Timeline(problem, {}).peak)
+    begun = [_Search(problem, 0, segments(problem, n)).schedule() for n in _SEGMENTS if 4 * n <= len(problem.values)]
+    for schedule in begun:
+        if schedule.peak < best.peak and schedule.work <= _LEAST_WORK * work:
+            best = schedule
+    while True:
+        lower = solve(problem, int(best.peak * _LOWER))
+        if lower.peak >= best.peak or lower.work > _LEAST_WORK * work:
+            return best
+        best = lower

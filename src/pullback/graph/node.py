@@ -12,11 +12,20 @@ Shape = tuple[int, ...]
 
 
 class Source(NamedTuple):
-    """The line of the user's program that made a node, and what that line called, such as "linear"."""
+    """The line of the user's program that made a node, and what that line called, such as "linear".
+
+    `checkpoint` is the number of the checkpointed call that the line was run in, 0 outside of any.
+    """
 
     file: str
     line: int
     operation: str = ""
+    checkpoint: int = 0
+
+    @property
+    def is_backward(self) -> bool:
+        """Whether the node is part of the gradient of what the line called."""
+        return self.operation.endswith("backward")
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}"

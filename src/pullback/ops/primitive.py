@@ -126,9 +126,20 @@ class _Mode(threading.local):
     grad = True
     autocast = Lowering()
     source: Source | None = None
+    checkpoint = 0
 
 
 MODE = _Mode()
+
+
+@contextmanager
+def checkpoint_mode(number: int) -> Iterator[None]:
+    """Of what is made inside only what is read outside is kept for a backward pass, and the rest computed again."""
+    before, MODE.checkpoint = MODE.checkpoint, number
+    try:
+        yield
+    finally:
+        MODE.checkpoint = before
 
 
 @contextmanager
@@ -173,8 +184,7 @@ class source_of:
 @functools.lru_cache(4096)
 def _backward(source: Source) -> Source:
     """The same line, as the origin of a gradient."""
-    operation = source.operation
-    return source if operation.endswith("backward") else source._replace(operation=f"{operation} backward".strip())
+    return source if source.is_backward else source._replace(operation=f"{source.operation} backward".strip())
 
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
@@ -192,7 +202,7 @@ class _Caller:
         self.code = code
         #: 0: names nothing; -1: not of this package
         self.rank, self.name = -1, ""
-        self.sources: dict[tuple[int, str], Source] = {}
+        self.sources: dict[tuple[int, str, int], Source] = {}
         if code.co_filename.startswith(_PACKAGE):
             self.rank = 0
             special = code.co_name.startswith("__")
@@ -225,10 +235,12 @@ def user_source() -> Source | None:
         code = frame.f_code
         caller = _callers.get(id(code)) or _caller(code)
         if caller.rank < 0:
-            key = frame.f_lineno, name
+            key = frame.f_lineno, name, MODE.checkpoint
             source = caller.sources.get(key)
             if source is None:
-                source = caller.sources[key] = Source(code.co_filename, frame.f_lineno, name)
+                source = Source(code.co_filename, frame.f_lineno, name, MODE.checkpoint)
+                if not MODE.checkpoint:  # each checkpointed call has a number of its own
+                    caller.sources[key] = source
             return source
         if caller.rank >= rank:
             rank, name = caller.rank, caller.name
@@ -246,8 +258,12 @@ def apply(primitive: Primitive, *inputs: Node, **attributes: Any) -> Node:
 def structure(graph: Graph) -> Hashable:
     """What two graphs have in common that mean the same computation: all but the values of their leaves."""
     place = {node: position for position, node in enumerate(graph.nodes)}
-    rows = []
+    rows: list[Hashable] = []
+    checkpoints: dict[int, int] = {}
     for node in graph.nodes:
+        if node.source is not None and node.source.checkpoint:
+            # what is kept and what is computed again is part of a program
+            rows.append(checkpoints.setdefault(node.source.checkpoint, len(checkpoints)))
         if node.buffer is not None:
             rows.append((node.shape, node.dtype))
         else:

@@ -10,13 +10,14 @@ import sys
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import debug, timeline
 from ..codegen.launch import Launch, Loop, Turn
-from ..compiler.fuse import LOOP, Group, elements, is_real
+from ..codegen.text import Code
+from ..compiler.fuse import LOOP, Fusion, Group, elements, is_real
 from ..compiler.pipeline import lower
 from ..graph.interpreter import interpret
 from ..graph.node import Graph, Node
@@ -24,6 +25,7 @@ from ..graph.types import to_carrier, to_storage
 from ..ops.indexing import out_of_range
 from .buffers import Buffer, allocate
 from .bundles import Thing
+from .fit import Budget, Fitter
 from .jit import Ahead, load
 from .layout import Layout, Segment
 from .schedule import Bundle, Entry, Schedule
@@ -38,6 +40,8 @@ Moved = tuple[Collection[int], Collection[int]]
 #: thread would save less than handing over costs
 _SMALL_WORK = 500_000
 
+UNLIMITED = Budget()
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -47,24 +51,37 @@ class Memory:
     inputs: int
     outputs: int
 
+    #: of the outputs those that are written over an input
+    overwriting: int = 0
+
     @property
     def total(self) -> int:
         """All three; an output that is written over an input is counted in both."""
         return self.arena + self.inputs + self.outputs
 
+    @property
+    def peak(self) -> int:
+        """All that a run holds at once."""
+        return self.total - self.overwriting
+
 
 class Program:
     """The values of a graph's outputs, computed from those of its inputs."""
 
-    def __new__(cls, graph: Graph, inputs: Sequence[Node], aliases: dict[int, int] | None = None) -> Program:
+    def __new__(cls, *_: Any, **__: Any) -> Program:
         """A program on the backend that is switched on."""
         chosen = _Interpreted if debug.get("backend") == "reference" else _Native
         return object.__new__(chosen if cls is Program else cls)
 
-    def __init__(self, graph: Graph, inputs: Sequence[Node], aliases: dict[int, int] | None = None):
+    def __init__(
+        self, graph: Graph, inputs: Sequence[Node], aliases: dict[int, int] | None = None, budget: Budget = UNLIMITED,
+        ready: bool = True,
+    ):  # fmt: skip
         """`inputs` are the graph's input nodes in the order of their values in `run`.
 
-        `aliases` maps outputs to the inputs whose memory they may be given to be written into.
+        `aliases` maps outputs to the inputs whose memory they may be given to be written into. `budget` is what a run
+        may take, which the program keeps to as far as it can: see `Memory.peak`. One that is not made `ready` allocates
+        and compiles nothing before its first run.
         """
         self.inputs = list(inputs)
         self.aliases = aliases or {}
@@ -82,7 +99,8 @@ class Program:
     @property
     def memory(self) -> Memory:
         """What a run needs, in bytes."""
-        return Memory(self._arena_bytes(), _nbytes(self.inputs), _nbytes(self.outputs))
+        overwriting = _nbytes([self.outputs[place] for place in self.aliases])
+        return Memory(self._arena_bytes(), _nbytes(self.inputs), _nbytes(self.outputs), overwriting)
 
     def kernels(self) -> list[tuple[Launch, Group]]:
         """Every launch, with the group that it was emitted for; none on the reference."""
@@ -99,8 +117,11 @@ def _nbytes(nodes: Sequence[Node]) -> int:
 class _Interpreted(Program):
     """The reference: every node by its record's meaning."""
 
-    def __init__(self, graph: Graph, inputs: Sequence[Node], aliases: dict[int, int] | None = None):
-        super().__init__(graph, inputs, aliases)
+    def __init__(
+        self, graph: Graph, inputs: Sequence[Node], aliases: dict[int, int] | None = None, budget: Budget = UNLIMITED,
+        ready: bool = True,
+    ):  # fmt: skip
+        super().__init__(graph, inputs, aliases, budget, ready)
         self.graph = graph
         self.places = {node: place for place, node in enumerate(self.inputs)}
         self.in_memory = set(graph.nodes)
@@ -167,17 +188,42 @@ class _Stage:
 class _Native(Program):
     """The graph compiled to kernels."""
 
-    def __init__(self, graph: Graph, inputs: Sequence[Node], aliases: dict[int, int] | None = None):
-        super().__init__(graph, inputs, aliases)
+    def __init__(
+        self, graph: Graph, inputs: Sequence[Node], aliases: dict[int, int] | None = None, budget: Budget = UNLIMITED,
+        ready: bool = True,
+    ):  # fmt: skip
+        super().__init__(graph, inputs, aliases, budget, ready)
         self._lock = threading.Lock()
+        self._calls: list[Callable[[], None]] | None = None
         _, fusion = lower(graph)
-        with Ahead() as ahead:
-            self.layout = Layout(fusion, self.inputs, self.aliases, (), ahead.start, bool(debug.get("verify")))
-            self.in_memory = self.layout.in_memory
-            self._arena = allocate(max(self.layout.arena_bytes, 64))
-            self._link(ahead)
+        if ready:
+            with Ahead() as ahead:
+                self._fit(fusion, budget, ahead.start)
+                self._load(ahead)
+        else:
+            self._fit(fusion, budget, lambda _: None)
         if "kernels" in debug.get("debug"):
             self._describe()
+
+    def _fit(self, fusion: Fusion, budget: Budget, started: Callable[[Code], None]) -> None:
+        """Lay the program out within the budget."""
+
+        def lay_out(fused: Fusion) -> Layout:
+            return Layout(fused, self.inputs, self.aliases, (), started, bool(debug.get("verify")))
+
+        fitter = Fitter(lay_out(fusion), lay_out, budget.policy)
+        self.layout = fitter.first
+        beside = self.memory.peak - self.layout.arena_bytes
+        limit = budget.nbytes if budget.nbytes is None or isinstance(budget.nbytes, str) else budget.nbytes - beside
+        #: what is laid out, and what of it is computed again
+        self.fitted = fitter.fit(limit)
+        self.layout = self.fitted.layout
+        self.in_memory = self.layout.in_memory
+
+    def _load(self, ahead: Ahead | None = None) -> None:
+        """Allocate the arena, and load the kernels."""
+        self._arena = allocate(max(self.layout.arena_bytes, 64))
+        self._link(ahead)
 
     def kernels(self) -> list[tuple[Launch, Group]]:
         """The launches, each with the group that it was emitted for; the turns of loops are left out."""
@@ -230,7 +276,7 @@ class _Native(Program):
 
     # ---- tables
 
-    def _link(self, ahead: Ahead) -> None:
+    def _link(self, ahead: Ahead | None) -> None:
         """Load the kernels and fill the tables, save for the addresses that change from run to run."""
         launches = self.layout.launches()
         addresses = load([launch.code for launch in launches], ahead)
@@ -280,6 +326,8 @@ class _Native(Program):
 
     def run(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer], moved: Moved | None = None) -> None:
         with self._lock:
+            if self._calls is None:
+                self._load()
             self._given_inputs, self._given_outputs = inputs, outputs
             moved_inputs, moved_outputs = moved or (range(len(inputs)), range(len(outputs)))
             self._enter_addresses(self._input_slots, inputs, self._last_inputs, moved_inputs)
@@ -289,7 +337,7 @@ class _Native(Program):
             if timeline.PROFILES:
                 self._run_stamped()
             else:
-                for call in self._calls:
+                for call in self._calls:  # type: ignore[union-attr]
                     call()
             for place, node in self.layout.aside:
                 outputs[place].array[...] = self._array(node, elements(node), node.dtype.storage)
