@@ -218,6 +218,18 @@ class Buffer:
             raise ValueError("only a contiguous (row-major), aligned array can be shared; use copy=True")
         return cls(array.reshape(-1), owned=False)
 
+    @classmethod
+    def within(cls, memory: np.ndarray, dtype: DType) -> Buffer:
+        """A part of a program's arena, which it keeps alive."""
+        return cls(memory.view(dtype.storage), owned=True)
+
+    def move(self) -> None:
+        """Lie in memory of its own from now on, with the values there are. For what was `within` an arena."""
+        memory, address = _allocated(self.nbytes)
+        array = memory.view(self.array.dtype)
+        np.copyto(array, self.array)
+        self.array, self.address = array, address
+
     def share(self) -> None:
         """Note that somebody outside, such as a NumPy array, may look at the memory from now on."""
         self.shared = True

@@ -221,8 +221,7 @@ class Layout:
         for _, node in self.aside:
             lives.setdefault(node, [0, step])[1] = step
         for number in self.resident:
-            if self.results[number] in lives:
-                lives[self.results[number]][1] = step
+            lives.setdefault(self.results[number], [step, step])[1] = step
         heirs = self._inherit(lives)
         things = [thing for thing in lives if thing not in heirs]
         placement = place_all([Request(max(bytes_of(thing), 1), *lives[thing]) for thing in things])

@@ -74,17 +74,18 @@ class Program:
         return object.__new__(chosen if cls is Program else cls)
 
     def __init__(
-        self, graph: Graph, inputs: Sequence[Node], aliases: dict[int, int] | None = None, budget: Budget = UNLIMITED,
-        ready: bool = True,
+        self, graph: Graph, inputs: Sequence[Node], aliases: dict[int, int] | None = None,
+        resident: Collection[int] = (), budget: Budget = UNLIMITED, ready: bool = True,
     ):  # fmt: skip
         """`inputs` are the graph's input nodes in the order of their values in `run`.
 
         `aliases` maps outputs to the inputs whose memory they may be given to be written into. `budget` is what a run
         may take, which the program keeps to as far as it can: see `Memory.peak`. One that is not made `ready` allocates
-        and compiles nothing before its first run.
+        and compiles nothing before its first run. Outputs at the places `resident` may lie in the program's own memory
+        until its next run: see `residence`.
         """
         self.inputs = list(inputs)
-        self.aliases = aliases or {}
+        self.aliases, self.resident = aliases or {}, frozenset(resident)
         self.outputs = list(graph.outputs)
         #: nodes whose values are in memory when they have been computed
         self.in_memory: set[Node] = set()
@@ -96,11 +97,24 @@ class Program:
         """
         raise NotImplementedError
 
+    def residence(self, place: int) -> Buffer:
+        """Where the output at `place`, a resident one, is to be written: the same memory at each run, which the values
+        of the run before must have left (see `vacate`).
+        """
+        return Buffer.empty(elements(self.outputs[place]), self.outputs[place].dtype)
+
+    def vacate(self, buffer: Buffer, alone: bool) -> None:
+        """Have whoever holds what was last written to a residence keep it: the next run writes elsewhere.
+
+        `alone` tells that nobody can be reading it at this moment.
+        """
+
     @property
     def memory(self) -> Memory:
         """What a run needs, in bytes."""
         overwriting = _nbytes([self.outputs[place] for place in self.aliases])
-        return Memory(self._arena_bytes(), _nbytes(self.inputs), _nbytes(self.outputs), overwriting)
+        own = [node for place, node in enumerate(self.outputs) if place not in self._in_arena()]
+        return Memory(self._arena_bytes(), _nbytes(self.inputs), _nbytes(own), overwriting)
 
     def kernels(self) -> list[tuple[Launch, Group]]:
         """Every launch, with the group that it was emitted for; none on the reference."""
@@ -108,6 +122,10 @@ class Program:
 
     def _arena_bytes(self) -> int:
         return 0
+
+    def _in_arena(self) -> Collection[int]:
+        """The outputs that lie in the arena."""
+        return ()
 
 
 def _nbytes(nodes: Sequence[Node]) -> int:
@@ -118,10 +136,10 @@ class _Interpreted(Program):
     """The reference: every node by its record's meaning."""
 
     def __init__(
-        self, graph: Graph, inputs: Sequence[Node], aliases: dict[int, int] | None = None, budget: Budget = UNLIMITED,
-        ready: bool = True,
+        self, graph: Graph, inputs: Sequence[Node], aliases: dict[int, int] | None = None,
+        resident: Collection[int] = (), budget: Budget = UNLIMITED, ready: bool = True,
     ):  # fmt: skip
-        super().__init__(graph, inputs, aliases, budget, ready)
+        super().__init__(graph, inputs, aliases, resident, budget, ready)
         self.graph = graph
         self.places = {node: place for place, node in enumerate(self.inputs)}
         self.in_memory = set(graph.nodes)
@@ -189,10 +207,10 @@ class _Native(Program):
     """The graph compiled to kernels."""
 
     def __init__(
-        self, graph: Graph, inputs: Sequence[Node], aliases: dict[int, int] | None = None, budget: Budget = UNLIMITED,
-        ready: bool = True,
+        self, graph: Graph, inputs: Sequence[Node], aliases: dict[int, int] | None = None,
+        resident: Collection[int] = (), budget: Budget = UNLIMITED, ready: bool = True,
     ):  # fmt: skip
-        super().__init__(graph, inputs, aliases, budget, ready)
+        super().__init__(graph, inputs, aliases, resident, budget, ready)
         self._lock = threading.Lock()
         self._calls: list[Callable[[], None]] | None = None
         _, fusion = lower(graph)
@@ -209,7 +227,7 @@ class _Native(Program):
         """Lay the program out within the budget."""
 
         def lay_out(fused: Fusion) -> Layout:
-            return Layout(fused, self.inputs, self.aliases, (), started, bool(debug.get("verify")))
+            return Layout(fused, self.inputs, self.aliases, self.resident, started, bool(debug.get("verify")))
 
         fitter = Fitter(lay_out(fusion), lay_out, budget.policy)
         self.layout = fitter.first
@@ -232,6 +250,23 @@ class _Native(Program):
 
     def _arena_bytes(self) -> int:
         return self.layout.arena_bytes
+
+    def _in_arena(self) -> Collection[int]:
+        return self.resident
+
+    def residence(self, place: int) -> Buffer:
+        if self._calls is None:
+            self._load()
+        _, offset = self.layout.memory_of[self.layout.results[place]]
+        node = self.outputs[place]
+        return Buffer.within(self._arena[offset : offset + elements(node) * node.dtype.itemsize], node.dtype)
+
+    def vacate(self, buffer: Buffer, alone: bool) -> None:
+        if alone and not buffer.shared:
+            buffer.move()
+        else:  # somebody may be looking at this memory itself: it is left to him
+            with self._lock:
+                self._load()
 
     def _address(self, thing: Thing) -> int | None:
         where, place = self.layout.memory_of[thing]

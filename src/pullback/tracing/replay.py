@@ -95,8 +95,11 @@ class Replay:
         graph, extra = without_values(graph, constants, first=len(trace.inputs))
         self.input_count = len(trace.inputs)
         aliases = {place: places[id(c.node)] for c, place in self.states}
+        #: gradients stay in the program's own memory, which is free for other values until they are made. Not where the
+        #: next run reads them.
+        self.resident = set() if self.owned else {place for _, place in self.new_grads if place is not None}
         with span("compile"):
-            self.program = Program(graph, [*trace.inputs, *extra], aliases)
+            self.program = Program(graph, [*trace.inputs, *extra], aliases, self.resident)
         #: gradients that the last run made, by output; and of those that are left uncomputed what they are made of
         self.held: dict[int, Tensor] = {}
         self.bases: dict[int, Node] = {}
@@ -271,32 +274,36 @@ class Replay:
                 outputs[place] = tensors[source]._node.buffer
         held = self.held
         for tensor, grad_place in self.new_grads:
-            if grad_place is None or grad_place not in held:
+            if grad_place is None:
                 continue
-            if grad_place in self.deferred:
-                outputs[grad_place] = self._free_base(tensor, grad_place)
+            if grad_place not in self.resident:
+                # a gradient that this program made, which still is the tensor's and which nobody else holds
+                if grad_place in held and held[grad_place] is tensor._grad and self._is_free(tensor, grad_place, alone):
+                    outputs[grad_place] = held[grad_place]._node.buffer
                 continue
-            # a gradient that this program made, which still is the tensor's and which nobody else holds
-            if held[grad_place] is not tensor._grad:
-                continue
-            if getrefcount(held[grad_place]) <= REFERENCES.gradient and is_alone(held[grad_place], alone):
-                outputs[grad_place] = held[grad_place]._node.buffer
+            if grad_place in held and not self._is_free(tensor, grad_place, alone):
+                node = self.bases[grad_place] if grad_place in self.deferred else held[grad_place]._node
+                self.program.vacate(node.buffer, alone)
+        for place in self.resident:  # when all are gone that have to go, which may move the memory of all
+            outputs[place] = self.program.residence(place)
         for buffer in outputs:
             if buffer is not None:
                 buffer.overwritten = True  # type: ignore[union-attr]
         return outputs
 
-    def _free_base(self, tensor: Handle, place: int) -> Buffer | None:
-        """The memory of what a gradient is left to be made of, where nobody can come to make it any more but by asking
-        the tensor for its gradient, which the run replaces."""
+    def _is_free(self, tensor: Handle, place: int, alone: bool) -> bool:
+        """Whether nobody can see the memory of a gradient that this program made but by asking the tensor for it."""
         held = self.held
+        only = getrefcount(held[place]) <= REFERENCES.gradient - (held[place] is not tensor._grad)
+        if place not in self.deferred:
+            return only and is_alone(held[place], alone)
+        # what the gradient is left to be made of: somebody may still come to make it
         live = self.tops[place]() is held[place]._node and held[place]._node.buffer is None
-        alone = getrefcount(held[place]) <= REFERENCES.gradient - (held[place] is not tensor._grad)
-        if live and not (alone and getrefcount(held[place]._node) <= REFERENCES.node):
-            return None
-        if getrefcount(self.bases[place]) > REFERENCES.base + live:
-            return None
-        return self.bases[place].buffer if getrefcount(self.bases[place].buffer) <= REFERENCES.buffer else None
+        if live and not (only and getrefcount(held[place]._node) <= REFERENCES.node):
+            return False
+        if getrefcount(self.bases[place]) > REFERENCES.base + live or self.bases[place].buffer.shared:
+            return False
+        return getrefcount(self.bases[place].buffer) <= REFERENCES.buffer
 
     def _leaf(self, outputs: list[Memory | None], place: int) -> Node:
         shape, dtype, _ = self.outputs[place]
@@ -309,7 +316,8 @@ class Replay:
                 tensor = captured.tensor if captured.owner is None else captured.owner._grad
                 tensor._set_leaf(self._leaf(outputs, place), tensor.requires_grad)  # type: ignore[union-attr]
         for tensor, grad_place in self.new_grads:
-            if grad_place is not None and grad_place in fresh and grad_place not in self.deferred:
+            is_new = grad_place in fresh or grad_place in self.resident
+            if grad_place is not None and is_new and grad_place not in self.deferred:
                 tensor._grad = self.held[grad_place] = Tensor(self._leaf(outputs, grad_place))
         self._take_in_deferred(outputs)
 
