@@ -170,7 +170,9 @@ class Optimizer(OptimizerHooks):
                 parameters = [p for p, _ in pairs]
                 self._prepare(parameters, group)
                 counters = self._shared_numbers(parameters, group)
-                STATE.trace.depend_on(self.state, *(self.state[p] for p in parameters))  # type: ignore[union-attr]
+                states = [self.state[p] for p in parameters]
+                STATE.trace.depend_on(self.state, *states)  # type: ignore[union-attr]
+                STATE.trace.optimizer_state.update(id(v) for s in states for v in s.values())  # type: ignore[union-attr]
                 for numbers in counters:
                     self._begin(numbers, options)
                 for parameter, gradient in pairs:
@@ -260,6 +262,7 @@ class Optimizer(OptimizerHooks):
         Parameters whose first step was the same, and that have had a gradient at every step since, share their numbers.
         """
         starts = self._numbers(group)
+        planned = STATE.trace is not None and STATE.trace.planned  # nothing is allocated then
         with outside_trace():
             fresh: dict[str, Tensor] = {}
             for parameter in parameters:
@@ -276,7 +279,8 @@ class Optimizer(OptimizerHooks):
                         held[name] = fresh[name]
                 for name, slot in slots.items():
                     if name not in held:
-                        held[name] = _ready(full(slot.shape, slot.start, dtype=parameter.dtype))
+                        made = full(slot.shape, slot.start, dtype=parameter.dtype)
+                        held[name] = made if planned else _ready(made)
 
     def _shared_numbers(self, parameters: list[Tensor], group: Group) -> list[dict[str, Tensor]]:
         """The numbers of a step's parameters, each set once; parameters without a gradient are left with the old."""

@@ -212,7 +212,9 @@ class Layout:
         for segment in self.segments:
             for bundle in segment.bundles:
                 for launch in segment.members(bundle):
-                    self._live((*launch.reads, *launch.writes, *launch.arguments), step, lives)
+                    # sets of nodes have another order in each process, on which places must not depend
+                    rest = sorted(launch.reads | launch.writes, key=_number)
+                    self._live((*launch.arguments, *rest), step, lives)
                 step += 1
             self._live((*segment.reads, *segment.writes), step, lives)
             step += 1
@@ -289,6 +291,10 @@ class Layout:
 
         after = [segment.members(bundle) for segment in self.segments for bundle in segment.bundles]
         verify_bundles(before, after, extent)
+
+
+def _number(thing: Thing) -> int:
+    return thing.serial if isinstance(thing, Node) else -1
 
 
 def bytes_of(thing: Thing) -> int:

@@ -5,7 +5,7 @@ State is written over its old value where nobody else would see that, and into n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from sys import getrefcount
 from types import SimpleNamespace
@@ -15,9 +15,11 @@ from weakref import ref
 from ..graph.calm import disturb, overwritten
 from ..graph.node import Graph, Node, Shape
 from ..graph.types import DType
+from ..memory.plan import GRADIENTS, OPTIMIZER, PARAMETERS, Roles
 from ..ops.primitive import BUFFER
 from ..runtime.buffers import Buffer
 from ..runtime.engine import count, without_values
+from ..runtime.fit import Budget
 from ..runtime.program import Program
 from ..tensor import Tensor
 from ..tensor.handle import STRUCTURE_CHANGES, Handle
@@ -43,9 +45,10 @@ class Replay:
     """A recorded step: its program, and how to feed it and take in its results."""
 
     def __init__(
-        self, trace: Trace, arguments: Sequence[tuple[int, Handle, Node]], result: Any, bound: dict[int, Handle]
+        self, trace: Trace, arguments: Sequence[tuple[int, Handle, Node]], result: Any, bound: dict[int, Handle],
+        budget: Budget,
     ):  # fmt: skip
-        """`bound` are the arguments, by place, that must be these very tensors."""
+        """`bound` are the arguments, by place, that must be these very tensors. `budget` is the program's."""
         self.bound = bound
         self.stores, self.changes = trace.stores, STRUCTURE_CHANGES[0]
         self.guards, self.callbacks = trace.guards, trace.callbacks
@@ -99,7 +102,11 @@ class Replay:
         #: next run reads them.
         self.resident = set() if self.owned else {place for _, place in self.new_grads if place is not None}
         with span("compile"):
-            self.program = Program(graph, [*trace.inputs, *extra], aliases, self.resident)
+            inputs = [*trace.inputs, *extra]
+            self.program = Program(graph, inputs, aliases, self.resident, budget, ready=not trace.planned)
+        self.roles = Roles(self._roles(trace), frozenset(place for _, place in self.new_grads if place is not None))
+        #: asked with the arguments before the first run, which it may refuse
+        self.before_first: Callable[[list[Any]], None] | None = None
         #: gradients that the last run made, by output; and of those that are left uncomputed what they are made of
         self.held: dict[int, Tensor] = {}
         self.bases: dict[int, Node] = {}
@@ -124,6 +131,18 @@ class Replay:
         positions = {id(c): position for position, c in enumerate(self.captured)}
         self.state_sources = [(place, positions[id(c)]) for c, place in self.states]
 
+    def _roles(self, trace: Trace) -> dict[int, str]:
+        """What the captured tensors are for, by place among the inputs."""
+        roles: dict[int, str] = {}
+        for captured, place in zip(self.captured, self.captured_places, strict=True):
+            if id(captured.tensor) in trace.optimizer_state:
+                roles[place] = OPTIMIZER
+            elif captured.owner is not None:
+                roles[place] = GRADIENTS
+            elif captured.node.requires_grad:
+                roles[place] = PARAMETERS
+        return roles
+
     def _defer(self, outputs: list[Node]) -> None:
         """Have the program give what gradients are made of where they can be left uncomputed."""
         #: how to make the gradient from the output, by its place, and the places of the numbers that it takes
@@ -139,6 +158,13 @@ class Replay:
                     if number not in self.numbers:
                         self.numbers[number] = len(outputs)
                         outputs.append(number)
+
+    def new_bytes(self, arguments: list[Any]) -> int:
+        """Bytes that the first run allocates: the arena, results, and what is given and not computed yet."""
+        given = [tensor._node for tensor in (*self._tensors(), *(arguments[place] for place in self.arguments))]
+        pending = sum(count(node) * node.dtype.itemsize for node in given if node is not None and node.buffer is None)
+        memory = self.program.memory
+        return memory.arena + memory.outputs - memory.overwriting + pending
 
     def attempt(self, arguments: list[Any], alone: bool) -> Any:
         """One step, or MISFIT, and nothing done, where the recording is not for this call.
@@ -228,6 +254,9 @@ class Replay:
 
     def run(self, arguments: list[Handle], alone: bool) -> Any:
         """One step, where it must be asked of every state whether it may be written in place."""
+        if self.before_first is not None:
+            self.before_first(arguments)
+            self.before_first = None
         self.settled = None  # would seem to be somebody else who needs the state
         tensors = self._tensors()
         outputs = self._in_place_outputs(tensors, alone)

@@ -19,8 +19,10 @@ from .. import timeline
 from ..errors import TraceError
 from ..graph.node import next_serial
 from ..graph.types import from_numpy as array_dtype
+from ..memory import Plan, available_bytes, budget_of, over_budget, too_large
 from ..ops.primitive import MODE
-from ..runtime.program import Program
+from ..runtime.fit import Budget
+from ..runtime.program import UNLIMITED, Program
 from ..runtime.report import reported
 from ..tensor import Tensor
 from ..tensor.creation import from_argument, from_numpy
@@ -44,11 +46,11 @@ class CompiledStep:
     #: for code that cannot import this class
     is_compiled_step = True
 
-    def __init__(self, function: Callable[..., Any]):
+    def __init__(self, function: Callable[..., Any], budget: Budget = UNLIMITED):
         is_function = isinstance(function, (FunctionType, MethodType))
         functools.update_wrapper(self, function, updated=("__dict__",) if is_function else ())
         self.__name__: str = getattr(function, "__name__", type(function).__name__)
-        self.function = function
+        self.function, self.budget = function, budget
         self._variants: dict[Hashable, list[Replay]] = {}
         self._last: Replay | None = None
         #: how the last call was, since most are like the one before
@@ -86,17 +88,15 @@ class CompiledStep:
             bound = held[_BOUND_STEPS] = _BoundSteps(instance)
         step = bound.steps.get(self)
         if step is None:
-            step = bound.steps.setdefault(self, CompiledStep(MethodType(self.function, instance)))
+            step = bound.steps.setdefault(self, CompiledStep(MethodType(self.function, instance), self.budget))
         return step
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         kind = self._recent
         leaves = None if kwargs or kind is None else kind.leaves_of(args)
         if kind is None or leaves is None:
-            leaves, shape = flatten((args, kwargs))
-            leaves = [from_numpy(leaf) if isinstance(leaf, np.ndarray) else leaf for leaf in leaves]
-            key = (shape, MODE.grad, MODE.autocast[:2], _first_places(leaves), *map(_signature, leaves))
-            kind = self._recent = _Kind(key, shape, self._variants.setdefault(key, []), leaves)
+            kind, leaves = self._kind_of(args, kwargs)
+            self._recent = kind
         alone = _STEPS.begin_run()
         try:
             with self._alone:
@@ -118,13 +118,39 @@ class CompiledStep:
         finally:
             _STEPS.end_run()
 
+    def _kind_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[_Kind, list[Any]]:
+        """Which recordings are for a call, and its arguments one by one."""
+        leaves, shape = flatten((args, kwargs))
+        leaves = [from_numpy(leaf) if isinstance(leaf, np.ndarray) else leaf for leaf in leaves]
+        key = (shape, MODE.grad, MODE.autocast[:2], _first_places(leaves), *map(_signature, leaves))
+        return _Kind(key, shape, self._variants.setdefault(key, []), leaves), leaves
+
+    def plan(self, *args: Any, **kwargs: Any) -> Plan:
+        """What a call with these arguments would hold in memory and compute: see `pullback.plan`."""
+        kind, leaves = self._kind_of(args, kwargs)
+        with _STEPS.recording(), _without_collections(), reported("record", self.__name__) as report:
+            variant = self._record(kind.key, leaves, kind.shape, planned=True)
+            report.program = variant.program
+        return Plan(variant.program, variant.roles, self.__name__)
+
+    def _refuse_too_large(self, recording: ref[Replay], leaves: list[Any]) -> None:
+        """Raise MemoryBudgetError for a recording that does not keep to the budget, or that there is no memory for."""
+        variant = recording()
+        assert variant is not None
+        budget, peak = self.budget.nbytes, variant.program.memory.peak
+        if isinstance(budget, int) and peak > budget:
+            raise over_budget(Plan(variant.program, variant.roles, self.__name__), budget)
+        needed, available = variant.new_bytes(leaves), available_bytes()
+        if available is not None and needed > available:
+            raise too_large(Plan(variant.program, variant.roles, self.__name__), needed, available)
+
     def __copy__(self) -> Self:
         """A step of the same function, without recordings."""
-        return type(self)(self.function)
+        return type(self)(self.function, self.budget)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """A step without recordings: of the same function, or of the copy where it is a method or a module."""
-        return type(self)(copy.deepcopy(self.function, memo))
+        return type(self)(copy.deepcopy(self.function, memo), self.budget)
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
         raise TypeError(
@@ -139,9 +165,13 @@ class CompiledStep:
             raise TraceError("the step has not been called yet, so there is no program")
         return self._last.program
 
-    def _record(self, key: Hashable, leaves: list[Any], shape: Any, bound: frozenset[int] = frozenset()) -> Replay:
+    def _record(
+        self, key: Hashable, leaves: list[Any], shape: Any, bound: frozenset[int] = frozenset(), planned: bool = False
+    ) -> Replay:
         """Record a call. `bound` are the places of arguments that the function also knows as its own: the recording is
-        for these very tensors then, since any other would not change along with it."""
+        for these very tensors then, since any other would not change along with it. Nothing is computed or allocated
+        where it is only `planned`.
+        """
         variants = self._variants.setdefault(key, [])
         total, self._recordings = self._recordings, self._recordings + 1
         if total >= _MANY_VARIANTS and total % _MANY_VARIANTS == 0:
@@ -152,9 +182,9 @@ class CompiledStep:
                 stacklevel=5,
             )
         for leaf in leaves:
-            if isinstance(leaf, Handle):
+            if isinstance(leaf, Handle) and not planned:
                 leaf._buffer()
-        trace = Trace(first_serial=next_serial())
+        trace = Trace(first_serial=next_serial(), planned=planned)
         trace.surroundings = Surroundings(self.function, trace, leaves)
         proxies, arguments = list(leaves), []
         made: dict[int, Tensor] = {}
@@ -172,14 +202,16 @@ class CompiledStep:
             args, kwargs = unflatten(shape, proxies)
             result = self.function(*args, **kwargs)
             own = bound | {position for position, _, _ in arguments if trace.knows(leaves[position])}
-            variant = Replay(trace, arguments, result, {p: leaves[p] for p in bound}) if own == bound else None
+            own_tensors = {place: leaves[place] for place in bound}
+            variant = Replay(trace, arguments, result, own_tensors, self.budget) if own == bound else None
         finally:
             STATE.trace = None
             trace.restore()
         if variant is None:
-            return self._record(key, leaves, shape, own)
+            return self._record(key, leaves, shape, own, planned)
         if len(variants) >= _KEPT_VARIANTS:
             del variants[0]
+        variant.before_first = functools.partial(self._refuse_too_large, ref(variant))
         variants.append(variant)
         return variant
 
@@ -331,7 +363,12 @@ def _signature(leaf: Any) -> Hashable:
     return type(leaf), leaf
 
 
-def compile(function: Callable[..., Any] | None = None) -> Any:
+def compile(
+    function: Callable[..., Any] | None = None,
+    *,
+    memory: int | float | str | None = None,
+    policy: Callable[[Any], str | None] | None = None,
+) -> Any:
     """Make `function`, such as a whole training step, one native program; also usable as a decorator.
 
     The function is recorded at the first call with new shapes and dtypes of its arguments, and run as recorded after
@@ -353,6 +390,12 @@ def compile(function: Callable[..., Any] | None = None) -> Any:
     It may be a method, decorated in its class or bound (`pb.compile(trainer.step)`), and a module: each object then
     has recordings of its own, and its attributes are followed as said above; those of classes are not.
 
+    `memory` is a budget for what a call holds in tensors at once: bytes, a text such as "1.5GiB", or "least", which is
+    the least that can be had for about one more forward pass. What it has no room for is computed again when it is
+    needed, with the same bits. MemoryBudgetError is raised, before anything runs, where it cannot be kept, and also
+    where a call needs more than the machine has free. `policy` may say of each value that could be computed again
+    whether to "keep" or to "recompute" it; None leaves it to the compiler. It is asked about `Candidate`s.
+
     >>> w = pb.ones(3, requires_grad=True)
     >>> @pb.compile
     ... def step(x):
@@ -366,9 +409,9 @@ def compile(function: Callable[..., Any] | None = None) -> Any:
     (3.0, 2.625)
     """
     if function is None:
-        return compile
+        return functools.partial(compile, memory=memory, policy=policy)
     if isinstance(function, (staticmethod, classmethod)):
-        return type(function)(compile(function.__func__))
+        return type(function)(compile(function.__func__, memory=memory, policy=policy))
     if not callable(function):
         raise TypeError(f"compile takes a function, got {function!r}")
-    return CompiledStep(function)
+    return CompiledStep(function, budget_of(memory, policy))

@@ -43,9 +43,10 @@ class Grad:
 
 @dataclass(eq=False)
 class Trace:
-    """A step being recorded."""
+    """A step being recorded; one that is only `planned` computes no values on the way."""
 
     first_serial: int
+    planned: bool = False
     inputs: list[Node] = field(default_factory=list)
     captured: dict[int, Captured] = field(default_factory=dict)
     grads: dict[int, Grad] = field(default_factory=dict)
@@ -59,6 +60,8 @@ class Trace:
     #: what the function's code names
     surroundings: Surroundings | None = None
     known_stores: set[int] = field(default_factory=set)
+    #: the tensors of optimizers' states
+    optimizer_state: set[int] = field(default_factory=set)
     #: objects whose guarded attributes the step has set itself
     decided: dict[int, object] = field(default_factory=dict)
     #: serial numbers of nodes that were made during the recording and are no part of it
@@ -93,7 +96,7 @@ class Trace:
                 f"a compiled step uses a tensor that was computed outside of it with a history (at {user_source()}): "
                 "its gradient could not leave the step. Compute it inside the step, or .detach() it."
             )
-        if original.buffer is None:
+        if original.buffer is None and not self.planned:
             with outside_trace():
                 materialize([original])
         node = self.new_input(original, original.requires_grad)

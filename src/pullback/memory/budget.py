@@ -1,0 +1,71 @@
+"""Budgets of memory: how they are written, what a policy is asked, and the errors where one cannot be kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..compiler.rematerialize import KEEP, RECOMPUTE, Policy
+from ..errors import MemoryBudgetError
+from ..graph.node import Node, Source
+from ..graph.types import DType
+from ..runtime.fit import LEAST, Budget
+from ..runtime.layout import bytes_of
+from .plan import Plan
+from .sizes import format_bytes, parse_bytes
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A value that a policy is asked about: the operation that makes it, such as "matmul", the line and the name of
+    what the user called, its shape, dtype and bytes, and the number of the checkpointed call it was made in, 0 outside.
+    """
+
+    operation: str
+    source: Source | None
+    shape: tuple[int, ...]
+    dtype: DType
+    nbytes: int
+    checkpoint: int = 0
+
+
+def budget_of(memory: int | float | str | None, policy: Callable[[Candidate], str | None] | None) -> Budget:
+    """The budget that the arguments of `pullback.compile` ask for."""
+    if policy is not None and not callable(policy):
+        raise TypeError(
+            f"policy must be a function of a Candidate that gives 'keep', 'recompute' or None, got {policy!r}"
+        )
+    nbytes = memory if memory is None or memory == LEAST else parse_bytes(memory)
+    return Budget(nbytes, None if policy is None else _asked(policy))
+
+
+def _asked(policy: Callable[[Candidate], str | None]) -> Policy:
+    def of(node: Node) -> str | None:
+        checkpoint = node.source.checkpoint if node.source is not None else 0
+        word = policy(Candidate(node.op.name, node.source, node.shape, node.dtype, bytes_of(node), checkpoint))
+        if word not in (KEEP, RECOMPUTE, None):
+            raise ValueError(f"a policy gives 'keep', 'recompute' or None, got {word!r}")
+        return word
+
+    return of
+
+
+def over_budget(plan: Plan, budget: int) -> MemoryBudgetError:
+    """The error for a step whose least memory is above its budget."""
+    least = plan.peak_bytes
+    return MemoryBudgetError(
+        f"{plan.name} cannot be run in {format_bytes(budget)}: the least that was found is {format_bytes(least)} "
+        f"({least} bytes).\n{plan}",
+        least,
+        plan.peak_bytes,
+    )
+
+
+def too_large(plan: Plan, needed: int, available: int) -> MemoryBudgetError:
+    """The error for a step that there is not enough memory for."""
+    return MemoryBudgetError(
+        f"{plan.name} needs {format_bytes(needed)} more than the program holds now, and {format_bytes(available)} are "
+        f"free.\n{plan}",
+        0,
+        plan.peak_bytes,
+    )
