@@ -216,7 +216,7 @@ class _Writer:
                 return self._written(node.inputs[0], group, again)  # it was checked when it was first read
         inputs = tuple(self._written(operand, group, again) for operand in node.inputs)
         became = node.copy(inputs) if again or inputs != node.inputs else node
-        if became is not node:
+        if again:
             self.copies[became] = node
         self.here[node] = became
         self.order[became] = None

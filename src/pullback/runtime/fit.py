@@ -90,6 +90,10 @@ class Fitter:
                 if best.layout.arena_bytes <= bound:
                     break
                 aim -= found.layout.arena_bytes - bound
+            else:
+                if limit is not None:  # the error is to say what would do
+                    lowest = self._laid_out(known, least(known.problem, self._work()))
+                    best = min(best, lowest, key=lambda fitted: fitted.layout.arena_bytes)
             assert best is not None
             return best
 
