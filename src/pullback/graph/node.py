@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from itertools import count
 from typing import Any, NamedTuple
 
+from .calm import CALM, OVERWRITTEN
 from .types import DType
 
 Shape = tuple[int, ...]
@@ -69,6 +70,14 @@ class Node:
         self.requires_grad, self.source, self.buffer = requires_grad, source, buffer
         self.spent = False
         self.serial = next(_serials)
+        if inputs:
+            CALM[0] = None
+
+    @property
+    def stamp(self) -> object:
+        """What tells this node with the value that it has now: a program may write new values over those of a leaf."""
+        buffer = self.buffer
+        return self.serial if buffer is None or not buffer.overwritten else (self.serial, OVERWRITTEN[0])
 
     def __getitem__(self, attribute: str) -> Any:
         return self.attributes[attribute]

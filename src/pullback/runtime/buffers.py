@@ -10,6 +10,7 @@ from collections import deque
 
 import numpy as np
 
+from ..graph.calm import disturb
 from ..graph.types import DType
 
 #: One cache line, and one vector of the widest units.
@@ -23,11 +24,18 @@ _PAGE = 4096
 
 def allocate(nbytes: int) -> np.ndarray:
     """`nbytes` of uninitialized memory as a uint8 array, 64-byte aligned; freed with the last array that views it."""
+    return _allocated(nbytes)[0]
+
+
+def _allocated(nbytes: int) -> tuple[np.ndarray, int]:
+    """The memory and its address, which takes NumPy a microsecond to tell."""
     if nbytes >= _MAPPED_FROM:
-        return np.asarray(_Lease(nbytes))
+        memory = np.asarray(_Lease(nbytes))
+        return memory, memory.ctypes.data
     memory = np.empty(nbytes + ALIGNMENT - 1, np.uint8)
-    start = -memory.ctypes.data % ALIGNMENT
-    return memory[start : start + nbytes]
+    address = memory.ctypes.data
+    start = -address % ALIGNMENT
+    return memory[start : start + nbytes], address + start
 
 
 class _Lease:
@@ -146,16 +154,19 @@ class Buffer:
     `array` is one-dimensional, of the dtype's storage type; `address` and `nbytes` are of its first byte and its
     extent. `owned` tells that Pullback allocated the memory: it is then 64-byte aligned and counted by `live_bytes`.
     `shared` tells that others than the tensor may look at the memory, which must then not be written again.
+    `overwritten` tells that a compiled step may write new values over these.
     """
 
-    __slots__ = ("__weakref__", "address", "array", "nbytes", "owned", "shared")
+    __slots__ = ("__weakref__", "address", "array", "nbytes", "overwritten", "owned", "shared")
 
-    def __init__(self, array: np.ndarray, owned: bool):
+    def __init__(self, array: np.ndarray, owned: bool, address: int | None = None):
+        """`address` is that of the array's first byte, where it is known."""
         self.array = array
-        self.address: int = array.ctypes.data
+        self.address: int = array.ctypes.data if address is None else address
         self.nbytes: int = array.nbytes
         self.owned = owned
         self.shared = not owned
+        self.overwritten = False
         if owned:
             _count(self.nbytes)
 
@@ -164,7 +175,8 @@ class Buffer:
         """Uninitialized memory for `count` elements of `dtype`."""
         if count * dtype.itemsize <= ALIGNMENT:
             return cls._in_a_line(count, dtype)
-        return cls(allocate(count * dtype.itemsize).view(dtype.storage), owned=True)
+        memory, address = _allocated(count * dtype.itemsize)
+        return cls(memory.view(dtype.storage), True, address)
 
     @classmethod
     def _in_a_line(cls, count: int, dtype: DType) -> Buffer:
@@ -179,7 +191,7 @@ class Buffer:
         made = cls.__new__(cls)
         made.array = np.ndarray((count,), dtype.storage, page, offset)
         made.address, made.nbytes = address, made.array.nbytes
-        made.owned, made.shared = True, False
+        made.owned, made.shared, made.overwritten = True, False, False
         _count(made.nbytes)
         return made
 
@@ -207,23 +219,17 @@ class Buffer:
 
     def share(self) -> None:
         """Note that somebody outside, such as a NumPy array, may look at the memory from now on."""
-        if not self.shared:
-            self.shared = True
-            _times_shared[0] += 1
+        self.shared = True
+        if self.overwritten:
+            disturb()
 
     def __del__(self) -> None:
         if getattr(self, "owned", False):
             _count(-self.nbytes)
 
 
-_times_shared = [0]
 #: cache lines that nobody has yet: the page, the offset in it, and the address
 _lines: deque[tuple[np.ndarray, int, int]] = deque()
-
-
-def times_shared() -> int:
-    """How often any buffer has been shared: while it stays the same, no buffer has."""
-    return _times_shared[0]
 
 
 # The count is a queue of differences, because appending to it is atomic even where the garbage collector runs `__del__`

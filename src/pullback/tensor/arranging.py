@@ -246,7 +246,7 @@ class ArrangeMethods(ShapeMethods):
             base = self._wrap(self.node)
         node = movement.read(base.node)
         self._rebind(node)
-        self._link = Link(base, movement, base._serial())
+        self._link = Link(base, movement, base._stamp())
         self._link.turns = turns
         return self  # type: ignore[return-value]
 

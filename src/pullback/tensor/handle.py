@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary, ref
 import numpy as np
 
 from ..errors import DTypeError, GradientError, ShapeError, TraceError, ViewError
+from ..graph.calm import disturb
 from ..graph.node import Node, Shape, next_serial
 from ..graph.types import DType, bfloat16, to_carrier
 from ..ops.host import custom, detach
@@ -151,7 +152,7 @@ class Handle:
     def _view(self, movement: Movement) -> Tensor:
         """A view of this tensor, read by `movement`."""
         node = movement.read(self.node)
-        return self._wrap(node, Link(self, movement, self._serial()))
+        return self._wrap(node, Link(self, movement, self._stamp()))
 
     # ---- what it is
 
@@ -168,18 +169,19 @@ class Handle:
         if trace is not None:
             return trace.node_of(self)
         node = self._node
+        disturb()
         if node.buffer is not None and not node.buffer.owned:
             # memory of somebody else, who may write to it before this is computed: read now
             copied = Buffer.of(node.buffer.array, copy=True)
             return buffer_node(copied, node.shape, node.dtype, node.requires_grad)
         return node
 
-    def _serial(self) -> int:
-        """The number of the node that the value comes from: another one once the value has changed."""
+    def _stamp(self) -> object:
+        """What tells the value that the tensor has now: another one once the value has changed."""
         if self._alias is not None and self._alias._storage is self._storage:
-            return self._alias._serial()
+            return self._alias._stamp()
         base = None if self._link is None or self._link.is_leaf else self._link.base
-        return self._node.serial if base is None else base._serial()
+        return self._node.stamp if base is None else base._stamp()
 
     def _refresh(self, link: Link) -> None:
         """Read a view from its base anew if the base has changed since; without a base it is a tensor of its own."""
@@ -192,13 +194,13 @@ class Handle:
             if link.is_leaf:
                 return
             base.node  # noqa: B018 (a tensor from outside is captured, which gives it another number)
-        if link.serial == base._serial():
+        if link.stamp == base._stamp():
             return
         with grad_mode(link.grad):
             node = link.movement.read(base.node)
         if trace is not None:
             trace.before_refreshing(self)
-        link.serial = base._serial()
+        link.stamp = base._stamp()
         if link.is_leaf:
             self._set_own_leaf(node, True)
             return
@@ -264,7 +266,7 @@ class Handle:
         """Take `value` as the value of a leaf with a history of its own."""
         link = self._link
         if link is not None and requires_grad and value is self._node:
-            link.is_leaf, link.serial = True, -1 if link.base is None else link.base._serial()
+            link.is_leaf, link.stamp = True, -1 if link.base is None else link.base._stamp()
         else:
             self._link = None
         self._set_own_leaf(value, requires_grad)
@@ -285,6 +287,7 @@ class Handle:
         elif node.buffer is None:
             _await(self)
         self._node = node
+        disturb()
         if node.requires_grad and node.op.name in ("buffer", "detach"):
             RECEIVERS[node] = ref(self)
 
@@ -328,7 +331,7 @@ class Handle:
                 )
             base._overwrite(link.movement.write(base.node, detach(value)))
             self._set_own_leaf(value, True)
-            link.serial = base._serial()
+            link.stamp = base._stamp()
         elif isinstance(link.movement, Detach):
             base._overwrite(value)
         else:
@@ -351,6 +354,7 @@ class Handle:
         """This tensor without its history; writing to it, or assigning it, changes the tensor itself."""
         alias = self._wrap(self._node)
         alias._alias, alias._storage = self, self._storage
+        disturb()
         return alias
 
     @data.setter
@@ -369,7 +373,10 @@ class Handle:
         """The gradient that backward() has collected, or None."""
         if STATE.trace is not None:
             STATE.trace.before_reading_grad(self)
-        return self._grad
+        gradient = self._grad
+        if gradient is not None:
+            disturb()
+        return gradient
 
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
@@ -382,7 +389,9 @@ class Handle:
             STATE.example.check_write(self, value._node)
         if STATE.trace is not None:
             STATE.trace.before_writing_grad(self)
-        self._grad = value
+        if value is not self._grad:
+            self._grad = value
+            disturb()
 
     def retain_grad(self) -> None:
         """Have backward() keep the gradient of this tensor although it is no leaf."""
@@ -522,6 +531,12 @@ class Handle:
         from .display import describe
 
         return describe(self)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # what copy.copy makes has the node and the gradient of this one
+        parts = super().__reduce_ex__(protocol)
+        disturb()
+        return parts
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         if not self.is_leaf:

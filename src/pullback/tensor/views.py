@@ -403,14 +403,14 @@ class Detach(Movement):
 
 
 class Link:
-    """What a view knows of its base. `serial` is the number of the base's node that the view was last read from."""
+    """What a view knows of its base. `stamp` tells the value of the base that the view was last read from."""
 
-    __slots__ = ("_base", "_turns", "grad", "is_leaf", "movement", "serial", "turns")
+    __slots__ = ("_base", "_turns", "grad", "is_leaf", "movement", "stamp", "turns")
 
-    def __init__(self, base: Handle, movement: Movement, serial: int):
+    def __init__(self, base: Handle, movement: Movement, stamp: object):
         # a detached tensor does not keep alive the history that it was cut off from
         self._base: Callable[[], Handle | None] = ref(base) if isinstance(movement, Detach) else lambda: base
-        self.movement, self.serial = movement, serial
+        self.movement, self.stamp = movement, stamp
         self.grad = MODE.grad
         #: how often the tensor that has this link was given another shape in place, and how often its base had been
         self.turns, self._turns = 0, _turns(base)

@@ -5,17 +5,18 @@ State is written over its old value where nobody else would see that, and into n
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from operator import attrgetter, is_
+from collections.abc import Sequence
+from operator import attrgetter
 from sys import getrefcount
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 from weakref import ref
 
+from ..graph.calm import disturb, overwritten
 from ..graph.node import Graph, Node, Shape
-from ..graph.types import DType, float32
-from ..ops.primitive import BUFFER, buffer_node
-from ..runtime.buffers import Buffer, times_shared
+from ..graph.types import DType
+from ..ops.primitive import BUFFER
+from ..runtime.buffers import Buffer
 from ..runtime.engine import count, without_values
 from ..runtime.program import Program
 from ..tensor import Tensor
@@ -23,6 +24,7 @@ from ..tensor.handle import Handle, structure_changes
 from ..timeline import span
 from ..trees import flatten, unflatten
 from .deferred import Deferred, defer
+from .settled import REFERENCES, Memory, Settled, is_alone, stays_of
 from .trace import Captured, Trace
 
 #: what an attempt gives where the recording does not fit the call
@@ -98,10 +100,12 @@ class Replay:
         self.held: dict[int, Tensor] = {}
         self.bases: dict[int, Node] = {}
         self.tops: dict[int, ref[Node]] = {}
-        self.last_nodes: list[Node] = []
+        #: the numbers of the captured tensors' nodes when they last fitted; the nodes themselves are not kept
+        self.last_serials: list[int] = []
         self.captured_ids = trace.captured.keys() | trace.grads.keys()
         self.plain_tensors = [c.tensor for c in self.captured]
-        self.settled: _Settled | None = None
+        #: what nobody else held when this program last ran; None while it runs
+        self.settled: Settled | None = None
         #: outputs that have new memory at each run, because they are handed to the caller
         self.always_fresh = {place for place, _ in self.results if place is not None}
         self.always_fresh |= {place for write in self.writes for place, _ in write.leaves if place is not None}
@@ -109,6 +113,7 @@ class Replay:
         self.argument_pairs = list(zip(self.argument_places, self.arguments, strict=True))
         #: the places of inputs and outputs that move from run to run where all else is settled
         self.moved = (self.argument_places, self.always_fresh)
+        self.overwrites = bool(self.states or self.new_grads)
         self.cleared = [tensor for tensor, place in self.new_grads if place is None]
         positions = {id(c): position for position, c in enumerate(self.captured)}
         self.state_sources = [(place, positions[id(c)]) for c, place in self.states]
@@ -129,23 +134,30 @@ class Replay:
                         self.numbers[number] = len(outputs)
                         outputs.append(number)
 
-    def attempt(self, arguments: list[Any]) -> Any:
-        """One step, or MISFIT, and nothing done, where the recording is not for this call."""
-        if not self._is_current(arguments):
+    def attempt(self, arguments: list[Any], alone: bool) -> Any:
+        """One step, or MISFIT, and nothing done, where the recording is not for this call.
+
+        `alone` tells that no other step is running, which could be reading what this one is about to write.
+        """
+        settled = self.settled
+        if not self._is_current(arguments, alone and settled is not None and settled.is_calm()):
             return MISFIT
         for callback in self.callbacks:
             callback()
         # what is settled refers to nodes and buffers: a run that fails leaves nothing settled
         settled, self.settled = self.settled, None
-        if settled is not None and settled.holds():
+        if settled is not None and ((alone and settled.is_calm()) or settled.holds(alone)):
             return self._run_settled(arguments, settled)
         del settled
         if not self._fits():
             return MISFIT
-        return self.run(arguments)
+        return self.run(arguments, alone)
 
-    def _is_current(self, arguments: list[Any]) -> bool:
-        """Whether what the recording depended on is still so, arguments that are its own tensors included."""
+    def _is_current(self, arguments: list[Any], calm: bool) -> bool:
+        """Whether what the recording depended on is still so, arguments that are its own tensors included.
+
+        Where it is `calm`, no tensor has another gradient than after the last run.
+        """
         if self.bound and any(arguments[place] is not tensor for place, tensor in self.bound.items()):
             return False
         if self.arguments and any(id(arguments[place]) in self.captured_ids for place in self.arguments):
@@ -162,13 +174,14 @@ class Replay:
         for read, value in self.guards:
             if read() != value:
                 return False
-        return all((tensor._grad is None) is was_none for tensor, was_none in self.grad_reads)
+        return calm or all((tensor._grad is None) is was_none for tensor, was_none in self.grad_reads)
 
     def _fits(self) -> bool:
         """Whether the captured tensors are of the shapes and dtypes that were recorded."""
-        nodes = [tensor._node for tensor in self._tensors()]
-        if nodes == self.last_nodes:
+        tensors = self._tensors()
+        if not self.owned and [*map(_SERIAL_OF, tensors)] == self.last_serials:
             return True
+        nodes = [tensor._node for tensor in tensors]
         return all(
             node is not None and node.shape == shape and node.dtype is dtype and node.requires_grad is requires_grad
             for node, (shape, dtype, requires_grad) in zip(nodes, self.signature, strict=True)
@@ -180,18 +193,20 @@ class Replay:
             return self.plain_tensors
         return [_found(c) for c in self.captured]
 
-    def _run_settled(self, arguments: list[Handle], settled: _Settled) -> Any:
+    def _run_settled(self, arguments: list[Handle], settled: Settled) -> Any:
         """One step on the memory of the step before, of which nobody else has come to hold anything."""
         inputs, outputs = settled.inputs, settled.outputs
         self._feed(arguments, inputs, outputs, self.always_fresh)
         self.program.run(inputs, outputs, self.moved)  # type: ignore[arg-type]
+        if self.overwrites:
+            overwritten()
         result = self._take_in(arguments, outputs)
         settled.forget(self.argument_places, self.always_fresh)
         self.settled = settled
         return result
 
     def _feed(
-        self, arguments: list[Handle], inputs: list[Buffer | None], outputs: list[Buffer | None], fresh: set[int]
+        self, arguments: list[Handle], inputs: list[Memory | None], outputs: list[Memory | None], fresh: set[int]
     ) -> None:
         """Enter the arguments' buffers among the inputs, and new memory among the outputs at the places `fresh`."""
         for place, position in self.argument_pairs:
@@ -200,44 +215,51 @@ class Replay:
             output = self.outputs[place]
             outputs[place] = Buffer.empty(output.elements, output.dtype)
 
-    def run(self, arguments: list[Handle]) -> Any:
+    def run(self, arguments: list[Handle], alone: bool) -> Any:
         """One step, where it must be asked of every state whether it may be written in place."""
-        self.settled, self.last_nodes = None, []  # both would seem to be others who need the state
+        self.settled = None  # would seem to be somebody else who needs the state
         tensors = self._tensors()
-        outputs = self._in_place_outputs(tensors)
-        inputs: list[Buffer | None] = [None] * self.input_count + self.constants
+        outputs = self._in_place_outputs(tensors, alone)
+        inputs: list[Memory | None] = [None] * self.input_count + self.constants
         for place, tensor in zip(self.captured_places, tensors, strict=True):
             inputs[place] = tensor._node.buffer or tensor._buffer()
         fresh = {place for place, buffer in enumerate(outputs) if buffer is None}
         self._feed(arguments, inputs, outputs, fresh)
         self.program.run(inputs, outputs)  # type: ignore[arg-type]
+        overwritten()
         self._take_in_state(outputs, fresh)
-        self.last_nodes = [tensor._node for tensor in self._tensors()]
+        disturb()
+        if not self.owned:
+            self.last_serials = [*map(_SERIAL_OF, tensors)]
         result = self._take_in(arguments, outputs)
         if fresh - set(self.numbers.values()) <= self.always_fresh:
-            settled = self._settle(inputs, outputs)
-            outputs.clear()
-            if settled is not None:
-                settled.counts = settled.count()
-            self.settled = settled
+            inputs.clear()  # counting references must not find those
+            self.settled = self._settle(outputs)
         return result
 
-    def _settle(self, inputs: list[Buffer | None], outputs: list[Buffer | None]) -> _Settled | None:
+    def _settle(self, outputs: list[Memory | None]) -> Settled | None:
         """What can be kept for the next run, all states having been written in place just now."""
         if self.owned:
             return None
-        states = [c.tensor for c, _ in self.states]
-        receivers = [tensor for tensor, place in self.new_grads if place is not None]
-        kept = [None if place in self.always_fresh else buffer for place, buffer in enumerate(outputs)]
-        for place in self.argument_places:
-            inputs[place] = None  # a batch is not kept alive
-        return _Settled(list(self.plain_tensors), states, receivers, list(self.bases.values()), inputs, kept)
-
-    def _in_place_outputs(self, tensors: list[Any]) -> list[Buffer | None]:
-        """The buffers that outputs may be written into because nobody but their tensor would see it; None elsewhere."""
-        outputs: list[Buffer | None] = [None] * len(self.outputs)
+        stays = stays_of(tensor._node for tensor in self.plain_tensors)
+        inputs: list[Memory | None] = [None] * self.input_count + self.constants
+        for place, stay in zip(self.captured_places, stays[0], strict=True):
+            inputs[place] = stay
+        kept = [None if place in self.always_fresh else memory for place, memory in enumerate(outputs)]
+        outputs.clear()
         for place, source in self.state_sources:
-            if _is_alone(tensors[source]):
+            kept[place] = stays[0][source]
+        receivers = [tensor for tensor, place in self.new_grads if place is not None]
+        sources = [source for _, source in self.state_sources]
+        settled = Settled(self.plain_tensors, stays, sources, receivers, self.bases.values(), inputs, kept)
+        settled.begin()
+        return settled
+
+    def _in_place_outputs(self, tensors: list[Any], alone: bool) -> list[Memory | None]:
+        """The buffers that outputs may be written into because nobody but their tensor would see it; None elsewhere."""
+        outputs: list[Memory | None] = [None] * len(self.outputs)
+        for place, source in self.state_sources:
+            if is_alone(tensors[source], alone):
                 outputs[place] = tensors[source]._node.buffer
         held = self.held
         for tensor, grad_place in self.new_grads:
@@ -249,8 +271,11 @@ class Replay:
             # a gradient that this program made, which still is the tensor's and which nobody else holds
             if held[grad_place] is not tensor._grad:
                 continue
-            if getrefcount(held[grad_place]) <= _REFERENCES.gradient and _is_alone(held[grad_place]):
+            if getrefcount(held[grad_place]) <= REFERENCES.gradient and is_alone(held[grad_place], alone):
                 outputs[grad_place] = held[grad_place]._node.buffer
+        for buffer in outputs:
+            if buffer is not None:
+                buffer.overwritten = True  # type: ignore[union-attr]
         return outputs
 
     def _free_base(self, tensor: Handle, place: int) -> Buffer | None:
@@ -258,20 +283,20 @@ class Replay:
         the tensor for its gradient, which the run replaces."""
         held = self.held
         live = self.tops[place]() is held[place]._node and held[place]._node.buffer is None
-        alone = getrefcount(held[place]) <= _REFERENCES.gradient - (held[place] is not tensor._grad)
-        if live and not (alone and getrefcount(held[place]._node) <= _REFERENCES.node):
+        alone = getrefcount(held[place]) <= REFERENCES.gradient - (held[place] is not tensor._grad)
+        if live and not (alone and getrefcount(held[place]._node) <= REFERENCES.node):
             return None
-        if getrefcount(self.bases[place]) > _REFERENCES.base + live:
+        if getrefcount(self.bases[place]) > REFERENCES.base + live:
             return None
-        return self.bases[place].buffer if getrefcount(self.bases[place].buffer) <= _REFERENCES.buffer else None
+        return self.bases[place].buffer if getrefcount(self.bases[place].buffer) <= REFERENCES.buffer else None
 
-    def _leaf(self, outputs: list[Buffer | None], place: int) -> Node:
+    def _leaf(self, outputs: list[Memory | None], place: int) -> Node:
         like = self.outputs[place]
         return Node(
             BUFFER, (), {"shape": like.shape, "dtype": like.dtype}, like.shape, like.dtype, buffer=outputs[place]
         )
 
-    def _take_in_state(self, outputs: list[Buffer | None], fresh: set[int]) -> None:
+    def _take_in_state(self, outputs: list[Memory | None], fresh: set[int]) -> None:
         """Bind states and gradients to their new values; what was not written to fresh memory is theirs already."""
         for captured, place in self.states:
             if place in fresh:
@@ -282,7 +307,7 @@ class Replay:
                 tensor._grad = self.held[grad_place] = Tensor(self._leaf(outputs, grad_place))
         self._take_in_deferred(outputs)
 
-    def _take_in_deferred(self, outputs: list[Buffer | None]) -> None:
+    def _take_in_deferred(self, outputs: list[Memory | None]) -> None:
         """Bind gradients that are left uncomputed. They are not among the pending tensors, which are computed along
         with whatever passes by.
         """
@@ -296,10 +321,12 @@ class Replay:
                 self.tops[place] = ref(gradient._node)
                 tensor._grad = gradient
 
-    def _take_in(self, arguments: list[Handle], outputs: list[Buffer | None]) -> Any:
+    def _take_in(self, arguments: list[Handle], outputs: list[Memory | None]) -> Any:
         """Give the arguments what the step changed of them, and the caller the results."""
         for tensor in self.cleared:
-            tensor._grad = None
+            if tensor._grad is not None:
+                tensor._grad = None
+                disturb()
         for position, place in self.changed_arguments:
             arguments[position]._overwrite(self._leaf(outputs, place))
         for position, place in self.argument_grads:
@@ -319,54 +346,6 @@ class Replay:
         return unflatten(self.result_shape, leaves) if self.result_shape is not None else leaves[0]
 
 
-class _Settled:
-    """The buffers of a run whose states were all written in place, for as long as nothing about them changes.
-
-    Whether somebody new refers to one of them is told by sums of reference counts, one for each kind, because asking
-    one by one would take longer than a small step does.
-    """
-
-    def __init__(
-        self, captured: list[Handle], states: list[Handle], receivers: list[Handle], bases: list[Node],
-        inputs: list[Buffer | None], outputs: list[Buffer | None],
-    ):  # fmt: skip
-        """`bases` are the leaves that gradients which are left uncomputed are made of."""
-        self.captured, self.receivers = captured, receivers
-        self.inputs, self.outputs = inputs, outputs
-        self.all_nodes = [tensor._node for tensor in captured]
-        self.grads = [tensor._grad for tensor in receivers]
-        self.nodes = [tensor._node for tensor in [*states, *self.grads]] + bases  # type: ignore[union-attr]
-        self.buffers = [node.buffer for node in self.nodes if node.buffer is not None]
-        #: what `count` gave when nobody else referred to anything
-        self.counts = (0, 0, 0)
-        self.times_shared = times_shared()
-
-    def count(self) -> tuple[int, int, int]:
-        """The references to all nodes, to all buffers, and to all gradients."""
-        return sum(map(getrefcount, self.nodes)), sum(map(getrefcount, self.buffers)), sum(map(getrefcount, self.grads))
-
-    def holds(self) -> bool:
-        """Whether every tensor has the value that the last run gave it, and nobody else has come to refer to it."""
-        return (
-            all(map(is_, map(_NODE_OF, self.captured), self.all_nodes))
-            and all(map(is_, [tensor._grad for tensor in self.receivers], self.grads))
-            and self.count() == self.counts
-            and (self.times_shared == times_shared() or self._are_private())
-        )
-
-    def forget(self, inputs: Iterable[int], outputs: Iterable[int]) -> None:
-        """Keep the buffers at these places alive no longer."""
-        for place in inputs:
-            self.inputs[place] = None
-        for place in outputs:
-            self.outputs[place] = None
-
-    def _are_private(self) -> bool:
-        """Whether none of the buffers is among those that have been shared since."""
-        self.times_shared = times_shared()
-        return not any(buffer.shared for buffer in self.buffers)
-
-
 def _is_unchanged(store: dict[Any, Any], kept: dict[Any, Any]) -> bool:
     """Whether what stands in a store are the objects that they were."""
     return store.keys() == kept.keys() and all(store[name] is value for name, value in kept.items())
@@ -379,40 +358,5 @@ def _found(captured: Captured) -> Any:
     return _NO_GRADIENT if captured.owner._grad is None else captured.owner._grad
 
 
-class _References(NamedTuple):
-    """What `getrefcount` says of a node and of a buffer that one tensor alone holds, of a tensor that is held as a
-    gradient and by a recording, and of a node that a recording holds, each by nobody else."""
-
-    node: int
-    buffer: int
-    gradient: int
-    base: int
-
-
-def _is_alone(tensor: Handle) -> bool:
-    """Whether nobody but `tensor` would see a write into its memory: no pending graph, no array, no other tensor.
-
-    Told by counting references, so that replacing a value costs nothing where its old one is not needed.
-    """
-    return (
-        tensor._node.buffer is not None
-        and not tensor._node.buffer.shared
-        and getrefcount(tensor._node) <= _REFERENCES.node
-        and getrefcount(tensor._node.buffer) <= _REFERENCES.buffer
-    )
-
-
-def _count_references() -> _References:
-    """Counted here, because interpreters differ in how many references an expression itself makes."""
-    tensor = Tensor(buffer_node(Buffer.zeros(1, float32), (1,), float32))
-    node, buffer = getrefcount(tensor._node), getrefcount(tensor._node.buffer)
-    held, other = {0: tensor}, Tensor(tensor._node)
-    other._grad = tensor
-    del tensor
-    bases = SimpleNamespace(bases={0: buffer_node(Buffer.zeros(1, float32), (1,), float32)})
-    return _References(node, buffer, getrefcount(held[0]), getrefcount(bases.bases[0]))
-
-
-_REFERENCES = _count_references()
-_NODE_OF = attrgetter("_node")
+_SERIAL_OF = attrgetter("_node.serial")
 _NO_GRADIENT = SimpleNamespace(_node=None)

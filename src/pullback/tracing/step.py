@@ -92,11 +92,11 @@ class CompiledStep:
         leaves, shape = flatten((args, kwargs)) if args or kwargs else ([], _NO_ARGUMENTS)
         leaves = [from_numpy(leaf) if isinstance(leaf, np.ndarray) else leaf for leaf in leaves]
         key = (shape, MODE.grad, MODE.autocast[:2], _first_places(leaves), *map(_signature, leaves))
-        _STEPS.begin_run()
+        alone = _STEPS.begin_run()
         try:
             with self._alone:
                 for variant in self._variants.get(key, ()):
-                    result = variant.attempt(leaves)
+                    result = variant.attempt(leaves, alone)
                     if result is not MISFIT:
                         self._last = variant
                         return result
@@ -105,11 +105,11 @@ class CompiledStep:
         with _STEPS.recording(), _without_collections(), reported("record", self.__name__) as report:
             variant = self._record(key, leaves, shape)
             report.program = variant.program
-        _STEPS.begin_run()
+        alone = _STEPS.begin_run()
         try:
             with self._alone:
                 self._last = variant
-                return variant.run(leaves)
+                return variant.run(leaves, alone)
         finally:
             _STEPS.end_run()
 
@@ -222,17 +222,18 @@ class _Steps:
         self._running: dict[int, int] = {}
         self._recorder = 0
 
-    def begin_run(self) -> None:
-        """Wait until nothing is being recorded by another thread."""
+    def begin_run(self) -> bool:
+        """Wait until nothing is being recorded by another thread. Gives whether this is the only run now."""
         me = threading.get_ident()
         running = self._running
-        running[me] = running.get(me, 0) + 1
+        depth = running[me] = running.get(me, 0) + 1
         while self._recorder not in (0, me):
             self.end_run()
             with self._changed:
                 while self._recorder not in (0, me):
                     self._changed.wait()
             running[me] = running.get(me, 0) + 1
+        return depth == 1 and len(running) == 1
 
     def end_run(self) -> None:
         """The run that this thread began last is over."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from ..errors import TraceError
+from ..graph.calm import disturb
 from ..graph.node import Node
 from ..ops.primitive import input_node, user_source
 from ..tensor import Tensor
@@ -49,8 +50,8 @@ class Trace:
     captured: dict[int, Captured] = field(default_factory=dict)
     grads: dict[int, Grad] = field(default_factory=dict)
     owners: dict[int, Handle] = field(default_factory=dict)
-    #: views that were read anew, the nodes that they had, and the numbers of the nodes that those were read from
-    views: dict[int, tuple[Handle, Node, int]] = field(default_factory=dict)
+    #: views that were read anew, the nodes that they had, and the stamps of what those were read from
+    views: dict[int, tuple[Handle, Node, object]] = field(default_factory=dict)
     guards: list[tuple[Callable[[], Hashable], Hashable]] = field(default_factory=list)
     callbacks: list[Callable[[], None]] = field(default_factory=list)
     #: what the modules that were called consist of, and the states of optimizers
@@ -109,7 +110,7 @@ class Trace:
     def before_refreshing(self, view: Handle) -> None:
         """Note a view, maybe from outside, that is read anew from what its base is inside of the recording."""
         if id(view) not in self.views and view._link is not None:
-            self.views[id(view)] = view, view._node, view._link.serial
+            self.views[id(view)] = view, view._node, view._link.stamp
 
     def before_reading_grad(self, tensor: Handle) -> None:
         """Note that the step depends on whether the tensor has a gradient, and maybe on the gradient."""
@@ -171,7 +172,8 @@ class Trace:
         for grad in self.grads.values():
             grad.tensor._grad = grad.original
             del grad.original
-        for view, node, serial in self.views.values():
+        disturb()
+        for view, node, stamp in self.views.values():
             if view._link is not None:
-                view._node, view._link.serial = node, serial
+                view._node, view._link.stamp = node, stamp
         self.views.clear()
