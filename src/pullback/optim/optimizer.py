@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from operator import is_, itemgetter
 from typing import Any
 from weakref import ref
 
@@ -244,7 +245,7 @@ class Optimizer(OptimizerHooks):
                 "the call. Change it between calls."
             )
         followed = {name: tensors[place] for name, tensors in self._followed.items()}
-        STATE.trace.guard(lambda: _settings(group, followed))
+        STATE.trace.guard(_Settings(group, followed))
         options = {key: plain(value) if key in self.defaults else value for key, value in group.items()}
         for name, value in followed.items():
             held = options[name]
@@ -426,13 +427,46 @@ class _Refresh:
             optimizer._refresh_rates()
 
 
-def _settings(group: Group, followed: Mapping[str, Tensor]) -> tuple[Any, ...]:
-    """What of a group a program depends on: of what it follows, whether it is zero, since then there is no state."""
-    return tuple(
-        (key, bool(_first(value))) if key in followed else (key, plain(value))
-        for key, value in group.items()
-        if key != "lr" and key not in NOT_HYPERPARAMETERS
-    )
+class _Settings:
+    """Gives what of a group a program depends on: of what it follows, whether it is zero, since then there is no state.
+
+    It is found again only where the group holds other objects than before, or some that may change.
+    """
+
+    __slots__ = ("_followed", "_found", "_get", "_group", "_held", "_size")
+
+    def __init__(self, group: Group, followed: Mapping[str, Tensor]):
+        self._group, self._followed = group, followed
+        #: what the group held when that was found; None where it may change and be the same object
+        self._held: tuple[Any, ...] | None = None
+
+    def __call__(self) -> tuple[Any, ...]:
+        group = self._group
+        try:
+            if self._held is not None and len(group) == self._size and all(map(is_, self._get(group), self._held)):
+                return self._found
+        except KeyError:  # another one stands in its place
+            pass
+        return self._find()
+
+    def _find(self) -> tuple[Any, ...]:
+        group = self._group
+        names = [name for name in group if name != "lr" and name not in NOT_HYPERPARAMETERS]
+        held = tuple(group[name] for name in names)
+        self._found = tuple(
+            (name, bool(_first(value))) if name in self._followed else (name, plain(value))
+            for name, value in zip(names, held, strict=True)
+        )
+        self._size, self._get = len(group), itemgetter(*names, *names[:1])  # of one name it would give no tuple
+        self._held = (*held, *held[:1]) if names and all(map(_is_fixed, held)) else None
+        return self._found
+
+
+def _is_fixed(value: Any) -> bool:
+    """Whether the value of a hyperparameter is always the same while it is the same object."""
+    if type(value) is tuple:
+        return all(map(_is_fixed, value))
+    return value is None or type(value) in (bool, int, float, str)
 
 
 def _first(value: Any) -> Any:

@@ -190,7 +190,7 @@ class Buffer:
             offset, address = 0, start
         made = cls.__new__(cls)
         made.array = np.ndarray((count,), dtype.storage, page, offset)
-        made.address, made.nbytes = address, made.array.nbytes
+        made.address, made.nbytes = address, count * dtype.itemsize
         made.owned, made.shared, made.overwritten = True, False, False
         _count(made.nbytes)
         return made

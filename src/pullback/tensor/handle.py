@@ -60,11 +60,11 @@ class Store(dict[Any, Any]):
     """The parameters, buffers or parts of a module, or an optimizer's state: a dictionary whose changes are counted."""
 
     def __setitem__(self, name: Any, value: Any) -> None:
-        _structure_changes[0] += 1
+        STRUCTURE_CHANGES[0] += 1
         super().__setitem__(name, value)
 
     def __delitem__(self, name: Any) -> None:
-        _structure_changes[0] += 1
+        STRUCTURE_CHANGES[0] += 1
         super().__delitem__(name)
 
     def __ior__(self, others: Any) -> Self:  # type: ignore[misc]
@@ -84,33 +84,27 @@ class Store(dict[Any, Any]):
 
     def pop(self, *name: Any) -> Any:
         """As dict.pop."""
-        _structure_changes[0] += 1
+        STRUCTURE_CHANGES[0] += 1
         return super().pop(*name)
 
     def popitem(self) -> tuple[Any, Any]:
         """As dict.popitem."""
-        _structure_changes[0] += 1
+        STRUCTURE_CHANGES[0] += 1
         return super().popitem()
 
     def clear(self) -> None:
         """As dict.clear."""
-        _structure_changes[0] += 1
+        STRUCTURE_CHANGES[0] += 1
         super().clear()
 
 
-_structure_changes = [0]
+#: how often any module was given another parameter, buffer or part, or any optimizer another state
+STRUCTURE_CHANGES = [0]
 
 
 def structure_changed() -> None:
     """Count a change of a module's attributes."""
-    _structure_changes[0] += 1
-
-
-def structure_changes() -> int:
-    """How often any module was given another parameter, buffer or part, or any optimizer another state: while it stays
-    the same, none has changed.
-    """
-    return _structure_changes[0]
+    STRUCTURE_CHANGES[0] += 1
 
 
 #: the nodes whose gradients backward() collects, and the tensors that receive them

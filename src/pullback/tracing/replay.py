@@ -20,7 +20,7 @@ from ..runtime.buffers import Buffer
 from ..runtime.engine import count, without_values
 from ..runtime.program import Program
 from ..tensor import Tensor
-from ..tensor.handle import Handle, structure_changes
+from ..tensor.handle import STRUCTURE_CHANGES, Handle
 from ..timeline import span
 from ..trees import flatten, unflatten
 from .deferred import Deferred, defer
@@ -47,7 +47,7 @@ class Replay:
     ):  # fmt: skip
         """`bound` are the arguments, by place, that must be these very tensors."""
         self.bound = bound
-        self.stores, self.changes = trace.stores, structure_changes()
+        self.stores, self.changes = trace.stores, STRUCTURE_CHANGES[0]
         self.guards, self.callbacks = trace.guards, trace.callbacks
         self.arguments = [position for position, _, _ in arguments]
         leaves, self.result_shape = flatten(result)
@@ -113,6 +113,8 @@ class Replay:
         self.argument_pairs = list(zip(self.argument_places, self.arguments, strict=True))
         #: the places of inputs and outputs that move from run to run where all else is settled
         self.moved = (self.argument_places, self.always_fresh)
+        #: where the result stands that is one tensor, as a loss is
+        self.single = self.results[0][0] if self.result_shape is None else None
         self.overwrites = bool(self.states or self.new_grads)
         self.cleared = [tensor for tensor, place in self.new_grads if place is None]
         positions = {id(c): position for position, c in enumerate(self.captured)}
@@ -162,12 +164,12 @@ class Replay:
             return False
         if self.arguments and any(id(arguments[place]) in self.captured_ids for place in self.arguments):
             return False
-        if structure_changes() != self.changes:
+        if STRUCTURE_CHANGES[0] != self.changes:
             if not all(_is_unchanged(store, kept) for store, kept in self.stores):
                 return False
             if not all(holder.holds() for holder in self.attributes):
                 return False
-            self.changes = structure_changes()
+            self.changes = STRUCTURE_CHANGES[0]
         for holder in self.holders:
             if not holder.holds():
                 return False
@@ -212,8 +214,8 @@ class Replay:
         for place, position in self.argument_pairs:
             inputs[place] = arguments[position]._buffer()
         for place in fresh:
-            output = self.outputs[place]
-            outputs[place] = Buffer.empty(output.elements, output.dtype)
+            _, dtype, elements = self.outputs[place]
+            outputs[place] = Buffer.empty(elements, dtype)
 
     def run(self, arguments: list[Handle], alone: bool) -> Any:
         """One step, where it must be asked of every state whether it may be written in place."""
@@ -291,10 +293,8 @@ class Replay:
         return self.bases[place].buffer if getrefcount(self.bases[place].buffer) <= REFERENCES.buffer else None
 
     def _leaf(self, outputs: list[Memory | None], place: int) -> Node:
-        like = self.outputs[place]
-        return Node(
-            BUFFER, (), {"shape": like.shape, "dtype": like.dtype}, like.shape, like.dtype, buffer=outputs[place]
-        )
+        shape, dtype, _ = self.outputs[place]
+        return Node(BUFFER, (), {"shape": shape, "dtype": dtype}, shape, dtype, False, None, outputs[place])
 
     def _take_in_state(self, outputs: list[Memory | None], fresh: set[int]) -> None:
         """Bind states and gradients to their new values; what was not written to fresh memory is theirs already."""
@@ -342,6 +342,8 @@ class Replay:
             }
             for write in self.writes:
                 write(made)
+        if self.single is not None:
+            return Tensor(self._leaf(outputs, self.single))
         leaves = [constant if place is None else Tensor(self._leaf(outputs, place)) for place, constant in self.results]
         return unflatten(self.result_shape, leaves) if self.result_shape is not None else leaves[0]
 

@@ -29,8 +29,6 @@ from .replay import MISFIT, Replay
 from .surroundings import Surroundings
 from .trace import Trace
 
-#: how the arguments of a call without any are nested
-_NO_ARGUMENTS = flatten(((), {}))[1]
 #: from this many recordings of one function on, each further one warns
 _MANY_VARIANTS = 16
 #: how many recordings for the same shapes, dtypes and values of arguments are kept
@@ -52,6 +50,8 @@ class CompiledStep:
         self.function = function
         self._variants: dict[Hashable, list[Replay]] = {}
         self._last: Replay | None = None
+        #: how the last call was, since most are like the one before
+        self._recent: _Kind | None = None
         self._recordings = 0
         #: held while a recording is fed, run and taken in: two threads' calls come one after the other
         self._alone = threading.RLock()
@@ -89,13 +89,17 @@ class CompiledStep:
         return step
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        leaves, shape = flatten((args, kwargs)) if args or kwargs else ([], _NO_ARGUMENTS)
-        leaves = [from_numpy(leaf) if isinstance(leaf, np.ndarray) else leaf for leaf in leaves]
-        key = (shape, MODE.grad, MODE.autocast[:2], _first_places(leaves), *map(_signature, leaves))
+        kind = self._recent
+        leaves = None if kwargs or kind is None else kind.leaves_of(args)
+        if kind is None or leaves is None:
+            leaves, shape = flatten((args, kwargs))
+            leaves = [from_numpy(leaf) if isinstance(leaf, np.ndarray) else leaf for leaf in leaves]
+            key = (shape, MODE.grad, MODE.autocast[:2], _first_places(leaves), *map(_signature, leaves))
+            kind = self._recent = _Kind(key, shape, self._variants.setdefault(key, []), leaves)
         alone = _STEPS.begin_run()
         try:
             with self._alone:
-                for variant in self._variants.get(key, ()):
+                for variant in kind.variants:
                     result = variant.attempt(leaves, alone)
                     if result is not MISFIT:
                         self._last = variant
@@ -103,7 +107,7 @@ class CompiledStep:
         finally:
             _STEPS.end_run()
         with _STEPS.recording(), _without_collections(), reported("record", self.__name__) as report:
-            variant = self._record(key, leaves, shape)
+            variant = self._record(kind.key, leaves, kind.shape)
             report.program = variant.program
         alone = _STEPS.begin_run()
         try:
@@ -179,6 +183,51 @@ class CompiledStep:
         return variant
 
 
+class _Kind:
+    """Calls that the same recordings are for, and a short way to tell that another call is one of them: it has plain
+    tensors or arrays by position, all different ones, each as before.
+    """
+
+    __slots__ = ("_autocast", "_expected", "_grad", "key", "shape", "variants")
+
+    def __init__(self, key: Hashable, shape: Any, variants: list[Replay], leaves: list[Any]):
+        self.key, self.shape, self.variants = key, shape, variants
+        self._grad, self._autocast = MODE.grad, MODE.autocast
+        is_flat = shape == flatten(((None,) * len(leaves), {}))[1] and len(set(map(id, leaves))) == len(leaves)
+        #: shape, dtype and whether gradients are wanted of each argument; None for calls that are not of this sort
+        self._expected: list[tuple[Any, ...]] | None = None
+        if is_flat and all(map(_is_plain, leaves)):
+            self._expected = [(leaf._node.shape, leaf._node.dtype, leaf._node.requires_grad) for leaf in leaves]
+
+    def leaves_of(self, args: tuple[Any, ...]) -> list[Any] | None:
+        """The arguments as tensors, where the call is known at once to be of this kind; else None."""
+        expected = self._expected
+        if expected is None or len(args) != len(expected):
+            return None
+        if MODE.grad is not self._grad or MODE.autocast is not self._autocast:
+            return None
+        leaves: list[Any] = []
+        if not expected:
+            return leaves
+        for leaf, (shape, dtype, requires_grad) in zip(args, expected, strict=True):
+            if type(leaf) is np.ndarray:
+                if leaf.shape != shape or leaf.dtype != dtype.storage:
+                    return None
+                leaf = from_numpy(leaf)
+            elif not _is_plain(leaf):
+                return None
+            node = leaf._node
+            if node.shape != shape or node.dtype is not dtype or node.requires_grad is not requires_grad:
+                return None
+            leaves.append(leaf)
+        return leaves if len(leaves) < 2 or len(set(map(id, leaves))) == len(leaves) else None
+
+
+def _is_plain(leaf: Any) -> bool:
+    """Whether the leaf is a tensor that has its value from nowhere else."""
+    return type(leaf) is Tensor and leaf._link is None and leaf._alias is None
+
+
 class _BoundSteps:
     """The compiled methods of one object. A copy of the object gets none of them."""
 
@@ -227,7 +276,7 @@ class _Steps:
         me = threading.get_ident()
         running = self._running
         depth = running[me] = running.get(me, 0) + 1
-        while self._recorder not in (0, me):
+        while self._recorder and self._recorder != me:
             self.end_run()
             with self._changed:
                 while self._recorder not in (0, me):
@@ -238,12 +287,10 @@ class _Steps:
     def end_run(self) -> None:
         """The run that this thread began last is over."""
         me = threading.get_ident()
-        left = self._running[me] - 1
+        left = self._running.pop(me) - 1
         if left:
             self._running[me] = left
-        else:
-            del self._running[me]
-        if self._recorder not in (0, me):
+        if self._recorder and self._recorder != me:
             with self._changed:
                 self._changed.notify_all()
 

@@ -134,7 +134,7 @@ class Surroundings:
         while known != len(self.names):  # what is found first may hold what only later code names
             known = len(self.names)
             self.holders: list[Holder] = []
-            #: those of modules, which tell when they change (see `structure_changes`)
+            #: those of modules, which tell when they change (see `STRUCTURE_CHANGES`)
             self.attributes: list[Holder] = []
             self._seen: set[int] = set()
             self._kept: list[Any] = []  # what `_seen` knows by its id
