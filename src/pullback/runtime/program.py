@@ -439,8 +439,10 @@ class _Native(Program):
         with self._lock:
             self._given_inputs, self._given_outputs = inputs, outputs
             moved_inputs, moved_outputs = moved or (range(len(inputs)), range(len(outputs)))
-            self._enter_addresses(self._input_slots, inputs, self._last_inputs, moved_inputs)
-            self._enter_addresses(self._output_slots, outputs, self._last_outputs, moved_outputs)
+            if moved_inputs:
+                self._enter_addresses(self._input_slots, inputs, self._last_inputs, moved_inputs)
+            if moved_outputs:
+                self._enter_addresses(self._output_slots, outputs, self._last_outputs, moved_outputs)
             for found in self._found.values():
                 found[0] = 0
             if timeline.PROFILES:

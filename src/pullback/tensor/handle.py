@@ -478,11 +478,13 @@ class Handle:
     def item(self) -> Any:
         """The one element, as a Python number."""
         array = self._buffer().array
-        if array.size != 1:
+        if len(array) != 1:
             raise ShapeError(
                 f"item() takes a tensor of one element, got shape {list(self.shape)} (at {user_source()}); "
                 "use .tolist()"
             )
+        if array.dtype is self._node.dtype.carrier:
+            return array.item()
         return to_carrier(array, self.dtype).item()
 
     def tolist(self) -> Any:
