@@ -210,9 +210,10 @@ class Buffer:
         memory is not contiguous and aligned to its elements.
         """
         if copy:
-            memory = allocate(array.nbytes).view(array.dtype)
+            plain, address = _allocated(array.nbytes)
+            memory = plain.view(array.dtype)
             np.copyto(memory.reshape(array.shape), array)
-            return cls(memory, owned=True)
+            return cls(memory, True, address)
         if not (array.flags.c_contiguous and array.flags.aligned):
             raise ValueError("only a contiguous (row-major), aligned array can be shared; use copy=True")
         return cls(array.reshape(-1), owned=False)

@@ -14,7 +14,7 @@ from ..graph.node import Node
 from ..graph.types import FLOAT, DType, encode_bfloat16, float64, int64
 from ..ops import elementwise as e
 from ..ops.movement import expand
-from ..ops.primitive import buffer_node, constant, iota, user_source
+from ..ops.primitive import BUFFER, buffer_node, constant, iota, user_source
 from ..runtime.buffers import Buffer
 from ..runtime.dlpack import imported
 from .handle import Handle
@@ -57,10 +57,16 @@ def tensor(data: Any, dtype: DType | None = None, requires_grad: bool = False, d
         raise DTypeError(f"arrays of {array.dtype} are not taken (at {user_source()}); the dtypes are {names}")
     if requires_grad and wanted.category != FLOAT:
         raise DTypeError(f"only floating point tensors can require gradients, got {wanted.name} (at {user_source()})")
-    with np.errstate(over="ignore", invalid="ignore"):
-        stored = encode_bfloat16(array.astype(np.float32)) if wanted is types.bfloat16 else array.astype(wanted.storage)
-    node = buffer_node(Buffer.of(stored, copy=True), array.shape, wanted, False)
+    node = buffer_node(Buffer.of(_stored(array, wanted), copy=True), array.shape, wanted, False)
     return _finish(node, requires_grad)
+
+
+def _stored(array: np.ndarray, dtype: DType) -> np.ndarray:
+    """The values of an array as they are stored in `dtype`: the array itself where they are."""
+    if array.dtype == dtype.storage and dtype is not types.bfloat16:
+        return array
+    with np.errstate(over="ignore", invalid="ignore"):
+        return encode_bfloat16(array.astype(np.float32)) if dtype is types.bfloat16 else array.astype(dtype.storage)
 
 
 def _as_array(data: Any) -> np.ndarray:
@@ -96,8 +102,18 @@ def from_numpy(array: np.ndarray) -> Tensor:
     dtype = types.from_numpy(array.dtype)
     if dtype is None:
         raise DTypeError(f"arrays of {array.dtype} are not taken (at {user_source()}); convert with .astype(...)")
-    sharable = array.flags.c_contiguous and array.flags.aligned
-    return Handle._wrap(buffer_node(Buffer.of(array, copy=not sharable), array.shape, dtype))
+    return Handle._wrap(buffer_node(_shared(array), array.shape, dtype))
+
+
+def from_argument(array: np.ndarray, dtype: DType) -> Tensor:
+    """As `from_numpy`, for an array that is known to be of `dtype` and without looking for the user's line."""
+    attributes = {"shape": array.shape, "dtype": dtype}
+    return Handle._result(Node(BUFFER, (), attributes, array.shape, dtype, False, None, _shared(array)))
+
+
+def _shared(array: np.ndarray) -> Buffer:
+    flags = array.flags
+    return Buffer.of(array, copy=not (flags.c_contiguous and flags.aligned))
 
 
 def from_dlpack(ext_tensor: Any, *, device: str | None = None, copy: bool | None = None) -> Tensor:

@@ -18,11 +18,12 @@ import numpy as np
 from .. import timeline
 from ..errors import TraceError
 from ..graph.node import next_serial
+from ..graph.types import from_numpy as array_dtype
 from ..ops.primitive import MODE
 from ..runtime.program import Program
 from ..runtime.report import reported
 from ..tensor import Tensor
-from ..tensor.creation import from_numpy
+from ..tensor.creation import from_argument, from_numpy
 from ..tensor.handle import RECEIVERS, STATE, Handle
 from ..trees import flatten, unflatten
 from .replay import MISFIT, Replay
@@ -211,10 +212,11 @@ class _Kind:
             return leaves
         for leaf, (shape, dtype, requires_grad) in zip(args, expected, strict=True):
             if type(leaf) is np.ndarray:
-                if leaf.shape != shape or leaf.dtype != dtype.storage:
+                if leaf.shape != shape or requires_grad or array_dtype(leaf.dtype) is not dtype:
                     return None
-                leaf = from_numpy(leaf)
-            elif not _is_plain(leaf):
+                leaves.append(from_argument(leaf, dtype))
+                continue
+            if not _is_plain(leaf):
                 return None
             node = leaf._node
             if node.shape != shape or node.dtype is not dtype or node.requires_grad is not requires_grad:
