@@ -4,6 +4,7 @@ import copy
 import pickle  # noqa: TID251  # only to see that it is refused
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 import pullback as pb
@@ -56,3 +57,34 @@ def test_a_deep_copy_of_a_module_that_holds_a_step_trains_by_itself():
 def test_pickling_a_step_is_refused():
     with pytest.raises(TypeError, match=r"\(_double\) cannot be pickled.*state_dict"):
         pickle.dumps(SimpleNamespace(step=pb.compile(_double)))
+
+
+def test_a_call_unlike_the_one_before_is_told_apart():
+    calls = []
+
+    @pb.compile
+    def step(*tensors, scale=1.0):
+        calls.append(len(tensors))
+        return sum((t * scale).sum() for t in tensors) + (1 if pb.is_grad_enabled() else 0)
+
+    a, b = pb.ones(2), pb.full((2,), 3.0)
+    wide, long, whole = np.ones(2), np.ones(3, "f"), pb.ones(2, dtype=pb.int64)
+    needed = pb.ones(2, requires_grad=True)
+    for _ in range(3):
+        for _ in range(2):
+            assert step(a, b).item() == 9.0
+        assert step(a, a).item() == 5.0
+        assert step(b, b.numpy()).item() == 13.0
+        assert step(np.ones(2, "f"), np.zeros(2, "f")).item() == 3.0
+        assert step(np.ones((2, 2), "f").T[0], b).item() == 9.0
+        assert step(a, b[:1]).item() == 6.0
+        assert step(wide, b).dtype is pb.float64
+        assert step(long, b).item() == 10.0
+        assert step(a, whole).item() == 5.0
+        assert step(a, needed).item() == 5.0
+        assert step(a, b, scale=2.0).item() == 17.0
+        assert step(a).item() == 3.0
+        with pb.no_grad():
+            assert step(a, b).item() == 8.0
+        assert step(a, b).item() == 9.0
+    assert len(calls) == 10

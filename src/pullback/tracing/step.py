@@ -212,7 +212,7 @@ class _Kind:
             return leaves
         for leaf, (shape, dtype, requires_grad) in zip(args, expected, strict=True):
             if type(leaf) is np.ndarray:
-                if leaf.shape != shape or requires_grad or array_dtype(leaf.dtype) is not dtype:
+                if leaf.shape != shape or requires_grad or array_dtype(leaf.dtype) != dtype:
                     return None
                 leaves.append(from_argument(leaf, dtype))
                 continue
