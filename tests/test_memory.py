@@ -226,9 +226,12 @@ def test_a_value_that_is_held_stays_as_it_was() -> None:
     step = pb.compile(workload.step)
     step()
     weight = next(iter(workload.model.parameters()))
-    kept = weight.detach()
-    before = kept.numpy().copy()
+    view, copied = weight.detach(), weight.detach().clone()
+    kept = view.numpy()
+    before = kept.copy()
     for _ in range(3):
         step()
-    assert (kept.numpy() == before).all()
+    assert (kept == before).all() and (copied.numpy() == before).all()
+    # a view is no value that is held: it follows, whether it was looked at before or not
+    assert (view.numpy() != before).any() and (view.numpy() == weight.detach().numpy()).all()
     assert (weight.detach().numpy() != before).any()

@@ -27,6 +27,7 @@ _NEVER = object()
 _NODE_OF = attrgetter("_node")
 _NODE = attrgetter("node")
 _BUFFER = attrgetter("node.buffer")
+_STATE_SHARED, _SHARED = attrgetter("node.buffer.shared"), attrgetter("shared")
 
 
 class Stay:
@@ -125,7 +126,7 @@ class Settled:
             all(map(is_, map(_NODE_OF, self.captured), map(_NODE, self.all_stays)))
             and all(map(is_, [tensor._grad for tensor in self.receivers], self.grads))
             and self._count() == self._counts
-            and not any(buffer.shared for buffer in chain(map(_BUFFER, self.states), self.buffers))
+            and not any(chain(map(_STATE_SHARED, self.states), map(_SHARED, self.buffers)))
             and (alone or (self.are_new and sum(map(getrefcount, self.states)) == self.own_stays))
         ):
             return False
