@@ -467,7 +467,16 @@ class _Memory:
             kept = (COLUMNS, CONVOLUTION, ATTEND, SCATTER, PUT, JOIN, CALL, STEPS, RECUR)
             always = group.kind in kept and node.op.kind != ELEMENTWISE and node.op.name != "scan"
             if always or (node in self.readers and not self._computed_again(node)):
-                self.materialized.add(node)
+                self.materialized.add(self._narrowest(node))
+
+    def _narrowest(self, node: Node) -> Node:
+        """What `node` was widened from, where that is a member beside it: the smaller of two that hold the same."""
+        members = self.group_of[node].members
+        while node.op.name == "convert" and node.inputs[0].dtype.itemsize < node.dtype.itemsize:
+            if members.get(node.inputs[0]) != members[node]:
+                break
+            node = node.inputs[0]
+        return node
 
     def _computed_again(self, node: Node) -> bool:
         """Whether the readers of `node` in other groups do better to compute it themselves."""
@@ -508,7 +517,7 @@ class _Memory:
             if count > covered:
                 best, covered = root, count
         if best is not None:
-            self.materialized.add(best)
+            self.materialized.add(self._narrowest(best))
 
     def _pulled(self, node: Node) -> bool:
         """Whether attention alone reads the node: it does so element by element, a tile at a time."""
