@@ -24,6 +24,7 @@ class Scaled:
     """An epilogue for the tests: result[..., i, j] = 2 * C[..., i, j] + bias[j]."""
 
     slots = 2
+    rounds_to = None
 
     def __init__(self, product: Product):
         self.product = product

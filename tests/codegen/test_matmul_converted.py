@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 import pullback as pb
 from product_oracle import FOREIGN, all_codes, assembly_of, assert_close, operand, product_of, run
 from pullback.codegen.matmul import Element, product_stages
+from pullback.codegen.matmul_pack import Geometry
+from pullback.codegen.matmul_packed import block_code
 from pullback.codegen.target import Target
 from pullback.errors import DTypeError
 from pullback.graph.node import Graph, Node
@@ -164,6 +166,38 @@ def test_operands_are_not_copied_in_float32(dtype: DType) -> None:
     unit = 2.0**-8 if dtype is bfloat16 else 2.0**-11
     got = value_of(program, (a, dtype), (b, dtype))
     assert (np.abs(got - expected) <= unit * np.abs(expected) + 1e-4).all()
+
+
+@pytest.mark.parametrize("layout", ["NN", "NT", "TN"])
+@pytest.mark.parametrize(
+    "batch,m,n,k", [((), 97, 75, 200), ((), 203, 65, 130), ((3,), 70, 81, 129), ((), 120, 200, 2500)]
+)
+def test_the_result_is_the_sums_rounded_once(batch, m, n, k, layout) -> None:
+    """Whoever rounds, the register tile or an epilogue, and however many blocks of k there are."""
+    a_shape = (*batch, m, k) if layout[0] == "N" else (*batch, k, m)
+    b_shape = (*batch, k, n) if layout[1] == "N" else (*batch, n, k)
+    a, b = round_to(numbers(*a_shape), bfloat16), round_to(numbers(*b_shape, seed=1), bfloat16)
+    a.flat[3], b.flat[5] = np.inf, np.nan
+
+    def product(x: Node, y: Node, dtype: DType) -> Node:
+        return matmul(*(z if way == "N" else swap_last(z) for z, way in zip((x, y), layout, strict=True)), dtype)
+
+    got, sums = (
+        value_of(
+            program_of(lambda x, y, dtype=dtype: product(x, y, dtype), (a_shape, bfloat16), (b_shape, bfloat16)),
+            (a, bfloat16),
+            (b, bfloat16),
+        )
+        for dtype in (bfloat16, float32)
+    )
+    np.testing.assert_array_equal(got, round_to(sums, bfloat16))
+
+
+def test_the_register_tile_rounds_where_the_processor_does() -> None:
+    target = FOREIGN["avx512 bf16"]
+    code = block_code(Geometry(float32, 16, 32, pairs=True), rounds=True)
+    assembly = assembly_of(code, target)
+    assert "vcvtneps2bf16" in assembly and "vdpbf16ps" in assembly
 
 
 def test_a_weight_is_rounded_as_it_is_packed() -> None:

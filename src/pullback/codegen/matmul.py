@@ -38,6 +38,7 @@ class _Mirrored:
 
     inner: Epilogue
     slots: int
+    rounds_to: None = None
 
     def emit(self, writer: Writer, slot_base: int, region: Region, tile: Matrix) -> None:
         turned = Region(

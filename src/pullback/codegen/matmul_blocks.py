@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from ..graph.types import bfloat16
 from .matmul_pack import Geometry, pack_code
 from .matmul_packed import block_code
 from .matmul_slices import sliced_product, with_sum
@@ -71,10 +72,14 @@ class _Blocks:
         self.blocks = -(-product.k // plan.depth)
         self.pack_a = pack_code(geometry, geometry.rows, product.a)
         self.pack_b = pack_code(geometry, geometry.columns, product.b)
-        self.block = block_code(geometry)
+        #: the register tiles round what they have summed and write it, without an epilogue
+        self.rounds = epilogue is not None and geometry.pairs and epilogue.rounds_to is bfloat16 and self.blocks == 1
+        #: all that looks at the sums in float32 before they are done with
+        self.seen = None if self.rounds else epilogue
+        self.block = block_code(geometry, self.rounds)
         #: columns of B in whole panels
         self.columns = _up(product.n, geometry.columns)
-        whole = epilogue is None and plan.shared
+        whole = self.seen is None and plan.shared
         self.chunk = self.grid.columns if whole else min(self.grid.columns, _CHUNK * geometry.columns)
         self.tile_row = self.chunk if self.blocks == 1 else _up(self.grid.columns, geometry.columns)
 
@@ -105,7 +110,7 @@ class _Blocks:
         rows = _up(self.grid.rows, geometry.rows)
         bytes_a = aligned(rows * depth * geometry.unit_bytes)
         bytes_b = 0 if self.shared else aligned(_up(self.chunk, geometry.columns) * depth * geometry.unit_bytes)
-        bytes_c = rows * self.tile_row * geometry.dtype.itemsize if self.epilogue else 0
+        bytes_c = rows * self.tile_row * geometry.dtype.itemsize if self.seen else 0
         return bytes_a, bytes_b, bytes_c
 
     def _multiply(self, writer: Writer, region: Region, tile: str) -> None:
@@ -116,7 +121,7 @@ class _Blocks:
             begun = writer.multiply(region.batch[0], self.product.k)
             end = writer.minimum(writer.subtract(self.total, begun), self.product.k)
         last = (self.blocks - 1) * self.depth
-        if self.epilogue is None:
+        if self.seen is None:
             with writer.loop(0, end, self.depth, as_written=True) as start:
                 self._block_of_k(writer, region, start, end, tile, last=False)
             return
@@ -138,8 +143,9 @@ class _Blocks:
             stop = writer.minimum(writer.add(first, self.chunk), region.n1)
             width = writer.subtract(stop, first)
             right = self._right(writer, region, start, length, first, width)
-            if self.epilogue is None:
-                c = operand(writer, type_, 2, region.batch, (*product.c_strides, 1))
+            if self.seen is None:
+                type_, slot = ("i16", self._epilogue_slot) if self.rounds else (type_, 2)
+                c = operand(writer, type_, slot, region.batch, (*product.c_strides, 1))
                 self._call(writer, right, c.at(writer, type_, region.m0, first), c.row, (rows, width), units, adds)
                 seen = None
             else:
@@ -147,13 +153,18 @@ class _Blocks:
                 if self.blocks > 1:
                     place = writer.element(tile, type_, writer.subtract(first, region.n0))
                 sizes = tuple(
-                    _round_up(writer, size, step) for size, step in ((rows, geometry.row_step), (width, geometry.lanes))
+                    _round_up(writer, size, step)
+                    for size, step in ((rows, geometry.row_step), (width, geometry.column_step))
                 )
                 self._call(writer, right, place, self.tile_row, sizes, units, adds)
                 seen = Matrix(place, self.tile_row, 1)
-            if last and self.epilogue is not None and seen is not None:
+            if last and self.seen is not None and seen is not None:
                 part = self._chunk_of(writer, region, first, stop)
-                self.epilogue.emit(writer, 3 if self.shared else 2, part, seen)
+                self.seen.emit(writer, self._epilogue_slot, part, seen)
+
+    @property
+    def _epilogue_slot(self) -> int:
+        return 3 if self.shared else 2
 
     def _chunk_of(self, writer: Writer, region: Region, first: str, stop: str) -> Region:
         """The columns `first` to `stop` of a task's region."""
@@ -313,7 +324,7 @@ def _cost(product: Product, geometry: Geometry, plan: Plan) -> float:
     """Cycles times threads: the tiles, packing, fetching B from the outer caches, and threads idle at the end."""
     lanes = geometry.lanes
     rows = min(plan.grid.rows, _up(product.m, geometry.row_step))
-    columns = min(plan.grid.columns, _up(product.n, lanes))
+    columns = min(plan.grid.columns, _up(product.n, geometry.column_step))
     units = geometry.units(plan.length)
     blocks = -(-plan.length // plan.depth)
     tiles = -(-rows // geometry.rows) * -(-columns // geometry.columns)

@@ -94,10 +94,15 @@ class Epilogue(Protocol):
     `slots` argument slots are reserved for it from `slot_base` on. `emit` writes loops over `region`, whose elements
     begin at `tile`; each of its rows may be read to a multiple of two vectors. What becomes of the product
     is the epilogue's affair alone: it is not written to C.
+
+    `rounds_to` names the type that the product is rounded to, where that is all, and the one slot is a C of that type.
     """
 
     @property
     def slots(self) -> int: ...
+
+    @property
+    def rounds_to(self) -> DType | None: ...
 
     def emit(self, writer: Writer, slot_base: int, region: Region, tile: Matrix) -> None: ...
 

@@ -10,7 +10,7 @@ from ..compiler.copies import product_view
 from ..compiler.fuse import COLUMN, TOTAL, Group
 from ..compiler.index import Affine, Index, View, variable
 from ..graph.node import Node
-from ..graph.types import int64
+from ..graph.types import DType, int64
 from .arithmetic import Value, has_half_conversions
 from .emitter import LANE, VECTOR, Emitter, Slots, lane_variable
 from .launch import Argument, Launch, Workspace
@@ -54,6 +54,16 @@ class _Tile:
     def slots(self) -> int:
         """See `Epilogue`."""
         return len(self.nodes) + len(self.reduced)
+
+    @property
+    def rounds_to(self) -> DType | None:
+        """See `Epilogue`."""
+        if self.reduced or self.nodes != self.stored or len(self.stored) > 1 or self.stored[0].op.name != "convert":
+            return None
+        (operand,) = self.stored[0].inputs
+        while operand.op.name == "reshape":
+            (operand,) = operand.inputs
+        return self.stored[0].dtype if operand is self.matmul else None
 
     def arguments(self) -> tuple[list[Argument], list[Launch]]:
         """What the slots hold, and the launches that finish the reductions, once the product has been emitted."""
