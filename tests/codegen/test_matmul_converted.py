@@ -20,7 +20,7 @@ from pullback.errors import DTypeError
 from pullback.graph.node import Graph, Node
 from pullback.graph.types import DType, bfloat16, float16, float32, round_to, to_carrier, to_storage
 from pullback.ops.contraction import matmul
-from pullback.ops.elementwise import convert
+from pullback.ops.elementwise import add, convert, mul
 from pullback.ops.movement import swap_last
 from pullback.ops.primitive import input_node
 from pullback.runtime.buffers import Buffer
@@ -191,6 +191,26 @@ def test_the_result_is_the_sums_rounded_once(batch, m, n, k, layout) -> None:
         for dtype in (bfloat16, float32)
     )
     np.testing.assert_array_equal(got, round_to(sums, bfloat16))
+
+
+@pytest.mark.parametrize("m,n,k", [(97, 75, 200), (203, 65, 130), (120, 200, 2500)])
+def test_what_follows_a_product_finds_it_rounded(m, n, k) -> None:
+    """Also where the rounded product itself is kept beside what follows."""
+    a, b = round_to(numbers(m, k), bfloat16), round_to(numbers(k, n, seed=1), bfloat16)
+    nodes = [input_node(0, (m, k), bfloat16), input_node(1, (k, n), bfloat16)]
+    rounded = matmul(*nodes)
+    wide = convert(rounded, float32)
+    program = Program(Graph.of([mul(wide, wide), rounded, convert(add(rounded, rounded), float32)]), nodes)
+    results = [Buffer.empty(m * n, node.dtype) for node in program.outputs]
+    program.run([Buffer.of(to_storage(x, bfloat16).reshape(-1), copy=True) for x in (a, b)], results)
+    got = [to_carrier(r.array, node.dtype).reshape(m, n) for r, node in zip(results, program.outputs, strict=True)]
+    sums = value_of(
+        program_of(lambda x, y: matmul(x, y, float32), ((m, k), bfloat16), ((k, n), bfloat16)),
+        (a, bfloat16), (b, bfloat16),
+    )  # fmt: skip
+    expected = round_to(sums, bfloat16)
+    for found, wanted in zip(got, (expected * expected, expected, expected + expected), strict=True):
+        np.testing.assert_array_equal(found, wanted)
 
 
 def test_the_register_tile_rounds_where_the_processor_does() -> None:

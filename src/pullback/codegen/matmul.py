@@ -39,8 +39,10 @@ class _Mirrored:
     inner: Epilogue
     slots: int
     rounds_to: None = None
+    only_rounds: bool = False
 
-    def emit(self, writer: Writer, slot_base: int, region: Region, tile: Matrix) -> None:
+    def emit(self, writer: Writer, slot_base: int, region: Region, tile: Matrix, rounded: bool = False) -> None:
+        assert not rounded
         turned = Region(
             region.batch, region.n0, region.n1, region.m0, region.m1, region.item,
             region.column_block, region.row_block, region.column_blocks, region.row_blocks,

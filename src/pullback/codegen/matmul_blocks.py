@@ -72,10 +72,10 @@ class _Blocks:
         self.blocks = -(-product.k // plan.depth)
         self.pack_a = pack_code(geometry, geometry.rows, product.a)
         self.pack_b = pack_code(geometry, geometry.columns, product.b)
-        #: the register tiles round what they have summed and write it, without an epilogue
+        #: the register tiles round what they have summed
         self.rounds = epilogue is not None and geometry.pairs and epilogue.rounds_to is bfloat16 and self.blocks == 1
-        #: all that looks at the sums in float32 before they are done with
-        self.seen = None if self.rounds else epilogue
+        #: what looks at a tile before it is done with
+        self.seen = None if epilogue is not None and self.rounds and epilogue.only_rounds else epilogue
         self.block = block_code(geometry, self.rounds)
         #: columns of B in whole panels
         self.columns = _up(product.n, geometry.columns)
@@ -110,7 +110,8 @@ class _Blocks:
         rows = _up(self.grid.rows, geometry.rows)
         bytes_a = aligned(rows * depth * geometry.unit_bytes)
         bytes_b = 0 if self.shared else aligned(_up(self.chunk, geometry.columns) * depth * geometry.unit_bytes)
-        bytes_c = rows * self.tile_row * geometry.dtype.itemsize if self.seen else 0
+        item = bfloat16.itemsize if self.rounds else geometry.dtype.itemsize
+        bytes_c = rows * self.tile_row * item if self.seen else 0
         return bytes_a, bytes_b, bytes_c
 
     def _multiply(self, writer: Writer, region: Region, tile: str) -> None:
@@ -131,7 +132,8 @@ class _Blocks:
         self._block_of_k(writer, region, str(last), end, tile, last=True)
 
     def _block_of_k(self, writer: Writer, region: Region, start: str, end: Size, tile: str, last: bool) -> None:
-        product, geometry, type_ = self.product, self.geometry, self.geometry.unit_type
+        product, geometry = self.product, self.geometry
+        type_ = "i16" if self.rounds else geometry.unit_type
         a = operand(writer, stored_type(writer, product.a), 0, region.batch, product.a_strides)
         rows = writer.subtract(region.m1, region.m0)
         length = writer.minimum(writer.subtract(end, start), self.depth)
@@ -144,7 +146,7 @@ class _Blocks:
             width = writer.subtract(stop, first)
             right = self._right(writer, region, start, length, first, width)
             if self.seen is None:
-                type_, slot = ("i16", self._epilogue_slot) if self.rounds else (type_, 2)
+                slot = self._epilogue_slot if self.rounds else 2
                 c = operand(writer, type_, slot, region.batch, (*product.c_strides, 1))
                 self._call(writer, right, c.at(writer, type_, region.m0, first), c.row, (rows, width), units, adds)
                 seen = None
@@ -160,7 +162,7 @@ class _Blocks:
                 seen = Matrix(place, self.tile_row, 1)
             if last and self.seen is not None and seen is not None:
                 part = self._chunk_of(writer, region, first, stop)
-                self.seen.emit(writer, self._epilogue_slot, part, seen)
+                self.seen.emit(writer, self._epilogue_slot, part, seen, self.rounds)
 
     @property
     def _epilogue_slot(self) -> int:

@@ -95,7 +95,8 @@ class Epilogue(Protocol):
     begin at `tile`; each of its rows may be read to a multiple of two vectors. What becomes of the product
     is the epilogue's affair alone: it is not written to C.
 
-    `rounds_to` names the type that the product is rounded to, where that is all, and the one slot is a C of that type.
+    `rounds_to` names the type that the product is rounded to before anything else is done, if it is; then `rounded` may
+    say that the tile is of that type already. With `only_rounds` that is all, and the one slot is a C of that type.
     """
 
     @property
@@ -104,7 +105,10 @@ class Epilogue(Protocol):
     @property
     def rounds_to(self) -> DType | None: ...
 
-    def emit(self, writer: Writer, slot_base: int, region: Region, tile: Matrix) -> None: ...
+    @property
+    def only_rounds(self) -> bool: ...
+
+    def emit(self, writer: Writer, slot_base: int, region: Region, tile: Matrix, rounded: bool = False) -> None: ...
 
 
 @dataclass(frozen=True)
