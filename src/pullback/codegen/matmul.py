@@ -69,6 +69,8 @@ def product_stages(product: Product, target: Target, epilogue: Epilogue | None =
         product = replace(product, b_strides=(*product.b_strides[:-1], 1))
     if product.k == 1:
         product = replace(product, a_strides=(*product.a_strides[:-1], 1))
+    if product.task_rows:
+        return direct_stages(product, geometry, epilogue)
     thin = product.m <= geometry.rows or product.n <= geometry.lanes
     limit = DIRECT_PAIRS if geometry.pairs else DIRECT
     if product.operations <= limit or thin or product.k < 8:

@@ -22,7 +22,8 @@ class Product:
     axes and m: the rows of C are contiguous.
 
     `dtype` is that of C, and of the sums. The operands are of that type too, unless `left` or `right` says otherwise.
-    `repeated` tells that the product is computed many times with the same B, so that packing it costs nothing.
+    `repeated` tells that the product is computed many times with the same B, so that packing it costs nothing. A task
+    takes `task_rows` rows, and all their columns, where that is not 0.
     """
 
     batch: tuple[int, ...]
@@ -36,6 +37,7 @@ class Product:
     left: Element | None = None
     right: Element | None = None
     repeated: bool = False
+    task_rows: int = 0
 
     @property
     def a(self) -> Element:

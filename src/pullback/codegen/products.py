@@ -185,7 +185,10 @@ def emit_product(group: Group, in_memory: Callable[[Node], bool], target: Target
         strides.insert(0, rows)
         rows *= size
     repeated = right.base in group.constants
-    product = Product(tuple(batch), m, n, k, left.strides, right.strides, (*strides, n), matmul.dtype, a, b, repeated)
+    each = 0 if group.share is None else group.share.each
+    product = Product(
+        tuple(batch), m, n, k, left.strides, right.strides, (*strides, n), matmul.dtype, a, b, repeated, each
+    )
     tile = None
     if group.stored != [matmul]:
         product = folded(product)

@@ -36,6 +36,7 @@ from ..ops.primitive import (
 )
 from .copies import rounds_as_it_reads
 from .cut import cut
+from .share import Share
 
 #: kinds of groups, each lowered by a function of its own
 LOOP, COLUMNS, PRODUCT, CONVOLUTION, ATTEND, SCATTER, PUT, CHECK, JOIN, CALL, STEPS, RECUR = (
@@ -72,7 +73,8 @@ _SHORTEST_PART = 16
 @dataclass(eq=False)
 class Group:
     """What one kernel computes. `stored` are the members whose values are written to memory, `constants` operands that
-    stay the same while the kernel is run again and again.
+    stay the same while the kernel is run again and again. `share` says which rows a task takes, where the kernel is not
+    to choose; `times` how often a launch computes all of it.
     """
 
     kind: str
@@ -81,6 +83,8 @@ class Group:
     members: dict[Node, str] = field(default_factory=dict)
     stored: list[Node] = field(default_factory=list)
     constants: frozenset[Node] = frozenset()
+    share: Share | None = None
+    times: int = 1
     readers: set[Group] = field(default_factory=set)
     cost: int = 0
     position: int = 0

@@ -104,11 +104,12 @@ class Kernels:
                 continue
             stretches = [(int(t), int(stamps[t, BEGIN]), int(stamps[t, END])) for t in at_work]
             seconds = _seconds(stamps, tasks)
+            count = int(stamps[:, TASKS].sum()) // tasks * group.times
             if runs and runs[-1].group is group:
                 runs[-1].seconds += seconds
                 runs[-1].stretches += stretches
+                runs[-1].times = max(runs[-1].times, count)
             else:
-                count = int(stamps[:, TASKS].sum()) // tasks
                 runs.append(KernelRun(self._describe(group, times), group, seconds, stamps.shape[0], count, stretches))
         return runs
 
@@ -159,9 +160,9 @@ def by_part(runs: Iterable[KernelRun], key_of: Callable[[Source | None, str], tu
             row.calls += key not in keys
             keys.add(key)
             row.seconds += run.seconds * part.share
-            row.operations += part.operations
-            row.nbytes += kernel.nbytes * part.share
-            row.least_seconds += least * part.share
+            row.operations += part.operations * run.times
+            row.nbytes += kernel.nbytes * part.share * run.times
+            row.least_seconds += least * part.share * run.times
     return _longest_first(rows.values())
 
 
