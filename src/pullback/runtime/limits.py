@@ -26,6 +26,8 @@ _TASKS = 4
 _TRIES = 5
 #: how many times a measured loop goes round in a task: about 0.2 ms
 _ROUNDS = 30_000
+#: bytes that are copied in one go
+_STRETCH = 256
 #: memory that certainly lies in no cache, and the most that is touched to measure it
 _BEYOND_CACHES, _MOST_TOUCHED = 4, 192 << 20
 
@@ -53,39 +55,49 @@ def peak_operations(dtype: str, threads: int) -> float:
 
 
 @functools.lru_cache
-def bandwidth(level: int, threads: int) -> float:
+def bandwidth(level: int, threads: int, reading: bool = False) -> float:
     """Bytes a second, those read and those written, of copying on so many threads, where all of it together fits the
-    cache of `level` 2 or 3, or none (4).
+    cache of `level` 1, 2 or 3, or none (4); of reading alone with `reading`.
     """
     target = host_target()
-    share = {2: target.l2 // 2, 3: target.l3 // (2 * threads)}.get(level, _outside(target) // threads)
+    share = {1: target.l1 // 2, 2: target.l2 // 2, 3: target.l3 // (2 * threads)}
     tasks = threads * _TASKS
-    piece = max(share // (2 * _TASKS) // 64 * 64, 4096)
+    piece = max(share.get(level, _outside(target) // threads) // (2 * _TASKS) // _STRETCH * _STRETCH, _STRETCH)
     # touched by writing zeros: pages that nobody has written to are all the same page
     memory = allocate(2 * piece * tasks)
     memory.fill(0)
     repeats = max(1, (2 << 20) // piece) if level < 4 else 1
     arguments = np.array([memory.ctypes.data, piece, repeats], np.int64)
-    kernel = _copy(target)
+    kernel = _copy(target, reading)
     schedule = Schedule([(load([kernel])[kernel.name], arguments.ctypes.data, tasks)], threads, 64)
     return 2 * piece * tasks * repeats / _best(schedule)
 
 
-def level_of(nbytes: float, threads: int) -> int:
-    """The cache that holds `nbytes` shared by the threads: 2 or 3, or 4 where none does."""
-    target = host_target()
-    if nbytes <= target.l2 * threads:
-        return 2
-    return 3 if nbytes <= target.l3 else 4
+def moving_seconds(read: float, written: float, threads: int) -> float:
+    """The time that moving so many bytes takes at least, wherever they were before.
+
+    A cache can have held as much as it is large, so what is more comes from further away, at that level's rate. As much
+    of what is read as is written counts as copied, the rest as read alone, which is faster.
+    """
+    target, total = host_target(), read + written
+    nearer = {1: 0, 2: target.l1 * threads, 3: target.l2 * threads, 4: target.l3}
+    least = 0.0
+    for level, held in nearer.items():
+        if total > held:
+            alone = max(read - written, 0.0)
+            seconds = (total - alone) / bandwidth(level, threads)
+            if alone:
+                seconds += alone / max(bandwidth(level, threads), bandwidth(level, threads, reading=True))
+            least = max(least, seconds * (total - held) / total)
+    return least
 
 
-def least_seconds(operations: float, nbytes: float, dtype: str, threads: int) -> float:
-    """The time below which no kernel of so many operations and bytes can stay on this machine (its roofline: Williams,
-    Waterman & Patterson, CACM 52, 2009).
+def least_seconds(operations: float, read: float, written: float, dtype: str, threads: int) -> float:
+    """The time below which no kernel of so many operations, bytes read and bytes written can stay on this machine (its
+    roofline: Williams, Waterman & Patterson, CACM 52, 2009).
     """
     computing = operations / peak_operations(dtype, threads) if operations else 0.0
-    moving = nbytes / bandwidth(level_of(nbytes, threads), threads) if nbytes else 0.0
-    return max(computing, moving)
+    return max(computing, moving_seconds(read, written, threads))
 
 
 def _outside(target: Target) -> int:
@@ -155,10 +167,21 @@ end:
     return Code(name, text)
 
 
-def _copy(target: Target) -> Code:
-    """Each task copies its own piece, again and again, by vectors of two widths to a cache line or more."""
-    vector = f"<{target.lanes(4)} x float>"
-    text = f"""define void @pullback_copy(ptr %args, ptr %scratch, i64 %task) nounwind {{
+def _copy(target: Target, reading: bool) -> Code:
+    """Each task copies its own piece, or reads both halves of it, again and again, by cache lines or more."""
+    vector, name = f"<{target.lanes(4)} x float>", "pullback_read" if reading else "pullback_copy"
+    steps = range(0, _STRETCH, target.vector_bytes)
+    other = f"load volatile {vector}, ptr %q{{0}}" if reading else f"store volatile {vector} %x{{0}}, ptr %q{{0}}"
+    moves = "".join(
+        f"""  %at{i} = add i64 %i, {i}
+  %p{i} = getelementptr i8, ptr %from, i64 %at{i}
+  %q{i} = getelementptr i8, ptr %to, i64 %at{i}
+  %x{i} = load volatile {vector}, ptr %p{i}, align {target.vector_bytes}
+  {f"%y{i} = " if reading else ""}{other.format(i)}, align {target.vector_bytes}
+"""
+        for i in steps
+    )
+    text = f"""define void @{name}(ptr %args, ptr %scratch, i64 %task) nounwind {{
 entry:
   %memory = load ptr, ptr %args
   %piece.at = getelementptr i64, ptr %args, i64 1
@@ -175,11 +198,7 @@ again:
   br label %head
 head:
   %i = phi i64 [0, %again], [%next, %head]
-  %p = getelementptr i8, ptr %from, i64 %i
-  %q = getelementptr i8, ptr %to, i64 %i
-  %x = load volatile {vector}, ptr %p, align {target.vector_bytes}
-  store volatile {vector} %x, ptr %q, align {target.vector_bytes}
-  %next = add i64 %i, {target.vector_bytes}
+{moves}  %next = add i64 %i, {_STRETCH}
   %more = icmp ult i64 %next, %piece
   br i1 %more, label %head, label %again.end
 again.end:
@@ -190,4 +209,4 @@ end:
   ret void
 }}
 """
-    return Code("pullback_copy", text)
+    return Code(name, text)
