@@ -57,7 +57,7 @@ def table(limits: dict[str, Any]) -> None:
         (names[dtype], *(f"{rates[count] / 1e9:.0f} GFLOP/s" for count in counts))
         for dtype, rates in limits["operations_a_second"].items()
     ]
-    copied = [f"{limits['bytes_a_second'][count] / 1e9:.1f} GB/s" for count in counts]
-    rows.append(("copy beyond the caches, read and written", *copied))
+    rewritten = [f"{limits['bytes_a_second'][count] / 1e9:.1f} GB/s" for count in counts]
+    rows.append(("memory written anew, read and written", *rewritten))
     columns = [f"{count} thread{'s' if count != '1' else ''}" for count in counts]
     output.table(f"The machine's limits ({limits['cpu']})", ("‹what", *columns), rows)

@@ -307,10 +307,11 @@ def test_what_a_cache_may_have_held_is_not_limited_by_memory(monkeypatch):
     assert limits.moving_seconds(4, 4, 1) == 8 / 400
     assert limits.moving_seconds(8, 0, 1) == 8 / 800
     assert limits.moving_seconds(2, 6, 1) == 8 / 400
-    assert limits.moving_seconds(30, 30, 1) == pytest.approx(50 / 100)
-    assert limits.moving_seconds(500, 500, 1) == pytest.approx(900 / 20)
-    assert limits.moving_seconds(500, 500, 2) == pytest.approx(800 / 20)
-    assert limits.moving_seconds(5000, 5000, 1) == pytest.approx(9000 / 5)
+    # what is written may lie over what is read
+    assert limits.moving_seconds(30, 30, 1) == pytest.approx(40 / 100)
+    assert limits.moving_seconds(500, 500, 1) == pytest.approx(800 / 20)
+    assert limits.moving_seconds(500, 500, 2) == pytest.approx(600 / 20)
+    assert limits.moving_seconds(5000, 5000, 1) == pytest.approx(8000 / 5)
 
 
 @compiled_code
