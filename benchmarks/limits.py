@@ -10,7 +10,7 @@ _DTYPES = ("float32", "bfloat16")
 
 
 def measure() -> dict[str, Any]:
-    """Operations a second by dtype, and bytes a second of a copy beyond the caches, on one thread and on all.
+    """Operations a second by dtype, and bytes a second of memory written anew beyond the caches, on one thread and all.
 
     Each is the best of several tries (see `pullback.runtime.limits`). "bfloat16" is the rate of the processor's own
     products of bfloat16 where it has them, otherwise that of float32, in which such products are made then.

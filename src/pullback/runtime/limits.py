@@ -62,7 +62,8 @@ def bandwidth(level: int, threads: int, reading: bool = False) -> float:
     In place, since a copy has the processor fetch what it writes over as well, which kernels can avoid.
     """
     target = host_target()
-    share = {1: target.l1 // 2, 2: target.l2 // 2, 3: target.l3 // (2 * threads)}
+    # well beyond the second cache, and no more: other programs may hold a part of the third
+    share = {1: target.l1 // 2, 2: target.l2 // 2, 3: min(target.l3 // (2 * threads), 4 * target.l2)}
     tasks = threads * _TASKS
     piece = max(share.get(level, _outside(target) // threads) // _TASKS // _STRETCH * _STRETCH, _STRETCH)
     # touched by writing zeros: pages that nobody has written to are all the same page
