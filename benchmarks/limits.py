@@ -10,7 +10,7 @@ _DTYPES = ("float32", "bfloat16")
 
 
 def measure() -> dict[str, Any]:
-    """Operations a second by dtype, and bytes a second of a copy beyond the caches, on one thread and on all.
+    """Operations a second by dtype, and bytes a second of memory written anew beyond the caches, on one thread and all.
 
     Each is the best of several tries (see `pullback.runtime.limits`). "bfloat16" is the rate of the processor's own
     products of bfloat16 where it has them, otherwise that of float32, in which such products are made then.
@@ -57,7 +57,7 @@ def table(limits: dict[str, Any]) -> None:
         (names[dtype], *(f"{rates[count] / 1e9:.0f} GFLOP/s" for count in counts))
         for dtype, rates in limits["operations_a_second"].items()
     ]
-    copied = [f"{limits['bytes_a_second'][count] / 1e9:.1f} GB/s" for count in counts]
-    rows.append(("copy beyond the caches, read and written", *copied))
+    rewritten = [f"{limits['bytes_a_second'][count] / 1e9:.1f} GB/s" for count in counts]
+    rows.append(("memory written anew, read and written", *rewritten))
     columns = [f"{count} thread{'s' if count != '1' else ''}" for count in counts]
     output.table(f"The machine's limits ({limits['cpu']})", ("‹what", *columns), rows)

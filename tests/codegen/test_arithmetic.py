@@ -321,6 +321,22 @@ def test_sixteen_bit_floats_round_everywhere(dtype: DType, lanes: int, half_conv
         np.testing.assert_array_equal(stored, encode_bfloat16(x))
 
 
+@pytest.mark.parametrize("half_conversions", [False, True])
+@pytest.mark.parametrize("dtype", [float16, bfloat16], ids=lambda dtype: dtype.name)
+def test_what_was_read_or_rounded_is_written_without_rounding_again(dtype: DType, half_conversions: bool) -> None:
+    writer = Writer("kernel", ["ptr %from", "ptr %to"])
+    a = LLVMArithmetic(writer, 8, half_conversions)
+    rounded = a.round_to(a.load("%from", float32), dtype)
+    for value in (rounded, a.load("%from", dtype)):
+        before = len(writer.lines)
+        a.store(a.round_to(value, dtype), "%to", dtype)
+        assert len(writer.lines) == before + 1
+    other = float16 if dtype is bfloat16 else bfloat16
+    before = len(writer.lines)
+    a.store(rounded, "%to", other)
+    assert len(writer.lines) > before + 1
+
+
 # across lanes
 
 

@@ -24,11 +24,14 @@ class Scaled:
     """An epilogue for the tests: result[..., i, j] = 2 * C[..., i, j] + bias[j]."""
 
     slots = 2
+    rounds_to = None
+    only_rounds = False
 
     def __init__(self, product: Product):
         self.product = product
 
-    def emit(self, writer: Writer, slot_base: int, region: Region, tile: Matrix) -> None:
+    def emit(self, writer: Writer, slot_base: int, region: Region, tile: Matrix, rounded: bool = False) -> None:
+        assert not rounded
         type_ = scalar_type(self.product.dtype)
         pointer, bias = writer.argument(slot_base), writer.argument(slot_base + 1)
         for index, stride in zip(region.batch, self.product.c_strides, strict=False):

@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 import pullback as pb
 from product_oracle import FOREIGN, all_codes, assembly_of, assert_close, operand, product_of, run
 from pullback.codegen.matmul import Element, product_stages
+from pullback.codegen.matmul_pack import Geometry
+from pullback.codegen.matmul_packed import block_code
 from pullback.codegen.target import Target
 from pullback.errors import DTypeError
 from pullback.graph.node import Graph, Node
 from pullback.graph.types import DType, bfloat16, float16, float32, round_to, to_carrier, to_storage
 from pullback.ops.contraction import matmul
-from pullback.ops.elementwise import convert
+from pullback.ops.elementwise import add, convert, mul
 from pullback.ops.movement import swap_last
 from pullback.ops.primitive import input_node
 from pullback.runtime.buffers import Buffer
@@ -164,6 +166,58 @@ def test_operands_are_not_copied_in_float32(dtype: DType) -> None:
     unit = 2.0**-8 if dtype is bfloat16 else 2.0**-11
     got = value_of(program, (a, dtype), (b, dtype))
     assert (np.abs(got - expected) <= unit * np.abs(expected) + 1e-4).all()
+
+
+@pytest.mark.parametrize("layout", ["NN", "NT", "TN"])
+@pytest.mark.parametrize(
+    "batch,m,n,k", [((), 97, 75, 200), ((), 203, 65, 130), ((3,), 70, 81, 129), ((), 120, 200, 2500)]
+)
+def test_the_result_is_the_sums_rounded_once(batch, m, n, k, layout) -> None:
+    """Whoever rounds, the register tile or an epilogue, and however many blocks of k there are."""
+    a_shape = (*batch, m, k) if layout[0] == "N" else (*batch, k, m)
+    b_shape = (*batch, k, n) if layout[1] == "N" else (*batch, n, k)
+    a, b = round_to(numbers(*a_shape), bfloat16), round_to(numbers(*b_shape, seed=1), bfloat16)
+    a.flat[3], b.flat[5] = np.inf, np.nan
+
+    def product(x: Node, y: Node, dtype: DType) -> Node:
+        return matmul(*(z if way == "N" else swap_last(z) for z, way in zip((x, y), layout, strict=True)), dtype)
+
+    got, sums = (
+        value_of(
+            program_of(lambda x, y, dtype=dtype: product(x, y, dtype), (a_shape, bfloat16), (b_shape, bfloat16)),
+            (a, bfloat16),
+            (b, bfloat16),
+        )
+        for dtype in (bfloat16, float32)
+    )
+    np.testing.assert_array_equal(got, round_to(sums, bfloat16))
+
+
+@pytest.mark.parametrize("m,n,k", [(97, 75, 200), (203, 65, 130), (120, 200, 2500)])
+def test_what_follows_a_product_finds_it_rounded(m, n, k) -> None:
+    """Also where the rounded product itself is kept beside what follows."""
+    a, b = round_to(numbers(m, k), bfloat16), round_to(numbers(k, n, seed=1), bfloat16)
+    nodes = [input_node(0, (m, k), bfloat16), input_node(1, (k, n), bfloat16)]
+    rounded = matmul(*nodes)
+    wide = convert(rounded, float32)
+    program = Program(Graph.of([mul(wide, wide), rounded, convert(add(rounded, rounded), float32)]), nodes)
+    results = [Buffer.empty(m * n, node.dtype) for node in program.outputs]
+    program.run([Buffer.of(to_storage(x, bfloat16).reshape(-1), copy=True) for x in (a, b)], results)
+    got = [to_carrier(r.array, node.dtype).reshape(m, n) for r, node in zip(results, program.outputs, strict=True)]
+    sums = value_of(
+        program_of(lambda x, y: matmul(x, y, float32), ((m, k), bfloat16), ((k, n), bfloat16)),
+        (a, bfloat16), (b, bfloat16),
+    )  # fmt: skip
+    expected = round_to(sums, bfloat16)
+    for found, wanted in zip(got, (expected * expected, expected, expected + expected), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_the_register_tile_rounds_where_the_processor_does() -> None:
+    target = FOREIGN["avx512 bf16"]
+    code = block_code(Geometry(float32, 16, 32, pairs=True), rounds=True)
+    assembly = assembly_of(code, target)
+    assert "vcvtneps2bf16" in assembly and "vdpbf16ps" in assembly
 
 
 def test_a_weight_is_rounded_as_it_is_packed() -> None:

@@ -79,3 +79,16 @@ def test_the_gradient_of_a_bias_comes_out_of_the_product_that_makes_the_cotangen
     columns = [node.shape for _, group in gpt_step for node, level in group.members.items() if level == COLUMN]
     assert set(columns) == {(64,), (256,)}
     assert len({group for _, group in gpt_step if COLUMN in group.members.values()}) == 2 + 5
+
+
+def test_what_is_widened_is_kept_in_its_own_size():
+    """Of two values that tell the same the one of fewer bytes is in memory, and the readers widen it."""
+    weights = [pb.tensor(np.ones((64, 64), np.float32), requires_grad=True) for _ in range(2)]
+    x = pb.tensor(np.ones((64, 64), np.float32))
+    with pb.autocast("cpu", pb.bfloat16):
+        hidden = pb.nn.functional.gelu(x @ weights[0]) @ weights[1]
+    gradients = pb.autograd.grad(hidden.float().sum(), weights)
+    fusion = lower(Graph.of([g.node for g in gradients]))[1]
+    stored = [node for group in fusion.groups for node in group.stored]
+    widened = [n for n in stored if n.op.name == "convert" and n.inputs[0].dtype.itemsize < n.dtype.itemsize]
+    assert [n for n in widened if n not in fusion.graph.outputs] == []

@@ -1,5 +1,6 @@
 """The profiler: what it names, counts and attributes; its table and its trace; several threads, nesting, errors."""
 
+import dataclasses
 import json
 import math
 import threading
@@ -290,10 +291,46 @@ def test_limits_bound_what_is_reached():
     for dtype in ("float32", "float64", "bfloat16"):
         assert limits.peak_operations(dtype, 1) > 1e9
     assert limits.peak_operations("float32", 1) > limits.peak_operations("float64", 1)
-    assert limits.bandwidth(2, 1) > 1e9 and limits.bandwidth(4, 1) > 1e8
-    assert limits.least_seconds(2e9, 0, "float32", 1) == 2e9 / limits.peak_operations("float32", 1)
-    assert limits.least_seconds(0, 0, "float32", 1) == 0
-    assert [limits.level_of(n, 1) for n in (1, 1 << 40)] == [2, 4]
+    assert limits.bandwidth(1, 1) > 1e9 and limits.bandwidth(2, 1) > 1e9 and limits.bandwidth(4, 1) > 1e8
+    assert limits.bandwidth(1, 1, reading=True) > 1e9
+    assert limits.least_seconds(2e9, 0, 0, "float32", 1) == 2e9 / limits.peak_operations("float32", 1)
+    assert limits.least_seconds(0, 0, 0, "float32", 1) == 0
+
+
+def test_what_a_cache_may_have_held_is_not_limited_by_memory(monkeypatch):
+    """Rates of 400, 100, 20 and 5 bytes a second, twice that for reading; caches of 10, 100 and 1000 bytes."""
+    rates = {1: 400.0, 2: 100.0, 3: 20.0, 4: 5.0}
+    monkeypatch.setattr(limits, "bandwidth", lambda level, threads, reading=False: rates[level] * (1 + reading))
+    caches = dataclasses.replace(jit.host_target(), l1=10, l2=100, l3=1000)
+    monkeypatch.setattr(limits, "host_target", lambda: caches)
+    assert limits.moving_seconds(0, 0, 1) == 0
+    assert limits.moving_seconds(4, 4, 1) == 8 / 400
+    assert limits.moving_seconds(8, 0, 1) == 8 / 800
+    assert limits.moving_seconds(2, 6, 1) == 8 / 400
+    # what is written may lie over what is read
+    assert limits.moving_seconds(30, 30, 1) == pytest.approx(40 / 100)
+    assert limits.moving_seconds(500, 500, 1) == pytest.approx(800 / 20)
+    assert limits.moving_seconds(500, 500, 2) == pytest.approx(600 / 20)
+    assert limits.moving_seconds(5000, 5000, 1) == pytest.approx(8000 / 5)
+
+
+@compiled_code
+@pytest.mark.parametrize("rows", [8, 32])
+def test_the_steps_of_a_loop_are_counted_and_packing_is_not_multiplying(rows):
+    """Whether all steps are one launch, as of 32 rows, or go one by one."""
+    pb.manual_seed(0)
+    layer, x = pb.nn.RNN(24, 32), pb.randn(6, rows, 24)
+    step = pb.compile(lambda x: layer(x)[0])
+    step(x)
+    with pb.profile() as prof:
+        step(x)
+    products = 6 * 2 * rows * 32 * 32
+    per_step = [row for row in prof.kernels if row.calls == 6]
+    assert products <= sum(row.operations for row in per_step) <= 2 * products
+    for rows_ in (prof.kernels, prof.lines, prof.operations):
+        assert sum(row.operations for row in rows_) <= 1.5 * products + 2 * 6 * rows * 24 * 32
+        assert sum(row.nbytes for row in rows_) == pytest.approx(sum(row.nbytes for row in prof.kernels))
+        assert sum(row.least_seconds for row in rows_) == pytest.approx(sum(r.least_seconds for r in prof.kernels))
 
 
 def test_the_reference_is_profiled_operation_by_operation():

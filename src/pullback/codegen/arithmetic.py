@@ -46,10 +46,15 @@ REDUCTIONS = ("add", "mul", "minimum", "maximum", "bit_or", "bit_and")
 
 @dataclass(frozen=True)
 class Value:
-    """Elements in a register: an SSA name or a literal, and the type of each element."""
+    """Elements in a register: an SSA name or a literal, and the type of each element.
+
+    `narrow` is a 16-bit float type that holds the same elements exactly, and the register of its storage type that does
+    so, where there is one: what was read or rounded need not be rounded again to be written.
+    """
 
     ref: str
     dtype: DType
+    narrow: tuple[DType, str] | None = None
 
 
 def has_half_conversions(target: Target) -> bool:
@@ -516,7 +521,7 @@ class LLVMArithmetic:
 
     def round_to(self, value: Value, dtype: DType) -> Value:
         """The value rounded to what `dtype` can hold, in the type it has: a store and a load without memory."""
-        if dtype not in (float16, bfloat16):
+        if dtype not in (float16, bfloat16) or (value.narrow is not None and value.narrow[0] is dtype):
             return value
         return self._decode(self._encode(value, dtype), dtype)
 
@@ -528,15 +533,18 @@ class LLVMArithmetic:
         """The compute value of a register of storage type."""
         if dtype is bool_:
             return self.ne(Value(stored, uint8), self.constant(0, uint8))
-        if dtype is float16 and self.half_conversions:
-            text = f"fpext {self.storage_type(dtype)} {stored} to {self.llvm_type(float32)}"
-            return Value(self.writer.op(text), float32)
-        if dtype is float16:
-            bits = self.writer.op(f"bitcast {self.storage_type(dtype)} {stored} to {self._vector('i16')}")
-            return self._float_of_half(self._widen(bits))
-        if dtype is bfloat16:
-            return self.bitcast(self.shift_left(self._widen(stored), 16), float32)
+        if dtype in (float16, bfloat16):
+            return Value(self._widened(stored, dtype), float32, (dtype, stored))
         return Value(stored, dtype)
+
+    def _widened(self, stored: str, dtype: DType) -> str:
+        """The float32 register of 16-bit floats in a register of storage type."""
+        if dtype is bfloat16:
+            return self.bitcast(self.shift_left(self._widen(stored), 16), float32).ref
+        if self.half_conversions:
+            return self.writer.op(f"fpext {self.storage_type(dtype)} {stored} to {self.llvm_type(float32)}")
+        bits = self.writer.op(f"bitcast {self.storage_type(dtype)} {stored} to {self._vector('i16')}")
+        return self._float_of_half(self._widen(bits)).ref
 
     def _widen(self, sixteen_bits: str) -> Value:
         return Value(self.writer.op(f"zext {self._vector('i16')} {sixteen_bits} to {self.llvm_type(uint32)}"), uint32)
@@ -546,6 +554,8 @@ class LLVMArithmetic:
         assert value.dtype is dtype.compute, f"{dtype.name} is stored from {dtype.compute.name}, not {value.dtype.name}"
         if dtype is bool_:
             return self.convert(value, uint8).ref
+        if value.narrow is not None and value.narrow[0] is dtype:
+            return value.narrow[1]
         if dtype is float16 and self.half_conversions:
             return self.writer.op(f"fptrunc {self.llvm_type(float32)} {value.ref} to {self.storage_type(dtype)}")
         if dtype in (float16, bfloat16):

@@ -239,7 +239,7 @@ class Emitter:
             return self._take(node, index, level, guards)
         if node in self.tiles:
             column = self.names[LANE] if level == VECTOR else "0"  # of one column nothing depends on the lane
-            row = f"getelementptr {self.scalar.llvm_type(node.dtype)}, ptr {self.tiles[node]}, i64 {column}"
+            row = f"getelementptr {self.scalar.storage_type(node.dtype)}, ptr {self.tiles[node]}, i64 {column}"
             return a.load(self.writer.op(row), node.dtype)
         if node in self.written and self._is_kept(node, index, level):
             return self.vector.load(self._kept_place(node), node.dtype)

@@ -149,7 +149,8 @@ class _LoopKernel:
                 stack.extend(i for i in node.inputs if not is_real(i))
         row = group.row or 1
         runs = {part_run(node) for node, level in self.members.items() if level == JOINED}
-        found = boundaries(group.size, shapes, [row, *runs])
+        shared = [] if group.share is None else [group.size // group.share.rows]
+        found = boundaries(group.size, shapes, [row, *runs, *shared])
         sizes = [(b // a, a) for a, b in pairwise(found)]
         rows = tuple(size for size, inner in reversed(sizes) if inner >= row)
         columns = tuple(size for size, inner in reversed(sizes) if inner < row)
@@ -177,10 +178,13 @@ class _LoopKernel:
     def _merged(self, loops: Loops, touched: list[Affine]) -> Loops:
         """The loops with neighbours made one where every index runs through them in step."""
         variables = self._variables(loops)
+        all_sizes = [*loops.rows, *loops.columns]
         mixed = set().union(*(index.quotients() for index in touched)) if touched else set()
 
         def in_step(outer: int, inner: int, size: int) -> bool:
             a, b = variables[outer].terms, variables[inner].terms
+            if self.group.share is not None and math.prod(all_sizes[: outer + 1]) == self.group.share.rows:
+                return False
             if not a or not b:
                 return True
             if a[0][0] in mixed or b[0][0] in mixed:
@@ -330,7 +334,10 @@ class _LoopKernel:
     def _emit_rows(self, emitter: Emitter, loops: Loops, row: Affine) -> None:
         writer = emitter.writer
         rows = math.prod(loops.rows)
-        each = max(1, self._task_elements() // max(1, math.prod(loops.columns)))
+        if self.group.share is not None:
+            each = self.group.share.each * (rows // self.group.share.rows)
+        else:
+            each = max(1, self._task_elements() // max(1, math.prod(loops.columns)))
         self.tasks = -(-rows // each)
         first = writer.op(f"mul i64 %task, {each}")
         last = writer.minimum(writer.op(f"add i64 {first}, {each}"), str(rows))

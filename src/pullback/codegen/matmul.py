@@ -38,8 +38,11 @@ class _Mirrored:
 
     inner: Epilogue
     slots: int
+    rounds_to: None = None
+    only_rounds: bool = False
 
-    def emit(self, writer: Writer, slot_base: int, region: Region, tile: Matrix) -> None:
+    def emit(self, writer: Writer, slot_base: int, region: Region, tile: Matrix, rounded: bool = False) -> None:
+        assert not rounded
         turned = Region(
             region.batch, region.n0, region.n1, region.m0, region.m1, region.item,
             region.column_block, region.row_block, region.column_blocks, region.row_blocks,
@@ -66,6 +69,8 @@ def product_stages(product: Product, target: Target, epilogue: Epilogue | None =
         product = replace(product, b_strides=(*product.b_strides[:-1], 1))
     if product.k == 1:
         product = replace(product, a_strides=(*product.a_strides[:-1], 1))
+    if product.task_rows:
+        return direct_stages(product, geometry, epilogue)
     thin = product.m <= geometry.rows or product.n <= geometry.lanes
     limit = DIRECT_PAIRS if geometry.pairs else DIRECT
     if product.operations <= limit or thin or product.k < 8:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from ..graph.types import bfloat16
 from .matmul_pack import Geometry, pack_code
 from .matmul_packed import block_code
 from .matmul_slices import sliced_product, with_sum
@@ -71,10 +72,14 @@ class _Blocks:
         self.blocks = -(-product.k // plan.depth)
         self.pack_a = pack_code(geometry, geometry.rows, product.a)
         self.pack_b = pack_code(geometry, geometry.columns, product.b)
-        self.block = block_code(geometry)
+        #: the register tiles round what they have summed
+        self.rounds = epilogue is not None and geometry.pairs and epilogue.rounds_to is bfloat16 and self.blocks == 1
+        #: what looks at a tile before it is done with
+        self.seen = None if epilogue is not None and self.rounds and epilogue.only_rounds else epilogue
+        self.block = block_code(geometry, self.rounds)
         #: columns of B in whole panels
         self.columns = _up(product.n, geometry.columns)
-        whole = epilogue is None and plan.shared
+        whole = self.seen is None and plan.shared
         self.chunk = self.grid.columns if whole else min(self.grid.columns, _CHUNK * geometry.columns)
         self.tile_row = self.chunk if self.blocks == 1 else _up(self.grid.columns, geometry.columns)
 
@@ -105,7 +110,8 @@ class _Blocks:
         rows = _up(self.grid.rows, geometry.rows)
         bytes_a = aligned(rows * depth * geometry.unit_bytes)
         bytes_b = 0 if self.shared else aligned(_up(self.chunk, geometry.columns) * depth * geometry.unit_bytes)
-        bytes_c = rows * self.tile_row * geometry.dtype.itemsize if self.epilogue else 0
+        item = bfloat16.itemsize if self.rounds else geometry.dtype.itemsize
+        bytes_c = rows * self.tile_row * item if self.seen else 0
         return bytes_a, bytes_b, bytes_c
 
     def _multiply(self, writer: Writer, region: Region, tile: str) -> None:
@@ -116,7 +122,7 @@ class _Blocks:
             begun = writer.multiply(region.batch[0], self.product.k)
             end = writer.minimum(writer.subtract(self.total, begun), self.product.k)
         last = (self.blocks - 1) * self.depth
-        if self.epilogue is None:
+        if self.seen is None:
             with writer.loop(0, end, self.depth, as_written=True) as start:
                 self._block_of_k(writer, region, start, end, tile, last=False)
             return
@@ -126,7 +132,8 @@ class _Blocks:
         self._block_of_k(writer, region, str(last), end, tile, last=True)
 
     def _block_of_k(self, writer: Writer, region: Region, start: str, end: Size, tile: str, last: bool) -> None:
-        product, geometry, type_ = self.product, self.geometry, self.geometry.unit_type
+        product, geometry = self.product, self.geometry
+        type_ = "i16" if self.rounds else geometry.unit_type
         a = operand(writer, stored_type(writer, product.a), 0, region.batch, product.a_strides)
         rows = writer.subtract(region.m1, region.m0)
         length = writer.minimum(writer.subtract(end, start), self.depth)
@@ -138,8 +145,9 @@ class _Blocks:
             stop = writer.minimum(writer.add(first, self.chunk), region.n1)
             width = writer.subtract(stop, first)
             right = self._right(writer, region, start, length, first, width)
-            if self.epilogue is None:
-                c = operand(writer, type_, 2, region.batch, (*product.c_strides, 1))
+            if self.seen is None:
+                slot = self._epilogue_slot if self.rounds else 2
+                c = operand(writer, type_, slot, region.batch, (*product.c_strides, 1))
                 self._call(writer, right, c.at(writer, type_, region.m0, first), c.row, (rows, width), units, adds)
                 seen = None
             else:
@@ -147,13 +155,18 @@ class _Blocks:
                 if self.blocks > 1:
                     place = writer.element(tile, type_, writer.subtract(first, region.n0))
                 sizes = tuple(
-                    _round_up(writer, size, step) for size, step in ((rows, geometry.row_step), (width, geometry.lanes))
+                    _round_up(writer, size, step)
+                    for size, step in ((rows, geometry.row_step), (width, geometry.column_step))
                 )
                 self._call(writer, right, place, self.tile_row, sizes, units, adds)
                 seen = Matrix(place, self.tile_row, 1)
-            if last and self.epilogue is not None and seen is not None:
+            if last and self.seen is not None and seen is not None:
                 part = self._chunk_of(writer, region, first, stop)
-                self.epilogue.emit(writer, 3 if self.shared else 2, part, seen)
+                self.seen.emit(writer, self._epilogue_slot, part, seen, self.rounds)
+
+    @property
+    def _epilogue_slot(self) -> int:
+        return 3 if self.shared else 2
 
     def _chunk_of(self, writer: Writer, region: Region, first: str, stop: str) -> Region:
         """The columns `first` to `stop` of a task's region."""
@@ -313,7 +326,7 @@ def _cost(product: Product, geometry: Geometry, plan: Plan) -> float:
     """Cycles times threads: the tiles, packing, fetching B from the outer caches, and threads idle at the end."""
     lanes = geometry.lanes
     rows = min(plan.grid.rows, _up(product.m, geometry.row_step))
-    columns = min(plan.grid.columns, _up(product.n, lanes))
+    columns = min(plan.grid.columns, _up(product.n, geometry.column_step))
     units = geometry.units(plan.length)
     blocks = -(-plan.length // plan.depth)
     tiles = -(-rows // geometry.rows) * -(-columns // geometry.columns)

@@ -64,7 +64,9 @@ def _outer_tiling(product: Product, geometry: Geometry) -> _Tiling:
 
     best = None
     vectors_in_row = -(-product.n // geometry.lanes)
-    for rows in range(1, min(product.m, geometry.rows * 2) + 1):
+    for rows in range(1, min(product.task_rows or product.m, geometry.rows * 2) + 1):
+        if product.task_rows % rows:
+            continue
         for vectors in range(1, min(vectors_in_row, 8) + 1):
             if rows * vectors + (vectors if rows > 1 else 1) + 1 > geometry.registers:
                 continue
@@ -340,6 +342,8 @@ def _direct_grid(product: Product, tiling: _Tiling, pack: bool, keeps_tile: bool
     A task that packs B packs all the columns it uses, so few rows are not divided further. One that keeps its tile for
     the epilogue keeps no more than fits into the cache.
     """
+    if product.task_rows:
+        return Grid(product, 1, product.task_rows, product.n)
     items = math.prod(product.batch)
     wanted = max(1, min(64, items * product.operations // SINGLE_TASK))
     if keeps_tile:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from ..graph.types import int64
+from ..graph.types import bfloat16, int64
 from .arithmetic import LLVMArithmetic, Value
 from .matmul_pack import Geometry
 from .matmul_tile import Matrix, Size, outer_tile
@@ -21,24 +21,25 @@ UNROLL = 4
 
 
 @cache
-def block_code(geometry: Geometry) -> Code:
+def block_code(geometry: Geometry, rounds: bool = False) -> Code:
     """`block(a, b, c, c_row, rows, columns, units, accumulate)`.
 
     C[:rows, :columns] = A @ B of packed operands, plus what C holds where `accumulate` is not 0; the rows of C are
-    `c_row` elements apart.
+    `c_row` elements apart. With `rounds` C is bfloat16 and nothing can be added to it.
     """
-    return _Block(geometry).code()
+    return _Block(geometry, rounds).code()
 
 
 class _Block:
-    """The function `block`, and the register tiles that it calls: `tiles[rows, vectors in a row]`."""
+    """The function `block`, and the register tiles that it calls: `tiles[rows, columns]`."""
 
-    def __init__(self, geometry: Geometry):
-        self.geometry = geometry
+    def __init__(self, geometry: Geometry, rounds: bool):
+        self.geometry, self.rounds = geometry, rounds
+        self.type = "i16" if rounds else geometry.unit_type
         self.tiles = {
-            (rows, vectors): _tile(geometry, rows, vectors)
+            (rows, columns): _tile(geometry, rows, columns, rounds)
             for rows in range(geometry.row_step, geometry.rows + 1, geometry.row_step)
-            for vectors in (1, 2)
+            for columns in range(geometry.column_step, geometry.columns + 1, geometry.column_step)
         }
         names = ["c_row", "rows", "columns", "units", "adds"]
         self.writer = Writer("block", ["ptr %a", "ptr %b", "ptr %c", *(f"i64 %{name}" for name in names)])
@@ -46,7 +47,7 @@ class _Block:
     def code(self) -> Code:
         writer, geometry, type_ = self.writer, self.geometry, self.geometry.unit_type
         height, width = geometry.rows, geometry.columns
-        self.spare = writer.allocate(type_, height * width)
+        self.spare = writer.allocate(self.type, height * width)
         self.accumulate = writer.op("icmp ne i64 %adds, 0")
         with writer.loop(0, "%columns", width, as_written=True) as j:
             across = writer.minimum(writer.subtract("%columns", j), width)
@@ -59,10 +60,10 @@ class _Block:
                 part = writer.multiply(writer.op(f"udiv exact i64 {i}, {height}"), 64 // UNROLL)
                 coming = writer.element(next_b, "i8", writer.multiply(part, "%units"))
                 operands = f"ptr {a}, ptr {b}"
-                c = Matrix("%c", "%c_row", 1).at(writer, type_, i, j)
+                c = Matrix("%c", "%c_row", 1).at(writer, self.type, i, j)
                 whole = writer.op(f"icmp eq i64 {writer.multiply(down, across)}, {height * width}")
                 with writer.when(whole):
-                    self._call((height, 2), operands, c, "%c_row", self.accumulate, coming)
+                    self._call((height, width), operands, c, "%c_row", self.accumulate, coming)
                 with writer.when(writer.op(f"xor i1 {whole}, true")):
                     self._edge(operands, c, down, across, coming)
         return code("product_block", writer, *self.tiles.values())
@@ -70,59 +71,62 @@ class _Block:
     def _edge(self, operands: str, c: str, down: str, across: str, coming: str) -> None:
         """`down` rows by `across` columns: the smallest tile that covers them, what C lacks of it computed aside."""
         writer, geometry = self.writer, self.geometry
-        steps = writer.divide(writer.add(down, geometry.row_step - 1), geometry.row_step)[0]
-        vectors = writer.divide(writer.add(across, geometry.lanes - 1), geometry.lanes)[0]
-        covered = writer.multiply(writer.multiply(steps, vectors), geometry.row_step * geometry.lanes)
+        row_step, column_step = geometry.row_step, geometry.column_step
+        row_steps = writer.divide(writer.add(down, row_step - 1), row_step)[0]
+        column_steps = writer.divide(writer.add(across, column_step - 1), column_step)[0]
+        covered = writer.multiply(writer.multiply(row_steps, column_steps), row_step * column_step)
         exact = writer.op(f"icmp eq i64 {writer.multiply(down, across)}, {covered}")
         to = writer.op(f"select i1 {exact}, ptr {c}, ptr {self.spare}")
         to_row = writer.op(f"select i1 {exact}, i64 %c_row, i64 {geometry.columns}")
         adds = writer.op(f"and i1 {exact}, {self.accumulate}")
-        for rows, width in self.tiles:
+        for rows, columns in self.tiles:
             fits = (
-                writer.op(f"icmp eq i64 {steps}, {rows // geometry.row_step}"),
-                writer.op(f"icmp eq i64 {vectors}, {width}"),
+                writer.op(f"icmp eq i64 {row_steps}, {rows // row_step}"),
+                writer.op(f"icmp eq i64 {column_steps}, {columns // column_step}"),
             )
             with writer.when(writer.op(f"and i1 {fits[0]}, {fits[1]}")):
-                self._call((rows, width), operands, to, to_row, adds, coming)
+                self._call((rows, columns), operands, to, to_row, adds, coming)
         with writer.when(writer.op(f"xor i1 {exact}, true")):
-            _copy_tile(writer, geometry, self.spare, Matrix(c, "%c_row", 1), down, across, self.accumulate)
+            self._copy_tile(Matrix(c, "%c_row", 1), down, across)
+
+    def _copy_tile(self, c: Matrix, rows: str, columns: str) -> None:
+        """The first `rows` rows and `columns` columns of the spare tile, to C or added to it."""
+        writer, geometry, lanes = self.writer, self.geometry, self.geometry.lanes
+        dtype = bfloat16 if self.rounds else geometry.dtype
+        a = LLVMArithmetic(writer, lanes)
+        masks = [
+            a.lt(a.iota(int64), a.broadcast(Value(writer.subtract(columns, start), int64)))
+            for start in range(0, geometry.columns, lanes)
+        ]
+        with writer.loop(0, rows, as_written=True) as row:
+            for number, mask in enumerate(masks):
+                source = Matrix(self.spare, geometry.columns, 1).at(writer, self.type, row, number * lanes)
+                target = c.at(writer, self.type, row, number * lanes)
+                value = a.load(source, dtype)
+                if not self.rounds:
+                    total = writer.variable(a.llvm_type(dtype), value.ref)
+                    with writer.when(self.accumulate):
+                        held = a.masked_load(target, dtype, mask, a.constant(0, dtype))
+                        total.set(a.add(held, value).ref)
+                    value = Value(total.get(), dtype)
+                a.masked_store(value, target, dtype, mask)
 
     def _call(self, tile: tuple[int, int], operands: str, c: str, c_row: Size, adds: str, coming: str) -> None:
         arguments = f"{operands}, ptr {c}, i64 {c_row}, i64 %units, i1 {adds}, ptr {coming}"
         self.writer.line(f"call void @{self.tiles[tile].name}({arguments})")
 
 
-def _tile(geometry: Geometry, rows: int, vectors: int) -> Writer:
-    """`tile(a, b, c, c_row, units, accumulate, coming)`: the first rows and vectors of a panel of A by one of B."""
-    name = f"tile_{rows}_by_{vectors}"
+def _tile(geometry: Geometry, rows: int, columns: int, rounds: bool) -> Writer:
+    """`tile(a, b, c, c_row, units, accumulate, coming)`: the first rows and columns of a panel of A by one of B."""
+    name = f"tile_{rows}_by_{columns}"
     parameters = ["ptr %a", "ptr %b", "ptr %c", "i64 %c_row", "i64 %units", "i1 %accumulate", "ptr %coming"]
     tile = Writer(name, parameters, result="internal void", attributes="nounwind noinline")
     # A smaller tile is for the edges alone, and is kept short.
-    unroll, coming = (UNROLL, "%coming") if (rows, vectors) == (geometry.rows, 2) else (1, None)
+    unroll, coming = (UNROLL, "%coming") if (rows, columns) == (geometry.rows, geometry.columns) else (1, None)
+    widths = [min(geometry.lanes, columns - start) for start in range(0, columns, geometry.lanes)]
     outer_tile(
-        tile, geometry.dtype, [geometry.lanes] * vectors, rows, "%units",
+        tile, geometry.dtype, widths, rows, "%units",
         Matrix("%a", 1, geometry.rows), Matrix("%b", geometry.columns, 1), Matrix("%c", "%c_row", 1),
-        "%accumulate", unroll, coming, geometry.pairs,
+        None if rounds else "%accumulate", unroll, coming, geometry.pairs, rounds=rounds,
     )  # fmt: skip
     return tile
-
-
-def _copy_tile(
-    writer: Writer, geometry: Geometry, tile: str, c: Matrix, rows: str, columns: str, accumulate: str
-) -> None:
-    """The first `rows` rows and `columns` columns of a register tile in memory, to C or added to it."""
-    lanes, dtype = geometry.lanes, geometry.dtype
-    a = LLVMArithmetic(writer, lanes)
-    masks = [
-        a.lt(a.iota(int64), a.broadcast(Value(writer.subtract(columns, start), int64)))
-        for start in range(0, geometry.columns, lanes)
-    ]
-    with writer.loop(0, rows, as_written=True) as row:
-        for number, mask in enumerate(masks):
-            source = Matrix(tile, geometry.columns, 1).at(writer, geometry.unit_type, row, number * lanes)
-            target = c.at(writer, geometry.unit_type, row, number * lanes)
-            value = writer.variable(a.llvm_type(dtype), a.load(source, dtype).ref)
-            with writer.when(accumulate):
-                held = a.masked_load(target, dtype, mask, a.constant(0, dtype))
-                value.set(a.add(held, Value(value.get(), dtype)).ref)
-            a.masked_store(Value(value.get(), dtype), target, dtype, mask)

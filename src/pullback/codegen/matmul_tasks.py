@@ -22,7 +22,8 @@ class Product:
     axes and m: the rows of C are contiguous.
 
     `dtype` is that of C, and of the sums. The operands are of that type too, unless `left` or `right` says otherwise.
-    `repeated` tells that the product is computed many times with the same B, so that packing it costs nothing.
+    `repeated` tells that the product is computed many times with the same B, so that packing it costs nothing. A task
+    takes `task_rows` rows, and all their columns, where that is not 0.
     """
 
     batch: tuple[int, ...]
@@ -36,6 +37,7 @@ class Product:
     left: Element | None = None
     right: Element | None = None
     repeated: bool = False
+    task_rows: int = 0
 
     @property
     def a(self) -> Element:
@@ -94,12 +96,21 @@ class Epilogue(Protocol):
     `slots` argument slots are reserved for it from `slot_base` on. `emit` writes loops over `region`, whose elements
     begin at `tile`; each of its rows may be read to a multiple of two vectors. What becomes of the product
     is the epilogue's affair alone: it is not written to C.
+
+    `rounds_to` names the type that the product is rounded to before anything else is done, if it is; then `rounded` may
+    say that the tile is of that type already. With `only_rounds` that is all, and the one slot is a C of that type.
     """
 
     @property
     def slots(self) -> int: ...
 
-    def emit(self, writer: Writer, slot_base: int, region: Region, tile: Matrix) -> None: ...
+    @property
+    def rounds_to(self) -> DType | None: ...
+
+    @property
+    def only_rounds(self) -> bool: ...
+
+    def emit(self, writer: Writer, slot_base: int, region: Region, tile: Matrix, rounded: bool = False) -> None: ...
 
 
 @dataclass(frozen=True)

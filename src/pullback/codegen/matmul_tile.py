@@ -90,6 +90,14 @@ def multiply_pairs(writer: Writer, lanes: int, left: str, right: str, accumulato
     return writer.op(f"call {floats} @{name}({floats} {accumulator}, {pairs} {left}, {pairs} {right})")
 
 
+def round_to_bfloat16(writer: Writer, lanes: int, value: str) -> str:
+    """A vector of float32 as one of i16 that holds bfloat16, by x86's instruction: denormal numbers become zeros."""
+    name = f"llvm.x86.avx512bf16.cvtneps2bf16.{32 * lanes}"
+    writer.declare(f"declare <{lanes} x bfloat> @{name}(<{lanes} x float>)")
+    rounded = writer.op(f"call <{lanes} x bfloat> @{name}(<{lanes} x float> {value})")
+    return writer.op(f"bitcast <{lanes} x bfloat> {rounded} to <{lanes} x i16>")
+
+
 def outer_tile(
     writer: Writer,
     dtype: DType,
@@ -104,18 +112,21 @@ def outer_tile(
     coming: str | None = None,
     pairs: bool = False,
     right: Callable[[Size, int, int], str] | None = None,
+    rounds: bool = False,
 ) -> None:
     """C[:rows, :sum(widths)] = A[:rows, :k] @ B[:k, :sum(widths)], `widths` being the vectors that make up a row of C.
 
     The rows of B and C must be contiguous. Where the i1 `accumulate` is true the product is added to what C holds (k
     must then be an SSA name). Up to 8 known steps of k are written out; longer ones loop, `unroll` steps at a time,
     each time fetching 64 bytes more of what lies at `coming` into the L2 cache. With `pairs` an element of A and of B
-    is a pair of bfloat16, neighbours in k. `right(k, start, width)`, where it is given, loads the elements of B.
+    is a pair of bfloat16, neighbours in k. `right(k, start, width)`, where it is given, loads the elements of B. With
+    `rounds` C is bfloat16, which the processor must be able to round to.
     """
     type_, size = scalar_type(dtype), dtype.itemsize
     starts = [sum(widths[:i]) for i in range(len(widths))]
     a_rows = [a.at(writer, type_, i, 0) for i in range(rows)]
-    c_rows = [writer.element(c.pointer, type_, writer.multiply(i, c.row)) for i in range(rows)]
+    c_type = "i16" if rounds else type_
+    c_rows = [writer.element(c.pointer, c_type, writer.multiply(i, c.row)) for i in range(rows)]
 
     def step(position: Size, sums: list[list[str]]) -> list[list[str]]:
         """The sums after one more k, at `position`."""
@@ -184,8 +195,10 @@ def outer_tile(
 
     for c_row, row in zip(c_rows, sums, strict=True):
         for start, width, value in zip(starts, widths, row, strict=True):
-            vector, target = f"<{width} x {type_}>", writer.element(c_row, type_, start)
-            writer.line(f"store {vector} {value}, ptr {target}, align {size}")
+            target = writer.element(c_row, c_type, start)
+            if rounds:
+                value = round_to_bfloat16(writer, width, value)
+            writer.line(f"store <{width} x {c_type}> {value}, ptr {target}, align {2 if rounds else size}")
 
 
 def joined(writer: Writer, type_: str, parts: list[tuple[str, int]]) -> str:

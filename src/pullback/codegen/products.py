@@ -7,16 +7,16 @@ from collections.abc import Callable
 from typing import Any
 
 from ..compiler.copies import product_view
-from ..compiler.fuse import COLUMN, TOTAL, Group
+from ..compiler.fuse import COLUMN, TOTAL, Group, sources
 from ..compiler.index import Affine, Index, View, variable
 from ..graph.node import Node
-from ..graph.types import int64
+from ..graph.types import DType, int64
 from .arithmetic import Value, has_half_conversions
 from .emitter import LANE, VECTOR, Emitter, Slots, lane_variable
 from .launch import Argument, Launch, Workspace, owner_of
 from .loops import lanes_for, operation_cost
 from .matmul import Element, Product, Region, folded, product_stages
-from .matmul_tile import Matrix, scalar_type
+from .matmul_tile import Matrix
 from .partials import Partials, Reduced
 from .target import Target
 from .text import Writer
@@ -38,6 +38,8 @@ class _Tile:
             if (level := group.members[node])
         ]
         self.nodes: list[Node] = []
+        #: the conversion that alone reads the product, if one does
+        self.rounding = None if matmul in group.stored else _only_conversion(matmul, group)
         #: into how many regions the product is cut, by rows of all batch items and by columns
         self.blocks = 1, 1
         self.in_memory, self.target = in_memory, target
@@ -55,6 +57,16 @@ class _Tile:
         """See `Epilogue`."""
         return len(self.nodes) + len(self.reduced)
 
+    @property
+    def rounds_to(self) -> DType | None:
+        """See `Epilogue`."""
+        return None if self.rounding is None else self.rounding.dtype
+
+    @property
+    def only_rounds(self) -> bool:
+        """See `Epilogue`."""
+        return not self.reduced and self.nodes == self.stored == [self.rounding]
+
     def arguments(self) -> tuple[list[Argument], list[Launch]]:
         """What the slots hold, and the launches that finish the reductions, once the product has been emitted."""
         found: list[Argument] = list(self.nodes)
@@ -66,13 +78,13 @@ class _Tile:
             launches += finish
         return found, launches
 
-    def emit(self, writer: Writer, slot_base: int, region: Region, tile: Matrix) -> None:
+    def emit(self, writer: Writer, slot_base: int, region: Region, tile: Matrix, rounded: bool = False) -> None:
         """See `Epilogue.emit`."""
         slots = Slots(slot_base)
         for node in self.nodes:
             slots.of(node)
         self.blocks = math.prod(self.product.batch) * region.row_blocks, region.column_blocks
-        self._emit(writer, slots, region, tile)
+        self._emit(writer, slots, region, tile, rounded)
 
     def _domain(self) -> Affine:
         """The number of the element of the product at the row m and the lane's column."""
@@ -82,8 +94,10 @@ class _Tile:
             stride *= self.product.batch[place]
         return rows * self.product.n + lane_variable(self.product.n)
 
-    def _emit(self, writer: Writer, slots: Slots, region: Region, tile: Matrix) -> None:
+    def _emit(self, writer: Writer, slots: Slots, region: Region, tile: Matrix, rounded: bool = False) -> None:
         own = set(self.stored)
+        held = self.rounding if rounded else self.matmul
+        assert held is not None
 
         def loadable(node: Node) -> bool:
             return node not in own and node is not self.matmul and self.in_memory(node)
@@ -91,11 +105,11 @@ class _Tile:
         emitter = Emitter(writer, self.lanes, slots, loadable, has_half_conversions(self.target))
         self.emitter = emitter
         partials = self._begin_reductions(emitter, slots.base + len(self.nodes), region)
-        type_ = scalar_type(self.product.dtype)
+        type_ = emitter.scalar.storage_type(held.dtype)
         with writer.loop(region.m0, region.m1) as m:
             row = writer.multiply(writer.subtract(m, region.m0), tile.row)
             start = writer.element(tile.pointer, type_, writer.subtract(row, region.n0))
-            emitter.tiles = {self.matmul: start}
+            emitter.tiles = {held: start}
             emitter.begin_row({"m": m, **{f"b{i}": name for i, name in enumerate(region.batch)}})
             partials.begin_row()
 
@@ -141,6 +155,17 @@ class _Tile:
                 writer.lines.extend(inner)
 
 
+def _only_conversion(matmul: Node, group: Group) -> Node | None:
+    """The member that converts the product, where no other member reads it."""
+    readers = [node for node in group.members if any(matmul in sources(operand) for operand in node.inputs)]
+    if len(readers) != 1 or readers[0].op.name != "convert":
+        return None
+    (operand,) = readers[0].inputs
+    while operand.op.name == "reshape":
+        (operand,) = operand.inputs
+    return readers[0] if operand is matmul else None
+
+
 def _operand(operand: Node, in_memory: Callable[[Node], bool]) -> tuple[View, Element]:
     """How a product reads `operand`, which the compiler has made readable by strides."""
     view, rounded = product_view(operand, in_memory)
@@ -160,7 +185,10 @@ def emit_product(group: Group, in_memory: Callable[[Node], bool], target: Target
         strides.insert(0, rows)
         rows *= size
     repeated = right.base in group.constants
-    product = Product(tuple(batch), m, n, k, left.strides, right.strides, (*strides, n), matmul.dtype, a, b, repeated)
+    each = 0 if group.share is None else group.share.each
+    product = Product(
+        tuple(batch), m, n, k, left.strides, right.strides, (*strides, n), matmul.dtype, a, b, repeated, each
+    )
     tile = None
     if group.stored != [matmul]:
         product = folded(product)

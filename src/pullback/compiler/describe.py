@@ -28,7 +28,7 @@ class Part:
 @dataclass(frozen=True)
 class Kernel:
     """What one group of nodes is computed by. `result` is the dtype and shape of what it writes, `dtype` the name of
-    the dtype that it computes in.
+    the dtype that it computes in. Of the `nbytes` that it moves `written` are written, the others read.
     """
 
     name: str
@@ -37,6 +37,7 @@ class Kernel:
     dtype: str
     operations: int
     nbytes: int
+    written: int
     parts: tuple[Part, ...]
 
 
@@ -54,6 +55,7 @@ def describe(group: Group, in_memory: Callable[[Node], bool]) -> Kernel:
         _computes_in(heaviest),
         sum(counts.values()),
         traffic(group, nodes, in_memory),
+        sum(elements(node) * node.dtype.itemsize for node in group.stored),
         parts,
     )
 

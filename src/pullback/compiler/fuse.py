@@ -36,6 +36,7 @@ from ..ops.primitive import (
 )
 from .copies import rounds_as_it_reads
 from .cut import cut
+from .share import Share
 
 #: kinds of groups, each lowered by a function of its own
 LOOP, COLUMNS, PRODUCT, CONVOLUTION, ATTEND, SCATTER, PUT, CHECK, JOIN, CALL, STEPS, RECUR = (
@@ -72,7 +73,8 @@ _SHORTEST_PART = 16
 @dataclass(eq=False)
 class Group:
     """What one kernel computes. `stored` are the members whose values are written to memory, `constants` operands that
-    stay the same while the kernel is run again and again.
+    stay the same while the kernel is run again and again. `share` says which rows a task takes, where the kernel is not
+    to choose; `times` how often a launch computes all of it.
     """
 
     kind: str
@@ -81,6 +83,8 @@ class Group:
     members: dict[Node, str] = field(default_factory=dict)
     stored: list[Node] = field(default_factory=list)
     constants: frozenset[Node] = frozenset()
+    share: Share | None = None
+    times: int = 1
     readers: set[Group] = field(default_factory=set)
     cost: int = 0
     position: int = 0
@@ -467,7 +471,16 @@ class _Memory:
             kept = (COLUMNS, CONVOLUTION, ATTEND, SCATTER, PUT, JOIN, CALL, STEPS, RECUR)
             always = group.kind in kept and node.op.kind != ELEMENTWISE and node.op.name != "scan"
             if always or (node in self.readers and not self._computed_again(node)):
-                self.materialized.add(node)
+                self.materialized.add(self._narrowest(node))
+
+    def _narrowest(self, node: Node) -> Node:
+        """What `node` was widened from, where that is a member beside it: the smaller of two that hold the same."""
+        members = self.group_of[node].members
+        while node.op.name == "convert" and node.inputs[0].dtype.itemsize < node.dtype.itemsize:
+            if members.get(node.inputs[0]) != members[node]:
+                break
+            node = node.inputs[0]
+        return node
 
     def _computed_again(self, node: Node) -> bool:
         """Whether the readers of `node` in other groups do better to compute it themselves."""
@@ -508,7 +521,7 @@ class _Memory:
             if count > covered:
                 best, covered = root, count
         if best is not None:
-            self.materialized.add(best)
+            self.materialized.add(self._narrowest(best))
 
     def _pulled(self, node: Node) -> bool:
         """Whether attention alone reads the node: it does so element by element, a tile at a time."""

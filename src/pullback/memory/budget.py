@@ -9,8 +9,8 @@ from ..compiler.rematerialize import KEEP, RECOMPUTE, Policy
 from ..errors import MemoryBudgetError
 from ..graph.node import Node, Source
 from ..graph.types import DType
+from ..runtime.bundles import bytes_of
 from ..runtime.fit import LEAST, Budget
-from ..runtime.layout import bytes_of
 from .plan import Plan
 from .sizes import format_bytes, parse_bytes
 

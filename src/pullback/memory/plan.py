@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ..graph.node import Source
-from ..runtime.layout import Layout, bytes_of
+from ..runtime.bundles import bytes_of
+from ..runtime.layout import Layout
 from ..runtime.program import Program
 
 #: what memory is held for, in the order of the table

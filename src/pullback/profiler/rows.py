@@ -63,8 +63,8 @@ class Row:
 
     @property
     def limit_share(self) -> float:
-        """The part of the machine's limit that is reached, 1 at the limit. More is possible where what is counted as
-        coming from memory is still in a nearer cache.
+        """The part of the machine's limit that is reached, 1 at the limit. More is possible where the machine was kept
+        busy by others when its limits were measured.
         """
         return self.least_seconds / self.seconds if self.seconds else 0.0
 
@@ -103,11 +103,12 @@ class Kernels:
             if group is None or not at_work.size:
                 continue
             stretches = [(int(t), int(stamps[t, BEGIN]), int(stamps[t, END])) for t in at_work]
+            count = int(stamps[:, TASKS].sum()) // tasks * group.times
             if group in runs:
                 runs[group].seconds += seconds
                 runs[group].stretches += stretches
+                runs[group].times = max(runs[group].times, count)
             else:
-                count = int(stamps[:, TASKS].sum()) // tasks
                 runs[group] = KernelRun(self._describe(group, times), group, seconds, stamps.shape[0], count, stretches)
         return list(runs.values())
 
@@ -148,6 +149,13 @@ def _bundle_seconds(stamps: np.ndarray, tasks: int) -> float:
     return float(stamps[begun][:, END].max() - stamps[begun][:, BEGIN].min()) * 1e-9
 
 
+def _least_seconds(run: KernelRun) -> float:
+    """The time that the machine would need for all turns of a run."""
+    kernel = run.kernel
+    read = kernel.nbytes - kernel.written
+    return run.times * least_seconds(kernel.operations, read, kernel.written, kernel.dtype, run.threads)
+
+
 def by_kernel(runs: Iterable[KernelRun]) -> list[Row]:
     """A row for each kernel: equal ones that serve the same line count as one."""
     rows: dict[tuple[object, ...], Row] = {}
@@ -159,7 +167,7 @@ def by_kernel(runs: Iterable[KernelRun]) -> list[Row]:
         row.seconds += run.seconds
         row.operations += kernel.operations * run.times
         row.nbytes += kernel.nbytes * run.times
-        row.least_seconds += run.times * least_seconds(kernel.operations, kernel.nbytes, kernel.dtype, run.threads)
+        row.least_seconds += _least_seconds(run)
     return _longest_first(rows.values())
 
 
@@ -170,7 +178,7 @@ def by_part(runs: Iterable[KernelRun], key_of: Callable[[Source | None, str], tu
     rows: dict[tuple[str, str], Row] = {}
     for run in runs:
         kernel = run.kernel
-        least = least_seconds(kernel.operations, kernel.nbytes, kernel.dtype, run.threads)
+        least = _least_seconds(run)
         keys = set()
         for part in kernel.parts:
             key = key_of(part.source, part.operation)
@@ -178,8 +186,8 @@ def by_part(runs: Iterable[KernelRun], key_of: Callable[[Source | None, str], tu
             row.calls += key not in keys
             keys.add(key)
             row.seconds += run.seconds * part.share
-            row.operations += part.operations
-            row.nbytes += kernel.nbytes * part.share
+            row.operations += part.operations * run.times
+            row.nbytes += kernel.nbytes * part.share * run.times
             row.least_seconds += least * part.share
     return _longest_first(rows.values())
 

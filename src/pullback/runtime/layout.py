@@ -19,7 +19,7 @@ from ..compiler.place import Request
 from ..compiler.place import place as place_all
 from ..graph.node import Node
 from ..timeline import span
-from .bundles import Extent, Stretch, Thing, arrange, numbered, verify_bundles
+from .bundles import Extent, Stretch, Thing, arrange, bytes_of, numbered, verify_bundles
 from .jit import host_target, templates
 from .loops import Steps, relocated
 from .schedule import Bundle
@@ -203,7 +203,7 @@ class Layout:
             of = dict(zip(segment.launches, segment.groups, strict=True))
             segment.launches = [launch for bundle in bundles for launch in bundle]
             segment.groups = [of[launch] for launch in segment.launches]
-            segment.bundles = numbered(bundles)
+            segment.bundles = numbered(bundles, host_target().l2)
 
     def _place(self) -> None:
         """Give every other node and workspace a place in the arena."""
@@ -295,11 +295,6 @@ class Layout:
 
 def _number(thing: Thing) -> int:
     return thing.serial if isinstance(thing, Node) else -1
-
-
-def bytes_of(thing: Thing) -> int:
-    """The bytes that a value or a workspace takes."""
-    return thing.nbytes if isinstance(thing, Workspace) else elements(thing) * thing.dtype.itemsize
 
 
 def under_reshapes(node: Node) -> Node:

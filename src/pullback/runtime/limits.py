@@ -26,6 +26,8 @@ _TASKS = 4
 _TRIES = 5
 #: how many times a measured loop goes round in a task: about 0.2 ms
 _ROUNDS = 30_000
+#: bytes that are gone through in one turn of a loop
+_STRETCH = 256
 #: memory that certainly lies in no cache, and the most that is touched to measure it
 _BEYOND_CACHES, _MOST_TOUCHED = 4, 192 << 20
 
@@ -53,39 +55,53 @@ def peak_operations(dtype: str, threads: int) -> float:
 
 
 @functools.lru_cache
-def bandwidth(level: int, threads: int) -> float:
-    """Bytes a second, those read and those written, of copying on so many threads, where all of it together fits the
-    cache of `level` 2 or 3, or none (4).
+def bandwidth(level: int, threads: int, reading: bool = False) -> float:
+    """Bytes a second, those read and those written, of writing memory anew in place on so many threads, where all of it
+    fits the cache of `level` 1, 2 or 3, or none (4); of reading alone with `reading`.
+
+    In place, since a copy has the processor fetch what it writes over as well, which kernels can avoid.
     """
     target = host_target()
-    share = {2: target.l2 // 2, 3: target.l3 // (2 * threads)}.get(level, _outside(target) // threads)
+    # well beyond the second cache, and no more: other programs may hold a part of the third
+    share = {1: target.l1 // 2, 2: target.l2 // 2, 3: min(target.l3 // (2 * threads), 4 * target.l2)}
     tasks = threads * _TASKS
-    piece = max(share // (2 * _TASKS) // 64 * 64, 4096)
+    piece = max(share.get(level, _outside(target) // threads) // _TASKS // _STRETCH * _STRETCH, _STRETCH)
     # touched by writing zeros: pages that nobody has written to are all the same page
-    memory = allocate(2 * piece * tasks)
+    memory = allocate(piece * tasks)
     memory.fill(0)
     repeats = max(1, (2 << 20) // piece) if level < 4 else 1
     arguments = np.array([memory.ctypes.data, piece, repeats], np.int64)
-    kernel = _copy(target)
+    kernel = _sweep(target, reading)
     schedule = Schedule([(load([kernel])[kernel.name], arguments.ctypes.data, tasks)], threads, 64)
-    return 2 * piece * tasks * repeats / _best(schedule)
+    return (1 if reading else 2) * piece * tasks * repeats / _best(schedule)
 
 
-def level_of(nbytes: float, threads: int) -> int:
-    """The cache that holds `nbytes` shared by the threads: 2 or 3, or 4 where none does."""
-    target = host_target()
-    if nbytes <= target.l2 * threads:
-        return 2
-    return 3 if nbytes <= target.l3 else 4
+def moving_seconds(read: float, written: float, threads: int) -> float:
+    """The time that moving so many bytes takes at least, wherever they were before.
+
+    A cache can have held as much as it is large, so what is more comes from further away, at that level's rate. What is
+    written may lie over what is read. As much of what is read as is written counts at the rate of writing anew, the
+    rest at that of reading, where it is faster.
+    """
+    target, total = host_target(), read + written
+    nearer = {1: 0, 2: target.l1 * threads, 3: target.l2 * threads, 4: target.l3}
+    least, place = 0.0, max(read, written)
+    for level, held in nearer.items():
+        if place > held:
+            alone = max(read - written, 0.0)
+            seconds = (total - alone) / bandwidth(level, threads)
+            if alone:
+                seconds += alone / max(bandwidth(level, threads), bandwidth(level, threads, reading=True))
+            least = max(least, seconds * (place - held) / place)
+    return least
 
 
-def least_seconds(operations: float, nbytes: float, dtype: str, threads: int) -> float:
-    """The time below which no kernel of so many operations and bytes can stay on this machine (its roofline: Williams,
-    Waterman & Patterson, CACM 52, 2009).
+def least_seconds(operations: float, read: float, written: float, dtype: str, threads: int) -> float:
+    """The time below which no kernel of so many operations, bytes read and bytes written can stay on this machine (its
+    roofline: Williams, Waterman & Patterson, CACM 52, 2009).
     """
     computing = operations / peak_operations(dtype, threads) if operations else 0.0
-    moving = nbytes / bandwidth(level_of(nbytes, threads), threads) if nbytes else 0.0
-    return max(computing, moving)
+    return max(computing, moving_seconds(read, written, threads))
 
 
 def _outside(target: Target) -> int:
@@ -155,31 +171,31 @@ end:
     return Code(name, text)
 
 
-def _copy(target: Target) -> Code:
-    """Each task copies its own piece, again and again, by vectors of two widths to a cache line or more."""
-    vector = f"<{target.lanes(4)} x float>"
-    text = f"""define void @pullback_copy(ptr %args, ptr %scratch, i64 %task) nounwind {{
+def _sweep(target: Target, reading: bool) -> Code:
+    """Each task reads its own piece, and writes it anew unless `reading`, again and again, by cache lines or more."""
+    vector, name = f"<{target.lanes(4)} x float>", "pullback_read" if reading else "pullback_rewrite"
+    aligned = f"align {target.vector_bytes}"
+    moves = ""
+    for i in range(0, _STRETCH, target.vector_bytes):
+        moves += f"  %at{i} = add i64 %i, {i}\n  %p{i} = getelementptr i8, ptr %from, i64 %at{i}\n"
+        moves += f"  %x{i} = load volatile {vector}, ptr %p{i}, {aligned}\n"
+        moves += "" if reading else f"  store volatile {vector} %x{i}, ptr %p{i}, {aligned}\n"
+    text = f"""define void @{name}(ptr %args, ptr %scratch, i64 %task) nounwind {{
 entry:
   %memory = load ptr, ptr %args
   %piece.at = getelementptr i64, ptr %args, i64 1
   %piece = load i64, ptr %piece.at
   %repeats.at = getelementptr i64, ptr %args, i64 2
   %repeats = load i64, ptr %repeats.at
-  %both = mul i64 %piece, 2
-  %start = mul i64 %task, %both
+  %start = mul i64 %task, %piece
   %from = getelementptr i8, ptr %memory, i64 %start
-  %to = getelementptr i8, ptr %from, i64 %piece
   br label %again
 again:
   %round = phi i64 [0, %entry], [%round.next, %again.end]
   br label %head
 head:
   %i = phi i64 [0, %again], [%next, %head]
-  %p = getelementptr i8, ptr %from, i64 %i
-  %q = getelementptr i8, ptr %to, i64 %i
-  %x = load volatile {vector}, ptr %p, align {target.vector_bytes}
-  store volatile {vector} %x, ptr %q, align {target.vector_bytes}
-  %next = add i64 %i, {target.vector_bytes}
+{moves}  %next = add i64 %i, {_STRETCH}
   %more = icmp ult i64 %next, %piece
   br i1 %more, label %head, label %again.end
 again.end:
@@ -190,4 +206,4 @@ end:
   ret void
 }}
 """
-    return Code("pullback_copy", text)
+    return Code(name, text)

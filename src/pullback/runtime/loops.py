@@ -1,5 +1,8 @@
 """Scans as launches: the body's, once, between two turns, with places that move from step to step.
 
+Where a step's kernels keep the rows of what they compute apart, all steps are one launch, whose tasks take a few rows
+each through all of them (see `compiler.rows` and `codegen.steps`).
+
 A carry whose history is asked for is read and written in the history itself, one place further at each step. Any other
 is carried in a ring of two places. What the loop begins with is computed right into the first place. Launches that do
 the same at each step, as packing a weight for a matrix product, are taken out of the loop.
@@ -13,15 +16,18 @@ from typing import Any
 
 from ..codegen.kernels import emit
 from ..codegen.launch import Argument, Launch, Loop, Place, Turn, Workspace, owner_of
+from ..codegen.steps import steps_launch
 from ..codegen.target import Target
 from ..compiler.fuse import CALL, CHECK, LOOP, STEPS, Group, elements
 from ..compiler.index import View, contiguous_view
 from ..compiler.pipeline import lower
+from ..compiler.rows import keeps_apart
+from ..compiler.share import Share, share_of
 from ..errors import CompileError
 from ..graph.node import Graph, Node
 from ..ops.body import Body
 from ..ops.elementwise import copy
-from ..ops.primitive import parameter
+from ..ops.primitive import parameter, source_of
 from .jit import templates
 from .schedule import move_on
 
@@ -80,7 +86,7 @@ class Steps:
         self.turns = Loop(self.length)
         body: Body = loop["body"].copied()
         count = len(body.next)
-        self.carries = body.parameters[:count]
+        self.carries, self.given_nodes = body.parameters[:count], body.parameters[count:]
         self.histories = {part["place"]: part for part in parts if part["of"] == "history"}
         self.finals = [part for part in parts if part["of"] == "final"]
         stacks = [part for part in parts if part["of"] == "stack"]
@@ -153,6 +159,8 @@ class Steps:
         )
         around = {owner for launch, _ in repeated for owner in _owners(launch)} - own
         written = {owner for launch, _ in repeated for owner in launch.writes} - own
+        if self.share is not None:
+            return [*once, self._together(repeated), *self._last()]
         for launch, _ in repeated:
             launch.times *= self.length
         first, last = (
@@ -161,9 +169,18 @@ class Steps:
         )
         return [*once, (first, None), *repeated, (last, None), *self._last()]
 
+    def _together(self, repeated: list[tuple[Launch, Group | None]]) -> tuple[Launch, Group | None]:
+        """One launch of all steps, and the group that stands for what it computes."""
+        groups = [group for group in self.fusion.groups if group.stored]
+        members = {node: level for group in groups for node, level in group.members.items()}
+        stored = [node for group in groups for node in group.stored]
+        whole = Group(STEPS, max(group.size for group in groups), members=members, stored=stored, times=self.length)
+        return steps_launch([launch for launch, _ in repeated], self.length), whole
+
     def _emitted(self) -> tuple[list[tuple[Launch, Group | None]], list[tuple[Launch, Group | None]]]:
         """The launches that are the same at each step, and the others."""
         constants = frozenset(n for n, place in self.places.items() if isinstance(place, Place) and place.loop is None)
+        self.share = self._share(constants)
         once: list[tuple[Launch, Group | None]] = []
         repeated: list[tuple[Launch, Group | None]] = []
         starts: dict[Node, Argument] = {}
@@ -176,12 +193,31 @@ class Steps:
                 starts.update(inner.starts())
                 self.in_memory |= inner.in_memory
                 continue
-            group.constants = constants
+            group.constants, group.share = constants, self.share
             for launch in emit(group, self.in_memory.__contains__, self.target, templates()):
                 read = {a for argument in launch.arguments if isinstance(a := owner_of(argument), Node)}
                 same = not launch.writes and read <= constants
-                (once if same else repeated).append((launch, group))
+                if same:
+                    once.append((launch, self._packing(group)))
+                else:
+                    repeated.append((launch, group))
         return once, [(relocated(launch, starts), group) for launch, group in repeated]
+
+    def _packing(self, group: Group) -> Group:
+        """What stands for the launch that packs the matrix of a product: it copies it, and multiplies nothing."""
+        product = next(iter(group.members))
+        with source_of(product):
+            copied = copy(product.inputs[1])
+        return Group(LOOP, elements(copied), members={copied: "full"}, stored=[copied])
+
+    def _share(self, constants: frozenset[Node]) -> Share | None:
+        """How tasks share the rows of all steps; None where steps do not keep rows apart."""
+        share = share_of(self.carries)
+        given = frozenset(self.given_nodes)
+        if share is None or not self.fusion.groups:
+            return None
+        apart = keeps_apart(self.fusion.groups, share, given, constants, self.in_memory.__contains__)
+        return share if apart else None
 
     def _last(self) -> list[tuple[Launch, Group | None]]:
         """The final carries copied from where the last step has left them."""

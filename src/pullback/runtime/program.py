@@ -24,9 +24,9 @@ from ..graph.node import Graph, Node
 from ..graph.types import to_carrier, to_storage
 from ..ops.indexing import out_of_range
 from .buffers import Buffer, allocate
-from .bundles import Thing
+from .bundles import Thing, saved
 from .fit import Budget, Fitter
-from .jit import Ahead, load
+from .jit import Ahead, host_target, load
 from .layout import Layout, Segment
 from .schedule import Bundle, Entry, Schedule
 from .stamps import StampedSchedule
@@ -36,9 +36,9 @@ from .words import Words
 #: the places of inputs and of outputs that may lie elsewhere than at the last run
 Moved = tuple[Collection[int], Collection[int]]
 
-#: operations (see `Launch.work`) up to which a program runs on the calling thread alone: about 60 µs, of which a second
-#: thread would save less than handing over costs
-_SMALL_WORK = 500_000
+#: operations (see `Launch.work`) that a second thread must save a program: waking it, where it sleeps, takes the caller
+#: some microseconds
+_SMALL_WORK = 200_000
 
 UNLIMITED = Budget()
 
@@ -316,7 +316,7 @@ class _Native(Program):
         launches = self.layout.launches()
         addresses = load([launch.code for launch in launches], ahead)
         threads = get_num_threads()  # asked for in any case, so that a wrong setting is found at once
-        if sum(launch.work * launch.times for launch in launches) <= _SMALL_WORK:
+        if self._saved() <= _SMALL_WORK:
             threads = 1
         words = Words(self.layout.memory_of, self._address)
         places = iter([words.enter_all(launch.arguments) for launch in launches])
@@ -338,6 +338,12 @@ class _Native(Program):
         self._output_slots = [words.patches.get(("output", i), []) for i in range(len(self.outputs))]
         self._last_inputs, self._last_outputs = [0] * len(self.inputs), [0] * len(self.outputs)
         self._calls = [call for s in self._stages for call in (s.schedule and s.schedule.run, s.after) if call]
+
+    def _saved(self) -> float:
+        """Operations that a second thread saves the caller in a run."""
+        cache = host_target().l2
+        shared = [s.members(bundle) for s in self.layout.segments for bundle in s.bundles if bundle.sharing]
+        return sum(max(launch.times for launch in members) * saved(members, cache) for members in shared)
 
     @staticmethod
     def _table(
