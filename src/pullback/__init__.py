@@ -63,6 +63,7 @@ from .tensor.creation import (
     zeros,
     zeros_like,
 )
+from .tensor.draws import bernoulli, binomial, multinomial, normal, poisson
 from .tensor.grad_modes import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
 from .tensor.limits import can_cast, finfo, iinfo, promote_types
 from .tensor.products import matmul
@@ -120,8 +121,10 @@ __all__ = [
     "as_tensor",
     "autocast",
     "autograd",
+    "bernoulli",
     "bfloat16",
     "bilinear",
+    "binomial",
     "bool",
     "bucketize",
     "can_cast",
@@ -176,8 +179,10 @@ __all__ = [
     "lu_unpack",
     "manual_seed",
     "matmul",
+    "multinomial",
     "nn",
     "no_grad",
+    "normal",
     "ones",
     "ones_like",
     "optim",
@@ -185,6 +190,7 @@ __all__ = [
     "pdist",
     "pixel_shuffle",
     "pixel_unshuffle",
+    "poisson",
     "profile",
     "profiler",
     "promote_types",

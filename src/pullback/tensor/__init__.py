@@ -8,6 +8,7 @@ from .arranging import ArrangeMethods
 from .conversions import ConversionMethods
 from .creation import CreationMethods
 from .cumulative import CumulativeMethods
+from .draws import DrawMethods
 from .handle import Handle
 from .indexing import IndexMethods
 from .inplace import InplaceMethods
@@ -39,6 +40,7 @@ class Tensor(
     LinearAlgebraMethods,
     ScatterMethods,
     ProductMethods,
+    DrawMethods,
     InplaceMethods,
     InplaceMathematics,
 ):
