@@ -10,6 +10,7 @@ from .creation import CreationMethods
 from .cumulative import CumulativeMethods
 from .draws import DrawMethods
 from .handle import Handle
+from .hooks import HookMethods
 from .indexing import IndexMethods
 from .inplace import InplaceMethods
 from .inplace_mathematics import InplaceMathematics
@@ -43,6 +44,7 @@ class Tensor(
     DrawMethods,
     InplaceMethods,
     InplaceMathematics,
+    HookMethods,
 ):
     """A multidimensional array, computed when it is needed, through which gradients can be taken.
 
