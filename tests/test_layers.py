@@ -33,6 +33,7 @@ RULES = {
     "autograd": {"differentiate", "graph", "timeline", "ops", "tensor", "errors"},
     "tracing": {"graph", "timeline", "ops", "runtime", "tensor", "trees", "errors"},
     "functions": {"tensor"},
+    "inplace_functions": {"tensor"},
     "nn": {"graph", "ops", "tensor", "autograd", "errors"},
     "special": {"tensor", "nn"},
     "signal": {"graph", "ops", "tensor"},
@@ -55,6 +56,7 @@ RULES = {
         "autograd",
         "tracing",
         "functions",
+        "inplace_functions",
         "special",
         "signal",
     }

@@ -25,6 +25,7 @@ from ..ops.primitive import MODE, buffer_node, grad_mode, user_source
 from ..runtime import engine
 from ..runtime.buffers import Buffer
 from ..runtime.dlpack import exported
+from .device import CPU, device
 from .views import Detach, Layout, Link, Movement, contiguous_strides
 
 if TYPE_CHECKING:
@@ -228,9 +229,9 @@ class Handle:
         return len(self._node.shape)
 
     @property
-    def device(self) -> str:
-        """Where the values live: always "cpu"."""
-        return "cpu"
+    def device(self) -> device:
+        """Where the values live: always the CPU."""
+        return CPU
 
     @property
     def requires_grad(self) -> bool:

@@ -103,6 +103,23 @@ def initial_seed() -> int:
     return int(default_generator().state._array()[0])
 
 
+def seed() -> int:
+    """Seed the default generator from the system's randomness, and give the seed."""
+    chosen = int.from_bytes(os.urandom(7), "little")
+    manual_seed(chosen)
+    return chosen
+
+
+def get_rng_state() -> Tensor:
+    """The state of the default generator (see Generator.get_state)."""
+    return default_generator().get_state()
+
+
+def set_rng_state(new_state: Tensor) -> None:
+    """Have the default generator go on from a state."""
+    default_generator().set_state(new_state)
+
+
 def random_words(shape: Shape, generator: Generator | None, count: int = 1) -> list[Node]:
     """`count` (at most 4) independent uint32 words for each element of `shape`, of one draw."""
     key, number = (generator or default_generator())._draw()
@@ -272,6 +289,7 @@ def randperm(
 __all__ = [
     "Generator",
     "default_generator",
+    "get_rng_state",
     "initial_seed",
     "manual_seed",
     "rand",
@@ -282,6 +300,8 @@ __all__ = [
     "randn_like",
     "random_words",
     "randperm",
+    "seed",
+    "set_rng_state",
     "uniform_nodes",
     "whole_nodes",
 ]
