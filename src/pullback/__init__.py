@@ -26,7 +26,7 @@ from .graph.types import DType as dtype
 from .graph.types import bfloat16, float16, float32, float64, int8, int16, int32, int64, uint8, uint16, uint32, uint64
 from .graph.types import bool_ as bool
 from .inplace_functions import *  # noqa: F403
-from .linalg.decompositions import lu_unpack
+from .linalg.decompositions import geqrf, lu_unpack
 from .nn.functional import (
     bilinear,
     channel_shuffle,
@@ -182,6 +182,7 @@ __all__ = [
     "full",
     "full_like",
     "func",
+    "geqrf",
     "get_autocast_dtype",
     "get_default_dtype",
     "get_num_threads",
