@@ -55,7 +55,12 @@ SPELT: dict[str, Callable[..., Any]] = {
     "normal in_place": lambda x, *args, **options: x.clone().normal_(*args, **options),
     "zero_": lambda x: x.clone().zero_(),
     **{name: operator.attrgetter(name) for name in ("H", "T", "mH", "mT")},
-    "nn.functional.embedding": lambda weight, index, **options: pb.nn.functional.embedding(index, weight, **options),
+    **{
+        f"nn.functional.{name}": (
+            lambda weight, index, name=name, **options: getattr(pb.nn.functional, name)(index, weight, **options)
+        )
+        for name in ("embedding", "embedding_bag")
+    },
 }
 
 #: whose results are compared after what the record does with them: there are several right ones

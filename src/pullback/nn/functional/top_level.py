@@ -8,7 +8,7 @@ from ...tensor import Tensor
 from . import activation, dropout_channels, normalization, normalization_groups
 from .activation_pieces import celu, hardshrink, prelu, rrelu, selu, threshold
 from .convolution import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d
-from .linear import embedding as _embedding
+from .embedding import embedding as _embedding
 from .linear import layer_norm as _layer_norm
 from .normalization_groups import rms_norm
 from .pooling import avg_pool1d, max_pool1d, max_pool2d, max_pool3d

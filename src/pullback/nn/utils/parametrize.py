@@ -133,8 +133,8 @@ def register_parametrization(
 ) -> Module:
     """Have the parameter or buffer `tensor_name` computed by `parametrization`, a module; on top of those it has.
 
-    Without `unsafe` it must keep the tensor's shape and dtype, which is tried. As in PyTorch the class of `module` becomes
-    one of its own, that reads the tensor as a property.
+    Without `unsafe` it must keep the tensor's shape and dtype, which is tried. As in PyTorch the class of `module`
+    becomes one of its own, that reads the tensor as a property.
 
     >>> class Symmetric(pb.nn.Module):
     ...     def forward(self, x):
