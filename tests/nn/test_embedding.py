@@ -8,7 +8,12 @@ import pullback as pb
 
 NUMBERS = np.array([[1, 3, 3], [0, 2, 1]])
 FLAT, STARTS = np.array([1, 3, 3, 0, 2, 1]), np.array([0, 2, 2, 5])
-EMBEDDINGS = [{}, {"padding_idx": 1}, {"max_norm": 0.7}, {"max_norm": 1.0, "norm_type": 1.0, "scale_grad_by_freq": True}]
+EMBEDDINGS = [
+    {},
+    {"padding_idx": 1},
+    {"max_norm": 0.7},
+    {"max_norm": 1.0, "norm_type": 1.0, "scale_grad_by_freq": True},
+]
 BAGS = [
     *({"mode": mode, **options} for mode in ("sum", "mean", "max") for options in ({}, {"padding_idx": 3})),
     {"mode": "sum", "max_norm": 0.5},
@@ -44,10 +49,9 @@ def test_embeddings_are_pytorchs(options):
 def test_bags_are_pytorchs(options, flat):
     results = []
     for lib, table in tables("EmbeddingBag", options):
-        given = [lib.tensor(FLAT), lib.tensor(STARTS)] if flat or "include_last_offset" in options else [NUMBERS]
-        if len(given) == 1:
-            given = [lib.tensor(NUMBERS)]
-        found = table(*given)
+        starts = [*STARTS, 6] if "include_last_offset" in options else STARTS
+        bags = flat or "include_last_offset" in options
+        found = table(lib.tensor(FLAT), lib.tensor(starts)) if bags else table(lib.tensor(NUMBERS))
         (found * found).sum().backward()
         results.append([found.detach().numpy(), table.weight.grad.numpy(), table.weight.detach().numpy()])
     compared(results)

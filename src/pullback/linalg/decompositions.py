@@ -393,6 +393,7 @@ def lu_solve(LU: Tensor, pivots: Tensor, B: Tensor, *, left: bool = True, adjoin
     return solve_triangular(LU, inner, upper=True)
 
 
+@widening
 def geqrf(input: Tensor) -> tuple[Tensor, Tensor]:
     """(a, tau): R of a QR decomposition, with the vectors of the reflections that make Q below its diagonal, and their
     scales (see householder_product). A host call, without a gradient; use qr for one.

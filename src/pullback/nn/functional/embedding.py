@@ -92,7 +92,7 @@ def embedding_bag(
     """The "sum", "mean" or "max" of the rows of `weight` that each bag names; zeros for an empty bag.
 
     Bags are the rows of an `input` [B, L], or parts of an `input` [N] that begin at `offsets` [B] (with
-    `include_last_offset` [B + 1], the last its end). `per_sample_weights`, shaped as `input`, multiply the rows of a
+    `include_last_offset` [B + 1], the last N). `per_sample_weights`, shaped as `input`, multiply the rows of a
     sum. Rows `padding_idx` are left out. The other options are those of `embedding`. Result [B, D].
     """
     name = "embedding_bag"
@@ -108,8 +108,7 @@ def embedding_bag(
     if offsets is None:
         return _of_rows(rows, counted, mode)
     bags, count = _bags(offsets, index.shape[0], include_last_offset)
-    inside = bags < count
-    return _of_parts(rows, where(inside, counted, 0.0), where(inside, bags, 0), count, mode)
+    return _of_parts(rows, counted, bags, count, mode)
 
 
 def _check_options(
@@ -155,10 +154,7 @@ def _of_rows(rows: Tensor, counted: Tensor, mode: str) -> Tensor:
 
 
 def _bags(offsets: Tensor, length: int, include_last_offset: bool) -> tuple[Tensor, int]:
-    """The bag of each element, and how many bags there are; offsets that are none are refused when they are computed.
-
-    What stands behind the last offset, where that is an end, gets the number of bags.
-    """
+    """The bag of each element, and how many bags there are; offsets that are none are refused when they are computed."""
     starts = Tensor(indices("embedding_bag: offsets", offsets))
     size = offsets.shape[0]
     if size < (1 if include_last_offset else 0):
@@ -168,10 +164,13 @@ def _bags(offsets: Tensor, length: int, include_last_offset: bool) -> tuple[Tens
         first = where(arange(size) == 0, starts == 0, starts >= before)
         holds = first & (starts <= length)
         message = "embedding_bag: offsets must begin with 0, ascend, and not exceed the input's length"
+        if include_last_offset:
+            holds = where(arange(size) == size - 1, first & (starts == length), holds)
+            message += ", which the last must be"
         mark = Tensor(require(holds.node, DomainError, message))
         starts = where(mark == 0, starts, 0)
-    bags = searchsorted(starts, arange(length), right=True) - 1
-    return bags, size - int(include_last_offset)
+    starts = starts[:-1] if include_last_offset else starts
+    return searchsorted(starts, arange(length), right=True) - 1, starts.shape[0]
 
 
 def _of_parts(rows: Tensor, counted: Tensor, bags: Tensor, count: int, mode: str) -> Tensor:
