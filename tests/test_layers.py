@@ -63,7 +63,7 @@ RULES = {
     | {"array_api", "nn", "optim", "func", "linalg", "utils", "amp", "debug", "errors"},
 }
 # What a room may import late only: methods of tensors that are composed of what stands above them.
-LATE = {"tensor": {"array_api", "autograd", "linalg", "nn", "tracing"}}
+LATE = {"autograd": {"func"}, "tensor": {"array_api", "autograd", "linalg", "nn", "tracing"}}
 # The parts of the runtime that tensors know: how to compute pending values, and what holds a computed one
 # or passes it to another library.
 KNOWN_TO_TENSORS = ("pullback.runtime.engine", "pullback.runtime.buffers", "pullback.runtime.dlpack")

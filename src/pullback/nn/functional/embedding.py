@@ -154,7 +154,7 @@ def _of_rows(rows: Tensor, counted: Tensor, mode: str) -> Tensor:
 
 
 def _bags(offsets: Tensor, length: int, include_last_offset: bool) -> tuple[Tensor, int]:
-    """The bag of each element, and how many bags there are; offsets that are none are refused when they are computed."""
+    """The bag of each element, and how many bags there are. Offsets that are none are refused when computed."""
     starts = Tensor(indices("embedding_bag: offsets", offsets))
     size = offsets.shape[0]
     if size < (1 if include_last_offset else 0):
