@@ -38,7 +38,7 @@ RULES = {
     "nn": {"graph", "ops", "tensor", "autograd", "linalg", "errors"},
     "special": {"tensor", "nn"},
     "signal": {"graph", "ops", "tensor"},
-    "optim": {"graph", "ops", "tensor", "tracing", "errors"},
+    "optim": {"graph", "ops", "tensor", "tracing", "nn", "errors"},
     "func": {"graph", "ops", "tensor", "autograd", "nn", "trees", "errors"},
     "array_api": {"graph", "ops", "tensor", "linalg", "errors"},
     "utils": {"graph", "ops", "tensor", "errors"},
