@@ -42,17 +42,20 @@ def trained(lib, start, options, compiled=lambda f: f):
     return state, {k: v.numpy() for k, v in averaged.state_dict().items()}, averaged.eval()(lib.tensor(X))
 
 
-@pytest.mark.parametrize("options", AVERAGES.values(), ids=AVERAGES)
+@pytest.mark.parametrize("name", AVERAGES)
 @pytest.mark.parametrize("compiled", [False, True])
-def test_averaged_models_are_pytorchs(options, compiled):
+def test_averaged_models_are_pytorchs(name, compiled):
+    options = AVERAGES[name]
+    # there PyTorch's share of a model, 1 / (n + 1), is a float32
+    tolerance = 1e-6 if name == "equal, all at once" else 1e-10
     start = {k: v.numpy() for k, v in model(torch).state_dict().items()}
     found = trained(pb, start, options, *([pb.compile] if compiled else []))
     wanted = trained(torch, start, options)
     for a, b in zip(found[:2], wanted[:2], strict=True):
         assert list(a) == list(b)
         for key, value in b.items():
-            np.testing.assert_allclose(a[key], value, rtol=1e-10, atol=1e-12, err_msg=key)
-    np.testing.assert_allclose(found[2].detach().numpy(), wanted[2].detach().numpy(), rtol=1e-10)
+            np.testing.assert_allclose(a[key], value, rtol=tolerance, atol=1e-12, err_msg=key)
+    np.testing.assert_allclose(found[2].detach().numpy(), wanted[2].detach().numpy(), rtol=tolerance)
 
 
 @pytest.mark.parametrize("strategy", ["cos", "linear"])
