@@ -39,7 +39,9 @@ def _results(name: str, dtype: str) -> list[Node]:
         for sample in itertools.islice(samples_of(record, getattr(torch, dtype)), _SAMPLES):
             first, args, kwargs = translated((sample.input, tuple(sample.args), dict(sample.kwargs)))
             try:
-                nodes += [tensor.node for tensor in tensors_in(ours(name)(first, *args, **kwargs))]
+                nodes += [
+                    tensor.node for tensor in tensors_in(ours(name, record.variant_test_name)(first, *args, **kwargs))
+                ]
             except (TypeError, ValueError, RuntimeError):  # a dtype that is refused: the table does not list it
                 return []
     return nodes

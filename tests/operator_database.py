@@ -39,6 +39,7 @@ NOT_OURS = ("device", "layout", "pin_memory")
 UNDETERMINED = {
     *("empty", "empty_like", "new_empty", "rand_like", "randint", "randint_like", "randn", "randn_like"),
     *("nn.functional.fractional_max_pool2d", "nn.functional.fractional_max_pool3d"),
+    *("bernoulli", "cauchy", "exponential", "geometric", "log_normal", "multinomial", "normal", "uniform"),
 }
 
 #: names that the database calls in a way of its own, or that are properties
@@ -47,9 +48,19 @@ SPELT: dict[str, Callable[..., Any]] = {
     "linalg.pinv singular": lambda a, b: pb.linalg.pinv(a @ b.mT),
     "where": lambda x, condition, other: pb.where(condition, x, other),
     "einsum": lambda tensors, equation: pb.einsum(equation, tensors),
+    **{
+        name: (lambda x, *args, method=f"{name}_", **options: getattr(x.clone(), method)(*args, **options))
+        for name in ("cauchy", "exponential", "geometric", "log_normal", "uniform")
+    },
+    "normal in_place": lambda x, *args, **options: x.clone().normal_(*args, **options),
     "zero_": lambda x: x.clone().zero_(),
     **{name: operator.attrgetter(name) for name in ("H", "T", "mH", "mT")},
-    "nn.functional.embedding": lambda weight, index, **options: pb.nn.functional.embedding(index, weight, **options),
+    **{
+        f"nn.functional.{name}": (
+            lambda weight, index, name=name, **options: getattr(pb.nn.functional, name)(index, weight, **options)
+        )
+        for name in ("embedding", "embedding_bag")
+    },
 }
 
 #: whose results are compared after what the record does with them: there are several right ones

@@ -1,5 +1,6 @@
 """Pullback: backpropagation that compiles a whole training step into one native program."""
 
+import math
 from typing import TYPE_CHECKING
 
 from . import (
@@ -10,6 +11,7 @@ from . import (
     errors,
     func,
     functions,
+    inplace_functions,
     linalg,
     nn,
     optim,
@@ -23,7 +25,8 @@ from .functions import *  # noqa: F403 (the list is long, and stands there)
 from .graph.types import DType as dtype
 from .graph.types import bfloat16, float16, float32, float64, int8, int16, int32, int64, uint8, uint16, uint32, uint64
 from .graph.types import bool_ as bool
-from .linalg.decompositions import lu_unpack
+from .inplace_functions import *  # noqa: F403
+from .linalg.decompositions import geqrf, lu_unpack
 from .nn.functional import (
     bilinear,
     channel_shuffle,
@@ -32,18 +35,22 @@ from .nn.functional import (
     pdist,
     pixel_shuffle,
     pixel_unshuffle,
+    top_level,
 )
 from .nn.functional.distance import cdist
 from .nn.functional.grid import affine_grid_generator, grid_sampler, grid_sampler_2d, grid_sampler_3d
 from .nn.functional.padding import constant_pad_nd
+from .nn.functional.top_level import *  # noqa: F403
 from .profiler import profile
 from .runtime.threads import get_num_threads, set_num_threads
-from .tensor import Tensor
+from .signal.windows import bartlett_window, blackman_window, hamming_window, hann_window, kaiser_window
+from .tensor import COMPLEX, Tensor
 from .tensor.arithmetic import where
 from .tensor.autocast_mode import autocast, get_autocast_dtype, is_autocast_enabled
 from .tensor.creation import (
     arange,
     as_tensor,
+    asarray,
     empty,
     empty_like,
     eye,
@@ -63,13 +70,18 @@ from .tensor.creation import (
     zeros,
     zeros_like,
 )
+from .tensor.device import device
+from .tensor.differences import gradient
+from .tensor.draws import bernoulli, binomial, multinomial, normal, poisson
 from .tensor.grad_modes import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
 from .tensor.limits import can_cast, finfo, iinfo, promote_types
+from .tensor.metadata import is_tensor
 from .tensor.products import matmul
 from .tensor.promotion import get_default_dtype, result_type, set_default_dtype
 from .tensor.random import (
     Generator,
     default_generator,
+    get_rng_state,
     initial_seed,
     manual_seed,
     rand,
@@ -79,6 +91,8 @@ from .tensor.random import (
     randn,
     randn_like,
     randperm,
+    seed,
+    set_rng_state,
 )
 from .tensor.sorting import (
     bucketize,
@@ -95,6 +109,11 @@ from .tracing import compile
 # PyTorch's other names of the same types
 half, float, double = float16, float32, float64
 short, int, long = int16, int32, int64
+#: a shape is a tuple
+Size = tuple  # type: ignore[type-arg]
+
+pi, e, inf, nan = math.pi, math.e, math.inf, math.nan
+newaxis = None
 
 __version__: str
 
@@ -106,11 +125,16 @@ if not TYPE_CHECKING:
             from importlib.metadata import version
 
             return version("pullback")
+        if name in COMPLEX:
+            raise AttributeError(
+                f"pullback.{name} is not there: complex numbers, and with them FFTs, are out of scope for now"
+            )
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 __all__ = [
     "Generator",
+    "Size",
     "Tensor",
     "__version__",
     "affine_grid_generator",
@@ -118,10 +142,15 @@ __all__ = [
     "arange",
     "array_api",
     "as_tensor",
+    "asarray",
     "autocast",
     "autograd",
+    "bartlett_window",
+    "bernoulli",
     "bfloat16",
     "bilinear",
+    "binomial",
+    "blackman_window",
     "bool",
     "bucketize",
     "can_cast",
@@ -133,8 +162,10 @@ __all__ = [
     "cumulative_trapezoid",
     "debug",
     "default_generator",
+    "device",
     "double",
     "dtype",
+    "e",
     "empty",
     "empty_like",
     "enable_grad",
@@ -151,14 +182,20 @@ __all__ = [
     "full",
     "full_like",
     "func",
+    "geqrf",
     "get_autocast_dtype",
     "get_default_dtype",
     "get_num_threads",
+    "get_rng_state",
+    "gradient",
     "grid_sampler",
     "grid_sampler_2d",
     "grid_sampler_3d",
     "half",
+    "hamming_window",
+    "hann_window",
     "iinfo",
+    "inf",
     "inference_mode",
     "initial_seed",
     "int",
@@ -168,7 +205,9 @@ __all__ = [
     "int64",
     "is_autocast_enabled",
     "is_grad_enabled",
+    "is_tensor",
     "isin",
+    "kaiser_window",
     "linalg",
     "linspace",
     "logspace",
@@ -176,15 +215,21 @@ __all__ = [
     "lu_unpack",
     "manual_seed",
     "matmul",
+    "multinomial",
+    "nan",
+    "newaxis",
     "nn",
     "no_grad",
+    "normal",
     "ones",
     "ones_like",
     "optim",
     "pairwise_distance",
     "pdist",
+    "pi",
     "pixel_shuffle",
     "pixel_unshuffle",
+    "poisson",
     "profile",
     "profiler",
     "promote_types",
@@ -198,9 +243,11 @@ __all__ = [
     "result_type",
     "scalar_tensor",
     "searchsorted",
+    "seed",
     "set_default_dtype",
     "set_grad_enabled",
     "set_num_threads",
+    "set_rng_state",
     "short",
     "signal",
     "special",
@@ -220,3 +267,5 @@ __all__ = [
     "zeros_like",
 ]
 __all__ += functions.__all__
+__all__ += inplace_functions.__all__
+__all__ += top_level.__all__

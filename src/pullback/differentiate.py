@@ -14,6 +14,7 @@ from typing import Any
 from .errors import GradientError
 from .graph.node import Node
 from .ops.elementwise import add, convert
+from .ops.gradient_hooks import HOOKED, after_hooks
 from .ops.host import RESULT
 from .ops.movement import expand
 from .ops.primitive import Lowering, autocast_mode, constant, grad_mode, source_of
@@ -46,10 +47,13 @@ def gradients(
         results: dict[Node, Node] = {}
         flat: set[Node] = set()
         targets = set(wanted)
+        hooked = {node for node in HOOKED if node in path}
         for node in sorted(path, key=lambda n: n.serial, reverse=True):
             cotangent = arrived.pop(node, None)
             if cotangent is None:
                 continue
+            if node in hooked:
+                cotangent = after_hooks(node, cotangent)
             if node in targets:
                 results[node] = cotangent
             with source_of(node, backward=True):

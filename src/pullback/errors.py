@@ -19,6 +19,10 @@ class IndexOutOfRange(PullbackError, IndexError):
     """An index, a class or a token outside what it selects from."""
 
 
+class DomainError(PullbackError, ValueError, RuntimeError):
+    """A number outside of what an operation is defined on: a negative variance, a probability above 1."""
+
+
 class DivisionByZero(PullbackError, ZeroDivisionError, RuntimeError):
     """Integers divided by a zero."""
 

@@ -156,6 +156,12 @@ index_select = Tensor.index_select
 inner = Tensor.inner
 inverse = Tensor.inverse
 is_floating_point = Tensor.is_floating_point
+is_complex = Tensor.is_complex
+is_conj = Tensor.is_conj
+is_neg = Tensor.is_neg
+is_nonzero = Tensor.is_nonzero
+is_same_size = Tensor.is_same_size
+is_signed = Tensor.is_signed
 isclose = Tensor.isclose
 isfinite = Tensor.isfinite
 isinf = Tensor.isinf
@@ -296,6 +302,9 @@ unbind = Tensor.unbind
 unflatten = Tensor.unflatten
 unique = Tensor.unique
 unique_consecutive = Tensor.unique_consecutive
+unsafe_chunk = Tensor.chunk
+unsafe_split = Tensor.split
+unsafe_split_with_sizes = Tensor.split_with_sizes
 unsqueeze = Tensor.unsqueeze
 var = Tensor.var
 var_mean = Tensor.var_mean
@@ -450,7 +459,13 @@ __all__ = [
     "index_select",
     "inner",
     "inverse",
+    "is_complex",
+    "is_conj",
     "is_floating_point",
+    "is_neg",
+    "is_nonzero",
+    "is_same_size",
+    "is_signed",
     "isclose",
     "isfinite",
     "isinf",
@@ -598,6 +613,9 @@ __all__ = [
     "unique",
     "unique_consecutive",
     "unravel_index",
+    "unsafe_chunk",
+    "unsafe_split",
+    "unsafe_split_with_sizes",
     "unsqueeze",
     "vander",
     "var",

@@ -55,7 +55,16 @@ def test_a_lazy_layer_becomes_pytorchs(
     # it starts as the layer does: of the same sizes, spread as widely
     for mine, other in zip(fresh.parameters(), theirs.parameters(), strict=True):
         assert mine.shape == tuple(other.shape) and mine.requires_grad
-        assert mine.abs().max().item() == pytest.approx(other.abs().max().item(), rel=0.6)
+    assert greatest(fresh) == pytest.approx(greatest(theirs), rel=0.3)
+
+
+def greatest(layer: Any) -> list[float]:
+    """Of each parameter the greatest magnitude that it starts with, in a number of starts: a bias has few elements."""
+    starts = []
+    for _ in range(12):
+        layer.reset_parameters()
+        starts.append([parameter.abs().max().item() for parameter in layer.parameters()])
+    return [max(column) for column in zip(*starts, strict=True)]
 
 
 def test_state_dictionaries_load_before_and_after_the_first_call() -> None:

@@ -319,7 +319,10 @@ OTHER = set(
         """
         backward device dim dtype grad is_floating_point is_leaf item ndim node numel numpy
         is_contiguous ndimension storage_offset stride
-        requires_grad requires_grad_ retain_grad shape size tolist __and__ __or__ __xor__ __rand__
+        requires_grad requires_grad_ retain_grad retains_grad register_hook
+        register_post_accumulate_grad_hook data_ptr detach_ dim_order element_size get_device grad_fn is_complex
+        is_conj is_neg is_nonzero is_same_size is_signed itemsize nbytes nelement random_ type cpu __getattr__
+        shape size tolist __and__ __or__ __xor__ __rand__
         __ror__ __rxor__ __invert__ __array__ __bool__ __deepcopy__ __dlpack__ __dlpack_device__
         __float__ __format__ __index__ __int__ __iter__ __len__ __setitem__
         __array_namespace__ __complex__ to_device short
@@ -331,6 +334,7 @@ OTHER = set(
 WITHOUT_ORACLE = set(
     names(
         """
+        cauchy_ exponential_ geometric_ log_normal_
         alpha_dropout dropout1d dropout2d dropout3d feature_alpha_dropout gumbel_softmax hardsigmoid
         multi_head_attention_forward rrelu rrelu_
         __iand__ __ifloordiv__ __ilshift__ __imod__ __ior__ __irshift__ __ixor__ __lshift__ __rlshift__

@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import DTypeError
 from ..graph import types
 from ..graph.types import FLOAT, DType
-from ..ops.primitive import user_source
+from ..ops.primitive import complex_refused, user_source
 from ..tensor import Tensor, joining
 from ..tensor import creation as torch_names
 from ..tensor.promotion import Number, dtype_of_number, get_default_dtype
@@ -32,7 +32,7 @@ def asarray(obj: Any, /, *, dtype: DType | None = None, device: Any = None, copy
             raise ValueError(f"asarray: from {obj.dtype.name} to {dtype!r} without a copy (at {user_source()})")
         return astype(obj, dtype or obj.dtype, copy=bool(copy))
     if isinstance(obj, complex):
-        raise DTypeError(f"complex numbers are not there, got {obj!r} (at {user_source()})")
+        raise complex_refused(obj)
     if isinstance(obj, (list, tuple)) and _holds_arrays(obj):
         obj = _stacked(obj)
         return asarray(obj, dtype=dtype, copy=False if copy is False and dtype is None else None)

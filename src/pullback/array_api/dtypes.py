@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..errors import DTypeError
 from ..graph import types
 from ..graph.types import BOOL, FLOAT, INTEGER, DType
-from ..ops.primitive import user_source
+from ..ops.primitive import complex_refused, user_source
 from ..tensor import Tensor, limits
 from ..tensor.promotion import get_default_dtype
 
@@ -57,7 +56,7 @@ def _dtype_of(value: Any) -> DType:
     if isinstance(value, Tensor):
         return value.dtype
     if isinstance(value, complex):
-        raise DTypeError(f"complex numbers are not there, got {value!r} (at {user_source()})")
+        raise complex_refused(value)
     raise TypeError(f"an array or a dtype was expected, got {value!r} (at {user_source()})")
 
 

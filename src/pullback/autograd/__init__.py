@@ -1,7 +1,7 @@
 """Gradients of tensors: `backward`, `grad`, and rules of one's own."""
 
 from ..tensor.grad_modes import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
-from . import function
+from . import function, functional
 from .backward import backward, grad
 from .function import Function
 from .gradcheck import gradcheck, gradgradcheck
@@ -11,6 +11,7 @@ __all__ = [
     "backward",
     "enable_grad",
     "function",
+    "functional",
     "grad",
     "gradcheck",
     "gradgradcheck",

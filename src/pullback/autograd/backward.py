@@ -36,6 +36,8 @@ def backward(output: Any, gradient: Any, retain_graph: bool, create_graph: bool,
             with grad_mode(create_graph):
                 total = value if before is None else add(before.node, value)
             receiver.grad = output._wrap(total)
+            for hook in list((receiver._accumulated or {}).values()):
+                hook(receiver)
 
 
 def grad(

@@ -47,6 +47,7 @@ class Node:
     the value; `requires_grad` tells whether differentiation goes through it; `source` is the user's line. `serial`
     grows with every node made, so sorting by it is a topological order. `buffer` is the memo of a value that has been
     computed (see `settle`): it belongs to the runtime. `spent` tells that a backward pass has used up the history.
+    `hooks` is there where a gradient passes functions of the user's own (see `ops/gradient_hooks.py`).
     """
 
     __slots__ = (
@@ -54,6 +55,7 @@ class Node:
         "attributes",
         "buffer",
         "dtype",
+        "hooks",
         "inputs",
         "op",
         "requires_grad",
@@ -62,6 +64,8 @@ class Node:
         "source",
         "spent",
     )
+
+    hooks: Any
 
     def __init__(
         self,

@@ -394,6 +394,18 @@ def lu_solve(LU: Tensor, pivots: Tensor, B: Tensor, *, left: bool = True, adjoin
 
 
 @widening
+def geqrf(input: Tensor) -> tuple[Tensor, Tensor]:
+    """(a, tau): R of a QR decomposition, with the vectors of the reflections that make Q below its diagonal, and their
+    scales (see householder_product). A host call, without a gradient; use qr for one.
+    """
+    matrices("geqrf", input)
+    m, n = input.shape[-2:]
+    shapes: list[tuple[int, ...]] = [(m, n), (min(m, n),)]
+    a, tau = parts(packed_call(lapack.geqrf, input.shape[:-2], shapes, input), shapes)
+    return a, tau
+
+
+@widening
 def householder_product(A: Tensor, tau: Tensor) -> Tensor:
     """The first n columns of the product of reflections I - tau_i v_i v_iᵀ, v_i below A's diagonal: LAPACK's orgqr."""
     matrices("householder_product", A)

@@ -140,6 +140,12 @@ def qr(mode: str) -> Function:
     return run
 
 
+def geqrf(a: np.ndarray) -> np.ndarray:
+    """R above reflections, as LAPACK packs them, and their scales."""
+    reflections, scales = np.linalg.qr(a, mode="raw")
+    return packed(a.shape[:-2], [np.swapaxes(reflections, -1, -2), scales])
+
+
 @cache
 def svd(full_matrices: bool) -> Function:
     """U, the singular values and Vᵀ packed."""

@@ -16,7 +16,7 @@ from ..errors import DTypeError, ShapeError
 from ..graph.node import Node, Shape
 from ..graph.types import BOOL, FLOAT, INTEGER, DType, bool_, round_to, uint32
 from .arithmetic import Arithmetic, NumPyArithmetic, Value
-from .primitive import ELEMENTWISE, Primitive, Pullback, apply, constant, register, user_source
+from .primitive import ELEMENTWISE, Primitive, Pullback, apply, check_dtype, constant, register, user_source
 
 _REFERENCE = NumPyArithmetic()
 _ANY, _NUMBERS, _BITS = (BOOL, INTEGER, FLOAT), (INTEGER, FLOAT), (BOOL, INTEGER)
@@ -338,7 +338,10 @@ def shift_right(x: Node, count: int) -> Node:
 
 def convert(x: Node, dtype: DType) -> Node:
     """`x` in another dtype; the same node where it has that dtype already."""
-    return x if x.dtype is dtype else apply(CONVERT, x, dtype=dtype)
+    if x.dtype is dtype:
+        return x
+    check_dtype(dtype)
+    return apply(CONVERT, x, dtype=dtype)
 
 
 def philox(counter: tuple[Node, Node, Node, Node], key: tuple[Node, Node], word: int) -> Node:

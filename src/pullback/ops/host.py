@@ -9,7 +9,7 @@ import numpy as np
 from ..errors import LinAlgError, ShapeError
 from ..graph.node import Node, Shape
 from ..graph.types import DType, round_to
-from .primitive import ALIAS, HOST, MODE, Primitive, apply, register, user_source
+from .primitive import ALIAS, HOST, MODE, Primitive, apply, complex_refused, register, user_source
 
 
 def _evaluate_host(node: Node, *arrays: np.ndarray) -> np.ndarray:
@@ -17,6 +17,8 @@ def _evaluate_host(node: Node, *arrays: np.ndarray) -> np.ndarray:
         result = np.asarray(node["function"](*arrays))
     except LinAlgError as error:
         raise LinAlgError(f"{error} (at {node.source})") from None
+    if result.dtype.kind == "c":
+        raise complex_refused(result.dtype)
     if result.shape != node.shape:
         raise ShapeError(
             f"host_call: {node['function']!r} returned shape {list(result.shape)}, promised {list(node.shape)} "

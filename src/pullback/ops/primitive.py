@@ -19,6 +19,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
+from ..errors import DTypeError
 from ..graph.node import Graph, Node, Shape, Source, exact
 from ..graph.types import DType, bool_
 
@@ -327,8 +328,29 @@ def parameter(index: int, shape: Shape, dtype: DType, requires_grad: bool = Fals
     return Node(PARAMETER, (), attributes, shape, dtype, requires_grad, user_source())
 
 
+def complex_refused(given: object) -> DTypeError:
+    """The error for a complex number, wherever one arrives."""
+    return DTypeError(
+        f"complex numbers, and with them FFTs, are out of scope for now, got {given!r} (at {user_source()}); keep real "
+        "and imaginary parts as two real tensors"
+    )
+
+
+def check_dtype(dtype: object) -> None:
+    """Raise unless `dtype` is one of Pullback's."""
+    if type(dtype) is not DType:
+        name = dtype if isinstance(dtype, str) else getattr(dtype, "__name__", repr(dtype))
+        if "complex" in str(name):
+            raise complex_refused(dtype)
+        raise DTypeError(f"a dtype is pullback.float32 or such, got {dtype!r} (at {user_source()})")
+
+
 def constant(value: float | int | bool, dtype: DType) -> Node:
     """A number of shape (). Kept as a Python number that `dtype` can hold exactly or nearly."""
+    if type(dtype) is not DType:
+        check_dtype(dtype)
+    if isinstance(value, complex):
+        raise complex_refused(value)
     plain = bool(value) if dtype is bool_ else float(value) if dtype.is_floating_point else int(value)
     return Node(CONSTANT, (), {"value": plain, "dtype": dtype}, (), dtype, False, MODE.source)
 

@@ -229,6 +229,76 @@ def nuttall(
     )
 
 
+def bartlett_window(
+    window_length: int,
+    periodic: bool = True,
+    *,
+    dtype: DType | None = None,
+    device: str | None = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """bartlett, periodic unless said otherwise."""
+    return bartlett(window_length, sym=not periodic, dtype=dtype, device=device, requires_grad=requires_grad)
+
+
+def blackman_window(
+    window_length: int,
+    periodic: bool = True,
+    *,
+    dtype: DType | None = None,
+    device: str | None = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """blackman, periodic unless said otherwise."""
+    return blackman(window_length, sym=not periodic, dtype=dtype, device=device, requires_grad=requires_grad)
+
+
+def hann_window(
+    window_length: int,
+    periodic: bool = True,
+    *,
+    dtype: DType | None = None,
+    device: str | None = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """hann, periodic unless said otherwise."""
+    return hann(window_length, sym=not periodic, dtype=dtype, device=device, requires_grad=requires_grad)
+
+
+def hamming_window(
+    window_length: int,
+    periodic: bool = True,
+    alpha: float = 0.54,
+    beta: float = 0.46,
+    *,
+    dtype: DType | None = None,
+    device: str | None = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """alpha - beta cos, periodic unless said otherwise."""
+    return _window(
+        "hamming_window",
+        window_length,
+        dtype,
+        device,
+        requires_grad,
+        lambda: _cosines(window_length, [alpha, beta], not periodic),
+    )
+
+
+def kaiser_window(
+    window_length: int,
+    periodic: bool = True,
+    beta: float = 12.0,
+    *,
+    dtype: DType | None = None,
+    device: str | None = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """kaiser, periodic unless said otherwise."""
+    return kaiser(window_length, beta=beta, sym=not periodic, dtype=dtype, device=device, requires_grad=requires_grad)
+
+
 __all__ = [
     "bartlett",
     "blackman",

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..graph.types import DType
 from .arithmetic import ArithmeticMethods
 from .arranging import ArrangeMethods
 from .conversions import ConversionMethods
 from .creation import CreationMethods
 from .cumulative import CumulativeMethods
+from .draws import DrawMethods
 from .handle import Handle
+from .hooks import HookMethods
 from .indexing import IndexMethods
 from .inplace import InplaceMethods
 from .inplace_mathematics import InplaceMathematics
 from .linear_algebra import LinearAlgebraMethods
 from .mathematics import MathematicsMethods
+from .metadata import MetadataMethods
 from .order import OrderMethods
 from .pairs import PairMethods
 from .products import ProductMethods
@@ -21,6 +26,12 @@ from .reductions import ReductionMethods
 from .scattering import ScatterMethods
 from .sorting import SortingMethods
 from .statistics import StatisticsMethods
+
+#: what PyTorch has of complex numbers and FFTs, which are out of scope
+COMPLEX = {
+    *("cdouble", "cfloat", "chalf", "complex", "complex128", "complex32", "complex64", "fft", "imag", "istft", "polar"),
+    *("stft", "view_as_complex", "view_as_real"),
+}
 
 
 class Tensor(
@@ -39,8 +50,11 @@ class Tensor(
     LinearAlgebraMethods,
     ScatterMethods,
     ProductMethods,
+    DrawMethods,
     InplaceMethods,
     InplaceMathematics,
+    HookMethods,
+    MetadataMethods,
 ):
     """A multidimensional array, computed when it is needed, through which gradients can be taken.
 
@@ -63,6 +77,11 @@ class Tensor(
 
         return log_softmax(self, dim, dtype=dtype)
 
+    def __getattr__(self, name: str) -> Any:
+        if name in COMPLEX:
+            raise AttributeError(f"Tensor.{name} is not there: complex numbers, and with them FFTs, are out of scope")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+
     def __rmatmul__(self, other: object) -> Tensor:
         from .creation import tensor
 
@@ -71,4 +90,4 @@ class Tensor(
 
 Handle._result = Tensor
 
-__all__ = ["Tensor"]
+__all__ = ["COMPLEX", "Tensor"]

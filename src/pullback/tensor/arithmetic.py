@@ -14,7 +14,7 @@ from ..ops import pairs
 from ..ops.elementwise import Builder
 from ..ops.host import detach, identity
 from ..ops.indexing import require
-from ..ops.primitive import constant, user_source
+from ..ops.primitive import complex_refused, constant, user_source
 from . import promotion
 from .handle import Handle
 from .promotion import Number, Operand, as_node, dtype_of_number, promoted, require_float, result_type
@@ -33,7 +33,9 @@ def _is_operand(value: object) -> bool:
 def _plain(value: object) -> object:
     """NumPy scalars as Python numbers, arrays as tensors; everything else as it is."""
     if isinstance(value, np.generic):
-        return value.item()
+        value = value.item()
+    if isinstance(value, complex):
+        raise complex_refused(value)
     if isinstance(value, np.ndarray):
         from .creation import tensor
 
@@ -341,7 +343,7 @@ class ArithmeticMethods(Handle):
                 f"(at {user_source()}); use where() for one value an element"
             )
         if isinstance(value, complex):
-            raise TypeError(f"masked_fill: the value must be a real number, got {value!r} (at {user_source()})")
+            raise complex_refused(value)
         return self._wrap(e.where(mask.node, promotion.as_node(value, self.dtype), self.node))
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ..graph import types
 from ..ops import elementwise as e
 from ..ops.host import identity
-from ..ops.primitive import user_source
+from ..ops.primitive import complex_refused, user_source
 from .handle import Handle
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ class ConversionMethods(Handle):
             elif (argument is None or isinstance(argument, str)) and device is None:
                 device = argument
             else:
+                if "complex" in getattr(argument, "__name__", repr(argument)):
+                    raise complex_refused(argument)
                 raise TypeError(f"to() takes a dtype, a device or a tensor, got {args!r} (at {user_source()})")
         if len(flags) > 2 or not all(isinstance(flag, builtins_bool) for flag in flags):
             raise TypeError(f"to() takes the flags non_blocking and copy last, got {args!r} (at {user_source()})")

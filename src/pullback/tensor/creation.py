@@ -14,7 +14,7 @@ from ..graph.node import Node
 from ..graph.types import FLOAT, DType, encode_bfloat16, float64, int64
 from ..ops import elementwise as e
 from ..ops.movement import expand
-from ..ops.primitive import BUFFER, buffer_node, constant, iota, user_source
+from ..ops.primitive import BUFFER, buffer_node, check_dtype, complex_refused, constant, iota, user_source
 from ..runtime.buffers import Buffer
 from ..runtime.dlpack import imported
 from .handle import Handle
@@ -52,6 +52,8 @@ def tensor(data: Any, dtype: DType | None = None, requires_grad: bool = False, d
     if not isinstance(data, (np.ndarray, np.generic)) and array.dtype == np.float64:
         found = get_default_dtype()
     wanted = dtype or found
+    if dtype is not None:
+        check_dtype(dtype)
     if wanted is None:
         names = ", ".join(d.name for d in types.ALL)
         raise DTypeError(f"arrays of {array.dtype} are not taken (at {user_source()}); the dtypes are {names}")
@@ -76,6 +78,8 @@ def _as_array(data: Any) -> np.ndarray:
         array = np.asarray(data)
     except ValueError as error:
         raise ShapeError(f"tensor(): the nested lists are not of equal lengths (at {user_source()}): {error}") from None
+    if array.dtype.kind == "c":
+        raise complex_refused(array.dtype if array.ndim else array.item())
     if array.dtype == object or array.dtype.kind in "USOV":
         raise DTypeError(f"tensor() takes numbers, got {type(data).__name__} {str(data)[:60]!r} (at {user_source()})")
     if array.size == 0 and not isinstance(data, np.ndarray):
@@ -83,14 +87,36 @@ def _as_array(data: Any) -> np.ndarray:
     return array
 
 
-def as_tensor(data: Any, dtype: DType | None = None) -> Tensor:
+def as_tensor(data: Any, dtype: DType | None = None, device: str | None = None) -> Tensor:
     """A tensor of `data`: itself if it is one of that dtype, sharing an array's memory where it can."""
+    _check_device(device)
     if isinstance(data, Handle):
         return data.to(dtype) if dtype is not None else data  # type: ignore[attr-defined, return-value]
     if isinstance(data, np.ndarray) and types.from_numpy(data.dtype) is not None:
         shared = from_numpy(data)
         return shared if dtype is None else shared.to(dtype)
     return tensor(data, dtype)
+
+
+def asarray(
+    obj: Any,
+    *,
+    dtype: DType | None = None,
+    device: str | None = None,
+    copy: bool | None = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """A tensor of `obj`, as `as_tensor`; with `copy` True always of its own memory, with False never.
+
+    A tensor is cut off from its history where `requires_grad` is not asked for of a copy.
+    """
+    _check_device(device)
+    if copy:
+        return tensor(obj, dtype, requires_grad)
+    made = as_tensor(obj, dtype)
+    if copy is False and not (made is obj or (isinstance(obj, np.ndarray) and dtype in (None, made.dtype))):
+        raise ValueError(f"asarray: copy=False, but {type(obj).__name__} cannot be shared (at {user_source()})")
+    return made.requires_grad_() if requires_grad else made
 
 
 def from_numpy(array: np.ndarray) -> Tensor:
@@ -100,6 +126,8 @@ def from_numpy(array: np.ndarray) -> Tensor:
     writes to it.
     """
     dtype = types.from_numpy(array.dtype)
+    if array.dtype.kind == "c":
+        raise complex_refused(array.dtype)
     if dtype is None:
         raise DTypeError(f"arrays of {array.dtype} are not taken (at {user_source()}); convert with .astype(...)")
     return Handle._wrap(buffer_node(_shared(array), array.shape, dtype))
@@ -124,6 +152,8 @@ def from_dlpack(ext_tensor: Any, *, device: str | None = None, copy: bool | None
     _check_device(device)
     array, is_bfloat16 = imported(ext_tensor, copy)
     dtype = types.bfloat16 if is_bfloat16 else types.from_numpy(array.dtype)
+    if array.dtype.kind == "c":
+        raise complex_refused(array.dtype)
     if dtype is None:
         raise DTypeError(f"from_dlpack: tensors of {array.dtype} are not taken (at {user_source()})")
     sharable = array.flags.c_contiguous and array.flags.aligned
@@ -180,6 +210,7 @@ def arange(
     """
     _check_device(device)
     first, last = (0, start) if end is None else (start, end)
+    first, last, step = _plain(first), _plain(last), _plain(step)
     if not all(math.isfinite(v) for v in (first, last, step)):
         raise ValueError(f"arange: from {first} to {last} by {step} is no finite range (at {user_source()})")
     if dtype is not None and dtype.category != FLOAT:  # as PyTorch: the numbers are whole before they are counted
@@ -205,7 +236,10 @@ def arange(
 
 def _plain(value: Any) -> Any:
     """A number, also of a tensor that holds one, which is computed at once."""
-    return value.item() if isinstance(value, Handle) else value
+    plain = value.item() if isinstance(value, (Handle, np.generic)) else value
+    if isinstance(plain, complex):
+        raise complex_refused(plain)
+    return plain
 
 
 def linspace(
@@ -386,6 +420,7 @@ __all__ = [
     "CreationMethods",
     "arange",
     "as_tensor",
+    "asarray",
     "empty",
     "empty_like",
     "eye",

@@ -19,11 +19,13 @@ from ..errors import DTypeError, GradientError, ShapeError, TraceError, ViewErro
 from ..graph.calm import disturb
 from ..graph.node import Node, Shape, next_serial
 from ..graph.types import DType, bfloat16, to_carrier
+from ..ops.gradient_hooks import attach
 from ..ops.host import custom, detach
 from ..ops.primitive import MODE, buffer_node, grad_mode, user_source
 from ..runtime import engine
 from ..runtime.buffers import Buffer
 from ..runtime.dlpack import exported
+from .device import CPU, device
 from .views import Detach, Layout, Link, Movement, contiguous_strides
 
 if TYPE_CHECKING:
@@ -123,7 +125,7 @@ def _await(tensor: Handle) -> None:
 class Handle:
     """The state of a tensor and what does not depend on any operation. Users see its subclass `Tensor`."""
 
-    __slots__ = ("__weakref__", "_alias", "_grad", "_link", "_node", "_storage")
+    __slots__ = ("__weakref__", "_accumulated", "_alias", "_grad", "_hooks", "_link", "_node", "_storage")
     __array_priority__ = 1000
     __hash__ = object.__hash__
 
@@ -136,6 +138,9 @@ class Handle:
         self._link = link
         self._alias: Handle | None = None
         self._storage: object = None
+        #: of a leaf: what its gradients pass, and what is called when they have been added to `.grad`
+        self._hooks: Store | None = None
+        self._accumulated: Store | None = None
         if node.buffer is None and STATE.trace is None:
             _await(self)
 
@@ -224,9 +229,9 @@ class Handle:
         return len(self._node.shape)
 
     @property
-    def device(self) -> str:
-        """Where the values live: always "cpu"."""
-        return "cpu"
+    def device(self) -> device:
+        """Where the values live: always the CPU."""
+        return CPU
 
     @property
     def requires_grad(self) -> bool:
@@ -284,6 +289,20 @@ class Handle:
         disturb()
         if node.requires_grad and node.op.name in ("buffer", "detach"):
             RECEIVERS[node] = ref(self)
+            if self._hooks:
+                attach(node, self._hooks)
+
+    def _leaf_hooks(self) -> Store:
+        """What the gradients of this leaf pass, whatever its value is."""
+        if self._hooks is None:
+            self._hooks = Store()
+        return self._hooks
+
+    def _accumulated_hooks(self) -> Store:
+        """What is called when a gradient has been added to `.grad`."""
+        if self._accumulated is None:
+            self._accumulated = Store()
+        return self._accumulated
 
     def _assign(self, value: Node) -> Tensor:
         """The end of every in-place method: this tensor's value is now `value` (same shape and dtype)."""
@@ -386,6 +405,11 @@ class Handle:
         if value is not self._grad:
             self._grad = value
             disturb()
+
+    @property
+    def retains_grad(self) -> bool:
+        """Whether backward() keeps the gradient although the tensor is no leaf (see retain_grad)."""
+        return self.requires_grad and not self.is_leaf and self.node in RECEIVERS
 
     def retain_grad(self) -> None:
         """Have backward() keep the gradient of this tensor although it is no leaf."""

@@ -5,16 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..graph.node import Node
-from ..graph.types import bool_, float32
+from ..graph.types import bool_
 from ..ops import elementwise as e
 from ..ops.movement import expand
 from ..ops.primitive import MODE, constant
 from .handle import Handle
-from .promotion import Number, Operand, as_node, require_float
+from .promotion import Number, Operand, as_node
 
 if TYPE_CHECKING:
     from . import Tensor
-    from .random import Generator
 
 
 class InplaceMethods(Handle):
@@ -105,30 +104,6 @@ class InplaceMethods(Handle):
     def zero_(self) -> Tensor:
         """Every element 0."""
         return self.fill_(0)
-
-    def uniform_(self, a: float = 0.0, b: float = 1.0, generator: Generator | None = None) -> Tensor:
-        """Uniform numbers on [a, b)."""
-        from .random import uniform_nodes
-
-        require_float("uniform_", self)
-        unit = uniform_nodes(self.shape, self.dtype, generator)
-        scaled = e.mul(unit, constant(b - a, self.dtype))
-        return self._assign(e.add(scaled, constant(a, self.dtype)))
-
-    def normal_(self, mean: float = 0.0, std: float = 1.0, generator: Generator | None = None) -> Tensor:
-        """Normal numbers of the given mean and standard deviation."""
-        from .random import randn
-
-        require_float("normal_", self)
-        unit = randn(self.shape, dtype=self.dtype, generator=generator)
-        return self._assign((unit * std + mean).node)
-
-    def bernoulli_(self, p: float = 0.5, generator: Generator | None = None) -> Tensor:
-        """1 with probability p, else 0."""
-        from .random import uniform_nodes
-
-        hit = e.lt(uniform_nodes(self.shape, float32, generator), constant(p, float32))
-        return self._assign(e.convert(hit, self.dtype))
 
     def __iadd__(self, other: Operand) -> Tensor:
         return self.add_(other)

@@ -13,7 +13,7 @@ from ..graph import types
 from ..graph.node import Node
 from ..graph.types import DType
 from ..ops.elementwise import convert
-from ..ops.primitive import constant, user_source
+from ..ops.primitive import check_dtype, complex_refused, constant, user_source
 
 if TYPE_CHECKING:
     from .handle import Handle
@@ -35,6 +35,7 @@ def get_default_dtype() -> DType:
 
 def set_default_dtype(dtype: DType) -> None:
     """Make `dtype` (float32 or float64) the dtype of new floating-point tensors."""
+    check_dtype(dtype)
     if dtype not in (types.float32, types.float64):
         raise DTypeError(f"the default dtype must be float32 or float64, got {dtype!r}")
     _Default.floating = dtype
@@ -54,7 +55,10 @@ def result_type(*operands: Operand) -> DType:
         if isinstance(operand, (bool, int, float)):
             rank, dtype = 2, dtype_of_number(operand)
         else:
-            rank, dtype = (0 if operand.shape else 1), operand.dtype
+            try:
+                rank, dtype = (0 if operand.shape else 1), operand.dtype
+            except AttributeError:
+                raise _no_operand(operand) from None
         before = ranks[rank]
         ranks[rank] = dtype if before is None else types.promote(before, dtype)
     result: DType | None = None
@@ -63,6 +67,12 @@ def result_type(*operands: Operand) -> DType:
             result = found
     assert result is not None
     return result
+
+
+def _no_operand(given: object) -> TypeError:
+    if isinstance(given, complex):
+        return complex_refused(given)
+    return TypeError(f"a tensor or a number was expected, got {type(given).__name__} {given!r} (at {user_source()})")
 
 
 def as_node(operand: Operand, dtype: DType) -> Node:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from ..ops.movement import reshape, slice_
 from ..ops.primitive import buffer_node, constant, iota, user_source
 from ..runtime.buffers import Buffer
 from .creation import _check_device, _finish
-from .handle import STATE, Handle
+from .handle import STATE, Handle, outside_trace
 from .promotion import get_default_dtype
 from .shapes import as_shape
 
@@ -85,12 +86,11 @@ def _words(x: Node) -> tuple[Node, Node]:
     return e.convert(x, uint32), e.convert(e.shift_right(x, 32), uint32)
 
 
-_DEFAULT = Generator()
-
-
+@cache
 def default_generator() -> Generator:
     """The generator that is used where none is given."""
-    return _DEFAULT
+    with outside_trace():
+        return Generator()
 
 
 def manual_seed(seed: int) -> Generator:
@@ -101,6 +101,23 @@ def manual_seed(seed: int) -> Generator:
 def initial_seed() -> int:
     """The seed of the default generator."""
     return int(default_generator().state._array()[0])
+
+
+def seed() -> int:
+    """Seed the default generator from the system's randomness, and give the seed."""
+    chosen = int.from_bytes(os.urandom(7), "little")
+    manual_seed(chosen)
+    return chosen
+
+
+def get_rng_state() -> Tensor:
+    """The state of the default generator (see Generator.get_state)."""
+    return default_generator().get_state()
+
+
+def set_rng_state(new_state: Tensor) -> None:
+    """Have the default generator go on from a state."""
+    default_generator().set_state(new_state)
 
 
 def random_words(shape: Shape, generator: Generator | None, count: int = 1) -> list[Node]:
@@ -177,6 +194,7 @@ def randint(
     *,
     dtype: DType | None = None,
     generator: Generator | None = None,
+    requires_grad: bool = False,
     device: str | None = None,
 ) -> Tensor:
     """Whole numbers from `low` (0 if left out) to below `high`, all equally likely."""
@@ -185,18 +203,31 @@ def randint(
         low, high, size = 0, low, high  # type: ignore[assignment]
     if not isinstance(high, int) or size is None:
         raise TypeError(f"randint takes (high, size) or (low, high, size) (at {user_source()})")
-    if not low < high <= low + 2**32:
-        raise ValueError(f"randint: high must be above low by at most 2**32, got {low} and {high} (at {user_source()})")
-    shape = as_shape((size,))
+    if not low < high <= low + 2**63:
+        raise ValueError(f"randint: high must be above low by at most 2**63, got {low} and {high} (at {user_source()})")
+    node = whole_nodes(as_shape((size,)), low, high, generator)
+    return _finish(e.convert(node, dtype or int64), requires_grad)
+
+
+def whole_nodes(shape: Shape, low: int, high: int, generator: Generator | None) -> Node:
+    """Whole numbers from `low` to below `high`, int64.
+
+    Up to a width of 2**32 they are 53 random bits times the width, cut: no value is favoured by more than 2**-20.
+    Beyond it they are what 63 bits leave when divided by the width, as in PyTorch.
+    """
     low_word, high_word = random_words(shape, generator, 2)
-    # 53 random bits times the width, cut: no value is favoured by more than 2**-20
-    whole = e.add(
-        e.mul(e.convert(e.shift_right(high_word, 5), float64), constant(2.0**26, float64)),
-        e.convert(e.shift_right(low_word, 6), float64),
-    )
-    place = e.floor(e.mul(whole, constant((high - low) * 2.0**-53, float64)))
-    node = e.add(e.convert(place, int64), constant(low, int64))
-    return _finish(e.convert(node, dtype or int64), False)
+    width = high - low
+    if width > 2**32:
+        upper = e.mul(e.convert(e.shift_right(high_word, 1), int64), constant(2**32, int64))
+        whole = e.add(upper, e.convert(low_word, int64))
+        drawn = whole if width == 2**63 else e.remainder(whole, constant(width, int64))
+    else:
+        bits = e.add(
+            e.mul(e.convert(e.shift_right(high_word, 5), float64), constant(2.0**26, float64)),
+            e.convert(e.shift_right(low_word, 6), float64),
+        )
+        drawn = e.convert(e.floor(e.mul(bits, constant(width * 2.0**-53, float64))), int64)
+    return e.add(drawn, constant(low, int64))
 
 
 def rand_like(
@@ -239,17 +270,26 @@ def randint_like(
     return randint(first, last, input.shape, dtype=dtype or input.dtype, generator=generator, device=device)
 
 
-def randperm(n: int, *, generator: Generator | None = None) -> Tensor:
-    """The whole numbers below n in random order, int64; realized at once."""
+def randperm(
+    n: int,
+    *,
+    generator: Generator | None = None,
+    dtype: DType | None = None,
+    requires_grad: bool = False,
+    device: str | None = None,
+) -> Tensor:
+    """The whole numbers below n in random order, int64 or `dtype`: what sorts n random numbers."""
+    _check_device(device)
+    if n < 0:
+        raise ValueError(f"randperm: n must not be negative, got {n} (at {user_source()})")
     words = Handle._wrap(random_words((n,), generator)[0])
-    from .creation import tensor
-
-    return tensor(np.argsort(words._array(), kind="stable").astype(np.int64))
+    return _finish(e.convert(words.argsort(stable=True).node, dtype or int64), requires_grad)
 
 
 __all__ = [
     "Generator",
     "default_generator",
+    "get_rng_state",
     "initial_seed",
     "manual_seed",
     "rand",
@@ -260,5 +300,8 @@ __all__ = [
     "randn_like",
     "random_words",
     "randperm",
+    "seed",
+    "set_rng_state",
     "uniform_nodes",
+    "whole_nodes",
 ]

@@ -108,7 +108,8 @@ class CompiledStep:
         finally:
             _STEPS.end_run()
         with _STEPS.recording(), _without_collections(), reported("record", self.__name__) as report:
-            variant = self._record(kind.key, leaves, kind.shape)
+            hooked = frozenset(place for place, leaf in enumerate(leaves) if _is_hooked(leaf))
+            variant = self._record(kind.key, leaves, kind.shape, hooked)
             report.program = variant.program
         alone = _STEPS.begin_run()
         try:
@@ -258,8 +259,10 @@ class _Kind:
 
 
 def _is_plain(leaf: Any) -> bool:
-    """Whether the leaf is a tensor that has its value from nowhere else."""
-    return type(leaf) is Tensor and leaf._link is None and leaf._alias is None
+    """Whether the leaf is a tensor that has its value from nowhere else, and no hooks."""
+    return (
+        type(leaf) is Tensor and leaf._link is None and leaf._alias is None and not (leaf._hooks or leaf._accumulated)
+    )
 
 
 class _BoundSteps:
@@ -349,10 +352,15 @@ class _Steps:
 _STEPS = _Steps()
 
 
+def _is_hooked(leaf: Any) -> bool:
+    """Whether an argument has hooks: its recordings are for this very tensor."""
+    return isinstance(leaf, Handle) and bool(leaf._hooks or leaf._accumulated)
+
+
 def _signature(leaf: Any) -> Hashable:
     """What of an argument a recording depends on."""
     if isinstance(leaf, Handle):
-        return leaf.shape, leaf.dtype, leaf.requires_grad
+        return leaf.shape, leaf.dtype, leaf.requires_grad, _is_hooked(leaf)
     try:
         hash(leaf)
     except TypeError:

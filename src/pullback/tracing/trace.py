@@ -14,6 +14,7 @@ from weakref import ref
 from ..errors import TraceError
 from ..graph.calm import disturb
 from ..graph.node import Node
+from ..ops.gradient_hooks import attach
 from ..ops.primitive import input_node, user_source
 from ..tensor import Tensor
 from ..tensor.handle import RECEIVERS, Handle, materialize, outside_trace
@@ -102,6 +103,9 @@ class Trace:
         node = self.new_input(original, original.requires_grad)
         if original.requires_grad:
             RECEIVERS[node] = ref(tensor)
+            self.depend_on(tensor._leaf_hooks(), tensor._accumulated_hooks())
+            if tensor._hooks:
+                attach(node, tensor._hooks)
         self.captured[id(tensor)] = Captured(tensor, original, node, self.owners.get(id(tensor)))
         tensor._node = node
 

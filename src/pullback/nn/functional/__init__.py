@@ -46,9 +46,10 @@ from .ctc import (
 )
 from .distance import bilinear, cosine_similarity, pairwise_distance, pdist
 from .dropout_channels import alpha_dropout, dropout1d, dropout2d, dropout3d, feature_alpha_dropout
+from .embedding import embedding, embedding_bag
 from .grid import affine_grid, grid_sample
 from .interpolation import interpolate, upsample, upsample_bilinear, upsample_nearest
-from .linear import embedding, layer_norm, linear, one_hot
+from .linear import layer_norm, linear, one_hot
 from .linear_cross_entropy import linear_cross_entropy
 from .loss import cross_entropy, nll_loss
 from .loss_elementwise import (
@@ -146,6 +147,7 @@ __all__ = [
     "elu",
     "elu_",
     "embedding",
+    "embedding_bag",
     "feature_alpha_dropout",
     "fold",
     "fractional_max_pool2d",

@@ -1,4 +1,4 @@
-"""Linear maps, embeddings and layer normalization."""
+"""Linear maps, one-hot vectors and layer normalization."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ...errors import DTypeError, ShapeError
 from ...graph.node import Node
 from ...graph.types import INTEGER, int64
 from ...ops import elementwise as e
-from ...ops.indexing import bounded, take
+from ...ops.indexing import bounded
 from ...ops.primitive import constant, iota, user_source
 from ...tensor import Tensor
 from ...tensor.autocast_mode import lowered
@@ -34,24 +34,6 @@ def indices(name: str, tensor: Tensor) -> Node:
     if tensor.dtype.category != INTEGER:
         raise DTypeError(f"{name}: indices must be integers, got {tensor.dtype.name} (at {user_source()}); use .long()")
     return e.convert(tensor.node, int64)
-
-
-def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:
-    """The rows of `weight` that `input` names; no gradient reaches the row `padding_idx`.
-
-    Shapes: input [...] (integers from 0 to V - 1), weight [V, D], result [..., D].
-    """
-    if weight.ndim != 2:
-        raise ShapeError(f"embedding: weight must be a matrix [V, D], got {list(weight.shape)} (at {user_source()})")
-    size = weight.shape[0]
-    index = bounded(indices("embedding", input), 0, size, "embedding: index")
-    rows = Tensor(take(weight.node, index))
-    if padding_idx is None:
-        return rows
-    if not -size <= padding_idx < size:
-        raise IndexError(f"embedding: padding_idx {padding_idx} is outside the {size} rows (at {user_source()})")
-    padding = (Tensor(index) == padding_idx % size).unsqueeze(-1)
-    return Tensor(e.where(padding.node, rows.detach().node, rows.node))
 
 
 def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:

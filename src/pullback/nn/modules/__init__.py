@@ -34,7 +34,8 @@ from .adaptive import (
 from .attention import MultiheadAttention
 from .containers import ModuleDict, ModuleList, Sequential
 from .convolution import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
-from .layers import Dropout, Embedding, Flatten, LayerNorm, Linear
+from .embedding import Embedding, EmbeddingBag
+from .layers import Dropout, Flatten, LayerNorm, Linear
 from .loss import (
     BCELoss,
     BCEWithLogitsLoss,
@@ -166,6 +167,7 @@ __all__ = [
     "Dropout2d",
     "Dropout3d",
     "Embedding",
+    "EmbeddingBag",
     "FeatureAlphaDropout",
     "Flatten",
     "FractionalMaxPool2d",

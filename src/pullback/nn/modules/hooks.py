@@ -6,7 +6,6 @@ called again where the step is recorded anew, and a hook that asks for a value g
 
 from __future__ import annotations
 
-import itertools
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -17,8 +16,7 @@ from ...ops.primitive import user_source
 from ...tensor import Tensor
 from ...tensor.grad_modes import is_grad_enabled
 from ...tensor.handle import Store
-
-_numbers = itertools.count()
+from ...tensor.hooks import RemovableHandle
 
 
 class Hook(NamedTuple):
@@ -27,23 +25,6 @@ class Hook(NamedTuple):
     function: Callable[..., Any]
     with_kwargs: bool = False
     always_call: bool = False
-
-
-class RemovableHandle:
-    """What registering a hook gives: `remove()` takes the hook away; also a context manager that does so at its end."""
-
-    def __init__(self, hooks: dict[int, Any]):
-        self.hooks, self.id = hooks, next(_numbers)
-
-    def remove(self) -> None:
-        """Take the hook away, if it is still there."""
-        self.hooks.pop(self.id, None)
-
-    def __enter__(self) -> RemovableHandle:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.remove()
 
 
 def register(hooks: dict[int, Any], hook: Any, prepend: bool = False) -> RemovableHandle:

@@ -9,7 +9,6 @@ from ...graph.types import DType
 from ...ops.primitive import user_source
 from ...tensor import Tensor
 from ...tensor.creation import empty
-from ...tensor.grad_modes import no_grad
 from .. import functional as F
 from .. import init
 from ..parameter import Parameter
@@ -88,39 +87,6 @@ class LayerNorm(Module):
         return f"{self.normalized_shape}, eps={self.eps}, {affine}"
 
 
-class Embedding(Module):
-    """A table of `num_embeddings` vectors, looked up by number; drawn from the standard normal distribution."""
-
-    def __init__(
-        self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None, dtype: DType | None = None
-    ):
-        super().__init__()
-        if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:
-            raise ValueError(
-                f"Embedding: padding_idx {padding_idx} is outside the {num_embeddings} rows (at {user_source()})"
-            )
-        self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
-        self.padding_idx = None if padding_idx is None else padding_idx % num_embeddings
-        self.weight = Parameter(empty(num_embeddings, embedding_dim, dtype=dtype))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw the table anew; the padding's row is zero."""
-        init.normal_(self.weight)
-        if self.padding_idx is not None:
-            with no_grad():
-                self.weight[self.padding_idx] = 0.0
-
-    def forward(self, input: Tensor) -> Tensor:
-        """[...] to [..., embedding_dim]."""
-        return F.embedding(input, self.weight, self.padding_idx)
-
-    def extra_repr(self) -> str:
-        """The sizes."""
-        padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
-        return f"{self.num_embeddings}, {self.embedding_dim}{padding}"
-
-
 class Dropout(Module):
     """In training, each element 0 with probability `p`, else divided by 1 - p."""
 
@@ -155,4 +121,4 @@ class Flatten(Module):
         return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
 
 
-__all__ = ["Dropout", "Embedding", "Flatten", "LayerNorm", "Linear"]
+__all__ = ["Dropout", "Flatten", "LayerNorm", "Linear"]

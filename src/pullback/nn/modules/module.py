@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from ...errors import DTypeError
 from ...graph import types
 from ...graph.types import DType
-from ...ops.primitive import user_source
+from ...ops.primitive import check_dtype, user_source
 from ...tensor import Tensor
 from ...tensor.creation import zeros_like
 from ...tensor.handle import STATE, Store, structure_changed
@@ -412,7 +412,8 @@ class Module(StateMethods):
             raise ValueError(f'to(): device {device!r} is not there; Pullback runs on "cpu"')
         if dtype is None:
             return self
-        if not isinstance(dtype, DType) or not dtype.is_floating_point:
+        check_dtype(dtype)
+        if not dtype.is_floating_point:
             raise DTypeError(f"a module can only be given a floating point dtype, got {dtype!r} (at {user_source()})")
         for held in [*self.parameters(), *self.buffers()]:
             if isinstance(held, Uninitialized):
