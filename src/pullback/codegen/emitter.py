@@ -3,12 +3,13 @@
 `Emitter.value` pulls: it asks for a node's element at an index, which asks for the operands' elements at the indices
 that follow, down to loads. Code lands at one of three levels: ROW, once for each row of the domain, before the loops
 over columns; SCALAR, inside those loops but the same for every lane; VECTOR, one value a lane. Whatever does not depend
-on the lane, or on the column, is emitted at the outer level and repeated.
+on the lane, or on the column, is emitted at the outer level and repeated. What depends on nothing that the kernel
+itself computes, as an optimizer's numbers do, is emitted once for all rows, in the function's prologue.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -42,7 +43,8 @@ class Slots:
 class Emitter:
     """Emits values into `writer`, which must be at the row level when it is made.
 
-    `in_memory(node)` tells whether to load a node; `names` gives the SSA names of loop variables; the variable LANE,
+    `in_memory(node)` tells whether to load a node; `members` those that a kernel loads which it
+    has stored itself; `names` gives the SSA names of loop variables; the variable LANE,
     where it occurs, counts from its name's value on through the lanes.
     """
 
@@ -53,8 +55,9 @@ class Emitter:
         slots: Slots,
         in_memory: Callable[[Node], bool],
         half_conversions: bool,
+        members: Container[Node] = (),
     ):
-        self.writer, self.slots, self.in_memory = writer, slots, in_memory
+        self.writer, self.slots, self.in_memory, self.members = writer, slots, in_memory, members
         self.scalar = LLVMArithmetic(writer, 1, half_conversions)
         self.vector = LLVMArithmetic(writer, lanes, half_conversions)
         self.names: dict[str, str] = {}
@@ -74,6 +77,8 @@ class Emitter:
         self.loaded: dict[Node, set[Affine]] = {}
         self._row_lines = writer.lines
         self._memos: tuple[dict[Any, Any], dict[Any, Any], dict[Any, Any]] = ({}, {}, {})
+        self._prologue: dict[Any, Any] = {}
+        self._given: dict[Node, bool] = {}
         self._pointers: dict[Node, str] = {}
 
     # ---- where code lands
@@ -193,11 +198,22 @@ class Emitter:
         # a value that a whole row shares cannot depend on a condition on columns
         guards = tuple(g for g in guards if self._level_of(g.index) <= level)
         key = (node, index.axes, guards)
-        memo = self._memos[level]
+        memo, lines = self._memos[level], self._row_lines if level == ROW else self.writer.lines
+        if level == ROW and not guards and not any(axis.terms for axis in index.axes) and self._is_given(node):
+            memo, lines = self._prologue, self.writer.prologue
         if key not in memo:
-            with self._at(level):
-                memo[key] = self._value(node, index, level, guards)
+            outer, self.writer.lines = self.writer.lines, lines
+            memo[key] = self._value(node, index, level, guards)
+            self.writer.lines = outer
         return memo[key]
+
+    def _is_given(self, node: Node) -> bool:
+        """Whether the value is made by elementwise operations of what is in memory before the kernel runs."""
+        if node not in self._given:
+            own = node in self.members or node in self.tiles or node in self.row_values
+            within = node.op.kind == ELEMENTWISE and all(i.shape == () and self._is_given(i) for i in node.inputs)
+            self._given[node] = not own and (node.op.name == "constant" or self.in_memory(node) or within)
+        return self._given[node]
 
     def _repeated(self, value: Value, level: int) -> Value:
         """A scalar in every lane, repeated where the scalar was computed."""

@@ -248,7 +248,7 @@ class _LoopKernel:
         lanes = lanes_for(self.target, columns, operation_cost(self.members))
         self.complete: set[Node] = set()
         slots = Slots(base=1 if self.flat else 0)
-        emitter = Emitter(writer, lanes, slots, self._loadable, has_half_conversions(self.target))
+        emitter = Emitter(writer, lanes, slots, self._loadable, has_half_conversions(self.target), self.members)
         self.domain, row = self._flat(loops)
         for node in self.stored:
             emitter.pointer(node)

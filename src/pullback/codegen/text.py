@@ -41,6 +41,8 @@ class Writer:
         self.name = name
         self.head = f"define {result} @{name}({', '.join(parameters)}) {attributes} {{"
         self.entry: list[str] = []
+        #: instructions before all `lines`, done once
+        self.prologue: list[str] = []
         self.lines: list[str] = []
         self.declarations: set[str] = set()
         self._count = 0
@@ -147,7 +149,7 @@ class Writer:
 
     def text(self) -> str:
         """The function's definition, without the declarations that it needs."""
-        return "\n".join([self.head, "entry:", *self.entry, *self.lines, "  ret void", "}"])
+        return "\n".join([self.head, "entry:", *self.entry, *self.prologue, *self.lines, "  ret void", "}"])
 
 
 class Variable:

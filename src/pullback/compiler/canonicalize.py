@@ -6,7 +6,8 @@ before → after:
   is rounded;
 - a transposed matrix product becomes the product of the transposed operands;
 - a permutation of what attention gives becomes an attribute of it, so that it is written where its reader wants it;
-- integer matrix products become multiplications and a sum;
+- integer matrix products become multiplications and a sum, and products of a column and a row (k = 1), such as the
+  gradient of a layer's weight at batch 1, multiplications alone, which fuse with whatever reads them;
 - a reduction is over the last axes (rows) or over axes before the last (columns), never both.
 """
 
@@ -92,6 +93,9 @@ def _product(node: Node) -> Node:
     a, b = node.inputs
     if 0 in (*a.shape, *b.shape):
         return expand(constant(0, node.dtype), node.shape)
+    if a.shape[-1] == 1:
+        column, row = (expand(convert(operand, node.dtype), node.shape) for operand in (a, b))
+        return mul(column, row)
     if node.dtype in SMALL_FLOATS:
         return convert(matmul(a, b, float32), node.dtype)
     if node.dtype.is_floating_point:

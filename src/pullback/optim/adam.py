@@ -73,8 +73,10 @@ class Adam(Optimizer):
         # numbers of shape () in float64: what does not depend on the element is computed once, exactly
         beta1, beta2 = group["betas"]
         step = state["step"].double()
-        step_size = rate / (1 - power(beta1, step)).to(rate.dtype)
-        deviation = square.sqrt() / (1 - power(beta2, step)).sqrt() + group["eps"]
+        correction = (1 - power(beta2, step)).sqrt()
+        step_size = rate / (1 - power(beta1, step)).to(rate.dtype) * correction
+        # both sides of the quotient times the correction, so that each element is divided once
+        deviation = square.sqrt() + correction * group["eps"]
         parameter.copy_(value - mean * step_size / deviation)
 
 
