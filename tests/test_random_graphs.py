@@ -42,8 +42,9 @@ def same_bits(left: list[np.ndarray], right: list[np.ndarray]) -> bool:
 
 @pytest.fixture
 def no_small_programs(monkeypatch):
-    """Have programs use threads however little they do."""
+    """Have programs, and the bundles of their launches, use threads however little they do."""
     monkeypatch.setattr("pullback.runtime.program._SMALL_WORK", 0)
+    monkeypatch.setattr("pullback.runtime.bundles._HAND_OVER", 0)
 
 
 @settings(max_examples=150)
@@ -75,7 +76,7 @@ def test_native_code_computes_what_the_reference_computes(graph):
 @pytest.mark.parametrize("seed", range(20))
 def test_the_bits_are_the_same_for_any_number_of_threads(seed, no_small_programs):
     graph = random_graph(seed + 1000, 12)
-    one, two, three = (run(graph, backend="native", num_threads=count) for count in (1, 2, 3))
+    one, two, three = (run(graph, backend="native", num_threads=count, verify=True) for count in (1, 2, 3))
     assert same_bits(one, two)
     assert same_bits(one, three)
 

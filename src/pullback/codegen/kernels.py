@@ -74,8 +74,9 @@ def _stored(
 def _emitted(group: Group, nodes: list[Node], in_memory: Callable[[Node], bool], target: Target) -> list[Template]:
     with span(f"emit {group.kind}", group):
         launches = _emit(group, in_memory, target)
-    if launches:
-        launches[-1].work = _work(group)
+    main = [launch for launch in launches if not launch.work]
+    if main:
+        main[-1].work = _work(group)
     numbers = {node: number for number, node in enumerate(nodes)}
     workspaces: dict[Workspace, int] = {}
     return [Template.of(launch, numbers, workspaces) for launch in launches]

@@ -54,7 +54,7 @@ class Launch:
     `reads` and `writes` are the nodes whose memory the kernel touches. `exact` are those it reads only at the very
     elements that it writes afterwards, so that what it writes may lie in the same memory; for `in_place` launches that
     holds of all they write, others may use the memory of a result for what is not final. `work` is about the number of
-    operations and of elements moved, by which it is decided whether threads pay.
+    operations and of elements moved, by which it is decided whether threads pay; in a loop the launch runs `times`.
     """
 
     code: Code
@@ -66,6 +66,7 @@ class Launch:
     exact: Set[Node | Workspace]
     work: int = 0
     in_place: bool = False
+    times: int = 1
 
 
 @dataclass(eq=False)

@@ -150,7 +150,8 @@ class _Finish:
     def launch(self, name: str, tasks: int, numbers: list[int], workspace: Workspace) -> Launch:
         node = self.reduced.node
         arguments: list[Argument] = [*numbers, workspace, node]
-        return Launch(code(name, self.arithmetic.writer), tasks, arguments, 0, set(), {node}, set())
+        work = workspace.nbytes // node.dtype.itemsize
+        return Launch(code(name, self.arithmetic.writer), tasks, arguments, 0, set(), {node}, set(), work)
 
 
 def _finish_total(reduced: Reduced, parts: int, workspace: Workspace, target: Target) -> Launch:

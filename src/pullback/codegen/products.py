@@ -13,7 +13,7 @@ from ..graph.node import Node
 from ..graph.types import DType, int64
 from .arithmetic import Value, has_half_conversions
 from .emitter import LANE, VECTOR, Emitter, Slots, lane_variable
-from .launch import Argument, Launch, Workspace
+from .launch import Argument, Launch, Workspace, owner_of
 from .loops import lanes_for, operation_cost
 from .matmul import Element, Product, Region, folded, product_stages
 from .matmul_tile import Matrix
@@ -212,5 +212,10 @@ def emit_product(group: Group, in_memory: Callable[[Node], bool], target: Target
         for name in stage.operands:
             arguments += seen if name == "epilogue" else [named[name]]
         written = set(group.stored) - finished if stage is stages[-1] else set()
-        launches.append(Launch(stage.code, stage.tasks, arguments, stage.scratch_bytes, reads, written, exact))
+        # packing, and adding up what slices of the sums have given; what multiplies has the rest of the group's work
+        work = 0 if "a" in stage.operands else max(nbytes // product.dtype.itemsize, 1)
+        own = reads.intersection(map(owner_of, arguments))
+        launches.append(
+            Launch(stage.code, stage.tasks, arguments, stage.scratch_bytes, own, written, exact & own, work)
+        )
     return launches + finish

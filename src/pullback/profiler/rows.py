@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import linecache
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,21 +97,20 @@ class Kernels:
 
     def runs(self, times: KernelTimes) -> list[KernelRun]:
         """What ran in some launches, group by group."""
-        runs: list[KernelRun] = []
-        for group, tasks, stamps in zip(times.groups, times.tasks, times.stamps, strict=True):
+        runs: dict[Group, KernelRun] = {}
+        for group, tasks, stamps, seconds in zip(times.groups, times.tasks, times.stamps, _seconds(times), strict=True):
             at_work = np.flatnonzero(stamps[:, TASKS])
             if group is None or not at_work.size:
                 continue
             stretches = [(int(t), int(stamps[t, BEGIN]), int(stamps[t, END])) for t in at_work]
-            seconds = _seconds(stamps, tasks)
             count = int(stamps[:, TASKS].sum()) // tasks * group.times
-            if runs and runs[-1].group is group:
-                runs[-1].seconds += seconds
-                runs[-1].stretches += stretches
-                runs[-1].times = max(runs[-1].times, count)
+            if group in runs:
+                runs[group].seconds += seconds
+                runs[group].stretches += stretches
+                runs[group].times = max(runs[group].times, count)
             else:
-                runs.append(KernelRun(self._describe(group, times), group, seconds, stamps.shape[0], count, stretches))
-        return runs
+                runs[group] = KernelRun(self._describe(group, times), group, seconds, stamps.shape[0], count, stretches)
+        return list(runs.values())
 
     def _describe(self, group: Group, times: KernelTimes) -> Kernel:
         known = self._known.get(group)
@@ -120,14 +119,34 @@ class Kernels:
         return known
 
 
-def _seconds(stamps: np.ndarray, tasks: int) -> float:
-    """How long a launch took: from the first task's beginning to the last one's end, or, where it ran many times, as
-    long as the busiest thread was in it.
+def _seconds(times: KernelTimes) -> Iterator[float]:
+    """How long each launch took: its part, by the time that threads were in it, of how long its bundle took."""
+    for first, last in _bundles(times.bundles):
+        stamps = times.stamps[first:last]
+        busy = stamps[:, :, BUSY].sum(1)
+        took = _bundle_seconds(stamps, sum(times.tasks[first:last]))
+        yield from (took * busy / max(busy.sum(), 1)).tolist()
+
+
+def _bundles(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """First and last launch, exclusive, of each bundle."""
+    first = 0
+    for last in range(1, len(numbers) + 1):
+        if last == len(numbers) or numbers[last] != numbers[first]:
+            yield first, last
+            first = last
+
+
+def _bundle_seconds(stamps: np.ndarray, tasks: int) -> float:
+    """From the first task's beginning to the last one's end, or, where the bundle ran many times, as long as the
+    busiest thread was in it.
     """
-    if stamps[:, TASKS].sum() > tasks:
-        return float(stamps[:, BUSY].max()) * 1e-9
-    begun = stamps[:, TASKS] > 0
-    return float(stamps[begun, END].max() - stamps[begun, BEGIN].min()) * 1e-9
+    begun = stamps[:, :, TASKS] > 0
+    if not begun.any():
+        return 0.0
+    if stamps[:, :, TASKS].sum() > tasks:
+        return float(stamps[:, :, BUSY].sum(0).max()) * 1e-9
+    return float(stamps[begun][:, END].max() - stamps[begun][:, BEGIN].min()) * 1e-9
 
 
 def _least_seconds(run: KernelRun) -> float:

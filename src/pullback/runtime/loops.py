@@ -162,7 +162,7 @@ class Steps:
         if self.share is not None:
             return [*once, self._together(repeated), *self._last()]
         for launch, _ in repeated:
-            launch.work *= self.length
+            launch.times *= self.length
         first, last = (
             Turn(move_on(), 1, [], 0, set(around), set(written), set(), loop=self.turns, begins=begins)
             for begins in (True, False)

@@ -29,9 +29,10 @@ from ..graph.types import to_carrier, to_storage
 from ..ops.indexing import out_of_range
 from ..timeline import span
 from .buffers import Buffer, allocate
+from .bundles import Extent, Stretch, Thing, arrange, numbered, verify_bundles
 from .jit import Ahead, host_target, load, templates
 from .loops import Steps, relocated
-from .schedule import LAUNCH_BYTES, Schedule
+from .schedule import LAUNCH_BYTES, Bundle, Entry, Schedule
 from .stamps import StampedSchedule
 from .threads import get_num_threads
 
@@ -96,6 +97,10 @@ class Program:
         return 0
 
 
+def _bytes_of(thing: Thing) -> int:
+    return thing.nbytes if isinstance(thing, Workspace) else elements(thing) * thing.dtype.itemsize
+
+
 def _nbytes(nodes: Sequence[Node]) -> int:
     return sum(elements(node) * node.dtype.itemsize for node in nodes)
 
@@ -129,7 +134,7 @@ class _Interpreted(Program):
         timed = [(n, s, e) for n, s, e in zip(self.graph.nodes, [begin, *ends], ends, strict=False) if is_real(n)]
         groups = [self._groups.setdefault(n, Group(LOOP, elements(n), None, {n: ""}, [n])) for n, _, _ in timed]
         stamps = np.array([[[s, e, e - s, 1]] for _, s, e in timed], np.int64).reshape(-1, 1, 4)
-        times = KernelTimes(self, groups, [1] * len(timed), stamps)
+        times = KernelTimes(self, groups, [1] * len(timed), range(len(timed)), stamps)
         timeline.tell(timeline.Span("kernels", begin, timeline.now(), threading.get_ident(), times))
         return values
 
@@ -144,11 +149,17 @@ class _Segment:
     after: Callable[[], None] | None = None
     #: the check or the call that `after` is
     node: Node | None = None
+    #: the launches that run together, in numbers of launches
+    bundles: list[Bundle] = field(default_factory=list)
     #: (kernel, arguments, tasks) of each launch
-    table: list[tuple[int, int, int]] = field(default_factory=list)
+    table: list[Entry] = field(default_factory=list)
     schedule: Schedule | None = None
     #: the same with time stamps, made when it is first profiled
     stamped: StampedSchedule | None = None
+
+    def members(self, bundle: Bundle) -> list[Launch]:
+        """The launches of a bundle."""
+        return [self.launches[number] for number in bundle.members]
 
     def scratch_bytes(self) -> int:
         """What the launches need of each thread."""
@@ -158,18 +169,19 @@ class _Segment:
         """The schedule that is run while a profile is taken."""
         assert self.schedule is not None
         if self.stamped is None:
-            self.stamped = StampedSchedule(self.table, self.schedule.threads, self.scratch_bytes())
+            self.stamped = StampedSchedule(self.table, self.schedule.threads, self.scratch_bytes(), self.bundles)
         return self.stamped
 
 
 class KernelTimes(NamedTuple):
     """One run of some of a program's launches: for each the group it computes (None for the turns of a loop), its
-    tasks, and the stamps of each thread (see `StampedSchedule.run`).
+    tasks, the number of the bundle in which it ran, and the stamps of each thread (see `StampedSchedule.run`).
     """
 
     program: Program
     groups: Sequence[Group | None]
     tasks: Sequence[int]
+    bundles: Sequence[int]
     stamps: np.ndarray
 
 
@@ -187,7 +199,12 @@ class _Native(Program):
                 self._segments = self._emit(fusion, ahead)
             with span("place"):
                 self._stage_aliases()
-                self._place(fusion)
+                self._assign_given()
+                before = self._launches()
+                self._bundle()
+                self._place()
+            if debug.get("verify"):
+                self._verify(before)
             self._link(ahead)
         if "kernels" in debug.get("debug"):
             self._describe()
@@ -308,22 +325,43 @@ class _Native(Program):
             if not safe:
                 self._aside.append((place, node))
 
-    def _place(self, fusion: Fusion) -> None:
-        """Give every node and workspace its memory: an input's, an output's, or a place in the arena."""
+    def _assign_given(self) -> None:
+        """Give the memory of inputs and outputs to their nodes."""
         for place, node in enumerate(self.inputs):
             self._memory_of[node] = ("input", place)
         aside = {place for place, _ in self._aside}
         for place, node in enumerate(self.results):
             if place not in aside:
                 self._memory_of[node] = ("output", place)
+
+    def _bundle(self) -> None:
+        """Put the launches in an order in which those that do not depend on one another stand together."""
+        stretches = [
+            Stretch(s.launches, {*getattr(s.after, "reads", ()), *getattr(s.after, "writes", ())})
+            for s in self._segments
+        ]
+        over: dict[Thing, set[Thing]] = {}
+        aside = {place for place, _ in self._aside}
+        for place in set(self.aliases) - aside:
+            over.setdefault(self.results[place], set()).add(self.inputs[self.aliases[place]])
+        arranged = arrange(stretches, lambda thing: 0 if thing in self._memory_of else _bytes_of(thing), over)
+        for segment, bundles in zip(self._segments, arranged, strict=True):
+            of = dict(zip(segment.launches, segment.groups, strict=True))
+            segment.launches = [launch for bundle in bundles for launch in bundle]
+            segment.groups = [of[launch] for launch in segment.launches]
+            segment.bundles = numbered(bundles)
+
+    def _place(self) -> None:
+        """Give every other node and workspace a place in the arena."""
         lives: dict[Node | Workspace, list[int]] = {}
         step = 0
         for segment in self._segments:
-            for launch in segment.launches:
-                for thing in (*launch.reads, *launch.writes, *launch.arguments):
-                    owner = owner_of(thing)
-                    if owner is not None and owner not in self._memory_of:
-                        lives.setdefault(owner, [step, step])[1] = step
+            for bundle in segment.bundles:
+                for launch in segment.members(bundle):
+                    for thing in (*launch.reads, *launch.writes, *launch.arguments):
+                        owner = owner_of(thing)
+                        if owner is not None and owner not in self._memory_of:
+                            lives.setdefault(owner, [step, step])[1] = step
                 step += 1
             for node in (*getattr(segment.after, "reads", ()), *getattr(segment.after, "writes", ())):
                 if node not in self._memory_of:
@@ -335,8 +373,7 @@ class _Native(Program):
             lives.setdefault(node, [0, step])[1] = step
         heirs = self._inherit(lives)
         things = [thing for thing in lives if thing not in heirs]
-        sizes = [t.nbytes if isinstance(t, Workspace) else elements(t) * t.dtype.itemsize for t in things]
-        placement = place_all([Request(max(size, 1), *lives[thing]) for thing, size in zip(things, sizes, strict=True)])
+        placement = place_all([Request(max(_bytes_of(thing), 1), *lives[thing]) for thing in things])
         self._arena = allocate(max(placement.nbytes, 64))
         self._arena_size = placement.nbytes
         for thing, offset in zip(things, placement.offsets, strict=True):
@@ -346,24 +383,29 @@ class _Native(Program):
 
     def _inherit(self, lives: dict[Node | Workspace, list[int]]) -> dict[Node, Node]:
         """Which temporaries are written over which: over one of their size that the same launch is the last to read,
-        each element only where it is written. The lives of those written over are extended accordingly.
+        each element only where it is written, and no other of its bundle reads. The lives of those written over are
+        extended accordingly.
         """
         heirs: dict[Node, Node] = {}
         step = 0
         for segment in self._segments:
-            for launch in segment.launches:
-                if launch.in_place:
-                    self._inherit_in(launch, step, lives, heirs)
+            for bundle in segment.bundles:
+                members = segment.members(bundle)
+                for launch in members:
+                    others = {owner_of(a) for other in members if other is not launch for a in other.arguments}
+                    if launch.in_place:
+                        self._inherit_in(launch, step, lives, heirs, others)
                 step += 1
             step += 1
         return heirs
 
     @staticmethod
     def _inherit_in(
-        launch: Launch, step: int, lives: dict[Node | Workspace, list[int]], heirs: dict[Node, Node]
-    ) -> None:
+        launch: Launch, step: int, lives: dict[Node | Workspace, list[int]], heirs: dict[Node, Node],
+        others: Collection[object],
+    ) -> None:  # fmt: skip
         nodes = [a for a in dict.fromkeys(launch.arguments) if isinstance(a, Node) and a in lives]
-        ending = [n for n in nodes if n in launch.exact and lives[n][0] < step == lives[n][1]]
+        ending = [n for n in nodes if n in launch.exact and n not in others and lives[n][0] < step == lives[n][1]]
         for new in nodes:
             if new not in launch.writes or lives[new][0] != step:
                 continue
@@ -390,6 +432,20 @@ class _Native(Program):
             return self._arena[place : place + nbytes].view(dtype)
         return (self._given_inputs if where == "input" else self._given_outputs)[place].array
 
+    def _verify(self, before: list[Launch]) -> None:
+        """Check bundles and places; `before` are the launches in the order in which they were made."""
+        aside = {place for place, _ in self._aside}
+        over = {("output", place): ("input", source) for place, source in self.aliases.items() if place not in aside}
+
+        def extent(thing: Thing) -> Extent:
+            where, place = self._memory_of[thing]
+            if where == "arena":
+                return Extent(where, place, place + _bytes_of(thing))
+            return Extent(over.get((where, place), (where, place)), 0, _bytes_of(thing))
+
+        after = [segment.members(bundle) for segment in self._segments for bundle in segment.bundles]
+        verify_bundles(before, after, extent)
+
     # ---- tables
 
     def _link(self, ahead: Ahead) -> None:
@@ -397,19 +453,21 @@ class _Native(Program):
         launches = self._launches()
         addresses = load([launch.code for launch in launches], ahead)
         threads = get_num_threads()  # asked for in any case, so that a wrong setting is found at once
-        if sum(launch.work for launch in launches) <= _SMALL_WORK:
+        if sum(launch.work * launch.times for launch in launches) <= _SMALL_WORK:
             threads = 1
         words = _Words(self._memory_of, self._address)
         places = iter([words.enter_all(launch.arguments) for launch in launches])
         words.enter_homes()
         for segment in self._segments:
-            segment.table = self._table(segment.launches, places, words, addresses)
+            if threads == 1:
+                segment.bundles = [Bundle([number]) for number in range(len(segment.launches))]
+            segment.table = self._table(segment, places, words, addresses)
         self._slots = words.array()
         base = self._slots.ctypes.data
         for segment in self._segments:
             segment.table = [(function, base + place * 8, tasks) for function, place, tasks in segment.table]
             if segment.table:
-                segment.schedule = Schedule(segment.table, threads, segment.scratch_bytes())
+                segment.schedule = Schedule(segment.table, threads, segment.scratch_bytes(), segment.bundles)
         self._input_slots = [words.patches.get(("input", i), []) for i in range(len(self.inputs))]
         self._output_slots = [words.patches.get(("output", i), []) for i in range(len(self.outputs))]
         self._last_inputs, self._last_outputs = [0] * len(self.inputs), [0] * len(self.outputs)
@@ -417,21 +475,20 @@ class _Native(Program):
         self._calls = [call for s in self._segments for call in (s.schedule and s.schedule.run, s.after) if call]
 
     @staticmethod
-    def _table(
-        launches: Sequence[Launch], places: Iterator[int], words: _Words, addresses: dict[str, int]
-    ) -> list[tuple[int, int, int]]:
+    def _table(segment: _Segment, places: Iterator[int], words: _Words, addresses: dict[str, int]) -> list[Entry]:
         """(function, place of its arguments among the words, tasks) of each launch."""
-        table: list[tuple[int, int, int]] = []
+        table: list[Entry] = []
         begun: dict[Loop, int] = {}
-        for launch in launches:
+        bundle_of = {member: number for number, bundle in enumerate(segment.bundles) for member in bundle.members}
+        for number, launch in enumerate(segment.launches):
             place = next(places)
             if not isinstance(launch, Turn):
                 table.append((addresses[launch.code.name], place, launch.tasks))
             elif launch.begins:
-                begun[launch.loop] = len(table)
+                begun[launch.loop] = bundle_of[number]
                 table.append((addresses[launch.code.name], words.of_loop(launch.loop), 1))
             else:
-                words.go_back(launch.loop, len(table) - begun[launch.loop])
+                words.go_back(launch.loop, bundle_of[number] - begun[launch.loop])
                 table.append((0, words.of_loop(launch.loop), 0))
         return table
 
@@ -461,7 +518,8 @@ class _Native(Program):
                 schedule, tasks = segment.make_stamped(), [tasks for _, _, tasks in segment.table]
                 begin = timeline.now()
                 stamps = schedule.run()
-                times = KernelTimes(self, segment.groups, tasks, stamps)
+                bundles = [number for number, bundle in enumerate(segment.bundles) for _ in bundle.members]
+                times = KernelTimes(self, segment.groups, tasks, bundles, stamps)
                 timeline.tell(timeline.Span("kernels", begin, timeline.now(), threading.get_ident(), times))
             if segment.after is not None and segment.node is not None:
                 name = "host_call" if segment.node.op.name == "host_call" else "check"
@@ -550,9 +608,9 @@ class _Words:
                 self._words += [0, 0, place.offset, place.stride, place.mask]
         return self._blocks[loop]
 
-    def go_back(self, loop: Loop, launches: int) -> None:
-        """Note how many launches the end of the loop lies behind its beginning."""
-        self._words[self.of_loop(loop) + 2] = launches * LAUNCH_BYTES
+    def go_back(self, loop: Loop, entries: int) -> None:
+        """Note how many entries of the table the end of the loop lies behind its beginning."""
+        self._words[self.of_loop(loop) + 2] = entries * LAUNCH_BYTES
 
     def array(self) -> np.ndarray:
         """All words, in memory where they stay."""

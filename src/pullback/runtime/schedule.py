@@ -3,7 +3,7 @@
 A kernel is `void(ptr args, ptr scratch, i64 task)`: `args` an array of 8-byte slots, `scratch` memory of the thread's
 own, `task` which share of the work to do. A launch is a kernel, its arguments and its number of tasks. Tasks of one
 launch run in any order, on any thread, and must not wait for one another; a launch begins when all tasks of the one
-before it have ended.
+before it have ended. A bundle is launches that do not depend on one another, run as one whose tasks are all of theirs.
 """
 
 from __future__ import annotations
@@ -11,13 +11,19 @@ from __future__ import annotations
 import ctypes
 import functools
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
 
 from ..codegen.text import Code
 from . import threads as workers
 from .buffers import ALIGNMENT, allocate
 from .jit import host_target, load
 from .threads import field
+
+#: a launch: (address of the kernel, address of its arguments, number of tasks)
+Entry = tuple[int, int, int]
 
 # Words of a schedule's table: the head, then three words a launch.
 _HEAD, _LAUNCH = 4, 3
@@ -297,6 +303,77 @@ end:
     return Code("pullback_run_shared", text, (workers.participate(), workers.wake(), workers.clock(), run_serial()))
 
 
+@functools.lru_cache
+def run_bundled() -> Code:
+    """A kernel whose tasks are those of several launches: its arguments are (function, arguments, task) of each."""
+    text = """define void @pullback_run_bundled(ptr %members, ptr %scratch, i64 %task) nounwind {
+  %first = mul i64 %task, 3
+  %function.at = getelementptr i64, ptr %members, i64 %first
+  %function = load ptr, ptr %function.at
+  %arguments.at = getelementptr i64, ptr %function.at, i64 1
+  %arguments = load ptr, ptr %arguments.at
+  %own.at = getelementptr i64, ptr %function.at, i64 2
+  %own = load i64, ptr %own.at
+  call void %function(ptr %arguments, ptr %scratch, i64 %own)
+  ret void
+}
+"""
+    return Code("pullback_run_bundled", text)
+
+
+@functools.lru_cache
+def run_together() -> Code:
+    """A kernel of one task that does all of a small bundle's: its arguments are those of `run_bundled`, their number
+    before them.
+    """
+    text = """declare void @pullback_run_bundled(ptr, ptr, i64)
+define void @pullback_run_together(ptr %bundle, ptr %scratch, i64 %ignored) nounwind {
+entry:
+  %tasks = load i64, ptr %bundle
+  %members = getelementptr i64, ptr %bundle, i64 1
+  br label %body
+body:
+  %task = phi i64 [0, %entry], [%task.next, %body]
+  call void @pullback_run_bundled(ptr %members, ptr %scratch, i64 %task)
+  %task.next = add nuw i64 %task, 1
+  %more = icmp ult i64 %task.next, %tasks
+  br i1 %more, label %body, label %end
+end:
+  ret void
+}
+"""
+    return Code("pullback_run_together", text, (run_bundled(),))
+
+
+class Bundle(NamedTuple):
+    """Launches that may run at the same time, as they stand in a list of launches.
+
+    `members` are their numbers, those with the longest tasks first; what is not worth `sharing`, the caller does alone.
+    """
+
+    members: Sequence[int]
+    sharing: bool = True
+
+
+def bundled(launches: Sequence[Entry], bundles: Iterable[Bundle]) -> tuple[list[Entry], list[np.ndarray]]:
+    """One launch for each bundle, and the memory of their arguments, which must stay."""
+    entries: list[Entry] = []
+    kept: list[np.ndarray] = []
+    for bundle in bundles:
+        members = [launches[number] for number in bundle.members]
+        tasks = [(function, place, task) for function, place, count in members for task in range(count)]
+        if len(tasks) <= 1 or (len(members) == 1 and bundle.sharing):
+            entries.append(next((member for member in members if member[2]), members[0]))
+            continue
+        kept.append(np.array([len(tasks), *(word for row in tasks for word in row)], np.int64))
+        place = kept[-1].ctypes.data
+        if bundle.sharing:
+            entries.append((load([run_bundled()])["pullback_run_bundled"], place + 8, len(tasks)))
+        else:
+            entries.append((load([run_together()])["pullback_run_together"], place, 1))
+    return entries, kept
+
+
 class Schedule:
     """Launches (address of the kernel, address of its arguments, number of tasks), ready to run.
 
@@ -306,6 +383,8 @@ class Schedule:
     arguments must stay where they are. One schedule is run by one thread at a time; different ones may run at once:
     the first has the workers, the others run on their callers alone.
 
+    Where `bundles` are given, they are run in their place, each as one launch.
+
     `run()` runs it. For one thread it is a single native call prepared beforehand. `scratch` is the address of the
     first thread's scratch, `stride` the bytes from one thread's to the next one's.
     """
@@ -314,7 +393,12 @@ class Schedule:
 
     run: Callable[[], None]
 
-    def __init__(self, launches: Sequence[tuple[int, int, int]], threads: int, scratch_bytes: int):
+    def __init__(
+        self, launches: Sequence[Entry], threads: int, scratch_bytes: int, bundles: Iterable[Bundle] | None = None
+    ):
+        kept: list[np.ndarray] = []
+        if bundles is not None:
+            launches, kept = bundled(launches, bundles)
         for _, _, tasks in launches:
             if not 0 <= tasks <= workers.MAXIMUM_TASKS:
                 raise ValueError(f"a launch has 0 to {workers.MAXIMUM_TASKS} tasks, got {tasks}")
@@ -326,7 +410,7 @@ class Schedule:
         for launch in launches:
             words += launch
         self._table = (ctypes.c_int64 * len(words))(*words)
-        self._table.scratch = self._scratch  # type: ignore[attr-defined]  # `run` may outlive the schedule
+        self._table.kept = self._scratch, kept  # type: ignore[attr-defined]  # `run` may outlive the schedule
         if self.threads == 1:
             self.run = functools.partial(_native(run_serial()), self._table)
         else:

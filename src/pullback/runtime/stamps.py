@@ -6,14 +6,14 @@ clock again. So the driver is the same as without, and a run that is not profile
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from ..codegen.text import Code
 from .buffers import ALIGNMENT, allocate
 from .jit import load
-from .schedule import Schedule
+from .schedule import Bundle, Entry, Schedule
 from .threads import clock
 
 #: words of what a stamped task is given: kernel, its arguments, stamps, first scratch, bytes of scratch a thread
@@ -68,7 +68,9 @@ define void @pullback_stamped(ptr %record, ptr %scratch, i64 %task) nounwind {{
 class StampedSchedule:
     """A schedule that tells when each launch ran, on which threads. See `Schedule` for the arguments."""
 
-    def __init__(self, launches: Sequence[tuple[int, int, int]], threads: int, scratch_bytes: int):
+    def __init__(
+        self, launches: Sequence[Entry], threads: int, scratch_bytes: int, bundles: Iterable[Bundle] | None = None
+    ):
         address = load([stamped()])["pullback_stamped"]
         self._stamps = allocate(len(launches) * threads * ALIGNMENT).view(np.int64)
         self.stamps = self._stamps.reshape(len(launches), threads, _LINE)
@@ -79,7 +81,7 @@ class StampedSchedule:
             for number, (function, arguments, tasks) in enumerate(launches)
         ]
         # each thread is told by its scratch, so each has some
-        self._schedule = Schedule(wrapped, threads, max(scratch_bytes, 1))
+        self._schedule = Schedule(wrapped, threads, max(scratch_bytes, 1), bundles)
         for number, (function, arguments, _) in enumerate(launches):
             place = self._stamps.ctypes.data + number * threads * ALIGNMENT
             self._records[number] = function, arguments, place, self._schedule.scratch, self._schedule.stride
