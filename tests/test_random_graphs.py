@@ -1,5 +1,7 @@
 """Random graphs: native code computes what the reference computes, and the same bits for any number of threads."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -43,8 +45,8 @@ def same_bits(left: list[np.ndarray], right: list[np.ndarray]) -> bool:
 @pytest.fixture
 def no_small_programs(monkeypatch):
     """Have programs, and the bundles of their launches, use threads however little they do."""
-    monkeypatch.setattr("pullback.runtime.program._SMALL_WORK", 0)
-    monkeypatch.setattr("pullback.runtime.bundles._HAND_OVER", 0)
+    monkeypatch.setattr("pullback.runtime.program._SMALL_WORK", -math.inf)
+    monkeypatch.setattr("pullback.runtime.bundles._HAND_OVER", -math.inf)
 
 
 @settings(max_examples=150)

@@ -1,5 +1,7 @@
 """Launches in bundles: what depends on one another stays apart and in order, and memory does not grow."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,8 +13,9 @@ from pullback.codegen.launch import Launch, Workspace
 from pullback.codegen.text import Code
 from pullback.compiler.place import Request, place
 from pullback.errors import VerifyError
-from pullback.runtime import bundles
+from pullback.runtime import bundles, jit
 from pullback.runtime.bundles import Extent, Stretch, arrange, verify_bundles
+from pullback.runtime.schedule import Schedule, _dealt
 
 native_only = pytest.mark.skipif(debug.get("backend") == "reference", reason="the reference has no launches")
 
@@ -175,8 +178,8 @@ def two_networks():
 
 @native_only
 def test_a_step_in_bundles_has_the_bits_of_one_thread(monkeypatch):
-    monkeypatch.setattr("pullback.runtime.program._SMALL_WORK", 0)
-    monkeypatch.setattr("pullback.runtime.bundles._HAND_OVER", 0)
+    monkeypatch.setattr("pullback.runtime.program._SMALL_WORK", -math.inf)
+    monkeypatch.setattr("pullback.runtime.bundles._HAND_OVER", -math.inf)
     results = []
     for threads in (1, 2, 3):
         with debug.override(num_threads=threads, verify=True):
@@ -191,7 +194,8 @@ def test_a_step_in_bundles_has_the_bits_of_one_thread(monkeypatch):
 
 @native_only
 def test_times_of_a_bundle_are_shared_among_its_kernels(monkeypatch):
-    monkeypatch.setattr("pullback.runtime.program._SMALL_WORK", 0)
+    monkeypatch.setattr("pullback.runtime.program._SMALL_WORK", -math.inf)
+    monkeypatch.setattr("pullback.runtime.bundles._HAND_OVER", -math.inf)
     with debug.override(num_threads=2):
         step, _ = two_networks()
         step()
@@ -201,3 +205,40 @@ def test_times_of_a_bundle_are_shared_among_its_kernels(monkeypatch):
     assert all(np.isfinite(row.seconds) and row.seconds >= 0 for row in profile.kernels)
     assert sum(row.seconds for row in profile.kernels) > 0
     assert {row.calls % 3 for row in profile.kernels} == {0}
+
+
+def test_halves_of_launches_stand_in_the_same_half_and_long_tasks_outside():
+    rows = _dealt([(1, 10, 4), (2, 20, 3), (3, 30, 1)], [5.0, 2.0, 1.0])
+    assert sorted(rows) == [(1, 10, t) for t in range(4)] + [(2, 20, t) for t in range(3)] + [(3, 30, 0)]
+    assert rows[:2] == [(1, 10, 0), (1, 10, 1)]
+    assert rows[-2:] == [(1, 10, 2), (1, 10, 3)]
+    lengths = {1: 5.0, 2: 2.0, 3: 1.0}
+    first, last = (sum(lengths[function] for function, _, _ in half) for half in (rows[:4], rows[4:]))
+    assert abs(first - last) <= 2.0
+
+
+def test_more_tasks_than_can_be_claimed_one_by_one_go_in_chunks(monkeypatch):
+    monkeypatch.setattr("pullback.runtime.threads.MAXIMUM_CLAIMS", 7)
+    text = """define void @count_task(ptr %args, ptr %scratch, i64 %task) nounwind {
+  %place = getelementptr i64, ptr %args, i64 %task
+  %before = atomicrmw add ptr %place, i64 1 monotonic
+  ret void
+}
+"""
+    counts = np.zeros(100, np.int64)
+    address = jit.load([Code("count_task", text)])["count_task"]
+    for threads in (1, 2, 3):
+        Schedule([(address, counts.ctypes.data, 100)], threads, 0).run()
+    assert (counts == 3).all()
+
+
+def test_a_bundle_is_shared_if_that_saves_more_than_it_costs():
+    data = Workspace(1 << 16)
+    alone = launch("alone", [], [data], work=10**6, tasks=1)
+    cut = launch("cut", [], [data], work=10**6, tasks=2)
+    beside = launch("beside", [], [Workspace(64)], work=10**5, tasks=1)
+    assert bundles.saved([alone], 1 << 20) < 0
+    assert bundles.saved([cut], 1 << 20) == 500_000 - bundles._MOVE * data.nbytes
+    assert bundles.saved([cut], 0) == 500_000  # the data lies in no cache of one core
+    assert bundles.saved([alone, beside], 0) == 100_000
+    assert bundles.saved([launch("noted elsewhere", work=0, tasks=2)], 0) == float("inf")

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..codegen.launch import Launch, Turn, Workspace, owner_of
+from ..compiler.fuse import elements
 from ..errors import VerifyError
 from ..graph.node import Node
 from .schedule import Bundle
@@ -28,7 +29,9 @@ _FARTHEST = 32
 #: bytes of results from which on a launch only joins the bundle before it, since they would leave the caches
 _LARGE = 1 << 18
 #: operations (see `Launch.work`) that handing a bundle over must save; if it saves no more, the caller does it alone
-_HAND_OVER = 16_000
+_HAND_OVER = 25_000
+#: operations in whose time a byte comes from another core's cache
+_MOVE = 2
 
 
 class Touched(NamedTuple):
@@ -68,23 +71,32 @@ def arrange(
     return _Arranger(stretches, nbytes, over).run()
 
 
-def numbered(bundles: Iterable[Sequence[Launch]]) -> list[Bundle]:
-    """The bundles of a stretch as they are run, in numbers of its launches in their new order."""
+def numbered(bundles: Iterable[Sequence[Launch]], cache: int) -> list[Bundle]:
+    """The bundles of a stretch as they are run, in numbers of its launches in their new order; `cache` see `saved`."""
     found = []
     start = 0
     for bundle in bundles:
         longest = sorted(range(len(bundle)), key=lambda i: -_task_work(bundle[i]))
-        found.append(Bundle([start + i for i in longest], saved(bundle) > _HAND_OVER))
+        lengths = [_task_work(bundle[i]) for i in longest]
+        found.append(Bundle([start + i for i in longest], saved(bundle, cache) > _HAND_OVER, lengths))
         start += len(bundle)
     return found
 
 
-def saved(bundle: Sequence[Launch]) -> float:
-    """Operations that a second thread saves the first at most: half of them, and never the longest task."""
+def saved(bundle: Sequence[Launch], cache: int) -> float:
+    """Operations that a second thread saves the first: half of them, and never the longest task, less what moving their
+    data costs, if all of it fits in the `cache` (bytes) of the core that has it. Larger data comes from afar anyway.
+    """
     if any(launch.tasks > 1 and not launch.work for launch in bundle):
         return math.inf  # a launch of a group whose work is noted at another
     work = sum(launch.work for launch in bundle)
-    return min(work / 2, work - max(map(_task_work, bundle)))
+    moved = sum(map(bytes_of, {thing for launch in bundle for thing in touched(launch, {}).all}))
+    return min(work / 2, work - max(map(_task_work, bundle))) - (_MOVE * moved if moved <= cache else 0)
+
+
+def bytes_of(thing: Thing) -> int:
+    """The size of a node's value, or a workspace."""
+    return thing.nbytes if isinstance(thing, Workspace) else elements(thing) * thing.dtype.itemsize
 
 
 def _task_work(launch: Launch) -> float:

@@ -29,7 +29,7 @@ from ..graph.types import to_carrier, to_storage
 from ..ops.indexing import out_of_range
 from ..timeline import span
 from .buffers import Buffer, allocate
-from .bundles import Extent, Stretch, Thing, arrange, numbered, verify_bundles
+from .bundles import Extent, Stretch, Thing, arrange, bytes_of, numbered, saved, verify_bundles
 from .jit import Ahead, host_target, load, templates
 from .loops import Steps, relocated
 from .schedule import LAUNCH_BYTES, Bundle, Entry, Schedule
@@ -39,9 +39,9 @@ from .threads import get_num_threads
 #: the places of inputs and of outputs that may lie elsewhere than at the last run
 Moved = tuple[Collection[int], Collection[int]]
 
-#: operations (see `Launch.work`) up to which a program runs on the calling thread alone: about 60 µs, of which a second
-#: thread would save less than handing over costs
-_SMALL_WORK = 500_000
+#: operations (see `Launch.work`) that a second thread must save a program: waking it, where it sleeps, takes the caller
+#: some microseconds
+_SMALL_WORK = 200_000
 
 
 @dataclass(frozen=True)
@@ -95,10 +95,6 @@ class Program:
 
     def _arena_bytes(self) -> int:
         return 0
-
-
-def _bytes_of(thing: Thing) -> int:
-    return thing.nbytes if isinstance(thing, Workspace) else elements(thing) * thing.dtype.itemsize
 
 
 def _nbytes(nodes: Sequence[Node]) -> int:
@@ -344,12 +340,12 @@ class _Native(Program):
         aside = {place for place, _ in self._aside}
         for place in set(self.aliases) - aside:
             over.setdefault(self.results[place], set()).add(self.inputs[self.aliases[place]])
-        arranged = arrange(stretches, lambda thing: 0 if thing in self._memory_of else _bytes_of(thing), over)
+        arranged = arrange(stretches, lambda thing: 0 if thing in self._memory_of else bytes_of(thing), over)
         for segment, bundles in zip(self._segments, arranged, strict=True):
             of = dict(zip(segment.launches, segment.groups, strict=True))
             segment.launches = [launch for bundle in bundles for launch in bundle]
             segment.groups = [of[launch] for launch in segment.launches]
-            segment.bundles = numbered(bundles)
+            segment.bundles = numbered(bundles, host_target().l2)
 
     def _place(self) -> None:
         """Give every other node and workspace a place in the arena."""
@@ -373,7 +369,7 @@ class _Native(Program):
             lives.setdefault(node, [0, step])[1] = step
         heirs = self._inherit(lives)
         things = [thing for thing in lives if thing not in heirs]
-        placement = place_all([Request(max(_bytes_of(thing), 1), *lives[thing]) for thing in things])
+        placement = place_all([Request(max(bytes_of(thing), 1), *lives[thing]) for thing in things])
         self._arena = allocate(max(placement.nbytes, 64))
         self._arena_size = placement.nbytes
         for thing, offset in zip(things, placement.offsets, strict=True):
@@ -440,8 +436,8 @@ class _Native(Program):
         def extent(thing: Thing) -> Extent:
             where, place = self._memory_of[thing]
             if where == "arena":
-                return Extent(where, place, place + _bytes_of(thing))
-            return Extent(over.get((where, place), (where, place)), 0, _bytes_of(thing))
+                return Extent(where, place, place + bytes_of(thing))
+            return Extent(over.get((where, place), (where, place)), 0, bytes_of(thing))
 
         after = [segment.members(bundle) for segment in self._segments for bundle in segment.bundles]
         verify_bundles(before, after, extent)
@@ -453,7 +449,7 @@ class _Native(Program):
         launches = self._launches()
         addresses = load([launch.code for launch in launches], ahead)
         threads = get_num_threads()  # asked for in any case, so that a wrong setting is found at once
-        if sum(launch.work * launch.times for launch in launches) <= _SMALL_WORK:
+        if self._saved() <= _SMALL_WORK:
             threads = 1
         words = _Words(self._memory_of, self._address)
         places = iter([words.enter_all(launch.arguments) for launch in launches])
@@ -473,6 +469,12 @@ class _Native(Program):
         self._last_inputs, self._last_outputs = [0] * len(self.inputs), [0] * len(self.outputs)
         self._found = {found: self._array(found, 2, np.int64) for found in self._findings}
         self._calls = [call for s in self._segments for call in (s.schedule and s.schedule.run, s.after) if call]
+
+    def _saved(self) -> float:
+        """Operations that a second thread saves the caller in a run."""
+        cache = host_target().l2
+        shared = [s.members(bundle) for s in self._segments for bundle in s.bundles if bundle.sharing]
+        return sum(max(launch.times for launch in members) * saved(members, cache) for members in shared)
 
     @staticmethod
     def _table(segment: _Segment, places: Iterator[int], words: _Words, addresses: dict[str, int]) -> list[Entry]:

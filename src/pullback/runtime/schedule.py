@@ -165,7 +165,7 @@ entry:
   %waiting.since = alloca i64, align 8
 {field("owner", workers.OWNER)}{field("pending", workers.PENDING)}{field("sleepers", workers.SLEEPERS)}\
 {field("function.at", workers.FUNCTION)}{field("arguments.at", workers.ARGUMENTS)}\
-{field("scratch.at", workers.SCRATCH)}{field("stride.at", workers.STRIDE)}{field("tasks.at", workers.TASKS)}\
+{field("scratch.at", workers.SCRATCH)}{field("stride.at", workers.STRIDE)}\
 {field("limit.at", workers.LIMIT)}{field("alone.at", workers.ALONE_UNTIL)}\
   %pair = cmpxchg ptr %owner, i64 0, i64 1 acq_rel monotonic, align 8
   %owned = extractvalue {{ i64, i1 }} %pair, 1
@@ -227,11 +227,13 @@ alone:
 publish:
   store atomic ptr %function, ptr %function.at monotonic, align 8
   store atomic ptr %arguments, ptr %arguments.at monotonic, align 8
-  store atomic i64 %tasks, ptr %tasks.at monotonic, align 8
   store atomic i64 %tasks, ptr %pending monotonic, align 8
   %old = load atomic i64, ptr %pool monotonic, align 8
-  %serial.next = add i64 %old, {1 << workers.TASK_BITS}
-  %ticket = or disjoint i64 %serial.next, %tasks
+  %number = lshr i64 %old, {2 * workers.CLAIM_BITS}
+  %number.more = add i64 %number, 1
+  %number.next = shl i64 %number.more, {2 * workers.CLAIM_BITS}
+  %behind = shl i64 %tasks, {workers.CLAIM_BITS}
+  %ticket = or disjoint i64 %number.next, %behind
   store atomic i64 %ticket, ptr %pool seq_cst, align 8
   %asleep = load atomic i64, ptr %sleepers seq_cst, align 8
   %any = icmp ne i64 %asleep, 0
@@ -345,14 +347,46 @@ end:
     return Code("pullback_run_together", text, (run_bundled(),))
 
 
+@functools.lru_cache
+def run_chunk() -> Code:
+    """A kernel whose task is many of another: its arguments are [function, arguments, tasks, tasks of a chunk]."""
+    text = """declare i64 @llvm.smin.i64(i64, i64)
+define void @pullback_run_chunk(ptr %chunked, ptr %scratch, i64 %chunk) nounwind {
+entry:
+  %function = load ptr, ptr %chunked
+  %arguments.at = getelementptr i64, ptr %chunked, i64 1
+  %arguments = load ptr, ptr %arguments.at
+  %tasks.at = getelementptr i64, ptr %chunked, i64 2
+  %tasks = load i64, ptr %tasks.at
+  %each.at = getelementptr i64, ptr %chunked, i64 3
+  %each = load i64, ptr %each.at
+  %first = mul i64 %chunk, %each
+  %whole = add i64 %first, %each
+  %stop = call i64 @llvm.smin.i64(i64 %whole, i64 %tasks)
+  br label %body
+body:
+  %task = phi i64 [%first, %entry], [%task.next, %body]
+  call void %function(ptr %arguments, ptr %scratch, i64 %task)
+  %task.next = add nuw i64 %task, 1
+  %more = icmp ult i64 %task.next, %stop
+  br i1 %more, label %body, label %end
+end:
+  ret void
+}
+"""
+    return Code("pullback_run_chunk", text)
+
+
 class Bundle(NamedTuple):
     """Launches that may run at the same time, as they stand in a list of launches.
 
-    `members` are their numbers, those with the longest tasks first; what is not worth `sharing`, the caller does alone.
+    `members` are their numbers, those with the longest tasks first, and `lengths` about how long a task of each takes,
+    all the same if left out. What is not worth `sharing`, the caller does alone.
     """
 
     members: Sequence[int]
     sharing: bool = True
+    lengths: Sequence[float] = ()
 
 
 def bundled(launches: Sequence[Entry], bundles: Iterable[Bundle]) -> tuple[list[Entry], list[np.ndarray]]:
@@ -361,17 +395,46 @@ def bundled(launches: Sequence[Entry], bundles: Iterable[Bundle]) -> tuple[list[
     kept: list[np.ndarray] = []
     for bundle in bundles:
         members = [launches[number] for number in bundle.members]
-        tasks = [(function, place, task) for function, place, count in members for task in range(count)]
-        if len(tasks) <= 1 or (len(members) == 1 and bundle.sharing):
+        tasks = sum(count for _, _, count in members)
+        if tasks <= 1 or (len(members) == 1 and bundle.sharing):
             entries.append(next((member for member in members if member[2]), members[0]))
             continue
-        kept.append(np.array([len(tasks), *(word for row in tasks for word in row)], np.int64))
+        dealt = _dealt(members, bundle.lengths or [1.0] * len(members))
+        kept.append(np.array([tasks, *(word for row in dealt for word in row)], np.int64))
         place = kept[-1].ctypes.data
         if bundle.sharing:
-            entries.append((load([run_bundled()])["pullback_run_bundled"], place + 8, len(tasks)))
+            entries.append((load([run_bundled()])["pullback_run_bundled"], place + 8, tasks))
         else:
             entries.append((load([run_together()])["pullback_run_together"], place, 1))
     return entries, kept
+
+
+def _dealt(members: Sequence[Entry], lengths: Sequence[float]) -> list[tuple[int, int, int]]:
+    """(function, arguments, task) of all tasks, in an order in which threads that begin at both ends do best.
+
+    The first half of each launch stands in the first half and the last in the last, so that a thread goes on with the
+    part of a tensor that it made; longer tasks stand further outside, so that short ones are left for the end.
+    """
+    first: list[tuple[int, int, int]] = []
+    last: list[tuple[int, int, int]] = []
+    ahead = 0.0  # by how much the first half takes longer
+    for (function, arguments, count), length in zip(members, lengths, strict=True):
+        rows = [(function, arguments, task) for task in range(count)]
+        middle = (count + (ahead <= 0)) // 2
+        first += rows[:middle]
+        last += reversed(rows[middle:])
+        ahead += (2 * middle - count) * length
+    return [*first, *reversed(last)]
+
+
+def _in_chunks(launch: Entry) -> tuple[Entry, list[np.ndarray]]:
+    """The launch with no more tasks than can be handed out one by one; the memory of its arguments if they are new."""
+    function, arguments, tasks = launch
+    if tasks <= workers.MAXIMUM_CLAIMS:
+        return launch, []
+    each = -(-tasks // workers.MAXIMUM_CLAIMS)
+    kept = np.array([function, arguments, tasks, each], np.int64)
+    return (load([run_chunk()])["pullback_run_chunk"], kept.ctypes.data, -(-tasks // each)), [kept]
 
 
 class Schedule:
@@ -402,6 +465,9 @@ class Schedule:
         for _, _, tasks in launches:
             if not 0 <= tasks <= workers.MAXIMUM_TASKS:
                 raise ValueError(f"a launch has 0 to {workers.MAXIMUM_TASKS} tasks, got {tasks}")
+        chunked = [_in_chunks(launch) for launch in launches]
+        launches = [launch for launch, _ in chunked]
+        kept += [words for _, some in chunked for words in some]
         self.threads = threads if _HAS_WORKERS and any(tasks > 1 for _, _, tasks in launches) else 1
         self.stride = -(-scratch_bytes // ALIGNMENT) * ALIGNMENT
         self._scratch = allocate(self.stride * self.threads)

@@ -1,9 +1,12 @@
 """The pool of native worker threads and the protocol by which they share the tasks of a launch.
 
 A thread that runs a schedule (the caller) publishes one launch at a time in the pool: a descriptor, then a *ticket*,
-one 64-bit word made of a serial number (high 40 bits) and the number of tasks not yet claimed (low 24 bits). Caller and
-workers claim a task by decrementing the ticket with compare-and-swap, run it, and subtract what they ran from
-`pending`. The caller goes on when `pending` is zero.
+one 64-bit word made of a serial number (high 32 bits) and the numbers of the first task not yet claimed and of the one
+behind the last (16 bits each). Caller and workers claim a task by compare-and-swap, run it, and subtract what they ran
+from `pending`. The caller goes on when `pending` is zero.
+
+The caller claims the first task that is left and a worker the last one. So from launch to launch, and from run to run,
+a thread mostly works on the same part of what tensors hold, which its caches still have.
 
 Why this is safe. A descriptor is overwritten only while the ticket is exhausted, and every ticket has a new serial, so
 a compare-and-swap that succeeds proves that the descriptor read before it belongs to the claimed launch. A thread
@@ -37,9 +40,11 @@ from ..codegen.text import Code
 from .buffers import allocate
 from .jit import host_target, immortal, load
 
-#: Bits of a ticket that count tasks; the most tasks that one launch may have.
-TASK_BITS = 24
-MAXIMUM_TASKS = (1 << TASK_BITS) - 1
+#: The most tasks that one launch may have.
+MAXIMUM_TASKS = (1 << 24) - 1
+#: Bits of a ticket that number a task, and so how many tasks can be handed out one by one.
+CLAIM_BITS = 16
+MAXIMUM_CLAIMS = (1 << CLAIM_BITS) - 1
 #: How long an idle worker looks for work before it sleeps, and how much of that time it keeps its core to itself.
 SPIN_NANOSECONDS = 100_000
 YIELD_AFTER_NANOSECONDS = 20_000
@@ -56,9 +61,17 @@ ALONE_NANOSECONDS = 50_000_000
 # some processors fetch lines in pairs).
 TICKET, PENDING, SLEEPERS, OWNER, STOP, ALONE_UNTIL = 0, 128, 256, 384, 392, 400
 DESCRIPTOR = 512
-FUNCTION, ARGUMENTS, SCRATCH, STRIDE, TASKS, LIMIT = (DESCRIPTOR + 8 * i for i in range(6))
+FUNCTION, ARGUMENTS, SCRATCH, STRIDE, LIMIT = (DESCRIPTOR + 8 * i for i in range(5))
 MUTEX, CONDITION = 640, 768
 POOL_BYTES = 1024
+
+
+#: LLVM text: whether `%ticket` has a task that can be claimed.
+_CLAIMABLE = f"""  %first = and i64 %ticket, {MAXIMUM_CLAIMS}
+  %without.first = lshr i64 %ticket, {CLAIM_BITS}
+  %behind = and i64 %without.first, {MAXIMUM_CLAIMS}
+  %some = icmp ne i64 %first, %behind
+"""
 
 
 def field(name: str, offset: int) -> str:
@@ -98,30 +111,31 @@ def participate() -> Code:
     text = f"""define i64 @pullback_participate(ptr %pool, i64 %thread) nounwind {{
 entry:
 {field("pending", PENDING)}{field("function.at", FUNCTION)}{field("arguments.at", ARGUMENTS)}\
-{field("scratch.at", SCRATCH)}{field("stride.at", STRIDE)}{field("tasks.at", TASKS)}{field("limit.at", LIMIT)}\
+{field("scratch.at", SCRATCH)}{field("stride.at", STRIDE)}{field("limit.at", LIMIT)}\
+  %is.caller = icmp eq i64 %thread, 0
+  %change = select i1 %is.caller, i64 1, i64 {-1 << CLAIM_BITS}
   br label %look
 look:
   %ran = phi i64 [0, %entry], [%ran, %swap], [%ran.more, %run]
   %ticket = load atomic i64, ptr %pool acquire, align 8
-  %left = and i64 %ticket, {MAXIMUM_TASKS}
-  %none = icmp eq i64 %left, 0
-  br i1 %none, label %report, label %claim
+{_CLAIMABLE}\
+  br i1 %some, label %claim, label %report
 claim:
   %function = load atomic ptr, ptr %function.at monotonic, align 8
   %arguments = load atomic ptr, ptr %arguments.at monotonic, align 8
   %scratch = load atomic ptr, ptr %scratch.at monotonic, align 8
   %stride = load atomic i64, ptr %stride.at monotonic, align 8
-  %tasks = load atomic i64, ptr %tasks.at monotonic, align 8
   %limit = load atomic i64, ptr %limit.at monotonic, align 8
   %wanted = icmp ult i64 %thread, %limit
-  %less = sub i64 %ticket, 1
+  %less = add i64 %ticket, %change
   br i1 %wanted, label %swap, label %report
 swap:
   %pair = cmpxchg weak ptr %pool, i64 %ticket, i64 %less acq_rel monotonic, align 8
   %mine = extractvalue {{ i64, i1 }} %pair, 1
   br i1 %mine, label %run, label %look
 run:
-  %task = sub i64 %tasks, %left
+  %last = sub i64 %behind, 1
+  %task = select i1 %is.caller, i64 %first, i64 %last
   %offset = mul i64 %stride, %thread
   %own = getelementptr i8, ptr %scratch, i64 %offset
   call void %function(ptr %arguments, ptr %own, i64 %task)
@@ -153,8 +167,7 @@ declare i32 @sched_yield()
 define internal i1 @claimable(ptr %pool, i64 %thread) nounwind alwaysinline {{
 {field("limit.at", LIMIT)}\
   %ticket = load atomic i64, ptr %pool seq_cst, align 8
-  %left = and i64 %ticket, {MAXIMUM_TASKS}
-  %some = icmp ne i64 %left, 0
+{_CLAIMABLE}\
   %limit = load atomic i64, ptr %limit.at monotonic, align 8
   %wanted = icmp ult i64 %thread, %limit
   %both = and i1 %some, %wanted
