@@ -41,7 +41,7 @@ RULES = {
     "linalg": {"graph", "ops", "tensor", "autograd", "errors"},
     "func": {"graph", "ops", "tensor", "autograd", "nn", "trees", "errors"},
     "array_api": {"graph", "ops", "tensor", "linalg", "errors"},
-    "utils": {"graph", "ops", "tensor", "errors"},
+    "utils": {"graph", "ops", "tensor", "nn", "errors"},
     "amp": {"graph", "ops", "tensor", "errors"},
     "data": {"errors"},
     "train": {"pullback", "nn", "data", "errors"},

@@ -412,10 +412,26 @@ def solve(problem: Problem, limit: int, attempts: int = 100) -> Schedule:
 def _asked_for(problem: Problem) -> dict[int, list[int]]:
     """What is made again before each step because somebody asked for it."""
     timeline = _Timeline(problem, {})
-    before: dict[int, list[int]] = {}
-    for step, values in problem.parts:
-        before.setdefault(step, []).extend(_closure(problem, timeline, values, step))
-    return before
+    part_of = {value: part for part, (_, values) in enumerate(problem.parts) for value in values}
+    starts = [step for step, _ in problem.parts]
+    ready = [
+        max(event for value in values for life in timeline.of[value] for event in (life.made, *life.read) if event < start)
+        for start, values in problem.parts
+    ]
+    found: dict[int, list[int]] = {}
+    changed = list(range(len(starts)))
+    while changed:  # a part that another one is made of is there before it: starts only ever move forward in time
+        part = changed.pop()
+        found[part] = _closure(problem, timeline, problem.parts[part][1], starts[part])
+        for needed in {part_of.get(n, part) for value in found[part] for n in problem.values[value].needs}:
+            if ready[needed] < starts[part] < starts[needed]:
+                starts[needed] = starts[part]
+                changed.append(needed)
+    together: dict[int, set[int]] = {}
+    for part, closure in found.items():
+        together.setdefault(starts[part], set()).update(closure)
+    made = {life.value: life.made for life in timeline.lives}
+    return {step: sorted(values, key=made.__getitem__) for step, values in together.items()}
 
 
 #: how much of the work of all steps may at most be done again for the least memory: about one forward pass
@@ -429,8 +445,8 @@ def least(problem: Problem, work: float) -> Schedule:
     all steps: as much as computing the forward pass once more.
     """
     best = solve(problem, _Timeline(problem, {}).peak)
-    begun = [_Search(problem, 0, segments(problem, n)).schedule() for n in _SEGMENTS if 4 * n <= len(problem.values)]
-    for schedule in begun:
+    counts = [] if problem.parts else [n for n in _SEGMENTS if 4 * n <= len(problem.values)]
+    for schedule in (_Search(problem, 0, segments(problem, n)).schedule() for n in counts):
         if schedule.peak < best.peak and schedule.work <= _LEAST_WORK * work:
             best = schedule
     while True:
