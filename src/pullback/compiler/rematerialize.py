@@ -17,7 +17,7 @@ from ..ops.primitive import ELEMENTWISE, HOST, LEAF
 from .costs import weight
 from .fuse import _ROW as ROW
 from .fuse import CALL, CHECK, COLUMN, LOOP, STEPS, TOTAL, Fusion, Group, elements
-from .retention import Again, Problem, Step, Value
+from .retention import Again, Part, Problem, Step, Value
 
 #: groups that may not run a second time: Python may do anything, and a check has been made
 _ONCE = (CALL, CHECK)
@@ -87,9 +87,7 @@ def is_backward(node: Node) -> bool:
     return node.source is not None and node.source.is_backward
 
 
-def _parts(
-    fusion: Fusion, nodes: Sequence[Node], steps: Sequence[Step], asked: Sequence[int]
-) -> list[tuple[int, frozenset[int]]]:
+def _parts(fusion: Fusion, nodes: Sequence[Node], steps: Sequence[Step], asked: Sequence[int]) -> list[Part]:
     """The values of the forward pass that the user wants computed again, by where the backward pass first reads one of
     what was made in the same checkpointed call.
     """
@@ -110,11 +108,13 @@ def _parts(
         if last[value] < first.get(value, 0) and not _is_late(fusion.group_of[node]):
             together.setdefault(calls.get(node, node), set()).add(value)
     parts = []
-    for rest in together.values():
+    for call, rest in together.items():
+        path = _path(nodes[next(iter(rest))])
+        around = frozenset(path[: path.index(call)]) if isinstance(call, int) else frozenset()
         while rest:  # a call in which gradients are taken goes on after the first of them is needed
             start = min(first[value] for value in rest)
             done = frozenset(value for value in rest if last[value] < start)
-            parts.append((start, done))
+            parts.append(Part(start, done, call, around))
             rest -= done
     return parts
 

@@ -14,7 +14,7 @@ cost", 2016) as well as from keeping everything; what was let go in vain is kept
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -37,17 +37,25 @@ class Value(NamedTuple):
     needs: tuple[int, ...] = ()
 
 
+class Part(NamedTuple):
+    """Values that are made again in one go before a step, whatever memory there is. What is inside of another part
+    names it among those `around`: the outer one is made again without keeping what belongs to the inner.
+    """
+
+    before: int
+    values: frozenset[int]
+    name: Hashable = None
+    around: frozenset[Hashable] = frozenset()
+
+
 @dataclass(frozen=True)
 class Problem:
-    """Steps in order, the values that they make, and those that are wanted at the end.
-
-    Each of `parts` is a step and values that are made again in one go before it, whatever memory there is.
-    """
+    """Steps in order, the values that they make, those that are wanted at the end, and parts that are made again."""
 
     steps: Sequence[Step]
     values: Sequence[Value]
     wanted: frozenset[int] = frozenset()
-    parts: Sequence[tuple[int, frozenset[int]]] = ()
+    parts: Sequence[Part] = ()
 
 
 class Again(NamedTuple):
@@ -371,15 +379,19 @@ def _borders(problem: Problem, timeline: _Timeline, saved: list[_Life], full: in
     return sorted(set(borders))
 
 
-def _closure(problem: Problem, timeline: _Timeline, gone: Collection[int], start: int) -> list[int]:
-    """What has to be made again before the event `start` for the values `gone` to be there, in order."""
+def _closure(
+    problem: Problem, timeline: _Timeline, gone: Collection[int], start: int, absent: Collection[int] = ()
+) -> list[int]:
+    """What has to be made again before the event `start` for the values `gone` to be there, in order; those `absent` are
+    not in memory then.
+    """
     found = {value for value in gone if problem.values[value].work is not None}
     stack = list(found)
     while stack:
         for needed in problem.values[stack.pop()].needs:
             if needed in found or problem.values[needed].work is None:
                 continue
-            if timeline.end(timeline.life_before(needed, start)) < start:
+            if needed in absent or timeline.end(timeline.life_before(needed, start)) < start:
                 found.add(needed)
                 stack.append(needed)
     made = {life.value: life.made for life in timeline.lives}
@@ -412,26 +424,33 @@ def solve(problem: Problem, limit: int, attempts: int = 100) -> Schedule:
 def _asked_for(problem: Problem) -> dict[int, list[int]]:
     """What is made again before each step because somebody asked for it."""
     timeline = _Timeline(problem, {})
-    part_of = {value: part for part, (_, values) in enumerate(problem.parts) for value in values}
-    starts = [step for step, _ in problem.parts]
-    ready = [
-        max(event for value in values for life in timeline.of[value] for event in (life.made, *life.read) if event < start)
-        for start, values in problem.parts
-    ]
+    parts = problem.parts
+    part_of = {value: number for number, part in enumerate(parts) for value in part.values}
+    inside = [{v for inner in parts if part.name in inner.around for v in inner.values} for part in parts]
+    ready = [max(_events(timeline, part.values, before=part.before)) for part in parts]
+    starts = [part.before for part in parts]
     found: dict[int, list[int]] = {}
-    changed = list(range(len(starts)))
-    while changed:  # a part that another one is made of is there before it: starts only ever move forward in time
+    changed = list(range(len(parts)))
+    while changed:  # what a part is made of is there before it: starts only ever move to earlier steps
         part = changed.pop()
-        found[part] = _closure(problem, timeline, problem.parts[part][1], starts[part])
-        for needed in {part_of.get(n, part) for value in found[part] for n in problem.values[value].needs}:
-            if ready[needed] < starts[part] < starts[needed]:
-                starts[needed] = starts[part]
-                changed.append(needed)
+        found[part] = _closure(problem, timeline, parts[part].values, starts[part], inside[part])
+        needed = {n for value in found[part] for n in problem.values[value].needs} - inside[part]
+        for other in {part_of.get(value, part) for value in needed}:
+            if ready[other] < starts[part] < starts[other]:
+                starts[other] = starts[part]
+                changed.append(other)
     together: dict[int, set[int]] = {}
     for part, closure in found.items():
         together.setdefault(starts[part], set()).update(closure)
     made = {life.value: life.made for life in timeline.lives}
     return {step: sorted(values, key=made.__getitem__) for step, values in together.items()}
+
+
+def _events(timeline: _Timeline, values: Iterable[int], before: int) -> Iterator[int]:
+    """The events before one at which values are made or read."""
+    for value in values:
+        for life in timeline.of[value]:
+            yield from (event for event in (life.made, *life.read) if event < before)
 
 
 #: how much of the work of all steps may at most be done again for the least memory: about one forward pass
