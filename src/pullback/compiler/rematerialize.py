@@ -120,8 +120,8 @@ def _parts(fusion: Fusion, nodes: Sequence[Node], steps: Sequence[Step], asked: 
 
 
 def _is_late(group: Group) -> bool:
-    """Whether the kernel belongs to a backward pass. One that makes a part of a gradient beside something of the forward
-    pass, as the slope of an activation, does not; one that makes an optimizer's update of a gradient does.
+    """Whether the kernel belongs to a backward pass. One that makes a part of a gradient beside something of the
+    forward pass, as the slope of an activation, does not; one that makes an optimizer's update of a gradient does.
     """
     return any(map(is_backward, group.members)) and not any(_path(n) and not is_backward(n) for n in group.members)
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -75,7 +75,7 @@ class Schedule:
 
 
 @dataclass
-class _Life:
+class Life:
     """One copy of a value in memory: the events at which it is made and read, in order."""
 
     value: int
@@ -83,7 +83,7 @@ class _Life:
     read: list[int] = field(default_factory=list)
 
 
-class _Timeline:
+class Timeline:
     """The events of a schedule (steps, and values made again), the lives of all values, the bytes at each event."""
 
     def __init__(self, problem: Problem, before: dict[int, list[int]]):
@@ -102,10 +102,10 @@ class _Timeline:
 
     def _follow(self) -> None:
         steps, values = self.problem.steps, self.problem.values
-        self.lives: list[_Life] = []
+        self.lives: list[Life] = []
         #: for each value its lives in the order of time
-        self.of: list[list[_Life]] = [[] for _ in values]
-        current: list[_Life | None] = [None] * len(values)
+        self.of: list[list[Life]] = [[] for _ in values]
+        current: list[Life | None] = [None] * len(values)
         changes = [0] * (len(self.events) + 1)
         for event, number in enumerate(self.events):
             reads, makes = (values[~number].needs, (~number,)) if number < 0 else steps[number][:2]
@@ -115,7 +115,7 @@ class _Timeline:
                     raise ValueError(f"step {self.step_of[event]} reads value {value}, which no step before it makes")
                 life.read.append(event)
             for value in makes:
-                life = current[value] = _Life(value, event)
+                life = current[value] = Life(value, event)
                 self.lives.append(life)
                 self.of[value].append(life)
             if number >= 0 and steps[number].extra:
@@ -137,11 +137,11 @@ class _Timeline:
         self.peak = max(self.bytes, default=0)
 
     @staticmethod
-    def end(life: _Life) -> int:
+    def end(life: Life) -> int:
         """The last event at which a life is in memory."""
         return life.read[-1] if life.read else life.made
 
-    def life_before(self, value: int, event: int) -> _Life:
+    def life_before(self, value: int, event: int) -> Life:
         """The copy of a value that is read at an event: the last one made before."""
         lives = self.of[value]
         place = len(lives) - 1
@@ -155,7 +155,7 @@ class _Choice(NamedTuple):
 
     price: float
     gain: int
-    life: _Life
+    life: Life
     until: int
     chain: tuple[int, ...]
     spared: tuple[int, ...]
@@ -173,7 +173,7 @@ class _Search:
     def __init__(self, problem: Problem, limit: int, before: dict[int, list[int]] | None = None):
         self.problem, self.limit = problem, limit
         self.before: dict[int, list[int]] = {s: list(v) for s, v in (before or {}).items()}
-        self.timeline = _Timeline(problem, self.before)
+        self.timeline = Timeline(problem, self.before)
         #: values that were taken out of the list of what is made again, by step: they are not taken out twice
         self.spared: set[tuple[int, int]] = set()
 
@@ -219,7 +219,7 @@ class _Search:
         self._apply(edits)
         return True
 
-    def _choice(self, life: _Life, full: int, over: list[int]) -> _Choice | None:
+    def _choice(self, life: Life, full: int, over: list[int]) -> _Choice | None:
         """What it would take for the life not to be in memory at the event `full`."""
         value = self.problem.values[life.value]
         if value.work is None or not value.nbytes or not life.made < full < self.timeline.end(life):
@@ -303,7 +303,7 @@ class _Search:
             if number < 0 and event not in out:
                 before.setdefault(step, []).append(~number)
         self.before = {step: list(dict.fromkeys(again)) for step, again in before.items()}
-        self.timeline = _Timeline(self.problem, self.before)
+        self.timeline = Timeline(self.problem, self.before)
 
     def keep_again(self) -> None:
         """Keep what there turns out to be room for, the dearest first."""
@@ -325,7 +325,7 @@ class _Search:
                 kept.add((timeline.step_of[new.made], value))
         if kept:
             self.before = {s: [v for v in again if (s, v) not in kept] for s, again in self.before.items()}
-            self.timeline = _Timeline(self.problem, self.before)
+            self.timeline = Timeline(self.problem, self.before)
 
 
 def segments(problem: Problem, count: int) -> dict[int, list[int]]:
@@ -333,7 +333,7 @@ def segments(problem: Problem, count: int) -> dict[int, list[int]]:
     crosses from one of `count` parts into a later one is kept, the rest of a part made again in one go right before the
     first of it is read.
     """
-    timeline = _Timeline(problem, {})
+    timeline = Timeline(problem, {})
     if not timeline.events:
         return {}
     full = timeline.bytes.index(timeline.peak)
@@ -344,7 +344,7 @@ def segments(problem: Problem, count: int) -> dict[int, list[int]]:
     ]
     before: dict[int, list[int]] = {}
     first = 0
-    for border in [*_borders(problem, timeline, saved, full, count), full]:
+    for border in [*borders(problem, timeline, saved, full, count), full]:
         part = [life for life in saved if first <= life.made < border]
         gone = [life for life in part if not any(border <= event <= full for event in life.read)]
         if gone:
@@ -354,7 +354,7 @@ def segments(problem: Problem, count: int) -> dict[int, list[int]]:
     return before
 
 
-def _borders(problem: Problem, timeline: _Timeline, saved: list[_Life], full: int, count: int) -> list[int]:
+def borders(problem: Problem, timeline: Timeline, saved: list[Life], full: int, count: int) -> list[int]:
     """Events that part what is saved into parts of about the same bytes, each where the least crosses nearby."""
     crossing = [0] * (full + 1)
     for life in timeline.lives:
@@ -380,10 +380,10 @@ def _borders(problem: Problem, timeline: _Timeline, saved: list[_Life], full: in
 
 
 def _closure(
-    problem: Problem, timeline: _Timeline, gone: Collection[int], start: int, absent: Collection[int] = ()
+    problem: Problem, timeline: Timeline, gone: Collection[int], start: int, absent: Collection[int] = ()
 ) -> list[int]:
-    """What has to be made again before the event `start` for the values `gone` to be there, in order; those `absent` are
-    not in memory then.
+    """What has to be made again before the event `start` for the values `gone` to be there, in order; those `absent`
+    are not in memory then.
     """
     found = {value for value in gone if problem.values[value].work is not None}
     stack = list(found)
@@ -411,6 +411,7 @@ def solve(problem: Problem, limit: int, attempts: int = 100) -> Schedule:
     searches = [_Search(problem, limit, _asked_for(problem))]
     if searches[0].timeline.peak > limit and not problem.parts:
         begun = [_Search(problem, limit, segments(problem, n)) for n in _SEGMENTS if 4 * n <= len(problem.values)]
+        begun += [_Search(problem, limit, before) for before in _staged(problem, limit)]
         beyond = sorted((s for s in begun if s.timeline.peak > limit), key=lambda search: search.timeline.peak)
         searches += [s for s in begun if s.timeline.peak <= limit] + beyond[:_CLOSEST]
     found = []
@@ -421,9 +422,25 @@ def solve(problem: Problem, limit: int, attempts: int = 100) -> Schedule:
     return min(found, key=lambda schedule: (max(schedule.peak - limit, 0), schedule.work))
 
 
+#: how much of what a limit leaves for saved values they are given, since what is made again needs some of it too
+_SHARES = (1.0, 0.9, 0.8, 0.65)
+
+
+def _staged(problem: Problem, limit: int) -> list[dict[int, list[int]]]:
+    """What is made again before each step by the best plans for stages of the forward pass (see `stages`)."""
+    from .stages import GRAINS, Plan, Stages
+
+    stages = Stages.of(problem)
+    if stages is None or (left := limit - stages.beside()) <= 0:
+        return []
+    plan = Plan(stages, left)
+    plans = [plan.parts(int(share * GRAINS)) for share in _SHARES]
+    return [_asked_for(replace(problem, parts=parts)) for parts in plans if parts is not None]
+
+
 def _asked_for(problem: Problem) -> dict[int, list[int]]:
     """What is made again before each step because somebody asked for it."""
-    timeline = _Timeline(problem, {})
+    timeline = Timeline(problem, {})
     parts = problem.parts
     part_of = {value: number for number, part in enumerate(parts) for value in part.values}
     inside = [{v for inner in parts if part.name in inner.around for v in inner.values} for part in parts]
@@ -446,7 +463,7 @@ def _asked_for(problem: Problem) -> dict[int, list[int]]:
     return {step: sorted(values, key=made.__getitem__) for step, values in together.items()}
 
 
-def _events(timeline: _Timeline, values: Iterable[int], before: int) -> Iterator[int]:
+def _events(timeline: Timeline, values: Iterable[int], before: int) -> Iterator[int]:
     """The events before one at which values are made or read."""
     for value in values:
         for life in timeline.of[value]:
@@ -463,7 +480,7 @@ def least(problem: Problem, work: float) -> Schedule:
     """The schedule with the lowest peak that is found among those that add at most a third of `work`, which is that of
     all steps: as much as computing the forward pass once more.
     """
-    best = solve(problem, _Timeline(problem, {}).peak)
+    best = solve(problem, Timeline(problem, {}).peak)
     counts = [] if problem.parts else [n for n in _SEGMENTS if 4 * n <= len(problem.values)]
     for schedule in (_Search(problem, 0, segments(problem, n)).schedule() for n in counts):
         if schedule.peak < best.peak and schedule.work <= _LEAST_WORK * work:

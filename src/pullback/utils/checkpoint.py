@@ -33,8 +33,8 @@ def checkpoint(
     early_stop: bool = True,
     **kwargs: Any,
 ) -> Any:
-    """`function(*args, **kwargs)`, of which only the results are kept for the backward pass (Chen et al., "Training deep
-    nets with sublinear memory cost", 2016). Arguments and results may be anything; calls may be nested.
+    """`function(*args, **kwargs)`, of which only the results are kept for the backward pass (Chen et al., "Training
+    deep nets with sublinear memory cost", 2016). Arguments and results may be anything; calls may be nested.
 
     It works in compiled steps and outside of them, and has no effect where no gradients are taken. In the body of
     `func.scan` only what stands in straight line is computed again, not what a loop's own rule keeps of each step: put
@@ -54,8 +54,8 @@ def checkpoint(
         raise TypeError(f"checkpoint takes a function first, got {function!r} (at {user_source()})")
     if context_fn is not noop_context_fn:
         raise NotImplementedError(
-            f"checkpoint: context_fn is not there (at {user_source()}): the function is run once, so there is no second "
-            "run to give a context to. Say which values are kept by pb.compile(step, policy=...)."
+            f"checkpoint: context_fn is not there (at {user_source()}): the function is run once, so there is no "
+            "second run to give a context to. Say which values are kept by pb.compile(step, policy=...)."
         )
     check_arguments("checkpoint", use_reentrant, preserve_rng_state, determinism_check, debug, early_stop)
     with checkpoint_mode():
@@ -77,7 +77,7 @@ def checkpoint_sequential(
     (2, 3)
     """
     each: list[Callable[[Any], Any]] = (
-        list(functions.children()) if isinstance(functions, Sequential) else list(functions)  # type: ignore[arg-type]
+        list(functions.children()) if isinstance(functions, Sequential) else list(functions)
     )
     if isinstance(segments, bool) or not isinstance(segments, int) or not 1 <= segments <= max(len(each), 1):
         raise ValueError(

@@ -32,8 +32,8 @@ class CheckpointingMethods:
         found = list(_blocks(cast("Module", self)))
         if not found:
             raise ValueError(
-                f"{type(self).__name__} has no blocks to checkpoint (at {user_source()}): no ModuleList or Sequential in "
-                "it holds modules with parts of their own. Wrap the calls to checkpoint in "
+                f"{type(self).__name__} has no blocks to checkpoint (at {user_source()}): no ModuleList or Sequential "
+                "in it holds modules with parts of their own. Wrap the calls to checkpoint in "
                 "pb.utils.checkpoint.checkpoint(function, ...)."
             )
         for block in found:
