@@ -52,8 +52,8 @@ def replay(problem: Problem, again: Sequence[Again]) -> tuple[int, float]:
 
 
 def optimum(problem: Problem, limit: int, most: int = 2_000_000) -> float | None:
-    """The least added work with which a problem keeps to a limit, by Dijkstra's algorithm over all that can be in memory
-    after each step; None where there is none. Raises where more than `most` states are looked at.
+    """The least added work with which a problem keeps to a limit, by Dijkstra's algorithm over all that can be in
+    memory after each step; None where there is none. Raises where more than `most` states are looked at.
     """
     sizes = [value.nbytes for value in problem.values]
 
@@ -93,8 +93,8 @@ def optimum(problem: Problem, limit: int, most: int = 2_000_000) -> float | None
 
 
 def chain(length: int, nbytes: int = 1, work: float = 1.0) -> Problem:
-    """A chain of `length` equal layers and its backward pass: layer i makes value i of value i - 1 (the first one's input
-    is outside of memory), its backward step reads value i - 1 and the gradient that the one before has made, of no
+    """A chain of `length` equal layers and its backward pass: layer i makes value i of value i - 1 (the first one's
+    input is outside of memory), its backward step reads value i - 1 and the gradient that the one before has made, of no
     bytes.
     """
     steps = [Step((i - 1,) if i else (), (i,)) for i in range(length)]
@@ -107,8 +107,8 @@ def chain(length: int, nbytes: int = 1, work: float = 1.0) -> Problem:
 
 
 def revolve(length: int, slots: int) -> int:
-    """The least number of layers computed again for the backward pass of a chain of equal layers, where `slots` of their
-    inputs can be kept at once besides the first (Griewank & Walther, "Algorithm 799: revolve", 2000): each of the
+    """The least number of layers computed again for the backward pass of a chain of equal layers, where `slots` of
+    their inputs can be kept at once besides the first (Griewank & Walther, "Algorithm 799: revolve", 2000): each of the
     layers is computed once on the way, and a backward step needs its layer's input alone.
     """
     table = np.zeros((slots + 1, length + 1), np.int64)

@@ -55,8 +55,12 @@ def retention(
     said: dict[int, str | None] = {}
     for node in nodes:
         interior, read = _made_of(node, apart)
-        work: float | None = sum(_work(n, n is node) for n in interior)
+        work: float | None = sum(work_of(n, n is node) for n in interior)
         group = fusion.group_of[node]
+        if group.kind == STEPS:
+            work = (work or 0.0) / len(
+                group.stored
+            )  # what a loop makes is mostly wanted together, by the loop backward
         once = group.kind in _ONCE or group.members[node] in _SUMMED or any(n.op.kind == HOST for n in interior)
         if once or node in starts or outside(node):
             work = None
@@ -191,7 +195,7 @@ def _made_of(node: Node, number: Mapping[Node, int]) -> tuple[list[Node], list[i
     return list(interior), list(read)
 
 
-def _work(node: Node, stored: bool) -> float:
+def work_of(node: Node, stored: bool) -> float:
     """About how long a node takes, in operations; a loop as long as all its turns."""
     if node.op.name == "scan":
         return float(node["length"]) * sum(weight(n, True) for n in set(node["body"].values))

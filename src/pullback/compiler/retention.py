@@ -16,6 +16,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import NamedTuple
 
 import numpy as np
@@ -179,15 +180,23 @@ class _Search:
 
     def schedule(self) -> Schedule:
         again = tuple(Again(s, v) for s in sorted(self.before) for v in self.before[s])
-        work = sum(self.problem.values[v].work or 0.0 for _, v in again)
-        return Schedule(again, self.timeline.peak, work)
+        return Schedule(again, self.timeline.peak, self.work)
 
-    def run(self, attempts: int) -> bool:
-        """Whether the limit is met in the end; gives up after `attempts` in a row that have not lowered the peak."""
-        least, vain = self.timeline.peak, 0
-        while self.timeline.peak > self.limit and vain < attempts and self._let_go():
-            vain = 0 if self.timeline.peak < least else vain + 1
-            least = min(least, self.timeline.peak)
+    @property
+    def work(self) -> float:
+        """What is added so far."""
+        return sum(self.problem.values[v].work or 0.0 for again in self.before.values() for v in again)
+
+    def run(self, attempts: int, most: float = inf) -> bool:
+        """Whether the limit is met in the end; gives up after `attempts` in a row that have not lowered the peak, and
+        where more work than `most` is added.
+        """
+        least, vain = (self.before, self.timeline), 0
+        while self.timeline.peak > self.limit and vain < attempts and self.work <= most and self._let_go():
+            vain += 1
+            if self.timeline.peak < least[1].peak:
+                least, vain = (self.before, self.timeline), 0
+        self.before, self.timeline = least
         return self.timeline.peak <= self.limit
 
     def _let_go(self) -> bool:
@@ -400,6 +409,8 @@ def _closure(
 
 #: into how many segments a search begins, besides not at all
 _SEGMENTS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+#: a search goes on up to so many times the work of the best one that has kept to the limit: some is kept again then
+_WORTH = 1.25
 #: from how many of those that do not keep to the limit by themselves
 _CLOSEST = 2
 
@@ -414,10 +425,13 @@ def solve(problem: Problem, limit: int, attempts: int = 100) -> Schedule:
         begun += [_Search(problem, limit, before) for before in _staged(problem, limit)]
         beyond = sorted((s for s in begun if s.timeline.peak > limit), key=lambda search: search.timeline.peak)
         searches += [s for s in begun if s.timeline.peak <= limit] + beyond[:_CLOSEST]
-    found = []
-    for search in searches:
-        if search.run(attempts) and not problem.parts:
+    found: list[Schedule] = []
+    most = inf
+    # those that keep to the limit come first: what they add tells how far it is worth to go from the others
+    for search in sorted(searches, key=lambda search: max(search.timeline.peak - limit, 0)):
+        if search.run(attempts, most) and not problem.parts:
             search.keep_again()
+            most = min(most, _WORTH * search.work)
         found.append(search.schedule())
     return min(found, key=lambda schedule: (max(schedule.peak - limit, 0), schedule.work))
 

@@ -2,10 +2,10 @@
 
 The forward pass is cut into stages where little crosses. Which stages are kept whole, at which cuts only what crosses
 is kept, and in what order stages are run again, is chosen at least work by dynamic programming over (first stage, last
-stage, memory): the recursion of Griewank & Walther ("Algorithm 799: revolve", ACM TOMS 2000) for stages of unequal work
-and bytes, which may also be kept whole (Beaumont et al., "Optimal checkpointing for heterogeneous chains", ACM TOMS
-2021). It is exact for chains to the grain of memory, and only a beginning for graphs. For S stages and M grains it takes
-S³/6 steps on arrays of M.
+stage, memory): the recursion of Griewank & Walther ("Algorithm 799: revolve", ACM TOMS 2000) for stages of unequal
+work and bytes, which may also be kept whole (Beaumont et al., "Optimal checkpointing for heterogeneous chains", 2021).
+It is exact for chains to the grain of memory, and only a beginning for graphs. For S stages and M grains it looks at
+S³ M / 6 sums.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Stages:
         return found
 
     def border(self, first: int, cut: int) -> list[int]:
-        """The saved values made in the stages from `first` on that are read in the forward pass from the stage `cut`."""
+        """The saved values made in the stages from `first` on that the forward pass reads from the stage `cut` on."""
         since = self.starts[cut]
         return [
             life.value
