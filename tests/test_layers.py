@@ -42,7 +42,7 @@ RULES = {
     "optim": {"graph", "ops", "tensor", "tracing", "nn", "errors"},
     "func": {"graph", "ops", "tensor", "autograd", "nn", "trees", "errors"},
     "array_api": {"graph", "ops", "tensor", "linalg", "errors"},
-    "utils": {"graph", "ops", "tensor", "errors"},
+    "utils": {"graph", "ops", "tensor", "nn", "errors"},
     "amp": {"graph", "ops", "tensor", "errors"},
     "data": {"errors"},
     "train": {"pullback", "nn", "data", "errors"},

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 from ..graph.node import Graph, Node
 from ..ops.primitive import ELEMENTWISE, HOST, LEAF
 from .costs import weight
 from .fuse import _ROW as ROW
-from .fuse import CALL, CHECK, COLUMN, LOOP, TOTAL, Fusion, Group, elements, sources
-from .retention import Again, Problem, Step, Value
+from .fuse import CALL, CHECK, COLUMN, LOOP, STEPS, TOTAL, Fusion, Group, elements
+from .retention import Again, Part, Problem, Step, Value
 
 #: groups that may not run a second time: Python may do anything, and a check has been made
 _ONCE = (CALL, CHECK)
@@ -48,27 +49,41 @@ def retention(
     """
     nodes = [node for group in fusion.groups for node in group.stored]
     number = {node: place for place, node in enumerate(nodes)}
+    starts = {start for group in fusion.groups if group.kind == STEPS for start in _starts(group)}
+    apart = {node: place for node, place in number.items() if node not in starts}
     values, steps = [], []
     said: dict[int, str | None] = {}
     for node in nodes:
-        interior, read = _made_of(node, number)
-        work: float | None = sum(_work(n, n is node) for n in interior)
+        interior, read = _made_of(node, apart)
+        work: float | None = sum(work_of(n, n is node) for n in interior)
         group = fusion.group_of[node]
+        if group.kind == STEPS:
+            work = (work or 0.0) / len(
+                group.stored
+            )  # what a loop makes is mostly wanted together, by the loop backward
         once = group.kind in _ONCE or group.members[node] in _SUMMED or any(n.op.kind == HOST for n in interior)
-        if once or outside(node):
+        if once or node in starts or outside(node):
             work = None
         said[number[node]] = policy(node) if policy is not None and work is not None else None
         if said[number[node]] == KEEP:
             work = None
-        nbytes = 0 if outside(node) else _aligned(elements(node) * node.dtype.itemsize)
+        nbytes = 0 if node in starts or outside(node) else _aligned(elements(node) * node.dtype.itemsize)
         values.append(Value(nbytes, work, tuple(read)))
     for group in fusion.groups:
         reads = dict.fromkeys(n for member in group.members for n in _made_of(member, number)[1])
         makes = tuple(number[node] for node in group.stored)
         steps.append(Step(tuple(n for n in reads if n not in makes), makes, extra(group)))
     wanted = frozenset(number[node] for node in fusion.graph.outputs if node in number)
-    parts = _parts(fusion.groups, nodes, steps, [value for value, word in said.items() if word == RECOMPUTE])
+    parts = _parts(fusion, nodes, steps, [value for value, word in said.items() if word == RECOMPUTE])
     return Retention(Problem(steps, values, wanted, parts), nodes, list(fusion.groups))
+
+
+def _starts(loop: Group) -> tuple[Node, ...]:
+    """What the carries of a loop begin with. It is computed right into memory of the loop, which the steps write over:
+    a loop that is run again is given it anew.
+    """
+    node = next(iter(loop.members))
+    return node.inputs[: len(node["body"].next)]
 
 
 def is_backward(node: Node) -> bool:
@@ -76,46 +91,89 @@ def is_backward(node: Node) -> bool:
     return node.source is not None and node.source.is_backward
 
 
-def _parts(
-    groups: Sequence[Group], nodes: Sequence[Node], steps: Sequence[Step], asked: Sequence[int]
-) -> list[tuple[int, frozenset[int]]]:
+def _parts(fusion: Fusion, nodes: Sequence[Node], steps: Sequence[Step], asked: Sequence[int]) -> list[Part]:
     """The values of the forward pass that the user wants computed again, by where the backward pass first reads one of
     what was made in the same checkpointed call.
     """
-    backward = [any(map(is_backward, group.members)) for group in groups]
     first: dict[int, int] = {}
     last: dict[int, int] = {}
-    for step, (reads, _, _) in enumerate(steps):
+    for step, (reads, makes, _) in enumerate(steps):
+        last.update(dict.fromkeys(makes, step))
+        backward = _is_late(fusion.groups[step])
         for value in reads:
-            if backward[step]:
+            if backward:
                 first.setdefault(value, step)
             else:
                 last[value] = step
-    parts: dict[object, set[int]] = {}
+    calls = _calls(fusion)
+    together: dict[object, set[int]] = {}
     for value in asked:
         node = nodes[value]
-        if value in first and not is_backward(node) and last.get(value, 0) < first[value]:
-            number = node.source.checkpoint if node.source is not None else 0
-            parts.setdefault(number or node, set()).add(value)
-    return [(min(first[value] for value in values), frozenset(values)) for values in parts.values()]
+        if last[value] < first.get(value, 0) and not _is_late(fusion.group_of[node]):
+            together.setdefault(calls.get(node, node), set()).add(value)
+    parts = []
+    for call, rest in together.items():
+        path = _path(nodes[next(iter(rest))])
+        around = frozenset(path[: path.index(call)]) if isinstance(call, int) else frozenset()
+        while rest:  # a call in which gradients are taken goes on after the first of them is needed
+            start = min(first[value] for value in rest)
+            done = frozenset(value for value in rest if last[value] < start)
+            parts.append(Part(start, done, call, around))
+            rest -= done
+    return parts
+
+
+def _is_late(group: Group) -> bool:
+    """Whether the kernel belongs to a backward pass. One that makes a part of a gradient beside something of the
+    forward pass, as the slope of an activation, does not; one that makes an optimizer's update of a gradient does.
+    """
+    return any(map(is_backward, group.members)) and not any(_path(n) and not is_backward(n) for n in group.members)
 
 
 def checkpointed(fusion: Fusion) -> Policy | None:
-    """The policy of checkpointed calls: what is read in its own call alone, save by the backward pass, is not kept.
-    None where there are no such calls.
+    """The policy of checkpointed calls: what the forward pass reads in its own call alone is not kept for the backward
+    pass. None where there are no such calls.
     """
-
-    def number(node: Node) -> int:
-        return node.source.checkpoint if node.source is not None else 0
-
-    if not any(number(node) for node in fusion.graph.nodes):
+    if not any(map(_path, fusion.graph.nodes)):
         return None
-    leaving: set[Node] = set()
-    for node in fusion.graph.nodes:
-        if not is_backward(node):
-            leaving |= {s for i in node.inputs for s in sources(i) if number(s) != number(node)}
-    leaving |= {s for output in fusion.graph.outputs for s in [output, *sources(output)]}
-    return lambda node: RECOMPUTE if number(node) and node not in leaving and not is_backward(node) else None
+    calls = _calls(fusion)
+    return lambda node: RECOMPUTE if node in calls else None
+
+
+def _path(node: Node) -> tuple[int, ...]:
+    """The checkpointed calls that a node was made in, the outermost first."""
+    return node.source.checkpoint if node.source is not None else ()
+
+
+def _calls(fusion: Fusion) -> dict[Node, int]:
+    """For each value of the forward pass the innermost checkpointed call that it does not leave; nothing for one that
+    is read outside of all.
+
+    What no kernel stores is read where its readers are: the call's result may be a relu that is computed where the next
+    call reads it, and then it is what the relu is made of that leaves the call.
+    """
+    within: dict[Node, tuple[int, ...]] = {}
+    late_groups = {group for group in fusion.groups if _is_late(group)}
+
+    def late(node: Node) -> bool:
+        return fusion.group_of[node] in late_groups if node in fusion.group_of else is_backward(node)
+
+    def read(node: Node, path: tuple[int, ...]) -> None:
+        own = within.get(node, _path(node))
+        within[node] = own[: sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(own, path, strict=False)))]
+
+    for output in fusion.graph.outputs:
+        read(output, ())
+    for node in reversed(fusion.graph.nodes):
+        if node.buffer is None and not late(node):
+            path = _path(node) if node in fusion.materialized else within.get(node, _path(node))
+            for operand in node.inputs:
+                read(operand, path)
+    return {
+        node: within.get(node, path)[-1]
+        for node in fusion.materialized
+        if (path := _path(node)) and within.get(node, path) and not late(node)
+    }
 
 
 def _aligned(nbytes: int) -> int:
@@ -137,7 +195,7 @@ def _made_of(node: Node, number: Mapping[Node, int]) -> tuple[list[Node], list[i
     return list(interior), list(read)
 
 
-def _work(node: Node, stored: bool) -> float:
+def work_of(node: Node, stored: bool) -> float:
     """About how long a node takes, in operations; a loop as long as all its turns."""
     if node.op.name == "scan":
         return float(node["length"]) * sum(weight(n, True) for n in set(node["body"].values))
@@ -175,16 +233,34 @@ class _Writer:
 
     def write(self) -> Rematerialized:
         for step, group in enumerate(self.known.groups):
-            for node in self.lists.get(step, ()):
-                self._group(self._alone(node), (node,), again=True)
+            for nodes in self._in_one_go(self.lists.get(step, ())):
+                alone = self._alone(nodes[0])
+                if alone.kind == STEPS:
+                    for start in _starts(alone):
+                        self._group(self._alone(start), (start,), again=True)
+                self._group(alone, nodes, again=True)
             self._group(group, group.stored, again=False)
         outputs = [node if node.op.kind == LEAF else self.now[node] for node in self.fusion.graph.outputs]
         graph = Graph(list(self.order), outputs)
         return Rematerialized(Fusion(graph, self.groups, self.materialized, self.group_of), self.copies)
 
+    def _in_one_go(self, nodes: Sequence[Node]) -> list[list[Node]]:
+        """Values that are made again right before one step, those of one loop together: it makes all that it is made
+        of anyway, and at the first of them everything is there that it needs.
+        """
+        found: dict[object, list[Node]] = {}
+        for node in nodes:
+            step = self.step_of[node]
+            found.setdefault(step if self.known.groups[step].kind == STEPS else node, []).append(node)
+        return list(found.values())
+
     def _alone(self, node: Node) -> Group:
-        """The part of a group that computes one value from what is in memory."""
+        """The part of a group that computes one value from what is in memory; a loop as a whole, whose body then
+        computes the same.
+        """
         group = self.known.groups[self.step_of[node]]
+        if group.kind == STEPS:
+            return group
         needed = {n for n in _made_of(node, self.value_of)[0] if n in group.members}
         members = {member: level for member, level in group.members.items() if member in needed}
         kind = group.kind if any(n.op.kind != ELEMENTWISE for n in members) else LOOP

@@ -14,8 +14,9 @@ cost", 2016) as well as from keeping everything; what was let go in vain is kept
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from math import inf
 from typing import NamedTuple
 
 import numpy as np
@@ -37,17 +38,25 @@ class Value(NamedTuple):
     needs: tuple[int, ...] = ()
 
 
+class Part(NamedTuple):
+    """Values that are made again in one go before a step, whatever memory there is. What is inside of another part
+    names it among those `around`: the outer one is made again without keeping what belongs to the inner.
+    """
+
+    before: int
+    values: frozenset[int]
+    name: Hashable = None
+    around: frozenset[Hashable] = frozenset()
+
+
 @dataclass(frozen=True)
 class Problem:
-    """Steps in order, the values that they make, and those that are wanted at the end.
-
-    Each of `parts` is a step and values that are made again in one go before it, whatever memory there is.
-    """
+    """Steps in order, the values that they make, those that are wanted at the end, and parts that are made again."""
 
     steps: Sequence[Step]
     values: Sequence[Value]
     wanted: frozenset[int] = frozenset()
-    parts: Sequence[tuple[int, frozenset[int]]] = ()
+    parts: Sequence[Part] = ()
 
 
 class Again(NamedTuple):
@@ -67,7 +76,7 @@ class Schedule:
 
 
 @dataclass
-class _Life:
+class Life:
     """One copy of a value in memory: the events at which it is made and read, in order."""
 
     value: int
@@ -75,7 +84,7 @@ class _Life:
     read: list[int] = field(default_factory=list)
 
 
-class _Timeline:
+class Timeline:
     """The events of a schedule (steps, and values made again), the lives of all values, the bytes at each event."""
 
     def __init__(self, problem: Problem, before: dict[int, list[int]]):
@@ -94,10 +103,10 @@ class _Timeline:
 
     def _follow(self) -> None:
         steps, values = self.problem.steps, self.problem.values
-        self.lives: list[_Life] = []
+        self.lives: list[Life] = []
         #: for each value its lives in the order of time
-        self.of: list[list[_Life]] = [[] for _ in values]
-        current: list[_Life | None] = [None] * len(values)
+        self.of: list[list[Life]] = [[] for _ in values]
+        current: list[Life | None] = [None] * len(values)
         changes = [0] * (len(self.events) + 1)
         for event, number in enumerate(self.events):
             reads, makes = (values[~number].needs, (~number,)) if number < 0 else steps[number][:2]
@@ -107,7 +116,7 @@ class _Timeline:
                     raise ValueError(f"step {self.step_of[event]} reads value {value}, which no step before it makes")
                 life.read.append(event)
             for value in makes:
-                life = current[value] = _Life(value, event)
+                life = current[value] = Life(value, event)
                 self.lives.append(life)
                 self.of[value].append(life)
             if number >= 0 and steps[number].extra:
@@ -129,11 +138,11 @@ class _Timeline:
         self.peak = max(self.bytes, default=0)
 
     @staticmethod
-    def end(life: _Life) -> int:
+    def end(life: Life) -> int:
         """The last event at which a life is in memory."""
         return life.read[-1] if life.read else life.made
 
-    def life_before(self, value: int, event: int) -> _Life:
+    def life_before(self, value: int, event: int) -> Life:
         """The copy of a value that is read at an event: the last one made before."""
         lives = self.of[value]
         place = len(lives) - 1
@@ -147,7 +156,7 @@ class _Choice(NamedTuple):
 
     price: float
     gain: int
-    life: _Life
+    life: Life
     until: int
     chain: tuple[int, ...]
     spared: tuple[int, ...]
@@ -165,21 +174,29 @@ class _Search:
     def __init__(self, problem: Problem, limit: int, before: dict[int, list[int]] | None = None):
         self.problem, self.limit = problem, limit
         self.before: dict[int, list[int]] = {s: list(v) for s, v in (before or {}).items()}
-        self.timeline = _Timeline(problem, self.before)
+        self.timeline = Timeline(problem, self.before)
         #: values that were taken out of the list of what is made again, by step: they are not taken out twice
         self.spared: set[tuple[int, int]] = set()
 
     def schedule(self) -> Schedule:
         again = tuple(Again(s, v) for s in sorted(self.before) for v in self.before[s])
-        work = sum(self.problem.values[v].work or 0.0 for _, v in again)
-        return Schedule(again, self.timeline.peak, work)
+        return Schedule(again, self.timeline.peak, self.work)
 
-    def run(self, attempts: int) -> bool:
-        """Whether the limit is met in the end; gives up after `attempts` in a row that have not lowered the peak."""
-        least, vain = self.timeline.peak, 0
-        while self.timeline.peak > self.limit and vain < attempts and self._let_go():
-            vain = 0 if self.timeline.peak < least else vain + 1
-            least = min(least, self.timeline.peak)
+    @property
+    def work(self) -> float:
+        """What is added so far."""
+        return sum(self.problem.values[v].work or 0.0 for again in self.before.values() for v in again)
+
+    def run(self, attempts: int, most: float = inf) -> bool:
+        """Whether the limit is met in the end; gives up after `attempts` in a row that have not lowered the peak, and
+        where more work than `most` is added.
+        """
+        least, vain = (self.before, self.timeline), 0
+        while self.timeline.peak > self.limit and vain < attempts and self.work <= most and self._let_go():
+            vain += 1
+            if self.timeline.peak < least[1].peak:
+                least, vain = (self.before, self.timeline), 0
+        self.before, self.timeline = least
         return self.timeline.peak <= self.limit
 
     def _let_go(self) -> bool:
@@ -211,7 +228,7 @@ class _Search:
         self._apply(edits)
         return True
 
-    def _choice(self, life: _Life, full: int, over: list[int]) -> _Choice | None:
+    def _choice(self, life: Life, full: int, over: list[int]) -> _Choice | None:
         """What it would take for the life not to be in memory at the event `full`."""
         value = self.problem.values[life.value]
         if value.work is None or not value.nbytes or not life.made < full < self.timeline.end(life):
@@ -295,7 +312,7 @@ class _Search:
             if number < 0 and event not in out:
                 before.setdefault(step, []).append(~number)
         self.before = {step: list(dict.fromkeys(again)) for step, again in before.items()}
-        self.timeline = _Timeline(self.problem, self.before)
+        self.timeline = Timeline(self.problem, self.before)
 
     def keep_again(self) -> None:
         """Keep what there turns out to be room for, the dearest first."""
@@ -317,7 +334,7 @@ class _Search:
                 kept.add((timeline.step_of[new.made], value))
         if kept:
             self.before = {s: [v for v in again if (s, v) not in kept] for s, again in self.before.items()}
-            self.timeline = _Timeline(self.problem, self.before)
+            self.timeline = Timeline(self.problem, self.before)
 
 
 def segments(problem: Problem, count: int) -> dict[int, list[int]]:
@@ -325,7 +342,7 @@ def segments(problem: Problem, count: int) -> dict[int, list[int]]:
     crosses from one of `count` parts into a later one is kept, the rest of a part made again in one go right before the
     first of it is read.
     """
-    timeline = _Timeline(problem, {})
+    timeline = Timeline(problem, {})
     if not timeline.events:
         return {}
     full = timeline.bytes.index(timeline.peak)
@@ -336,7 +353,7 @@ def segments(problem: Problem, count: int) -> dict[int, list[int]]:
     ]
     before: dict[int, list[int]] = {}
     first = 0
-    for border in [*_borders(problem, timeline, saved, full, count), full]:
+    for border in [*borders(problem, timeline, saved, full, count), full]:
         part = [life for life in saved if first <= life.made < border]
         gone = [life for life in part if not any(border <= event <= full for event in life.read)]
         if gone:
@@ -346,7 +363,7 @@ def segments(problem: Problem, count: int) -> dict[int, list[int]]:
     return before
 
 
-def _borders(problem: Problem, timeline: _Timeline, saved: list[_Life], full: int, count: int) -> list[int]:
+def borders(problem: Problem, timeline: Timeline, saved: list[Life], full: int, count: int) -> list[int]:
     """Events that part what is saved into parts of about the same bytes, each where the least crosses nearby."""
     crossing = [0] * (full + 1)
     for life in timeline.lives:
@@ -371,15 +388,19 @@ def _borders(problem: Problem, timeline: _Timeline, saved: list[_Life], full: in
     return sorted(set(borders))
 
 
-def _closure(problem: Problem, timeline: _Timeline, gone: Collection[int], start: int) -> list[int]:
-    """What has to be made again before the event `start` for the values `gone` to be there, in order."""
+def _closure(
+    problem: Problem, timeline: Timeline, gone: Collection[int], start: int, absent: Collection[int] = ()
+) -> list[int]:
+    """What has to be made again before the event `start` for the values `gone` to be there, in order; those `absent`
+    are not in memory then.
+    """
     found = {value for value in gone if problem.values[value].work is not None}
     stack = list(found)
     while stack:
         for needed in problem.values[stack.pop()].needs:
             if needed in found or problem.values[needed].work is None:
                 continue
-            if timeline.end(timeline.life_before(needed, start)) < start:
+            if needed in absent or timeline.end(timeline.life_before(needed, start)) < start:
                 found.add(needed)
                 stack.append(needed)
     made = {life.value: life.made for life in timeline.lives}
@@ -388,6 +409,8 @@ def _closure(problem: Problem, timeline: _Timeline, gone: Collection[int], start
 
 #: into how many segments a search begins, besides not at all
 _SEGMENTS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+#: a search goes on up to so many times the work of the best one that has kept to the limit: some is kept again then
+_WORTH = 1.25
 #: from how many of those that do not keep to the limit by themselves
 _CLOSEST = 2
 
@@ -399,23 +422,66 @@ def solve(problem: Problem, limit: int, attempts: int = 100) -> Schedule:
     searches = [_Search(problem, limit, _asked_for(problem))]
     if searches[0].timeline.peak > limit and not problem.parts:
         begun = [_Search(problem, limit, segments(problem, n)) for n in _SEGMENTS if 4 * n <= len(problem.values)]
+        begun += [_Search(problem, limit, before) for before in _staged(problem, limit)]
         beyond = sorted((s for s in begun if s.timeline.peak > limit), key=lambda search: search.timeline.peak)
         searches += [s for s in begun if s.timeline.peak <= limit] + beyond[:_CLOSEST]
-    found = []
-    for search in searches:
-        if search.run(attempts) and not problem.parts:
+    found: list[Schedule] = []
+    most = inf
+    # those that keep to the limit come first: what they add tells how far it is worth to go from the others
+    for search in sorted(searches, key=lambda search: max(search.timeline.peak - limit, 0)):
+        if search.run(attempts, most) and not problem.parts:
             search.keep_again()
+            most = min(most, _WORTH * search.work)
         found.append(search.schedule())
     return min(found, key=lambda schedule: (max(schedule.peak - limit, 0), schedule.work))
 
 
+#: how much of what a limit leaves for saved values they are given, since what is made again needs some of it too
+_SHARES = (1.0, 0.9, 0.8, 0.65)
+
+
+def _staged(problem: Problem, limit: int) -> list[dict[int, list[int]]]:
+    """What is made again before each step by the best plans for stages of the forward pass (see `stages`)."""
+    from .stages import GRAINS, Plan, Stages
+
+    stages = Stages.of(problem)
+    if stages is None or (left := limit - stages.beside()) <= 0:
+        return []
+    plan = Plan(stages, left)
+    plans = [plan.parts(int(share * GRAINS)) for share in _SHARES]
+    return [_asked_for(replace(problem, parts=parts)) for parts in plans if parts is not None]
+
+
 def _asked_for(problem: Problem) -> dict[int, list[int]]:
     """What is made again before each step because somebody asked for it."""
-    timeline = _Timeline(problem, {})
-    before: dict[int, list[int]] = {}
-    for step, values in problem.parts:
-        before.setdefault(step, []).extend(_closure(problem, timeline, values, step))
-    return before
+    timeline = Timeline(problem, {})
+    parts = problem.parts
+    part_of = {value: number for number, part in enumerate(parts) for value in part.values}
+    inside = [{v for inner in parts if part.name in inner.around for v in inner.values} for part in parts]
+    ready = [max(_events(timeline, part.values, before=part.before)) for part in parts]
+    starts = [part.before for part in parts]
+    found: dict[int, list[int]] = {}
+    changed = list(range(len(parts)))
+    while changed:  # what a part is made of is there before it: starts only ever move to earlier steps
+        part = changed.pop()
+        found[part] = _closure(problem, timeline, parts[part].values, starts[part], inside[part])
+        needed = {n for value in found[part] for n in problem.values[value].needs} - inside[part]
+        for other in {part_of.get(value, part) for value in needed}:
+            if ready[other] < starts[part] < starts[other]:
+                starts[other] = starts[part]
+                changed.append(other)
+    together: dict[int, set[int]] = {}
+    for part, closure in found.items():
+        together.setdefault(starts[part], set()).update(closure)
+    made = {life.value: life.made for life in timeline.lives}
+    return {step: sorted(values, key=made.__getitem__) for step, values in together.items()}
+
+
+def _events(timeline: Timeline, values: Iterable[int], before: int) -> Iterator[int]:
+    """The events before one at which values are made or read."""
+    for value in values:
+        for life in timeline.of[value]:
+            yield from (event for event in (life.made, *life.read) if event < before)
 
 
 #: how much of the work of all steps may at most be done again for the least memory: about one forward pass
@@ -428,9 +494,9 @@ def least(problem: Problem, work: float) -> Schedule:
     """The schedule with the lowest peak that is found among those that add at most a third of `work`, which is that of
     all steps: as much as computing the forward pass once more.
     """
-    best = solve(problem, _Timeline(problem, {}).peak)
-    begun = [_Search(problem, 0, segments(problem, n)).schedule() for n in _SEGMENTS if 4 * n <= len(problem.values)]
-    for schedule in begun:
+    best = solve(problem, Timeline(problem, {}).peak)
+    counts = [] if problem.parts else [n for n in _SEGMENTS if 4 * n <= len(problem.values)]
+    for schedule in (_Search(problem, 0, segments(problem, n)).schedule() for n in counts):
         if schedule.peak < best.peak and schedule.work <= _LEAST_WORK * work:
             best = schedule
     while True:

@@ -15,13 +15,13 @@ Shape = tuple[int, ...]
 class Source(NamedTuple):
     """The line of the user's program that made a node, and what that line called, such as "linear".
 
-    `checkpoint` is the number of the checkpointed call that the line was run in, 0 outside of any.
+    `checkpoint` are the numbers of the checkpointed calls that the line was run in, the outermost first.
     """
 
     file: str
     line: int
     operation: str = ""
-    checkpoint: int = 0
+    checkpoint: tuple[int, ...] = ()
 
     @property
     def is_backward(self) -> bool:

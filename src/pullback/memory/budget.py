@@ -18,7 +18,8 @@ from .sizes import format_bytes, parse_bytes
 @dataclass(frozen=True)
 class Candidate:
     """A value that a policy is asked about: the operation that makes it, such as "matmul", the line and the name of
-    what the user called, its shape, dtype and bytes, and the number of the checkpointed call it was made in, 0 outside.
+    what the user called, its shape, dtype and bytes, and the numbers of the checkpointed calls that it was made in, the
+    outermost first.
     """
 
     operation: str
@@ -26,7 +27,7 @@ class Candidate:
     shape: tuple[int, ...]
     dtype: DType
     nbytes: int
-    checkpoint: int = 0
+    checkpoint: tuple[int, ...] = ()
 
 
 def budget_of(memory: int | float | str | None, policy: Callable[[Candidate], str | None] | None) -> Budget:
@@ -41,7 +42,7 @@ def budget_of(memory: int | float | str | None, policy: Callable[[Candidate], st
 
 def _asked(policy: Callable[[Candidate], str | None]) -> Policy:
     def of(node: Node) -> str | None:
-        checkpoint = node.source.checkpoint if node.source is not None else 0
+        checkpoint = node.source.checkpoint if node.source is not None else ()
         word = policy(Candidate(node.op.name, node.source, node.shape, node.dtype, bytes_of(node), checkpoint))
         if word not in (KEEP, RECOMPUTE, None):
             raise ValueError(f"a policy gives 'keep', 'recompute' or None, got {word!r}")

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
@@ -127,16 +128,19 @@ class _Mode(threading.local):
     grad = True
     autocast = Lowering()
     source: Source | None = None
-    checkpoint = 0
+    checkpoint: tuple[int, ...] = ()
 
 
 MODE = _Mode()
 
 
+_calls = count(1)
+
+
 @contextmanager
-def checkpoint_mode(number: int) -> Iterator[None]:
+def checkpoint_mode() -> Iterator[None]:
     """Of what is made inside only what is read outside is kept for a backward pass, and the rest computed again."""
-    before, MODE.checkpoint = MODE.checkpoint, number
+    before, MODE.checkpoint = MODE.checkpoint, (*MODE.checkpoint, next(_calls))
     try:
         yield
     finally:
@@ -203,7 +207,7 @@ class _Caller:
         self.code = code
         #: 0: names nothing; -1: not of this package
         self.rank, self.name = -1, ""
-        self.sources: dict[tuple[int, str, int], Source] = {}
+        self.sources: dict[tuple[int, str, tuple[int, ...]], Source] = {}
         if code.co_filename.startswith(_PACKAGE):
             self.rank = 0
             special = code.co_name.startswith("__")
@@ -264,7 +268,7 @@ def structure(graph: Graph) -> Hashable:
     for node in graph.nodes:
         if node.source is not None and node.source.checkpoint:
             # what is kept and what is computed again is part of a program
-            rows.append(checkpoints.setdefault(node.source.checkpoint, len(checkpoints)))
+            rows.append(tuple(checkpoints.setdefault(call, len(checkpoints)) for call in node.source.checkpoint))
         if node.buffer is not None:
             rows.append((node.shape, node.dtype))
         else:

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..codegen.launch import Workspace, owner_of
-from ..compiler.costs import operations, weight
+from ..compiler.costs import operations
 from ..compiler.fuse import Fusion, Group
-from ..compiler.rematerialize import Policy, Retention, checkpointed, rematerialize, retention
+from ..compiler.rematerialize import Policy, Retention, checkpointed, rematerialize, retention, work_of
 from ..compiler.retention import Schedule, least, solve
 from ..graph.node import Node
 from ..ops.primitive import LEAF, MOVEMENT
@@ -105,4 +105,4 @@ class Fitter:
 
     def _work(self) -> float:
         nodes = self.first.fusion.graph.nodes
-        return sum(weight(node, False) for node in nodes if node.op.kind not in (LEAF, MOVEMENT))
+        return sum(work_of(node, False) for node in nodes if node.op.kind not in (LEAF, MOVEMENT))

@@ -79,16 +79,15 @@ class Steps:
     """A group of kind STEPS: its loop's body lowered, and where everything in it lies."""
 
     def __init__(self, group: Group, in_memory: Callable[[Node], bool], target: Target):
-        loop, *members = group.members
-        parts = [part for part in members if part in group.stored]
+        loop, *parts = group.members
         self.node, self.given, self.target = loop, in_memory, target
         self.length, self.reverse = loop["length"], loop["reverse"]
         self.turns = Loop(self.length)
         body: Body = loop["body"].copied()
         count = len(body.next)
         self.carries, self.given_nodes = body.parameters[:count], body.parameters[count:]
-        self.histories = {part["place"]: part for part in parts if part["of"] == "history"}
-        self.finals = [part for part in parts if part["of"] == "final"]
+        self.histories = {part["place"]: part for part in parts if part["of"] == "history" and part in group.stored}
+        self.finals = [part for part in parts if part["of"] == "final" and part in group.stored]
         stacks = [part for part in parts if part["of"] == "stack"]
         self.rings = {i: Workspace(2 * _spacing(c)) for i, c in enumerate(self.carries) if i not in self.histories}
         graph, self.fusion = lower(Graph.of([*body.next, *(body.values[part["place"]] for part in stacks)]))
@@ -96,13 +95,17 @@ class Steps:
         for number, output in enumerate(graph.outputs[:count]):
             self.places[output] = self._carried(number, after=True)
         for part, output in zip(stacks, graph.outputs[count:], strict=True):
-            self.places[output] = self._slice(part, _nbytes(output))
+            # what is not stored is computed all the same, into one slice: the body's kernels, and so the bits, are
+            # those of the loop of which this one computes a part again
+            stored = part in group.stored
+            home, stride = (part, _nbytes(output)) if stored else (Workspace(_spacing(output)), 0)
+            self.places[output] = self._slice(home, stride)
         #: the values of the body that are in memory when a step is done
         self.in_memory = self.fusion.materialized.union(self.places)
 
     # ---- places
 
-    def _slice(self, home: Node | Place, stride: int, skipped: int = 0) -> Place:
+    def _slice(self, home: Node | Workspace | Place, stride: int, skipped: int = 0) -> Place:
         """The slice of the step, of slices that lie `stride` bytes apart, after `skipped` ones."""
         first = (self.length - 1 if self.reverse else 0) + skipped
         return Place(home, first * stride, self.turns, -stride if self.reverse else stride)

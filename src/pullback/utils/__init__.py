@@ -1,6 +1,6 @@
-"""What stands around training: feeding data, calling Python from inside a step."""
+"""What stands around training: feeding data, calling Python from inside a step, checkpoints."""
 
-from . import data
+from . import checkpoint, data
 from .host import host_call
 
-__all__ = ["data", "host_call"]
+__all__ = ["checkpoint", "data", "host_call"]

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 from ...autograd.function import with_gradients
 from ...errors import GradientError
-from ...ops.primitive import user_source
+from ...ops.primitive import checkpoint_mode, user_source
 from ...tensor import Tensor
 from ...tensor.grad_modes import is_grad_enabled
 from ...tensor.handle import Store
@@ -108,7 +109,8 @@ def _called(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], run: set
     backward = _Backward(module)
     if backward.is_needed:
         args = backward.around_inputs(args)
-    result = module.forward(*args, **kwargs)
+    with checkpoint_mode() if module._checkpointing else nullcontext():
+        result = module.forward(*args, **kwargs)
     for number, hook in [*FORWARD.items(), *module._forward_hooks.items()]:
         run.add(number)
         replaced = _after(hook, module, args, kwargs, result)

@@ -14,6 +14,7 @@ from ...tensor.creation import zeros_like
 from ...tensor.handle import STATE, Store, structure_changed
 from ..parameter import Buffer, Parameter, Uninitialized
 from . import hooks
+from .checkpointing import CheckpointingMethods
 from .hooks import (
     Hook,
     RemovableHandle,
@@ -29,12 +30,12 @@ from .state import LoadedKeys, StateMethods
 
 Self = TypeVar("Self", bound="Module")
 
-#: hooks that run where a module is called, and hooks of its state dictionaries
-_CALLED = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+#: hooks that run where a module is called, and whether it is a checkpointed call; hooks of its state dictionaries
+_CALLED = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks", "_checkpointing")
 _OF_STATE = ("_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks")
 
 
-class Module(StateMethods):
+class Module(StateMethods, CheckpointingMethods):
     """The base of networks and their parts, as PyTorch's: assign parameters and parts as attributes, define `forward`.
 
     >>> class Twice(pb.nn.Module):

@@ -1,0 +1,213 @@
+"""Budgets on real graphs: the same bits as without one, or the error, on any number of threads."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import pullback as pb
+from pullback import debug
+from pullback.compiler.place import ALIGNMENT
+from pullback.errors import MemoryBudgetError
+from pullback.graph import types
+from pullback.graph.node import Graph
+from pullback.ops.primitive import checkpoint_mode
+from pullback.runtime import engine
+from pullback.runtime.buffers import Buffer
+from pullback.runtime.fit import LEAST, Budget
+from pullback.runtime.layout import Layout, bytes_of
+from pullback.runtime.program import UNLIMITED, Program
+from random_graphs import RandomGraph, random_graph
+
+pytestmark = pytest.mark.skipif(debug.get("backend") == "reference", reason="the reference has no memory to plan")
+nn, F = pb.nn, pb.nn.functional
+
+
+def check_layout(layout: Layout) -> None:
+    """Assert that a layout is right, with nothing of how it was made: play its launches through, step by step.
+
+    No two things that are alive share bytes, each is alive from its first use to its last, everything lies in the
+    arena, and what is resident lives to the end.
+    """
+    steps: list[set[Any]] = []
+    for segment in layout.segments:
+        for bundle in segment.bundles:
+            steps.append({owner for launch in segment.members(bundle) for owner in _touched(launch)})
+        steps.append({*segment.reads, *segment.writes})
+    uses: dict[Any, list[int]] = {}
+    for number, things in enumerate(steps):
+        for thing in things:
+            if layout.memory_of.get(thing, ("",))[0] == "arena":
+                uses.setdefault(thing, []).append(number)
+    ends = {layout.results[place] for place in layout.resident} | {node for _, node in layout.aside}
+    spans = {t: (0 if t in layout.findings else at[0], len(steps) if t in ends else at[-1]) for t, at in uses.items()}
+    assert layout.steps == len(steps) + 1
+    for thing, (first, last) in spans.items():
+        offset = layout.memory_of[thing][1]
+        assert offset % ALIGNMENT == 0 and 0 <= offset <= layout.arena_bytes - bytes_of(thing)
+        life = layout.lives.get(thing)
+        assert life is None or (life.first <= first and last <= life.last)
+    # what is written over what it is made from begins where the other ends, in the same bytes: one step is shared
+    for (a, (first_a, last_a)), (b, (first_b, last_b)) in itertools.combinations(spans.items(), 2):
+        start_a, start_b = layout.memory_of[a][1], layout.memory_of[b][1]
+        apart = start_a + bytes_of(a) <= start_b or start_b + bytes_of(b) <= start_a
+        inherits = (start_a, bytes_of(a)) == (start_b, bytes_of(b)) and (last_a == first_b or last_b == first_a)
+        assert apart or last_a < first_b or last_b < first_a or inherits, f"{a!r} and {b!r} share bytes"
+    peak = max(
+        (sum(bytes_of(t) for t in layout.lives if layout.lives[t].first <= s <= layout.lives[t].last)
+         for s in range(layout.steps)), default=0,
+    )  # fmt: skip
+    assert peak <= layout.arena_bytes
+
+
+def _touched(launch: Any) -> set[Any]:
+    from pullback.codegen.launch import owner_of
+
+    found = {owner_of(argument) for argument in launch.arguments} | launch.reads | launch.writes
+    return {thing for thing in found if thing is not None}
+
+
+# ---- random graphs
+
+
+def run(graph: RandomGraph, budget: Budget = UNLIMITED, threads: int = 1) -> tuple[list[bytes], Any]:
+    """The bits of the outputs, by a program with this budget; and the program."""
+    wanted = list(dict.fromkeys(output.node for output in graph.outputs if output.node.buffer is None))
+    if not wanted:
+        return [], None
+    whole = Graph.of(wanted)
+    leaves = [node for node in whole.nodes if node.buffer is not None]
+    results = [Buffer.empty(engine.count(node), node.dtype) for node in wanted]
+    with debug.override(num_threads=threads, verify=True):
+        program = Program(*engine.without_values(whole, leaves), budget=budget)
+        program.run([leaf.buffer for leaf in leaves], results)
+    return [types.to_carrier(r.array, n.dtype).tobytes() for n, r in zip(wanted, results, strict=True)], program
+
+
+@pytest.fixture
+def no_small_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have programs, and the bundles of their launches, use threads however little they do."""
+    monkeypatch.setattr("pullback.runtime.program._SMALL_WORK", 0)
+    monkeypatch.setattr("pullback.runtime.bundles._HAND_OVER", 0)
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_random_graphs_under_random_budgets(seed: int, no_small_programs: None) -> None:
+    random = np.random.default_rng(seed)
+    graph = random_graph(seed + 5000, 14)
+    plain, program = run(graph)
+    if program is None:
+        return
+    check_layout(program.layout)
+    chosen = {node: str(random.choice(["keep", "recompute", ""])) for node in program.layout.fusion.graph.nodes}
+    budgets: list[Budget] = [Budget(LEAST), Budget(None, lambda node: chosen.get(node) or None)]
+    budgets += [Budget(int(f * program.memory.peak)) for f in random.uniform(0.3, 1.0, 2)]
+    for budget, threads in zip(budgets, (1, 2, 3, 1), strict=True):
+        found, less = run(graph, budget, threads)
+        assert found == plain, budget
+        check_layout(less.layout)
+        if isinstance(budget.nbytes, int):
+            assert less.memory.peak <= program.memory.peak
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 10**6), st.integers(3, 14))
+def test_random_graphs_in_checkpointed_calls(seed: int, operations: int) -> None:
+    plain = run(random_graph(seed, operations))[0]
+    with checkpoint_mode():
+        found = run(random_graph(seed, operations))[0]
+    assert found == plain
+
+
+# ---- training steps
+
+
+def network(name: str) -> tuple[Any, pb.Tensor]:
+    pb.manual_seed(1)
+    if name == "lstm":
+        return nn.LSTM(16, 32, 2, batch_first=True), pb.randn(8, 20, 16)
+    if name == "convolution":
+        layers = [nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU()]
+        return nn.Sequential(*layers, *(nn.Conv2d(4, 4, 3, padding=1) for _ in range(5))), pb.randn(4, 4, 16, 16)
+    layers = [nn.Linear(32, 32), nn.GELU(), nn.LayerNorm(32), nn.Dropout(0.2)]
+    return nn.Sequential(*(layer for _ in range(8) for layer in layers)), pb.randn(128, 32)
+
+
+def trained(name: str, threads: int = 1, memory: Any = None, profiled: bool = False, policy: Any = None) -> Any:
+    """The bits of everything after two steps, and the program."""
+    model, x = network(name)
+    optimizer = pb.optim.Adam(model.parameters(), lr=0.01)
+
+    def step(x: pb.Tensor) -> pb.Tensor:
+        optimizer.zero_grad()
+        found = model(x)
+        loss = ((found[0] if isinstance(found, tuple) else found) ** 2).mean()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+        optimizer.step()
+        return loss
+
+    compiled = pb.compile(step, memory=memory, policy=policy)
+    with debug.override(num_threads=threads, verify=True):
+        if profiled:
+            with pb.profile():
+                losses = [compiled(x).numpy().tobytes() for _ in range(2)]
+        else:
+            losses = [compiled(x).numpy().tobytes() for _ in range(2)]
+    state = [t.detach().numpy().tobytes() for _, t in sorted(model.state_dict().items())]
+    return [*losses, *state], compiled.program
+
+
+@pytest.mark.parametrize("name", ["mlp", "convolution", "lstm"])
+def test_training_under_budgets(name: str, no_small_programs: None) -> None:
+    plain, program = trained(name)
+    met = 0
+    for fraction, threads, profiled in ((0.95, 1, False), (0.85, 2, False), (0.75, 3, True), (0.6, 2, True)):
+        budget = int(fraction * program.memory.peak)
+        try:
+            found, less = trained(name, threads, budget, profiled)
+        except MemoryBudgetError as error:
+            assert error.least > budget
+            continue
+        met += 1
+        assert found == plain
+        assert less.memory.peak <= budget
+        check_layout(less.layout)
+    assert met
+
+
+@pytest.mark.parametrize("name", ["mlp", "convolution", "lstm"])
+def test_least_memory_and_policies(name: str) -> None:
+    plain, program = trained(name)
+    found, less = trained(name, 2, "least")
+    assert found == plain and less.memory.peak < program.memory.peak
+    words = itertools.cycle(["keep", "recompute", None, "recompute"])
+    asked: list[Any] = []
+
+    def policy(candidate: Any) -> str | None:
+        asked.append(candidate)
+        return next(words)
+
+    found, less = trained(name, 1, int(0.95 * program.memory.peak) if name == "mlp" else None, policy=policy)
+    assert found == plain and asked
+    check_layout(less.layout)
+
+
+def test_a_loop_that_is_run_again_begins_with_the_same() -> None:
+    """The beginning of a loop's carry lies in memory that the loop writes over: the second run has one of its own."""
+    plain, program = trained("lstm")
+    for fraction in (0.97, 0.9, 0.8):
+        try:
+            found, less = trained("lstm", 1, int(fraction * program.memory.peak))
+        except MemoryBudgetError:
+            continue
+        again = [copy for copy in less.fitted.copies if copy.op.name == "scan"]
+        starts = [start for copy in again for start in copy.inputs[: len(copy["body"].next)]]
+        assert len(starts) == len(set(starts))
+        assert not set(starts) & {i for n in program.layout.fusion.graph.nodes if n.op.name == "scan" for i in n.inputs}
+        assert found == plain
