@@ -90,7 +90,7 @@ from .tensor.statistics import (
     trapezoid,
     trapz,
 )
-from .tracing import compile
+from .tracing import compile, plan
 
 # PyTorch's other names of the same types
 half, float, double = float16, float32, float64
@@ -185,6 +185,7 @@ __all__ = [
     "pdist",
     "pixel_shuffle",
     "pixel_unshuffle",
+    "plan",
     "profile",
     "profiler",
     "promote_types",

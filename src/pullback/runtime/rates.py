@@ -1,0 +1,49 @@
+"""The limits of this machine as plans use them: measured once, and kept where compiled code is kept.
+
+What `limits` measures takes a tenth of a second, longer than planning a small step, and would come out a little
+different each time. A kept rate is that of the first process that asked.
+"""
+
+from __future__ import annotations
+
+import functools
+import struct
+from collections.abc import Callable
+
+from .cache import digest
+from .jit import host_target, templates
+from .limits import bandwidth, level_of, peak_operations
+
+#: how rates are measured, as part of the key of those that are kept; change it together with `limits`
+_METHOD = "multiply-adds and copies, best of 5"
+
+
+def expected_seconds(operations: float, nbytes: float, dtype: str, threads: int) -> float:
+    """The time of a kernel of so many operations and bytes by the machine's kept rates: the longer of computing and
+    moving (see `limits.least_seconds`).
+    """
+    computing = operations / operations_rate(dtype, threads) if operations else 0.0
+    moving = nbytes / bytes_rate(level_of(nbytes, threads), threads) if nbytes else 0.0
+    return max(computing, moving)
+
+
+@functools.lru_cache
+def operations_rate(dtype: str, threads: int) -> float:
+    """`limits.peak_operations`, kept."""
+    return _kept(f"operations {dtype} {threads}", lambda: peak_operations(dtype, threads))
+
+
+@functools.lru_cache
+def bytes_rate(level: int, threads: int) -> float:
+    """`limits.bandwidth`, kept."""
+    return _kept(f"bytes {level} {threads}", lambda: bandwidth(level, threads))
+
+
+def _kept(what: str, measure: Callable[[], float]) -> float:
+    key = digest("rate", _METHOD, repr(host_target()), what)
+    found = templates().get(key)
+    if found is not None and len(found) == 8:
+        return float(struct.unpack("<d", found)[0])
+    rate = measure()
+    templates().put(key, struct.pack("<d", rate))
+    return rate
