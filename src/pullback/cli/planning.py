@@ -73,7 +73,8 @@ def table(plan: Plan, found: list[Reduction]) -> str:
         held = _most(plan, role)
         techniques = [r for r in found if r.role == role]
         with_it = [f"{format_bytes(_most(r.plan, role))} ({_less(held - _most(r.plan, role))})" for r in techniques]
-        rows.append((name, format_bytes(held), *([techniques[0].technique, with_it[0]] if techniques else ["", ""])))
+        technique, less = (techniques[0].technique, with_it[0]) if techniques else ("", "")
+        rows.append((name, format_bytes(held), technique, less))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])

@@ -1,7 +1,8 @@
 """The decoder of Llama: RMSNorm before each part of a block, rotary positions, shared key heads, a gated network.
 
 Touvron et al., "LLaMA" and "Llama 2" (2023); Su et al., "RoFormer" (2021), the two halves of a head rotated against
-each other as in the published weights; Ainslie et al., "GQA" (2023); Shazeer, "GLU Variants Improve Transformer" (2020).
+each other as in the published weights; Ainslie et al., "GQA" (2023); Shazeer, "GLU Variants Improve Transformer"
+(2020).
 Parameters carry the names of those in Hugging Face's transformers, without the leading "model.".
 """
 
