@@ -46,7 +46,7 @@ RULES = {
     "amp": {"graph", "ops", "tensor", "errors"},
     "data": {"errors"},
     "train": {"pullback", "nn", "data", "errors"},
-    "cli": {"pullback", "train", "data", "runtime", "debug", "errors"},
+    "cli": {"pullback", "train", "data", "runtime", "memory", "debug", "errors"},
     "profiler": {"graph", "timeline", "compiler", "runtime"},
     "__init__": {
         "pullback",

@@ -104,7 +104,7 @@ from .tensor.statistics import (
     trapezoid,
     trapz,
 )
-from .tracing import compile
+from .tracing import compile, plan
 
 # PyTorch's other names of the same types
 half, float, double = float16, float32, float64
@@ -229,6 +229,7 @@ __all__ = [
     "pi",
     "pixel_shuffle",
     "pixel_unshuffle",
+    "plan",
     "poisson",
     "profile",
     "profiler",

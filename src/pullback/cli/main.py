@@ -1,4 +1,4 @@
-"""The commands: `pullback train`, `pullback train digits`, `pullback sample` and `pullback info`."""
+"""The commands: `pullback train`, `pullback train digits`, `pullback sample`, `pullback plan` and `pullback info`."""
 
 from __future__ import annotations
 
@@ -12,15 +12,19 @@ from typing import Annotated
 
 import typer
 
+import pullback as pb
+
 from .. import debug
 from ..data import Corpus, TextError, read_python_topics, read_text
 from ..errors import StateDictError
+from ..memory import parse_bytes
 from ..runtime import jit, threads
-from ..train import Loop, NonFiniteLossError, Progress
+from ..train import Loop, NonFiniteLossError, Progress, models
 from ..train.digits import DigitsSettings, DigitsTraining, load_digits
 from ..train.gpt import GPTConfiguration
 from ..train.text import TextSettings, TextTraining, check_whole, load_text_model, sample_text
 from ..train.weights import check_writable
+from . import planning
 from .output import EXIT_FAILED, EXIT_INTERRUPTED, Reporter, fail, interruptible
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, no_args_is_help=True)
@@ -169,6 +173,73 @@ def sample(
     with _refusing(StateDictError, TextError):
         model, vocabulary = load_text_model(weights)
         print(prompt + sample_text(model, vocabulary, prompt, length, seed, temperature))
+
+
+@app.command()
+def plan(
+    context: typer.Context,
+    model: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help=f"One of {', '.join(models.SIZES)}; or your own module:function, which gives a step and a tuple of "
+            "its arguments.",
+        ),
+    ],
+    batch: Annotated[int, typer.Option(help="Rows of a batch.")] = 1,
+    tokens: Annotated[int, typer.Option(help="Tokens of a row.")] = 1024,
+    optimizer: Annotated[str, typer.Option(help=f"One of {', '.join(models.OPTIMIZERS)}.")] = "adamw",
+    dtype: Annotated[str, typer.Option(help="Of all parameters: float32 or bfloat16.")] = "float32",
+    memory: Annotated[str | None, typer.Option(help='Tell whether that much is enough, such as "24GiB".')] = None,
+    save: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the plan, to .html or .json.")] = None,
+) -> None:
+    """Print what a training step would hold in memory, exactly, without running it or allocating anything.
+
+    Exits with 1 where `--memory` is not enough."""
+    with _refusing(ValueError):
+        planning.check_path(save)
+        if memory is not None:
+            parse_bytes(memory, "--memory")
+        if ":" in model:
+            _refuse_options_of_models(context)
+            step, arguments = planning.load(model)
+            found, training = pb.plan(step, *arguments), None
+            replan = lambda nbytes: pb.plan(step, *arguments, memory=nbytes)  # noqa: E731
+        else:
+            training = _training(model, batch, tokens, optimizer, dtype)
+            found = training.plan()
+            replan = lambda nbytes: training.plan(memory=nbytes)  # noqa: E731
+    print(found, flush=True)
+    if save is not None:
+        with _refusing(OSError, ImportError):
+            found.save(save)
+        print(f"\nwritten to {save}")
+    if training is not None:
+        print(f"\n{planning.table(found, list(planning.reductions(training, found)))}", flush=True)
+    if memory is not None:
+        enough, words = planning.fits(found, memory, replan)
+        print(f"\n{words}")
+        if not enough:
+            raise typer.Exit(EXIT_FAILED)
+
+
+def _training(model: str, batch: int, tokens: int, optimizer: str, dtype: str) -> planning.Training:
+    for name, value, known in (
+        ("model", model, models.SIZES), ("optimizer", optimizer, models.OPTIMIZERS), ("dtype", dtype, planning.DTYPES),
+    ):  # fmt: skip
+        if value not in known:
+            raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+    check_whole("batch", batch, 1)
+    check_whole("tokens", tokens, 1)
+    models.check_tokens(model, tokens)
+    return planning.Training(model, optimizer, batch, tokens, dtype)
+
+
+def _refuse_options_of_models(context: typer.Context) -> None:
+    for name in ("batch", "tokens", "optimizer", "dtype"):
+        source = context.get_parameter_source(name)
+        if source is not None and source.name != "DEFAULT":
+            raise ValueError(f"--{name} is for named models; your own function gives the step with its arguments")
 
 
 @app.command()

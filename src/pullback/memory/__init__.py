@@ -2,11 +2,15 @@
 
 from .available import available_bytes
 from .budget import Candidate, budget_of, over_budget, too_large
-from .plan import Plan, Roles
+from .lives import ROLES, Held, Named, Roles
+from .plan import Plan
 from .sizes import format_bytes, parse_bytes
 
 __all__ = [
+    "ROLES",
     "Candidate",
+    "Held",
+    "Named",
     "Plan",
     "Roles",
     "available_bytes",

@@ -2,67 +2,141 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import NamedTuple
+import functools
+import json
+from pathlib import Path
+from typing import Any
 
-from ..graph.node import Source
-from ..runtime.bundles import bytes_of
-from ..runtime.layout import Layout
+import numpy as np
+
 from ..runtime.program import Program
+from .cost import operations_of, seconds_of
+from .lives import ROLES, TEMPORARIES, Held, Roles, held_by
 
-#: what memory is held for, in the order of the table
-ROLES = ("parameters", "gradients", "optimizer", "activations", "temporaries", "inputs")
-PARAMETERS, GRADIENTS, OPTIMIZER, ACTIVATIONS, TEMPORARIES, INPUTS = ROLES
-
-
-@dataclass(frozen=True)
-class Roles:
-    """What the inputs of a program are, by place (see ROLES; the others are plain inputs), and which outputs are
-    gradients.
-    """
-
-    inputs: Mapping[int, str] = field(default_factory=dict)
-    gradients: frozenset[int] = frozenset()
-
-
-class Held(NamedTuple):
-    """Something in memory: what it is and for what, where the user's code made it, its bytes, and the first and the
-    last step of the schedule at which it is there, both included. `offset` is its place in the arena, None where it
-    lies in memory of its own.
-    """
-
-    what: str
-    role: str
-    source: Source | None
-    nbytes: int
-    first: int
-    last: int
-    offset: int | None = None
+#: how many of the largest buffers are listed
+LARGEST = 10
 
 
 class Plan:
-    """What one run of a step holds in memory, exactly, and what it computes."""
+    """What one run of a step holds in memory, exactly, and what it computes.
+
+    `peak_bytes` are the bytes of tensors that are held at once: the step's inputs, the outputs that have memory of
+    their own, and the arena in which everything else has its fixed place. A run allocates that and nothing else for
+    tensors.
+    """
 
     def __init__(self, program: Program, roles: Roles, name: str = "step"):
-        self._program, self._roles, self.name = program, roles, name
-        memory = program.memory
-        #: bytes of tensors that are held when most are: the peak of the step
-        self.peak_bytes: int = memory.peak
-        #: every buffer, with its life over the schedule
-        self.buffers: list[Held] = self._held()
-        #: the number of steps of the schedule
-        self.steps: int = self._layout.steps if self._layout is not None else 1
+        self._program, self.name = program, name
+        self.peak_bytes: int = program.memory.peak
+        #: everything that is held, with its life over the schedule
+        self.buffers: list[Held] = held_by(program, roles)
+        layout = getattr(program, "layout", None)
+        #: the number of steps of the schedule: launches that run together, and what Python does between them
+        self.steps: int = 1 if layout is None else layout.steps
+
+    def __repr__(self) -> str:
+        return f"<plan of {self.name}: {self.peak_bytes:,} bytes>"
+
+    def __str__(self) -> str:
+        from .table import text
+
+        return text(self)
+
+    @functools.cached_property
+    def timeline(self) -> dict[str, np.ndarray]:
+        """The bytes held for each role at each step of the schedule (int64 [steps])."""
+        return {role: self._over_time([held for held in self.buffers if held.role == role]) for role in ROLES}
+
+    def _over_time(self, buffers: list[Held]) -> np.ndarray:
+        changes = np.zeros(self.steps + 1, np.int64)
+        np.add.at(changes, [held.first for held in buffers], [held.nbytes for held in buffers])
+        np.subtract.at(changes, [held.last + 1 for held in buffers], [held.nbytes for held in buffers])
+        return changes[:-1].cumsum()
+
+    @functools.cached_property
+    def peak_step(self) -> int:
+        """The step of the schedule at which most is held."""
+        return int(np.argmax(sum(self.timeline.values())))
 
     @property
-    def _layout(self) -> Layout | None:
-        return getattr(self._program, "layout", None)
+    def gap_bytes(self) -> int:
+        """Bytes of the arena that nothing lies in at the peak: what rounding up to cache lines takes, and gaps between
+        values of different lives.
+        """
+        return self.peak_bytes - sum(int(held[self.peak_step]) for held in self.timeline.values())
 
-    def _held(self) -> list[Held]:
-        layout, program = self._layout, self._program
-        last = layout.steps - 1 if layout is not None else 0
-        found = [
-            Held("", self._roles.inputs.get(place, INPUTS), node.source, bytes_of(node), 0, last)
-            for place, node in enumerate(program.inputs)
-        ]
-        return found
+    @functools.cached_property
+    def breakdown(self) -> dict[str, int]:
+        """The bytes held at the peak, by what they are held for; the sum is `peak_bytes`.
+
+        `parameters` and `optimizer` are the state that the step reads and writes in place, `inputs` all else that it is
+        given. `gradients` are those that it leaves in `.grad`. `activations` are made by the forward pass and read by
+        the backward pass. `temporaries` are the rest: values on their way from kernel to kernel, those computed again,
+        workspaces, results, and `gap_bytes`.
+        """
+        held = {role: int(self.timeline[role][self.peak_step]) for role in ROLES}
+        held[TEMPORARIES] += self.gap_bytes
+        return held
+
+    @property
+    def largest(self) -> list[Held]:
+        """The ten largest buffers, the largest first."""
+        return sorted(self.buffers, key=lambda held: (-held.nbytes, held.first))[:LARGEST]
+
+    def at(self, step: int) -> list[Held]:
+        """What is held at a step of the schedule, the largest first."""
+        return sorted(
+            (b for b in self.buffers if b.first <= step <= b.last), key=lambda held: (-held.nbytes, held.first)
+        )
+
+    @functools.cached_property
+    def flops(self) -> int:
+        """Floating-point operations of a run; those that are done again count again."""
+        return operations_of(self._program.nodes())
+
+    @functools.cached_property
+    def recomputed_flops(self) -> int:
+        """The part of `flops` that is done again because memory has no room for the values."""
+        return operations_of(list(self._program.copies()))
+
+    @functools.cached_property
+    def expected_seconds(self) -> float:
+        """The time that a run is expected to take: for each kernel the longer of computing at this machine's peak rate
+        and of moving its bytes. It is what the machine's limits allow; steps of large products take 1.2 to 2 times as
+        long (`docs/memory.md` has measurements), those of small networks longer. 0 on the reference.
+        """
+        return seconds_of(self._program)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as numbers, texts, lists and dictionaries, fit for JSON."""
+        return {
+            "name": self.name,
+            "peak_bytes": self.peak_bytes,
+            "breakdown": self.breakdown,
+            "gap_bytes": self.gap_bytes,
+            "flops": self.flops,
+            "recomputed_flops": self.recomputed_flops,
+            "expected_seconds": self.expected_seconds,
+            "steps": self.steps,
+            "peak_step": self.peak_step,
+            "timeline": {role: held.tolist() for role, held in self.timeline.items()},
+            "buffers": [
+                {**held._asdict(), "source": None if held.source is None else str(held.source)} for held in self.buffers
+            ],
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Write the plan: to a name that ends in ".json" as `to_dict` gives it, in ".html" as a page to look at.
+
+        The page needs Plotly (the extra "plots"), and shows without a network the memory over the schedule by role,
+        what lives at the peak, and the life of each large buffer.
+        """
+        path = Path(path)
+        if path.suffix == ".json":
+            path.write_text(json.dumps(self.to_dict()), encoding="utf-8")
+        elif path.suffix in (".html", ".htm"):
+            from .page import page
+
+            path.write_text(page(self), encoding="utf-8")
+        else:
+            raise ValueError(f"a plan is saved to a name that ends in .html or .json, got {path.name!r}")

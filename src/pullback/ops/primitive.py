@@ -193,6 +193,7 @@ def _backward(source: Source) -> Source:
 
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_PROGRAMS = os.path.join(_PACKAGE, "train", "")
 #: functions of the package that give an operation its name for the user, by the folder they stand in. The greatest
 #: number counts, and of equals the outermost: cross_entropy calls log_softmax, and both call methods of tensors.
 _NAMING = {os.path.join("nn", "functional"): 3, os.path.join("nn", "utils"): 3, "optim": 3, "autograd": 2, "tensor": 1}
@@ -208,7 +209,8 @@ class _Caller:
         #: 0: names nothing; -1: not of this package
         self.rank, self.name = -1, ""
         self.sources: dict[tuple[int, str, tuple[int, ...]], Source] = {}
-        if code.co_filename.startswith(_PACKAGE):
+        # the models and loops of `train` are programs like a user's
+        if code.co_filename.startswith(_PACKAGE) and not code.co_filename.startswith(_PROGRAMS):
             self.rank = 0
             special = code.co_name.startswith("__")
             name = code.co_name.strip("_") if special else code.co_name

@@ -172,7 +172,9 @@ class Optimizer(OptimizerHooks):
                 counters = self._shared_numbers(parameters, group)
                 states = [self.state[p] for p in parameters]
                 STATE.trace.depend_on(self.state, *states)  # type: ignore[union-attr]
-                STATE.trace.optimizer_state.update(id(v) for s in states for v in s.values())  # type: ignore[union-attr]
+                for parameter, state in zip(parameters, states, strict=True):
+                    held = ((id(value), (name, id(parameter))) for name, value in state.items())
+                    STATE.trace.optimizer_state.update(held)  # type: ignore[union-attr]
                 for numbers in counters:
                     self._begin(numbers, options)
                 for parameter, gradient in pairs:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import NamedTuple
 
 from ..codegen.indexed import emit_check
@@ -224,6 +225,7 @@ class Layout:
             lives.setdefault(node, [0, step])[1] = step
         for number in self.resident:
             lives.setdefault(self.results[number], [step, step])[1] = step
+        own = {thing: Life(*life) for thing, life in lives.items()}
         heirs = self._inherit(lives)
         things = [thing for thing in lives if thing not in heirs]
         placement = place_all([Request(max(bytes_of(thing), 1), *lives[thing]) for thing in things])
@@ -231,6 +233,8 @@ class Layout:
         #: it
         self.arena_bytes, self.steps = placement.nbytes, step + 1
         self.lives = {thing: Life(*lives[thing]) for thing in things}
+        #: the same of each value by itself: what is written over another takes its place at the step that makes it
+        self.own_lives = _apart(own, heirs)
         for thing, offset in zip(things, placement.offsets, strict=True):
             self.memory_of[thing] = ("arena", offset)
         for heir, before in heirs.items():
@@ -291,6 +295,18 @@ class Layout:
 
         after = [segment.members(bundle) for segment in self.segments for bundle in segment.bundles]
         verify_bundles(before, after, extent)
+
+
+def _apart(lives: dict[Thing, Life], heirs: dict[Node, Node]) -> dict[Thing, Life]:
+    """The lives where what is written over another begins when that one ends; `heirs` say in whose place they lie."""
+    chains: dict[Thing, list[Thing]] = {}
+    for heir, first in heirs.items():
+        chains.setdefault(first, [first]).append(heir)
+    apart = dict(lives)
+    for chain in chains.values():
+        for before, after in pairwise(sorted(chain, key=lambda thing: lives[thing].first)):
+            apart[before] = Life(lives[before].first, min(lives[before].last, lives[after].first - 1))
+    return apart
 
 
 def _number(thing: Thing) -> int:

@@ -76,7 +76,11 @@ def bandwidth(level: int, threads: int, reading: bool = False) -> float:
     return (1 if reading else 2) * piece * tasks * repeats / _best(schedule)
 
 
-def moving_seconds(read: float, written: float, threads: int) -> float:
+#: bytes a second: see `bandwidth`, whose arguments it has
+Rate = Callable[[int, int, bool], float]
+
+
+def moving_seconds(read: float, written: float, threads: int, rate: Rate = bandwidth) -> float:
     """The time that moving so many bytes takes at least, wherever they were before.
 
     A cache can have held as much as it is large, so what is more comes from further away, at that level's rate. What is
@@ -89,9 +93,9 @@ def moving_seconds(read: float, written: float, threads: int) -> float:
     for level, held in nearer.items():
         if place > held:
             alone = max(read - written, 0.0)
-            seconds = (total - alone) / bandwidth(level, threads)
+            seconds = (total - alone) / rate(level, threads, False)
             if alone:
-                seconds += alone / max(bandwidth(level, threads), bandwidth(level, threads, reading=True))
+                seconds += alone / max(rate(level, threads, False), rate(level, threads, True))
             least = max(least, seconds * (place - held) / place)
     return least
 

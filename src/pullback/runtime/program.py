@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -113,23 +113,50 @@ class Program:
     def memory(self) -> Memory:
         """What a run needs, in bytes."""
         overwriting = _nbytes([self.outputs[place] for place in self.aliases])
-        own = [node for place, node in enumerate(self.outputs) if place not in self._in_arena()]
+        own = [node for place, node in enumerate(self.outputs) if place not in self.in_arena()]
         return Memory(self._arena_bytes(), _nbytes(self.inputs), _nbytes(own), overwriting)
 
     def kernels(self) -> list[tuple[Launch, Group]]:
         """Every launch, with the group that it was emitted for; none on the reference."""
         return []
 
+    def nodes(self) -> Sequence[Node]:
+        """What a run computes, what it computes again included."""
+        raise NotImplementedError
+
+    def copies(self) -> Mapping[Node, Node]:
+        """The nodes that a run computes again, with their originals."""
+        return {}
+
+    def threads(self) -> int:
+        """The threads that a run is shared by."""
+        return 1
+
+    def held_bytes(self) -> int:
+        """The bytes that the last run held: each byte of the arena, of inputs and of outputs once, wherever they lay. 0
+        before the first run.
+        """
+        raise NotImplementedError
+
     def _arena_bytes(self) -> int:
         return 0
 
-    def _in_arena(self) -> Collection[int]:
+    def in_arena(self) -> Collection[int]:
         """The outputs that lie in the arena."""
         return ()
 
 
 def _nbytes(nodes: Sequence[Node]) -> int:
     return sum(elements(node) * node.dtype.itemsize for node in nodes)
+
+
+def covered(extents: Iterable[tuple[int, int]]) -> int:
+    """The bytes that lie in any of the extents (first address, address behind the last)."""
+    total = reached = 0
+    for start, end in sorted(extents):
+        total += max(end - max(start, reached), 0)
+        reached = max(reached, end)
+    return total
 
 
 class _Interpreted(Program):
@@ -144,6 +171,7 @@ class _Interpreted(Program):
         self.places = {node: place for place, node in enumerate(self.inputs)}
         self.in_memory = set(graph.nodes)
         self._groups: dict[Node, Group] = {}
+        self._held = 0
 
     def run(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer], moved: Moved | None = None) -> None:
         def value_of(node: Node) -> np.ndarray:
@@ -153,9 +181,16 @@ class _Interpreted(Program):
             values = self._timed(value_of)
         else:
             values = interpret(self.graph, value_of)
+        self._held = covered([(b.address, b.address + b.nbytes) for b in (*inputs, *outputs)])
         stored = [to_storage(value, node.dtype).reshape(-1) for node, value in zip(self.outputs, values, strict=True)]
         for value, buffer in zip([np.array(s) for s in stored], outputs, strict=True):
             buffer.array[...] = value
+
+    def nodes(self) -> Sequence[Node]:
+        return self.graph.nodes
+
+    def held_bytes(self) -> int:
+        return self._held
 
     def _timed(self, value_of: Callable[[Node], np.ndarray]) -> list[np.ndarray]:
         """The values of the outputs; tells when each node was computed, as if it were a kernel of its own."""
@@ -240,7 +275,7 @@ class _Native(Program):
 
     def _load(self, ahead: Ahead | None = None) -> None:
         """Allocate the arena, and load the kernels."""
-        self._arena = allocate(max(self.layout.arena_bytes, 64))
+        self._arena = allocate(self.layout.arena_bytes)
         self._link(ahead)
 
     def kernels(self) -> list[tuple[Launch, Group]]:
@@ -251,8 +286,29 @@ class _Native(Program):
     def _arena_bytes(self) -> int:
         return self.layout.arena_bytes
 
-    def _in_arena(self) -> Collection[int]:
+    def in_arena(self) -> Collection[int]:
         return self.resident
+
+    def nodes(self) -> Sequence[Node]:
+        return self.layout.fusion.graph.nodes
+
+    def copies(self) -> Mapping[Node, Node]:
+        return self.fitted.copies
+
+    def threads(self) -> int:
+        threads = get_num_threads()  # asked for in any case, so that a wrong setting is found at once
+        return 1 if self._saved() <= _SMALL_WORK else threads
+
+    def held_bytes(self) -> int:
+        if self._calls is None or not any((*self._last_inputs, *self._last_outputs, not self.inputs)):
+            return 0
+        places = [
+            *zip(self._last_inputs, self.inputs, strict=True),
+            *zip(self._last_outputs, self.outputs, strict=True),
+        ]
+        arena = self._arena.ctypes.data
+        extents = [(address, address + _nbytes([node])) for address, node in places]
+        return covered([(arena, arena + self._arena.nbytes), *extents])
 
     def residence(self, place: int) -> Buffer:
         if self._calls is None:
@@ -315,9 +371,7 @@ class _Native(Program):
         """Load the kernels and fill the tables, save for the addresses that change from run to run."""
         launches = self.layout.launches()
         addresses = load([launch.code for launch in launches], ahead)
-        threads = get_num_threads()  # asked for in any case, so that a wrong setting is found at once
-        if self._saved() <= _SMALL_WORK:
-            threads = 1
+        threads = self.threads()
         words = Words(self.layout.memory_of, self._address)
         places = iter([words.enter_all(launch.arguments) for launch in launches])
         words.enter_homes()

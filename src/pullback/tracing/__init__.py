@@ -6,6 +6,7 @@ generators become state of the program without being named. `replay` feeds a rec
 `step` chooses the recording that fits a call.
 """
 
+from .plan import plan
 from .step import CompiledStep, compile
 
-__all__ = ["CompiledStep", "compile"]
+__all__ = ["CompiledStep", "compile", "plan"]

@@ -15,7 +15,7 @@ from weakref import ref
 from ..graph.calm import disturb, overwritten
 from ..graph.node import Graph, Node, Shape
 from ..graph.types import DType
-from ..memory.plan import GRADIENTS, OPTIMIZER, PARAMETERS, Roles
+from ..memory.lives import GRADIENTS, INPUTS, OPTIMIZER, PARAMETERS, Named, Roles
 from ..ops.primitive import BUFFER
 from ..runtime.buffers import Buffer
 from ..runtime.engine import count, without_values
@@ -104,7 +104,7 @@ class Replay:
         with span("compile"):
             inputs = [*trace.inputs, *extra]
             self.program = Program(graph, inputs, aliases, self.resident, budget, ready=not trace.planned)
-        self.roles = Roles(self._roles(trace), frozenset(place for _, place in self.new_grads if place is not None))
+        self.roles = self._roles(trace)
         #: asked with the arguments before the first run, which it may refuse
         self.before_first: Callable[[list[Any]], None] | None = None
         #: gradients that the last run made, by output; and of those that are left uncomputed what they are made of
@@ -131,17 +131,24 @@ class Replay:
         positions = {id(c): position for position, c in enumerate(self.captured)}
         self.state_sources = [(place, positions[id(c)]) for c, place in self.states]
 
-    def _roles(self, trace: Trace) -> dict[int, str]:
-        """What the captured tensors are for, by place among the inputs."""
-        roles: dict[int, str] = {}
+    def _roles(self, trace: Trace) -> Roles:
+        """What inputs and outputs are for, and what they are called."""
+        called = trace.names()
+        inputs: dict[int, Named] = {}
         for captured, place in zip(self.captured, self.captured_places, strict=True):
+            name = called.get(id(captured.tensor), "")
             if id(captured.tensor) in trace.optimizer_state:
-                roles[place] = OPTIMIZER
+                own, parameter = trace.optimizer_state[id(captured.tensor)]
+                name = f"{own} of {called[parameter]}" if parameter in called and captured.node.shape else own
+                inputs[place] = Named(OPTIMIZER, name, captured.original.source)
             elif captured.owner is not None:
-                roles[place] = GRADIENTS
-            elif captured.node.requires_grad:
-                roles[place] = PARAMETERS
-        return roles
+                name = called.get(id(captured.owner), "")
+                inputs[place] = Named(GRADIENTS, f"gradient of {name}" if name else "gradient", None)
+            else:
+                role = PARAMETERS if captured.node.requires_grad else INPUTS
+                inputs[place] = Named(role, name, captured.original.source)
+        gradients = {place: called.get(id(owner), "") for owner, place in self.new_grads if place is not None}
+        return Roles(inputs, gradients)
 
     def _defer(self, outputs: list[Node]) -> None:
         """Have the program give what gradients are made of where they can be left uncomputed."""
@@ -259,6 +266,9 @@ class Replay:
             self.before_first = None
         self.settled = None  # would seem to be somebody else who needs the state
         tensors = self._tensors()
+        for tensor in tensors:  # what has no value yet, after planning alone, can be written over once it has
+            if tensor._node.buffer is None:
+                tensor._buffer()
         outputs = self._in_place_outputs(tensors, alone)
         inputs: list[Memory | None] = [None] * self.input_count + self.constants
         for place, tensor in zip(self.captured_places, tensors, strict=True):

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from types import FunctionType, MethodType
-from typing import Any, NoReturn, Self
+from typing import Any, NamedTuple, NoReturn, Self
 from weakref import ref
 
 import numpy as np
@@ -160,6 +160,11 @@ class CompiledStep:
         )
 
     @property
+    def memory(self) -> Held:
+        """What the last call held in memory: `step.memory.peak_bytes`."""
+        return Held(self.program.held_bytes())
+
+    @property
     def program(self) -> Program:
         """The program of the last call."""
         if self._last is None:
@@ -215,6 +220,15 @@ class CompiledStep:
         variant.before_first = functools.partial(self._refuse_too_large, ref(variant))
         variants.append(variant)
         return variant
+
+
+class Held(NamedTuple):
+    """Bytes of tensors that a call really held at once: the program's arena, and the memory that its inputs and outputs
+    lay in, each byte once. That is what the plan says, but where two inputs share memory (less), or where somebody
+    holds old values that must stay (more).
+    """
+
+    peak_bytes: int
 
 
 class _Kind:

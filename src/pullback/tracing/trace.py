@@ -61,8 +61,10 @@ class Trace:
     #: what the function's code names
     surroundings: Surroundings | None = None
     known_stores: set[int] = field(default_factory=set)
-    #: the tensors of optimizers' states
-    optimizer_state: set[int] = field(default_factory=set)
+    #: the tensors of optimizers' states: what each is called, and the parameter that it is kept for
+    optimizer_state: dict[int, tuple[str, int]] = field(default_factory=dict)
+    #: the modules that were called, in order
+    modules: list[Any] = field(default_factory=list)
     #: objects whose guarded attributes the step has set itself
     decided: dict[int, object] = field(default_factory=dict)
     #: serial numbers of nodes that were made during the recording and are no part of it
@@ -166,8 +168,26 @@ class Trace:
     def enter_module(self, module: object, *stores: dict[Any, Any]) -> None:
         """Note that the step uses a module: another parameter, part or attribute makes a new recording."""
         self.depend_on(*stores)
+        self.modules.append(module)
         if self.surroundings is not None:
             self.surroundings.enter_module(module)
+
+    def names(self) -> dict[int, str]:
+        """What parameters and buffers are called in the outermost of the modules that were called."""
+        names: dict[int, str] = {}
+        seen: set[int] = set()
+        for module in self.modules:
+            stack = [("", module)]
+            while stack:
+                prefix, part = stack.pop()
+                if part is None or id(part) in seen:
+                    continue
+                seen.add(id(part))
+                for store in (part._parameters, part._buffers):
+                    for name, tensor in store.items():
+                        names.setdefault(id(tensor), prefix + name)
+                stack.extend((f"{prefix}{name}.", inner) for name, inner in part._modules.items())
+        return names
 
     def restore(self) -> None:
         """Give every tensor from outside the node and the gradient that it had, and keep neither alive."""

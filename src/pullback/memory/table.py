@@ -1,0 +1,118 @@
+"""A plan as text, for a terminal of 100 columns."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..graph.node import Source
+from .lives import ROLES, TEMPORARIES
+from .sizes import format_bytes
+
+if TYPE_CHECKING:
+    from .plan import Plan
+
+_WIDTH = 100
+#: columns of a bar that is the whole peak
+_BAR = 40
+_HEIGHTS = "▁▂▃▄▅▆▇█"
+
+
+def text(plan: Plan) -> str:
+    """The peak and what it consists of, work and time, memory over the schedule, and the largest buffers."""
+    lines = [
+        f"plan of {plan.name}: {format_bytes(plan.peak_bytes)} at the peak ({plan.peak_bytes:,} bytes)",
+        *_breakdown(plan),
+        f"  {_work(plan)}",
+        f"  memory over the {plan.steps} steps of the schedule, the peak at step {plan.peak_step}:",
+        f"  {_curve(plan)}",
+        f"  the {len(plan.largest)} largest of {len(plan.buffers)} buffers:",
+        *_table(
+            ("memory", "for", "steps", "what", "line"),
+            [(format_bytes(b.nbytes), b.role, f"{b.first}–{b.last}", b.what, place(b.source)) for b in plan.largest],
+        ),
+    ]
+    return "\n".join(line.rstrip()[:_WIDTH] for line in lines)
+
+
+def _breakdown(plan: Plan) -> Iterable[str]:
+    for role in ROLES:
+        nbytes = plan.breakdown[role]
+        share = nbytes / max(plan.peak_bytes, 1)
+        gaps = f"gaps {format_bytes(plan.gap_bytes)}" if role == TEMPORARIES and plan.gap_bytes else ""
+        bar = "█" * round(share * _BAR)
+        yield f"  {role:<12} {format_bytes(nbytes):>10} {share:>6.1%}  {bar} {gaps}"
+
+
+def _work(plan: Plan) -> str:
+    again = plan.recomputed_flops
+    share = f", {again / plan.flops:.1%} of them again to save memory" if again else ", none of them twice"
+    seconds = plan.expected_seconds
+    expected = f"; at the machine's limits {format_seconds(seconds)}" if seconds else ""
+    return f"{format_count(plan.flops)}FLOP{share}{expected}"
+
+
+def _curve(plan: Plan) -> str:
+    """The memory held over the schedule, the most of each stretch, from nothing to the peak."""
+    held = np.sum([*plan.timeline.values()], axis=0)
+    columns = min(_WIDTH - 2, len(held))
+    most = [part.max() for part in np.array_split(held, columns)]
+    top = max(*most, 1)
+    return "".join(_HEIGHTS[min(int(value / top * len(_HEIGHTS)), len(_HEIGHTS) - 1)] for value in most)
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+    """Columns as wide as they need, the first to the right; the last two share what is left of the line."""
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    left = _WIDTH - 2 - sum(widths[:-2]) - 2 * (len(head) - 1)
+    widths[-1] = min(widths[-1], max(left - widths[-2], left // 2))
+    widths[-2] = min(widths[-2], left - widths[-1])
+    lines = []
+    for row in [head, *rows]:
+        cells = [
+            row[0].rjust(widths[0]),
+            *(cell.ljust(width) for cell, width in zip(row[1:-2], widths[1:-2], strict=True)),
+        ]
+        what, line = row[-2:]
+        what = what if len(what) <= widths[-2] else what[: widths[-2] - 1] + "…"
+        line = line if len(line) <= widths[-1] else "…" + line[len(line) - widths[-1] + 1 :]
+        lines.append("  " + "  ".join([*cells, what.ljust(widths[-2]), line]))
+    return lines
+
+
+def place(source: Source | None) -> str:
+    """The line of the user's code, its file by the way from here where that is shorter."""
+    if source is None:
+        return ""
+    return f"{min(source.file, _relative(source.file), key=len)}:{source.line}"
+
+
+def _relative(file: str) -> str:
+    try:
+        return os.path.relpath(file)
+    except ValueError:  # on another drive
+        return file
+
+
+def format_count(number: float) -> str:
+    """Three digits and a prefix: 1230 is "1.23 k"."""
+    for prefix in ("", "k", "M", "G", "T"):
+        if abs(number) < 999.5:
+            return f"{number:.3g} {prefix}"
+        number /= 1000
+    return f"{number:.4g} P"
+
+
+def format_seconds(seconds: float) -> str:
+    """Three digits and a unit.
+
+    >>> format_seconds(0.00123), format_seconds(75)
+    ('1.23 ms', '75 s')
+    """
+    for unit, size in (("µs", 1e-6), ("ms", 1e-3)):
+        if seconds < 0.9995 * 1000 * size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.3g} s"
