@@ -94,8 +94,8 @@ def optimum(problem: Problem, limit: int, most: int = 2_000_000) -> float | None
 
 def chain(length: int, nbytes: int = 1, work: float = 1.0) -> Problem:
     """A chain of `length` equal layers and its backward pass: layer i makes value i of value i - 1 (the first one's
-    input is outside of memory), its backward step reads value i - 1 and the gradient that the one before has made, of no
-    bytes.
+    input is outside of memory), its backward step reads value i - 1 and the gradient that the one before has made, of
+    no bytes.
     """
     steps = [Step((i - 1,) if i else (), (i,)) for i in range(length)]
     values = [Value(nbytes, work, (i - 1,) if i else ()) for i in range(length)]
