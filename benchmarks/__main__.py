@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import attention, compare, costs, limits, plot, products, report, widths, workloads
+from . import attention, compare, costs, limits, plot, products, report, retention, widths, workloads
 from .contestants import CONTESTANTS, Contestant
 
 _EPILOG = """\
@@ -22,6 +22,8 @@ what can be measured:
   widths     the time of a step of a small network at every width from 1 to 512
   backward   a backward pass against the forward pass, in Pullback
   depth      how time grows with layers and operations, in Pullback
+  retention  ways to choose what is kept and what is computed again, by peak, added work and time; --only takes
+             workloads, and chain100 and the like
   show       nothing: the tables and plots of files that --json wrote
 
 workloads:   {workloads}
@@ -34,7 +36,7 @@ examples:
   python -m benchmarks show one.json other.json --plot all.svg
 """
 _BF16_NAMES = tuple(name + workloads.BF16 for name in workloads.GPT)
-_COMMANDS = ("steps", "limits", "products", "attention", "widths", "backward", "depth", "show")
+_COMMANDS = ("steps", "limits", "products", "attention", "widths", "backward", "depth", "retention", "show")
 #: which options each command has beside --json
 _OPTIONS = {
     "steps": {"only", "bf16", "steps", "rounds", "timeout", "plot", "markdown"},
@@ -44,6 +46,7 @@ _OPTIONS = {
     "widths": {"only", "timeout", "plot", "widths", "batch"},
     "backward": {"only", "rounds"},
     "depth": {"rounds"},
+    "retention": {"only"},
     "show": {"plot", "markdown"},
 }
 _DEFAULTS = {"rounds": 7, "timeout": 600.0, "widths": "1:512", "batch": widths.BATCH}
@@ -66,6 +69,8 @@ def main(line: Sequence[str] | None = None) -> None:
         products.table(written["products"])
     if "attention" in written:
         attention.table(written["attention"])
+    if "retention" in written:
+        retention.table(written["retention"])
     if "widths" in written:
         widths.table(written["widths"])
         if arguments.plot is not None:
@@ -86,6 +91,8 @@ def _measured(arguments: Any) -> dict[str, Any]:
         return {"backward": costs.backward(arguments.names or ["mlp", "gpt-char"], arguments.rounds)}
     if arguments.what == "depth":
         return {"depth": costs.depth(arguments.rounds)}
+    if arguments.what == "retention":
+        return {"retention": retention.measure(arguments.names or ["gpt-char", "gpt-deep"])}
     if arguments.what == "products":
         return {"products": products.measure(arguments.rounds, arguments.cases, timeout=arguments.timeout)}
     if arguments.what == "attention":
@@ -179,6 +186,12 @@ def _choose(arguments: Any, parser: argparse.ArgumentParser) -> None:
         arguments.cases = [case for case in products.CASES if not wanted or case.name.startswith(tuple(wanted))]
         if not arguments.cases:
             parser.error(f"no product begins with {arguments.only}; there are {', '.join(_product_names())}")
+        return
+    if arguments.what == "retention":
+        arguments.names = [name for name in wanted if name in known or re.fullmatch(r"chain[1-9]\d*", name)]
+        wanted = [name for name in wanted if name not in arguments.names]
+        if wanted:
+            parser.error(f"`retention` takes workloads and chain100 and the like, got {', '.join(wanted)}")
         return
     if unknown := [name for name in wanted if name not in known and name not in CONTESTANTS]:
         parser.error(

@@ -58,9 +58,7 @@ def retention(
         work: float | None = sum(work_of(n, n is node) for n in interior)
         group = fusion.group_of[node]
         if group.kind == STEPS:
-            work = (work or 0.0) / len(
-                group.stored
-            )  # what a loop makes is mostly wanted together, by the loop backward
+            work = (work or 0.0) / len(group.stored)  # what a loop makes is mostly wanted together
         once = group.kind in _ONCE or group.members[node] in _SUMMED or any(n.op.kind == HOST for n in interior)
         if once or node in starts or outside(node):
             work = None

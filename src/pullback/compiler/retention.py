@@ -74,6 +74,13 @@ class Schedule:
     peak: int
     work: float
 
+    def before(self) -> dict[int, list[int]]:
+        """What is made again right before each step, in order."""
+        found: dict[int, list[int]] = {}
+        for step, value in self.again:
+            found.setdefault(step, []).append(value)
+        return found
+
 
 @dataclass
 class Life:
