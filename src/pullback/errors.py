@@ -50,7 +50,8 @@ class StateDictError(PullbackError, RuntimeError):
 class MemoryBudgetError(PullbackError, MemoryError):
     """A step that cannot be run in the memory that it may use, found before it runs.
 
-    `least` are the fewest bytes that it was found to run in, `peak` those that it takes without a budget.
+    `least` are the fewest bytes that it was found to run in, 0 where that was not looked for (there was no budget, and
+    the machine has too little free); `peak` are those that it takes without a budget.
     """
 
     def __init__(self, message: str, least: int = 0, peak: int = 0):

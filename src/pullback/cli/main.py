@@ -182,8 +182,8 @@ def plan(
         str,
         typer.Option(
             metavar="NAME",
-            help=f"One of {', '.join(models.SIZES)}; or your own module:function, which gives a step and a tuple of "
-            "its arguments.",
+            help=f"One of {', '.join(models.SIZES)}; or your own module:function, which gives a step and a tuple "
+            "of its arguments.",
         ),
     ],
     batch: Annotated[int, typer.Option(help="Rows of a batch.")] = 1,

@@ -15,10 +15,15 @@ from itertools import takewhile
 from ..graph.node import Graph, Node
 from ..ops.primitive import ELEMENTWISE, HOST, LEAF
 from .costs import weight
+from .fuse import _FULL as FULL
 from .fuse import _ROW as ROW
-from .fuse import CALL, CHECK, COLUMN, LOOP, STEPS, TOTAL, Fusion, Group, elements
+from .fuse import CALL, CHECK, COLUMN, LOOP, PRODUCT, STEPS, TOTAL, Fusion, Group, elements
 from .retention import Again, Part, Problem, Step, Value
 
+#: how many steps before its reader a value is looked for a kernel to make it along
+_NEAR = 4
+#: how the members of a kernel stand that can make other elements of its domain along
+_PLAIN = {FULL, TOTAL, COLUMN}
 #: groups that may not run a second time: Python may do anything, and a check has been made
 _ONCE = (CALL, CHECK)
 #: how a value stands to a product whose tiles it is summed from: it costs the product, and is small
@@ -230,6 +235,7 @@ class _Writer:
         self.copies: dict[Node, Node] = {}
 
     def write(self) -> Rematerialized:
+        self._join_readers()
         for step, group in enumerate(self.known.groups):
             for nodes in self._in_one_go(self.lists.get(step, ())):
                 alone = self._alone(nodes[0])
@@ -237,10 +243,43 @@ class _Writer:
                     for start in _starts(alone):
                         self._group(self._alone(start), (start,), again=True)
                 self._group(alone, nodes, again=True)
-            self._group(group, group.stored, again=False)
+            self._group(group, group.stored, again=False, along=self.joined.get(step, ()))
         outputs = [node if node.op.kind == LEAF else self.now[node] for node in self.fusion.graph.outputs]
         graph = Graph(list(self.order), outputs)
         return Rematerialized(Fusion(graph, self.groups, self.materialized, self.group_of), self.copies)
+
+    def _join_readers(self) -> None:
+        """Have what is cheap made again by a kernel that reads, shortly before, all that it is made of: as the gradient
+        of an activation reads what the activation is of.
+        """
+        #: by step what the group's own kernel makes again
+        self.joined: dict[int, list[Node]] = {}
+        for step, nodes in self.lists.items():
+            for node in list(nodes):
+                reader = self._reader(node, step)
+                if reader is not None:
+                    self.joined.setdefault(reader, []).append(node)
+                    nodes.remove(node)
+
+    def _reader(self, node: Node, step: int) -> int | None:
+        """The step, not long before `step`, whose kernel can make `node` again element by element on its way."""
+        alone = self._alone(node)
+        if alone.kind != LOOP or set(alone.members.values()) != {FULL} or elements(node) != alone.size:
+            return None
+        needs = self.known.problem.values[self.value_of[node]].needs
+        large = {value for value in needs if elements(self.known.nodes[value]) == alone.size}
+        changing = {*needs, self.value_of[node]}
+        for before in range(step - 1, max(step - 1 - _NEAR, -1), -1):
+            made = {self.value_of[n] for n in self.lists.get(before + 1, ())}
+            if made & changing:
+                return None
+            group, (reads, makes, _) = self.known.groups[before], self.known.problem.steps[before]
+            if changing & set(makes):
+                return None
+            plain = group.kind in (PRODUCT, LOOP) and group.row is None and set(group.members.values()) <= _PLAIN
+            if plain and group.size == alone.size and large and large <= set(reads):
+                return before
+        return None
 
     def _in_one_go(self, nodes: Sequence[Node]) -> list[list[Node]]:
         """Values that are made again right before one step, those of one loop together: it makes all that it is made
@@ -265,9 +304,13 @@ class _Writer:
         row = group.row if ROW in members.values() else None
         return replace(group, kind=kind, members=members, row=row, stored=[node], readers=set())
 
-    def _group(self, group: Group, stored: Sequence[Node], again: bool) -> None:
+    def _group(self, group: Group, stored: Sequence[Node], again: bool, along: Sequence[Node] = ()) -> None:
         self.here = {}
         members = {self._written(node, group, again): level for node, level in group.members.items()}
+        for node in along:
+            alone = self._alone(node)
+            members.update({self._written(member, alone, True): FULL for member in alone.members})
+        stored = [*stored, *along]
         made = [self.here[node] for node in stored]
         placed = replace(group, members=members, stored=made, readers=set(), position=len(self.groups))
         self.groups.append(placed)

@@ -162,6 +162,7 @@ class _Choice(NamedTuple):
     """A life that may be interrupted between two readings, and what is made again for it, in order."""
 
     price: float
+    work: float
     gain: int
     life: Life
     until: int
@@ -199,15 +200,17 @@ class _Search:
         where more work than `most` is added.
         """
         least, vain = (self.before, self.timeline), 0
-        while self.timeline.peak > self.limit and vain < attempts and self.work <= most and self._let_go():
+        while self.timeline.peak > self.limit and vain < attempts and self.work <= most and self.let_go():
             vain += 1
             if self.timeline.peak < least[1].peak:
                 least, vain = (self.before, self.timeline), 0
         self.before, self.timeline = least
         return self.timeline.peak <= self.limit
 
-    def _let_go(self) -> bool:
-        """Interrupt the lives that are cheapest for their bytes where memory is fullest; False where none helps."""
+    def let_go(self, most: float = inf) -> bool:
+        """Interrupt the lives that are cheapest for their bytes where memory is fullest; False where none helps that
+        adds at most `most` work a byte.
+        """
         timeline = self.timeline
         full = timeline.bytes.index(timeline.peak)
         over = [0]
@@ -216,7 +219,7 @@ class _Search:
         choices = []
         for life in timeline.lives:
             choice = self._choice(life, full, over)
-            if choice is not None:
+            if choice is not None and choice.work <= most * choice.gain:
                 choices.append(choice)
         if not choices:
             return False
@@ -255,7 +258,8 @@ class _Search:
         work = sum(self.problem.values[v].work or 0.0 for v in chain)
         work -= sum(self.problem.values[v].work or 0.0 for v in spared)
         events = over[until] - over[since + 1]
-        return _Choice(max(work, 0.0) / (gain * max(events, 1)), gain, life, until, chain, spared)
+        work = max(work, 0.0)
+        return _Choice(work / (gain * max(events, 1)), work, gain, life, until, chain, spared)
 
     def _chain(self, value: int, until: int, full: int) -> tuple[tuple[int, ...], int] | None:
         """What has to be made again before the event `until` for `value` to be made there, in order, `value` last; and
@@ -489,6 +493,17 @@ def _events(timeline: Timeline, values: Iterable[int], before: int) -> Iterator[
     for value in values:
         for life in timeline.of[value]:
             yield from (event for event in (life.made, *life.read) if event < before)
+
+
+def cheap(problem: Problem, most: float) -> Schedule:
+    """The schedule that lowers the peak by all that is made again for at most `most` work a byte."""
+    search = _Search(problem, 0, _asked_for(problem))
+    peak = search.timeline.peak + 1
+    while search.timeline.peak < peak:
+        peak = search.timeline.peak
+        if not search.let_go(most):
+            break
+    return search.schedule()
 
 
 #: how much of the work of all steps may at most be done again for the least memory: about one forward pass

@@ -11,6 +11,7 @@ from ..graph.node import Node, Source
 from ..graph.types import DType
 from ..runtime.bundles import bytes_of
 from ..runtime.fit import LEAST, Budget
+from .lives import ACTIVATIONS, INPUTS, OPTIMIZER, TEMPORARIES
 from .plan import Plan
 from .sizes import format_bytes, parse_bytes
 
@@ -56,17 +57,32 @@ def over_budget(plan: Plan, budget: int) -> MemoryBudgetError:
     least = plan.peak_bytes
     return MemoryBudgetError(
         f"{plan.name} cannot be run in {format_bytes(budget)}: the least that was found is {format_bytes(least)} "
-        f"({least} bytes).\n{plan}",
+        f"({least} bytes).\n{plan}\n{_advice(plan, [])}",
         least,
-        plan.peak_bytes,
+        plan.unbudgeted_bytes,
     )
 
 
 def too_large(plan: Plan, needed: int, available: int) -> MemoryBudgetError:
     """The error for a step that there is not enough memory for."""
+    kept = plan.breakdown[ACTIVATIONS]
+    again = f'memory="least", or a number of bytes: of the activations, {format_bytes(kept)}, most are computed again'
     return MemoryBudgetError(
         f"{plan.name} needs {format_bytes(needed)} more than the program holds now, and {format_bytes(available)} are "
-        f"free.\n{plan}",
+        f"free.\n{plan}\n{_advice(plan, [again])}",
         0,
-        plan.peak_bytes,
+        plan.unbudgeted_bytes,
     )
+
+
+def _advice(plan: Plan, first: list[str]) -> str:
+    """What would bring the memory down, the changes that the user can make."""
+    held = plan.breakdown
+    # what is as large as there are rows in a batch: half the rows take half of it
+    rows = held[ACTIVATIONS] + held[TEMPORARIES] + held[INPUTS] - plan.gap_bytes
+    less = format_bytes(rows // 2)
+    changes = [*first, f"micro-batches: two parts of the batch, one after the other, hold about {less} less"]
+    if held[OPTIMIZER]:
+        state = format_bytes(held[OPTIMIZER])
+        changes.append(f"an optimizer that keeps less: its state is {state}, next to nothing with Adafactor")
+    return "what would bring it down:" + "".join(f"\n  - {change}" for change in changes)

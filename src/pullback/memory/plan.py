@@ -28,6 +28,8 @@ class Plan:
     def __init__(self, program: Program, roles: Roles, name: str = "step"):
         self._program, self.name = program, name
         self.peak_bytes: int = program.memory.peak
+        #: the peak where nothing is computed again: what the step would take without a budget
+        self.unbudgeted_bytes: int = program.unbudgeted_bytes or program.memory.peak
         #: everything that is held, with its life over the schedule
         self.buffers: list[Held] = held_by(program, roles)
         layout = getattr(program, "layout", None)
@@ -112,6 +114,7 @@ class Plan:
         return {
             "name": self.name,
             "peak_bytes": self.peak_bytes,
+            "unbudgeted_bytes": self.unbudgeted_bytes,
             "breakdown": self.breakdown,
             "gap_bytes": self.gap_bytes,
             "flops": self.flops,

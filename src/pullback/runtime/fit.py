@@ -13,7 +13,7 @@ from ..codegen.launch import Workspace, owner_of
 from ..compiler.costs import operations
 from ..compiler.fuse import Fusion, Group
 from ..compiler.rematerialize import Policy, Retention, checkpointed, rematerialize, retention, work_of
-from ..compiler.retention import Schedule, least, solve
+from ..compiler.retention import Schedule, cheap, least, solve
 from ..graph.node import Node
 from ..ops.primitive import LEAF, MOVEMENT
 from ..timeline import span
@@ -21,6 +21,9 @@ from .layout import Layout
 
 #: the budget that stands for the fewest bytes at the cost of about one more forward pass
 LEAST = "least"
+#: bytes of an arena from which on some are given up without being asked, and for how many operations each: those of an
+#: activation, or of a normalization from its statistics, but of no product
+_LARGE, _CHEAP = 128 << 20, 16
 #: how often a schedule whose layout takes more than it may is looked for anew
 _TRIES = 6
 
@@ -74,11 +77,18 @@ class Fitter:
         return retention(self.first.fusion, lambda g: extra.get(g, 0), elsewhere.__contains__, self._policy())
 
     def fit(self, limit: int | str | None) -> Fitted:
-        """The layout whose arena is at most `limit` bytes, LEAST or, where there is none, the least one found."""
-        if self._policy() is None and (limit is None or (limit != LEAST and self.first.arena_bytes <= int(limit))):
+        """The layout whose arena is at most `limit` bytes, LEAST or, where there is none, the least one found.
+
+        Without a limit, a large arena gives up what is made again for next to nothing.
+        """
+        fits = limit is None or (limit != LEAST and self.first.arena_bytes <= int(limit))
+        is_large = limit is None and self.first.arena_bytes >= _LARGE
+        if self._policy() is None and fits and not is_large:
             return Fitted(self.first, {})
         with span("rematerialize"):
             known = self._known()
+            if is_large and self._policy() is None:
+                return self._laid_out(known, cheap(known.problem, _CHEAP))
             if limit == LEAST:
                 return self._laid_out(known, least(known.problem, self._work()))
             aim = bound = self.first.arena_bytes if limit is None else int(limit)

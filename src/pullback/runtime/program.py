@@ -90,6 +90,9 @@ class Program:
         #: nodes whose values are in memory when they have been computed
         self.in_memory: set[Node] = set()
 
+    #: what a run would need at its peak without a budget; 0 where there is no difference
+    unbudgeted_bytes = 0
+
     def run(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer], moved: Moved | None = None) -> None:
         """Compute from `inputs` (in the order of the graph's input nodes) into `outputs`.
 
@@ -266,7 +269,8 @@ class _Native(Program):
 
         fitter = Fitter(lay_out(fusion), lay_out, budget.policy)
         self.layout = fitter.first
-        beside = self.memory.peak - self.layout.arena_bytes
+        self.unbudgeted_bytes = self.memory.peak
+        beside = self.unbudgeted_bytes - self.layout.arena_bytes
         limit = budget.nbytes if budget.nbytes is None or isinstance(budget.nbytes, str) else budget.nbytes - beside
         #: what is laid out, and what of it is computed again
         self.fitted = fitter.fit(limit)

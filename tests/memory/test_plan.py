@@ -1,0 +1,266 @@
+"""The plan of a step: the peak to the byte, what it consists of, and that making it allocates and computes nothing."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import pullback as pb
+from benchmarks import flops, workloads
+from pullback import debug
+from pullback.errors import MemoryBudgetError
+from pullback.memory import ROLES, Plan
+from pullback.memory.table import format_seconds, place, text
+from pullback.runtime.buffers import live_bytes
+
+nn = pb.nn
+WORKLOADS: dict[str, dict[str, int]] = {
+    **{name: {} for name in workloads.SMALL},
+    "lstm": {},
+    "gpt-char": {},
+    "resnet20": {"blocks": 1, "batch": 2, "size": 16},
+}
+
+
+def planned(name: str, **budget: Any) -> tuple[workloads.Workload, Plan]:
+    workload = workloads.build(pb, name, **WORKLOADS[name])
+    return workload, pb.plan(workload.step, **budget)
+
+
+def check(plan: Plan) -> None:
+    """Assert that a plan agrees with itself, each buffer looked at by itself."""
+    assert tuple(plan.breakdown) == ROLES and min(plan.breakdown.values()) >= 0
+    assert sum(plan.breakdown.values()) == plan.peak_bytes
+    held = [sum(b.nbytes for b in plan.buffers if b.first <= step <= b.last) for step in range(plan.steps)]
+    assert max(held) == held[plan.peak_step] == plan.peak_bytes - plan.gap_bytes
+    placed = [b for b in plan.buffers if b.offset is not None]
+    arena = plan.peak_bytes - sum(b.nbytes for b in plan.buffers if b.offset is None)
+    assert all(0 <= b.first <= b.last < plan.steps for b in plan.buffers)
+    assert all(b.offset % 64 == 0 and b.offset + b.nbytes <= arena for b in placed)
+    for step in range(plan.steps):
+        alive = sorted((b.offset, b.offset + b.nbytes, b.what) for b in placed if b.first <= step <= b.last)
+        for (_, end, one), (start, _, other) in itertools.pairwise(alive):
+            assert end <= start, f"{one} and {other} share bytes at step {step}"
+
+
+@pytest.mark.parametrize("budget", [None, "least"])
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_the_peak_is_what_is_held(name: str, budget: str | None) -> None:
+    workload = workloads.build(pb, name, **WORKLOADS[name])
+    step = pb.compile(workload.step, memory=budget)
+    plan = step.plan()
+    for _ in range(3):
+        step()
+        assert step.memory.peak_bytes == plan.peak_bytes == step.program.memory.peak
+    check(plan)
+
+
+def test_the_checker_finds_buffers_that_share_bytes() -> None:
+    _, plan = planned("mlp")
+    at_the_end = [b for b in plan.buffers if b.offset is not None and b.last == plan.steps - 1]
+    first, second = sorted(at_the_end, key=lambda held: -held.nbytes)[:2]
+    plan.buffers.remove(second)
+    plan.buffers.append(second._replace(offset=first.offset))
+    with pytest.raises(AssertionError, match="share bytes"):
+        check(plan)
+
+
+def test_a_plan_leaves_no_trace() -> None:
+    """A step that was planned first gives the same bits, in the same memory, as one that was not."""
+    losses, peaks = [], []
+    for plans in (False, True):
+        pb.manual_seed(3)
+        workload = workloads.build(pb, "mlp")
+        step = pb.compile(workload.step)
+        if plans:
+            step.plan()
+        losses.append([step().item() for _ in range(3)])
+        peaks.append(step.memory.peak_bytes)
+    assert losses[0] == losses[1] and peaks[0] == peaks[1]
+
+
+def test_a_plain_function_is_planned_as_if_compiled() -> None:
+    workload, plan = planned("ppo")
+    assert plan.to_dict() == pb.compile(workload.step).plan().to_dict()
+    assert plan.name == "step"
+
+
+def test_nothing_is_allocated() -> None:
+    """A layer of 40 GB, its gradient, and 80 GB of an optimizer's state."""
+    before = live_bytes()
+    model = nn.Linear(100_000, 100_000, bias=False)
+    optimizer = pb.optim.AdamW(model.parameters())
+
+    def step(x: pb.Tensor) -> pb.Tensor:
+        optimizer.zero_grad()
+        loss = model(x).square().mean()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    plan = pb.plan(step, pb.zeros(4, 100_000))
+    assert live_bytes() - before < 10_000
+    matrix = 4 * 100_000**2
+    assert plan.breakdown["parameters"] == plan.breakdown["gradients"] == matrix
+    assert plan.breakdown["optimizer"] - 2 * matrix in range(100)
+    assert model.weight._node.buffer is None
+
+
+def test_what_the_forward_pass_keeps_is_an_activation() -> None:
+    layers = nn.Sequential(nn.Linear(64, 256), nn.Tanh(), nn.Linear(256, 64), nn.Tanh())
+
+    def step(x: pb.Tensor) -> pb.Tensor:
+        loss = layers(x).sum()
+        loss.backward()
+        return loss
+
+    plan = pb.plan(step, pb.zeros(512, 64))
+    kept = [b for b in plan.buffers if b.role == "activations"]
+    # each tanh needs its value again; the second one's derivative may be made with it
+    assert {b.nbytes for b in kept if b.nbytes > 4096} == {512 * 256 * 4, 512 * 64 * 4}
+    assert all(b.source is not None and b.source.file == __file__ for b in kept)
+    gradients = sorted(b.what for b in plan.buffers if b.role == "gradients")
+    assert gradients[1] == "gradient of 0.weight float32[256, 64]" and len(gradients) == 4
+
+
+def test_a_loop_backwards_reads_activations() -> None:
+    """What is in the body of a loop stands in no graph; whether the backward pass runs it is told all the same."""
+    _, plan = planned("lstm")
+    assert plan.timeline["activations"].max() > 2 * 51 * 32 * 128 * 4
+
+
+def test_names_are_those_of_the_modules() -> None:
+    _, plan = planned("gpt-char")
+    words = {b.what for b in plan.buffers}
+    assert "blocks.0.qkv.weight float32[384, 128]" in words
+    assert "exp_avg_sq of blocks.3.down.bias float32[128]" in words
+    assert "gradient of norm.weight float32[128]" in words
+
+
+@pytest.mark.parametrize("name", ["gpt-char", "lstm"])
+def test_operations_are_counted(name: str) -> None:
+    _, plan = planned(name)
+    assert 0.95 < plan.flops / flops.of_step(name) < 1.1
+    assert plan.recomputed_flops == 0
+
+
+def test_operations_done_again_are_told() -> None:
+    _, plan = planned("gpt-char")
+    _, less = planned("gpt-char", memory=int(0.7 * plan.peak_bytes))
+    check(less)
+    assert less.peak_bytes <= 0.7 * plan.peak_bytes
+    assert less.unbudgeted_bytes == plan.unbudgeted_bytes == plan.peak_bytes
+    assert 0 < less.recomputed_flops < less.flops / 2
+    # an expression that several kernels compute for themselves is another node in each, once there are copies
+    assert plan.flops <= less.flops - less.recomputed_flops < 1.02 * plan.flops
+    assert "of them again to save memory" in str(less)
+    assert any(" again " in b.what for b in less.buffers)
+
+
+def test_a_policy_is_followed() -> None:
+    _, plan = planned("gpt-char")
+    _, less = planned("gpt-char", policy=lambda c: "recompute" if c.source.operation == "gelu" else None)
+    assert less.recomputed_flops > 0 and less.peak_bytes < plan.peak_bytes
+
+
+def test_the_expected_time_is_of_the_right_order() -> None:
+    _, plan = planned("gpt-char")
+    assert 1e-3 < plan.expected_seconds < 1.0
+
+
+def test_the_reference_is_planned() -> None:
+    with debug.override(backend="reference"):
+        workload, plan = planned("mlp")
+        check(plan)
+        assert plan.expected_seconds == 0 and plan.steps == 1 and "at the machine's limits" not in str(plan)
+        step = pb.compile(workload.step)
+        step()
+        assert step.memory.peak_bytes == plan.peak_bytes
+
+
+def test_shared_memory_is_held_once() -> None:
+    array = np.ones(1000, np.float32)
+    x, y = pb.from_numpy(array), pb.from_numpy(array)
+    step = pb.compile(lambda a, b: (a * b).sum())
+    step(x, y)
+    assert step.memory.peak_bytes == step.plan(x, y).peak_bytes - 4000
+
+
+def test_old_values_that_somebody_holds_are_held_too() -> None:
+    workload = workloads.build(pb, "mlp")
+    step = pb.compile(workload.step)
+    step()
+    held = next(iter(workload.model.parameters()))._buffer()
+    step()
+    assert step.memory.peak_bytes == step.plan().peak_bytes + held.nbytes
+    del held
+    step()
+    assert step.memory.peak_bytes == step.plan().peak_bytes
+
+
+# ---- how it is shown
+
+
+def test_the_table_fits_a_terminal() -> None:
+    _, plan = planned("gpt-char")
+    lines = text(plan).splitlines()
+    assert max(map(len, lines)) <= 100
+    assert f"({plan.peak_bytes:,} bytes)" in lines[0]
+    for role in ROLES:
+        assert any(line.startswith(f"  {role} ") for line in lines)
+    assert sum("workloads.py:" in line for line in lines) >= 8
+    assert repr(plan) == f"<plan of step: {plan.peak_bytes:,} bytes>"
+
+
+def test_seconds_have_units() -> None:
+    assert [format_seconds(s) for s in (9.9e-7, 2e-3, 1.5, 75)] == ["0.99 µs", "2 ms", "1.5 s", "75 s"]
+    assert place(None) == ""
+
+
+def test_a_plan_is_saved_as_numbers(tmp_path: Path) -> None:
+    _, plan = planned("mlp")
+    plan.save(tmp_path / "plan.json")
+    read = json.loads((tmp_path / "plan.json").read_text(encoding="utf-8"))
+    assert read == plan.to_dict()
+    assert read["peak_bytes"] == plan.peak_bytes and sum(read["breakdown"].values()) == plan.peak_bytes
+    assert np.sum([*read["timeline"].values()], axis=0).max() == plan.peak_bytes - plan.gap_bytes
+    assert all(b["source"] is None or ":" in b["source"] for b in read["buffers"])
+
+
+def test_a_name_says_what_is_written(tmp_path: Path) -> None:
+    _, plan = planned("mlp")
+    with pytest.raises(ValueError, match=r"ends in \.html or \.json, got 'plan\.txt'"):
+        plan.save(tmp_path / "plan.txt")
+
+
+def test_the_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, plan = planned("mlp")
+    monkeypatch.setitem(sys.modules, "plotly.graph_objects", None)
+    with pytest.raises(ImportError, match=r"pip install 'pullback\[plots\]'"):
+        plan.save(tmp_path / "plan.html")
+    assert not (tmp_path / "plan.html").exists()
+
+
+def test_what_is_no_function_is_refused() -> None:
+    with pytest.raises(TypeError, match="plan takes a function, got 3"):
+        pb.plan(3)  # type: ignore[arg-type]
+
+
+# ---- what cannot be kept
+
+
+def test_the_error_says_what_would_help() -> None:
+    workload, plan = planned("gpt-char")
+    step = pb.compile(workload.step, memory="10MiB")
+    with pytest.raises(MemoryBudgetError) as caught:
+        step()
+    words = str(caught.value)
+    assert f"({caught.value.least} bytes)" in words and caught.value.peak == plan.peak_bytes
+    assert "micro-batches: two parts of the batch" in words and "its state is 6.18 MiB" in words
+    assert "activations" in words and "workloads.py" in words
