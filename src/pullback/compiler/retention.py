@@ -195,21 +195,21 @@ class _Search:
         """What is added so far."""
         return sum(self.problem.values[v].work or 0.0 for again in self.before.values() for v in again)
 
-    def run(self, attempts: int, most: float = inf) -> bool:
-        """Whether the limit is met in the end; gives up after `attempts` in a row that have not lowered the peak, and
-        where more work than `most` is added.
+    def run(self, attempts: int, most: float = inf, price: float = inf) -> bool:
+        """Whether the limit is met in the end; gives up after `attempts` in a row that have not lowered the peak, where
+        more work than `most` is added, and where nothing helps that adds at most `price` a byte.
         """
         least, vain = (self.before, self.timeline), 0
-        while self.timeline.peak > self.limit and vain < attempts and self.work <= most and self.let_go():
+        while self.timeline.peak > self.limit and vain < attempts and self.work <= most and self._let_go(price):
             vain += 1
             if self.timeline.peak < least[1].peak:
                 least, vain = (self.before, self.timeline), 0
         self.before, self.timeline = least
         return self.timeline.peak <= self.limit
 
-    def let_go(self, most: float = inf) -> bool:
+    def _let_go(self, price: float) -> bool:
         """Interrupt the lives that are cheapest for their bytes where memory is fullest; False where none helps that
-        adds at most `most` work a byte.
+        adds at most `price` work a byte.
         """
         timeline = self.timeline
         full = timeline.bytes.index(timeline.peak)
@@ -219,7 +219,7 @@ class _Search:
         choices = []
         for life in timeline.lives:
             choice = self._choice(life, full, over)
-            if choice is not None and choice.work <= most * choice.gain:
+            if choice is not None and choice.work <= price * choice.gain:
                 choices.append(choice)
         if not choices:
             return False
@@ -426,7 +426,11 @@ _WORTH = 1.25
 _CLOSEST = 2
 
 
-def solve(problem: Problem, limit: int, attempts: int = 100) -> Schedule:
+#: after so many attempts in a row that have not lowered the peak a search gives up
+_VAIN = 100
+
+
+def solve(problem: Problem, limit: int, attempts: int = _VAIN) -> Schedule:
     """The schedule with the least added work whose peak is at most `limit`, as far as it is found; where none is found,
     the one with the least peak.
     """
@@ -495,14 +499,10 @@ def _events(timeline: Timeline, values: Iterable[int], before: int) -> Iterator[
             yield from (event for event in (life.made, *life.read) if event < before)
 
 
-def cheap(problem: Problem, most: float) -> Schedule:
-    """The schedule that lowers the peak by all that is made again for at most `most` work a byte."""
+def cheap(problem: Problem, price: float) -> Schedule:
+    """The schedule that lowers the peak by all that is made again for at most `price` work a byte."""
     search = _Search(problem, 0, _asked_for(problem))
-    peak = search.timeline.peak + 1
-    while search.timeline.peak < peak:
-        peak = search.timeline.peak
-        if not search.let_go(most):
-            break
+    search.run(_VAIN, price=price)
     return search.schedule()
 
 
