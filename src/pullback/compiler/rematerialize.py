@@ -270,8 +270,9 @@ class _Writer:
         large = {value for value in needs if elements(self.known.nodes[value]) == alone.size}
         changing = {*needs, self.value_of[node]}
         for before in range(step - 1, max(step - 1 - _NEAR, -1), -1):
-            made = {self.value_of[n] for n in self.lists.get(before + 1, ())}
-            if made & changing:
+            again = self.lists.get(before + 1, [])
+            earlier = again[: again.index(node)] if before + 1 == step else again
+            if changing & {self.value_of[n] for n in earlier}:
                 return None
             group, (reads, makes, _) = self.known.groups[before], self.known.problem.steps[before]
             if changing & set(makes):

@@ -291,8 +291,15 @@ class _Search:
                 if life.made < full and end < full:
                     held += values[needed].nbytes
                 continue
+            if end >= full and self._has_room(needed, end, until, values[value].nbytes):
+                continue  # it is there when memory is fullest, and stays for a little longer
             stack.append((needed, 0))
         return tuple(chain), held
+
+    def _has_room(self, value: int, end: int, until: int, freed: int) -> bool:
+        """Whether a value can stay in memory from `end` until an event, memory being no fuller then than it is to be."""
+        most = max(self.limit, self.timeline.peak - freed)
+        return max(self.timeline.bytes[end + 1 : until + 1], default=0) + self.problem.values[value].nbytes <= most
 
     def _spared(self, chain: Iterable[int], until: int) -> tuple[int, ...]:
         """The values of the chain whose next making again is then not needed: they stay in memory for it."""

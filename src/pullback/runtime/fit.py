@@ -23,7 +23,7 @@ from .layout import Layout
 LEAST = "least"
 #: bytes of an arena from which on some are given up without being asked, and for how many operations each: those of an
 #: activation, or of a normalization from its statistics, but of no product
-_LARGE, _CHEAP = 128 << 20, 16
+_LARGE, _CHEAP = 128 << 20, 10
 #: how often a schedule whose layout takes more than it may is looked for anew
 _TRIES = 6
 
