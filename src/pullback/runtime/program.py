@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import debug, timeline
+from .. import debug, forks, timeline
 from ..codegen.indexed import emit_check
 from ..codegen.kernels import emit
 from ..codegen.launch import Argument, Launch, Loop, Place, Turn, Workspace, owner_of
@@ -186,7 +186,7 @@ class _Native(Program):
 
     def __init__(self, graph: Graph, inputs: Sequence[Node], aliases: dict[int, int] | None = None):
         super().__init__(graph, inputs, aliases)
-        self._lock = threading.Lock()
+        forks.register(self)
         lowered, fusion = lower(graph)
         self.results = lowered.outputs
         self._memory_of: dict[Node | Workspace, tuple[str, int]] = {}
@@ -493,6 +493,10 @@ class _Native(Program):
                 words.go_back(launch.loop, bundle_of[number] - begun[launch.loop])
                 table.append((0, words.of_loop(launch.loop), 0))
         return table
+
+    def renew_locks(self) -> None:
+        """In a forked child another thread of the parent may have held the lock."""
+        self._lock = threading.Lock()
 
     def run(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer], moved: Moved | None = None) -> None:
         with self._lock:

@@ -15,7 +15,7 @@ from weakref import ref
 
 import numpy as np
 
-from .. import timeline
+from .. import forks, timeline
 from ..errors import TraceError
 from ..graph.node import next_serial
 from ..graph.types import from_numpy as array_dtype
@@ -34,6 +34,8 @@ from .trace import Trace
 _MANY_VARIANTS = 16
 #: how many recordings for the same shapes, dtypes and values of arguments are kept
 _KEPT_VARIANTS = 32
+#: how long a fork waits for the steps of other threads, in seconds
+_LONGEST_WAIT = 20.0
 #: under which attribute an object keeps the steps that are its methods
 _BOUND_STEPS = "_pullback_bound_steps"
 
@@ -55,6 +57,10 @@ class CompiledStep:
         self._recent: _Kind | None = None
         self._recordings = 0
         #: held while a recording is fed, run and taken in: two threads' calls come one after the other
+        forks.register(self)
+
+    def renew_locks(self) -> None:
+        """In a forked child another thread of the parent may have held the lock."""
         self._alone = threading.RLock()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -275,6 +281,34 @@ class _Steps:
         self._changed = threading.Condition(threading.RLock())
         self._running: dict[int, int] = {}
         self._recorder = 0
+        #: who recorded before this thread forked, or None where it waited in vain
+        self._before_fork: int | None = None
+
+    def before_fork(self) -> None:
+        """Wait for the steps of other threads, which would be half done in the child for ever. A thread that itself
+        waits for the one that forks is not waited for longer than some seconds.
+        """
+        me = threading.get_ident()
+        with self._changed:
+            self._before_fork = None
+            if not self._changed.wait_for(lambda: self._recorder in (0, me), _LONGEST_WAIT):
+                return
+            self._before_fork, self._recorder = self._recorder, me
+            self._changed.wait_for(lambda: list(self._running) in ([], [me]), _LONGEST_WAIT)
+
+    def after_fork_in_parent(self) -> None:
+        """Let the other threads go on."""
+        if self._before_fork is not None:
+            with self._changed:
+                self._recorder = self._before_fork
+                self._changed.notify_all()
+
+    def after_fork_in_child(self) -> None:
+        """Know no more of threads that are not there."""
+        me = threading.get_ident()
+        self._changed = threading.Condition(threading.RLock())
+        self._running = {thread: depth for thread, depth in self._running.items() if thread == me}
+        self._recorder = self._before_fork or 0
 
     def begin_run(self) -> bool:
         """Wait until nothing is being recorded by another thread. Gives whether this is the only run now."""
@@ -318,6 +352,7 @@ class _Steps:
 
 
 _STEPS = _Steps()
+forks.around(_STEPS.before_fork, _STEPS.after_fork_in_parent, _STEPS.after_fork_in_child)
 
 
 def _is_hooked(leaf: Any) -> bool:
