@@ -26,6 +26,7 @@ from ..tensor import Tensor
 from ..tensor.creation import from_argument, from_numpy
 from ..tensor.handle import RECEIVERS, STATE, Handle
 from ..trees import flatten, unflatten
+from .relations import Related, along, findings, name_of
 from .replay import MISFIT, Replay
 from .surroundings import Surroundings
 from .trace import Trace
@@ -34,6 +35,7 @@ from .trace import Trace
 _MANY_VARIANTS = 16
 #: how many recordings for the same shapes, dtypes and values of arguments are kept
 _KEPT_VARIANTS = 32
+_NO_ROOTS: list[Handle] = []
 #: how long a fork waits for the steps of other threads, in seconds
 _LONGEST_WAIT = 20.0
 #: under which attribute an object keeps the steps that are its methods
@@ -96,18 +98,22 @@ class CompiledStep:
         return step
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        kind = self._recent
+        kind, roots = self._recent, _NO_ROOTS
         leaves = None if kwargs or kind is None else kind.leaves_of(args)
         if kind is None or leaves is None:
             leaves, shape = flatten((args, kwargs))
             leaves = [from_numpy(leaf) if isinstance(leaf, np.ndarray) else leaf for leaf in leaves]
-            key = (shape, MODE.grad, MODE.autocast[:2], _first_places(leaves), *map(_signature, leaves))
+            related = Related(leaves)
+            key = (
+                shape, MODE.grad, MODE.autocast[:2], _first_places(leaves), related.families, *map(_signature, leaves)
+            )  # fmt: skip
             kind = self._recent = _Kind(key, shape, self._variants.setdefault(key, []), leaves)
+            roots = related.roots
         alone = _STEPS.begin_run()
         try:
             with self._alone:
                 for variant in kind.variants:
-                    result = variant.attempt(leaves, alone)
+                    result = variant.attempt([*leaves, *roots] if roots else leaves, alone)
                     if result is not MISFIT:
                         self._last = variant
                         return result
@@ -121,7 +127,7 @@ class CompiledStep:
         try:
             with self._alone:
                 self._last = variant
-                return variant.run(leaves, alone)
+                return variant.run([*leaves, *roots], alone)
         finally:
             _STEPS.end_run()
 
@@ -146,9 +152,14 @@ class CompiledStep:
             raise TraceError("the step has not been called yet, so there is no program")
         return self._last.program
 
-    def _record(self, key: Hashable, leaves: list[Any], shape: Any, bound: frozenset[int] = frozenset()) -> Replay:
+    def _record(
+        self, key: Hashable, leaves: list[Any], shape: Any, bound: frozenset[int] = frozenset(),
+        linked: frozenset[int] = frozenset(),
+    ) -> Replay:  # fmt: skip
         """Record a call. `bound` are the places of arguments that the function also knows as its own: the recording is
-        for these very tensors then, since any other would not change along with it."""
+        for these very tensors then, since any other would not change along with it. `linked` are the roots of views
+        among the arguments, by number, that take the place of these.
+        """
         variants = self._variants.setdefault(key, [])
         total, self._recordings = self._recordings, self._recordings + 1
         if total >= _MANY_VARIANTS and total % _MANY_VARIANTS == 0:
@@ -163,28 +174,43 @@ class CompiledStep:
                 leaf._buffer()
         trace = Trace(first_serial=next_serial())
         trace.surroundings = Surroundings(self.function, trace, leaves)
+        related = Related(leaves)
         proxies, arguments = list(leaves), []
         made: dict[int, Tensor] = {}
+        between = []
         STATE.trace = trace
+
+        def argument(position: int, leaf: Handle) -> Tensor:
+            node = trace.new_input(leaf._node, leaf.requires_grad)
+            made[id(leaf)] = proxy = Tensor(node)
+            if leaf.requires_grad:
+                RECEIVERS[node] = ref(proxy)
+            arguments.append((position, proxy, node))
+            return proxy
+
         try:
+            for number in sorted(linked):
+                root = argument(len(leaves) + number, related.roots[number])
+                for place in related.members(number):
+                    views = along(root, related.paths.get(place, ()))
+                    made.setdefault(id(leaves[place]), views[-1])
+                    between.append(views)  # which a detached one does not keep alive
             for position, leaf in enumerate(leaves):
                 if isinstance(leaf, Handle) and id(leaf) in made:
                     proxies[position] = made[id(leaf)]
                 elif isinstance(leaf, Handle) and position not in bound:
-                    node = trace.new_input(leaf._node, leaf.requires_grad)
-                    proxies[position] = made[id(leaf)] = proxy = Tensor(node)
-                    if leaf.requires_grad:
-                        RECEIVERS[node] = ref(proxy)
-                    arguments.append((position, proxy, node))
+                    proxies[position] = argument(position, leaf)
             args, kwargs = unflatten(shape, proxies)
             result = self.function(*args, **kwargs)
-            own = bound | {position for position, _, _ in arguments if trace.knows(leaves[position])}
-            variant = Replay(trace, arguments, result, {p: leaves[p] for p in bound}) if own == bound else None
+            name = functools.partial(name_of, self.function, shape)
+            found = findings(trace, related, leaves, arguments, bound, linked, name)
+            fits = (found.bound, found.linked) == (bound, linked)
+            variant = Replay(trace, arguments, result, leaves, related, found) if fits else None
         finally:
             STATE.trace = None
             trace.restore()
         if variant is None:
-            return self._record(key, leaves, shape, own)
+            return self._record(key, leaves, shape, found.bound, found.linked)
         if len(variants) >= _KEPT_VARIANTS:
             del variants[0]
         variants.append(variant)

@@ -18,6 +18,7 @@ from ..ops.gradient_hooks import attach
 from ..ops.primitive import input_node, user_source
 from ..tensor import Tensor
 from ..tensor.handle import RECEIVERS, Handle, materialize, outside_trace
+from ..tensor.views import root_of
 
 if TYPE_CHECKING:
     from .surroundings import Surroundings
@@ -87,6 +88,10 @@ class Trace:
             self._capture(tensor)
         return tensor._node
 
+    def _keep_gradient(self, owner: Handle, view: Handle) -> None:
+        """Note that the recording is for a gradient which is this very view: it takes the base as an input."""
+        self.guards.append((lambda: owner._grad is view, True))
+
     def _capture(self, tensor: Handle) -> None:
         original = tensor._node
         if original.requires_grad and not tensor.is_leaf:
@@ -122,6 +127,8 @@ class Trace:
             self.grads[id(tensor)] = Grad(tensor, tensor._grad, True)
             if tensor._grad is not None:
                 self.owners[id(tensor._grad)] = tensor
+                if root_of(tensor._grad)[1]:
+                    self._keep_gradient(tensor, tensor._grad)
 
     def before_writing_grad(self, tensor: Handle) -> None:
         """Note a `.grad` that is about to be replaced."""
@@ -152,6 +159,15 @@ class Trace:
     def knows(self, tensor: Handle) -> bool:
         """Whether the step has used the tensor as one from outside."""
         return id(tensor) in self.captured or id(tensor) in self.grads or id(tensor) in self.views
+
+    def known_ids(self) -> frozenset[int]:
+        """The tensors from outside that the step uses, and those that they are views of, by id."""
+        tensors = [*(c.tensor for c in self.captured.values()), *(g.tensor for g in self.grads.values())]
+        return frozenset([*self.captured, *self.grads, *self.views, *(id(root_of(tensor)[0]) for tensor in tensors)])
+
+    def written_ids(self) -> frozenset[int]:
+        """The tensors from outside that the step writes, by id."""
+        return frozenset(id(c.tensor) for c in self.captured.values() if c.tensor._node is not c.node)
 
     def depend_on(self, *stores: dict[Any, Any]) -> None:
         """Note that the step uses what stands in these stores (see `Store`): another one makes a new recording."""
