@@ -54,7 +54,7 @@ class Replay:
         self.paths = {p: path for p, path in related.paths.items() if related.families[p] in found.linked}
         self.foreign = {place: ids for place, ids in found.foreign.items() if ids}
         self.stores, self.changes = trace.stores, STRUCTURE_CHANGES[0]
-        self.guards, self.callbacks = trace.guards, trace.callbacks
+        self.guards, self.callbacks = trace.guards, [*trace.callbacks, *trace.array_copies()]
         self.arguments = [position for position, _, _ in arguments]
         leaves, self.result_shape = flatten(result)
         # what is handed out untouched is captured too, before the captured tensors are counted
@@ -86,9 +86,8 @@ class Replay:
         self.writes = trace.surroundings.finish(output) if trace.surroundings is not None else []
         self._defer(outputs)
         self.results = [(output(leaf), leaf.shape) if isinstance(leaf, Handle) else (None, leaf) for leaf in leaves]
-        self.holders = trace.surroundings.holders if trace.surroundings is not None else []
-        self.attributes = trace.surroundings.attributes if trace.surroundings is not None else []
-        self.still_hold = [holder.holds for holder in self.holders]
+        always, self.attributes = trace.surroundings.guards() if trace.surroundings is not None else ([], [])
+        self.still_hold = [guard.holds for guard in always]
         self.outputs = [_Output(node.shape, node.dtype, count(node)) for node in outputs]
         self.signature = [(c.node.shape, c.node.dtype, c.node.requires_grad) for c in self.captured]
         places = {id(node): position for position, node in enumerate(trace.inputs)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import gc
+import inspect
 import threading
 import warnings
 from collections.abc import Callable, Hashable, Iterator
@@ -25,7 +26,9 @@ from ..runtime.report import reported
 from ..tensor import Tensor
 from ..tensor.creation import from_argument, from_numpy
 from ..tensor.handle import RECEIVERS, STATE, Handle
+from ..tensor.promotion import Default
 from ..trees import flatten, unflatten
+from .recordable import is_module, refuse
 from .relations import Related, along, findings, name_of
 from .replay import MISFIT, Replay
 from .surroundings import Surroundings
@@ -65,6 +68,10 @@ class CompiledStep:
         """In a forked child another thread of the parent may have held the lock."""
         self._alone = threading.RLock()
 
+    def __repr__(self) -> str:
+        count = sum(map(len, self._variants.values()))
+        return f"<compiled step {self.__name__} with {count} recording{'' if count == 1 else 's'}>"
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if STATE.trace is not None:
             return self.function(*args, **kwargs)
@@ -86,8 +93,8 @@ class CompiledStep:
         if held is None:
             raise TraceError(
                 f"{self.__name__} is a compiled method, and a {type(instance).__name__} keeps its attributes in "
-                "__slots__, where changes between calls are not followed. Leave out __slots__, or compile a function "
-                "that is given the tensors."
+                "__slots__, with no place for recordings of its own. Leave out __slots__, or compile a function that "
+                "is given the object's tensors."
             )
         bound = held.get(_BOUND_STEPS)
         if bound is None or bound.owner is not instance:  # a shallow copy comes with those of its original
@@ -104,9 +111,8 @@ class CompiledStep:
             leaves, shape = flatten((args, kwargs))
             leaves = [from_numpy(leaf) if isinstance(leaf, np.ndarray) else leaf for leaf in leaves]
             related = Related(leaves)
-            key = (
-                shape, MODE.grad, MODE.autocast[:2], _first_places(leaves), related.families, *map(_signature, leaves)
-            )  # fmt: skip
+            modes = MODE.grad, MODE.autocast[:2], Default.floating
+            key = (shape, modes, _first_places(leaves), related.families, *map(_signature, leaves))
             kind = self._recent = _Kind(key, shape, self._variants.setdefault(key, []), leaves)
             roots = related.roots
         alone = _STEPS.begin_run()
@@ -217,16 +223,33 @@ class CompiledStep:
         return variant
 
 
+class CompiledModule(CompiledStep):
+    """A module that runs as one native program. It has what the module has: parameters(), train(), attributes."""
+
+    def __getattr__(self, name: str) -> Any:
+        module = self.__dict__.get("function")
+        if module is None or name.startswith("__"):
+            raise AttributeError(f"a compiled module has no attribute {name!r}")
+        return getattr(module, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        module = self.__dict__.get("function")
+        if module is None or name in self.__dict__:
+            super().__setattr__(name, value)
+        else:
+            setattr(module, name, value)
+
+
 class _Kind:
     """Calls that the same recordings are for, and a short way to tell that another call is one of them: it has plain
     tensors or arrays by position, all different ones, each as before.
     """
 
-    __slots__ = ("_autocast", "_expected", "_grad", "key", "shape", "variants")
+    __slots__ = ("_autocast", "_default", "_expected", "_grad", "key", "shape", "variants")
 
     def __init__(self, key: Hashable, shape: Any, variants: list[Replay], leaves: list[Any]):
         self.key, self.shape, self.variants = key, shape, variants
-        self._grad, self._autocast = MODE.grad, MODE.autocast
+        self._grad, self._autocast, self._default = MODE.grad, MODE.autocast, Default.floating
         is_flat = shape == flatten(((None,) * len(leaves), {}))[1] and len(set(map(id, leaves))) == len(leaves)
         #: shape, dtype and whether gradients are wanted of each argument; None for calls that are not of this sort
         self._expected: list[tuple[Any, ...]] | None = None
@@ -239,6 +262,8 @@ class _Kind:
         if expected is None or len(args) != len(expected):
             return None
         if MODE.grad is not self._grad or MODE.autocast is not self._autocast:
+            return None
+        if Default.floating is not self._default:
             return None
         leaves: list[Any] = []
         if not expected:
@@ -400,7 +425,7 @@ def _signature(leaf: Any) -> Hashable:
     return type(leaf), leaf
 
 
-def compile(function: Callable[..., Any] | None = None) -> Any:
+def compile(function: Callable[..., Any] | None = None, **unknown: Any) -> Any:
     """Make `function`, such as a whole training step, one native program; also usable as a decorator.
 
     The function is recorded at the first call with new shapes and dtypes of its arguments, and run as recorded after
@@ -410,17 +435,31 @@ def compile(function: Callable[..., Any] | None = None) -> Any:
     and each value makes a recording of its own.
 
     What the function finds outside may be bound to something else between calls, which makes a new recording:
-    globals and closure variables that its code names, or that of functions and methods it names; one level deep what
-    stands in lists and dictionaries (of at most 1,000 elements) and under attributes of objects there; parameters,
-    buffers, parts, training flags and other attributes of modules; groups and state of optimizers. What is reached by
-    other ways, such as getattr with a computed name or a container in a container, is not followed.
+    globals and closure variables that its code names, functions and classes among them, or that the code of functions,
+    methods and properties it names; one level deep what stands in lists, dictionaries and deques, and their subclasses
+    (of at most 1,000 elements), and under attributes of objects, also in `__slots__`, of classes and of Python modules
+    (not those that are installed or Python's own); parameters, buffers, parts, training flags, `forward` and other
+    attributes of modules; groups and state of optimizers; the default dtype. A NumPy array that is given to `tensor`
+    is read anew at each call.
+
+    Not followed is what is reached by other ways: getattr with a computed name, a container in a container, an object
+    in an attribute of an object, the order of a dictionary, sets, iterators and arrays of the standard library; numbers
+    that Python takes out of a NumPy array, and arrays that are computed from others; defaults of functions that are
+    changed; the environment, files and clocks. Random numbers of Python's `random` and of `numpy.random` are those of
+    the recording in every call: draw with Pullback's own functions, or pass them as arguments.
+
+    Arguments may be views of one another or of tensors that the function knows: where one of these is written, all
+    change along, and a recording is made for each way in which they are related. Where that cannot be, because a view
+    was made a leaf, TraceError is raised.
 
     A place of these kinds that the function binds to a tensor it has computed holds the new tensor after each call;
     TraceError is raised if the function also uses the tensor that stood there. Other things that Python code does,
     such as counting in a variable or appending to a list, happen only while recording.
 
     It may be a method, decorated in its class or bound (`pb.compile(trainer.step)`), and a module: each object then
-    has recordings of its own, and its attributes are followed as said above; those of classes are not.
+    has recordings of its own, and its attributes are followed as said above. A compiled module has the attributes of
+    the module. Generators, asynchronous functions and classes are refused with TypeError. A process may fork while
+    other threads are in steps: the fork waits for these to end (20 seconds at most, in case they wait for it).
 
     >>> w = pb.ones(3, requires_grad=True)
     >>> @pb.compile
@@ -434,10 +473,13 @@ def compile(function: Callable[..., Any] | None = None) -> Any:
     >>> step(pb.ones(3)).item(), step(pb.ones(3)).item()
     (3.0, 2.625)
     """
+    if unknown:
+        known = [name for name in inspect.signature(compile).parameters if name != "unknown"]
+        raise TypeError(f"compile() has no argument {', '.join(unknown)}; its arguments are: {', '.join(known)}")
     if function is None:
         return compile
     if isinstance(function, (staticmethod, classmethod)):
         return type(function)(compile(function.__func__))
-    if not callable(function):
-        raise TypeError(f"compile takes a function, got {function!r}")
-    return CompiledStep(function)
+    refuse(function)
+    kind = CompiledModule if is_module(function) else CompiledStep
+    return kind(function)
