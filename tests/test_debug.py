@@ -28,7 +28,9 @@ def test_defaults(monkeypatch):
         ("backend", "reference", "reference"),
         ("num_threads", " 3 ", 3),
         ("cache_dir", "off", None),
-        ("cache_dir", "", None),
+        ("cache_dir", " OFF ", None),
+        ("cache_bytes", "1000", 1000),
+        ("debug", " compile", frozenset({"compile"})),
         ("verify", "1", True),
         ("verify", "0", False),
         ("debug", "graph, plan", frozenset({"graph", "plan"})),
@@ -52,8 +54,11 @@ def test_environment(monkeypatch, name, text, value):
         ("verify", "yes"),
         ("verify", "True"),
         ("verify", "2"),
-        ("verify", ""),
         ("debug", "graph,colour"),
+        ("debug", "graph,,"),
+        ("debug", ","),
+        ("cache_bytes", "512M"),
+        ("cache_bytes", "-1"),
     ],
 )
 def test_bad_value_names_variable_value_and_what_is_allowed(monkeypatch, name, text):
@@ -101,6 +106,35 @@ def test_override_rejects_bad_values_and_unknown_switches():
     assert debug.get("verify") is False
     with pytest.raises(ValueError, match="no switch 'colour'"), debug.override(colour=1):
         pass
+
+
+@pytest.mark.parametrize("text", ["", "  "])
+def test_an_empty_value_is_as_if_it_were_not_set(monkeypatch, text):
+    for switch in debug.SWITCHES.values():
+        monkeypatch.delenv(switch.variable, raising=False)
+    unset = {name: debug.get(name) for name in debug.SWITCHES}
+    for switch in debug.SWITCHES.values():
+        monkeypatch.setenv(switch.variable, text)
+    assert {name: debug.get(name) for name in debug.SWITCHES} == unset
+    with debug.override(**dict.fromkeys(debug.SWITCHES, text)):
+        assert {name: debug.get(name) for name in debug.SWITCHES} == unset
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("cache_dir", 3), ("cache_dir", True), ("num_threads", True), ("num_threads", 2.0), ("verify", 1), ("debug", 1)],
+)
+def test_override_refuses_values_of_other_types(name, value):
+    with pytest.raises(ValueError, match=f"{name}={value!r} is not allowed: expected"), debug.override(**{name: value}):
+        pass
+
+
+def test_a_variable_that_is_no_switch_warns_once_with_the_nearest_name():
+    environment = {**os.environ, "PULLBACK_BACKEND": "reference", "PULLBACK_THREADS": "2"}
+    command = [sys.executable, "-c", "import pullback, pullback.debug; pullback.ones(1).tolist()"]
+    done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, check=True)
+    assert done.stderr.count("PULLBACK_THREADS is no switch") == 1
+    assert "did you mean PULLBACK_NUM_THREADS?" in done.stderr
 
 
 def test_table_has_a_row_for_every_switch():

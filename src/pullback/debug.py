@@ -4,32 +4,41 @@
     with override(verify=True): ...    another value for the time of the block, in the whole process
 
 Importing Pullback refuses environment variables with values that are not allowed, also those that a program never asks
-for. The documentation's table is `table()`; a test holds the two equal.
+for, and warns of those that look like a switch and are none. Spaces around a value do not count, and an empty one is as
+if the variable were not set. The documentation's table is `table()`; a test holds the two equal.
 """
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from . import forks
+
 
 @dataclass(frozen=True)
 class Switch:
-    """One switch: its `name` in Python, `parse` from text (ValueError when not allowed), what is `allowed` in words,
-    the `default` as the same kind of text, and how the table words that default."""
+    """One switch: its `name` in Python, `parse` from text that is not empty (ValueError when not allowed), what is
+    `allowed` in words, the value by `default`, how the table words that default, and what `override` takes beside text:
+    values of the types `kinds`, and None for the text `none`.
+    """
 
     name: str
     parse: Callable[[str], Any]
     allowed: str
-    default: Callable[[], str]
+    default: Callable[[], Any]
     default_text: str
     description: str
+    kinds: tuple[type, ...] = ()
+    none: str = ""
 
     @property
     def variable(self) -> str:
@@ -49,16 +58,17 @@ def _boolean(text: str) -> bool:
     return _choice("1", "0")(text) == "1"
 
 
-def _threads(text: str) -> int | None:
-    if text == "":
-        return None
-    if re.fullmatch("[0-9]{1,9}", text) is None or not 1 <= int(text) <= MAXIMUM_THREADS:  # int() takes "1_0" as well
-        raise ValueError
-    return int(text)
+def _whole(least: int, most: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if re.fullmatch("[0-9]{1,18}", text) is None or not least <= int(text) <= most:  # int() takes "1_0" as well
+            raise ValueError
+        return int(text)
+
+    return parse
 
 
 def _directory(text: str) -> Path | None:
-    if text.lower() in ("", "off"):
+    if text.lower() == "off":
         return None
     try:
         return Path(text).expanduser()
@@ -67,19 +77,24 @@ def _directory(text: str) -> Path | None:
 
 
 def _stages(text: str) -> frozenset[str]:
-    stages = frozenset(part.strip() for part in text.split(",") if part.strip())
+    stages = frozenset(part.strip() for part in text.split(","))
     if not stages <= frozenset(STAGES):
         raise ValueError
     return stages
 
 
-def _user_cache() -> str:
+def _user_cache() -> Path | None:
     base = os.environ.get("XDG_CACHE_HOME")
-    return str((Path(base) if base else Path("~/.cache")) / "pullback")
+    try:
+        return (Path(base) if base else Path("~/.cache")).expanduser() / "pullback"
+    except RuntimeError:
+        return None  # there is no home to keep anything in
 
 
 #: No machine in sight has more cores; a larger number is a slip of the keyboard.
 MAXIMUM_THREADS = 1024
+#: As many bytes as fit the files of any system.
+_MAXIMUM_BYTES = (1 << 59) - 1
 #: What `debug` can print.
 STAGES = ("graph", "kernels", "plan", "compile")
 
@@ -104,11 +119,12 @@ SWITCHES: dict[str, Switch] = {
         ),
         Switch(
             "num_threads",
-            _threads,
+            _whole(1, MAXIMUM_THREADS),
             f"a whole number from 1 to {MAXIMUM_THREADS}",
-            lambda: "",
+            lambda: None,
             "the cores available",
             "Threads that a program runs on. The cores available respect the affinity and the cgroup's quota.",
+            (int,),
         ),
         Switch(
             "cache_dir",
@@ -116,29 +132,48 @@ SWITCHES: dict[str, Switch] = {
             'a directory, or "off"',
             _user_cache,
             "$XDG_CACHE_HOME/pullback or ~/.cache/pullback",
-            'Where compiled code is kept between processes; empty or "off" keeps none.',
+            'Where compiled code is kept between processes; "off", in capitals too, keeps none.',
+            (os.PathLike,),
+            "off",
+        ),
+        Switch(
+            "cache_bytes",
+            _whole(0, _MAXIMUM_BYTES),
+            "a whole number of bytes",
+            lambda: 512 << 20,
+            f"{512 << 20} (512 MiB)",
+            "About how much is kept there; what was used least recently goes first.",
+            (int,),
         ),
         Switch(
             "verify",
             _boolean,
             "1 or 0",
-            lambda: "0",
+            lambda: False,
             "0",
             "Verify the graph between the compiler's passes.",
+            (bool,),
         ),
         Switch(
             "debug",
             _stages,
             f"a comma-separated list of {', '.join(STAGES)}",
-            lambda: "",
+            frozenset,
             "nothing",
             f"Print these to standard error: a comma-separated list of {', '.join(STAGES)}.",
+            (set, frozenset, list, tuple),
         ),
     )
 }
 
 _overrides: dict[str, str] = {}
 _lock = threading.Lock()
+
+
+@forks.in_child
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.Lock()
 
 
 def get(name: str) -> Any:
@@ -148,22 +183,20 @@ def get(name: str) -> Any:
     """
     switch = SWITCHES[name]
     text = _overrides.get(name)
-    if text is None:
-        text = os.environ.get(switch.variable)
-    return _parse(switch, switch.default() if text is None else text)
+    return _parse(switch, os.environ.get(switch.variable, "") if text is None else text)
 
 
 @contextmanager
 def override(**values: Any) -> Iterator[None]:
     """Give switches other values for the time of the block, in every thread of the process.
 
-    Values are of the switch's own type, or text as the environment variable would hold it.
+    Values are of the switch's own type, or text as the environment variable would hold it; empty text is the default.
     """
     texts: dict[str, str] = {}
     for name, value in values.items():
         if name not in SWITCHES:
             raise ValueError(f"there is no switch {name!r}; the switches are {', '.join(SWITCHES)}")
-        texts[name] = _text(value)
+        texts[name] = _text(SWITCHES[name], value)
         _parse(SWITCHES[name], texts[name])
     with _lock:
         before = {name: _overrides.get(name) for name in texts}
@@ -180,14 +213,22 @@ def override(**values: Any) -> Iterator[None]:
 
 
 def check_environment() -> None:
-    """Raise ValueError, as `get` does, for the first environment variable whose value its switch does not allow.
+    """Raise ValueError, as `get` does, for the first environment variable whose value its switch does not allow, and
+    warn of variables that begin as switches do and are none.
 
     Whether this machine can run code for the processor of PULLBACK_CPU is found when code is generated for it.
     """
-    for switch in SWITCHES.values():
-        text = os.environ.get(switch.variable)
-        if text is not None:
-            _parse(switch, text)
+    known = {switch.variable: switch for switch in SWITCHES.values()}
+    for variable, text in os.environ.items():
+        if variable in known:
+            _parse(known[variable], text)
+        elif variable.startswith("PULLBACK_"):
+            near = difflib.get_close_matches(variable, known, 1, 0.0)
+            warnings.warn(
+                f"the environment variable {variable} is no switch of Pullback and does nothing; did you mean "
+                f"{near[0]}? The switches are {', '.join(known)}",
+                stacklevel=2,
+            )
 
 
 def table() -> str:
@@ -196,18 +237,22 @@ def table() -> str:
     return "\n".join(["| variable | value | default | meaning |", "|---|---|---|---|", *rows, ""])
 
 
-def _text(value: Any) -> str:
+def _text(switch: Switch, value: Any) -> str:
     """A Python value as the environment variable would hold it."""
     if value is None:
-        return ""
+        return switch.none
+    if not isinstance(value, (str, *switch.kinds)) or (isinstance(value, bool) and bool not in switch.kinds):
+        raise ValueError(f"{switch.name}={value!r} is not allowed: expected {switch.allowed}")
     if isinstance(value, bool):
         return "1" if value else "0"
     if isinstance(value, (set, frozenset, list, tuple)):
-        return ",".join(sorted(value))
+        return ",".join(map(str, value))
     return str(value)
 
 
 def _parse(switch: Switch, text: str) -> Any:
+    if not text.strip():
+        return switch.default()
     try:
         return switch.parse(text.strip())
     except ValueError:

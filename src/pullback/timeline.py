@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+from . import forks
 from .graph.node import Source
 
 
@@ -38,6 +39,13 @@ LISTENERS: tuple[Listener, ...] = ()
 #: who wants to know the times of kernels too, which are then run with time stamps
 PROFILES: tuple[Listener, ...] = ()
 _lock = threading.Lock()
+
+
+@forks.in_child
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.Lock()
+
 
 #: the clock that native code reads too
 _CLOCK = getattr(time, "CLOCK_MONOTONIC", None)

@@ -2,6 +2,7 @@
 
 import copy
 import pickle  # noqa: TID251  # only to see that it is refused
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -88,3 +89,59 @@ def test_a_call_unlike_the_one_before_is_told_apart():
             assert step(a, b).item() == 8.0
         assert step(a, b).item() == 9.0
     assert len(calls) == 10
+
+
+def test_what_does_not_run_to_its_end_is_refused_when_it_is_compiled():
+    def generator(x):
+        yield x
+
+    async def asynchronous(x):
+        return x
+
+    async def both(x):
+        yield x
+
+    class Callable:
+        def __call__(self, x):
+            yield x
+
+    class Module(pb.nn.Module):
+        def forward(self, x):
+            yield x
+
+    for function in (generator, asynchronous, both, partial(generator, 1), Callable(), Module()):
+        with pytest.raises(
+            TypeError, match=r"runs to its end.* is (a generator|asynchronous|an asynchronous gen).*step"
+        ):
+            pb.compile(function)
+    with pytest.raises(TypeError, match=r"the class Callable\. Compile an object"):
+        pb.compile(Callable)
+
+
+def test_an_argument_that_compile_does_not_have_is_named_with_those_it_has():
+    with pytest.raises(TypeError, match=r"no argument unknown; its arguments are: function"):
+        pb.compile(unknown=1)
+
+
+def test_a_step_shows_its_function_and_how_many_recordings_it_has():
+    step = pb.compile(_double)
+    assert repr(step) == "<compiled step _double with 0 recordings>"
+    step(pb.ones(2))
+    assert repr(step) == "<compiled step _double with 1 recording>"
+
+
+def test_a_compiled_module_has_what_the_module_has():
+    net = pb.nn.Sequential(pb.nn.Linear(2, 2), pb.nn.Dropout(0.5))
+    step = pb.compile(net)
+    assert all(a is b for a, b in zip(step.parameters(), net.parameters(), strict=True))
+    assert step.state_dict().keys() == net.state_dict().keys()
+    step.eval()
+    assert not net.training and not step.training
+    x = pb.ones(3, 2)
+    assert step(x).tolist() == net(x).tolist()
+    step.note = "kept"
+    assert net.note == "kept" and copy.copy(step)(x).tolist() == net(x).tolist()
+    with pytest.raises(AttributeError, match="'nothing'"):
+        _ = step.nothing
+    with pytest.raises(AttributeError, match="has no attribute 'parameters'"):
+        _ = pb.compile(_double).parameters

@@ -1,7 +1,9 @@
 """What a compiled step reads under a name may be bound to something else between two calls."""
 
-from types import SimpleNamespace
+from collections import OrderedDict, defaultdict, deque
+from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
 
 import pullback as pb
@@ -243,3 +245,138 @@ def test_recordings_of_what_is_gone_are_dropped():
             values[0] = pb.full((2,), float(number))
             assert step(pb.ones(2)).item() == 2.0 * number
     assert sum(map(len, step._variants.values())) <= 32
+
+
+class Base:
+    gain = 2.0
+
+    def scaled(self, x):
+        return x * self.gain
+
+
+class Derived(Base):
+    pass
+
+
+class Slotted:
+    __slots__ = ("gain",)
+
+    def __init__(self):
+        self.gain = 2.0
+
+
+class Computed:
+    def __init__(self):
+        self._gain = 2.0
+
+    @property
+    def gain(self):
+        return self._gain
+
+
+def test_functions_and_classes_that_names_are_bound_to_are_followed(monkeypatch):
+    inner = pb.tanh
+    plain, compiled = _results(
+        lambda x: _helper(inner(x) * Chosen.gain),
+        lambda: monkeypatch.setitem(globals(), "_helper", lambda x: x.sum() * 10),
+        lambda: monkeypatch.setitem(globals(), "Chosen", type("Other", (), {"gain": 5.0})),
+    )
+    assert compiled == plain and len(set(plain)) == 3
+
+    def function(x):
+        return inner(x).sum()
+
+    def rebind():
+        nonlocal inner
+        inner = pb.exp
+
+    plain, compiled = _results(function, rebind)
+    assert compiled == plain and len(set(plain)) == 2
+
+
+Chosen = Derived
+
+
+def test_attributes_of_classes_slots_properties_and_python_modules_are_followed(monkeypatch):
+    module = ModuleType("settings")
+    module.gain = 2.0
+    module.scaled = lambda x: x * scale
+    derived, slotted, computed = Derived(), Slotted(), Computed()
+    monkeypatch.setattr(Base, "gain", 2.0)
+    monkeypatch.setattr(Base, "scaled", Base.scaled)
+    plain, compiled = _results(
+        lambda x: module.scaled(derived.scaled(x) * Derived.gain * slotted.gain * computed.gain * module.gain).sum(),
+        lambda: setattr(Base, "gain", 3.0),
+        lambda: setattr(derived, "gain", 5.0),  # hides the class's
+        lambda: monkeypatch.setattr(Derived, "gain", 7.0, raising=False),
+        lambda: setattr(slotted, "gain", 0.5),
+        lambda: setattr(computed, "_gain", 0.25),
+        lambda: setattr(module, "gain", 11.0),
+        lambda: monkeypatch.setitem(globals(), "scale", 13.0),
+        lambda: setattr(module, "scaled", lambda x: x),
+        lambda: setattr(Base, "scaled", lambda self, x: x * 17),
+    )
+    assert compiled == plain and len(set(plain)) == 10
+
+
+def test_subclasses_of_containers_and_deques_are_followed():
+    ordered, defaults, queue = OrderedDict(k=2.0), defaultdict(float, k=2.0), deque([2.0, 3.0])
+    plain, compiled = _results(
+        lambda x: (x * ordered["k"] * defaults["k"] * queue[0]).sum(),
+        lambda: ordered.update(k=3.0),
+        lambda: defaults.update(k=5.0),
+        lambda: queue.__setitem__(0, 7.0),
+        lambda: queue.appendleft(11.0),
+        lambda: defaults.pop("k"),
+    )
+    assert compiled == plain and len(set(plain)) == 6
+
+
+def test_a_forward_of_the_module_itself_is_followed():
+    net = pb.nn.Sequential(pb.nn.Identity())
+    own = Net()
+    plain, compiled = _results(
+        lambda x: net(x).sum() + own(x),
+        lambda: setattr(net[0], "forward", lambda x: x * 3),
+        lambda: setattr(own, "forward", lambda x: x.sum() * scale),
+        lambda: delattr(own, "forward"),
+        lambda: setattr(own, "more", lambda x: x.sum() * 100),
+    )
+    assert compiled == plain and len(set(plain)) == 4
+
+
+def test_containers_in_attributes_of_the_packages_modules_are_followed():
+    net = pb.nn.Linear(2, 2)
+    net.settings = {"gain": 1.0}
+    plain, compiled = _results(lambda x: (x * net.settings["gain"]).sum(), lambda: net.settings.update(gain=4.0))
+    assert compiled == plain == [2.0, 8.0]
+
+
+def test_arrays_are_read_anew_and_those_that_the_step_writes_as_it_read_them():
+    whole, wide, scratch = np.ones(2, np.float32), np.ones((2, 4)), np.zeros(2, np.float32)
+
+    def function(x):
+        total = x * pb.tensor(whole) + pb.tensor(wide[:, ::2], dtype=pb.float32).sum(1)
+        for number in range(2):
+            scratch[:] = number + 1
+            total = total * pb.tensor(scratch)
+        return (total + pb.tensor(np.full(2, 3.0, np.float32))).sum()
+
+    plain, compiled = _results(function, lambda: whole.fill(5.0), lambda: wide.fill(-2.0))
+    assert compiled == plain and len(set(plain)) == 3
+    step = pb.compile(function)
+    step(pb.ones(2))
+    program = step.program
+    whole.fill(9.0)
+    assert step(pb.ones(2)).item() == function(pb.ones(2)).item() and step.program is program
+
+
+def test_the_default_dtype_is_followed():
+    step = pb.compile(lambda: pb.zeros(2) + 1)
+    assert step().dtype is pb.float32
+    pb.set_default_dtype(pb.float64)
+    try:
+        assert step().dtype is pb.float64
+    finally:
+        pb.set_default_dtype(pb.float32)
+    assert step().dtype is pb.float32

@@ -10,6 +10,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 
+from .. import forks
 from ..compiler.fuse import ATTEND, COLUMNS, CONVOLUTION, JOIN, LOOP, PRODUCT, PUT, RECUR, SCATTER, Group, elements
 from ..graph.node import Node, exact
 from ..ops.convolution import multiplications
@@ -29,6 +30,12 @@ from .templates import Store, Template, key_of, read, written
 _SEEN: OrderedDict[Hashable, list[Template]] = OrderedDict()
 _MOST_SEEN = 4096
 _LOCK = threading.Lock()
+
+
+@forks.in_child
+def _renew_lock() -> None:
+    global _LOCK
+    _LOCK = threading.Lock()
 
 
 def emit(group: Group, in_memory: Callable[[Node], bool], target: Target, store: Store | None = None) -> list[Launch]:

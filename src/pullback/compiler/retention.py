@@ -297,7 +297,7 @@ class _Search:
         return tuple(chain), held
 
     def _has_room(self, value: int, end: int, until: int, freed: int) -> bool:
-        """Whether a value can stay in memory from `end` until an event, memory being no fuller then than it is to be."""
+        """Whether a value can stay in memory from `end` until an event, memory being no fuller then than it may be."""
         most = max(self.limit, self.timeline.peak - freed)
         return max(self.timeline.bytes[end + 1 : until + 1], default=0) + self.problem.values[value].nbytes <= most
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import mmap
-import os
 import threading
 from collections import deque
 
 import numpy as np
 
+from .. import forks
 from ..graph.calm import disturb
 from ..graph.types import DType
 
@@ -133,14 +133,11 @@ _KEPT_BYTES = 64 << 20
 _kept = _Kept(_KEPT_BYTES)
 
 
+@forks.in_child
 def _start_anew() -> None:
-    """A forked child: another thread of its parent may have held the lock."""
-    global _kept
-    _kept = _Kept(_KEPT_BYTES)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_anew)
+    """Another thread of the parent may have held the lock."""
+    global _kept, _summing
+    _kept, _summing = _Kept(_KEPT_BYTES), threading.Lock()
 
 
 def kept_bytes() -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import sys
 import tempfile
 import time
 import warnings
@@ -40,7 +41,7 @@ class Cache:
     Without a `directory`, or where it cannot be used, everything is absent and nothing is kept (one warning).
     """
 
-    def __init__(self, directory: Path | None, limit: int = 512 << 20):
+    def __init__(self, directory: Path | None, limit: int = sys.maxsize):
         self.directory, self.limit = directory, limit
         self._writes = 0
 

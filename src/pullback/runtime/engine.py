@@ -12,7 +12,7 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-from .. import debug
+from .. import debug, forks
 from ..errors import PullbackError, TraceError
 from ..graph.interpreter import interpret
 from ..graph.node import Graph, Node, ancestors, reachable
@@ -31,6 +31,12 @@ _KEPT = 512
 _FILLED = 4
 _programs: OrderedDict[Hashable, Program] = OrderedDict()
 _lock = threading.RLock()
+
+
+@forks.in_child
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.RLock()
 
 
 def materialize(wanted: Sequence[Node], pending: Sequence[Node] = ()) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import os
 import platform
 import re
 import threading
@@ -26,7 +25,7 @@ from typing import Any, NamedTuple
 import llvmlite
 import llvmlite.binding as llvm
 
-from .. import debug
+from .. import debug, forks
 from ..codegen import target as targets
 from ..codegen.target import Target
 from ..codegen.text import Code
@@ -68,7 +67,7 @@ class Ahead:
 
     def __init__(self) -> None:
         self._session = _session(host_target())
-        self._cache = _cache(debug.get("cache_dir"))
+        self._cache = _cache()
         self._thread: ThreadPoolExecutor | None = None
         #: the object of each code that was started, by name
         self.objects: dict[str, Future[bytes]] = {}
@@ -91,7 +90,7 @@ class Ahead:
 
 def templates() -> Cache:
     """Where launches are kept from one process to another (see `codegen.templates`): beside the objects."""
-    return _cache(debug.get("cache_dir"))
+    return _cache()
 
 
 def statistics() -> Statistics:
@@ -201,7 +200,7 @@ class _Session:
     def _link(self, missing: dict[str, Code], started: dict[str, Future[bytes]]) -> None:
         if not missing:
             return
-        cache = _cache(debug.get("cache_dir"))
+        cache = _cache()
         library = llvm.JITLibraryBuilder().add_current_process()
         with span("waiting for LLVM"):
             objects = [started[n].result() if n in started else self.object_of(c, cache) for n, c in missing.items()]
@@ -258,9 +257,13 @@ class _Session:
 _HAS_JITLINK = platform.system() != "Windows"
 
 
+def _cache() -> Cache:
+    return _cache_of(debug.get("cache_dir"), debug.get("cache_bytes"))
+
+
 @functools.lru_cache
-def _cache(directory: Path | None) -> Cache:
-    return Cache(directory)
+def _cache_of(directory: Path | None, limit: int) -> Cache:
+    return Cache(directory, limit)
 
 
 def _key_of_versions(target: Target) -> str:
@@ -308,11 +311,11 @@ def _explain_link(missing: dict[str, Code], message: str) -> str:
     return f"the linker rejects {', '.join(missing)}: {message.strip()}; undefined: {', '.join(unknown) or 'nothing'}"
 
 
+@forks.in_child
 def _renew_lock() -> None:
-    """In a forked child nobody is left to release a lock that another thread of the parent held."""
     global _lock, _counting
     _lock, _counting = threading.RLock(), threading.Lock()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock)
+# a fork waits for the thread that is inside LLVM: what it has begun there nobody could end in the child
+forks.around(*(getattr(llvm.ffi.lib._lock, f"__{name}__") for name in ("enter", "exit", "exit")))

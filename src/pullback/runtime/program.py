@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import debug, timeline
+from .. import debug, forks, timeline
 from ..codegen.launch import Launch, Loop, Turn
 from ..codegen.text import Code
 from ..compiler.fuse import LOOP, Fusion, Group, elements, is_real
@@ -249,7 +249,7 @@ class _Native(Program):
         resident: Collection[int] = (), budget: Budget = UNLIMITED, ready: bool = True,
     ):  # fmt: skip
         super().__init__(graph, inputs, aliases, resident, budget, ready)
-        self._lock = threading.Lock()
+        forks.register(self)
         self._calls: list[Callable[[], None]] | None = None
         _, fusion = lower(graph)
         if ready:
@@ -422,6 +422,10 @@ class _Native(Program):
                 words.go_back(launch.loop, bundle_of[number] - begun[launch.loop])
                 table.append((0, words.of_loop(launch.loop), 0))
         return table
+
+    def renew_locks(self) -> None:
+        """In a forked child another thread of the parent may have held the lock."""
+        self._lock = threading.Lock()
 
     def run(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer], moved: Moved | None = None) -> None:
         with self._lock:

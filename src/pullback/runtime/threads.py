@@ -34,7 +34,7 @@ import sys
 import threading
 from pathlib import Path
 
-from .. import debug
+from .. import debug, forks
 from ..codegen.target import is_aarch64, is_x86
 from ..codegen.text import Code
 from .buffers import allocate
@@ -331,16 +331,13 @@ def pool() -> Pool:
     return _pool
 
 
+@forks.in_child
 def _forget_pool() -> None:
     """A forked child has none of its parent's workers; it makes a pool of its own when it needs one."""
     global _pool, _pool_lock
     if _pool is not None:
         atexit.unregister(_pool.stop)
     _pool, _pool_lock = None, threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_pool)
 
 
 _num_threads: int | None = None

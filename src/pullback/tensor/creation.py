@@ -17,7 +17,7 @@ from ..ops.movement import expand
 from ..ops.primitive import BUFFER, buffer_node, check_dtype, complex_refused, constant, iota, user_source
 from ..runtime.buffers import Buffer
 from ..runtime.dlpack import imported
-from .handle import Handle
+from .handle import STATE, Handle
 from .promotion import Number, as_node, dtype_of_number, get_default_dtype
 from .shapes import as_shape
 
@@ -60,6 +60,9 @@ def tensor(data: Any, dtype: DType | None = None, requires_grad: bool = False, d
     if requires_grad and wanted.category != FLOAT:
         raise DTypeError(f"only floating point tensors can require gradients, got {wanted.name} (at {user_source()})")
     node = buffer_node(Buffer.of(_stored(array, wanted), copy=True), array.shape, wanted, False)
+    if STATE.trace is not None and isinstance(data, np.ndarray):
+        assert node.buffer is not None
+        STATE.trace.follow_array(data, node.buffer, lambda held: _stored(held, wanted))
     return _finish(node, requires_grad)
 
 

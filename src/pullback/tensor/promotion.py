@@ -22,7 +22,7 @@ Number = bool | int | float
 Operand = Union["Handle", Number]
 
 
-class _Default:
+class Default:
     """The dtype that floats get where nothing else says."""
 
     floating = types.float32
@@ -30,7 +30,7 @@ class _Default:
 
 def get_default_dtype() -> DType:
     """The dtype of new floating-point tensors."""
-    return _Default.floating
+    return Default.floating
 
 
 def set_default_dtype(dtype: DType) -> None:
@@ -38,14 +38,14 @@ def set_default_dtype(dtype: DType) -> None:
     check_dtype(dtype)
     if dtype not in (types.float32, types.float64):
         raise DTypeError(f"the default dtype must be float32 or float64, got {dtype!r}")
-    _Default.floating = dtype
+    Default.floating = dtype
 
 
 def dtype_of_number(value: Number) -> DType:
     """The dtype that a Python number alone becomes."""
     if isinstance(value, bool):
         return types.bool_
-    return types.int64 if isinstance(value, int) else _Default.floating
+    return types.int64 if isinstance(value, int) else Default.floating
 
 
 def result_type(*operands: Operand) -> DType:

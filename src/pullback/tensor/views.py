@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from weakref import ref
 
 import numpy as np
@@ -433,6 +433,35 @@ def _turns(base: Handle) -> int:
     return 0 if base._link is None else base._link.turns
 
 
+class Way(NamedTuple):
+    """How one tensor is had from another: by a movement, or by `.data` where there is none; whether that was recorded
+    for differentiation; and whether the view was made a leaf."""
+
+    movement: Movement | None
+    grad: bool
+    is_leaf: bool
+
+
+#: from the root to a view, in order; nothing for the root itself
+Path = tuple[Way, ...]
+
+
+def root_of(tensor: Handle) -> tuple[Handle, Path]:
+    """The tensor that `tensor` is, in the end, a view of, and the way from there."""
+    path: list[Way] = []
+    while True:
+        link, alias = tensor._link, tensor._alias
+        base = None if link is None else link.base
+        if alias is not None and alias._storage is tensor._storage:
+            path.append(Way(None, True, False))
+            tensor = alias
+        elif link is not None and base is not None:
+            path.append(Way(link.movement, link.grad, link.is_leaf))
+            tensor = base
+        else:
+            return tensor, tuple(reversed(path))
+
+
 __all__ = [
     "Chain",
     "Cut",
@@ -442,11 +471,14 @@ __all__ = [
     "Layout",
     "Link",
     "Movement",
+    "Path",
     "Permute",
     "Reshape",
     "Strided",
+    "Way",
     "Windows",
     "contiguous_strides",
     "is_row_major",
     "numbers_of",
+    "root_of",
 ]

@@ -23,9 +23,11 @@ from ..runtime.fit import Budget
 from ..runtime.program import Program
 from ..tensor import Tensor
 from ..tensor.handle import STRUCTURE_CHANGES, Handle
+from ..tensor.views import root_of
 from ..timeline import span
 from ..trees import flatten, unflatten
 from .deferred import Deferred, defer
+from .relations import Findings, Related, is_had
 from .settled import REFERENCES, Memory, Settled, is_alone, stays_of
 from .trace import Captured, Trace
 
@@ -45,13 +47,18 @@ class Replay:
     """A recorded step: its program, and how to feed it and take in its results."""
 
     def __init__(
-        self, trace: Trace, arguments: Sequence[tuple[int, Handle, Node]], result: Any, bound: dict[int, Handle],
-        budget: Budget,
+        self, trace: Trace, arguments: Sequence[tuple[int, Handle, Node]], result: Any, leaves: list[Any],
+        related: Related, found: Findings, budget: Budget,
     ):  # fmt: skip
-        """`bound` are the arguments, by place, that must be these very tensors. `budget` is the program's."""
-        self.bound = bound
+        """`leaves` are the arguments that were recorded, and `related` which of them are views of one tensor. `budget`
+        is the program's.
+        """
+        self.bound = {p: leaves[p] for p in found.bound if p not in related.paths}
+        self.bound_views = {p: root_of(leaves[p]) for p in found.bound if p in related.paths}
+        self.paths = {p: path for p, path in related.paths.items() if related.families[p] in found.linked}
+        self.foreign = {place: ids for place, ids in found.foreign.items() if ids}
         self.stores, self.changes = trace.stores, STRUCTURE_CHANGES[0]
-        self.guards, self.callbacks = trace.guards, trace.callbacks
+        self.guards, self.callbacks = trace.guards, [*trace.callbacks, *trace.array_copies()]
         self.arguments = [position for position, _, _ in arguments]
         leaves, self.result_shape = flatten(result)
         # what is handed out untouched is captured too, before the captured tensors are counted
@@ -83,9 +90,8 @@ class Replay:
         self.writes = trace.surroundings.finish(output) if trace.surroundings is not None else []
         self._defer(outputs)
         self.results = [(output(leaf), leaf.shape) if isinstance(leaf, Handle) else (None, leaf) for leaf in leaves]
-        self.holders = trace.surroundings.holders if trace.surroundings is not None else []
-        self.attributes = trace.surroundings.attributes if trace.surroundings is not None else []
-        self.still_hold = [holder.holds for holder in self.holders]
+        always, self.attributes = trace.surroundings.guards() if trace.surroundings is not None else ([], [])
+        self.still_hold = [guard.holds for guard in always]
         self.outputs = [_Output(node.shape, node.dtype, count(node)) for node in outputs]
         self.signature = [(c.node.shape, c.node.dtype, c.node.requires_grad) for c in self.captured]
         places = {id(node): position for position, node in enumerate(trace.inputs)}
@@ -113,7 +119,7 @@ class Replay:
         self.tops: dict[int, ref[Node]] = {}
         #: the numbers of the captured tensors' nodes when they last fitted; the nodes themselves are not kept
         self.last_serials: list[int] = []
-        self.captured_ids = trace.captured.keys() | trace.grads.keys()
+        self.captured_ids = trace.known_ids()
         self.plain_tensors = [c.tensor for c in self.captured]
         #: what nobody else held when this program last ran; None while it runs
         self.settled: Settled | None = None
@@ -201,6 +207,12 @@ class Replay:
         if self.bound and any(arguments[place] is not tensor for place, tensor in self.bound.items()):
             return False
         if self.arguments and any(id(arguments[place]) in self.captured_ids for place in self.arguments):
+            return False
+        if self.bound_views and not all(is_had(arguments[p], *way) for p, way in self.bound_views.items()):
+            return False
+        if self.paths and any(root_of(arguments[p])[1] != path for p, path in self.paths.items()):
+            return False
+        if self.foreign and any(id(arguments[p]) in ids for p, ids in self.foreign.items()):
             return False
         if STRUCTURE_CHANGES[0] != self.changes:
             if not all(_is_unchanged(store, kept) for store, kept in self.stores):
@@ -410,7 +422,9 @@ def _found(captured: Captured) -> Any:
     """The captured tensor as it is now; one without a node where it was a gradient that is gone."""
     if captured.owner is None:
         return captured.tensor
-    return _NO_GRADIENT if captured.owner._grad is None else captured.owner._grad
+    gradient = captured.owner._grad
+    # one that is a view of another tensor is not written without that
+    return _NO_GRADIENT if gradient is None or root_of(gradient)[1] else gradient
 
 
 _SERIAL_OF = attrgetter("_node.serial")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import gc
+import inspect
 import threading
 import warnings
 from collections.abc import Callable, Hashable, Iterator
@@ -15,7 +16,7 @@ from weakref import ref
 
 import numpy as np
 
-from .. import timeline
+from .. import forks, timeline
 from ..errors import TraceError
 from ..graph.node import next_serial
 from ..graph.types import from_numpy as array_dtype
@@ -27,7 +28,10 @@ from ..runtime.report import reported
 from ..tensor import Tensor
 from ..tensor.creation import from_argument, from_numpy
 from ..tensor.handle import RECEIVERS, STATE, Handle
+from ..tensor.promotion import Default
 from ..trees import flatten, unflatten
+from .recordable import is_module, refuse
+from .relations import Related, along, findings, name_of
 from .replay import MISFIT, Replay
 from .surroundings import Surroundings
 from .trace import Trace
@@ -36,6 +40,9 @@ from .trace import Trace
 _MANY_VARIANTS = 16
 #: how many recordings for the same shapes, dtypes and values of arguments are kept
 _KEPT_VARIANTS = 32
+_NO_ROOTS: list[Handle] = []
+#: how long a fork waits for the steps of other threads, in seconds
+_LONGEST_WAIT = 20.0
 #: under which attribute an object keeps the steps that are its methods
 _BOUND_STEPS = "_pullback_bound_steps"
 
@@ -50,14 +57,23 @@ class CompiledStep:
         is_function = isinstance(function, (FunctionType, MethodType))
         functools.update_wrapper(self, function, updated=("__dict__",) if is_function else ())
         self.__name__: str = getattr(function, "__name__", type(function).__name__)
-        self.function, self.budget = function, budget
+        self.budget = budget
         self._variants: dict[Hashable, list[Replay]] = {}
         self._last: Replay | None = None
         #: how the last call was, since most are like the one before
         self._recent: _Kind | None = None
         self._recordings = 0
         #: held while a recording is fed, run and taken in: two threads' calls come one after the other
+        forks.register(self)
+        self.function = function  # last: from here on a module's attributes are set where they belong
+
+    def renew_locks(self) -> None:
+        """In a forked child another thread of the parent may have held the lock."""
         self._alone = threading.RLock()
+
+    def __repr__(self) -> str:
+        count = sum(map(len, self._variants.values()))
+        return f"<compiled step {self.__name__} with {count} recording{'' if count == 1 else 's'}>"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if STATE.trace is not None:
@@ -80,8 +96,8 @@ class CompiledStep:
         if held is None:
             raise TraceError(
                 f"{self.__name__} is a compiled method, and a {type(instance).__name__} keeps its attributes in "
-                "__slots__, where changes between calls are not followed. Leave out __slots__, or compile a function "
-                "that is given the tensors."
+                "__slots__, with no place for recordings of its own. Leave out __slots__, or compile a function that "
+                "is given the object's tensors."
             )
         bound = held.get(_BOUND_STEPS)
         if bound is None or bound.owner is not instance:  # a shallow copy comes with those of its original
@@ -92,16 +108,16 @@ class CompiledStep:
         return step
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        kind = self._recent
+        kind, roots = self._recent, _NO_ROOTS
         leaves = None if kwargs or kind is None else kind.leaves_of(args)
         if kind is None or leaves is None:
-            kind, leaves = self._kind_of(args, kwargs)
+            kind, leaves, roots = self._kind_of(args, kwargs)
             self._recent = kind
         alone = _STEPS.begin_run()
         try:
             with self._alone:
                 for variant in kind.variants:
-                    result = variant.attempt(leaves, alone)
+                    result = variant.attempt([*leaves, *roots] if roots else leaves, alone)
                     if result is not MISFIT:
                         self._last = variant
                         return result
@@ -115,22 +131,25 @@ class CompiledStep:
         try:
             with self._alone:
                 self._last = variant
-                return variant.run(leaves, alone)
+                return variant.run([*leaves, *roots], alone)
         finally:
             _STEPS.end_run()
 
-    def _kind_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[_Kind, list[Any]]:
-        """Which recordings are for a call, and its arguments one by one."""
+    def _kind_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[_Kind, list[Any], list[Handle]]:
+        """Which recordings are for a call, its arguments one by one, and the roots of which some are views."""
         leaves, shape = flatten((args, kwargs))
         leaves = [from_numpy(leaf) if isinstance(leaf, np.ndarray) else leaf for leaf in leaves]
-        key = (shape, MODE.grad, MODE.autocast[:2], _first_places(leaves), *map(_signature, leaves))
-        return _Kind(key, shape, self._variants.setdefault(key, []), leaves), leaves
+        related = Related(leaves)
+        modes = MODE.grad, MODE.autocast[:2], Default.floating
+        key = (shape, modes, _first_places(leaves), related.families, *map(_signature, leaves))
+        return _Kind(key, shape, self._variants.setdefault(key, []), leaves), leaves, related.roots
 
     def plan(self, *args: Any, **kwargs: Any) -> Plan:
         """What a call with these arguments would hold in memory and compute: see `pullback.plan`."""
-        kind, leaves = self._kind_of(args, kwargs)
+        kind, leaves, _ = self._kind_of(args, kwargs)
         with _STEPS.recording(), _without_collections(), reported("record", self.__name__) as report:
-            variant = self._record(kind.key, leaves, kind.shape, planned=True)
+            hooked = frozenset(place for place, leaf in enumerate(leaves) if _is_hooked(leaf))
+            variant = self._record(kind.key, leaves, kind.shape, hooked, planned=True)
             report.program = variant.program
         return Plan(variant.program, variant.roles, self.__name__)
 
@@ -172,11 +191,13 @@ class CompiledStep:
         return self._last.program
 
     def _record(
-        self, key: Hashable, leaves: list[Any], shape: Any, bound: frozenset[int] = frozenset(), planned: bool = False
-    ) -> Replay:
+        self, key: Hashable, leaves: list[Any], shape: Any, bound: frozenset[int] = frozenset(),
+        linked: frozenset[int] = frozenset(), planned: bool = False,
+    ) -> Replay:  # fmt: skip
         """Record a call. `bound` are the places of arguments that the function also knows as its own: the recording is
-        for these very tensors then, since any other would not change along with it. Nothing is computed or allocated
-        where it is only `planned`.
+        for these very tensors then, since any other would not change along with it. `linked` are the roots of views
+        among the arguments, by number, that take the place of these. Nothing is computed or allocated where it is only
+        `planned`.
         """
         variants = self._variants.setdefault(key, [])
         total, self._recordings = self._recordings, self._recordings + 1
@@ -192,29 +213,43 @@ class CompiledStep:
                 leaf._buffer()
         trace = Trace(first_serial=next_serial(), planned=planned)
         trace.surroundings = Surroundings(self.function, trace, leaves)
+        related = Related(leaves)
         proxies, arguments = list(leaves), []
         made: dict[int, Tensor] = {}
+        between = []
         STATE.trace = trace
+
+        def argument(position: int, leaf: Handle) -> Tensor:
+            node = trace.new_input(leaf._node, leaf.requires_grad)
+            made[id(leaf)] = proxy = Tensor(node)
+            if leaf.requires_grad:
+                RECEIVERS[node] = ref(proxy)
+            arguments.append((position, proxy, node))
+            return proxy
+
         try:
+            for number in sorted(linked):
+                root = argument(len(leaves) + number, related.roots[number])
+                for place in related.members(number):
+                    views = along(root, related.paths.get(place, ()))
+                    made.setdefault(id(leaves[place]), views[-1])
+                    between.append(views)  # which a detached one does not keep alive
             for position, leaf in enumerate(leaves):
                 if isinstance(leaf, Handle) and id(leaf) in made:
                     proxies[position] = made[id(leaf)]
                 elif isinstance(leaf, Handle) and position not in bound:
-                    node = trace.new_input(leaf._node, leaf.requires_grad)
-                    proxies[position] = made[id(leaf)] = proxy = Tensor(node)
-                    if leaf.requires_grad:
-                        RECEIVERS[node] = ref(proxy)
-                    arguments.append((position, proxy, node))
+                    proxies[position] = argument(position, leaf)
             args, kwargs = unflatten(shape, proxies)
             result = self.function(*args, **kwargs)
-            own = bound | {position for position, _, _ in arguments if trace.knows(leaves[position])}
-            own_tensors = {place: leaves[place] for place in bound}
-            variant = Replay(trace, arguments, result, own_tensors, self.budget) if own == bound else None
+            name = functools.partial(name_of, self.function, shape)
+            found = findings(trace, related, leaves, arguments, bound, linked, name)
+            fits = (found.bound, found.linked) == (bound, linked)
+            variant = Replay(trace, arguments, result, leaves, related, found, self.budget) if fits else None
         finally:
             STATE.trace = None
             trace.restore()
         if variant is None:
-            return self._record(key, leaves, shape, own, planned)
+            return self._record(key, leaves, shape, found.bound, found.linked, planned)
         if len(variants) >= _KEPT_VARIANTS:
             del variants[0]
         variant.before_first = functools.partial(self._refuse_too_large, ref(variant))
@@ -231,16 +266,33 @@ class Held(NamedTuple):
     peak_bytes: int
 
 
+class CompiledModule(CompiledStep):
+    """A module that runs as one native program. It has what the module has: parameters(), train(), attributes."""
+
+    def __getattr__(self, name: str) -> Any:
+        module = self.__dict__.get("function")
+        if module is None or name.startswith("__"):
+            raise AttributeError(f"a compiled module has no attribute {name!r}")
+        return getattr(module, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        module = self.__dict__.get("function")
+        if module is None or name in self.__dict__:
+            super().__setattr__(name, value)
+        else:
+            setattr(module, name, value)
+
+
 class _Kind:
     """Calls that the same recordings are for, and a short way to tell that another call is one of them: it has plain
     tensors or arrays by position, all different ones, each as before.
     """
 
-    __slots__ = ("_autocast", "_expected", "_grad", "key", "shape", "variants")
+    __slots__ = ("_autocast", "_default", "_expected", "_grad", "key", "shape", "variants")
 
     def __init__(self, key: Hashable, shape: Any, variants: list[Replay], leaves: list[Any]):
         self.key, self.shape, self.variants = key, shape, variants
-        self._grad, self._autocast = MODE.grad, MODE.autocast
+        self._grad, self._autocast, self._default = MODE.grad, MODE.autocast, Default.floating
         is_flat = shape == flatten(((None,) * len(leaves), {}))[1] and len(set(map(id, leaves))) == len(leaves)
         #: shape, dtype and whether gradients are wanted of each argument; None for calls that are not of this sort
         self._expected: list[tuple[Any, ...]] | None = None
@@ -253,6 +305,8 @@ class _Kind:
         if expected is None or len(args) != len(expected):
             return None
         if MODE.grad is not self._grad or MODE.autocast is not self._autocast:
+            return None
+        if Default.floating is not self._default:
             return None
         leaves: list[Any] = []
         if not expected:
@@ -321,6 +375,34 @@ class _Steps:
         self._changed = threading.Condition(threading.RLock())
         self._running: dict[int, int] = {}
         self._recorder = 0
+        #: who recorded before this thread forked, or None where it waited in vain
+        self._before_fork: int | None = None
+
+    def before_fork(self) -> None:
+        """Wait for the steps of other threads, which would be half done in the child for ever. A thread that itself
+        waits for the one that forks is not waited for longer than some seconds.
+        """
+        me = threading.get_ident()
+        with self._changed:
+            self._before_fork = None
+            if not self._changed.wait_for(lambda: self._recorder in (0, me), _LONGEST_WAIT):
+                return
+            self._before_fork, self._recorder = self._recorder, me
+            self._changed.wait_for(lambda: list(self._running) in ([], [me]), _LONGEST_WAIT)
+
+    def after_fork_in_parent(self) -> None:
+        """Let the other threads go on."""
+        if self._before_fork is not None:
+            with self._changed:
+                self._recorder = self._before_fork
+                self._changed.notify_all()
+
+    def after_fork_in_child(self) -> None:
+        """Know no more of threads that are not there."""
+        me = threading.get_ident()
+        self._changed = threading.Condition(threading.RLock())
+        self._running = {thread: depth for thread, depth in self._running.items() if thread == me}
+        self._recorder = self._before_fork or 0
 
     def begin_run(self) -> bool:
         """Wait until nothing is being recorded by another thread. Gives whether this is the only run now."""
@@ -364,6 +446,7 @@ class _Steps:
 
 
 _STEPS = _Steps()
+forks.around(_STEPS.before_fork, _STEPS.after_fork_in_parent, _STEPS.after_fork_in_child)
 
 
 def _is_hooked(leaf: Any) -> bool:
@@ -390,6 +473,7 @@ def compile(
     *,
     memory: int | float | str | None = None,
     policy: Callable[[Any], str | None] | None = None,
+    **unknown: Any,
 ) -> Any:
     """Make `function`, such as a whole training step, one native program; also usable as a decorator.
 
@@ -400,17 +484,31 @@ def compile(
     and each value makes a recording of its own.
 
     What the function finds outside may be bound to something else between calls, which makes a new recording:
-    globals and closure variables that its code names, or that of functions and methods it names; one level deep what
-    stands in lists and dictionaries (of at most 1,000 elements) and under attributes of objects there; parameters,
-    buffers, parts, training flags and other attributes of modules; groups and state of optimizers. What is reached by
-    other ways, such as getattr with a computed name or a container in a container, is not followed.
+    globals and closure variables that its code names, functions and classes among them, or that the code of functions,
+    methods and properties it names; one level deep what stands in lists, dictionaries and deques, and their subclasses
+    (of at most 1,000 elements), and under attributes of objects, also in `__slots__`, of classes and of Python modules
+    (not those that are installed or Python's own); parameters, buffers, parts, training flags, `forward` and other
+    attributes of modules; groups and state of optimizers; the default dtype. A NumPy array that is given to `tensor`
+    is read anew at each call.
+
+    Not followed is what is reached by other ways: getattr with a computed name, a container in a container, an object
+    in an attribute of an object, the order of a dictionary, sets, iterators and arrays of the standard library; numbers
+    that Python takes out of a NumPy array, and arrays that are computed from others; defaults of functions that are
+    changed; the environment, files and clocks. Random numbers of Python's `random` and of `numpy.random` are those of
+    the recording in every call: draw with Pullback's own functions, or pass them as arguments.
+
+    Arguments may be views of one another or of tensors that the function knows: where one of these is written, all
+    change along, and a recording is made for each way in which they are related. Where that cannot be, because a view
+    was made a leaf, TraceError is raised.
 
     A place of these kinds that the function binds to a tensor it has computed holds the new tensor after each call;
     TraceError is raised if the function also uses the tensor that stood there. Other things that Python code does,
     such as counting in a variable or appending to a list, happen only while recording.
 
     It may be a method, decorated in its class or bound (`pb.compile(trainer.step)`), and a module: each object then
-    has recordings of its own, and its attributes are followed as said above; those of classes are not.
+    has recordings of its own, and its attributes are followed as said above. A compiled module has the attributes of
+    the module. Generators, asynchronous functions and classes are refused with TypeError. A process may fork while
+    other threads are in steps: the fork waits for these to end (20 seconds at most, in case they wait for it).
 
     `memory` is a budget for what a call holds in tensors at once: bytes, a text such as "1.5GiB", or "least", which is
     the least that can be had for about one more forward pass. What it has no room for is computed again when it is
@@ -430,10 +528,13 @@ def compile(
     >>> step(pb.ones(3)).item(), step(pb.ones(3)).item()
     (3.0, 2.625)
     """
+    if unknown:
+        known = [name for name in inspect.signature(compile).parameters if name != "unknown"]
+        raise TypeError(f"compile() has no argument {', '.join(unknown)}; its arguments are: {', '.join(known)}")
     if function is None:
         return functools.partial(compile, memory=memory, policy=policy)
     if isinstance(function, (staticmethod, classmethod)):
         return type(function)(compile(function.__func__, memory=memory, policy=policy))
-    if not callable(function):
-        raise TypeError(f"compile takes a function, got {function!r}")
-    return CompiledStep(function, budget_of(memory, policy))
+    refuse(function)
+    kind = CompiledModule if is_module(function) else CompiledStep
+    return kind(function, budget_of(memory, policy))

@@ -7,11 +7,22 @@ A place that the step itself binds to a tensor gets that tensor at each run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from operator import attrgetter, is_
-from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+from pathlib import Path
+from types import (
+    BuiltinFunctionType,
+    CodeType,
+    FunctionType,
+    MappingProxyType,
+    MemberDescriptorType,
+    MethodType,
+    ModuleType,
+)
 from typing import Any
 
 from ..errors import TraceError
@@ -27,9 +38,12 @@ _DEPTH = 2
 _MISSING = object()
 _STORES = ("_parameters", "_buffers", "_modules")
 _PRIVATE = {*_STORES, "_not_saved", "_training"}
+_BUILT_IN = ("builtins",)
+#: the folders of what is installed
+_INSTALLED = {"site-packages", "dist-packages"}
 _CONTENTS = attrgetter("cell_contents")
 _PACKAGE = __name__.partition(".")[0]
-#: what names are bound to once and for all
+#: what has no attributes to look at, or is looked at otherwise
 _FIXED = (ModuleType, type, FunctionType, BuiltinFunctionType)
 #: what is told by its value and not by being the same object
 _NUMBERS = (bool, int, float, complex, str, bytes, tuple, frozenset)
@@ -37,13 +51,18 @@ _NUMBERS = (bool, int, float, complex, str, bytes, tuple, frozenset)
 
 @dataclass(eq=False)
 class Holder:
-    """Where values stand: names in a dictionary, elements of a list, or closure variables."""
+    """Where values stand: names in a dictionary, elements of a list, closure variables, attributes in slots, or names
+    of a class."""
 
     store: Any
     #: for messages: the place of a key, such as "h[0]"
     label: Callable[[Any], str]
     #: the keys looked at; None for all
     names: set[str] | None = None
+    #: the class whose names these are
+    owner: type | None = None
+    #: keys of which it matters that nothing stands there, because something else would be hidden by it
+    absent: frozenset[str] = frozenset()
     before: dict[Any, Any] = field(default_factory=dict)
     #: keys that a recording depends on, and what stood there
     guarded: dict[Any, Any] = field(default_factory=dict)
@@ -54,38 +73,90 @@ class Holder:
 
     def read(self) -> dict[Any, Any]:
         """What stands under each key now."""
-        if isinstance(self.store, list):
+        if isinstance(self.store, (list, deque)):
             return dict(enumerate(self.store))
         if isinstance(self.store, tuple):
             return {place: cell.cell_contents for place, cell in enumerate(self.store) if _is_full(cell)}
-        return dict(self.store)
+        if isinstance(self.store, Mapping):  # dict(…) would ask a subclass
+            return {key: self.getter(self.store, key) for key in list(self.store)}
+        return {name: getattr(self.store, name) for name in _slots(type(self.store)) if hasattr(self.store, name)}
+
+    @property
+    def getter(self) -> Callable[..., Any]:
+        """What reads a key of the store, without Python code of anybody's: (store, key, what else)."""
+        if isinstance(self.store, dict):
+            return dict.get
+        if isinstance(self.store, MappingProxyType):
+            return MappingProxyType.get
+        if isinstance(self.store, deque):
+            return deque.__getitem__
+        return list.__getitem__ if isinstance(self.store, list) else getattr
 
     def write(self, key: Any, value: Any) -> None:
         """Bind a key to a value, or to nothing."""
         if isinstance(self.store, tuple):
             self.store[key].cell_contents = value
-        elif value is _MISSING:
-            self.store.pop(key, None)
-        else:
+        elif not isinstance(self.store, (dict, list, deque)):
+            owner = self.store if self.owner is None else self.owner
+            delattr(owner, key) if value is _MISSING else setattr(owner, key, value)
+        elif value is not _MISSING:
             self.store[key] = value
+        elif isinstance(self.store, dict):
+            self.store.pop(key, None)
 
-    def settle(self) -> None:
-        """Make ready for `holds`, once it is known which keys the recording depends on."""
-        of_cells = isinstance(self.store, tuple)
-        self.get = _CONTENTS if of_cells else self.store.__getitem__
-        self.keys = [self.store[place] for place in self.guarded] if of_cells else list(self.guarded)
-        self.values = list(self.guarded.values())
+
+class Guard:
+    """What stands under many keys of many holders, compared in few calls: `map` looks all of them up."""
+
+    def __init__(self, holders: list[Holder]):
+        #: for each way of reading: the stores, the keys and, where a key may be absent, what then; and the values
+        self.columns: dict[Callable[..., Any], tuple[list[Any], ...]] = {}
+        self.values: dict[Callable[..., Any], list[Any]] = {}
+        whole = [holder for holder in holders if holder.whole is not None]
+        self.wholes, self.lengths = [holder.store for holder in whole], [holder.whole for holder in whole]
+        for holder in holders:
+            for key, value in holder.guarded.items():
+                self._add(holder, key, value)
+        self.compared = [(read, self.columns[read], self.values[read]) for read in self.columns]
+
+    def _add(self, holder: Holder, key: Any, value: Any) -> None:
+        read: Callable[..., Any]
+        row: tuple[Any, ...]
+        if isinstance(holder.store, tuple):
+            read, row = _CONTENTS, (holder.store[key],)
+        elif isinstance(holder.store, (list, deque)):
+            read, row = holder.getter, (holder.store, key)
+        else:
+            read, row = holder.getter, (holder.store, key, _MISSING)
+        columns = self.columns.setdefault(read, tuple([] for _ in row))
+        for column, entry in zip(columns, row, strict=True):
+            column.append(entry)
+        self.values.setdefault(read, []).append(value)
 
     def holds(self) -> bool:
         """Whether the same stands there as did before the recording."""
-        if self.whole is not None and len(self.store) != self.whole:
-            return False
         try:
-            return all(map(is_, map(self.get, self.keys), self.values)) or all(
-                map(_same, map(self.get, self.keys), self.values)
-            )
+            if self.wholes and [*map(len, self.wholes)] != self.lengths:
+                return False
+            for read, columns, values in self.compared:
+                if not all(map(is_, map(read, *columns), values)) and not all(map(_same, map(read, *columns), values)):
+                    return False
         except (LookupError, ValueError):  # gone; a closure variable that is empty
             return False
+        return True
+
+
+def _guards(holders: list[Holder]) -> list[Guard]:
+    needed = [holder for holder in holders if holder.guarded or holder.whole is not None]
+    return [Guard(needed)] if needed else []
+
+
+def _slots(held: type) -> Iterator[str]:
+    """The attributes that objects of a class keep in slots."""
+    for each in held.__mro__:
+        for name, member in vars(each).items():
+            if isinstance(member, MemberDescriptorType) and not _is_own(each.__module__):
+                yield name
 
 
 def _is_full(cell: Any) -> bool:
@@ -139,6 +210,7 @@ class Surroundings:
             self._seen: set[int] = set()
             self._kept: list[Any] = []  # what `_seen` knows by its id
             self._classes: list[type] = []
+            self._globals: dict[int, Holder] = {}
             self._look_into(function, getattr(function, "__name__", "function"), 0)
             for argument in arguments:
                 if not isinstance(argument, Handle):
@@ -165,11 +237,16 @@ class Surroundings:
         elif isinstance(value, FunctionType):
             if self._is_new(value) and not _is_own(value.__module__):
                 self._look_into_code(value)
-        elif isinstance(value, (list, dict)) and type(value) in (list, dict):
+        elif isinstance(value, (list, dict, deque)) and not _is_own(type(value).__module__, _BUILT_IN):
             if depth <= _DEPTH and len(value) <= _MANY and self._is_new(value):
                 self.holders.append(Holder(value, lambda key: f"{label}[{key!r}]"))
         elif isinstance(getattr(value, "__dict__", {}).get("_modules"), Store):
             self.enter_module(value)
+        elif isinstance(value, ModuleType):
+            if _is_followed(value) and self._is_new(value):
+                self._look_into_names(vars(value), label)
+        elif isinstance(value, type):
+            self._follow_class(value)
         elif depth < _DEPTH and _is_plain(value) and self._is_new(value):
             self._look_into_object(value, label, depth)
 
@@ -180,27 +257,56 @@ class Surroundings:
             self._follow_methods(held)
         cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
         contents = {name: cell.cell_contents for name, cell in cells.items() if _is_full(cell)}
-        watched = [name for name, value in contents.items() if not isinstance(value, _FIXED)]
-        self.holders.append(Holder(tuple(cells[name] for name in watched), watched.__getitem__))
+        if contents:
+            self.holders.append(Holder(tuple(cells[name] for name in contents), list(contents).__getitem__))
         known = {n: function.__globals__[n] for n in names if n in function.__globals__}
-        bound = {name for name, value in known.items() if not isinstance(value, _FIXED)}
-        self.holders.append(Holder(function.__globals__, str, bound))
+        holder = self._globals.get(id(function.__globals__))
+        if holder is None:
+            holder = self._globals[id(function.__globals__)] = Holder(function.__globals__, str, set())
+            self.holders.append(holder)
+        holder.names.update(known)  # type: ignore[union-attr]
         for name, value in {**known, **contents}.items():
             self._look_into(value, name, 1)
 
-    def _look_into_object(self, value: Any, label: str, depth: int) -> None:
-        self._classes.append(type(value))
-        self._follow_methods(type(value))
-        held = vars(value)
+    def _look_into_names(self, held: dict[str, Any], label: str) -> None:
+        """Follow those names of a Python module that the code uses."""
         self.holders.append(Holder(held, lambda key: f"{label}.{key}", self.names))
-        for name, inner in list(held.items()):
+        for name in self.names & held.keys():
+            self._look_into(held[name], f"{label}.{name}", 1)
+
+    def _look_into_object(self, value: Any, label: str, depth: int) -> None:
+        self._follow_class(type(value))
+        self._follow_methods(type(value))
+        held = getattr(value, "__dict__", {})
+        label_of = lambda key: f"{label}.{key}"  # noqa: E731
+        if held or not hasattr(type(value), "__slots__"):
+            self.holders.append(Holder(held, label_of, self.names, absent=self._hidden(type(value), held)))
+        slots = {name: getattr(value, name) for name in _slots(type(value)) if hasattr(value, name)}
+        if slots:
+            self.holders.append(Holder(value, label_of, self.names))
+        for name, inner in [*held.items(), *slots.items()]:
             if name in self.names:
                 self._look_into(inner, f"{label}.{name}", depth + 1)
+
+    def _hidden(self, held: type, own: dict[str, Any]) -> frozenset[str]:
+        """The names that the code uses and that stand in the class: one given to the object would hide it."""
+        return frozenset(n for n in self.names - own.keys() if any(n in vars(each) for each in _classes(held)))
+
+    def _follow_class(self, held: type) -> None:
+        """Follow what stands in a class, and in those it inherits from, under names that the code uses."""
+        classes = _classes(held)
+        for place, each in enumerate(classes):
+            if self._is_new(each):
+                self._classes.append(each)
+                label = partial("{}.{}".format, each.__name__)
+                below = {name for other in classes[place + 1 :] for name in vars(other)}
+                absent = frozenset(self.names & below - vars(each).keys())
+                self.holders.append(Holder(vars(each), label, self.names, each, absent))
 
     def _follow_methods(self, held: type) -> None:
         for name in {"forward", "__call__"} | self.names:
             method = getattr(held, name, None)
-            method = _compiled(method) or method
+            method = method.fget if isinstance(method, property) else _compiled(method) or method
             if isinstance(method, FunctionType) and id(method) not in self._seen:
                 self._look_into(method, name, 0)
 
@@ -211,14 +317,19 @@ class Surroundings:
         name, held = type(module).__name__, vars(module)
         own = _is_own(type(module).__module__)
         if not own:
-            self._classes.append(type(module))
+            self._follow_class(type(module))
             self._follow_methods(type(module))
         names = {key for key in held if key not in _PRIVATE} if own else self.names
         for store in (held, *(held[key] for key in _STORES)):
             label = lambda key: f"{name}.{key}"  # noqa: E731
-            self.attributes.append(Holder(store, label, names if store is held else None))
+            if store is held:
+                hidden = frozenset() if own else self._hidden(type(module), held)
+                absent = (hidden | {"forward"}) - held.keys()
+                self.attributes.append(Holder(store, label, names | {"forward"}, absent=absent))
+            else:
+                self.attributes.append(Holder(store, label))
         for key, value in list(held.items()):
-            if not own and key in self.names:
+            if key in self.names or key == "forward":
                 self._look_into(value, f"{name}.{key}", 1)
         # a container is read without being called, and no call would tell of it
         for part in list(held["_modules"].values()):
@@ -234,7 +345,7 @@ class Surroundings:
         writes: list[Write] = []
         for holder in [*self.holders, *self.attributes]:
             after = holder.read()
-            changed_length = isinstance(holder.store, list) and len(after) != len(holder.before)
+            changed_length = isinstance(holder.store, (list, deque)) and len(after) != len(holder.before)
             for key in {**holder.before, **after}:
                 if holder.names is not None and key not in holder.names:
                     continue
@@ -246,11 +357,12 @@ class Surroundings:
                     holder.guarded[key] = was
             if holder.names is None and not isinstance(holder.store, tuple) and not changed_length:
                 holder.whole = len(after) if not any(w.holder is holder for w in writes) else None
-            holder.settle()
-        self.holders, self.attributes = (
-            [h for h in holders if h.guarded or h.whole is not None] for holders in (self.holders, self.attributes)
-        )
+            holder.guarded.update((key, _MISSING) for key in holder.absent - after.keys())
         return writes
+
+    def guards(self) -> tuple[list[Guard], list[Guard]]:
+        """What is to be compared at each call, and what only when modules have changed."""
+        return _guards(self.holders), _guards(self.attributes)
 
     def _matters(self, value: Any) -> bool:
         """Whether the recording is only for this value: not so for a tensor that it has not used."""
@@ -280,7 +392,7 @@ class Surroundings:
         """Bind to what they were bound to the places where the recording has left tensors without values."""
         for holder in [*self.holders, *self.attributes]:
             after = holder.read()
-            if not isinstance(holder.store, list) or len(after) == len(holder.before):
+            if not isinstance(holder.store, (list, deque)) or len(after) == len(holder.before):
                 for key, now in after.items():
                     was = holder.before.get(key, _MISSING)
                     if was is not now and any(not self._is_outer(tensor) for tensor in _tensors(now)):
@@ -296,15 +408,34 @@ def _source(node: Node) -> str:
     return str(node.source) if node.source is not None else "an unknown line"
 
 
-def _is_own(module: str | None) -> bool:
-    return module is not None and module.partition(".")[0] in (_PACKAGE, "numpy", "builtins", "functools")
+def _is_own(module: str | None, kept: tuple[str, ...] = ()) -> bool:
+    """Whether a module is the package's, or one of what nobody changes, but for those in `kept`."""
+    root = None if module is None else module.partition(".")[0]
+    return root in (_PACKAGE, "numpy", "builtins", "functools") and root not in kept
+
+
+def _is_followed(module: ModuleType) -> bool:
+    """Whether the names of a Python module may change between calls: not those of what is installed."""
+    root, file = module.__name__.partition(".")[0], getattr(module, "__file__", None)
+    if _is_own(root) or root in sys.stdlib_module_names - {"__main__"}:
+        return False
+    return file is None or _INSTALLED.isdisjoint(Path(file).parts)
+
+
+def _classes(held: type) -> list[type]:
+    """The class and those it inherits from that are of the user's own making."""
+    return [each for each in held.__mro__ if not _is_own(each.__module__) and not _is_standard(each.__module__)]
+
+
+def _is_standard(module: str) -> bool:
+    return module.partition(".")[0] in sys.stdlib_module_names - {"__main__"}
 
 
 def _is_plain(value: Any) -> bool:
     """Whether the value is an object of the user's own making, whose attributes are looked at."""
-    return (
-        hasattr(value, "__dict__") and not isinstance(value, (*_FIXED, Handle)) and not _is_own(type(value).__module__)
-    )
+    kind = type(value)
+    has_attributes = hasattr(value, "__dict__") or any(True for _ in _slots(kind))
+    return has_attributes and not isinstance(value, (*_FIXED, Handle)) and not _is_own(kind.__module__)
 
 
 def _names(code: CodeType) -> Iterator[str]:

@@ -8,16 +8,21 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import ref
+
+import numpy as np
 
 from ..errors import TraceError
 from ..graph.calm import disturb
 from ..graph.node import Node
 from ..ops.gradient_hooks import attach
 from ..ops.primitive import input_node, user_source
+from ..runtime.buffers import Buffer
 from ..tensor import Tensor
 from ..tensor.handle import RECEIVERS, Handle, materialize, outside_trace
+from ..tensor.views import root_of
 
 if TYPE_CHECKING:
     from .surroundings import Surroundings
@@ -58,6 +63,10 @@ class Trace:
     callbacks: list[Callable[[], None]] = field(default_factory=list)
     #: what the modules that were called consist of, and the states of optimizers
     stores: list[tuple[dict[Any, Any], dict[Any, Any]]] = field(default_factory=list)
+    #: arrays of which copies were made, the copies, and how they are stored
+    arrays: list[tuple[Callable[[], np.ndarray | None], Buffer, Callable[[np.ndarray], np.ndarray]]] = field(
+        default_factory=list
+    )
     #: what the function's code names
     surroundings: Surroundings | None = None
     known_stores: set[int] = field(default_factory=set)
@@ -91,6 +100,10 @@ class Trace:
         if self.is_foreign(tensor._node):
             self._capture(tensor)
         return tensor._node
+
+    def _keep_gradient(self, owner: Handle, view: Handle) -> None:
+        """Note that the recording is for a gradient which is this very view: it takes the base as an input."""
+        self.guards.append((lambda: owner._grad is view, True))
 
     def _capture(self, tensor: Handle) -> None:
         original = tensor._node
@@ -127,6 +140,8 @@ class Trace:
             self.grads[id(tensor)] = Grad(tensor, tensor._grad, True)
             if tensor._grad is not None:
                 self.owners[id(tensor._grad)] = tensor
+                if root_of(tensor._grad)[1]:
+                    self._keep_gradient(tensor, tensor._grad)
 
     def before_writing_grad(self, tensor: Handle) -> None:
         """Note a `.grad` that is about to be replaced."""
@@ -157,6 +172,29 @@ class Trace:
     def knows(self, tensor: Handle) -> bool:
         """Whether the step has used the tensor as one from outside."""
         return id(tensor) in self.captured or id(tensor) in self.grads or id(tensor) in self.views
+
+    def known_ids(self) -> frozenset[int]:
+        """The tensors from outside that the step uses, and those that they are views of, by id."""
+        tensors = [*(c.tensor for c in self.captured.values()), *(g.tensor for g in self.grads.values())]
+        return frozenset([*self.captured, *self.grads, *self.views, *(id(root_of(tensor)[0]) for tensor in tensors)])
+
+    def written_ids(self) -> frozenset[int]:
+        """The tensors from outside that the step writes, by id."""
+        return frozenset(id(c.tensor) for c in self.captured.values() if c.tensor._node is not c.node)
+
+    def follow_array(self, array: np.ndarray, buffer: Buffer, stored: Callable[[np.ndarray], np.ndarray]) -> None:
+        """Note that `buffer` holds a copy of an array, as it is `stored`, that may be written between two calls."""
+        # one that is no view of another can be told to be gone; what nobody has any more changes no more
+        source = ref(array) if array.base is None else lambda: array
+        self.arrays.append((source, buffer, lambda held: stored(held).reshape(-1)))
+
+    def array_copies(self) -> list[Callable[[], None]]:
+        """What makes the copies of arrays anew. Those that Python wrote while recording stay as they were read."""
+        return [
+            partial(_copy_anew, source, buffer, stored)
+            for source, buffer, stored in self.arrays
+            if (array := source()) is not None and stored(array).tobytes() == buffer.array.tobytes()
+        ]
 
     def depend_on(self, *stores: dict[Any, Any]) -> None:
         """Note that the step uses what stands in these stores (see `Store`): another one makes a new recording."""
@@ -204,3 +242,11 @@ class Trace:
             if view._link is not None:
                 view._node, view._link.stamp = node, stamp
         self.views.clear()
+
+
+def _copy_anew(
+    source: Callable[[], np.ndarray | None], buffer: Buffer, stored: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    array = source()
+    if array is not None:
+        buffer.array[...] = stored(array)
