@@ -1,6 +1,7 @@
 """Aligned memory and its count."""
 
 import gc
+import os
 import threading
 
 import numpy as np
@@ -178,3 +179,16 @@ def test_memory_is_kept_safely_when_many_threads_free_it(nothing_kept):
         thread.join()
     assert not wrong, "two threads were given the same memory"
     assert kept_bytes() <= 64 * MIB
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
+@pytest.mark.parametrize("nbytes", [4096, 1 << 20, 5 << 20])
+def test_what_a_forked_child_writes_is_its_own(nbytes):
+    memory = allocate(nbytes)
+    memory.fill(1)
+    child = os.fork()
+    if not child:
+        memory.fill(2)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert memory.min() == memory.max() == 1
