@@ -102,7 +102,7 @@ def run(names: Sequence[str], timeout: float) -> list[dict[str, Any]]:
         except (RuntimeError, subprocess.TimeoutExpired) as error:
             row["failed"] = str(error).splitlines()[-1]
         rows.append(row)
-        print(f"{name} measured", file=sys.stderr, flush=True)
+        print(table([row]).splitlines()[-1], file=sys.stderr, flush=True)
     return rows
 
 
