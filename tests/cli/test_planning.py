@@ -50,7 +50,7 @@ def test_a_model_is_planned_with_what_reduces_it(tmp_path: Path) -> None:
     rows = {line.split("  ")[0]: line for line in result.stdout.splitlines()}
     assert "--dtype bfloat16" in rows["Model parameters"] and "--dtype bfloat16" in rows["Gradients"]
     assert "--optimizer adafactor" in rows["Optimizer state"] and " less)" in rows["Optimizer state"]
-    assert "blocks computed again, +" in rows["Activations"] and " less)" in rows["Activations"]
+    assert "--checkpoint, +" in rows["Activations"] and " less)" in rows["Activations"]
     assert json.loads((tmp_path / "plan.json").read_text(encoding="utf-8"))["peak_bytes"] > 0
     assert max(map(len, result.stdout.splitlines())) <= 100
 
