@@ -25,7 +25,7 @@ _COMPONENTS = {
 
 
 class Training(NamedTuple):
-    """A model to plan: one of `models.SIZES`, an optimizer, the size of a batch, and whether blocks are checkpointed."""
+    """A model to plan: one of `models.SIZES`, an optimizer, the size of a batch, whether blocks are checkpointed."""
 
     model: str
     optimizer: str
