@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import attention, compare, costs, limits, plot, products, report, retention, widths, workloads
+from . import attention, compare, costs, limits, memory, plot, products, report, retention, widths, workloads
 from .contestants import CONTESTANTS, Contestant
 
 _EPILOG = """\
@@ -22,6 +22,7 @@ what can be measured:
   widths     the time of a step of a small network at every width from 1 to 512
   backward   a backward pass against the forward pass, in Pullback
   depth      how time grows with layers and operations, in Pullback
+  memory     what a step holds by its plan, and what processes grow by, beside PyTorch
   retention  ways to choose what is kept and what is computed again, by peak, added work and time; --only takes
              workloads, and chain100 and the like
   show       nothing: the tables and plots of files that --json wrote
@@ -36,7 +37,7 @@ examples:
   python -m benchmarks show one.json other.json --plot all.svg
 """
 _BF16_NAMES = tuple(name + workloads.BF16 for name in workloads.GPT)
-_COMMANDS = ("steps", "limits", "products", "attention", "widths", "backward", "depth", "retention", "show")
+_COMMANDS = ("steps", "limits", "products", "attention", "widths", "backward", "depth", "memory", "retention", "show")
 #: which options each command has beside --json
 _OPTIONS = {
     "steps": {"only", "bf16", "steps", "rounds", "timeout", "plot", "markdown"},
@@ -46,6 +47,7 @@ _OPTIONS = {
     "widths": {"only", "timeout", "plot", "widths", "batch"},
     "backward": {"only", "rounds"},
     "depth": {"rounds"},
+    "memory": {"only", "timeout", "markdown"},
     "retention": {"only"},
     "show": {"plot", "markdown"},
 }
@@ -67,6 +69,10 @@ def main(line: Sequence[str] | None = None) -> None:
         _show_steps(written, arguments)
     if "products" in written:
         products.table(written["products"])
+    if "memory" in written:
+        print(memory.table(written["memory"]))
+        if arguments.markdown is not None:
+            arguments.markdown.write_text(memory.table(written["memory"]) + "\n")
     if "attention" in written:
         attention.table(written["attention"])
     if "retention" in written:
@@ -97,6 +103,8 @@ def _measured(arguments: Any) -> dict[str, Any]:
         return {"products": products.measure(arguments.rounds, arguments.cases, timeout=arguments.timeout)}
     if arguments.what == "attention":
         return {"attention": attention.measure(arguments.rounds, timeout=arguments.timeout)}
+    if arguments.what == "memory":
+        return {"memory": memory.run(arguments.names or memory.NAMES, arguments.timeout)}
     before = {} if arguments.what == "widths" else compare.machine_limits(arguments.timeout)
     if arguments.what == "limits":
         return {"limits": before}
@@ -118,7 +126,7 @@ def _races(arguments: Any) -> dict[str, list[Contestant]]:
 def _merged(files: list[dict[str, Any]]) -> dict[str, Any]:
     """What several files hold, as if it had been measured in one run on the machine of the first."""
     merged: dict[str, Any] = {"machine": files[0]["machine"]}
-    for key in ("steps", "widths", "products", "attention"):
+    for key in ("steps", "widths", "products", "attention", "memory"):
         if found := [result for file in files for result in file.get(key, [])]:
             merged[key] = found
     if "widths" in merged:
@@ -206,6 +214,11 @@ def _choose(arguments: Any, parser: argparse.ArgumentParser) -> None:
         arguments.names = list(dict.fromkeys([*names, *lowered]))
     if arguments.what == "backward" and (arguments.contestants or set(arguments.names) & set(_BF16_NAMES)):
         parser.error("`backward` measures Pullback alone, in float32")
+    if arguments.what == "memory":
+        if arguments.contestants or set(arguments.names) & set(_BF16_NAMES):
+            parser.error("`memory` measures Pullback and PyTorch, in float32")
+        if not memory.MEASURABLE:
+            parser.error("`memory` reads the most that was resident from Linux's /proc/self")
     if arguments.what == "widths" and arguments.names:
         parser.error("`widths` has a network of its own; --only chooses contestants there")
 

@@ -165,8 +165,11 @@ def test_operations_done_again_are_told() -> None:
 
 def test_a_policy_is_followed() -> None:
     _, plan = planned("gpt-char")
-    _, less = planned("gpt-char", policy=lambda c: "recompute" if c.source.operation == "gelu" else None)
-    assert less.recomputed_flops > 0 and less.peak_bytes < plan.peak_bytes
+    _, less = planned(
+        "gpt-char", policy=lambda c: None if c.source.is_backward or c.source.operation == "add" else "recompute"
+    )
+    assert less.recomputed_flops > 0
+    assert less.timeline["activations"].max() < plan.timeline["activations"].max()
 
 
 def test_the_expected_time_is_of_the_right_order() -> None:

@@ -190,6 +190,9 @@ def plan(
     tokens: Annotated[int, typer.Option(help="Tokens of a row.")] = 1024,
     optimizer: Annotated[str, typer.Option(help=f"One of {', '.join(models.OPTIMIZERS)}.")] = "adamw",
     dtype: Annotated[str, typer.Option(help="Of all parameters: float32 or bfloat16.")] = "float32",
+    checkpoint: Annotated[
+        bool, typer.Option("--checkpoint", help="Compute each block again: gradient_checkpointing_enable().")
+    ] = False,
     memory: Annotated[str | None, typer.Option(help='Tell whether that much is enough, such as "24GiB".')] = None,
     save: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the plan, to .html or .json.")] = None,
 ) -> None:
@@ -206,7 +209,7 @@ def plan(
             found, training = pb.plan(step, *arguments), None
             replan = lambda nbytes: pb.plan(step, *arguments, memory=nbytes)  # noqa: E731
         else:
-            training = _training(model, batch, tokens, optimizer, dtype)
+            training = _training(model, batch, tokens, optimizer, dtype)._replace(checkpoint=checkpoint)
             found = training.plan()
             replan = lambda nbytes: training.plan(memory=nbytes)  # noqa: E731
     print(found, flush=True)
@@ -236,7 +239,7 @@ def _training(model: str, batch: int, tokens: int, optimizer: str, dtype: str) -
 
 
 def _refuse_options_of_models(context: typer.Context) -> None:
-    for name in ("batch", "tokens", "optimizer", "dtype"):
+    for name in ("batch", "tokens", "optimizer", "dtype", "checkpoint"):
         source = context.get_parameter_source(name)
         if source is not None and source.name != "DEFAULT":
             raise ValueError(f"--{name} is for named models; your own function gives the step with its arguments")

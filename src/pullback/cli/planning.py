@@ -25,17 +25,20 @@ _COMPONENTS = {
 
 
 class Training(NamedTuple):
-    """A model to plan: one of `models.SIZES`, an optimizer, and the size of a batch."""
+    """A model to plan: one of `models.SIZES`, an optimizer, the size of a batch, whether blocks are checkpointed."""
 
     model: str
     optimizer: str
     batch: int
     tokens: int
     dtype: str
+    checkpoint: bool = False
 
     def plan(self, **budget: Any) -> Plan:
         """The plan of a step, with the arguments of `pullback.plan`."""
         model = models.language_model(self.model, DTYPES[self.dtype])
+        if self.checkpoint:
+            model.gradient_checkpointing_enable()
         optimizer = models.OPTIMIZERS[self.optimizer](model.parameters())
         step, arguments = models.training_step(model, optimizer, self.batch, self.tokens)
         plan = pb.plan(step, *arguments, **budget)
@@ -59,11 +62,12 @@ def reductions(training: Training, plan: Plan) -> Iterator[Reduction]:
         yield Reduction("gradients", "--dtype bfloat16", lower)
     small = "adafactor" if training.optimizer != "adafactor" else "sgd"
     other = training if training.optimizer == "sgd" else training._replace(optimizer=small)
-    again = other.plan(policy=models.keep_between_blocks)
+    again = other._replace(checkpoint=True).plan()
     if other is not training:
         yield Reduction("optimizer", f"--optimizer {small}", again)
-    share = again.recomputed_flops / (again.flops - again.recomputed_flops)
-    yield Reduction("activations", f"blocks computed again, +{share:.0%} FLOP", again)
+    if not training.checkpoint:
+        share = again.recomputed_flops / (again.flops - again.recomputed_flops)
+        yield Reduction("activations", f"--checkpoint, +{share:.0%} FLOP", again)
 
 
 def table(plan: Plan, found: list[Reduction]) -> str:

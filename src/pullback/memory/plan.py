@@ -104,8 +104,8 @@ class Plan:
     @functools.cached_property
     def expected_seconds(self) -> float:
         """The time that a run is expected to take: for each kernel the longer of computing at this machine's peak rate
-        and of moving its bytes. It is what the machine's limits allow; steps of large products take 1.2 to 2 times as
-        long (`docs/memory.md` has measurements), those of small networks longer. 0 on the reference.
+        and of moving its bytes. It is what the machine's limits allow; steps were measured to take 1.4 to 2.3 times as
+        long (`docs/memory.md`). 0 on the reference.
         """
         return seconds_of(self._program)
 

@@ -72,13 +72,3 @@ def check_tokens(name: str, tokens: int) -> None:
     sizes = SIZES[name]
     if isinstance(sizes, GPTConfiguration) and tokens > sizes.context:
         raise ValueError(f"tokens must be at most {sizes.context} for {name}, which knows so many positions")
-
-
-def keep_between_blocks(candidate: Any) -> str | None:
-    """A policy for `pullback.compile` and `pullback.plan`: of the forward pass keep what is added up in the residual
-    stream, and compute the rest of each block again for its backward pass.
-    """
-    source = candidate.source
-    if source is None or source.is_backward or source.operation == "add":
-        return None
-    return "recompute"

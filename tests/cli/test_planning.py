@@ -1,0 +1,111 @@
+"""`pullback plan`: what it prints, its exit status, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from pullback.cli import app, planning
+from pullback.runtime.buffers import live_bytes
+from pullback.train import models
+from pullback.train.llama import LlamaConfiguration
+
+OWN = """
+import pullback as pb
+
+def training():
+    model = pb.nn.Linear(64, 64)
+    optimizer = pb.optim.Adam(model.parameters())
+
+    def step(x):
+        optimizer.zero_grad()
+        loss = model(x).square().mean()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return step, (pb.zeros(256, 64),)
+
+def wrong():
+    return 3
+"""
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["plan", *map(str, arguments)])
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(models.SIZES, "small", LlamaConfiguration(500, 64, 3, 4, 2, 160))
+
+
+def test_a_model_is_planned_with_what_reduces_it(tmp_path: Path) -> None:
+    result = invoke("--model", "small", "--tokens", 64, "--save", tmp_path / "plan.json")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("plan of small (float32, adamw, 1 × 64 tokens): ")
+    rows = {line.split("  ")[0]: line for line in result.stdout.splitlines()}
+    assert "--dtype bfloat16" in rows["Model parameters"] and "--dtype bfloat16" in rows["Gradients"]
+    assert "--optimizer adafactor" in rows["Optimizer state"] and " less)" in rows["Optimizer state"]
+    assert "--checkpoint, +" in rows["Activations"] and " less)" in rows["Activations"]
+    assert json.loads((tmp_path / "plan.json").read_text(encoding="utf-8"))["peak_bytes"] > 0
+    assert max(map(len, result.stdout.splitlines())) <= 100
+
+
+def test_it_says_whether_that_much_is_enough() -> None:
+    plan = planning.Training("small", "sgd", 2, 64, "float32").plan()
+    options = ("--model", "small", "--optimizer", "sgd", "--batch", 2, "--tokens", 64)
+    enough, less, never = (
+        invoke(*options, "--memory", size) for size in (plan.peak_bytes, int(0.8 * plan.peak_bytes), "300KiB")
+    )
+    assert enough.exit_code == 0 and enough.stdout.splitlines()[-1].startswith("it fits in ")
+    assert less.exit_code == 0 and "more FLOP" in less.stdout.splitlines()[-1]
+    assert never.exit_code == 1 and "gradients alone take" in never.stdout.splitlines()[-1]
+
+
+def test_seven_billion_parameters_are_planned_without_them() -> None:
+    before = live_bytes()
+    plan = planning.Training("llama-7b", "adamw", 1, 1024, "float32").plan()
+    assert live_bytes() - before < 1 << 20
+    parameters = 4 * 6_738_415_616
+    assert plan.breakdown["parameters"] == plan.breakdown["gradients"] == parameters
+    assert 0 <= plan.breakdown["optimizer"] - 2 * parameters < 1024
+    # two operations a parameter and token forward, four backward, and attention
+    assert 6 * 6.6e9 * 1024 < plan.flops < 6.5 * 6.74e9 * 1024
+
+
+def test_a_step_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "planned_here.py").write_text(OWN, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    result = invoke("--model", "planned_here:training", "--memory", "10MiB")
+    assert result.exit_code == 0, result.output
+    assert "plan of step:" in result.stdout and "it fits in 10 MiB" in result.stdout
+    assert "planned_here.py:10" in result.stdout
+    for name, words in [
+        ("planned_here:wrong", "must give a step and a tuple of its arguments, it gave 3"),
+        ("planned_here:nothing", "planned_here has no function 'nothing'"),
+        ("not_there:training", "there is no module 'not_there'"),
+    ]:
+        refused = invoke("--model", name)
+        assert refused.exit_code == 2 and words in refused.stderr, refused.output
+    assert "--batch is for named models" in invoke("--model", "planned_here:training", "--batch", 2).stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--model", "gpt5"], "--model must be one of gpt2, gpt2-medium"),
+        (["--model", "gpt2", "--optimizer", "best"], "--optimizer must be one of sgd"),
+        (["--model", "gpt2", "--dtype", "int4"], "--dtype must be one of float32, bfloat16"),
+        (["--model", "gpt2", "--batch", 0], "--batch must be"),
+        (["--model", "gpt2", "--tokens", 4096], "--tokens must be at most 1024 for gpt2"),
+        (["--model", "gpt2", "--memory", "much"], "--memory must be a number and a unit"),
+        (["--model", "gpt2", "--save", "plan.txt"], "ends in .html or .json"),
+    ],
+)
+def test_options_that_make_no_sense(options: list[object], words: str) -> None:
+    result = invoke(*options)
+    assert result.exit_code == 2 and words in result.stderr, result.output
