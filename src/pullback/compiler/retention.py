@@ -444,7 +444,7 @@ def solve(problem: Problem, limit: int, attempts: int = _VAIN) -> Schedule:
     searches = [_Search(problem, limit, _asked_for(problem))]
     if searches[0].timeline.peak > limit and not problem.parts:
         begun = [_Search(problem, limit, segments(problem, n)) for n in _SEGMENTS if 4 * n <= len(problem.values)]
-        begun += [_Search(problem, limit, before) for before in _staged(problem, limit)]
+        begun += _staged(problem, limit)
         beyond = sorted((s for s in begun if s.timeline.peak > limit), key=lambda search: search.timeline.peak)
         searches += [s for s in begun if s.timeline.peak <= limit] + beyond[:_CLOSEST]
     found: list[Schedule] = []
@@ -458,20 +458,33 @@ def solve(problem: Problem, limit: int, attempts: int = _VAIN) -> Schedule:
     return min(found, key=lambda schedule: (max(schedule.peak - limit, 0), schedule.work))
 
 
-#: how much of what a limit leaves for saved values they are given, since what is made again needs some of it too
-_SHARES = (1.0, 0.9, 0.8, 0.65)
+#: how often the memory for saved values is halved on the way to the most whose plan keeps to the limit
+_HALVINGS = 6
 
 
-def _staged(problem: Problem, limit: int) -> list[dict[int, list[int]]]:
-    """What is made again before each step by the best plans for stages of the forward pass (see `stages`)."""
+def _staged(problem: Problem, limit: int) -> list[_Search]:
+    """Searches that begin with the best plans for stages of the forward pass (see `stages`): what is made again needs
+    some memory too, so that the most that saved values may take is found by halving.
+    """
     from .stages import GRAINS, Plan, Stages
 
     stages = Stages.of(problem)
     if stages is None or (left := limit - stages.beside()) <= 0:
         return []
     plan = Plan(stages, left)
-    plans = [plan.parts(int(share * GRAINS)) for share in _SHARES]
-    return [_asked_for(replace(problem, parts=parts)) for parts in plans if parts is not None]
+    found: list[_Search] = []
+    low, high = 0, GRAINS + 1
+    for _ in range(_HALVINGS):
+        memory = (low + high) // 2 if found else GRAINS
+        parts = plan.parts(memory)
+        if parts is None:
+            break
+        found.append(_Search(problem, limit, _asked_for(replace(problem, parts=parts))))
+        if found[-1].timeline.peak > limit:
+            high = memory
+        else:
+            low = memory
+    return found
 
 
 def _asked_for(problem: Problem) -> dict[int, list[int]]:
