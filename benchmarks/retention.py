@@ -61,8 +61,8 @@ def chen(problem: Problem, limit: int) -> dict[int, list[int]]:
 
 def knapsack(problem: Problem, limit: int) -> dict[int, list[int]]:
     """What PyTorch's partitioner does with a budget: of what the backward pass reads, keep what is dearest for its
-    bytes until they fill the budget, and compute the rest again where it is first read. The limit is held by the bytes
-    that are saved, which is not the peak.
+    bytes until they fill the budget, and compute the rest again where it is first read. The limit is held by what is
+    saved, which is not the peak.
     """
     timeline = Timeline(problem, {})
     full = timeline.bytes.index(timeline.peak)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pullback.compiler.retention import Again, Part, Problem, Step, Value, least, segments, solve
+from pullback.compiler.retention import Again, Part, Problem, Step, Timeline, Value, least, segments, solve
 from pullback.compiler.stages import GRAINS, Plan, Stages
 from retention_checker import chain, optimum, problems, replay, revolve
 
@@ -79,7 +79,7 @@ def test_revolve_by_its_closed_form() -> None:
 
 def test_stages_keep_to_the_memory_that_they_are_given() -> None:
     problem = chain(60)
-    stages = Stages.of(problem)
+    stages = Stages.of(problem, Timeline(problem, {}))
     assert stages is not None
     plan = Plan(stages, 20)
     works = plan.least[0, plan.count - 1]

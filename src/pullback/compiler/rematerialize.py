@@ -98,11 +98,12 @@ def _parts(fusion: Fusion, nodes: Sequence[Node], steps: Sequence[Step], asked: 
     """The values of the forward pass that the user wants computed again, by where the backward pass first reads one of
     what was made in the same checkpointed call.
     """
+    late = _late_groups(fusion)
     first: dict[int, int] = {}
     last: dict[int, int] = {}
     for step, (reads, makes, _) in enumerate(steps):
         last.update(dict.fromkeys(makes, step))
-        backward = _is_late(fusion.groups[step])
+        backward = fusion.groups[step] in late
         for value in reads:
             if backward:
                 first.setdefault(value, step)
@@ -112,7 +113,7 @@ def _parts(fusion: Fusion, nodes: Sequence[Node], steps: Sequence[Step], asked: 
     together: dict[object, set[int]] = {}
     for value in asked:
         node = nodes[value]
-        if last[value] < first.get(value, 0) and not _is_late(fusion.group_of[node]):
+        if last[value] < first.get(value, 0) and fusion.group_of[node] not in late:
             together.setdefault(calls.get(node, node), set()).add(value)
     parts = []
     for call, rest in together.items():
@@ -126,11 +127,19 @@ def _parts(fusion: Fusion, nodes: Sequence[Node], steps: Sequence[Step], asked: 
     return parts
 
 
-def _is_late(group: Group) -> bool:
-    """Whether the kernel belongs to a backward pass. One that makes a part of a gradient beside something of the
-    forward pass, as the slope of an activation, does not; one that makes an optimizer's update of a gradient does.
+def _late_groups(fusion: Fusion) -> set[Group]:
+    """The kernels that belong to a backward pass. One that makes a part of a gradient beside something of the forward
+    pass, as the slope of an activation, does not; one that makes an optimizer's update of a gradient does.
     """
-    return any(map(is_backward, group.members)) and not any(_path(n) and not is_backward(n) for n in group.members)
+    after: set[Node] = set()
+    for node in fusion.graph.nodes:
+        if is_backward(node) or any(operand in after for operand in node.inputs):
+            after.add(node)
+
+    def is_forward(node: Node) -> bool:
+        return not is_backward(node) and (node not in after or bool(_path(node)))
+
+    return {g for g in fusion.groups if any(map(is_backward, g.members)) and not any(map(is_forward, g.members))}
 
 
 def checkpointed(fusion: Fusion) -> Policy | None:
@@ -156,7 +165,7 @@ def _calls(fusion: Fusion) -> dict[Node, int]:
     call reads it, and then it is what the relu is made of that leaves the call.
     """
     within: dict[Node, tuple[int, ...]] = {}
-    late_groups = {group for group in fusion.groups if _is_late(group)}
+    late_groups = _late_groups(fusion)
 
     def late(node: Node) -> bool:
         return fusion.group_of[node] in late_groups if node in fusion.group_of else is_backward(node)

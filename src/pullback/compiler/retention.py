@@ -8,7 +8,8 @@ The problem is that of tensor rematerialization, which is NP-hard for a graph (N
 NP-complete", 2008). Here values are let go one after the other where the profile of memory is above the limit, the
 one first whose bytes are cheapest to come by (the greedy of dynamic tensor rematerialization, Kirisame et al. 2021,
 with the future known), begun from segments of several lengths (Chen et al., "Training deep nets with sublinear memory
-cost", 2016) as well as from keeping everything; what was let go in vain is kept again at the end.
+cost", 2016) and from Revolve's plans for the stages of the forward pass (see `stages`) as well as from keeping
+everything; what was let go in vain is kept again at the end. docs/decisions/rematerialization.md compares the methods.
 """
 
 from __future__ import annotations
@@ -355,12 +356,12 @@ class _Search:
             self.timeline = Timeline(self.problem, self.before)
 
 
-def segments(problem: Problem, count: int) -> dict[int, list[int]]:
+def segments(problem: Problem, count: int, base: Timeline | None = None) -> dict[int, list[int]]:
     """Chen's segments, as what is made again before each step: of what is in memory where it is fullest only what
     crosses from one of `count` parts into a later one is kept, the rest of a part made again in one go right before the
-    first of it is read.
+    first of it is read. `base` is the timeline with everything kept, where it is known.
     """
-    timeline = Timeline(problem, {})
+    timeline = base or Timeline(problem, {})
     if not timeline.events:
         return {}
     full = timeline.bytes.index(timeline.peak)
@@ -443,8 +444,10 @@ def solve(problem: Problem, limit: int, attempts: int = _VAIN) -> Schedule:
     """
     searches = [_Search(problem, limit, _asked_for(problem))]
     if searches[0].timeline.peak > limit and not problem.parts:
-        begun = [_Search(problem, limit, segments(problem, n)) for n in _SEGMENTS if 4 * n <= len(problem.values)]
-        begun += [_Search(problem, limit, before) for before in _staged(problem, limit)]
+        base = searches[0].timeline
+        counts = [n for n in _SEGMENTS if 4 * n <= len(problem.values)]
+        begun = [_Search(problem, limit, segments(problem, n, base)) for n in counts]
+        begun += _staged(problem, limit, base)
         beyond = sorted((s for s in begun if s.timeline.peak > limit), key=lambda search: search.timeline.peak)
         searches += [s for s in begun if s.timeline.peak <= limit] + beyond[:_CLOSEST]
     found: list[Schedule] = []
@@ -458,25 +461,38 @@ def solve(problem: Problem, limit: int, attempts: int = _VAIN) -> Schedule:
     return min(found, key=lambda schedule: (max(schedule.peak - limit, 0), schedule.work))
 
 
-#: how much of what a limit leaves for saved values they are given, since what is made again needs some of it too
-_SHARES = (1.0, 0.9, 0.8, 0.65)
+#: how often the memory for saved values is halved on the way to the most whose plan keeps to the limit
+_HALVINGS = 6
 
 
-def _staged(problem: Problem, limit: int) -> list[dict[int, list[int]]]:
-    """What is made again before each step by the best plans for stages of the forward pass (see `stages`)."""
+def _staged(problem: Problem, limit: int, base: Timeline) -> list[_Search]:
+    """Searches that begin with the best plans for stages of the forward pass (see `stages`): what is made again needs
+    some memory too, so that the most that saved values may take is found by halving.
+    """
     from .stages import GRAINS, Plan, Stages
 
-    stages = Stages.of(problem)
+    stages = Stages.of(problem, base)
     if stages is None or (left := limit - stages.beside()) <= 0:
         return []
     plan = Plan(stages, left)
-    plans = [plan.parts(int(share * GRAINS)) for share in _SHARES]
-    return [_asked_for(replace(problem, parts=parts)) for parts in plans if parts is not None]
+    found: list[_Search] = []
+    low, high = 0, GRAINS + 1
+    for _ in range(_HALVINGS):
+        memory = (low + high) // 2 if found else GRAINS
+        parts = plan.parts(memory)
+        if parts is None:
+            break
+        found.append(_Search(problem, limit, _asked_for(replace(problem, parts=parts), base)))
+        if found[-1].timeline.peak > limit:
+            high = memory
+        else:
+            low = memory
+    return found
 
 
-def _asked_for(problem: Problem) -> dict[int, list[int]]:
+def _asked_for(problem: Problem, base: Timeline | None = None) -> dict[int, list[int]]:
     """What is made again before each step because somebody asked for it."""
-    timeline = Timeline(problem, {})
+    timeline = base or Timeline(problem, {})
     parts = problem.parts
     part_of = {value: number for number, part in enumerate(parts) for value in part.values}
     inside = [{v for inner in parts if part.name in inner.around for v in inner.values} for part in parts]

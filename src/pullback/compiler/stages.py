@@ -35,9 +35,8 @@ class Stages:
     work: list[float] = field(default_factory=list)
 
     @classmethod
-    def of(cls, problem: Problem) -> Stages | None:
-        """The stages of a problem; None where there are not at least two."""
-        timeline = Timeline(problem, {})
+    def of(cls, problem: Problem, timeline: Timeline) -> Stages | None:
+        """The stages of a problem, given the timeline with everything kept; None where there are not at least two."""
         if not timeline.events:
             return None
         full = timeline.bytes.index(timeline.peak)
