@@ -64,18 +64,19 @@ class _Lease:
 
 
 def _map(nbytes: int) -> np.ndarray:
-    """Memory that starts on a huge page where it holds one. Padding that is never touched takes no memory.
+    """Memory that starts on a huge page where it fills one. Padding that is never touched takes no memory.
 
     It is private: a forked child's writes are its own, and Linux gives huge pages to private memory alone.
     """
     padding = _HUGE_PAGE if nbytes >= _HUGE_PAGE else 0
     private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
     mapping = mmap.mmap(-1, nbytes + padding, **private)
-    if padding and hasattr(mmap, "MADV_HUGEPAGE"):
-        with contextlib.suppress(OSError):  # a kernel built without huge pages: ordinary ones serve
-            mapping.madvise(mmap.MADV_HUGEPAGE)
     memory = np.frombuffer(mapping, np.uint8)
     start = -memory.ctypes.data % padding if padding else 0
+    if padding and hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):  # a kernel built without huge pages: ordinary ones serve
+            # whole ones alone: a last one that is filled in part would hold more memory than was asked for
+            mapping.madvise(mmap.MADV_HUGEPAGE, start, nbytes // _HUGE_PAGE * _HUGE_PAGE)
     return memory[start : start + nbytes]
 
 
