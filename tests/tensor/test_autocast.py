@@ -334,7 +334,7 @@ OTHER = set(
 WITHOUT_ORACLE = set(
     names(
         """
-        cauchy_ exponential_ geometric_ log_normal_
+        cauchy_ exponential_ geometric_ log_normal_ orgqr
         alpha_dropout dropout1d dropout2d dropout3d feature_alpha_dropout gumbel_softmax hardsigmoid
         multi_head_attention_forward rrelu rrelu_
         __iand__ __ifloordiv__ __ilshift__ __imod__ __ior__ __irshift__ __ixor__ __lshift__ __rlshift__

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..errors import ShapeError
 from ..ops.primitive import user_source
+from ..tensor.promotion import require_float
 from ..tensor.random import randn
-from .calls import matrices
 from .decompositions import qr, svd
 from .methods import SVD
 
@@ -22,7 +23,7 @@ def svd_lowrank(A: Tensor, q: int | None = 6, niter: int | None = 2, M: Tensor |
 
     `niter` rounds of subspace iteration sharpen the random basis; `M` is broadcast to A. Draws from the generator.
     """
-    matrices("svd_lowrank", A)
+    _require_matrices("svd_lowrank", A)
     difference = A if M is None else A - M.broadcast_to(A.shape)
     columns, rounds = 6 if q is None else q, 2 if niter is None else niter
     if not 0 <= columns <= min(A.shape[-2:]) or rounds < 0:
@@ -55,9 +56,16 @@ def pca_lowrank(A: Tensor, q: int | None = None, center: bool = True, niter: int
 
     V's columns are the principal directions, S² / (m - 1) the variances along them. `q` is min(6, m, n) by default.
     """
-    matrices("pca_lowrank", A)
+    _require_matrices("pca_lowrank", A)
     columns = min(6, *A.shape[-2:]) if q is None else q
     return svd_lowrank(A - A.mean(-2, keepdim=True) if center else A, columns, niter)
+
+
+def _require_matrices(name: str, A: Tensor) -> None:
+    """Raise unless `A` holds matrices of floats; in a region of autocast they may be of 16 bits."""
+    require_float(name, A)
+    if A.ndim < 2:
+        raise ShapeError(f"{name} takes matrices [..., m, n], got {list(A.shape)} (at {user_source()})")
 
 
 __all__ = ["pca_lowrank", "svd_lowrank"]
