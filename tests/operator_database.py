@@ -46,6 +46,8 @@ UNDETERMINED = {
 SPELT: dict[str, Callable[..., Any]] = {
     "linalg.lstsq grad_oriented": lambda a, b, driver: pb.linalg.lstsq(a, b, driver=driver)[:2],
     "linalg.pinv singular": lambda a, b: pb.linalg.pinv(a @ b.mT),
+    "svd_lowrank": lambda a, b, **options: pb.svd_lowrank(a @ b.mT, **options),
+    "pca_lowrank": lambda a, b, **options: pb.pca_lowrank(a @ b.mT, **options),
     "where": lambda x, condition, other: pb.where(condition, x, other),
     "einsum": lambda tensors, equation: pb.einsum(equation, tensors),
     **{
@@ -64,7 +66,7 @@ SPELT: dict[str, Callable[..., Any]] = {
 }
 
 #: whose results are compared after what the record does with them: there are several right ones
-NOT_UNIQUE = {"linalg.eigh", "linalg.svd", "svd"}
+NOT_UNIQUE = {"linalg.eigh", "linalg.svd", "pca_lowrank", "svd", "svd_lowrank"}
 
 
 @cache
@@ -124,6 +126,8 @@ def undetermined(record: Any, sample: Any) -> bool:
     if record.name in UNDETERMINED:
         return True
     options = sample.kwargs
+    if record.name == "svd_lowrank" and options.get("M") is not None:
+        return True  # of full rank, so that the approximation is the random basis's
     if record.name == "nn.functional.rrelu":
         return bool(options.get("training"))
     if record.name == "nn.functional.multi_head_attention_forward":

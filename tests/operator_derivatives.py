@@ -20,10 +20,10 @@ STEP = 1e-6
 #: what finite differences and derivatives may differ by, relative to the size of the terms that are added
 TOLERANCE = 2e-5
 #: how an operand that has to have a property is made from any other, by the wrapper that the database names
-PROPERTIES: dict[str, Callable[[Any], Any]] = {
-    "gradcheck_wrapper_hermitian_input": lambda x: x + x.transpose(-2, -1),
-    "gradcheck_wrapper_triangular_input": lambda x: x.tril(),
-    "gradcheck_wrapper_triangular_input_real_positive_diagonal": lambda x: x.tril(),
+PROPERTIES: dict[str, Callable[[Any, bool], Any]] = {
+    "gradcheck_wrapper_hermitian_input": lambda x, upper: x + x.transpose(-2, -1),
+    "gradcheck_wrapper_triangular_input": lambda x, upper: _triangle(x, upper),
+    "gradcheck_wrapper_triangular_input_real_positive_diagonal": lambda x, upper: _triangle(x, upper),
 }
 #: the place of the operand that is made so where it is not the first, by operator
 TRIANGULAR_SECOND = {"cholesky_solve"}
@@ -38,6 +38,11 @@ NOT_ALONG_ANY_DIRECTION = {
     "nn.functional.max_unpool2d",
     "nn.functional.max_unpool3d",
 }
+
+
+def _triangle(x: Any, upper: bool) -> Any:
+    return x.triu() if upper else x.tril()
+
 
 Scalar = Callable[[Sequence[Any]], Any]
 
@@ -90,10 +95,11 @@ def _scalar(record: Any, sample: Any, arguments: tuple[Any, ...]) -> Scalar:
 
     def scalar(tensors: Sequence[Any]) -> Any:
         given = list(tensors)
+        upper = bool(sample.kwargs.get("upper"))
         if made is not None:
-            given[0] = made(given[0])
+            given[0] = made(given[0], upper)
         if record.name in TRIANGULAR_SECOND:
-            given[1] = given[1].tril()
+            given[1] = _triangle(given[1], upper)
         first, args, kwargs = replaced(arguments, iter(given))
         outputs = tensors_in(sample.output_process_fn_grad(function(first, *args, **kwargs)))
         total = None

@@ -26,7 +26,9 @@ from .graph.types import DType as dtype
 from .graph.types import bfloat16, float16, float32, float64, int8, int16, int32, int64, uint8, uint16, uint32, uint64
 from .graph.types import bool_ as bool
 from .inplace_functions import *  # noqa: F403
-from .linalg.decompositions import geqrf, lu_unpack
+from .linalg.decompositions import lu_unpack
+from .linalg.low_rank import pca_lowrank, svd_lowrank
+from .linalg.methods import geqrf, lu, orgqr, ormqr
 from .nn.functional import (
     bilinear,
     channel_shuffle,
@@ -212,6 +214,7 @@ __all__ = [
     "linspace",
     "logspace",
     "long",
+    "lu",
     "lu_unpack",
     "manual_seed",
     "matmul",
@@ -224,7 +227,10 @@ __all__ = [
     "ones",
     "ones_like",
     "optim",
+    "orgqr",
+    "ormqr",
     "pairwise_distance",
+    "pca_lowrank",
     "pdist",
     "pi",
     "pixel_shuffle",
@@ -252,6 +258,7 @@ __all__ = [
     "short",
     "signal",
     "special",
+    "svd_lowrank",
     "tensor",
     "trapezoid",
     "trapz",

@@ -187,6 +187,12 @@ def _sums() -> Iterator[Row]:
     yield Row("trace", lambda f, x: f.trace(x), (normal(3, 4),), ((np.zeros((0, 3)),), (np.full((2, 2), INF),)))
     yield Row("sum_to_size", lambda f, x: (x.sum_to_size(3), x.sum_to_size((2, 1))), (normal(2, 3),))
     yield Row(
+        "logsumexp of nothing",
+        lambda f, x: f.logsumexp(x, 0),
+        (np.zeros((0, 3)),),
+        ((np.zeros(0),), (np.zeros((2, 0)),)),
+    )
+    yield Row(
         "logsumexp of integers", lambda f, x: f.logsumexp(x, (0, 1)), (np.array([[1, 2], [3, 900]]),), smooth=False
     )
     yield Row("norm in another dtype", lambda f, x: f.norm(x, 3, -1, dtype=f.float64), (normal(2, 3),))

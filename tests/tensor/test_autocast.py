@@ -325,7 +325,7 @@ OTHER = set(
         shape size tolist __and__ __or__ __xor__ __rand__
         __ror__ __rxor__ __invert__ __array__ __bool__ __deepcopy__ __dlpack__ __dlpack_device__
         __float__ __format__ __index__ __int__ __iter__ __len__ __setitem__
-        __array_namespace__ __complex__ to_device short
+        __array_namespace__ __complex__ __reduce_ex__ to_device short
         """
     )
 )
@@ -334,7 +334,7 @@ OTHER = set(
 WITHOUT_ORACLE = set(
     names(
         """
-        cauchy_ exponential_ geometric_ log_normal_
+        cauchy_ exponential_ geometric_ log_normal_ orgqr
         alpha_dropout dropout1d dropout2d dropout3d feature_alpha_dropout gumbel_softmax hardsigmoid
         multi_head_attention_forward rrelu rrelu_
         __iand__ __ifloordiv__ __ilshift__ __imod__ __ior__ __irshift__ __ixor__ __lshift__ __rlshift__

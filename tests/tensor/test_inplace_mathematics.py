@@ -20,6 +20,8 @@ def _applied(library, name: str, kind: str):
     y = library.tensor([1, 2, 1] if whole else [0.5, 0.25, 0.75], dtype=getattr(library, kind))
     plain = name.removesuffix("_")
     extra = [y, y][: ARGUMENTS.get(plain, _operands(plain))]
+    if plain in ("cumprod", "cumsum", "renorm"):
+        extra = [0] if plain != "renorm" else [2.0, 0, 1.0]
     if plain in ("mvlgamma", "polygamma"):
         extra = [1]
         x = x + 1

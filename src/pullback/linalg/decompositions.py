@@ -406,6 +406,32 @@ def geqrf(input: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @widening
+def ormqr(input: Tensor, tau: Tensor, other: Tensor, left: bool = True, transpose: bool = False) -> Tensor:
+    """Q @ `other`, or `other` @ Q without `left`, Q being all m columns of `input`'s reflections; see geqrf.
+
+    `input` [..., m, k], `tau` [..., k]; with `transpose` Qᵀ takes Q's place, which is never formed.
+    """
+    matrices("ormqr", input, other)
+    m, k = input.shape[-2], tau.shape[-1]
+    if tau.shape[:-1] != input.shape[:-2] or k > min(input.shape[-2:]) or other.shape[-2 if left else -1] != m:
+        raise ShapeError(
+            f"ormqr: {list(input.shape)}, {list(tau.shape)} and {list(other.shape)} are not reflections of length "
+            f"{m}, their scales, and what they multiply (at {user_source()})"
+        )
+    if not left:
+        return ormqr(input, tau, other.mT, transpose=not transpose).mT
+    for i in range(k) if transpose else reversed(range(k)):
+        other = _reflected(input, tau, i, other)
+    return other
+
+
+def _reflected(A: Tensor, tau: Tensor, i: int, other: Tensor) -> Tensor:
+    """(I - tau_i v_i v_iᵀ) @ `other`: v_i is 1 on A's diagonal and A below it."""
+    v = A[..., i : i + 1].tril(-i - 1) + eye(A.shape[-2], i + 1, dtype=A.dtype)[:, i:]
+    return other - tau[..., i][..., None, None] * (v @ (v.mT @ other))
+
+
+@widening
 def householder_product(A: Tensor, tau: Tensor) -> Tensor:
     """The first n columns of the product of reflections I - tau_i v_i v_iᵀ, v_i below A's diagonal: LAPACK's orgqr."""
     matrices("householder_product", A)
@@ -420,6 +446,5 @@ def householder_product(A: Tensor, tau: Tensor) -> Tensor:
     # it depends on A by name where there is no reflection too
     result = one if tau.shape[-1] else with_gradient(one, [A], lambda _, g: [g * 0])
     for i in reversed(range(tau.shape[-1])):
-        v = A[..., i : i + 1].tril(-i - 1) + eye(m, n, dtype=A.dtype)[:, i : i + 1]
-        result = result - tau[..., i][..., None, None] * (v @ (v.mT @ result))
+        result = _reflected(A, tau, i, result)
     return result

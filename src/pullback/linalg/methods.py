@@ -57,6 +57,15 @@ def lu_solve(b: Tensor, LU_data: Tensor, LU_pivots: Tensor) -> Tensor:
     return d.lu_solve(LU_data, LU_pivots, b)
 
 
+def lu(A: Tensor, pivot: bool = True, get_infos: bool = False) -> d.LUFactors | d.LUFactorsInfo:
+    """`linalg.lu_factor`; with `get_infos` `linalg.lu_factor_ex`."""
+    return d.lu_factor_ex(A, pivot=pivot) if get_infos else d.lu_factor(A, pivot=pivot)
+
+
+geqrf = d.geqrf
+#: LAPACK's name of `linalg.householder_product`
+orgqr = d.householder_product
+ormqr = d.ormqr
 #: the former name of `linalg.inv`
 inverse = inv
 
@@ -66,11 +75,15 @@ __all__ = [
     "cholesky_inverse",
     "cholesky_solve",
     "det",
+    "geqrf",
     "inverse",
     "logdet",
+    "lu",
     "lu_solve",
     "matrix_exp",
     "matrix_power",
+    "orgqr",
+    "ormqr",
     "pinverse",
     "qr",
     "slogdet",

@@ -18,11 +18,11 @@ from ..graph.node import Node
 from ..graph.types import FLOAT, INTEGER, DType, bool_, float32, float64
 from ..ops import elementwise as e
 from ..ops.host import detach, host_call
-from ..ops.indexing import require
 from ..ops.movement import expand
 from ..ops.primitive import MODE, constant, user_source
 from .creation import _check_device
 from .handle import Handle
+from .order import checked
 from .promotion import Operand, require_float
 from .random import _float_dtype, _normal_nodes, random_words, uniform_nodes, whole_nodes
 from .shapes import as_shape
@@ -33,12 +33,6 @@ if TYPE_CHECKING:
 
 #: the largest whole number up to which every whole number is one of the dtype
 _WHOLE = {"float16": 2**11, "bfloat16": 2**8, "float32": 2**24, "float64": 2**53}
-
-
-def _checked(value: Node, holds: Node, message: str) -> Node:
-    """`value`, whose computing raises DomainError with `message` where `holds` is false."""
-    mark = require(holds, DomainError, message)
-    return e.where(e.eq(mark, constant(0, mark.dtype)), value, constant(0, value.dtype))
 
 
 def _flat(value: Node, *parameters: Handle) -> Tensor:
@@ -91,7 +85,7 @@ def normal(
     if isinstance(std, Handle):
         known = detach(std.node)
         holds = e.le(constant(0, std.dtype), known)
-        scale = Handle._wrap(_checked(known, holds, "normal: std must not be negative"))
+        scale = Handle._wrap(checked(known, holds, "normal: std must not be negative"))
     centre = mean.detach() if isinstance(mean, Handle) else mean
     return _flat((unit * scale + centre).to(given[0].dtype).node, *given)
 
@@ -101,7 +95,7 @@ def _probabilities(name: str, p: Handle) -> Node:
     require_float(name, p)
     known = detach(p.node)
     inside = e.bit_and(e.le(constant(0, p.dtype), known), e.le(known, constant(1, p.dtype)))
-    return _checked(known, inside, f"{name}: a probability must lie between 0 and 1")
+    return checked(known, inside, f"{name}: a probability must lie between 0 and 1")
 
 
 def _hits(name: str, shape: tuple[int, ...], p: Any, generator: Generator | None) -> Node:
@@ -153,7 +147,7 @@ def poisson(input: Tensor, generator: Generator | None = None) -> Tensor:
     """Poisson counts of the rates in `input`, in its dtype. A host call; a negative rate raises DomainError."""
     require_float("poisson", input)
     known = detach(input.node)
-    rate = _checked(known, e.le(constant(0, input.dtype), known), "poisson: a rate must not be negative")
+    rate = checked(known, e.le(constant(0, input.dtype), known), "poisson: a rate must not be negative")
     counts = _seeded(_poisson_counts, [e.convert(rate, float64)], float64, generator)
     return _flat(e.convert(counts, input.dtype), input)
 
@@ -169,7 +163,7 @@ def binomial(count: Tensor, prob: Tensor, generator: Generator | None = None) ->
         )
     shape = e.broadcast_shapes("binomial", count.shape, prob.shape)
     trials = detach(count.node)
-    trials = _checked(trials, e.le(constant(0, count.dtype), trials), "binomial: count must not be negative")
+    trials = checked(trials, e.le(constant(0, count.dtype), trials), "binomial: count must not be negative")
     parameters = [expand(e.convert(v, float64), shape) for v in (trials, _probabilities("binomial", prob))]
     counts = _seeded(_binomial_counts, parameters, float64, generator)
     return _flat(e.convert(counts, count.dtype), count, prob)
@@ -194,10 +188,10 @@ def multinomial(
         raise ValueError(f"multinomial: num_samples must be positive{limit}, got {num_samples} (at {user_source()})")
     weights = input.detach().to(float64)
     usable = (weights >= 0) & weights.isfinite()
-    weights = Handle._wrap(_checked(weights.node, usable.node, "multinomial: weights must be finite and not negative"))
+    weights = Handle._wrap(checked(weights.node, usable.node, "multinomial: weights must be finite and not negative"))
     enough = (weights > 0).sum(-1, keepdim=True) >= (1 if replacement else num_samples)
     message = "multinomial: fewer weights above 0 than samples" if not replacement else "multinomial: all weights are 0"
-    weights = Handle._wrap(_checked(weights.node, expand(enough.node, weights.shape), message))
+    weights = Handle._wrap(checked(weights.node, expand(enough.node, weights.shape), message))
     if not replacement:
         times = Handle._wrap(_exponential_nodes(input.shape, float64, generator)) / weights
         return times.topk(num_samples, largest=False).indices

@@ -248,7 +248,8 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
         theirs[j] = mine[i]
     kept = (*(x for i, x in enumerate(mine) if i not in first), *(x for j, x in enumerate(theirs) if j not in second))
     x, y = lowered(a, b)
-    return contract("tensordot", [Term(x, tuple(mine)), Term(y, tuple(theirs))], kept)
+    # an axis of one against a longer one is summed alone, integers in int64
+    return contract("tensordot", [Term(x, tuple(mine)), Term(y, tuple(theirs))], kept).to(x.dtype)
 
 
 __all__ = ["einsum", "tensordot"]

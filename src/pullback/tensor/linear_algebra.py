@@ -74,6 +74,22 @@ class LinearAlgebraMethods(Handle):
         """X of A X = self for a triangular A, and A."""
         return self._linalg("triangular_solve", A, upper, transpose, unitriangular)
 
+    def lu(self, pivot: bool = True, get_infos: bool = False) -> Any:
+        """`linalg.lu_factor` of matrices, or `linalg.lu_factor_ex` with `get_infos`."""
+        return self._linalg("lu", pivot, get_infos)
+
+    def geqrf(self) -> Any:
+        """R and the reflections that make Q; see `linalg.geqrf`."""
+        return self._linalg("geqrf")
+
+    def orgqr(self, input2: Tensor) -> Tensor:
+        """`linalg.householder_product` of these reflections and their scales."""
+        return self._linalg("orgqr", input2)
+
+    def ormqr(self, input2: Tensor, input3: Tensor, left: bool = True, transpose: bool = False) -> Tensor:
+        """The product of `input3` and the Q of these reflections and the scales `input2`; see `pullback.ormqr`."""
+        return self._linalg("ormqr", input2, input3, left, transpose)
+
     def lu_solve(self, LU_data: Tensor, LU_pivots: Tensor) -> Tensor:
         """X of A X = self, given A's `linalg.lu_factor`."""
         return self._linalg("lu_solve", LU_data, LU_pivots)

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import DTypeError, ShapeError, TraceError
+from ..errors import DomainError, DTypeError, ShapeError, TraceError
+from ..graph.node import Node
 from ..graph.types import bool_, int64
 from ..ops import elementwise as e
 from ..ops.host import detach, host_call
-from ..ops.indexing import take
+from ..ops.indexing import require, take
 from ..ops.movement import expand, reshape
-from ..ops.primitive import user_source
+from ..ops.primitive import constant, user_source
 from .creation import tensor
 from .handle import STATE, Handle
 from .reductions import normalize_axis
@@ -35,6 +36,12 @@ def realized(x: Handle, name: str) -> np.ndarray:
             "other), x.masked_fill(mask, value), or pb.nonzero_static(x, size=...)."
         )
     return x.detach()._numbers()
+
+
+def checked(value: Node, holds: Node, message: str) -> Node:
+    """`value`, whose computing raises DomainError with `message` where `holds` is false."""
+    mark = require(holds, DomainError, message)
+    return e.where(e.eq(mark, constant(0, mark.dtype)), value, constant(0, value.dtype))
 
 
 def _as_tensor(array: np.ndarray, like: Handle) -> Tensor:

@@ -206,9 +206,11 @@ class ReductionMethods(Handle):
         return self._wrap(e.convert(self.node, bool_))
 
     def logsumexp(self, dim: Axes, keepdim: bool = False) -> Tensor:
-        """log(sum(exp(x))), without overflow; of integers and bool in the default dtype."""
+        """log(sum(exp(x))), without overflow; minus infinity of nothing; of integers and bool in the default dtype."""
         if not self.dtype.is_floating_point:
             return self._wrap(e.convert(self.node, get_default_dtype())).logsumexp(dim, keepdim)
+        if not self.numel():  # there is nothing to overflow, and there may be no greatest
+            return self._wrap(e.exp(self.node)).sum(dim, keepdim).log()
         greatest = self.amax(dim, keepdim=True).detach()
         greatest = greatest.masked_fill(greatest.isinf(), 0.0)
         total = (self - greatest).exp().sum(dim, keepdim)

@@ -336,6 +336,12 @@ class ShapeMethods(Handle):
         size = self.shape[normalize_axis(dim, self.ndim, "chunk")]
         return self.split(-(-size // chunks), dim) if size else self.split([0] * chunks, dim)
 
+    #: PyTorch's names of the views whose pieces may be written to; here pieces always may
+    unsafe_split, unsafe_split_with_sizes, unsafe_chunk = split, split_with_sizes, chunk
+
+    #: PyTorch's names of the pieces that may be written to; here all may
+    unsafe_split, unsafe_split_with_sizes, unsafe_chunk = split, split_with_sizes, chunk
+
     def tensor_split(self, indices_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
         """Pieces along `dim`: a number of them, sizes as equal as can be, or cut at the indices given."""
         self._require_axes("tensor_split")

@@ -20,7 +20,7 @@ from ..ops.reduction import sum_to_shape
 from .autocast_mode import widening
 from .creation import linspace, ones, tensor
 from .handle import Handle
-from .order import realized
+from .order import checked, realized
 from .promotion import Number, get_default_dtype, require_float
 from .reductions import Axes, normalize_axis
 from .shapes import as_shape
@@ -181,6 +181,7 @@ class StatisticsMethods(Handle):
                     f"cov: {name} must be {'floats' if floating else 'integers'} of shape [{observations}], got "
                     f"{weights.dtype.name}{list(weights.shape)} (at {user_source()})"
                 )
+        fweights, aweights = _not_negative("fweights", fweights), _not_negative("aweights", aweights)
         weight: Any = fweights if aweights is None else aweights if fweights is None else fweights * aweights
         if weight is None:
             total: Any = observations
@@ -298,6 +299,14 @@ class StatisticsMethods(Handle):
             return tensor(np.bincount(numbers, minlength=minlength).astype(np.int64))
         sums = np.bincount(numbers, realized(weights, "bincount"), minlength)
         return tensor(sums, dtype=float32 if weights.dtype is float32 else float64)
+
+
+def _not_negative(name: str, weights: Tensor | None) -> Tensor | None:
+    """The weights of cov, whose computing raises DomainError where one is negative."""
+    if weights is None:
+        return None
+    holds = e.le(constant(0, weights.dtype), weights.node)
+    return Handle._wrap(checked(weights.node, holds, f"cov: {name} cannot be negative"))
 
 
 def _spacing(name: str, y: Any, x: Tensor | None, dx: Number | None, axis: int) -> Any:

@@ -99,6 +99,8 @@ def feature_alpha_dropout(
     input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False, generator: Generator | None = None
 ) -> Tensor:
     """alpha_dropout of whole channels, of shape (N, C, …)."""
+    if (not training or p == 0) and 0 <= p <= 1:
+        return input
     if input.ndim < 2:
         raise ShapeError(f"feature_alpha_dropout takes examples and channels first, got {list(input.shape)}")
     shape = _channels(input, input.ndim - 2)
