@@ -20,6 +20,7 @@ from . import (
     special,
     utils,
 )
+from .accumulation import accumulate
 from .func import vmap
 from .functions import *  # noqa: F403 (the list is long, and stands there)
 from .graph.types import DType as dtype
@@ -139,6 +140,7 @@ __all__ = [
     "Size",
     "Tensor",
     "__version__",
+    "accumulate",
     "affine_grid_generator",
     "amp",
     "arange",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from ..graph.node import Node
 from ..ops.attention import features_compared
@@ -69,3 +69,17 @@ def weight(node: Node, stored: bool) -> float:
     """About how much of its kernel's time a node takes, in operations: products run in full vectors from registers."""
     count = operations(node)
     return count / 8 if node.op.kind in (CONTRACTION, ATTENTION) else count + elements(node) * (3 if stored else 1)
+
+
+#: operations for which memory moves one byte: a core's share of the bandwidth over its rate in such loops
+_PER_BYTE = 0.75
+
+
+def work(groups: Iterable[Group], in_memory: Collection[Node]) -> float:
+    """About how long kernels take one after the other, in operations: for comparing programs of one step."""
+    total = 0.0
+    for group in groups:
+        nodes = computed(group, in_memory.__contains__)
+        moved = traffic(group, nodes, in_memory.__contains__)
+        total += sum(weight(node, False) for node in nodes) + _PER_BYTE * moved
+    return total

@@ -129,12 +129,23 @@ class _Mode(threading.local):
     autocast = Lowering()
     source: Source | None = None
     checkpoint: tuple[int, ...] = ()
+    looks = False
 
 
 MODE = _Mode()
 
 
 _calls = count(1)
+
+
+@contextmanager
+def looking() -> Iterator[None]:
+    """Nodes made inside are looked at and not computed: nothing need be cut into blocks to save memory."""
+    before, MODE.looks = MODE.looks, True
+    try:
+        yield
+    finally:
+        MODE.looks = before
 
 
 @contextmanager

@@ -17,6 +17,7 @@ import numpy as np
 from .. import debug, forks, timeline
 from ..codegen.launch import Launch, Loop, Turn
 from ..codegen.text import Code
+from ..compiler.costs import work
 from ..compiler.fuse import LOOP, Fusion, Group, elements, is_real
 from ..compiler.pipeline import lower
 from ..graph.interpreter import interpret
@@ -118,6 +119,16 @@ class Program:
         overwriting = _nbytes([self.outputs[place] for place in self.aliases])
         own = [node for place, node in enumerate(self.outputs) if place not in self.in_arena()]
         return Memory(self._arena_bytes(), _nbytes(self.inputs), _nbytes(own), overwriting)
+
+    @property
+    def recomputed(self) -> int:
+        """Floating-point operations that are done a second time to save memory."""
+        return 0
+
+    @property
+    def work(self) -> float:
+        """About how long a run takes, in the operations of the compiler's cost model (see `costs.work`)."""
+        return 0.0
 
     def kernels(self) -> list[tuple[Launch, Group]]:
         """Every launch, with the group that it was emitted for; none on the reference."""
@@ -281,6 +292,14 @@ class _Native(Program):
         """Allocate the arena, and load the kernels."""
         self._arena = allocate(self.layout.arena_bytes)
         self._link(ahead)
+
+    @property
+    def recomputed(self) -> int:
+        return self.fitted.recomputed
+
+    @property
+    def work(self) -> float:
+        return work(self.layout.fusion.groups, self.in_memory)
 
     def kernels(self) -> list[tuple[Launch, Group]]:
         """The launches, each with the group that it was emitted for; the turns of loops are left out."""

@@ -39,6 +39,8 @@ class _State(threading.local):
     trace: Trace | None = None
     loop: Recording | None = None
     example: Example | None = None
+    #: the nodes that tensors had before they were given others, where that is to be undone
+    journal: dict[int, tuple[Handle, Node, Link | None]] | None = None
 
 
 #: the trace, the body of a loop, and the example of a batch, that is being recorded in this thread, if any
@@ -56,6 +58,24 @@ def outside_trace() -> Iterator[None]:
         STATE.trace = before
         if before is not None:
             before.outside.append((first, next_serial()))
+
+
+@contextmanager
+def restored() -> Iterator[dict[Handle, Node]]:
+    """What tensors are given inside they lose again: generators draw the same again, averages are as they were.
+
+    Gives, when that is done, the tensors and what they had been given.
+    """
+    before, STATE.journal = STATE.journal, {}
+    given: dict[Handle, Node] = {}
+    try:
+        yield given
+    finally:
+        for tensor, node, link in STATE.journal.values():
+            given[tensor] = tensor._node
+            tensor._node, tensor._link = node, link
+        STATE.journal = before
+        disturb()
 
 
 class Store(dict[Any, Any]):
@@ -285,6 +305,8 @@ class Handle:
             STATE.trace.before_rebinding(self)
         elif node.buffer is None:
             _await(self)
+        if STATE.journal is not None:
+            STATE.journal.setdefault(id(self), (self, self._node, self._link))
         self._node = node
         disturb()
         if node.requires_grad and node.op.name in ("buffer", "detach"):

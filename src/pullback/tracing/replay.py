@@ -57,6 +57,8 @@ class Replay:
         self.bound_views = {p: root_of(leaves[p]) for p in found.bound if p in related.paths}
         self.paths = {p: path for p, path in related.paths.items() if related.families[p] in found.linked}
         self.foreign = {place: ids for place, ids in found.foreign.items() if ids}
+        #: how many parts `accumulate` made where that was left to the recording, and of how many examples (0: none)
+        self.parts, self.divisible = trace.parts, trace.divisible
         self.stores, self.changes = trace.stores, STRUCTURE_CHANGES[0]
         self.guards, self.callbacks = trace.guards, [*trace.callbacks, *trace.array_copies()]
         self.arguments = [position for position, _, _ in arguments]

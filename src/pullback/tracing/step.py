@@ -10,6 +10,7 @@ import threading
 import warnings
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from types import FunctionType, MethodType
 from typing import Any, NamedTuple, NoReturn, Self
 from weakref import ref
@@ -30,6 +31,7 @@ from ..tensor.creation import from_argument, from_numpy
 from ..tensor.handle import RECEIVERS, STATE, Handle
 from ..tensor.promotion import Default
 from ..trees import flatten, unflatten
+from .parts import choose_parts
 from .recordable import is_module, refuse
 from .relations import Related, along, findings, name_of
 from .replay import MISFIT, Replay
@@ -62,7 +64,7 @@ class CompiledStep:
         self._last: Replay | None = None
         #: how the last call was, since most are like the one before
         self._recent: _Kind | None = None
-        self._recordings = 0
+        self._recordings, self._parts = 0, 1
         #: held while a recording is fed, run and taken in: two threads' calls come one after the other
         forks.register(self)
         self.function = function  # last: from here on a module's attributes are set where they belong
@@ -125,7 +127,7 @@ class CompiledStep:
             _STEPS.end_run()
         with _STEPS.recording(), _without_collections(), reported("record", self.__name__) as report:
             hooked = frozenset(place for place, leaf in enumerate(leaves) if _is_hooked(leaf))
-            variant = self._record(kind.key, leaves, kind.shape, hooked)
+            variant = self._record_in_parts(kind.key, leaves, kind.shape, hooked)
             report.program = variant.program
         alone = _STEPS.begin_run()
         try:
@@ -149,7 +151,7 @@ class CompiledStep:
         kind, leaves, _ = self._kind_of(args, kwargs)
         with _STEPS.recording(), _without_collections(), reported("record", self.__name__) as report:
             hooked = frozenset(place for place, leaf in enumerate(leaves) if _is_hooked(leaf))
-            variant = self._record(kind.key, leaves, kind.shape, hooked, planned=True)
+            variant = self._record_in_parts(kind.key, leaves, kind.shape, hooked, planned=True)
             report.program = variant.program
         return Plan(variant.program, variant.roles, self.__name__)
 
@@ -190,14 +192,35 @@ class CompiledStep:
             raise TraceError("the step has not been called yet, so there is no program")
         return self._last.program
 
+    @property
+    def parts(self) -> int:
+        """Into how many parts the last call, or the last plan, divides what `accumulate` is to divide by itself."""
+        return self._parts
+
+    def _record_in_parts(
+        self, key: Hashable, leaves: list[Any], shape: Any, bound: frozenset[int], planned: bool = False
+    ) -> Replay:
+        """Record a call, in as many parts as the budget asks for where `accumulate` leaves that open."""
+        variants = self._variants.setdefault(key, [])
+        kept, total = list(variants), self._recordings
+        variant = choose_parts(
+            lambda parts, fitted: self._record(key, leaves, shape, bound, planned=planned, parts=parts, fitted=fitted),
+            self.budget.nbytes,
+        )
+        variants[:] = [*kept[-(_KEPT_VARIANTS - 1) :], variant]
+        self._recordings, self._parts = total + 1, variant.parts
+        return variant
+
     def _record(
         self, key: Hashable, leaves: list[Any], shape: Any, bound: frozenset[int] = frozenset(),
-        linked: frozenset[int] = frozenset(), planned: bool = False,
+        linked: frozenset[int] = frozenset(), planned: bool = False, parts: int = 1,
+        fitted: bool = True,
     ) -> Replay:  # fmt: skip
         """Record a call. `bound` are the places of arguments that the function also knows as its own: the recording is
         for these very tensors then, since any other would not change along with it. `linked` are the roots of views
         among the arguments, by number, that take the place of these. Nothing is computed or allocated where it is only
-        `planned`.
+        `planned`. A step that may be divided into any number of parts is so into `parts`, and made to keep to the
+        budget if it is to be `fitted`.
         """
         variants = self._variants.setdefault(key, [])
         total, self._recordings = self._recordings, self._recordings + 1
@@ -211,7 +234,7 @@ class CompiledStep:
         for leaf in leaves:
             if isinstance(leaf, Handle) and not planned:
                 leaf._buffer()
-        trace = Trace(first_serial=next_serial(), planned=planned)
+        trace = Trace(first_serial=next_serial(), planned=planned, parts=parts)
         trace.surroundings = Surroundings(self.function, trace, leaves)
         related = Related(leaves)
         proxies, arguments = list(leaves), []
@@ -241,15 +264,19 @@ class CompiledStep:
                     proxies[position] = argument(position, leaf)
             args, kwargs = unflatten(shape, proxies)
             result = self.function(*args, **kwargs)
+            budget = self.budget
+            if trace.divisible and budget.nbytes is not None:
+                trace.planned = True  # programs among which one is chosen need not be compiled
+                budget = budget if fitted else replace(budget, nbytes=None)
             name = functools.partial(name_of, self.function, shape)
             found = findings(trace, related, leaves, arguments, bound, linked, name)
             fits = (found.bound, found.linked) == (bound, linked)
-            variant = Replay(trace, arguments, result, leaves, related, found, self.budget) if fits else None
+            variant = Replay(trace, arguments, result, leaves, related, found, budget) if fits else None
         finally:
             STATE.trace = None
             trace.restore()
         if variant is None:
-            return self._record(key, leaves, shape, found.bound, found.linked, planned)
+            return self._record(key, leaves, shape, found.bound, found.linked, planned, parts, fitted)
         if len(variants) >= _KEPT_VARIANTS:
             del variants[0]
         variant.before_first = functools.partial(self._refuse_too_large, ref(variant))

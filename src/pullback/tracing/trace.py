@@ -76,6 +76,9 @@ class Trace:
     modules: list[Any] = field(default_factory=list)
     #: objects whose guarded attributes the step has set itself
     decided: dict[int, object] = field(default_factory=dict)
+    #: how many parts `accumulate` makes of a batch where that is left to it, and the examples of the largest such batch
+    parts: int = 1
+    divisible: int = 0
     #: serial numbers of nodes that were made during the recording and are no part of it
     outside: list[tuple[int, int]] = field(default_factory=list)
 
@@ -161,6 +164,11 @@ class Trace:
     def decide(self, about: object) -> None:
         """Note that from here on the step sets what guards about this object read."""
         self.decided[id(about)] = about
+
+    def automatic_parts(self, examples: int) -> int:
+        """How many parts a batch is to be divided into, where that is left to the recording."""
+        self.divisible = max(self.divisible, examples)
+        return self.parts
 
     def before_call(self, callback: Callable[[], None]) -> None:
         """Have `callback` run, outside of the program, before each run of it (once now)."""

@@ -68,6 +68,8 @@ def linear_cross_entropy(
         raise ValueError(f"{name}: chunk_size must be at least 1, got {chunk_size} (at {user_source()})")
     terms = _Terms(weight, -100 if ignore_index is None else ignore_index, label_smoothing, reduction)
     rows = _rows(input, linear_weight) if chunk_size is None else chunk_size
+    if MODE.looks:
+        rows = max(input.shape[0], 1) if input.ndim > 1 else 1
     if linear_weight.ndim > 2:
         return terms.of_many(input, linear_weight, linear_bias, target)
     if target.requires_grad or (weight is not None and weight.requires_grad):
@@ -193,17 +195,15 @@ class _Terms:
             return soft_terms(logits, target, weight, self.label_smoothing)
         return hard_terms(logits, target, weight, self.ignore_index, self.label_smoothing)[0]
 
-    def scale(self, target: Tensor, like: Tensor) -> Tensor | float:
-        """What the sum of all rows' losses is multiplied by."""
-        if self.reduction != "mean":
-            return 1.0
+    def averaged(self, total: Tensor, target: Tensor) -> Tensor:
+        """The mean, of the sum of all rows' losses."""
         if target.dtype.is_floating_point:
-            return 1.0 / target.shape[0]
+            return total / target.shape[0]
         valid = target != self.ignore_index
         if self.weight is None:
-            return 1 / valid.to(like.dtype).sum()
+            return total / valid.to(total.dtype).sum()
         known = where(valid, target, 0)
-        return 1 / where(valid, self.weight.to(like.dtype)[known], 0.0).sum()
+        return total / where(valid, self.weight.to(total.dtype)[known], 0.0).sum()
 
 
 class _Blocks:
@@ -228,8 +228,6 @@ class _Blocks:
         at_once = self.terms.reduction != "none"
         losses, found = self._run(None, gradients=wanted and at_once)
         total = self._joined(losses)
-        if not wanted:
-            return total
 
         def rule(_: Tensor, cotangent: Tensor) -> list[Tensor | None]:
             with autocast_mode(self.region):
@@ -237,19 +235,29 @@ class _Blocks:
                     return self._composed_gradients(cotangent)
                 if not at_once:
                     return self._run(cotangent, gradients=True)[1]
-            return [None if g is None else g * cotangent.to(g.dtype) for g in found]
+            return [None if g is None else self._times(g, cotangent) for g in found]
 
-        return with_gradient(total, self.operands, rule)
+        if wanted:
+            total = with_gradient(total, self.operands, rule)
+        if self.terms.reduction == "mean":
+            total = self.terms.averaged(total, self.target)
+        return total if self.dtype is None else total.to(self.dtype)
+
+    def _times(self, gradient: Tensor, cotangent: Tensor) -> Tensor:
+        product = gradient * cotangent.to(gradient.dtype)
+        if self.terms.reduction != "mean":
+            return product
+        # the cotangent of a mean of no rows is infinite, and no row has a part in it
+        return where(gradient == 0, 0.0, product)
 
     def _joined(self, losses: list[Tensor]) -> Tensor:
         """One result of all blocks' losses."""
         if self.terms.reduction == "none":
-            total = cat(losses)
-        else:
-            total = losses[0]
-            for loss in losses[1:]:
-                total = total + loss
-        return total if self.dtype is None else total.to(self.dtype)
+            return cat(losses)
+        total = losses[0]
+        for loss in losses[1:]:
+            total = total + loss
+        return total
 
     def _run(self, cotangent: Tensor | None, gradients: bool) -> tuple[list[Tensor], list[Tensor | None]]:
         """The blocks' losses, and (with `gradients`) the gradients by the operands of their sum, or of the sum of the
@@ -258,13 +266,10 @@ class _Blocks:
         inputs: list[Tensor] = []
         shared: list[Tensor | None] = [None] * (len(self.operands) - 1)
         wanted = [operand.requires_grad for operand in self.operands]
-        scale: Tensor | float | None = None
         with enable_grad():
             for rows, leaves, target in self._cut(gradients):
                 each = self.terms.each(linear(*leaves), target)
-                if scale is None:
-                    scale = self.terms.scale(self.target, each)
-                loss = each if self.terms.reduction == "none" else each.sum() * scale
+                loss = each if self.terms.reduction == "none" else each.sum()
                 losses.append(loss.detach())
                 if not gradients:
                     continue
@@ -290,7 +295,8 @@ class _Blocks:
     def _composed_gradients(self, cotangent: Tensor) -> list[Tensor | None]:
         """The gradients as functions that can be differentiated again."""
         input, linear_weight, *bias = self.operands
-        result = self.terms.composed(input, linear_weight, bias[0] if bias else None, self.target)
+        each = self.terms.each(linear(input, linear_weight, bias[0] if bias else None), self.target)
+        result = each if self.terms.reduction == "none" else each.sum()
         wanted = [operand for operand in self.operands if operand.requires_grad]
         found = iter(grad(result, wanted, cotangent.to(result.dtype), create_graph=True))
         return [next(found) if operand.requires_grad else None for operand in self.operands]

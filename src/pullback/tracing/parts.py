@@ -1,0 +1,61 @@
+"""How many parts a step divides its batch into, so that it keeps to its budget in the least time.
+
+More parts hold fewer activations, at the price of adding to the gradients and reading the parameters once more each;
+computing values again holds fewer too, at the price of computing them. Both prices are in a recording's program, and
+the compiler's cost model compares them. `docs/decisions/micro-batches.md` has the measurements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..runtime.fit import LEAST
+from .replay import Replay
+
+#: records the step in so many parts; made to keep to the budget by computing values again, or not
+Record = Callable[[int, bool], Replay]
+
+
+def choose_parts(record: Record, budget: int | str | None) -> Replay:
+    """The recording that meets the budget with the least work; where none does, the one of least memory.
+
+    Chosen between the undivided batch with values computed again and the fewest parts that need nothing computed again;
+    where neither is enough, values are computed again in the number of parts that holds least.
+    """
+    first = record(1, False)
+    if budget is None or not first.divisible or _meets(first, budget):
+        return first
+    divided = _fewest(record, first, budget)
+    candidates = [record(1, True), divided]
+    if not any(_meets(recording, budget) for recording in candidates) and divided.parts > 1:
+        candidates.append(record(divided.parts, True))
+    return min(candidates, key=lambda recording: _cost(recording, budget))
+
+
+def _fewest(record: Record, first: Replay, budget: int | str) -> Replay:
+    """The fewest parts that meet the budget by themselves, or those of least memory where none do.
+
+    The number is doubled until it is enough or memory grows, and then looked for between the last two by bisection.
+    """
+    best, parts = first, 1
+    while parts < first.divisible and not _meets(best, budget):
+        parts = min(2 * parts, first.divisible)
+        found = record(parts, False)
+        if found.program.memory.peak >= best.program.memory.peak:
+            return best
+        low, best = best.parts, found
+    while _meets(best, budget) and best.parts - low > 1:
+        found = record((low + best.parts) // 2, False)
+        low, best = (low, found) if _meets(found, budget) else (found.parts, best)
+    return best
+
+
+def _meets(recording: Replay, budget: int | str) -> bool:
+    return budget != LEAST and recording.program.memory.peak <= int(budget)
+
+
+def _cost(recording: Replay, budget: int | str) -> tuple[bool, float]:
+    """What is to be least: the work of recordings that meet the budget; the memory of others, which come after them."""
+    if _meets(recording, budget):
+        return False, recording.program.work
+    return True, recording.program.memory.peak
