@@ -131,7 +131,8 @@ def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
 def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
     """x * hardsigmoid(x); Howard et al., MobileNetV3 (ICCV 2019)."""
     x = widened("hardswish", input)
-    return finished(where(x <= -3, 0.0, where(x >= 3, x, x * (x + 3) / 6)), input, inplace)
+    middle = x.clamp(-3.0, 3.0)  # an infinite x would make the cotangent of what is not chosen NaN
+    return finished(where(x <= -3, 0.0, where(x >= 3, x, middle * (middle + 3) / 6)), input, inplace)
 
 
 def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
