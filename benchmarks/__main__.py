@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import attention, compare, costs, limits, memory, plot, products, report, retention, widths, workloads
+from . import attention, compare, costs, files, limits, memory, plot, products, report, retention, widths, workloads
 from .contestants import CONTESTANTS, Contestant
 
 _EPILOG = """\
@@ -38,17 +38,17 @@ examples:
 """
 _BF16_NAMES = tuple(name + workloads.BF16 for name in workloads.GPT)
 _COMMANDS = ("steps", "limits", "products", "attention", "widths", "backward", "depth", "memory", "retention", "show")
-#: which options each command has beside --json
+#: which options each command has
 _OPTIONS = {
-    "steps": {"only", "bf16", "steps", "rounds", "timeout", "plot", "markdown"},
-    "limits": {"timeout"},
-    "products": {"only", "rounds", "timeout"},
-    "attention": {"rounds", "timeout"},
-    "widths": {"only", "timeout", "plot", "widths", "batch"},
-    "backward": {"only", "rounds"},
-    "depth": {"rounds"},
-    "memory": {"only", "timeout", "markdown"},
-    "retention": {"only"},
+    "steps": {"only", "bf16", "steps", "rounds", "timeout", "plot", "markdown", "json"},
+    "limits": {"timeout", "json"},
+    "products": {"only", "rounds", "timeout", "json"},
+    "attention": {"rounds", "timeout", "json"},
+    "widths": {"only", "timeout", "plot", "widths", "batch", "json"},
+    "backward": {"only", "rounds", "json"},
+    "depth": {"rounds", "json"},
+    "memory": {"only", "timeout", "markdown", "json"},
+    "retention": {"only", "json"},
     "show": {"plot", "markdown"},
 }
 _DEFAULTS = {"rounds": 7, "timeout": 600.0, "widths": "1:512", "batch": widths.BATCH}
@@ -58,7 +58,7 @@ def main(line: Sequence[str] | None = None) -> None:
     """Measure what the command line asks for, print it, and write it to files where they are named."""
     arguments = _arguments(line)
     if arguments.what == "show":
-        written = _merged([json.loads(file.read_text()) for file in arguments.files])
+        written = _merged(arguments.held)
     else:
         written = {"machine": compare.machine(), **_measured(arguments)}
         if arguments.json is not None:
@@ -77,6 +77,10 @@ def main(line: Sequence[str] | None = None) -> None:
         attention.table(written["attention"])
     if "retention" in written:
         retention.table(written["retention"])
+    if "backward" in written:
+        costs.backward_table(written["backward"])
+    if "depth" in written:
+        costs.depth_table(written["depth"])
     if "widths" in written:
         widths.table(written["widths"])
         if arguments.plot is not None:
@@ -123,15 +127,15 @@ def _races(arguments: Any) -> dict[str, list[Contestant]]:
     return {name: [one for one in able if chosen or one.takes(name)] for name in arguments.names}
 
 
-def _merged(files: list[dict[str, Any]]) -> dict[str, Any]:
+def _merged(held: list[dict[str, Any]]) -> dict[str, Any]:
     """What several files hold, as if it had been measured in one run on the machine of the first."""
-    merged: dict[str, Any] = {"machine": files[0]["machine"]}
-    for key in ("steps", "widths", "products", "attention", "memory"):
-        if found := [result for file in files for result in file.get(key, [])]:
+    merged: dict[str, Any] = {"machine": held[0]["machine"]}
+    for key in files.RESULTS:
+        if found := [result for one in held for result in one.get(key, [])]:
             merged[key] = found
     if "widths" in merged:
         merged["widths"] = widths.merged(merged["widths"])
-    if found := [file["limits"] for file in files if "limits" in file]:
+    if found := [one["limits"] for one in held if "limits" in one]:
         merged["limits"] = limits.best(found)
     return merged
 
@@ -154,7 +158,26 @@ def _arguments(line: Sequence[str] | None) -> Any:
     arguments.widths = _widths(arguments.widths, parser)
     _choose(arguments, parser)
     _check_plot(arguments.plot, parser)
+    try:
+        for name in ("json", "markdown", "plot"):
+            files.check_writable(f"--{name}", getattr(arguments, name))
+        arguments.held = [files.read(file) for file in arguments.files]
+    except files.Unusable as error:
+        parser.exit(2, f"{parser.prog}: error: {error}\n")
+    if arguments.what == "show":
+        _check_shown(arguments, parser)
     return arguments
+
+
+def _check_shown(arguments: Any, parser: argparse.ArgumentParser) -> None:
+    """Refuse what the files have nothing for."""
+    held = set().union(*arguments.held)
+    if "steps" in held and "limits" not in held:
+        parser.error("the files hold steps and no limits of the machine, against which they are shown")
+    if arguments.markdown is not None and "steps" not in held:
+        parser.error("--markdown writes the table of steps, and the files hold none")
+    if arguments.plot is not None and len(held & {"steps", "widths"}) != 1:
+        parser.error("--plot draws steps or widths, and the files must hold one of the two")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -190,6 +213,8 @@ def _choose(arguments: Any, parser: argparse.ArgumentParser) -> None:
     """Set `names` and `contestants` from --only and --bf16; an empty list of contestants means the usual ones."""
     known = (*workloads.NAMES, *workloads.BY_NAME, *_BF16_NAMES)
     wanted = [name.strip() for name in (arguments.only or "").split(",") if name.strip()]
+    if arguments.only is not None and not wanted:
+        parser.error(f"--only names nothing: {arguments.only!r}")
     if arguments.what == "products":
         arguments.cases = [case for case in products.CASES if not wanted or case.name.startswith(tuple(wanted))]
         if not arguments.cases:
@@ -229,10 +254,10 @@ def _product_names() -> list[str]:
 
 def _widths(text: str, parser: argparse.ArgumentParser) -> list[int]:
     match = re.fullmatch(r"(\d+):(\d+)(?::(\d+))?", text)
-    chosen = list(range(int(match[1]), int(match[2]) + 1, int(match[3] or 1) or 1)) if match else []
-    if not chosen or chosen[0] < 1:
-        parser.error(f"--widths takes FIRST:LAST or FIRST:LAST:STEP with 1 ≤ FIRST ≤ LAST, got {text!r}")
-    return chosen
+    first, last, step = (int(number or 1) for number in match.groups()) if match else (0, 0, 0)
+    if not 1 <= first <= last or step < 1:
+        parser.error(f"--widths takes FIRST:LAST or FIRST:LAST:STEP with 1 ≤ STEP and 1 ≤ FIRST ≤ LAST, got {text!r}")
+    return list(range(first, last + 1, step))
 
 
 def _check_plot(file: Path | None, parser: argparse.ArgumentParser) -> None:

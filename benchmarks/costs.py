@@ -46,6 +46,11 @@ def backward(names: Sequence[str], rounds: int) -> list[dict[str, Any]]:
                 "ratio": statistics.median(ratios),
             }
         )
+    return results
+
+
+def backward_table(results: Sequence[dict[str, Any]]) -> None:
+    """Print what `backward` measured."""
     output.table(
         f"A backward pass against the forward pass (aim: at most {BACKWARD_LIMIT})",
         ("‹workload", "forward", "forward and backward", "backward / forward"),
@@ -59,7 +64,6 @@ def backward(names: Sequence[str], rounds: int) -> list[dict[str, Any]]:
             for r in results
         ],
     )
-    return results
 
 
 def _program_timer(step: Any) -> Callable[[], float]:
@@ -112,16 +116,23 @@ def depth(rounds: int) -> list[dict[str, Any]]:
         step()
     times = [statistics.median(found) for found in _alternate([whole(step) for step in steps], rounds)]
     results = [{"layers": layers, "seconds": taken} for layers, taken in zip(DEPTHS, times, strict=True)]
-    _print_line("A step of the sigmoid network", "layers", DEPTHS, times)
-    firsts = []
     for length in CHAINS:
         environment = {**os.environ, "PULLBACK_CACHE_DIR": "off"}
         with Worker("chain", str(length), environment=environment, timeout=_CHAIN_TIMEOUT) as worker:
             told = worker.told()
-        firsts.append(told["first_seconds"])
         results.append({"operations": length, **told})
-    _print_line("Tracing and compiling a chain and its gradient, no cache", "operations", CHAINS, firsts)
     return results
+
+
+def depth_table(results: Sequence[dict[str, Any]]) -> None:
+    """Print what `depth` measured."""
+    for title, what, time_ in (
+        ("A step of the sigmoid network", "layers", "seconds"),
+        ("Tracing and compiling a chain and its gradient, no cache", "operations", "first_seconds"),
+    ):
+        found = [result for result in results if what in result]
+        if len(found) > 1:
+            _print_line(title, what, [result[what] for result in found], [result[time_] for result in found])
 
 
 def _print_line(title: str, what: str, sizes: Sequence[int], times: Sequence[float]) -> None:

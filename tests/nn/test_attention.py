@@ -439,3 +439,46 @@ def test_heads_that_do_not_divide_the_querys_are_refused() -> None:
         F.scaled_dot_product_attention(q[0, 0], q[0, 0], q[0, 0], enable_gqa=True)
     with pytest.raises(ShapeError):
         F.scaled_dot_product_attention(q, pb.zeros(1, 2, 3, 4), pb.zeros(1, 2, 3, 4))
+
+
+@pytest.mark.parametrize("lengths", [(1, 200), (8, 200), (16, 33), (20, 20)])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_kept_weights_of_16_bits_are_as_exact_as_pytorchs(
+    dtype: str, lengths: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Result and gradients, held against float64, where scores are large enough to lose digits by rounding."""
+    monkeypatch.setattr("pullback.nn.functional.attention._is_small", lambda *_: True)
+    given = operands((2,), (*lengths, 64, 64), dtype)
+    exact_given = [Value(numbers(v.theirs()), "float64") for v in given]
+
+    def with_gradients(library: Any, values: list[Value]) -> list[np.ndarray]:
+        tensors = [v.ours(True) if library is pb else v.theirs(True) for v in values]
+        result = library.nn.functional.scaled_dot_product_attention(*tensors, scale=0.4)
+        return [numbers(t) for t in (result, *library.autograd.grad((result * result).sum(), tensors))]
+
+    ours, theirs, exact = with_gradients(pb, given), with_gradients(torch, given), with_gradients(torch, exact_given)
+    for found, peer, right in zip(ours, theirs, exact, strict=True):
+        assert np.abs(found - right).max() <= 1.5 * np.abs(peer - right).max()
+
+
+@pytest.mark.parametrize("kind", ["bool", "float"])
+@pytest.mark.parametrize("queries", [1, 17])
+def test_nothing_to_look_at_gives_zeros_also_beside_a_mask(
+    queries: int, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    q = pb.ones(1, queries, 4, requires_grad=True)
+    mask = pb.zeros(queries, 0) if kind == "float" else pb.zeros(queries, 0) > 0
+    result = F.scaled_dot_product_attention(q, pb.ones(1, 0, 4), pb.ones(1, 0, 3), attn_mask=mask)
+    assert result.shape == (1, queries, 3) and not numbers(result).any()
+    assert not numbers(pb.autograd.grad(result.sum(), q)[0]).any()
+
+
+def test_masks_and_heads_that_do_not_fit_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    for length in (3, 20):
+        q, k = pb.zeros(1, 6, length, 4), pb.zeros(1, 2, length, 4)
+        with pytest.raises(ShapeError, match=r"scaled_dot_product_attention.*6 and 2.*enable_gqa=True"):
+            F.scaled_dot_product_attention(q, k, k)
+        with pytest.raises(ShapeError, match=r"scaled_dot_product_attention: of the axes before.*\[5\]"):
+            F.scaled_dot_product_attention(q, q, q, attn_mask=pb.zeros(5, 1, 1))

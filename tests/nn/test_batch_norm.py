@@ -125,3 +125,15 @@ def test_counting_batches_leaves_no_chain_of_pending_sums() -> None:
 def test_what_does_not_fit_is_said(call: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_the_plain_average_is_as_precise_as_the_statistics(compiled: bool) -> None:
+    theirs, ours = torch.nn.BatchNorm1d(3, momentum=None).double(), pb.nn.BatchNorm1d(3, momentum=None).double()
+    step = pb.compile(lambda x: ours(x)) if compiled else ours
+    x = np.random.default_rng(0).standard_normal((3, 8, 3)) + 3
+    for batch in x:
+        step(pb.tensor(batch))
+        theirs(torch.tensor(batch))
+    for name in ("running_mean", "running_var"):
+        np.testing.assert_allclose(getattr(ours, name).numpy(), getattr(theirs, name).numpy(), rtol=1e-14)

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import math
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -226,7 +228,9 @@ def test_an_empty_profile_has_a_table():
     assert "in all, 0 ns in kernels" in str(prof)
 
 
-@pytest.mark.parametrize(("argument", "value"), [("by", "layer"), ("sort", "speed"), ("rows", 0)])
+@pytest.mark.parametrize(
+    ("argument", "value"), [("by", "layer"), ("sort", "speed"), ("rows", 0), ("rows", None), ("rows", 1.5)]
+)
 def test_wrong_arguments_of_the_table(argument, value):
     with pytest.raises(ValueError, match=f"{argument} must be"):
         pb.profile().table(**{argument: value})
@@ -347,3 +351,31 @@ def test_operations_of_a_convolution():
         F.conv2d(x, window, padding=1).tolist()
     multiply_adds = 2 * (2 * 5 * 8 * 8) * (3 * 3 * 3)
     assert multiply_adds <= max(row.operations for row in prof.operations) < 1.05 * multiply_adds
+
+
+@compiled_code
+def test_what_another_thread_compiles_is_no_share_of_the_time():
+    """LLVM's thread works beside the one that waits for it: both together may be more than the block took."""
+    shape = 61, 67  # of no other test, so that there is something to compile
+    with pb.debug.override(cache_dir="off"), pb.profile() as prof:
+        pb.compile(lambda x: (x @ x.T).softmax(-1).sum())(pb.randn(*shape))
+    rows = {row.name: row for row in prof.python}
+    meanwhile = rows.pop("compiling, on another thread meanwhile", None)
+    whole = math.fsum(row.seconds for row in (*prof.kernels, *rows.values()))
+    assert whole == pytest.approx(prof.seconds, rel=1e-3)
+    assert meanwhile is not None and meanwhile.calls >= 1 and meanwhile.seconds > 0
+    (line,) = [line for line in str(prof).splitlines() if line.startswith(meanwhile.name)]
+    assert len(line.split()) == len(meanwhile.name.split()) + 5  # calls, time and time a call, no share
+
+
+@compiled_code
+def test_the_first_profile_does_not_measure_its_own_compiling():
+    code = """if True:
+        import pullback as pb
+        step, x = pb.compile(lambda x: x.sin().sum()), pb.ones(8)
+        step(x)
+        with pb.profile() as prof:
+            step(x)
+        assert not [row for row in prof.python if row.name.startswith("compiling")], prof.table()
+    """
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -349,7 +349,7 @@ class LLVMArithmetic:
         return mathematics.cos(self, x) if x.dtype is float32 else self._intrinsic("cos", x)
 
     def tanh(self, x: Value) -> Value:
-        return mathematics.tanh(self, x) if x.dtype is float32 else self._intrinsic("tanh", x)
+        return mathematics.tanh(self, x)
 
     def pow(self, x: Value, y: Value) -> Value:
         return mathematics.pow(self, x, y) if x.dtype is float32 else self._intrinsic("pow", x, y)

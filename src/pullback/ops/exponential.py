@@ -11,7 +11,24 @@ import math
 
 from ..graph.node import Node
 from ..graph.types import FLOAT
-from .elementwise import Builder, add, builder, div, elementwise, float_function, mul, neg, scalar, sqrt, sub
+from .elementwise import (
+    Builder,
+    absolute,
+    add,
+    bit_or,
+    builder,
+    div,
+    elementwise,
+    eq,
+    float_function,
+    maximum,
+    mul,
+    neg,
+    scalar,
+    sqrt,
+    sub,
+)
+from .elementwise import where as choose
 from .formula import Number, body, by_type, polynomial, where
 
 # (atan(x)/x - 1)/x^2 in x^2, on |x| <= tan(pi/8); error 2^-28.2 and 2^-58.2
@@ -81,6 +98,9 @@ def _atan2(y: Number, x: Number) -> Number:
     across, up = abs(x), abs(y)
     both = across.equals(up) & (across.equals(math.inf) | across.equals(0.0))
     across, up = where(both, 1.0, across), where(both, where(up.equals(0.0), up, 1.0), up)
+    great = by_type(x, 2.0**126, 2.0**1022)  # of greater numbers the sum overflows
+    scale = where((across > great) | (up > great), x.like(0.25), 1.0)
+    across, up = across * scale, up * scale
     up_infinite, across_infinite = up.equals(math.inf), across.equals(math.inf)
     numerator = where(up_infinite, 1.0, where(across_infinite, up * 0.0, up))
     angle = _arctangent(numerator, where(up_infinite, across * 0.0, where(across_infinite, 1.0, across)))
@@ -280,16 +300,21 @@ def _hyperbola(x: Node, sign: float) -> Node:
     return sqrt(add(_square(x), _one(x)))
 
 
-def _radius(n: Node) -> Node:
-    """x^2 + y^2."""
-    return add(_square(n.inputs[0]), _square(n.inputs[1]))
+def _over_square_of_radius(n: Node, x: Node) -> Node:
+    """x / (a^2 + b^2) for the operands a and b, of which the squares may overflow or underflow; 0 where both are 0."""
+    a, b = n.inputs
+    greater = maximum(absolute(a), absolute(b))
+    unscaled = bit_or(eq(greater, scalar(0.0, x)), eq(greater, scalar(math.inf, x)))
+    unit = choose(unscaled, _one(x), greater)
+    square = add(_square(div(a, unit)), _square(div(b, unit)))
+    return div(div(div(x, unit), choose(eq(square, scalar(0.0, x)), _one(x), square)), unit)
 
 
 ATAN2 = elementwise(
     "atan2",
     body(_atan2),
-    lambda n, g: mul(g, div(n.inputs[1], _radius(n))),
-    lambda n, g: neg(mul(g, div(n.inputs[0], _radius(n)))),
+    lambda n, g: mul(g, _over_square_of_radius(n, n.inputs[1])),
+    lambda n, g: neg(mul(g, _over_square_of_radius(n, n.inputs[0]))),
     takes=(FLOAT,),
     cost=30,
 )

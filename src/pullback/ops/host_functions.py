@@ -55,11 +55,13 @@ def incomplete_gamma(a: np.ndarray, x: np.ndarray, upper: bool) -> np.ndarray:
         regular = (a > 0) & (x > 0) & np.isfinite(a) & np.isfinite(x)
         a_, x_ = np.where(regular, a, 1.0), np.where(regular, x, 1.0)
         by_series = x_ < a_ + 1
-        factor = np.exp(a_ * np.log(x_) - x_ - _lgamma(a_))
-        below = factor / a_ * _series(np.where(by_series, a_, 1.0), np.where(by_series, x_, 0.5))
+        power = a_ * np.log(x_) - x_
+        factor = np.exp(power - _lgamma(a_))
+        # divided by a where the logarithm of gamma(a) would be beyond that of a float
+        below = np.exp(power - _lgamma(a_ + 1)) * _series(np.where(by_series, a_, 1.0), np.where(by_series, x_, 0.5))
         above = factor * _fraction(np.where(by_series, 1.0, a_), np.where(by_series, 3.0, x_))
         lower = np.where(by_series, below, 1 - above)
-        result = np.where(by_series, 1 - below, above) if upper else lower
+        result = np.clip(np.where(by_series, 1 - below, above) if upper else lower, 0.0, 1.0)
         one, zero = (0.0, 1.0) if upper else (1.0, 0.0)
         result = np.where(np.isinf(x), one, np.where(np.isinf(a), zero, result))
         result = np.where(x == 0, zero, np.where(a == 0, one, result))
@@ -68,24 +70,28 @@ def incomplete_gamma(a: np.ndarray, x: np.ndarray, upper: bool) -> np.ndarray:
 
 
 def zeta(s: np.ndarray, q: np.ndarray) -> np.ndarray:
-    """Hurwitz's zeta function, the sum of (q + i)^-s over i >= 0, by Euler's and Maclaurin's formula from 10 on."""
+    """Hurwitz's zeta function, the sum of (q + i)^-s over i >= 0: ten terms and those below 10, then Euler's and
+    Maclaurin's formula, whose error the terms before make small however large s is.
+    """
     shape = np.broadcast_shapes(s.shape, q.shape)
     s, q = (np.broadcast_to(np.asarray(v, np.float64), shape) for v in (s, q))
     with np.errstate(all="ignore"):
         regular = (s > 1) & np.isfinite(q) & np.isfinite(s) & ((q > 0) | ((q != np.floor(q)) & (s == np.floor(s))))
         s_, w = np.where(regular, s, 2.0), np.where(regular, q, 10.0)
         total = np.zeros(shape)
-        while np.any(w < 10):
-            below = w < 10
+        steps = 0
+        while np.any(below := (w < 10) | (steps < 10)):
+            steps += 1
             total = total + np.where(below, np.power(w, -s_), 0.0)
             w = np.where(below, w + 1, w)
         power = np.power(w, -s_)
-        total = total + power * w / (s_ - 1) + power / 2
+        rest = power * w / (s_ - 1) + power / 2
         term, rising = power / w, s_
         for k, coefficient in enumerate(TERMS_OF_EULER_MACLAURIN):
-            total = total + term * rising * coefficient
+            rest = rest + term * rising * coefficient
             term = term / (w * w)
             rising = rising * (s_ + 2 * k + 1) * (s_ + 2 * k + 2)
+        total = total + np.where(power == 0, 0.0, rest)
         poles = (s == 1) | ((s > 1) & (q <= 0) & (q == np.floor(q)))
         result = np.where(regular, total, np.where(poles, math.inf, np.nan))
         return np.where((s > 1) & (q == math.inf), 0.0, np.where((s == math.inf) & (q > 1), 0.0, result))

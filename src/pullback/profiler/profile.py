@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import timeline
+from ..runtime import stamps
 from ..runtime.program import KernelTimes
 from ..timeline import Span, listen
 from . import rows as summing
@@ -52,6 +53,7 @@ class profile:
     def __enter__(self) -> profile:
         if self._open is not None:
             raise RuntimeError("this profile is being taken already; make another for a block inside of it")
+        stamps.prepare()  # the profiler's own code is no part of what is measured
         stack = ExitStack()
         stack.enter_context(listen(self._spans.append, kernels=True))
         self._threads.add(threading.get_ident())
@@ -104,8 +106,8 @@ class profile:
             raise ValueError(f"by must be one of {', '.join(_BY)}, got {by!r}")
         if sort not in SORTS:
             raise ValueError(f"sort must be one of {', '.join(SORTS)}, got {sort!r}")
-        if rows < 1:
-            raise ValueError(f"rows must be at least 1, got {rows}")
+        if not isinstance(rows, int) or rows < 1:
+            raise ValueError(f"rows must be a whole number of at least 1, got {rows!r}")
         return format_table(self._rows(by), self.python, self.seconds, sort, rows)
 
     def __str__(self) -> str:

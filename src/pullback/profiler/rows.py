@@ -19,6 +19,8 @@ from ..timeline import Span, own_times
 
 #: the name of all stages of compiling together; PULLBACK_DEBUG=compile tells them apart
 COMPILING = "compiling"
+#: compiling in threads that did not enter the block, such as LLVM's: it went on beside what makes up the block's time
+MEANWHILE = "compiling, on another thread meanwhile"
 #: how spans of Python are named in tables; what is not here is a stage of compiling
 PYTHON = {
     "step": "Python: calling a compiled step",
@@ -29,6 +31,8 @@ PYTHON = {
     "host_call": "host_call",
     "check": "Python: looking at a check",
 }
+#: of what has several stages the one that is counted as a call; of LLVM's the last, once for each kernel
+_COUNTED = {COMPILING: "compile", MEANWHILE: "LLVM: generate"}
 OUTSIDE = "Python: the rest of your program"
 
 
@@ -204,15 +208,18 @@ def by_operation(runs: Iterable[KernelRun]) -> list[Row]:
 
 def of_python(spans: list[Span], seconds: float, in_kernels: float, threads: set[int]) -> list[Row]:
     """Rows for what is not in kernels: recording, compiling, feeding programs, Python functions, and the program
-    around, in time of its own without what it calls. They and the kernels make up `seconds`, which `threads` spent.
+    around, in time of its own without what it calls. They and the kernels make up `seconds`, which `threads` spent;
+    what was compiled in other threads (MEANWHILE) is no part of it.
     """
     rows: dict[tuple[str, str], Row] = {}
     covered = 0.0
     for span, own in own_times(spans):
         place = _place(span.source)
         name = PYTHON.get(span.name, COMPILING)
+        if name == COMPILING and span.thread not in threads:
+            name = MEANWHILE
         row = rows.setdefault((name, place), Row(name, place))
-        row.calls += name != COMPILING or span.name == "compile"
+        row.calls += span.name == _COUNTED.get(name, span.name)
         row.seconds += own
         covered += own if span.thread in threads else 0.0
     between = rows.get((PYTHON["kernels"], ""))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 
-from .rows import Row
+from .rows import MEANWHILE, Row
 
 SORTS: dict[str, Callable[[Row], float | str]] = {
     "time": lambda row: -row.seconds,
@@ -30,7 +30,10 @@ def format_table(measured: Sequence[Row], python: Sequence[Row], seconds: float,
         for name in ("seconds", "operations", "nbytes", "least_seconds"):
             setattr(rest, name, sum(getattr(row, name) for row in left))
         cells.append(_cells(rest, seconds))
-    others = [_cells(row, seconds) for row in python if row.seconds >= 0.001 * seconds]
+    # what went on beside has no share of the time
+    others = [
+        _cells(row, 0.0 if row.name == MEANWHILE else seconds) for row in python if row.seconds >= 0.001 * seconds
+    ]
     widths = [max(map(len, column)) for column in zip(_HEAD, *cells, *others, strict=True)]
     rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
     body = [rule, *(_line(row, widths) for row in cells), rule, *(_line(row, widths) for row in others), rule]

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from .. import debug
 from ..codegen.text import Code
 from .buffers import ALIGNMENT, allocate
 from .jit import load
@@ -65,13 +66,24 @@ define void @pullback_stamped(ptr %record, ptr %scratch, i64 %task) nounwind {{
     return Code("pullback_stamped", text, (clock(),))
 
 
+def ready() -> int:
+    """The address of `stamped`, compiled when it is first asked for."""
+    return load([stamped()])["pullback_stamped"]
+
+
+def prepare() -> None:
+    """Compile `stamped` where kernels are native, so that the first run with stamps need not."""
+    if debug.get("backend") == "native":
+        ready()
+
+
 class StampedSchedule:
     """A schedule that tells when each launch ran, on which threads. See `Schedule` for the arguments."""
 
     def __init__(
         self, launches: Sequence[Entry], threads: int, scratch_bytes: int, bundles: Iterable[Bundle] | None = None
     ):
-        address = load([stamped()])["pullback_stamped"]
+        address = ready()
         self._stamps = allocate(len(launches) * threads * ALIGNMENT).view(np.int64)
         self.stamps = self._stamps.reshape(len(launches), threads, _LINE)
         self._records = np.zeros((len(launches), _RECORD), np.int64)

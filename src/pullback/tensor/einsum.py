@@ -62,6 +62,13 @@ def _number(letter: str) -> int:
     return ord(letter)
 
 
+def _named(label: int) -> str:
+    """A label in the words of the user's call: a letter, a number of a list of labels, or an axis of the ellipsis."""
+    if label >= _ELLIPSIS:
+        return "an axis of the ellipsis"
+    return f"label {chr(label)!r}" if label >= ord("A") else f"label {label}"
+
+
 def _parts(text: str) -> list[Any]:
     """The labels of one operand, an Ellipsis where there is one."""
     before, dots, after = text.replace(" ", "").partition("...")
@@ -113,9 +120,10 @@ def _labelled(
         return terms, (*_spelt([Ellipsis], widest), *sorted(label for label in set(counts) if counts.count(label) == 1))
     wanted = _spelt(result, widest)
     known = {label for term in terms for label in term.labels}
-    if len(set(wanted)) < len(wanted) or not set(wanted) <= known:
+    if wrong := [label for label in wanted if label not in known or wanted.count(label) > 1]:
         raise ShapeError(
-            f"einsum: each label of the result must be one of the operands' and stand once (at {user_source()})"
+            f"einsum: each label of the result must be one of the operands' and stand once, which is not so of "
+            f"{_named(wrong[0])} (at {user_source()})"
         )
     return terms, wanted
 
@@ -135,7 +143,7 @@ def _diagonal(term: Term) -> Term:
             second = labels.index(label, first + 1)
             if tensor.shape[first] != tensor.shape[second]:
                 raise ShapeError(
-                    f"einsum: a repeated label names axes of sizes {tensor.shape[first]} and {tensor.shape[second]} "
+                    f"einsum: {_named(label)} names axes of sizes {tensor.shape[first]} and {tensor.shape[second]} "
                     f"(at {user_source()})"
                 )
             tensor = tensor.diagonal(0, first, second)
@@ -152,7 +160,7 @@ def contract(name: str, terms: list[Term], result: tuple[int, ...]) -> Tensor:
                 sizes[label] = size
             elif size not in (1, sizes[label]):
                 raise ShapeError(
-                    f"{name}: one label names axes of sizes {sizes[label]} and {size} (at {user_source()})"
+                    f"{name}: {_named(label)} names axes of sizes {sizes[label]} and {size} (at {user_source()})"
                 )
     terms = [_without_ones(term, sizes) for term in terms]
     while len(terms) > 1:

@@ -12,6 +12,7 @@ from ..ops import elementwise as e
 from ..ops import exponential as ex
 from ..ops import special as sp
 from ..ops.elementwise import Builder
+from ..ops.host import custom
 from ..ops.movement import expand
 from ..ops.primitive import constant, user_source
 from . import promotion
@@ -324,23 +325,33 @@ def _signs(x: Node) -> Node:
 
 
 def _sinc(x: Node) -> Node:
-    """Near 0 the series, of which the derivative keeps its digits too."""
-    angle = e.mul(x, constant(math.pi, x.dtype))
-    near = e.lt(e.absolute(angle), constant(0.5, x.dtype))
-    far = e.where(near, constant(1.0, x.dtype), angle)
-    square = e.where(near, e.mul(angle, angle), constant(0.0, x.dtype))
-    series = constant(-1 / math.factorial(15), x.dtype)
+    """The sine is that of x less an even number, exactly; πx would lose the digits after the point."""
+    half_turns = constant(2.0, x.dtype)
+    turned = e.sub(x, e.mul(half_turns, e.rint(e.div(x, half_turns))))
+    pi = constant(math.pi, x.dtype)
+    return sine_over_angle(e.mul(x, pi), e.sin(e.mul(turned, pi)))
+
+
+def sine_over_angle(angle: Node, sine: Node) -> Node:
+    """sine / angle; near 0 the series, of which the derivative keeps its digits too."""
+    near = e.lt(e.absolute(angle), constant(0.5, angle.dtype))
+    square = e.where(near, e.mul(angle, angle), constant(0.0, angle.dtype))
+    series = constant(-1 / math.factorial(15), angle.dtype)
     for k in reversed(range(7)):
-        series = e.add(e.mul(series, square), constant((-1) ** k / math.factorial(2 * k + 1), x.dtype))
-    return e.where(near, series, e.div(e.sin(far), far))
+        series = e.add(e.mul(series, square), constant((-1) ** k / math.factorial(2 * k + 1), angle.dtype))
+    return e.where(near, series, e.div(sine, e.where(near, constant(1.0, angle.dtype), angle)))
 
 
 def _logit(x: Node, eps: float | None) -> Node:
-    one = constant(1.0, x.dtype)
-    if eps is not None:
-        low, high = constant(eps, x.dtype), constant(1 - eps, x.dtype)
-        x = e.where(e.lt(x, low), low, e.where(e.lt(high, x), high, x))
-    return e.log(e.div(x, e.sub(one, x)))
+    one, lowest, highest = (constant(value, x.dtype) for value in (1.0, eps or 0.0, 1 - (eps or 0.0)))
+    beyond = e.bit_or(e.lt(x, lowest), e.lt(highest, x))
+    inside = x if eps is None else e.where(e.lt(x, lowest), lowest, e.where(e.lt(highest, x), highest, x))
+
+    def rule(_: Node, cotangent: Node) -> list[Node | None]:
+        slope = e.div(cotangent, e.mul(x, e.sub(one, x)))
+        return [e.where(beyond, constant(math.nan if eps is None else 0.0, x.dtype), slope)]
+
+    return custom(e.log(e.div(inside, e.sub(one, inside))), (x,), rule)
 
 
 def _angle(x: Node) -> Node:
@@ -400,4 +411,4 @@ _GREATEST = {
     float64: float.fromhex("0x1.FFFFFFFFFFFFFp1023"),
 }
 
-__all__ = ["MathematicsMethods", "polygamma", "real"]
+__all__ = ["MathematicsMethods", "polygamma", "real", "sine_over_angle"]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DTypeError, ShapeError
-from ..graph.types import BOOL, INTEGER, int64
+from ..graph.types import BOOL, INTEGER, DType, int64
 from ..ops import elementwise as e
 from ..ops.contraction import matmul as matmul_nodes
 from ..ops.movement import expand, reshape
@@ -191,8 +191,8 @@ def matmul(x: Tensor, y: Tensor) -> Tensor:
     return _matmul(*lowered(x, y))
 
 
-def _matmul(x: Tensor, y: Tensor) -> Tensor:
-    """matmul in the dtype of its operands."""
+def _matmul(x: Tensor, y: Tensor, dtype: DType | None = None) -> Tensor:
+    """matmul of operands of one dtype, in `dtype` or that."""
     if x.ndim == 0 or y.ndim == 0:
         raise ShapeError(
             f"matmul takes tensors with axes, got {list(x.shape)} and {list(y.shape)} (at {user_source()})"
@@ -215,12 +215,17 @@ def _matmul(x: Tensor, y: Tensor) -> Tensor:
     rows, columns, inner = a.shape[-2], b.shape[-1], a.shape[-1]
     if len(b.shape) == 2 and len(a.shape) > 2:
         # one matrix for the whole batch: one product of all rows
-        flat = matmul_nodes(reshape(a, (math.prod(batch) * rows, inner)), b)
+        flat = matmul_nodes(reshape(a, (math.prod(batch) * rows, inner)), b, dtype)
         product = reshape(flat, (*batch, rows, columns))
     else:
-        product = matmul_nodes(expand(a, (*batch, rows, inner)), expand(b, (*batch, inner, columns)))
+        product = matmul_nodes(expand(a, (*batch, rows, inner)), expand(b, (*batch, inner, columns)), dtype)
     shape = (*batch, *((rows,) if x.ndim > 1 else ()), *((columns,) if y.ndim > 1 else ()))
     return x._wrap(reshape(product, shape))
+
+
+def widened_product(x: Tensor, y: Tensor) -> Tensor:
+    """matmul in the dtype of its operands, also under autocast; of 16-bit floats the sums in float32, not rounded."""
+    return _matmul(x, y, x.dtype.compute)
 
 
 def cross(input: Tensor, other: Tensor, *, dim: int = -1) -> Tensor:
@@ -302,4 +307,4 @@ def powers_of(x: Tensor, count: int) -> Tensor:
     return stack(powers[:count], -1) if count else x.unsqueeze(-1)[..., :0]
 
 
-__all__ = ["ProductMethods", "chain_matmul", "cross", "matmul", "multi_dot", "powers_of", "vander"]
+__all__ = ["ProductMethods", "chain_matmul", "cross", "matmul", "multi_dot", "powers_of", "vander", "widened_product"]

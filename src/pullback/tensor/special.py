@@ -17,6 +17,7 @@ from ..ops.host import custom, host_call
 from ..ops.host_functions import incomplete_gamma
 from ..ops.host_functions import zeta as hurwitz
 from ..ops.primitive import constant, user_source
+from .mathematics import sine_over_angle
 from .pairs import joined
 from .promotion import Operand
 
@@ -70,7 +71,7 @@ def ndtri(input: Tensor) -> Tensor:
 
 def spherical_bessel_j0(input: Tensor) -> Tensor:
     """sin(x) / x, and 1 at 0."""
-    return (input / math.pi).sinc()
+    return input._composed(_spherical_j0)
 
 
 def igamma(input: Tensor, other: Tensor) -> Tensor:
@@ -97,6 +98,12 @@ def _entropy(x: Node) -> Node:
         return [e.neg(e.mul(cotangent, e.add(constant(1.0, x.dtype), e.log(x))))]
 
     return custom(e.where(e.eq(x, zero), zero, value), (x,), rule)
+
+
+def _spherical_j0(x: Node) -> Node:
+    infinite = e.eq(e.absolute(x), constant(math.inf, x.dtype))
+    finite = e.where(infinite, constant(1.0, x.dtype), x)
+    return e.where(infinite, constant(0.0, x.dtype), sine_over_angle(finite, e.sin(finite)))
 
 
 def _ndtr(x: Node) -> Node:

@@ -17,6 +17,7 @@ from ...tensor.arithmetic import where
 from ...tensor.grad_modes import no_grad
 from ...tensor.promotion import require_float
 from ...tensor.random import Generator, uniform_nodes
+from ...tensor.reductions import normalize_axis
 
 
 def widened(name: str, input: Tensor) -> Tensor:
@@ -107,7 +108,7 @@ def _prepared(name: str, input: Tensor, dtype: DType | None) -> Tensor:
 def _axis(name: str, input: Tensor, dim: int | None, stacklevel: int) -> int:
     """`dim`, or where it is None what PyTorch takes, which deserves a warning: 0 of 0, 1 or 3 axes, else 1."""
     if dim is not None:
-        return dim
+        return normalize_axis(dim, input.ndim, name)
     warnings.warn(f"{name}: dim is chosen by the number of axes; name it", stacklevel=stacklevel + 1)
     return 0 if input.ndim in (0, 1, 3) else 1
 

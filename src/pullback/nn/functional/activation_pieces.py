@@ -15,6 +15,7 @@ from ...tensor.arithmetic import where
 from ...tensor.autocast_mode import lowered
 from ...tensor.promotion import require_float
 from ...tensor.random import Generator, rand
+from ...tensor.reductions import normalize_axis
 from .activation import finished, softmax, softplus, widened
 
 _SELU_ALPHA, _SELU_SCALE = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
@@ -131,7 +132,8 @@ def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
 def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
     """x * hardsigmoid(x); Howard et al., MobileNetV3 (ICCV 2019)."""
     x = widened("hardswish", input)
-    return finished(where(x <= -3, 0.0, where(x >= 3, x, x * (x + 3) / 6)), input, inplace)
+    middle = x.clamp(-3.0, 3.0)  # an infinite x would make the cotangent of what is not chosen NaN
+    return finished(where(x <= -3, 0.0, where(x >= 3, x, middle * (middle + 3) / 6)), input, inplace)
 
 
 def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
@@ -174,6 +176,7 @@ def gumbel_softmax(
     """
     if eps != 1e-10:
         raise ValueError(f"gumbel_softmax: eps has no effect and must be left at 1e-10, got {eps}")
+    dim = normalize_axis(dim, logits.ndim, "gumbel_softmax")
     x = widened("gumbel_softmax", logits)
     uniform = rand(x.shape, dtype=float32, generator=generator).clamp(min=2.0**-25)
     soft = softmax((x - (-uniform.log()).log().to(x.dtype)) / tau, dim)

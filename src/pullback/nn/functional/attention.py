@@ -15,6 +15,7 @@ from ...tensor import Tensor
 from ...tensor.arithmetic import where
 from ...tensor.autocast_mode import lowered
 from ...tensor.grad_modes import is_grad_enabled, no_grad
+from ...tensor.products import widened_product
 from ...tensor.random import uniform_nodes
 from .activation import dropout, finished, softmax, widened
 
@@ -56,6 +57,7 @@ def scaled_dot_product_attention(
     _check_operands(query, key, value)
     if attn_mask is not None:
         _check_mask(attn_mask, query.shape[-2], key.shape[-2])
+    _check_batch(query, key, value, attn_mask)
     if not 0 <= dropout_p <= 1:
         raise ValueError(
             f"scaled_dot_product_attention: dropout_p must lie between 0 and 1, got {dropout_p} (at {user_source()})"
@@ -117,8 +119,11 @@ def _tiled(
 def _composed(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout_p: float, is_causal: bool, factor: float
 ) -> Tensor:
-    """By matrix products and softmax, whose memory grows with L S: for few queries the faster way."""
-    scores = (query @ key.transpose(-2, -1)) * factor
+    """By matrix products and softmax, whose memory grows with L S: for few queries the faster way.
+
+    The 16-bit floats are multiplied as they are; scores and weights, and their cotangents, are in float32.
+    """
+    scores = widened_product(query, key.transpose(-2, -1)) * factor
     if is_causal:
         size = (scores.shape[-2], scores.shape[-1])
         allowed = Tensor(le(iota(size, 1, int64), iota(size, 0, int64)))
@@ -129,7 +134,7 @@ def _composed(
         weights = _masked_softmax(_masked(scores, mask))
     if dropout_p:
         weights = dropout(weights, dropout_p)
-    return weights @ value
+    return widened_product(weights, value.to(weights.dtype)).to(query.dtype)
 
 
 def _check_operands(query: Tensor, key: Tensor, value: Tensor) -> None:
@@ -163,6 +168,20 @@ def _check_mask(mask: Tensor, queries: int, keys: int) -> None:
         )
 
 
+def _check_batch(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> None:
+    """ShapeError where the axes before the last two do not broadcast; heads that do not may be meant to be shared."""
+    name = "scaled_dot_product_attention"
+    heads = [t.shape[-3] for t in (query, key, value) if t.ndim > 2]
+    if len(heads) == 3 and any(1 < other < heads[0] and heads[0] % other == 0 for other in heads[1:]):
+        raise ShapeError(
+            f"{name}: the heads (axis -3) of query {list(query.shape)}, key {list(key.shape)} and value "
+            f"{list(value.shape)} differ: {heads[0]} and {min(heads[1:])} (at {user_source()}). With enable_gqa=True "
+            "groups of query heads share those of key and value."
+        )
+    masks = () if mask is None else (mask.shape[:-2],)
+    broadcast_shapes(f"{name}: of the axes before the last two", *(t.shape[:-2] for t in (query, key, value)), *masks)
+
+
 def _masked(scores: Tensor, mask: Tensor) -> Tensor:
     if mask.dtype is bool_:
         return where(mask, scores, -math.inf)
@@ -171,6 +190,8 @@ def _masked(scores: Tensor, mask: Tensor) -> Tensor:
 
 def _masked_softmax(scores: Tensor) -> Tensor:
     """softmax over the last axis, in which rows of nothing but -inf give zeros."""
+    if scores.numel() == 0:
+        return scores
     x = widened("scaled_dot_product_attention", scores)
     with no_grad():
         greatest = x.amax(-1, keepdim=True)

@@ -221,7 +221,7 @@ def _transposed(
     extra = sizes_of(function, "output_padding", output_padding, rank, 0)
     pads = []
     for axis in range(rank):
-        if extra[axis] >= max(steps[axis], spread[axis]):
+        if x.shape[0] and extra[axis] >= max(steps[axis], spread[axis]):  # PyTorch allows any of no examples
             raise ValueError(
                 f"{function}: output_padding {list(extra)} must be below stride {list(steps)} or dilation "
                 f"{list(spread)} along each axis (at {user_source()})"

@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from ...errors import ShapeError
+from ...ops.elementwise import broadcast_shapes
 from ...ops.primitive import user_source
 from ...tensor import Tensor
 from ...tensor.autocast_mode import widening
 from ...tensor.creation import tensor
 from ...tensor.einsum import einsum
 from ...tensor.promotion import require_float, result_type
+from .linear import fitting
 
 
 def _norm(x: Tensor, p: float, keepdim: bool = False) -> Tensor:
@@ -19,6 +21,7 @@ def _norm(x: Tensor, p: float, keepdim: bool = False) -> Tensor:
 
 def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Tensor:
     """The p-norm of x1 - x2 + eps along the last axis; the other axes broadcast."""
+    broadcast_shapes("pairwise_distance", x1.shape, x2.shape)
     return _norm(x1 - x2 + eps, p, keepdim)
 
 
@@ -27,7 +30,7 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
     dtype = result_type(x1, x2)
     first, second = x1.to(dtype), x2.to(dtype)
     require_float("cosine_similarity", first)
-    shape = (first * second).shape
+    shape = broadcast_shapes("cosine_similarity", x1.shape, x2.shape)
     first, second = first.expand(shape), second.expand(shape)
     parts = []
     for x in (first, second):
@@ -87,7 +90,7 @@ def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None
             f"are those of weight {list(weight.shape)}, [out, in1, in2] (at {user_source()})"
         )
     product = einsum("...i,oij,...j->...o", input1, weight, input2)
-    return product if bias is None else product + bias
+    return product if bias is None else product + fitting("bilinear", "bias", bias, product)
 
 
 __all__ = ["bilinear", "cdist", "cosine_similarity", "pairwise_distance", "pdist"]

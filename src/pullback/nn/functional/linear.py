@@ -25,8 +25,27 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
             f"linear: the last axis of input {list(input.shape)} must have the size of the last axis of weight "
             f"{list(weight.shape)}, [out, in] (at {user_source()})"
         )
+    _check_dtypes("linear", input, weight)
     product = input @ weight.T
-    return product if bias is None else product + bias
+    return product if bias is None else product + fitting("linear", "bias", bias, product)
+
+
+def _check_dtypes(name: str, input: Tensor, weight: Tensor) -> None:
+    if input.dtype is not weight.dtype:
+        raise DTypeError(
+            f"{name}: input and weight must have one dtype, got {input.dtype.name} and {weight.dtype.name} "
+            f"(at {user_source()}). Convert one with .to(dtype)."
+        )
+
+
+def fitting(name: str, role: str, given: Tensor, result: Tensor) -> Tensor:
+    """`given`, which must broadcast to the shape of `result`; ShapeError in the words of the function `name`."""
+    axes = zip(reversed(given.shape), reversed(result.shape), strict=False)
+    if given.ndim > result.ndim or any(size not in (1, wanted) for size, wanted in axes):
+        raise ShapeError(
+            f"{name}: {role} {list(given.shape)} does not broadcast to {list(result.shape)} (at {user_source()})"
+        )
+    return given
 
 
 def indices(name: str, tensor: Tensor) -> Node:

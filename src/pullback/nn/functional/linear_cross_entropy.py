@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ...autograd.backward import grad
 from ...autograd.function import with_gradient
-from ...errors import ShapeError
+from ...errors import DTypeError, ShapeError
 from ...graph.types import DType, float32, float64
 from ...ops.host import detach
 from ...ops.primitive import MODE, Lowering, autocast_mode, user_source
@@ -101,8 +101,25 @@ def _check(
             f"{name}: linear_bias must be {list(linear_weight.shape[:-1])}, got {list(linear_bias.shape)} "
             f"(at {user_source()})"
         )
+    if input.dtype is not linear_weight.dtype and MODE.autocast.dtype is None:
+        raise DTypeError(
+            f"{name}: input and linear_weight must have one dtype, got {input.dtype.name} and "
+            f"{linear_weight.dtype.name} (at {user_source()}). Convert one with .to(dtype)."
+        )
+    _check_target(target, (*input.shape[:-1], *linear_weight.shape[:-1]), input.ndim - 1)
     if ignore_index is not None and target.dtype.is_floating_point:
         raise ValueError(f"{name}: ignore_index is for targets by number, not probabilities (at {user_source()})")
+
+
+def _check_target(target: Tensor, logits: tuple[int, ...], axis: int) -> None:
+    """ShapeError where the target is none of logits of this shape, whose classes lie along `axis`."""
+    by_number = (*logits[:axis], *logits[axis + 1 :])
+    if target.shape != (logits if target.dtype.is_floating_point else by_number):
+        raise ShapeError(
+            f"linear_cross_entropy: target must be the numbers of classes (integers of shape {list(by_number)}) or "
+            f"their probabilities (floats of shape {list(logits)}), got {target.dtype.name} of shape "
+            f"{list(target.shape)} (at {user_source()})"
+        )
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from ...tensor.autocast_mode import in_float32
 from ...tensor.grad_modes import no_grad
 from ...tensor.promotion import get_default_dtype, require_float, result_type
 from .activation import finished, logsigmoid, widened
+from .linear import fitting
 from .loss import chosen_reduction, reduced
 
 
@@ -148,7 +149,7 @@ def binary_cross_entropy(
 
     loss = with_gradient(primal, [x, y], rule)
     if weight is not None:
-        loss = loss * weight.to(loss.dtype).expand(loss.shape)
+        loss = loss * fitting(name, "weight", weight, loss).to(loss.dtype)
     return finished(reduced(loss, reduction), input)
 
 
@@ -179,10 +180,10 @@ def binary_cross_entropy_with_logits(
     input, target, weight, pos_weight = in_float32(input, target, weight, pos_weight)
     _one_shape(name, input, target)
     x, y = widened(name, input), target.to(input.dtype.compute)
-    positive = y if pos_weight is None else y * pos_weight
+    positive = y if pos_weight is None else y * fitting(name, "pos_weight", pos_weight, y)
     loss = (1 - y) * x - (1 - y + positive) * logsigmoid(x)
     if weight is not None:
-        loss = loss * weight
+        loss = loss * fitting(name, "weight", weight, loss)
     return finished(reduced(loss, reduction), input)
 
 

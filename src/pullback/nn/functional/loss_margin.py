@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from ...errors import DTypeError, ShapeError
 from ...graph.types import INTEGER
+from ...ops.elementwise import broadcast_shapes
 from ...ops.indexing import bounded
 from ...ops.primitive import user_source
 from ...tensor import Tensor
@@ -35,6 +36,7 @@ def margin_ranking_loss(
             f"{name}: all operands must have as many axes, got {list(input1.shape)}, {list(input2.shape)} and "
             f"{list(target.shape)} (at {user_source()})"
         )
+    broadcast_shapes(name, input1.shape, input2.shape, target.shape)
     input1, input2, target = in_float32(input1, input2, target)
     dtype = floating(input1, input2, target)
     if not any(operand.is_floating_point() for operand in (input1, input2, target)):
@@ -60,6 +62,8 @@ def cosine_embedding_loss(
             f"{name}: inputs must be [N, D] and target [N], or [D] and [], got {list(input1.shape)}, "
             f"{list(input2.shape)} and {list(target.shape)} (at {user_source()})"
         )
+    broadcast_shapes(name, input1.shape, input2.shape)
+    broadcast_shapes(name, input1.shape[:-1], input2.shape[:-1], target.shape)
     input1, input2, target = in_float32(input1, input2, target)
     dtype = floating(input1, input2)
     x, y = widened(name, input1.to(dtype)), widened(name, input2.to(dtype))
@@ -147,6 +151,7 @@ def multilabel_soft_margin_loss(
     name = "multilabel_soft_margin_loss"
     reduction = chosen_reduction(name, size_average, reduce, reduction)
     require_float(name, input)
+    broadcast_shapes(name, input.shape, target.shape, *([] if weight is None else [weight.shape]))
     dtype = result_type(input, target)
     x, y = widened(name, input.to(dtype)), target.to(dtype.compute)
     loss = -(y * logsigmoid(x) + (1 - y) * logsigmoid(-x))
@@ -169,6 +174,7 @@ def triplet_margin_loss(
     """
     name = "triplet_margin_loss"
     reduction = chosen_reduction(name, size_average, reduce, reduction)
+    broadcast_shapes(name, anchor.shape, positive.shape, negative.shape)
     anchor, positive, negative = in_float32(anchor, positive, negative)
     dtype = floating(anchor, positive, negative)
     wide = [anchor, positive, negative]
@@ -190,6 +196,8 @@ def triplet_margin_with_distance_loss(
     """
     name = "triplet_margin_with_distance_loss"
     reduction = chosen_reduction(name, None, None, reduction)
+    if distance_function is None:
+        broadcast_shapes(name, anchor.shape, positive.shape, negative.shape)
     distance = distance_function or (lambda x, y: _distance(x, y, 2.0, 1e-6))
     return _triplet(name, [anchor, positive, negative], distance, margin, swap, reduction)
 

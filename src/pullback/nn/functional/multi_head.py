@@ -10,8 +10,10 @@ from ...graph.types import bool_
 from ...ops.primitive import user_source
 from ...tensor import Tensor
 from ...tensor.arithmetic import where
+from ...tensor.autocast_mode import lowered
 from ...tensor.creation import zeros
 from ...tensor.joining import cat
+from ...tensor.products import widened_product
 from .activation import dropout, softmax
 from .attention import scaled_dot_product_attention
 from .linear import linear
@@ -299,12 +301,14 @@ def _widened(mask: Tensor, added: int) -> Tensor:
 
 
 def _with_weights(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, weights: Weights) -> tuple[Tensor, Tensor]:
-    """The result [N, H, L, E / H] and the weights, which stand in memory."""
-    scores = (q * math.sqrt(1 / q.shape[-1])) @ k.transpose(-2, -1)
+    """The result [N, H, L, E / H] and the weights, which stand in memory; scores and weights are not of 16 bits."""
+    q, k, v = lowered(q, k, v)
+    scores = widened_product(q, k.transpose(-2, -1)) * math.sqrt(1 / q.shape[-1])
     if mask is not None:
         scores = where(mask, scores, -math.inf) if mask.dtype is bool_ else scores + mask.to(scores.dtype)
     found = dropout(softmax(scores, -1), weights.dropout_p, weights.dropout_p > 0)
-    return found @ v, found.mean(1) if weights.averaged else found
+    result = widened_product(found, v.to(found.dtype))
+    return result.to(v.dtype), (found.mean(1) if weights.averaged else found).to(v.dtype)
 
 
 __all__ = ["Masks", "Projections", "Weights", "attend", "multi_head_attention_forward"]

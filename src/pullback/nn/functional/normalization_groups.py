@@ -15,6 +15,7 @@ from ...ops.primitive import constant, user_source
 from ...tensor import Tensor
 from ...tensor.grad_modes import no_grad
 from ...tensor.promotion import require_float
+from ...tensor.reductions import normalize_axis
 from .activation import finished, widened
 from .linear import normalized
 from .normalization import along_channels, batch_norm
@@ -172,6 +173,8 @@ def normalize(
     if out is not None:
         raise ValueError(f"normalize: out= is not supported, assign the result (at {user_source()})")
     require_float("normalize", input)
+    for axis in (dim,) if isinstance(dim, int) else dim:
+        normalize_axis(axis, input.ndim, "normalize")
     x = widened("normalize", input)
     return finished(x / x.norm(p, dim, keepdim=True).clamp(min=eps), input)
 

@@ -30,6 +30,11 @@ class Linear(Module):
         dtype: DType | None = None,
     ):
         super().__init__()
+        if min(in_features, out_features) < 0:
+            raise ValueError(
+                f"Linear: in_features and out_features must not be negative, got {in_features} and {out_features} "
+                f"(at {user_source()})"
+            )
         self.in_features, self.out_features = in_features, out_features
         self.weight = Parameter(empty(out_features, in_features, device=device, dtype=dtype))
         self.register_parameter("bias", Parameter(empty(out_features, device=device, dtype=dtype)) if bias else None)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...errors import ShapeError
-from ...graph.types import DType, float32, int64
+from ...graph.types import DType, int64
 from ...ops.primitive import user_source
 from ...tensor import Tensor
 from ...tensor.creation import empty, tensor, zeros
@@ -83,7 +83,7 @@ class _BatchNorm(_Normalization):
         share: float | Tensor = 0.0
         if tracking:
             self._count_batch()
-            share = self.momentum if self.momentum is not None else 1.0 / self.num_batches_tracked.to(float32)
+            share = self._share() if self.momentum is None else self.momentum
         return F.batch_norm(
             input,
             None if self.training and not tracking else self.running_mean,
@@ -94,6 +94,11 @@ class _BatchNorm(_Normalization):
             share,
             self.eps,
         )
+
+    def _share(self) -> Tensor:
+        """What each batch so far has in the plain average, as precise as the running statistics are."""
+        assert self.running_mean is not None
+        return 1.0 / self.num_batches_tracked.to(self.running_mean.dtype.compute)
 
     def _count_batch(self) -> None:
         """One more; at once where it is a number of its own, because nothing else would ever ask for the sum."""
