@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pullback.compiler.retention import Again, Part, Problem, Step, Timeline, Value, least, segments, solve
+from pullback.compiler.retention import Again, Part, Problem, Step, Timeline, Value, floor, least, segments, solve
 from pullback.compiler.stages import GRAINS, Plan, Stages
 from retention_checker import chain, optimum, problems, replay, revolve
 
@@ -126,3 +126,10 @@ def test_the_checker_finds_faults() -> None:
     for wrong in ([Again(2, 3)], [Again(9, 0)], [Again(6, 0), Again(5, 0)], [Again(5, 4)]):
         with pytest.raises(AssertionError):
             replay(problem, wrong)
+
+
+@given(problems())
+@settings(max_examples=30, deadline=None)
+def test_no_schedule_stays_below_the_floor(problem: Problem) -> None:
+    assert floor(problem) <= solve(problem, floor(problem)).peak
+    assert floor(problem) <= solve(problem, 0).peak

@@ -544,8 +544,28 @@ def least(problem: Problem, work: float) -> Schedule:
     for schedule in (_Search(problem, 0, segments(problem, n)).schedule() for n in counts):
         if schedule.peak < best.peak and schedule.work <= _LEAST_WORK * work:
             best = schedule
-    while True:
-        lower = solve(problem, int(best.peak * _LOWER))
+    bottom = floor(problem)
+    while best.peak > bottom:
+        lower = solve(problem, max(int(best.peak * _LOWER), bottom))
         if lower.peak >= best.peak or lower.work > _LEAST_WORK * work:
-            return best
+            break
         best = lower
+    return best
+
+
+def floor(problem: Problem) -> int:
+    """Bytes below which no schedule can stay: at each step what it reads, makes and needs besides, and what else is in
+    memory that may not be made again.
+    """
+    timeline, values = Timeline(problem, {}), problem.values
+    changes = [0] * (len(timeline.events) + 1)
+    for life in timeline.lives:
+        if values[life.value].work is None:
+            changes[life.made] += values[life.value].nbytes
+            changes[timeline.end(life) + 1] -= values[life.value].nbytes
+    most = lasting = 0
+    for step, change in zip(problem.steps, changes, strict=False):
+        lasting += change
+        passing = {value for value in (*step.reads, *step.makes) if values[value].work is not None}
+        most = max(most, lasting + step.extra + sum(values[value].nbytes for value in passing))
+    return most
