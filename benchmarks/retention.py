@@ -12,7 +12,8 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pullback as pb
-from pullback.compiler.retention import Life, Part, Problem, Schedule, Step, Timeline, Value, segments, solve
+from pullback.compiler.retention import segments, solve
+from pullback.compiler.schedules import Life, Part, Problem, Schedule, Step, Timeline, Value
 from pullback.runtime.fit import Fitter
 from pullback.runtime.layout import Layout
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import hypothesis.strategies as st
 import numpy as np
 
-from pullback.compiler.retention import Again, Problem, Step, Value
+from pullback.compiler.schedules import Again, Problem, Step, Value
 
 
 def replay(problem: Problem, again: Sequence[Again]) -> tuple[int, float]:

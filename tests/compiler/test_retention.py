@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pullback.compiler.retention import Again, Part, Problem, Step, Timeline, Value, floor, least, segments, solve
+from pullback.compiler.retention import floor, least, segments, solve
+from pullback.compiler.schedules import Again, Part, Problem, Step, Timeline, Value
 from pullback.compiler.stages import GRAINS, Plan, Stages
 from retention_checker import chain, optimum, problems, replay, revolve
 

@@ -18,7 +18,7 @@ from .costs import weight
 from .fuse import _FULL as FULL
 from .fuse import _ROW as ROW
 from .fuse import CALL, CHECK, COLUMN, LOOP, PRODUCT, STEPS, TOTAL, Fusion, Group, elements
-from .retention import Again, Part, Problem, Step, Value
+from .schedules import Again, Part, Problem, Step, Value
 
 #: how many steps before its reader a value is looked for a kernel to make it along
 _NEAR = 4

@@ -15,148 +15,15 @@ everything; what was let go in vain is kept again at the end. docs/decisions/rem
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from math import inf
 from typing import NamedTuple
 
 import numpy as np
 
-
-class Step(NamedTuple):
-    """One kernel: the values that it reads and makes, by number, and what it needs besides while it runs, in bytes."""
-
-    reads: tuple[int, ...]
-    makes: tuple[int, ...]
-    extra: int = 0
-
-
-class Value(NamedTuple):
-    """What a kernel makes: its bytes, the work to make it once more (None: it may not be), and what that reads."""
-
-    nbytes: int
-    work: float | None
-    needs: tuple[int, ...] = ()
-
-
-class Part(NamedTuple):
-    """Values that are made again in one go before a step, whatever memory there is. What is inside of another part
-    names it among those `around`: the outer one is made again without keeping what belongs to the inner.
-    """
-
-    before: int
-    values: frozenset[int]
-    name: Hashable = None
-    around: frozenset[Hashable] = frozenset()
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Steps in order, the values that they make, those that are wanted at the end, and parts that are made again."""
-
-    steps: Sequence[Step]
-    values: Sequence[Value]
-    wanted: frozenset[int] = frozenset()
-    parts: Sequence[Part] = ()
-
-
-class Again(NamedTuple):
-    """The value `value` computed again, right before the step `before`."""
-
-    before: int
-    value: int
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """What is computed again, in order; the most bytes that live at once; the added work."""
-
-    again: tuple[Again, ...]
-    peak: int
-    work: float
-
-    def before(self) -> dict[int, list[int]]:
-        """What is made again right before each step, in order."""
-        found: dict[int, list[int]] = {}
-        for step, value in self.again:
-            found.setdefault(step, []).append(value)
-        return found
-
-
-@dataclass
-class Life:
-    """One copy of a value in memory: the events at which it is made and read, in order."""
-
-    value: int
-    made: int
-    read: list[int] = field(default_factory=list)
-
-
-class Timeline:
-    """The events of a schedule (steps, and values made again), the lives of all values, the bytes at each event."""
-
-    def __init__(self, problem: Problem, before: dict[int, list[int]]):
-        """`before` are the values that are made again right before a step."""
-        self.problem = problem
-        #: a step's number; ~v where v is made again
-        self.events: list[int] = []
-        #: the step that an event stands at, or right before
-        self.step_of: list[int] = []
-        for number in range(len(problem.steps)):
-            again = before.get(number, ())
-            self.events += [~value for value in again]
-            self.events.append(number)
-            self.step_of += [number] * (len(again) + 1)
-        self._follow()
-
-    def _follow(self) -> None:
-        steps, values = self.problem.steps, self.problem.values
-        self.lives: list[Life] = []
-        #: for each value its lives in the order of time
-        self.of: list[list[Life]] = [[] for _ in values]
-        current: list[Life | None] = [None] * len(values)
-        changes = [0] * (len(self.events) + 1)
-        for event, number in enumerate(self.events):
-            reads, makes = (values[~number].needs, (~number,)) if number < 0 else steps[number][:2]
-            for value in reads:
-                life = current[value]
-                if life is None:
-                    raise ValueError(f"step {self.step_of[event]} reads value {value}, which no step before it makes")
-                life.read.append(event)
-            for value in makes:
-                life = current[value] = Life(value, event)
-                self.lives.append(life)
-                self.of[value].append(life)
-            if number >= 0 and steps[number].extra:
-                changes[event] += steps[number].extra
-                changes[event + 1] -= steps[number].extra
-        for value in self.problem.wanted:
-            life = current[value]
-            if life is not None:
-                life.read.append(len(self.events) - 1)
-        for life in self.lives:
-            nbytes = values[life.value].nbytes
-            changes[life.made] += nbytes
-            changes[self.end(life) + 1] -= nbytes
-        self.bytes: list[int] = []
-        total = 0
-        for change in changes[:-1]:
-            total += change
-            self.bytes.append(total)
-        self.peak = max(self.bytes, default=0)
-
-    @staticmethod
-    def end(life: Life) -> int:
-        """The last event at which a life is in memory."""
-        return life.read[-1] if life.read else life.made
-
-    def life_before(self, value: int, event: int) -> Life:
-        """The copy of a value that is read at an event: the last one made before."""
-        lives = self.of[value]
-        place = len(lives) - 1
-        while place and lives[place].made >= event:
-            place -= 1
-        return lives[place]
+from .schedules import Again, Life, Problem, Schedule, Timeline, borders
+from .stages import GRAINS, Plan, Stages
 
 
 class _Choice(NamedTuple):
@@ -382,31 +249,6 @@ def segments(problem: Problem, count: int, base: Timeline | None = None) -> dict
     return before
 
 
-def borders(problem: Problem, timeline: Timeline, saved: list[Life], full: int, count: int) -> list[int]:
-    """Events that part what is saved into parts of about the same bytes, each where the least crosses nearby."""
-    crossing = [0] * (full + 1)
-    for life in timeline.lives:
-        read = [event for event in life.read if event <= full]
-        if life.made < full and read:
-            crossing[life.made + 1] += problem.values[life.value].nbytes
-            crossing[read[-1] + 1 if read[-1] < full else full] -= problem.values[life.value].nbytes
-    for event in range(1, full + 1):
-        crossing[event] += crossing[event - 1]
-    total = sum(problem.values[life.value].nbytes for life in saved)
-    borders: list[int] = []
-    sums: list[tuple[int, int]] = []
-    done = 0
-    for life in saved:
-        done += problem.values[life.value].nbytes
-        sums.append((done, life.made))
-    for number in range(1, count):
-        low, high = ((number + shift) * total / count for shift in (-0.5, 0.5))
-        inside = [made + 1 for nbytes, made in sums if low <= nbytes < high and made + 1 < full]
-        if inside:
-            borders.append(min(inside, key=lambda event: (crossing[event], event)))
-    return sorted(set(borders))
-
-
 def _closure(
     problem: Problem, timeline: Timeline, gone: Collection[int], start: int, absent: Collection[int] = ()
 ) -> list[int]:
@@ -469,8 +311,6 @@ def _staged(problem: Problem, limit: int, base: Timeline) -> list[_Search]:
     """Searches that begin with the best plans for stages of the forward pass (see `stages`): what is made again needs
     some memory too, so that the most that saved values may take is found by halving.
     """
-    from .stages import GRAINS, Plan, Stages
-
     stages = Stages.of(problem, base)
     if stages is None or (left := limit - stages.beside()) <= 0:
         return []

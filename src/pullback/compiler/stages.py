@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .retention import Life, Part, Problem, Timeline, borders
+from .schedules import Life, Part, Problem, Timeline, borders
 
 #: into how many stages the forward pass is cut at most, and how finely memory is divided
 _STAGES, GRAINS = 96, 128

@@ -13,7 +13,8 @@ from ..codegen.launch import Workspace, owner_of
 from ..compiler.costs import operations
 from ..compiler.fuse import Fusion, Group
 from ..compiler.rematerialize import Policy, Retention, checkpointed, rematerialize, retention, work_of
-from ..compiler.retention import Schedule, cheap, least, solve
+from ..compiler.retention import cheap, least, solve
+from ..compiler.schedules import Schedule
 from ..graph.node import Node
 from ..ops.primitive import LEAF, MOVEMENT
 from ..timeline import span
