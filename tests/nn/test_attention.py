@@ -443,22 +443,24 @@ def test_heads_that_do_not_divide_the_querys_are_refused() -> None:
 
 @pytest.mark.parametrize("lengths", [(1, 200), (8, 200), (16, 33), (20, 20)])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_kept_weights_of_16_bits_are_as_exact_as_pytorchs(
+def test_kept_weights_of_16_bits_cost_no_more_than_a_unit(
     dtype: str, lengths: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Result and gradients, held against float64, where scores are large enough to lose digits by rounding."""
+    """Result and gradients within one unit of the greatest element: scores rounded to 16 bits cost up to six."""
     monkeypatch.setattr("pullback.nn.functional.attention._is_small", lambda *_: True)
     given = operands((2,), (*lengths, 64, 64), dtype)
     exact_given = [Value(numbers(v.theirs()), "float64") for v in given]
+    towards = RNG.standard_normal((2, lengths[0], 64))
 
     def with_gradients(library: Any, values: list[Value]) -> list[np.ndarray]:
         tensors = [v.ours(True) if library is pb else v.theirs(True) for v in values]
         result = library.nn.functional.scaled_dot_product_attention(*tensors, scale=0.4)
-        return [numbers(t) for t in (result, *library.autograd.grad((result * result).sum(), tensors))]
+        loss = (result * library.tensor(towards).to(result.dtype)).sum()
+        return [numbers(t) for t in (result, *library.autograd.grad(loss, tensors))]
 
-    ours, theirs, exact = with_gradients(pb, given), with_gradients(torch, given), with_gradients(torch, exact_given)
-    for found, peer, right in zip(ours, theirs, exact, strict=True):
-        assert np.abs(found - right).max() <= 1.5 * np.abs(peer - right).max()
+    unit = torch.finfo(getattr(torch, dtype)).eps
+    for found, right in zip(with_gradients(pb, given), with_gradients(torch, exact_given), strict=True):
+        assert np.abs(found - right).max() <= unit * np.abs(right).max()
 
 
 @pytest.mark.parametrize("kind", ["bool", "float"])

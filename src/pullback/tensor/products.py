@@ -223,9 +223,9 @@ def _matmul(x: Tensor, y: Tensor, dtype: DType | None = None) -> Tensor:
     return x._wrap(reshape(product, shape))
 
 
-def widened_product(x: Tensor, y: Tensor) -> Tensor:
-    """matmul in the dtype of its operands, also under autocast; of 16-bit floats the sums in float32, not rounded."""
-    return _matmul(x, y, x.dtype.compute)
+def product_in(x: Tensor, y: Tensor, dtype: DType) -> Tensor:
+    """matmul of operands of one dtype, also under autocast: in that dtype, or the sums in float32 of 16-bit floats."""
+    return _matmul(x, y, dtype)
 
 
 def cross(input: Tensor, other: Tensor, *, dim: int = -1) -> Tensor:
@@ -307,4 +307,4 @@ def powers_of(x: Tensor, count: int) -> Tensor:
     return stack(powers[:count], -1) if count else x.unsqueeze(-1)[..., :0]
 
 
-__all__ = ["ProductMethods", "chain_matmul", "cross", "matmul", "multi_dot", "powers_of", "vander", "widened_product"]
+__all__ = ["ProductMethods", "chain_matmul", "cross", "matmul", "multi_dot", "powers_of", "product_in", "vander"]

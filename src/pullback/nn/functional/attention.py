@@ -6,7 +6,7 @@ import math
 
 from ...autograd.function import with_gradient
 from ...errors import DTypeError, ShapeError
-from ...graph.types import bool_, float32, int64
+from ...graph.types import DType, bool_, float32, int64
 from ...ops.attention import attention
 from ...ops.elementwise import broadcast_shapes, le, lt
 from ...ops.movement import expand
@@ -15,7 +15,7 @@ from ...tensor import Tensor
 from ...tensor.arithmetic import where
 from ...tensor.autocast_mode import lowered
 from ...tensor.grad_modes import is_grad_enabled, no_grad
-from ...tensor.products import widened_product
+from ...tensor.products import product_in
 from ...tensor.random import uniform_nodes
 from .activation import dropout, finished, softmax, widened
 
@@ -121,9 +121,9 @@ def _composed(
 ) -> Tensor:
     """By matrix products and softmax, whose memory grows with L S: for few queries the faster way.
 
-    The 16-bit floats are multiplied as they are; scores and weights, and their cotangents, are in float32.
+    Of the 16-bit floats scores and weights, and their cotangents, are in float32; products round them as they read.
     """
-    scores = widened_product(query, key.transpose(-2, -1)) * factor
+    scores = product_of_scores(query, key.transpose(-2, -1), query.dtype.compute) * factor
     if is_causal:
         size = (scores.shape[-2], scores.shape[-1])
         allowed = Tensor(le(iota(size, 1, int64), iota(size, 0, int64)))
@@ -134,7 +134,31 @@ def _composed(
         weights = _masked_softmax(_masked(scores, mask))
     if dropout_p:
         weights = dropout(weights, dropout_p)
-    return widened_product(weights, value.to(weights.dtype)).to(query.dtype)
+    return product_of_scores(weights, value, query.dtype)
+
+
+def product_of_scores(x: Tensor, y: Tensor, dtype: DType) -> Tensor:
+    """x y in `dtype`: the product that makes the scores or the one that the weights go into.
+
+    Its operands, and its cotangent, are rounded to the dtype of y as they are read, and nothing else is: the cotangent
+    of weights in float32 is in float32, where that of a product of 16-bit floats would have been rounded.
+    """
+    if y.dtype is y.dtype.compute:
+        return product_in(x, y, dtype)
+    batch = broadcast_shapes("scaled_dot_product_attention", x.shape[:-2], y.shape[:-2])
+    x, y = x.expand(*batch, *x.shape[-2:]), y.expand(*batch, *y.shape[-2:])
+    low = y.dtype
+
+    def times(a: Tensor, b: Tensor, dtype: DType) -> Tensor:
+        return product_in(a.to(low), b.to(low), dtype)
+
+    with no_grad():
+        primal = times(x, y, dtype)
+
+    def rule(_: Tensor, cotangent: Tensor) -> list[Tensor]:
+        return [times(cotangent, y.transpose(-2, -1), x.dtype), times(x.transpose(-2, -1), cotangent, y.dtype)]
+
+    return with_gradient(primal, [x, y], rule)
 
 
 def _check_operands(query: Tensor, key: Tensor, value: Tensor) -> None:

@@ -13,9 +13,8 @@ from ...tensor.arithmetic import where
 from ...tensor.autocast_mode import lowered
 from ...tensor.creation import zeros
 from ...tensor.joining import cat
-from ...tensor.products import widened_product
 from .activation import dropout, softmax
-from .attention import scaled_dot_product_attention
+from .attention import product_of_scores, scaled_dot_product_attention
 from .linear import linear
 
 _NAME = "multi_head_attention_forward"
@@ -303,12 +302,11 @@ def _widened(mask: Tensor, added: int) -> Tensor:
 def _with_weights(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, weights: Weights) -> tuple[Tensor, Tensor]:
     """The result [N, H, L, E / H] and the weights, which stand in memory; scores and weights are not of 16 bits."""
     q, k, v = lowered(q, k, v)
-    scores = widened_product(q, k.transpose(-2, -1)) * math.sqrt(1 / q.shape[-1])
+    scores = product_of_scores(q, k.transpose(-2, -1), q.dtype.compute) * math.sqrt(1 / q.shape[-1])
     if mask is not None:
         scores = where(mask, scores, -math.inf) if mask.dtype is bool_ else scores + mask.to(scores.dtype)
     found = dropout(softmax(scores, -1), weights.dropout_p, weights.dropout_p > 0)
-    result = widened_product(found, v.to(found.dtype))
-    return result.to(v.dtype), (found.mean(1) if weights.averaged else found).to(v.dtype)
+    return product_of_scores(found, v, v.dtype), (found.mean(1) if weights.averaged else found).to(v.dtype)
 
 
 __all__ = ["Masks", "Projections", "Weights", "attend", "multi_head_attention_forward"]
