@@ -80,13 +80,14 @@ def bandwidth(level: int, threads: int, reading: bool = False) -> float:
 Rate = Callable[[int, int, bool], float]
 
 
-def moving_seconds(read: float, written: float, threads: int, rate: Rate = bandwidth) -> float:
+def moving_seconds(read: float, written: float, threads: int, rate: Rate | None = None) -> float:
     """The time that moving so many bytes takes at least, wherever they were before.
 
     A cache can have held as much as it is large, so what is more comes from further away, at that level's rate. What is
     written may lie over what is read. As much of what is read as is written counts at the rate of writing anew, the
-    rest at that of reading, where it is faster.
+    rest at that of reading, where it is faster. `rate` is `bandwidth` unless given.
     """
+    rate = rate or bandwidth
     target, total = host_target(), read + written
     nearer = {1: 0, 2: target.l1 * threads, 3: target.l2 * threads, 4: target.l3}
     least, place = 0.0, max(read, written)
