@@ -3,11 +3,13 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from pullback.runtime import threads
 
 CACHE_VARIABLE = "PULLBACK_CACHE_DIR"
 CACHE_KEY = pytest.StashKey[str]()
@@ -35,6 +37,14 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     if (directory := config.stash.get(CACHE_KEY, None)) is not None:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def _threads_as_before() -> Iterator[None]:
+    """A number of threads that a test sets, even if to what it was, would count for more than the switch afterwards."""
+    before = threads._num_threads
+    yield
+    threads._num_threads = before
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from pullback.compiler.costs import operations
 from pullback.compiler.pipeline import lower, prepare
 from pullback.graph.node import Graph, Node
 from pullback.runtime import engine
+from pullback.runtime.buffers import Buffer
+from pullback.runtime.program import Memory
 
 #: what a backward pass may cost, in forward passes: two matrix products for each one of the forward pass, and a little
 BACKWARD_LIMIT = 2.2
@@ -53,7 +56,7 @@ def step_of(layers: int) -> tuple[int, int]:
     compiled = pb.compile(workloads.sigmoid_network(pb, layers).step)
     graphs: list[Graph] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pullback.tracing.replay.Program", lambda graph, *_: _Recorded(graph, graphs))
+        patch.setattr("pullback.tracing.replay.Program", lambda graph, *_, **__: _Recorded(graph, graphs))
         compiled()
     lowered, fusion = lower(graphs[0])
     return len(lowered.nodes), len(fusion.groups)
@@ -62,8 +65,15 @@ def step_of(layers: int) -> tuple[int, int]:
 class _Recorded:
     """Stands in for a program: remembers the graph and computes nothing."""
 
+    memory = Memory(0, 0, 0)
+
     def __init__(self, graph: Graph, graphs: list[Graph]):
         graphs.append(graph)
+        self.outputs = graph.outputs
+
+    def residence(self, place: int) -> Buffer:
+        node = self.outputs[place]
+        return Buffer.zeros(math.prod(node.shape), node.dtype)
 
     def run(self, inputs: Any, outputs: Any, moved: Any = None) -> None:
         for buffer in outputs:

@@ -12,8 +12,9 @@ NAMESPACES = [
     *("nn.utils.parametrizations", "optim.lr_scheduler", "optim.swa_utils", "autograd", "autograd.functional", "amp"),
     *("linalg", "special", "signal.windows", "array_api", "utils", "utils.data"),
 ]
-#: classes to be derived from, or that take anything as PyTorch's do; errors; and what takes a class of modules first
-ANYTHING = {"Size", "LinAlgError", "Function", "Dataset", "Identity", "skip_init"}
+#: classes to be derived from, or that take anything as PyTorch's do; errors; what takes a class of modules first; and a
+#: step's own arguments
+ANYTHING = {"Size", "LinAlgError", "Function", "Dataset", "Identity", "skip_init", "plan"}
 
 
 def refusal(function: Any) -> str | None:

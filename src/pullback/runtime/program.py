@@ -195,7 +195,7 @@ class _Interpreted(Program):
             values = self._timed(value_of)
         else:
             values = interpret(self.graph, value_of)
-        self._held = covered([(b.address, b.address + b.nbytes) for b in (*inputs, *outputs)])
+        self._held = covered([(b.address, b.address + b.array.nbytes) for b in (*inputs, *outputs)])
         stored = [to_storage(value, node.dtype).reshape(-1) for node, value in zip(self.outputs, values, strict=True)]
         for value, buffer in zip([np.array(s) for s in stored], outputs, strict=True):
             buffer.array[...] = value

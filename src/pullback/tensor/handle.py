@@ -592,7 +592,7 @@ class Handle:
 
 def materialize(nodes: list[Node]) -> None:
     """Compute the values of `nodes`, together with those of pending tensors that they depend on."""
-    waiting = [(key, tensor) for key, entry in list(_PENDING.items()) if (tensor := entry()) is not None]
+    waiting = [(key, tensor) for key, entry in _PENDING.copy().items() if (tensor := entry()) is not None]
     engine.materialize(nodes, [tensor._node for _, tensor in waiting if tensor._node.buffer is None])
     for key, tensor in waiting:
         if tensor._node.buffer is not None:
