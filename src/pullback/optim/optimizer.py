@@ -451,8 +451,8 @@ class _Settings:
         try:
             if self._held is not None and len(group) == self._size and all(map(is_, self._get(group), self._held)):
                 return self._found
-        except KeyError:  # another one stands in its place
-            pass
+        except KeyError:  # a name is gone, and another one stands in its place
+            self._held = None
         return self._find()
 
     def _find(self) -> tuple[Any, ...]:
