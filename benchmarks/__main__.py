@@ -10,7 +10,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import attention, compare, costs, files, limits, memory, plot, products, report, retention, widths, workloads
+from . import (
+    attention,
+    budgets,
+    compare,
+    costs,
+    files,
+    limits,
+    memory,
+    plot,
+    products,
+    report,
+    retention,
+    widths,
+    workloads,
+)
 from .contestants import CONTESTANTS, Contestant
 
 _EPILOG = """\
@@ -25,6 +39,8 @@ what can be measured:
   memory     what a step holds by its plan, and what processes grow by, beside PyTorch
   retention  ways to choose what is kept and what is computed again, by peak, added work and time; --only takes
              workloads, and chain100 and the like
+  budgets    steps in the parts of their memory that others published figures for; --only takes {networks}
+  growth     memory, work and time against depth, 10 to 1,000 layers, with and without a budget
   show       nothing: the tables and plots of files that --json wrote
 
 workloads:   {workloads}
@@ -37,7 +53,8 @@ examples:
   python -m benchmarks show one.json other.json --plot all.svg
 """
 _BF16_NAMES = tuple(name + workloads.BF16 for name in workloads.GPT)
-_COMMANDS = ("steps", "limits", "products", "attention", "widths", "backward", "depth", "memory", "retention", "show")
+_COMMANDS = ("steps", "limits", "products", "attention", "widths", "backward", "depth", "memory", "retention",
+             "budgets", "growth", "show")  # fmt: skip
 #: which options each command has
 _OPTIONS = {
     "steps": {"only", "bf16", "steps", "rounds", "timeout", "plot", "markdown", "json"},
@@ -49,6 +66,8 @@ _OPTIONS = {
     "depth": {"rounds", "json"},
     "memory": {"only", "timeout", "markdown", "json"},
     "retention": {"only", "json"},
+    "budgets": {"only", "rounds", "json"},
+    "growth": {"rounds", "plot", "json"},
     "show": {"plot", "markdown"},
 }
 _DEFAULTS = {"rounds": 7, "timeout": 600.0, "widths": "1:512", "batch": widths.BATCH}
@@ -77,6 +96,12 @@ def main(line: Sequence[str] | None = None) -> None:
         attention.table(written["attention"])
     if "retention" in written:
         retention.table(written["retention"])
+    if "budgets" in written:
+        budgets.table(written["budgets"])
+    if "growth" in written:
+        budgets.growth_table(written["growth"])
+        if arguments.plot is not None:
+            plot.growth(written["growth"], arguments.plot)
     if "backward" in written:
         costs.backward_table(written["backward"])
     if "depth" in written:
@@ -103,6 +128,10 @@ def _measured(arguments: Any) -> dict[str, Any]:
         return {"depth": costs.depth(arguments.rounds)}
     if arguments.what == "retention":
         return {"retention": retention.measure(arguments.names or ["gpt-char", "gpt-deep"])}
+    if arguments.what == "budgets":
+        return {"budgets": budgets.measure(arguments.names or budgets.NETWORKS, arguments.rounds)}
+    if arguments.what == "growth":
+        return {"growth": budgets.growth(budgets.LAYERS, arguments.rounds)}
     if arguments.what == "products":
         return {"products": products.measure(arguments.rounds, arguments.cases, timeout=arguments.timeout)}
     if arguments.what == "attention":
@@ -176,8 +205,8 @@ def _check_shown(arguments: Any, parser: argparse.ArgumentParser) -> None:
         parser.error("the files hold steps and no limits of the machine, against which they are shown")
     if arguments.markdown is not None and "steps" not in held:
         parser.error("--markdown writes the table of steps, and the files hold none")
-    if arguments.plot is not None and len(held & {"steps", "widths"}) != 1:
-        parser.error("--plot draws steps or widths, and the files must hold one of the two")
+    if arguments.plot is not None and len(held & {"steps", "widths", "growth"}) != 1:
+        parser.error("--plot draws steps, widths or growth, and the files must hold one of them")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -185,6 +214,7 @@ def _parser() -> argparse.ArgumentParser:
         "workloads": ", ".join((*workloads.NAMES, *workloads.BY_NAME, *_BF16_NAMES)),
         "by_name": ", ".join(workloads.BY_NAME),
         "contestants": ", ".join(CONTESTANTS),
+        "networks": ", ".join(budgets.NETWORKS),
     }
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
@@ -199,7 +229,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--bf16", action="store_true", help="also the transformers with their products in bfloat16")
     add("--json", type=Path, metavar="FILE", help="also write all figures to this file")
     add("--markdown", type=Path, metavar="FILE", help="also write the table of steps to this file, in Markdown")
-    add("--plot", type=Path, metavar="FILE", help="draw steps or widths to this file, such as steps.png or steps.svg")
+    add("--plot", type=Path, metavar="FILE", help="draw steps, widths or growth to this file, such as steps.svg")
     add("--steps", type=int, metavar="N", help="timed steps a round (default: as many as take half a second)")
     add("--rounds", type=int, metavar="N", help=f"rounds of turns (default: {_DEFAULTS['rounds']})")
     add("--timeout", type=float, metavar="SECONDS", help="time for one answer of a contestant, such as its first step "
@@ -225,6 +255,11 @@ def _choose(arguments: Any, parser: argparse.ArgumentParser) -> None:
         wanted = [name for name in wanted if name not in arguments.names]
         if wanted:
             parser.error(f"`retention` takes workloads and chain100 and the like, got {', '.join(wanted)}")
+        return
+    if arguments.what == "budgets":
+        if unknown := [name for name in wanted if name not in budgets.NETWORKS]:
+            parser.error(f"`budgets` takes {', '.join(budgets.NETWORKS)}, got {', '.join(unknown)}")
+        arguments.names = wanted
         return
     if unknown := [name for name in wanted if name not in known and name not in CONTESTANTS]:
         parser.error(

@@ -17,6 +17,8 @@ RESULTS = {
     "depth": set[str](),
     "memory": set[str](),
     "retention": set[str](),
+    "budgets": {"network"},
+    "growth": {"layers", "way", "peak", "state"},
 }
 
 

@@ -44,9 +44,8 @@ def steps(results: Sequence[dict[str, Any]], machine: Mapping[str, Any], file: P
             axes.bar(x, result["speed"], width * 0.92, color=_COLOURS[key], zorder=2)
             if key == "pullback":
                 axes.annotate(
-                    f"{result['speed']:.2g}×", (x, result["speed"]), (0, 2), textcoords="offset points",
-                    ha="center", va="bottom", fontsize=9, weight="bold", color=_COLOURS[key], zorder=5,
-                    bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5},
+                    f"{result['speed']:.2g}×", (x, result["speed"]), (0, -4), textcoords="offset points", rotation=90,
+                    ha="center", va="top", fontsize=9, weight="bold", color="white", zorder=5,
                 )  # fmt: skip
         _mark_limit(axes, place, _find(done, name, group[0]), len(group) * width / 2)
     _finish_steps(axes, names, keys, done, machine)
@@ -98,6 +97,29 @@ def widths(results: Sequence[dict[str, Any]], machine: Mapping[str, Any], file: 
     axes.set_xlabel("width of the hidden layers (a circle: a jump from the neighbour)")
     axes.set_ylabel("a training step, µs (logarithmic)")
     axes.set_title(f"Time against width on {machine['processor']}, {machine['cores']} cores", loc="left", fontsize=11)
+    axes.legend(frameon=False, fontsize=8)
+    _save(figure, file)
+
+
+def growth(rows: Sequence[dict[str, Any]], file: Path) -> None:
+    """Memory beside parameters and inputs against depth, a line for each way of `budgets.growth`, and √n beside."""
+    figure, axes = _figure(7, 4.6)
+    for way, colour in zip(dict.fromkeys(row["way"] for row in rows), ("#D55E00", "#0072B2", "#009E73"), strict=True):
+        points = [(row["layers"], (row["peak"] - row["state"]) / 1e6) for row in rows if row["way"] == way]
+        axes.plot(*zip(*points, strict=True), "o-", color=colour, markersize=4, linewidth=1.4, label=way)
+    first = next(row for row in rows if row["way"] == "least")
+    depths = sorted({row["layers"] for row in rows})
+    start = (first["peak"] - first["state"]) / 1e6
+    roots = [start * (count / depths[0]) ** 0.5 for count in depths]
+    axes.plot(depths, roots, ":", color=_LIMIT, linewidth=1.2, label="as √n from there")
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    _plain_numbers(axes, "{:g}")
+    axes.set_xticks(depths, [f"{count:,}" for count in depths], minor=False)
+    axes.xaxis.set_minor_formatter(lambda *_: "")
+    axes.set_xlabel("layers")
+    axes.set_ylabel("memory beside parameters and inputs, MB")
+    axes.set_title("Memory of a training step against depth", loc="left", fontsize=11)
     axes.legend(frameon=False, fontsize=8)
     _save(figure, file)
 
