@@ -9,8 +9,12 @@ lower: the peak less parameters, optimizer state and inputs.
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import math
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -18,7 +22,7 @@ from typing import Any, NamedTuple
 import pullback as pb
 from pullback import timeline
 
-from . import output, workloads
+from . import memory, output, workloads
 from .published import NETWORKS
 
 #: layers of the networks of `growth`
@@ -82,12 +86,37 @@ def _row(measured: Measured, free: Measured) -> dict[str, Any]:
     }
 
 
+def measure_torch(name: str) -> int:
+    """Bytes that this process grows by when it trains a network in PyTorch, whose code ran before on a smaller one."""
+    import torch
+
+    network = NETWORKS[name]
+    network.build(torch, **network.smaller).step().item()
+    memory.forget_most()
+    before = memory.resident("VmRSS")
+    workload = network.build(torch)
+    for _ in range(3):
+        workload.step().item()
+    return memory.resident("VmHWM") - before
+
+
+def _beside(name: str) -> int | None:
+    """`measure_torch` in a process of its own; None where PyTorch is not installed or memory cannot be measured."""
+    if not memory.MEASURABLE or importlib.util.find_spec("torch") is None:
+        return None
+    command = [sys.executable, "-m", "benchmarks.budgets", name]
+    ran = subprocess.run(command, cwd=memory.ROOT, capture_output=True, text=True, timeout=600)
+    if ran.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{ran.stderr}")
+    return int(json.loads(ran.stdout))
+
+
 def measure(names: Iterable[str], rounds: int) -> list[dict[str, Any]]:
     """The networks of `published.NETWORKS` in the fractions of their memory that were published."""
     rows = []
     for name in names:
         network = NETWORKS[name]
-        free = _planned(network.build(pb), None)
+        free, torch = _planned(network.build(pb), None), _beside(name)
         fixed = state_of(free.plan)
         limits = [fixed + int((free.plan.peak_bytes - fixed) / factor) for factor in network.factors]
         found = [_planned(network.build(pb), limit) for limit in limits]
@@ -96,6 +125,7 @@ def measure(names: Iterable[str], rounds: int) -> list[dict[str, Any]]:
         time_of = {id(one): ratio for one, ratio in zip((free, *able), ratios, strict=True)}
         for factor, one in zip(network.factors, found, strict=True):
             row: dict[str, Any] = {"network": name, "factor": factor, "published": network.published}
+            row |= {"free": free.plan.peak_bytes, "torch": torch}
             if id(one) in time_of:
                 row |= {**_row(one, free), "time": time_of[id(one)]}
             else:
@@ -106,16 +136,17 @@ def measure(names: Iterable[str], rounds: int) -> list[dict[str, Any]]:
 
 def table(rows: Sequence[dict[str, Any]]) -> None:
     """Print what `measure` gave."""
-    columns = ("‹network", "asked", "peak", "in", "less", "work", "time", "found in", "‹published")
+    columns = ("‹network", "PyTorch", "free", "asked", "peak", "less", "work", "time", "found in", "‹published")
     cells = []
     for row in rows:
+        torch = "–" if row["torch"] is None else output.megabytes(row["torch"])
+        begin = (row["network"], torch, output.megabytes(row["free"]), f"1/{row['factor']:g}")
         if "refused" in row:
-            cells.append((row["network"], f"1/{row['factor']:g}", "", "", "", "", "", "", row["refused"]))
+            cells.append((*begin, "", "", "", "", "", row["refused"]))
             continue
         cells.append((
-            row["network"], f"1/{row['factor']:g}", output.megabytes(row["free"]), output.megabytes(row["peak"]),
-            f"{row['less']:.2f}×", f"{row['recomputed']:+.1%}", f"{row['time'] - 1:+.1%}",
-            output.seconds(row["solving"]), row["published"],
+            *begin, output.megabytes(row["peak"]), f"{row['less']:.2f}×", f"{row['recomputed']:+.1%}",
+            f"{row['time'] - 1:+.1%}", output.seconds(row["solving"]), row["published"],
         ))  # fmt: skip
     output.table("Steps in less memory, beside the same step without a budget", columns, cells)
 
@@ -175,3 +206,7 @@ def exponents(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
         if len(points) > 1:
             found[way] = statistics.linear_regression(*zip(*points, strict=True)).slope
     return found
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure_torch(sys.argv[1])))

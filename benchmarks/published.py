@@ -12,9 +12,12 @@ from .workloads import Workload
 
 
 class Network(NamedTuple):
-    """How to build it in a library, the parts of its memory that were published, and what was said of them."""
+    """How to build it in a library, a smaller one that runs the same code, the parts of its memory that were published,
+    and what was said of them.
+    """
 
-    build: Callable[[Any], Workload]
+    build: Callable[..., Workload]
+    smaller: dict[str, int]
     factors: tuple[float, ...]
     published: str
 
@@ -27,7 +30,7 @@ def _trained(library: Any, model: Any, forward: Callable[[], Any]) -> Workload:
     return Workload(library, model, library.optim.SGD(model.parameters(), lr=0.01, momentum=0.9), forward, None)
 
 
-def resnet50(library: Any, width: int = 16, batch: int = 16, size: int = 96) -> Workload:
+def resnet50(library: Any, width: int = 16, batch: int = 32, size: int = 128) -> Workload:
     """ResNet-50 of a quarter of its width (He et al. 2015, table 1: bottlenecks in stages of 3, 4, 6 and 3)."""
     nn, functional = library.nn, library.nn.functional
 
@@ -58,7 +61,7 @@ def resnet50(library: Any, width: int = 16, batch: int = 16, size: int = 96) -> 
     return _trained(library, model, lambda: functional.cross_entropy(model(x), y))
 
 
-def unet(library: Any, width: int = 8, batch: int = 4, size: int = 128) -> Workload:
+def unet(library: Any, width: int = 8, batch: int = 4, size: int = 256) -> Workload:
     """U-Net (Ronneberger et al. 2015) of an eighth of its width, padded, with batch normalization."""
     nn, functional = library.nn, library.nn.functional
 
@@ -114,15 +117,15 @@ def deep_resnet(library: Any, layers: int = 1000, width: int = 32, batch: int = 
     return _trained(library, model, lambda: model(x).square().mean())
 
 
-def _gpt(name: str) -> Callable[[Any], Workload]:
-    return lambda library: workloads.build(library, name)
+def _gpt(name: str) -> Callable[..., Workload]:
+    return lambda library, **sizes: workloads.build(library, name, **sizes)
 
 
 _ROCKMATE = "Rockmate: 2 to 5× at +10 to 20%"
 NETWORKS = {
-    "resnet50": Network(resnet50, (3,), "MONeT: 3.0× at +12%"),
-    "unet": Network(unet, (2.9,), "MONeT: 2.9× at +11.5%"),
-    "gpt-char": Network(_gpt("gpt-char"), (3, 5), _ROCKMATE),
-    "gpt-deep": Network(_gpt("gpt-deep"), (3, 5), _ROCKMATE),
-    "resnet1000": Network(deep_resnet, (7,), "Chen et al.: 6.9× at +30%"),
+    "resnet50": Network(resnet50, {"batch": 2, "size": 32}, (3,), "MONeT: 3.0× at +12%"),
+    "unet": Network(unet, {"batch": 1, "size": 32}, (2.9,), "MONeT: 2.9× at +11.5%"),
+    "gpt-char": Network(_gpt("gpt-char"), {"layers": 1}, (3, 5), _ROCKMATE),
+    "gpt-deep": Network(_gpt("gpt-deep"), {"layers": 1}, (3, 5), _ROCKMATE),
+    "resnet1000": Network(deep_resnet, {"layers": 2}, (7,), "Chen et al.: 6.9× at +30%"),
 }

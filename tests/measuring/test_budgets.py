@@ -31,8 +31,9 @@ def test_a_published_network_is_the_same_in_pytorch(build, sizes) -> None:  # ty
 def test_a_budget_is_measured_beside_the_step_without_one(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    small = published.Network(lambda library: published.deep_resnet(library, 8, 8, 512), (2, 1000), "nobody: 1×")
+    small = published.Network(lambda library: published.deep_resnet(library, 8, 8, 512), {}, (2, 1000), "nobody: 1×")
     monkeypatch.setitem(published.NETWORKS, "small", small)
+    monkeypatch.setattr(budgets, "_beside", lambda name: 1 << 20)
     met, refused = budgets.measure(["small"], rounds=1)
     assert met["held"] == met["peak"] < met["free"] and met["less"] >= 2 and met["recomputed"] > 0
     assert refused["refused"].startswith("refused, the least is")
