@@ -12,9 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
+from ..compiler.fuse import Group
 from ..compiler.index import Affine, Index, View, strided_view, variable
 from ..graph.node import Node
 from .arithmetic import has_half_conversions
+from .convolution_epilogue import Along, Epilogue, Made, Seen
 from .convolution_tile import (
     Axis,
     PaddedCopy,
@@ -30,6 +32,7 @@ from .convolution_tile import (
 )
 from .emitter import Emitter, Slots, lane_variable
 from .launch import Argument, Launch, Workspace
+from .matmul_tasks import aligned
 from .matmul_tile import scalar_type
 from .target import Target
 from .text import Writer, code
@@ -86,15 +89,43 @@ def phases_of(node: Node, axis: int) -> list[Part]:
     return found
 
 
-def places_launches(node: Node, in_memory: Callable[[Node], bool], target: Target) -> list[Launch]:
-    """The launches that compute `node`: for each phase the packing of its taps, and the sums."""
+def places_launches(group: Group, in_memory: Callable[[Node], bool], target: Target) -> list[Launch]:
+    """The launches that compute a group: for each phase the packing of its taps and the sums, with what follows them,
+    and what puts its partial results together.
+    """
+    node = next(iter(group.members))
+    operands = lambda other: other not in group.members and in_memory(other)  # noqa: E731
+    phases = product(*(phases_of(node, axis) for axis in range(len(node["stride"]))))
+    kernels = [_Places(node, parts, operands, target) for parts in phases]
+    epilogue, finish = None, []
+    if group.stored != [node]:
+        first = kernels[0]
+        epilogue = Epilogue(group, in_memory, target, first.parallel * first.columns, first.columns, first.domain())
+        blocks = [block for kernel in kernels for block in kernel.blocks()]
+        finish = epilogue.finish(sum(block.parts for block in blocks), sum(block.tasks for block in blocks))
     launches: list[Launch] = []
-    for parts in product(*(phases_of(node, axis) for axis in range(len(node["stride"])))):
-        kernel = _Places(node, parts, in_memory, target)
+    parts = tasks = 0
+    for kernel in kernels:
         if kernel.steps:
             launches.append(kernel.pack_launch())
-        launches.extend(kernel.launches())
-    return launches
+        for block in kernel.blocks():
+            launches.append(kernel.launch(block, epilogue, parts, tasks))
+            parts, tasks = parts + block.parts, tasks + block.tasks
+    return launches + finish
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Tasks of one launch: `count` blocks of `size` places of the first axis, described by `first`; `parts` are those
+    of all images, and `tasks` those of all groups and shares of the outputs too.
+    """
+
+    size: int
+    count: int
+    first: Part
+    parts: int
+    tasks: int
+    splits: int
 
 
 class _Places:
@@ -181,14 +212,24 @@ class _Places:
         unit = self.rank + (1 if self.by_lane else 2)
         return view if view is not None and (view.strides[unit] == 1 or self.units == 1) else None
 
-    def launches(self) -> list[Launch]:
+    def blocks(self) -> list[_Block]:
         """Blocks of the first axis of one size, and the smaller block that is left."""
         first, total = self.parts[0], self.parts[0].count
-        block = self._block()
-        found = [self._launch(block, total // block, first)]
-        if total % block:
-            found.append(self._launch(total % block, 1, first.block(total - total % block, total % block)))
+        size = self._block()
+        found = [self._blocks(size, total // size, first)]
+        if total % size:
+            found.append(self._blocks(total % size, 1, first.block(total - total % size, total % size)))
         return found
+
+    def _blocks(self, size: int, count: int, first: Part) -> _Block:
+        parts = self.node.shape[0] * count
+        # several tasks share the panels of outputs where there are few blocks
+        splits = max(1, min(self._panels, -(-16 // max(parts * self.parallel, 1))))
+        return _Block(size, count, first, parts, parts * self.parallel * splits, splits)
+
+    @property
+    def _panels(self) -> int:
+        return -(-self.columns // self.width)
 
     def _block(self) -> int:
         """Places of the first axis that a task computes: what they read should fit into the L1 cache."""
@@ -214,29 +255,32 @@ class _Places:
             axes.append(Axis(extent, part.size, start, part.stride if alone else 1))
         return axes
 
-    def _launch(self, block: int, blocks: int, first: Part) -> Launch:
-        """`blocks` blocks of `block` places each of the first axis, described by `first`."""
+    def launch(self, block: _Block, epilogue: Epilogue | None, parts: int, tasks: int) -> Launch:
+        """The sums of one kind of blocks, and what follows them, `parts` and `tasks` having been made before."""
         writer = Writer("kernel", ["ptr %args", "ptr %scratch", "i64 %task"])
-        parts = (first, *self.parts[1:])
-        node = self.node
+        sizes = (block.first, *self.parts[1:])
         emitter = self._emitter(writer, Slots(3), self.units)
-        panels = -(-self.columns // self.width)
-        splits = self._splits(blocks, panels)
-        rest, split = writer.divide("%task", splits)
-        rest, number = writer.divide(rest, blocks)
+        rest, split = writer.divide("%task", block.splits)
+        rest, number = writer.divide(rest, block.count)
         image, group = writer.divide(rest, self.parallel)
-        start = writer.multiply(number, block)
+        start = writer.multiply(number, block.size)
         type_ = scalar_type(self.dtype)
-        strides, source, scratch = self._source(writer, emitter, parts, block, start, image, group)
+        strides, source, scratch = self._source(writer, emitter, sizes, block.size, start, image, group)
         weights = writer.element(writer.argument(0), type_, writer.multiply(group, self.steps * self.columns))
-        out_strides = self._out_strides()
-        origin = sum(part.first * stride for part, stride in zip(parts, out_strides, strict=True))
-        result = writer.element(writer.argument(1), type_, writer.multiply(image, math.prod(node.shape[1:])))
-        result = writer.element(result, type_, writer.add(writer.multiply(group, self.columns), origin))
-        result = writer.element(result, type_, writer.multiply(start, out_strides[0] * first.step))
-        share = -(-panels // splits)
+        share = -(-self._panels // block.splits)
         low = writer.multiply(split, share)
-        high = writer.minimum(writer.add(low, share), panels)
+        high = writer.minimum(writer.add(low, share), self._panels)
+        n0, n1 = writer.multiply(low, self.width), writer.minimum(writer.multiply(high, self.width), self.columns)
+        kept = epilogue is not None and epilogue.keeps_tile
+        row = min(share * self.width, self.columns)
+        moves = self._tile_moves(sizes, row) if kept else self._result_moves(sizes)
+        if kept:
+            scratch = aligned(scratch)
+            result = writer.element(writer.element("%scratch", "i8", scratch), type_, writer.subtract(0, n0))
+            # the epilogue reads whole vectors
+            scratch += (block.size * moves[0] + 2 * self.lanes) * self.dtype.itemsize
+        else:
+            result = self._result(writer, sizes, image, group, start)
         for begin, count, width in pieces(self.columns, self.width):
             base = begin // self.width
             stop = writer.minimum(high, base + count)
@@ -246,18 +290,56 @@ class _Places:
                 column = writer.multiply(panel, self.width)
                 right = writer.element(weights, type_, writer.multiply(column, self.steps))
                 left = writer.element(source, type_, column) if self.by_lane else source
-                tiles = _Tiles(self, parts, block, strides, out_strides, widths_of(width, self.lanes))
+                tiles = _Tiles(self, sizes, block.size, strides, moves, widths_of(width, self.lanes))
                 tiles.emit(writer, left, right, writer.element(result, type_, column))
-        nodes = list(emitter.slots.nodes)
-        arguments: list[Argument] = [self.workspace, node, self.direct or 0, *nodes]
-        reads = {*nodes, *([self.direct.base] if self.direct else [])}
-        tasks = node.shape[0] * self.parallel * blocks * splits
-        return Launch(code("convolution", writer), tasks, arguments, scratch, reads, {node}, set())
+        own = list(emitter.slots.nodes)
+        reads = {*own, *([self.direct.base] if self.direct else [])}
+        seen: Seen | None = None
+        if epilogue is not None:
+            part = writer.add(writer.add(writer.multiply(image, block.count), number), parts)
+            made = Made(
+                {"n": image, "g": group}, self._along(sizes, block.size, start, moves), n0, n1,
+                self.columns if block.splits == 1 else math.gcd(self.columns, self.width),
+                result if kept else None, writer.multiply(group, self.columns), part, writer.add("%task", tasks),
+            )  # fmt: skip
+            seen = epilogue.emit(writer, 3 + len(own), made)
+        following = [] if seen is None else seen.arguments
+        arguments: list[Argument] = [self.workspace, 0 if kept else self.node, self.direct or 0, *own, *following]
+        writes = {self.node} if seen is None else seen.writes
+        exact = set() if seen is None else seen.exact - reads
+        reads = reads if seen is None else reads | seen.reads
+        return Launch(code("convolution", writer), block.tasks, arguments, scratch, reads, writes, exact)
 
-    def _splits(self, blocks: int, panels: int) -> int:
-        """Tasks that share the panels of a block: more than one where there are few blocks."""
-        tasks = self.node.shape[0] * self.parallel * blocks
-        return max(1, min(panels, -(-16 // max(tasks, 1))))
+    def domain(self) -> Affine:
+        """The number of an element of the result, in the variables n, p0, p1, …, g and the lane's."""
+        total = variable("n", self.node.shape[0])
+        for axis, size in enumerate(self.node.shape[1 : self.rank + 1]):
+            total = total * size + variable(f"p{axis}", size)
+        return (total * self.parallel + variable("g", self.parallel)) * self.columns + lane_variable(self.columns)
+
+    def _along(self, parts: Sequence[Part], size: int, start: str, moves: Sequence[int]) -> list[Along]:
+        return [
+            Along(
+                f"p{axis}", part.count if axis else size, 0 if axis else start, part.step, part.first, moves[axis]
+            )
+            for axis, part in enumerate(parts)
+        ]  # fmt: skip
+
+    def _tile_moves(self, parts: Sequence[Part], row: int) -> list[int]:
+        """How far neighbouring places of a task lie apart in its scratch memory, along each axis."""
+        return [row * math.prod(part.count for part in parts[axis + 1 :]) for axis in range(self.rank)]
+
+    def _result_moves(self, parts: Sequence[Part]) -> list[int]:
+        """How far neighbouring places of a task lie apart in the result, along each axis."""
+        return [part.step * stride for part, stride in zip(parts, self._out_strides(), strict=True)]
+
+    def _result(self, writer: Writer, parts: Sequence[Part], image: str, group: str, start: str) -> str:
+        """Where the first place of a task has its column 0 in the result."""
+        type_, strides = scalar_type(self.dtype), self._out_strides()
+        origin = sum(part.first * stride for part, stride in zip(parts, strides, strict=True))
+        result = writer.element(writer.argument(1), type_, writer.multiply(image, math.prod(self.node.shape[1:])))
+        result = writer.element(result, type_, writer.add(writer.multiply(group, self.columns), origin))
+        return writer.element(result, type_, writer.multiply(start, strides[0] * parts[0].step))
 
     def _out_strides(self) -> list[int]:
         sizes = self.node.shape[1 : self.rank + 1]
@@ -302,7 +384,7 @@ class _Tiles:
     parts: tuple[Part, ...]
     block: int
     strides: list[int]
-    out_strides: list[int]
+    moves: list[int]
     widths: list[int]
 
     def emit(self, writer: Writer, left: str, right: str, result: str) -> None:
@@ -318,7 +400,7 @@ class _Tiles:
         size = {rank - 1: kernel.tiling.wide, rank - 2: kernel.tiling.high}.get(axis, 1)
         total = part.count if axis else self.block
         move = kernel.step_of(axis, part) * self.strides[axis]
-        go = part.step * self.out_strides[axis]
+        go = self.moves[axis]
         for first, count, length in pieces(total, size):
             inner = [(a + i * move, c + i * go) for a, c in rows for i in range(length)]
             with writer.loop(first, first + count * size, size, as_written=True) as place:

@@ -3,6 +3,7 @@
 There the window is an image of cotangents, the rows of the result are the channels of the input, and the channels that
 are summed over are the images. A task adds up some of the images, a block of rows of each at a time, so that what it
 reads stays in the cache; where several tasks have parts of one sum, the parts are added in a fixed order afterwards.
+What follows the convolution in its group is computed then.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from ..compiler.fuse import Group
 from ..compiler.index import Affine, Index, View, strided_view, variable
 from ..graph.node import Node
 from .arithmetic import has_half_conversions
+from .convolution_epilogue import Along, Epilogue, Made
 from .convolution_tile import (
     Axis,
     PaddedCopy,
@@ -41,16 +44,30 @@ _TASK = 200_000
 _SUMMED = 2048
 
 
-def windows_launches(node: Node, in_memory: Callable[[Node], bool], target: Target) -> list[Launch]:
-    """The launches that compute `node`: the sums of tasks, and their total where there are several."""
-    kernel = _Windows(node, in_memory, target)
-    return [kernel.launch(), *([kernel.total()] if kernel.shares > 1 else [])]
+def windows_launches(group: Group, in_memory: Callable[[Node], bool], target: Target) -> list[Launch]:
+    """The launches that compute a group: the sums of tasks, and their total where there are several tasks or where
+    something follows it; and what puts the partial results of reductions together.
+    """
+    node = next(iter(group.members))
+    operands = lambda other: other not in group.members and in_memory(other)  # noqa: E731
+    size = math.prod(node.shape)
+    if group.stored == [node]:
+        kernel = _Windows(node, operands, target, totals=False)
+        return [kernel.launch(), *([kernel.total(None)] if kernel.summed else [])]
+    kernel = _Windows(node, operands, target, totals=True)
+    epilogue = Epilogue(group, in_memory, target, size, size, lane_variable(size))
+    tasks = -(-size // _SUMMED)
+    finish = epilogue.finish(tasks, tasks)
+    return [kernel.launch(), kernel.total(epilogue), *finish]
 
 
 class _Windows:
-    """A convolution of rows [n] and features [c], in the words of the forward convolution [channels] and [images]."""
+    """A convolution of rows [n] and features [c], in the words of the forward convolution [channels] and [images].
 
-    def __init__(self, node: Node, in_memory: Callable[[Node], bool], target: Target):
+    The sums of tasks are added up by a launch of its own where there are several, or with `totals` always.
+    """
+
+    def __init__(self, node: Node, in_memory: Callable[[Node], bool], target: Target, totals: bool):
         self.node, self.in_memory, self.target = node, in_memory, target
         x, window = node.inputs
         self.rank = len(node["stride"])
@@ -73,7 +90,9 @@ class _Windows:
         )
         self.width = min(self.tiling.vectors * self.lanes, self.columns)
         self.shares = self._shares()
-        nbytes = self.shares * math.prod(node.shape) * self.dtype.itemsize if self.shares > 1 else 1
+        #: whether the sums of tasks lie in the workspace
+        self.summed = totals or self.shares > 1
+        nbytes = self.shares * math.prod(node.shape) * self.dtype.itemsize if self.summed else 1
         self.workspace = Workspace(nbytes)
         self.view = self._window_view()
 
@@ -121,8 +140,8 @@ class _Windows:
         size = -(-self.features // self.shares)
         low = writer.multiply(share, size)
         high = writer.minimum(writer.add(low, size), self.features)
-        result = writer.argument(0 if self.shares > 1 else 1)
-        if self.shares > 1:
+        result = writer.argument(0 if self.summed else 1)
+        if self.summed:
             result = writer.element(result, type_, writer.multiply(share, math.prod(self.node.shape)))
         sizes = self.node.shape[1 : self.rank + 1]
         inner = self.groups * self.outputs
@@ -142,11 +161,11 @@ class _Windows:
             self._tiles(writer, source, right, result, moves, strides, runs, begun)
         nodes = list(emitter.slots.nodes)
         arguments: list[Argument] = [
-            self.workspace if self.shares > 1 else 0, 0 if self.shares > 1 else self.node, self.view or 0, *nodes,
+            self.workspace if self.summed else 0, 0 if self.summed else self.node, self.view or 0, *nodes,
         ]  # fmt: skip
         reads = {*nodes, *([self.view.base] if self.view else [])}
         tasks = self.shares * self.parallel * self.places[0]
-        writes = set() if self.shares > 1 else {self.node}
+        writes = set() if self.summed else {self.node}
         return Launch(code("convolution_windows", writer), tasks, arguments, self._scratch(), reads, writes, set())
 
     def _scratch_input(self) -> int:
@@ -266,13 +285,15 @@ class _Windows:
 
     # ---- the total
 
-    def total(self) -> Launch:
-        """Add up the shares, each element in the order of the shares."""
+    def total(self, epilogue: Epilogue | None) -> Launch:
+        """Add up the shares, each element in the order of the shares; and what follows."""
         writer = Writer("kernel", ["ptr %args", "ptr %scratch", "i64 %task"])
         type_, size, elements = scalar_type(self.dtype), self.dtype.itemsize, math.prod(self.node.shape)
-        parts, result = writer.argument(0), writer.argument(1)
+        kept = epilogue is not None and epilogue.keeps_tile
+        parts = writer.argument(0)
         first = writer.multiply("%task", _SUMMED)
         last = writer.minimum(writer.add(first, _SUMMED), elements)
+        result = writer.element("%scratch", type_, writer.subtract(0, first)) if kept else writer.argument(1)
         whole = writer.add(first, writer.op(f"and i64 {writer.subtract(last, first)}, {-self.lanes}"))
         for start, stop, lanes in ((first, whole, self.lanes), (whole, last, 1)):
             vector = f"<{lanes} x {type_}>"
@@ -284,7 +305,17 @@ class _Windows:
                     total = writer.op(f"fadd {vector} {total}, {value}") if total else value
                 place = writer.element(result, type_, position)
                 writer.line(f"store {vector} {total}, ptr {place}, align {size}")
+        arguments: list[Argument] = [self.workspace, 0 if kept else self.node]
+        tasks = -(-elements // _SUMMED)
+        if epilogue is None:
+            return Launch(code("convolution_total", writer), tasks, arguments, 0, set(), {self.node}, set())
+        made = Made(
+            {}, [Along("once", 1)], first, last, math.gcd(elements, _SUMMED), result if kept else None, 0, 0, "%task"
+        )  # fmt: skip
+        seen = epilogue.emit(writer, len(arguments), made)
+        # the epilogue reads whole vectors
+        scratch = (_SUMMED + 2 * self.lanes) * size if kept else 0
         return Launch(
-            code("convolution_total", writer), -(-elements // _SUMMED), [self.workspace, self.node], 0, set(),
-            {self.node}, set(),
+            code("convolution_total", writer), tasks, arguments + seen.arguments, scratch, seen.reads, seen.writes,
+            seen.exact,
         )  # fmt: skip

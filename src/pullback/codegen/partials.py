@@ -28,13 +28,23 @@ class Reduced:
     level: str
     width: int
 
+    @property
+    def operation(self) -> str:
+        """The reduction that is done while elements are gone through."""
+        return self.node.op.name
+
+    @property
+    def rows(self) -> int:
+        """How many numbers a partial result has, of each column."""
+        return 1
+
     def identity(self, arithmetic: LLVMArithmetic) -> Value:
         """What leaves a partial result as it is."""
-        return arithmetic.constant(identity_of(self.node.op.name, self.node.dtype), self.node.dtype)
+        return arithmetic.constant(identity_of(self.operation, self.node.dtype), self.node.dtype)
 
     def combine(self, arithmetic: LLVMArithmetic, x: Value, y: Value) -> Value:
         """Two partial results put together."""
-        return getattr(arithmetic, COMBINE[self.node.op.name])(x, y)
+        return getattr(arithmetic, COMBINE[self.operation])(x, y)
 
     def variable(self, arithmetic: LLVMArithmetic) -> Variable:
         """A partial result in registers, of nothing yet."""
@@ -47,7 +57,7 @@ class Reduced:
 
     def store_total(self, arithmetic: LLVMArithmetic, variable: Variable, place: str) -> None:
         """Write the lanes of a partial result, combined, to `place`."""
-        total = arithmetic.reduce(Value(variable.get(), self.node.dtype), COMBINE[self.node.op.name])
+        total = arithmetic.reduce(Value(variable.get(), self.node.dtype), COMBINE[self.operation])
         LLVMArithmetic(arithmetic.writer, 1).store(total, place, self.node.dtype)
 
     def finish(self, parts: int, target: Target) -> tuple[Argument, list[Launch]]:
@@ -60,6 +70,38 @@ class Reduced:
         workspace = Workspace(parts * self.width * self.node.dtype.itemsize)
         emit = _finish_columns if self.level == COLUMN else _finish_total
         return workspace, [emit(self, parts, workspace, target)]
+
+
+@dataclass(frozen=True)
+class Spread(Reduced):
+    """The sum of squared distances from the mean, of each column.
+
+    A partial result is the sum of a part's elements, their squared distances from the part's own mean, and their
+    number. Each part is gone through twice, while it is in the cache, so that nothing cancels. They are put together
+    as in Chan, Golub & LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances" (1979),
+    all at once: the distances of the parts' means from the mean of all are added, as often as a part has elements.
+    """
+
+    @property
+    def operation(self) -> str:
+        """See `Reduced`."""
+        return "sum"
+
+    @property
+    def rows(self) -> int:
+        """See `Reduced`."""
+        return 3
+
+    def finish(self, parts: int, target: Target) -> tuple[Argument, list[Launch]]:
+        """See `Reduced`; partial results lie as [parts, 3, width], however few there are."""
+        workspace = Workspace(parts * self.rows * self.width * self.node.dtype.itemsize)
+        return workspace, [_finish_spread(self, parts, workspace, target)]
+
+
+def reduced_of(node: Node, level: str, columns: int) -> Reduced:
+    """The member of a group that is a reduction of what its kernel computes in so many columns."""
+    kind = Spread if node.op.name == "spread" else Reduced
+    return kind(node, level, columns if level == COLUMN else 1)
 
 
 class Partials:
@@ -142,10 +184,14 @@ class _Finish:
         a = self.arithmetic
         return a.lt(a.iota(int64), a.broadcast(Value(left, int64)))
 
+    def load(self, place: str, mask: Value) -> Value:
+        """Partial results in memory, and in lanes outside `mask` those of nothing."""
+        a, reduced = self.arithmetic, self.reduced
+        return a.masked_load(place, reduced.node.dtype, mask, reduced.identity(a))
+
     def take(self, total: Variable, place: str, mask: Value) -> None:
         """Take partial results in memory into `total`."""
-        a, reduced = self.arithmetic, self.reduced
-        reduced.add(a, total, a.masked_load(place, reduced.node.dtype, mask, reduced.identity(a)))
+        self.reduced.add(self.arithmetic, total, self.load(place, mask))
 
     def launch(self, name: str, tasks: int, numbers: list[int], workspace: Workspace) -> Launch:
         node = self.reduced.node
@@ -179,3 +225,30 @@ def _finish_columns(reduced: Reduced, parts: int, workspace: Workspace, target: 
         finish.take(total, finish.place(partials, writer.multiply(part, width)), mask)
     a.masked_store(Value(total.get(), dtype), result, dtype, mask)
     return finish.launch("column_totals", -(-reduced.width // a.lanes), [parts, reduced.width], workspace)
+
+
+def _finish_spread(reduced: Spread, parts: int, workspace: Workspace, target: Target) -> Launch:
+    """The squared distances of `parts` parts put together, a vector of columns a task."""
+    finish, dtype = _Finish.begin(reduced, target), reduced.node.dtype
+    a, writer = finish.arithmetic, finish.arithmetic.writer
+    many, width = writer.argument(0, "i64"), writer.argument(1, "i64")
+    start = writer.multiply("%task", a.lanes)
+    partials, result = (finish.place(writer.argument(slot), start) for slot in (2, 3))
+    mask = finish.mask(writer.subtract(width, start))
+    total, count, squares = (reduced.variable(a) for _ in range(3))
+
+    def rows(part: str) -> list[str]:
+        first = writer.multiply(part, reduced.rows)
+        return [finish.place(partials, writer.multiply(writer.add(first, row), width)) for row in range(reduced.rows)]
+
+    with writer.loop(0, many) as part:
+        first, _, third = rows(part)
+        finish.take(total, first, mask)
+        finish.take(count, third, mask)
+    mean = a.div(Value(total.get(), dtype), Value(count.get(), dtype))
+    with writer.loop(0, many) as part:
+        own, distances, counts = (finish.load(place, mask) for place in rows(part))
+        apart = a.sub(a.div(own, counts), mean)
+        reduced.add(a, squares, a.add(distances, a.mul(counts, a.mul(apart, apart))))
+    a.masked_store(Value(squares.get(), dtype), result, dtype, mask)
+    return finish.launch("spreads", -(-reduced.width // a.lanes), [parts, reduced.width], workspace)

@@ -17,7 +17,7 @@ from .launch import Argument, Launch, Workspace, owner_of
 from .loops import lanes_for, operation_cost
 from .matmul import Element, Product, Region, folded, product_stages
 from .matmul_tile import Matrix
-from .partials import Partials, Reduced
+from .partials import Partials, reduced_of
 from .target import Target
 from .text import Writer
 
@@ -32,11 +32,7 @@ class _Tile:
         self.product, self.matmul, cost = product, matmul, operation_cost(group.members)
         reductions = [node for node in group.stored if group.members[node] in (TOTAL, COLUMN)]
         self.stored = [node for node in group.stored if node not in reductions]
-        self.reduced = [
-            Reduced(node, level, product.n if level == COLUMN else 1)
-            for node in reductions
-            if (level := group.members[node])
-        ]
+        self.reduced = [reduced_of(node, group.members[node], product.n) for node in reductions]
         self.nodes: list[Node] = []
         #: the conversion that alone reads the product, if one does
         self.rounding = None if matmul in group.stored else _only_conversion(matmul, group)

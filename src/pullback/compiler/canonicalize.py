@@ -8,7 +8,8 @@ before → after:
 - a permutation of what attention gives becomes an attribute of it, so that it is written where its reader wants it;
 - integer matrix products become multiplications and a sum, and products of a column and a row (k = 1), such as the
   gradient of a layer's weight at batch 1, multiplications alone, which fuse with whatever reads them;
-- a reduction is over the last axes (rows) or over axes before the last (columns), never both.
+- a reduction is over the last axes (rows) or over axes before the last (columns), never both; one over all axes goes
+  through what is moved in the order that it has in memory.
 """
 
 from __future__ import annotations
@@ -132,6 +133,9 @@ def _convolution(node: Node) -> Node:
 
 def _reduction(node: Node, x: Node) -> Node:
     """`node`'s reduction of `x`, in steps that are each over rows or over columns."""
+    if len(node["axes"]) == len(x.shape) and 0 not in x.shape:
+        x = _unmoved(x)
+        node = apply(node.op, x, axes=tuple(range(len(x.shape))))
     primitive, axes = node.op, [a for a in node["axes"] if x.shape[a] != 1]
     if 0 in (x.shape[a] for a in node["axes"]):
         return expand(constant(0, node.dtype), node.shape)
@@ -147,3 +151,31 @@ def _reduction(node: Node, x: Node) -> Node:
         if some:
             x = apply(primitive, x, axes=tuple(some))
     return reshape(x, node.shape)
+
+
+#: operations an element that are done anew in another order, at most, for a reduction that does not ask for one
+_MOST_AGAIN = 8
+
+
+def _unmoved(x: Node) -> Node:
+    """The elements of `x` in the order in which they lie, if that is known: f(permute(y)) → f(y)."""
+    cost = 0
+    while True:
+        order = _movement(x)
+        if order is not None:
+            x = x.inputs[0]
+            continue
+        cost += x.op.cost
+        orders = {_movement(operand) for operand in x.inputs if operand.shape}
+        shapes = {operand.inputs[0].shape for operand in x.inputs if _movement(operand) is not None}
+        plain = x.op.kind == ELEMENTWISE and "shape" not in x.attributes and cost <= _MOST_AGAIN
+        if not plain or len(orders) != 1 or None in orders or len(shapes) != 1:
+            return x
+        x = apply(x.op, *(operand.inputs[0] if operand.shape else operand for operand in x.inputs), **x.attributes)
+
+
+def _movement(node: Node) -> tuple[str, tuple[int, ...]] | None:
+    """How a node gives the same elements in another order or shape, if it does nothing else."""
+    if node.op.name == "permute":
+        return "permute", node["axes"]
+    return ("reshape", node.shape) if node.op.name == "reshape" else None

@@ -4,8 +4,9 @@ A *group* becomes one kernel. Its members are computed over one domain of `size`
 where a member reduces rows. Nodes join the group of the operand that is computed last; so a group needs nothing but
 what groups before it have made, and the order of groups is an order of execution.
 
-A reduction of all that a matrix product computes, or of its columns, joins the product: it is summed while a tile of
-the product is in the cache. Other reductions that are long are cut in two (see `cut`), which makes new nodes.
+A reduction of all that a matrix product or a convolution computes, or of its columns, joins it: it is summed while a
+tile is in the cache. So is the spread of a convolution's channels (see `spread`). Other reductions that are long are
+cut in two (see `cut`), which makes new nodes.
 
 A member's value stays in registers unless another group needs it. Then it is either written to memory or computed again
 there: again if it is elementwise, cheap, and made of at most one large value that is in memory anyway.
@@ -22,6 +23,7 @@ from dataclasses import dataclass, field
 from ..errors import VerifyError
 from ..graph.node import Graph, Node, enter, exact
 from ..ops.attention import weight_operands
+from ..ops.convolution import is_by_windows
 from ..ops.primitive import (
     ATTENTION,
     ELEMENTWISE,
@@ -37,6 +39,7 @@ from ..ops.primitive import (
 from .copies import rounds_as_it_reads
 from .cut import cut
 from .share import Share
+from .spread import distances_from_mean
 
 #: kinds of groups, each lowered by a function of its own
 LOOP, COLUMNS, PRODUCT, CONVOLUTION, ATTEND, SCATTER, PUT, CHECK, JOIN, CALL, STEPS, RECUR = (
@@ -169,15 +172,29 @@ class _Fuser:
         with grad_mode(False):
             for node in self.graph.nodes:
                 current = node if node.buffer is not None else node.with_inputs(tuple(new[i] for i in node.inputs))
-                if current.op.kind == REDUCTION and not self._tiles_level(current):
+                if current.op.kind == REDUCTION:
                     with source_of(node):
-                        current = cut(current)
+                        current = self._reduction(current)
                 placed = len(order)
                 enter(current, order, entered)
                 for made in order[placed:]:
                     self._place(made)
                 new[node] = current
         return Graph(order, [new[node] for node in self.graph.outputs])
+
+    def _reduction(self, node: Node) -> Node:
+        """A reduction in the form in which it joins what computes its operand, or in as many steps as it wants."""
+        distances = distances_from_mean(node)
+        if distances is not None and self._is_summed(distances.total):
+            taken = distances.spread()
+            if self._tiles_level(taken):
+                return taken
+        return node if self._tiles_level(node) else cut(node)
+
+    def _is_summed(self, total: Node) -> bool:
+        """Whether a convolution gives the sums of its channels `total` on its way."""
+        group = self.group_of.get(total)
+        return group is not None and group.kind == CONVOLUTION and group.members[total] == COLUMN
 
     def _place(self, node: Node) -> None:
         if not is_real(node):
@@ -295,7 +312,7 @@ class _Fuser:
 
     def _level(self, node: Node, operands: list[Node], group: Group) -> str | None:
         """How `node` would stand in `group` ("full" or "row"), or None where it cannot be computed there."""
-        if group.kind not in (LOOP, PRODUCT):
+        if group.kind not in (LOOP, PRODUCT, CONVOLUTION):
             return None
         size = elements(node)
         if size == group.size:
@@ -353,10 +370,12 @@ class _Fuser:
         return True
 
     def _tiles_level(self, node: Node) -> str | None:
-        """How a reduction stands in the product whose tiles hold what it goes through; None where there is none."""
+        """How a reduction stands in the product or convolution whose tiles hold what it goes through; None where there
+        is none.
+        """
         operand, axes = node.inputs[0], node["axes"]
         group, found = self._latest(node), resolve(operand)
-        if group is None or group.kind != PRODUCT or not self._has_room(group, 1):
+        if group is None or group.kind not in (PRODUCT, CONVOLUTION) or not self._has_room(group, 1):
             return None
         if found is None or found[1] != 1 or elements(operand) != group.size:
             return None
@@ -365,8 +384,15 @@ class _Fuser:
         if len(axes) == len(operand.shape):
             return TOTAL
         product = next(iter(group.members))
-        leading = axes == tuple(range(len(axes))) and elements(node) == product.shape[-1]
-        return COLUMN if leading and _rows_of_an_item(product) >= _MANY_ROWS else None
+        if axes != tuple(range(len(axes))):
+            return None
+        if group.kind == CONVOLUTION:
+            places, channels = math.prod(product.shape[1:-2]), math.prod(product.shape[-2:])
+            return (
+                COLUMN if elements(node) == channels and places >= _MANY_ROWS and not is_by_windows(product) else None
+            )
+        whole = elements(node) == product.shape[-1]
+        return COLUMN if whole and _rows_of_an_item(product) >= _MANY_ROWS else None
 
     def _place_reduction(self, node: Node) -> None:
         level = self._tiles_level(node)
@@ -464,14 +490,21 @@ class _Memory:
                         by_address = node.op.kind == ATTENTION and operand not in pulled
                         if stored or looked_up or by_address or node.op.kind in (HOST, SCAN):
                             self.materialized.add(source)
+        self.materialized |= {node for node in order if self._is_always_kept(node)}
         for group in fuser.groups:
             self._share_a_root(group)
         for node in order:
-            group = self.group_of[node]
-            kept = (COLUMNS, CONVOLUTION, ATTEND, SCATTER, PUT, JOIN, CALL, STEPS, RECUR)
-            always = group.kind in kept and node.op.kind != ELEMENTWISE and node.op.name != "scan"
-            if always or (node in self.readers and not self._computed_again(node)):
+            if node in self.readers and not self._computed_again(node):
                 self.materialized.add(self._narrowest(node))
+
+    def _is_always_kept(self, node: Node) -> bool:
+        """Whether no other kernel can compute `node` on its way, but one has to, or has its result in memory anyway."""
+        if node.op.kind == ELEMENTWISE or node.op.name == "scan":
+            return False
+        kind = self.group_of[node].kind
+        if kind in (PRODUCT, CONVOLUTION):
+            return node in self.readers
+        return kind in (COLUMNS, ATTEND, SCATTER, PUT, JOIN, CALL, STEPS, RECUR)
 
     def _narrowest(self, node: Node) -> Node:
         """What `node` was widened from, where that is a member beside it: the smaller of two that hold the same."""
@@ -511,7 +544,7 @@ class _Memory:
         ]
         if not 2 <= len(wanted) <= 12:
             return
-        best, covered = None, 1
+        best, covered = None, max(1, sum(self._cost(n, _RECOMPUTE) is not None for n in wanted))
         for root in reversed(group.members):
             if root in self.materialized or group.members[root] != _FULL:
                 continue

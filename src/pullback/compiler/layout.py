@@ -50,7 +50,8 @@ class _Layout:
         """Enter what is known of the node and of what it has become."""
         new = self.new[node]
         moves = new.op.kind == MOVEMENT and new.op.name != "permute"
-        if node.op.name == "convolution" or (moves and any(i in self.laid for i in new.inputs)):
+        along = new.op.kind == ELEMENTWISE and any(i in self.laid and i.shape == new.shape for i in new.inputs)
+        if node.op.name == "convolution" or along or (moves and any(i in self.laid for i in new.inputs)):
             self.laid.add(new)
         size = math.prod(new.shape)
         if new.op.name in ("constant", "iota") or (

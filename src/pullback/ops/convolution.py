@@ -159,6 +159,12 @@ def convolution(
     )
 
 
+def is_by_windows(node: Node) -> bool:
+    """Whether there are fewer places than taps, as in the gradient by the window, whose window is an image."""
+    rank = len(node["stride"])
+    return math.prod(node.inputs[1].shape[:rank]) > math.prod(node.shape[1 : rank + 1])
+
+
 def multiplications(node: Node) -> int:
     """How many products of numbers a convolution node sums: those with padding, but none with zeros put between."""
     rank = len(node["stride"])
@@ -180,4 +186,4 @@ def _pairs_met(node: Node, axis: int) -> int:
     )
 
 
-__all__ = ["CONVOLUTION", "convolution", "multiplications", "output_size", "reach"]
+__all__ = ["CONVOLUTION", "convolution", "is_by_windows", "multiplications", "output_size", "reach"]

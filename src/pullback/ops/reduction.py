@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import DTypeError, ShapeError
 from ..graph.node import Node, Shape
 from ..graph.types import BOOL, DType, round_to
-from .elementwise import div, eq, mul, where
+from .elementwise import div, eq, mul, sub, where
 from .movement import expand, reshape
 from .primitive import REDUCTION, Primitive, Pullback, apply, constant, register, user_source
 
@@ -32,6 +32,19 @@ def _extreme_pullback(node: Node, cotangent: Node) -> Node:
     ones = where(hit, constant(1.0, cotangent.dtype), constant(0.0, cotangent.dtype))
     share = div(cotangent, reduce_sum(ones, node["axes"]))
     return mul(ones, _back_to_full(share, node))
+
+
+def _spread_pullback(node: Node, cotangent: Node) -> Node:
+    """Twice the distance from the mean."""
+    x = node.inputs[0]
+    count = math.prod(x.shape[axis] for axis in node["axes"])
+    mean = mul(_back_to_full(reduce_sum(x, node["axes"]), node), constant(1 / count, x.dtype))
+    return mul(mul(sub(x, mean), constant(2.0, x.dtype)), _back_to_full(cotangent, node))
+
+
+def _squared_distances(x: np.ndarray, axis: tuple[int, ...]) -> np.ndarray:
+    distance = x - np.mean(x, axis=axis, dtype=x.dtype, keepdims=True)
+    return np.sum(distance * distance, axis=axis, dtype=x.dtype)
 
 
 def _reduction(
@@ -56,6 +69,9 @@ SUM = _reduction(
 )
 MAX = _reduction("max", np.max, _extreme_pullback, False, False)
 MIN = _reduction("min", np.min, _extreme_pullback, False, False)
+#: the sum of squared distances from the mean, of floats; the compiler makes it of that sum written out, where a kernel
+#: can take it on its way (see `compiler/spread.py`)
+SPREAD = _reduction("spread", _squared_distances, _spread_pullback, False, False)
 
 
 def reduce_sum(x: Node, axes: tuple[int, ...]) -> Node:
@@ -73,6 +89,11 @@ def reduce_min(x: Node, axes: tuple[int, ...]) -> Node:
     return apply(MIN, x, axes=axes) if axes else x
 
 
+def spread(x: Node, axes: tuple[int, ...]) -> Node:
+    """The sum along `axes` of the squared distances from the mean along them."""
+    return apply(SPREAD, x, axes=axes)
+
+
 def sum_to_shape(x: Node, shape: Shape) -> Node:
     """`x` summed over the axes along which `shape` was broadcast to it: what undoes a broadcast."""
     if x.shape == shape:
@@ -82,4 +103,6 @@ def sum_to_shape(x: Node, shape: Shape) -> Node:
     return reshape(reduce_sum(x, axes), shape)
 
 
-__all__ = ["MAX", "MIN", "SUM", "kept_shape", "reduce_max", "reduce_min", "reduce_sum", "sum_to_shape"]
+__all__ = [
+    "MAX", "MIN", "SPREAD", "SUM", "kept_shape", "reduce_max", "reduce_min", "reduce_sum", "spread", "sum_to_shape",
+]  # fmt: skip

@@ -1,0 +1,294 @@
+"""What follows a convolution in its group, computed from what a task has just made, while it is in the cache.
+
+That is arithmetic element by element (bias, activation, residual, rounding), and reductions over everything or of each
+channel, of which a task gives partial results. A task's results lie in memory, where somebody wants them, or in its
+scratch memory. They are gone through channels first: a vector of channels over all places of the task, so that its sums
+stay in registers, several of each, because an addition takes some cycles.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ..compiler.fuse import COLUMN, TOTAL, Group
+from ..compiler.index import Affine, Index
+from ..graph.node import Node
+from ..graph.types import int64
+from .arithmetic import Value, has_half_conversions
+from .emitter import LANE, VECTOR, Emitter, Slots
+from .launch import Argument, Launch
+from .loops import lanes_for, operation_cost
+from .matmul_tile import Size, scalar_type
+from .partials import Reduced, Spread, reduced_of
+from .target import Target
+from .text import Variable, Writer
+
+#: places whose sums are held apart, at most: additions to one sum wait for each other
+_APART = 4
+
+
+@dataclass(frozen=True)
+class Along:
+    """The places of a task along one axis: the variable `name` is first + step * (start + i) for i < count.
+
+    In the task's scratch memory they are `move` elements apart.
+    """
+
+    name: str
+    count: int
+    start: Size = 0
+    step: int = 1
+    first: int = 0
+    move: int = 0
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a task has made: the columns `n0` … `n1` of all places `along`, where the variables `names` are given.
+
+    `whole` tells that these are whole vectors of so many lanes. At `tile` lies what the first place would have in its
+    column 0, if the results lie in scratch memory. `part` is the number of the task among those that have the same
+    columns, which begin at `column`; `number` that among all.
+    """
+
+    names: dict[str, str]
+    along: Sequence[Along]
+    n0: str
+    n1: str
+    whole: int
+    tile: str | None
+    column: Size
+    part: Size
+    number: Size
+
+    @property
+    def count(self) -> int:
+        """How many places there are."""
+        return math.prod(axis.count for axis in self.along)
+
+
+class Epilogue:
+    """The members of a convolution's group but for itself. `columns` are its channels, all that a place has; `extent`
+    of them lie side by side in a task.
+
+    `domain` is the number of the element in terms of the variables that a task gives, and of the lane.
+    """
+
+    def __init__(
+        self, group: Group, in_memory: Callable[[Node], bool], target: Target, columns: int, extent: int, domain: Affine
+    ):  # fmt: skip
+        self.convolution = next(iter(group.members))
+        self.group, self.in_memory, self.target, self.domain = group, in_memory, target, domain
+        reductions = [node for node in group.stored if group.members[node] in (TOTAL, COLUMN)]
+        self.stored = [node for node in group.stored if node not in reductions and node is not self.convolution]
+        reduced = [reduced_of(node, group.members[node], columns) for node in reductions]
+        self.columns = [one for one in reduced if one.level == COLUMN and not isinstance(one, Spread)]
+        self.spreads = [one for one in reduced if isinstance(one, Spread)]
+        self.totals = [one for one in reduced if one.level == TOTAL]
+        self.lanes = lanes_for(target, extent, operation_cost(group.members))
+        #: whether a task's results lie in its scratch memory alone
+        self.keeps_tile = self.convolution not in group.stored
+        self.places: list[Argument] = []
+
+    @property
+    def reduced(self) -> list[Reduced]:
+        """All reductions, in the order of their slots."""
+        return [*self.columns, *self.spreads, *self.totals]
+
+    def finish(self, parts: int, tasks: int) -> list[Launch]:
+        """Give the partial results their places, there being `tasks` tasks, of which `parts` have the same columns;
+        the launches that put them together.
+        """
+        launches: list[Launch] = []
+        for one in self.reduced:
+            place, finish = one.finish(tasks if one.level == TOTAL else parts, self.target)
+            self.places.append(place)
+            launches += finish
+        return launches
+
+    def emit(self, writer: Writer, slot: int, made: Made) -> Seen:
+        """Code for what a task has made; its arguments take the slots from `slot` on."""
+        own = set(self.stored)
+        slots = Slots(slot + len(self.places))
+
+        def loadable(node: Node) -> bool:
+            return node not in own and self.in_memory(node)
+
+        half = has_half_conversions(self.target)
+        emitter = Emitter(writer, self.lanes, slots, loadable, half, self.group.members)
+        emitter.begin_row(made.names)
+        _Pass(self, emitter, made, self._partials(emitter, slot, made)).emit()
+        return Seen(self, emitter)
+
+    def _partials(self, emitter: Emitter, slot: int, made: Made) -> dict[Reduced, str]:
+        """Where the task's partial results go: of columns, that of column 0."""
+        writer, found = emitter.writer, {}
+        for number, one in enumerate(self.reduced):
+            type_ = emitter.scalar.storage_type(one.node.dtype)
+            if one.level == TOTAL:
+                first: Size = made.number
+            else:
+                first = writer.add(writer.multiply(made.part, one.rows * one.width), made.column)
+            found[one] = writer.element(writer.argument(slot + number), type_, first)
+        return found
+
+
+@dataclass(frozen=True)
+class Seen:
+    """An epilogue that has been emitted: what its slots hold, and what it reads."""
+
+    epilogue: Epilogue
+    emitter: Emitter
+
+    @property
+    def arguments(self) -> list[Argument]:
+        """The contents of the slots."""
+        return [*self.epilogue.places, *self.emitter.slots.nodes]
+
+    @property
+    def reads(self) -> set[Node]:
+        """What is read, but for what the launch writes itself."""
+        return {node for node in self.emitter.slots.nodes if node not in self.epilogue.group.stored}
+
+    @property
+    def exact(self) -> set[Node]:
+        """What is read only where the same element is written, before it is written."""
+        if self.epilogue.spreads:  # which go through the places a second time
+            return set()
+        loaded = self.emitter.loaded
+        return {node for node in self.reads if loaded.get(node) == {self.epilogue.domain}}
+
+    @property
+    def writes(self) -> set[Node]:
+        """What is written at once: not the reductions that other launches finish."""
+        places = [place for place in self.epilogue.places if isinstance(place, Node)]
+        kept = [] if self.epilogue.keeps_tile else [self.epilogue.convolution]
+        return {*self.epilogue.stored, *kept, *places}
+
+
+class _Pass:
+    """The code for what one task has made."""
+
+    def __init__(self, epilogue: Epilogue, emitter: Emitter, made: Made, partials: dict[Reduced, str]):
+        self.epilogue, self.emitter, self.made, self.partials = epilogue, emitter, made, partials
+        self.writer, self.arithmetic = emitter.writer, emitter.vector
+        innermost = made.along[-1].count
+        self.apart = next(n for n in range(_APART, 0, -1) if innermost % n == 0)
+
+    def emit(self) -> None:
+        a = self.arithmetic
+        totals = [(one, one.variable(a)) for one in self.epilogue.totals]
+        self._vectors(lambda n, mask: self._vector(n, mask, totals))
+        for one, total in totals:
+            one.store_total(a, total, self.partials[one])
+
+    def _vectors(self, body: Callable[[str, Value | None], None]) -> None:
+        """`body` for the columns of the task: whole vectors, and a masked one for the rest."""
+        writer, a, made = self.writer, self.arithmetic, self.made
+        length = writer.subtract(made.n1, made.n0)
+        whole = writer.add(made.n0, writer.op(f"and i64 {length}, {-a.lanes}"))
+        self.emitter.loop(made.n0, whole, a.lanes, lambda n: body(n, None))
+        if made.whole % a.lanes:
+            outer, writer.lines = writer.lines, []
+            left = writer.subtract(made.n1, whole)
+            body(whole, a.lt(a.iota(int64), a.broadcast(Value(left, int64))))
+            inner, writer.lines = writer.lines, outer
+            with writer.when(writer.op(f"icmp slt i64 {whole}, {made.n1}")):
+                writer.lines.extend(inner)
+
+    def _vector(self, n: str, mask: Value | None, totals: list[tuple[Reduced, Variable]]) -> None:
+        """All places of the columns from `n` on."""
+        a, epilogue, emitter = self.arithmetic, self.epilogue, self.emitter
+        sums = [(one, self._apart(one)) for one in (*epilogue.columns, *epilogue.spreads)]
+
+        def visit(number: int) -> None:
+            values = [self._value(node) for node in epilogue.stored]
+            for one, total in totals:
+                value = self._value(one.node.inputs[0])
+                one.add(a, total, value if mask is None else a.select(mask, value, one.identity(a)))
+            for one, held in sums:
+                one.add(a, held[number], self._value(one.node.inputs[0]))
+            for node, value in zip(epilogue.stored, values, strict=True):
+                emitter.store(value, node, epilogue.domain, VECTOR)
+
+        if epilogue.stored or totals or sums:
+            self._nest(n, mask, visit)
+        for one, held in sums:
+            total = self._together(one, held)
+            self._write(one, 0, n, total, mask)
+            if isinstance(one, Spread):
+                self._spread(one, n, total, mask)
+
+    def _spread(self, one: Spread, n: str, total: Value, mask: Value | None) -> None:
+        """The squared distances from the mean of the task's own places, and how many there are."""
+        a, count = self.arithmetic, self.arithmetic.constant(self.made.count, one.node.dtype)
+        mean = a.div(total, count)
+        held = self._apart(one)
+
+        def visit(number: int) -> None:
+            distance = a.sub(self._value(one.node.inputs[0]), mean)
+            one.add(a, held[number], a.mul(distance, distance))
+
+        self._nest(n, mask, visit)
+        self._write(one, 1, n, self._together(one, held), mask)
+        self._write(one, 2, n, count, mask)
+
+    def _apart(self, one: Reduced) -> list[Variable]:
+        return [one.variable(self.arithmetic) for _ in range(self.apart)]
+
+    def _together(self, one: Reduced, held: list[Variable]) -> Value:
+        """The sums that were held apart as one, by halves."""
+        values = [Value(variable.get(), one.node.dtype) for variable in held]
+        while len(values) > 1:
+            half = len(values) // 2
+            pairs = zip(values[:half], values[half : 2 * half], strict=True)
+            values = [*(one.combine(self.arithmetic, x, y) for x, y in pairs), *values[2 * half :]]
+        return values[0]
+
+    def _write(self, one: Reduced, row: int, n: str, value: Value, mask: Value | None) -> None:
+        """Write to the columns from `n` on of row `row` of the task's partial result."""
+        type_ = self.emitter.scalar.storage_type(one.node.dtype)
+        place = self.writer.element(self.partials[one], type_, self.writer.add(n, row * one.width))
+        if mask is None:
+            self.arithmetic.store(value, place, one.node.dtype)
+        else:
+            self.arithmetic.masked_store(value, place, one.node.dtype, mask)
+
+    def _value(self, node: Node) -> Value:
+        return self.emitter.value(node, Index.at(self.epilogue.domain, node.shape))
+
+    def _nest(self, n: str, mask: Value | None, visit: Callable[[int], None]) -> None:
+        """`visit` for every place, which is told the number of the sums to add to."""
+        writer, emitter, made = self.writer, self.emitter, self.made
+        type_ = scalar_type(self.epilogue.convolution.dtype)
+
+        def at(place: str, axis: Along, tile: str | None) -> tuple[str, str | None]:
+            name = writer.add(writer.multiply(writer.add(place, axis.start), axis.step), axis.first)
+            return name, None if tile is None else writer.element(tile, type_, writer.multiply(place, axis.move))
+
+        def along(number: int, found: dict[str, str], tile: str | None) -> None:
+            axis = made.along[number]
+
+            def one(place: str, apart: int) -> None:
+                name, here = at(place, axis, tile)
+                inside = {**found, axis.name: name}
+                if number + 1 < len(made.along):
+                    along(number + 1, inside, here)
+                    return
+                with emitter.body({**inside, LANE: n, "first": n}, mask):
+                    emitter.tiles = {} if here is None else {self.epilogue.convolution: here}
+                    visit(apart)
+
+            def several(place: str) -> None:
+                for apart in range(step):
+                    one(writer.add(place, apart), apart)
+
+            step = self.apart if number + 1 == len(made.along) else 1
+            if axis.count == step == 1:
+                one("0", 0)
+            else:
+                emitter.loop("0", str(axis.count), step, several)
+
+        along(0, {}, made.tile)
