@@ -47,7 +47,7 @@ def followed(y: pb.Tensor, bias: pb.Tensor) -> list[pb.Tensor]:
     """Elementwise values, sums and extremes of channels and of everything, and the squared distances from the mean."""
     axes = (0, *range(2, y.ndim))
     y = y.to(y.dtype.compute)
-    shifted = y + bias.to(y.dtype).reshape(-1, *(1 for _ in range(y.ndim - 2)))
+    shifted = y + bias.reshape(-1, *(1 for _ in range(y.ndim - 2)))
     mean = y.sum(axes, keepdim=True) * (y.shape[1] / y.numel())
     spread = ((y - mean) ** 2).sum(axes) if y.ndim == 5 else ((y - mean) * (y - mean)).sum(axes)
     return [F.relu(shifted), mean.flatten(), spread, shifted.amax(axes), shifted.sum(axes), (y * y).sum(), y.amin()]
@@ -64,6 +64,7 @@ def test_what_follows_is_right(dtype: DType) -> None:
     def run(operands: list[list[pb.Tensor]]) -> list[list[pb.Tensor]]:
         found = []
         for (x, weight, bias), (_, _, options) in zip(operands, SHAPES, strict=True):
+            bias = bias.to(bias.dtype.compute)
             y = convolved(x, weight, options)
             found.append([y, *followed(y, bias)])
         return found

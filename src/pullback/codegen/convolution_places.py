@@ -15,14 +15,18 @@ from itertools import product
 from ..compiler.fuse import Group
 from ..compiler.index import Affine, Index, View, strided_view, variable
 from ..graph.node import Node
+from ..graph.types import bfloat16
 from .arithmetic import has_half_conversions
 from .convolution_epilogue import Along, Epilogue, Made, Seen
 from .convolution_tile import (
+    UPPER_HALF,
     Axis,
+    Following,
     PaddedCopy,
     Run,
     Tiling,
     accumulate,
+    by_pairs,
     choose_tiling,
     copy_lanes,
     pieces,
@@ -144,7 +148,10 @@ class _Places:
         self.parallel = 1 if self.by_lane else self.groups
         self.dtype = node.dtype
         self.lanes = target.lanes(self.dtype.itemsize)
-        self.steps = math.prod(part.taps for part in parts) * self.channels
+        #: whether two neighbouring channels, in bfloat16, are one element of a sum; and how many elements a tap has
+        self.pairs = self.channels % 2 == 0 and by_pairs(node, in_memory, target)
+        self.depth = self.channels // 2 if self.pairs else self.channels
+        self.steps = math.prod(part.taps for part in parts) * self.depth
         high = parts[-2].count if self.rank > 1 else 1
         self.tiling: Tiling = choose_tiling(
             high, parts[-1].count, self.columns, self.steps, self.lanes, target.registers, self.by_lane
@@ -156,7 +163,7 @@ class _Places:
     # ---- the window, packed
 
     def pack_launch(self) -> Launch:
-        """Copy the taps into [group][panel of outputs][taps…][channel][output]."""
+        """Copy the taps into [group][panel of outputs][taps…][channel][output], or [pair of channels] for a channel."""
         writer = Writer("kernel", ["ptr %args", "ptr %scratch", "i64 %task"])
         window = self.node.inputs[1]
         emitter = self._emitter(writer, Slots(1), self.columns)
@@ -173,19 +180,20 @@ class _Places:
         type_ = scalar_type(self.dtype)
         start = writer.element(writer.argument(0), type_, writer.multiply(group, self.steps * self.columns))
         taps = [variable(f"t{axis}", window.shape[axis]) for axis in range(self.rank)]
-        with writer.loop(0, self.channels, as_written=True) as channel:
-            step = writer.add(writer.multiply(flat, self.channels), channel)
+        with writer.loop(0, self.depth, as_written=True) as depth:
+            step = writer.add(writer.multiply(flat, self.depth), depth)
+            names["c"] = writer.multiply(depth, self.channels // self.depth)
+            names["next"] = writer.add(names["c"], 1)
             for first, count, width in pieces(self.columns, self.width):
                 with writer.loop(0, count, as_written=True) as panel:
                     begin = writer.add(writer.multiply(panel, self.width), first)
                     place = writer.add(writer.multiply(begin, self.steps), writer.multiply(step, width))
-                    lane = lane_variable(self.columns)
-                    inner = (lane, Affine(), Affine()) if self.by_lane else (
-                        variable("g", self.groups), variable("c", self.channels), lane
-                    )  # fmt: skip
+                    to = writer.element(start, type_, place)
+                    following = None
+                    if self.pairs:
+                        following = Following(self._tap_index(taps, "next"), str(UPPER_HALF))
                     copy_lanes(
-                        emitter, window, Index(window.shape, (*taps, *inner)), width,
-                        writer.element(start, type_, place), {**names, "c": channel}, begin,
+                        emitter, window, self._tap_index(taps, "c"), width, to, names, self.dtype, begin, following
                     )  # fmt: skip
         nodes = list(emitter.slots.nodes)
         return Launch(
@@ -198,6 +206,14 @@ class _Places:
             set(),
         )
 
+    def _tap_index(self, taps: Sequence[Affine], channel: str) -> Index:
+        """The outputs of the channel of that name, along the lanes."""
+        lane = lane_variable(self.columns)
+        inner = (lane, Affine(), Affine()) if self.by_lane else (
+            variable("g", self.groups), variable(channel, self.channels), lane
+        )  # fmt: skip
+        return Index(self.node.inputs[1].shape, (*taps, *inner))
+
     def _emitter(self, writer: Writer, slots: Slots, extent: int) -> Emitter:
         lanes = min(self.lanes, 1 << max(0, extent - 1).bit_length())
         return Emitter(writer, lanes, slots, self.in_memory, has_half_conversions(self.target))
@@ -206,7 +222,7 @@ class _Places:
 
     def _direct(self) -> View | None:
         """How to read the input where it lies, if no padding is needed and the channels are contiguous."""
-        if not all(part.is_inside for part in self.parts):
+        if self.pairs or not all(part.is_inside for part in self.parts):
             return None
         view = strided_view(self.node.inputs[0], self.in_memory)
         unit = self.rank + (1 if self.by_lane else 2)
@@ -235,7 +251,7 @@ class _Places:
         """Places of the first axis that a task computes: what they read should fit into the L1 cache."""
         limit = self.target.l1 * 3 // 4
         total = self.parts[0].count
-        inner = scratch_elements(self._axes(1)[1:], self.units) * self.dtype.itemsize
+        inner = self._inner_elements(self._axes(1)[1:]) * self.dtype.itemsize
         step = self.tiling.wide if self.rank == 1 else self.tiling.high if self.rank == 2 else 1
         part = self.parts[0]
         room = (limit // max(inner, 1) - (part.taps - 1) * part.dilation - 1) // part.stride + 1
@@ -290,7 +306,7 @@ class _Places:
                 column = writer.multiply(panel, self.width)
                 right = writer.element(weights, type_, writer.multiply(column, self.steps))
                 left = writer.element(source, type_, column) if self.by_lane else source
-                tiles = _Tiles(self, sizes, block.size, strides, moves, widths_of(width, self.lanes))
+                tiles = _Tiles(self, sizes, block.size, strides, moves, widths_of(width, self.lanes, self.pairs))
                 tiles.emit(writer, left, right, writer.element(result, type_, column))
         own = list(emitter.slots.nodes)
         reads = {*own, *([self.direct.base] if self.direct else [])}
@@ -367,9 +383,14 @@ class _Places:
             inner = (unit, Affine()) if self.by_lane else (variable("g", self.groups), unit)
             return Index(x.shape, (variable("n", x.shape[0]), *places, *inner))
 
-        PaddedCopy(emitter, x, axes_, self.units, index, {"n": image, "g": group}).emit("%scratch")
-        strides = [scratch_elements(axes_[number + 1 :], self.units) for number in range(self.rank)]
-        return strides, "%scratch", scratch_elements(axes_, self.units) * self.dtype.itemsize
+        stored = bfloat16 if self.pairs else self.dtype
+        PaddedCopy(emitter, x, axes_, self.units, index, {"n": image, "g": group}, stored).emit("%scratch")
+        strides = [self._inner_elements(axes_[number + 1 :]) for number in range(self.rank)]
+        return strides, "%scratch", self._inner_elements(axes_) * self.dtype.itemsize
+
+    def _inner_elements(self, axes: Sequence[Axis]) -> int:
+        """Elements of the padded copy, or pairs of them, for each place of the axes before `axes`."""
+        return scratch_elements(axes, self.units) // (2 if self.pairs else 1)
 
     def step_of(self, axis: int, part: Part) -> int:
         """How many places of the source lie between neighbouring output places."""
@@ -411,7 +432,7 @@ class _Tiles:
                 else:
                     sums = accumulate(
                         writer, kernel.dtype, [a for a, _ in inner], self.widths, self._runs(), from_, right,
-                        kernel.by_lane,
+                        kernel.by_lane, kernel.pairs,
                     )  # fmt: skip
                     store_sums(writer, kernel.dtype, sums, to, [c for _, c in inner])
 
@@ -420,7 +441,7 @@ class _Tiles:
         kernel, width = self.kernel, sum(self.widths)
         if kernel.steps == 0:
             return [Run(0, 0, 0)]
-        inner = kernel.channels
+        inner = kernel.depth
         runs = [Run(inner, 1, width)]
         for part, stride in reversed(list(zip(self.parts, self.strides, strict=True))):
             runs.insert(0, Run(part.taps, part.dilation * stride, inner * width))

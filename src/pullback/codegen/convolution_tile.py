@@ -4,6 +4,9 @@ A tile of C is a few rows (output places, or rows of a window's gradient) by a f
 sum runs over nested loops, each of which moves on in both operands by a fixed step; so the windows are read where the
 input lies, and no matrix of windows is ever made. With `by_lane` both operands are vectors (depthwise convolution),
 else the left one is a number repeated in all lanes.
+
+Where the processor multiplies pairs of bfloat16, an element of both is a pair of neighbours in the sum, as large as a
+float: the tile, its loops and what is copied for it are the same.
 """
 
 from __future__ import annotations
@@ -14,10 +17,11 @@ from dataclasses import dataclass
 
 from ..compiler.index import Affine, Index, variable
 from ..graph.node import Node
-from ..graph.types import DType, int64
+from ..graph.types import DType, bfloat16, float32, int64, uint32
 from .arithmetic import Value
 from .emitter import LANE, VECTOR, Emitter, lane_variable
-from .matmul_tile import Size, multiply_add, scalar_type, splat
+from .matmul_tile import Size, multiply_add, multiply_pairs, scalar_type, splat
+from .target import Target, is_x86
 from .text import Variable, Writer
 
 #: steps of the innermost loop of a sum that are written out
@@ -78,14 +82,35 @@ def choose_tiling(
     return best[1]
 
 
-def widths_of(columns: int, lanes: int) -> list[int]:
-    """The vectors that make up a row of `columns` elements."""
-    return [lanes] * (columns // lanes) + ([columns % lanes] if columns % lanes else [])
+#: the narrowest vector of pairs that is multiplied
+_LEAST_PAIRS = 4
+
+
+def by_pairs(node: Node, in_memory: Callable[[Node], bool], target: Target) -> bool:
+    """Whether the convolution is one of bfloat16 operands, widened as they are read, whose pairs the processor
+    multiplies (x86's AVX512_BF16), in vectors that it has.
+    """
+    widened = all(
+        operand.op.name == "convert" and operand.inputs[0].dtype is bfloat16 and not in_memory(operand)
+        for operand in node.inputs
+    )
+    multiplied = target.has_bf16 and is_x86(target.triple) and target.vector_bytes == 64
+    return widened and multiplied and node.dtype is float32 and node.shape[-1] % _LEAST_PAIRS == 0
+
+
+def widths_of(columns: int, lanes: int, pairs: bool = False) -> list[int]:
+    """The vectors that make up a row of `columns` elements; of pairs there are those of 4, 8 and 16 alone."""
+    found, left = [lanes] * (columns // lanes), columns % lanes
+    while pairs and left:
+        lanes = lanes // 2
+        found += [lanes] if left >= lanes else []
+        left %= lanes
+    return found + ([left] if left else [])
 
 
 def accumulate(
     writer: Writer, dtype: DType, rows: Sequence[int], widths: Sequence[int], runs: Sequence[Run], a: str, b: str,
-    by_lane: bool,
+    by_lane: bool, pairs: bool = False,
 ) -> list[list[Variable]]:  # fmt: skip
     """The sums of a tile whose rows begin `rows` elements after `a`, one variable a vector."""
     type_, size = scalar_type(dtype), dtype.itemsize
@@ -113,7 +138,9 @@ def accumulate(
                 factors = [splat(writer, type_, width, one) for width in widths]
             result.append(
                 [
-                    multiply_add(writer, type_, width, factor, vector, old)
+                    multiply_pairs(writer, width, factor, vector, old)
+                    if pairs
+                    else multiply_add(writer, type_, width, factor, vector, old)
                     for width, factor, vector, old in zip(widths, factors, vectors, row, strict=True)
                 ]
             )
@@ -196,7 +223,7 @@ class Axis:
 
 def zero_fill(writer: Writer, dtype: DType, pointer: str, count: Size, lanes: int) -> None:
     """Set `count` elements from `pointer` on to zero."""
-    type_ = scalar_type(dtype)
+    type_ = stored_type(dtype)
     main: Size = count - count % lanes if isinstance(count, int) else writer.op(f"and i64 {count}, {-lanes}")
     if main != 0:
         with writer.loop(0, main, lanes, as_written=True) as position:
@@ -205,15 +232,21 @@ def zero_fill(writer: Writer, dtype: DType, pointer: str, count: Size, lanes: in
     if main != count:
         with writer.loop(main, count, as_written=True) as position:
             place = writer.element(pointer, type_, position)
-            writer.line(f"store {type_} 0.0, ptr {place}, align {dtype.itemsize}")
+            writer.line(f"store {type_} zeroinitializer, ptr {place}, align {dtype.itemsize}")
+
+
+def stored_type(dtype: DType) -> str:
+    """The LLVM type of one element in a copy."""
+    return "i16" if dtype is bfloat16 else scalar_type(dtype)
 
 
 @dataclass(frozen=True)
 class PaddedCopy:
-    """A copy of `operand` in the order [axes…, unit], the last axis contiguous.
+    """A copy of `operand` in the order [axes…, unit], the last axis contiguous, of elements of type `dtype`.
 
     `index(places, unit)` gives the operand's index, from the indexes along `axes` and along the unit axis of `units`
-    elements; `names` are the loop variables of the task that it refers to, with their SSA names.
+    elements; `names` are the loop variables of the task that it refers to, with their SSA names. With `following` an
+    element is a pair of bfloat16, as large as a float: one of `index`, and one of `following`.
     """
 
     emitter: Emitter
@@ -222,6 +255,8 @@ class PaddedCopy:
     units: int
     index: Callable[[list[Affine], Affine], Index]
     names: dict[str, str]
+    dtype: DType
+    following: Callable[[list[Affine], Affine], Following] | None = None
 
     def emit(self, pointer: str) -> None:
         """Write the copy to `pointer`."""
@@ -232,12 +267,12 @@ class PaddedCopy:
         return math.prod(axis.extent for axis in self.axes[number + 1 :] if isinstance(axis.extent, int)) * self.units
 
     def _axis(self, number: int, pointer: str, names: dict[str, str]) -> None:
-        writer, dtype = self.emitter.writer, self.operand.dtype
+        writer, dtype = self.emitter.writer, self.dtype
         if number == len(self.axes):
             self._units(pointer, names)
             return
         axis, inner = self.axes[number], self._inner(number)
-        type_, lanes = scalar_type(dtype), self.emitter.vector.lanes
+        type_, lanes = stored_type(dtype), self.emitter.vector.lanes
 
         def place(e: Size) -> str:
             return writer.element(pointer, type_, writer.multiply(e, inner))
@@ -268,26 +303,49 @@ class PaddedCopy:
     def _units(self, pointer: str, names: dict[str, str]) -> None:
         emitter = self.emitter
         places = [variable(f"i{number}", axis.size) for number, axis in enumerate(self.axes)]
-        index = self.index(places, lane_variable(self.units))
-        copy_lanes(emitter, self.operand, index, self.units, pointer, names)
+        lane = lane_variable(self.units)
+        following = None if self.following is None else self.following(places, lane)
+        index = self.index(places, lane)
+        copy_lanes(emitter, self.operand, index, self.units, pointer, names, self.dtype, following=following)
+
+
+@dataclass(frozen=True)
+class Following:
+    """The second ones of pairs of bfloat16: the elements at `index`, or zeros where the i32 `mask` is 0 and not
+    `UPPER_HALF`.
+    """
+
+    index: Index
+    mask: str
+
+
+#: the upper half of a float32, which is a bfloat16
+UPPER_HALF = 0xFFFF0000
 
 
 def copy_lanes(
-    emitter: Emitter, operand: Node, index: Index, count: int, pointer: str, names: dict[str, str], first: Size = 0
-) -> None:
-    """Write the elements `first` … `first` + count of `operand`, along the lanes of `index`, to `pointer` on."""
-    writer, a, type_ = emitter.writer, emitter.vector, scalar_type(operand.dtype)
+    emitter: Emitter, operand: Node, index: Index, count: int, pointer: str, names: dict[str, str], dtype: DType,
+    first: Size = 0, following: Following | None = None,
+) -> None:  # fmt: skip
+    """Write the elements `first` … `first` + count of `operand`, along the lanes of `index`, to `pointer` on, as
+    `dtype`; or pairs of them and of those that follow, as `PaddedCopy` describes them.
+    """
+    writer, a, type_ = emitter.writer, emitter.vector, stored_type(dtype)
     emitter.begin_row(names)
 
     def body(start: str, mask: Value | None) -> None:
         at = start if first == 0 else writer.add(start, first)
         with emitter.body({LANE: at, "first": at}, mask):
-            value = emitter.value(operand, index, VECTOR)
+            value, to = emitter.value(operand, index, VECTOR), dtype
+            if following is not None:
+                upper = a.broadcast(Value(following.mask, uint32))
+                second = a.bit_and(a.bitcast(emitter.value(operand, following.index, VECTOR), uint32), upper)
+                value, to = a.bit_or(second, a.shift_right(a.bitcast(value, uint32), 16)), uint32
             place = writer.element(pointer, type_, start)
             if mask is None:
-                a.store(value, place, operand.dtype)
+                a.store(value, place, to)
             else:
-                a.masked_store(value, place, operand.dtype, mask)
+                a.masked_store(value, place, to, mask)
 
     whole = count - count % a.lanes
     if whole:
@@ -302,6 +360,6 @@ def scratch_elements(axes: Sequence[Axis], units: int) -> int:
 
 
 __all__ = [
-    "Axis", "PaddedCopy", "Run", "Tiling", "accumulate", "choose_tiling", "copy_lanes", "pieces",
-    "scratch_elements", "store_sums", "widths_of", "zero_fill",
+    "UPPER_HALF", "Axis", "Following", "PaddedCopy", "Run", "Tiling", "accumulate", "by_pairs", "choose_tiling",
+    "copy_lanes", "pieces", "scratch_elements", "store_sums", "widths_of", "zero_fill",
 ]  # fmt: skip

@@ -4,6 +4,8 @@ There the window is an image of cotangents, the rows of the result are the chann
 are summed over are the images. A task adds up some of the images, a block of rows of each at a time, so that what it
 reads stays in the cache; where several tasks have parts of one sum, the parts are added in a fixed order afterwards.
 What follows the convolution in its group is computed then.
+
+Pairs of bfloat16, where the processor multiplies these, are of two images.
 """
 
 from __future__ import annotations
@@ -17,10 +19,13 @@ from ..graph.node import Node
 from .arithmetic import has_half_conversions
 from .convolution_epilogue import Along, Epilogue, Made
 from .convolution_tile import (
+    UPPER_HALF,
     Axis,
+    Following,
     PaddedCopy,
     Run,
     accumulate,
+    by_pairs,
     choose_tiling,
     copy_lanes,
     pieces,
@@ -80,6 +85,8 @@ class _Windows:
         self.parallel = 1 if self.by_lane else self.groups
         self.dtype = node.dtype
         self.lanes = target.lanes(self.dtype.itemsize)
+        #: whether an element of a sum is a pair, in bfloat16, of two features
+        self.pairs = self.features > 1 and by_pairs(node, in_memory, target)
         self.places, self.taps = node.shape[1 : self.rank + 1], window.shape[: self.rank]
         self.block = self._block()
         steps = self.block * math.prod(self.taps[1:])
@@ -89,7 +96,9 @@ class _Windows:
             self.joins, self.rows, self.columns, steps, self.lanes, target.registers, self.by_lane
         )
         self.width = min(self.tiling.vectors * self.lanes, self.columns)
-        self.shares = self._shares()
+        #: features that a task adds up, and how many tasks that makes
+        self.each = self._features_of_a_task()
+        self.shares = -(-self.features // self.each)
         #: whether the sums of tasks lie in the workspace
         self.summed = totals or self.shares > 1
         nbytes = self.shares * math.prod(node.shape) * self.dtype.itemsize if self.summed else 1
@@ -113,16 +122,18 @@ class _Windows:
         most = min(self.taps[0], max(room, -(-_LEAST_STEPS // inner), 1))
         return -(-self.taps[0] // -(-self.taps[0] // most))
 
-    def _shares(self) -> int:
-        """Tasks among which the features are shared."""
+    def _features_of_a_task(self) -> int:
         elements = math.prod(self.node.shape)
         work = elements * self.features * math.prod(self.taps)
         wanted = min(_MOST_PARTS, self.features, -(-work // _TASK))
         shares = max(1, min(wanted, _MOST_PARTIAL // (elements * self.dtype.itemsize)))
-        return -(-self.features // -(-self.features // shares))  # none is left without a feature
+        each = -(-self.features // shares)
+        return each + each % 2 if self.pairs else each
 
     def _window_view(self) -> View | None:
         """How to read the window where it lies, if neighbouring columns are contiguous."""
+        if self.pairs:
+            return None
         view = strided_view(self.node.inputs[1], self.in_memory)
         lane = self.rank if self.by_lane else self.rank + 2
         return view if view is not None and (view.strides[lane] == 1 or self.columns == 1) else None
@@ -137,9 +148,8 @@ class _Windows:
         emitter = Emitter(writer, lanes, Slots(3), self.in_memory, has_half_conversions(self.target))
         rest, first_place = writer.divide("%task", self.places[0])
         share, group = writer.divide(rest, self.parallel)
-        size = -(-self.features // self.shares)
-        low = writer.multiply(share, size)
-        high = writer.minimum(writer.add(low, size), self.features)
+        low = writer.multiply(share, self.each)
+        high = writer.minimum(writer.add(low, self.each), self.features)
         result = writer.argument(0 if self.summed else 1)
         if self.summed:
             result = writer.element(result, type_, writer.multiply(share, math.prod(self.node.shape)))
@@ -149,14 +159,19 @@ class _Windows:
         result = writer.element(result, type_, writer.multiply(group, self.outputs))
         result = writer.element(result, type_, writer.multiply(first_place, strides[0]))
         with (
-            writer.loop(low, high, as_written=True) as feature,
+            writer.loop(low, high, 2 if self.pairs else 1, as_written=True) as feature,
             writer.loop(0, self.taps[0], self.block, as_written=True) as tap,
         ):
             begun = writer.op(f"or i1 {writer.op(f'icmp sgt i64 {tap}, 0')}, "
                               f"{writer.op(f'icmp sgt i64 {feature}, {low}')}")  # fmt: skip
             count = writer.minimum(writer.subtract(self.taps[0], tap), self.block)
-            source, moves = self._source(writer, emitter, first_place, tap, count, feature, group)
-            right, steps = self._window(writer, emitter, tap, count, feature, group)
+            names, mask = {"f": feature, "g": group}, None
+            if self.pairs:
+                names["next"] = writer.minimum(writer.add(feature, 1), writer.subtract(high, 1))
+                there = writer.op(f"icmp slt i64 {feature}, {names['next']}")
+                mask = writer.op(f"select i1 {there}, i32 {UPPER_HALF}, i32 0")
+            source, moves = self._source(writer, emitter, first_place, tap, count, names, mask)
+            right, steps = self._window(writer, emitter, tap, count, names, mask)
             runs = self._runs(count, moves, steps)
             self._tiles(writer, source, right, result, moves, strides, runs, begun)
         nodes = list(emitter.slots.nodes)
@@ -180,8 +195,9 @@ class _Windows:
         return self._scratch_input() + window * self.dtype.itemsize
 
     def _source(
-        self, writer: Writer, emitter: Emitter, first_place: str, tap: str, count: str, feature: str, group: str
-    ) -> tuple[str, list[int]]:
+        self, writer: Writer, emitter: Emitter, first_place: str, tap: str, count: str, names: dict[str, str],
+        mask: str | None,
+    ) -> tuple[str, list[int]]:  # fmt: skip
         """A padded copy of what the block of taps reads, and the strides of its axes."""
         node, x = self.node, self.node.inputs[0]
         dilation = node["window_dilation"]
@@ -192,41 +208,47 @@ class _Windows:
             places = self._extent(axis, self.taps[axis], self.places[axis])
             axes.append(Axis(places, x.shape[1 + axis], node["padding"][axis][0], 1, node["input_dilation"][axis]))
 
-        def index(places: list[Affine], unit: Affine) -> Index:
-            feature_index = variable("f", self.features)
+        def index(places: list[Affine], unit: Affine, name: str = "f") -> Index:
+            feature = variable(name, self.features)
             if self.by_lane:
-                return Index(x.shape, (Affine(), *places, unit, feature_index))
-            return Index(x.shape, (unit, *places, variable("g", self.groups), feature_index))
+                return Index(x.shape, (Affine(), *places, unit, feature))
+            return Index(x.shape, (unit, *places, variable("g", self.groups), feature))
 
-        PaddedCopy(emitter, x, axes, self.units, index, {"f": feature, "g": group}).emit("%scratch")
+        following = None if mask is None else lambda places, unit: Following(index(places, unit, "next"), mask)
+        PaddedCopy(emitter, x, axes, self.units, index, names, self.dtype, following).emit("%scratch")
         return "%scratch", [scratch_elements(axes[number + 1 :], self.units) for number in range(self.rank)]
 
     def _window(
-        self, writer: Writer, emitter: Emitter, tap: str, count: str, feature: str, group: str
+        self, writer: Writer, emitter: Emitter, tap: str, count: str, names: dict[str, str], mask: str | None
     ) -> tuple[str, list[int]]:
         """Where the block of taps begins, and the strides of its axes; copied to scratch memory if need be."""
         window, type_ = self.node.inputs[1], scalar_type(self.dtype)
         if self.view is not None:
             *strides, g, c, _ = self.view.strides
             pointer = writer.element(writer.argument(2), type_, writer.multiply(tap, strides[0]))
-            pointer = writer.element(pointer, type_, writer.multiply(feature, c))
-            return writer.element(pointer, type_, 0 if self.by_lane else writer.multiply(group, g)), list(strides)
+            pointer = writer.element(pointer, type_, writer.multiply(names["f"], c))
+            return writer.element(pointer, type_, 0 if self.by_lane else writer.multiply(names["g"], g)), list(strides)
         pointer = writer.element("%scratch", "i8", self._scratch_input())
         strides = [math.prod(self.taps[axis + 1 :]) * self.columns for axis in range(self.rank)]
-        feature_index, lane = variable("f", self.features), lane_variable(self.columns)
-        inner = (lane, feature_index, Affine()) if self.by_lane else (variable("g", self.groups), feature_index, lane)
+        taps = [variable(f"t{axis}", size) for axis, size in enumerate(self.taps)]
 
-        def nest(axis: int, to: str, names: dict[str, str]) -> None:
+        def index(name: str) -> Index:
+            feature, lane = variable(name, self.features), lane_variable(self.columns)
+            inner = (lane, feature, Affine()) if self.by_lane else (variable("g", self.groups), feature, lane)
+            return Index(window.shape, (*taps, *inner))
+
+        following = None if mask is None else Following(index("next"), mask)
+
+        def nest(axis: int, to: str, found: dict[str, str]) -> None:
             if axis == self.rank:
-                taps = [variable(f"t{a}", size) for a, size in enumerate(self.taps)]
-                copy_lanes(emitter, window, Index(window.shape, (*taps, *inner)), self.columns, to, names)
+                copy_lanes(emitter, window, index("f"), self.columns, to, found, self.dtype, following=following)
                 return
             with writer.loop(0, self.taps[axis] if axis else count, as_written=True) as place:
                 at = place if axis else writer.add(place, tap)
                 nest(axis + 1, writer.element(to, type_, writer.multiply(place, strides[axis])),
-                     {**names, f"t{axis}": at})  # fmt: skip
+                     {**found, f"t{axis}": at})  # fmt: skip
 
-        nest(0, pointer, {"f": feature, "g": group})
+        nest(0, pointer, names)
         return pointer, strides
 
     def _runs(self, count: str, moves: list[int], steps: list[int]) -> list[Run]:
@@ -253,7 +275,8 @@ class _Windows:
                 for p in range(places)
                 for r in range(rows)
             ]
-            sums = accumulate(writer, self.dtype, [a for a, _ in offsets], widths, runs, left, b, self.by_lane)
+            from_ = [a for a, _ in offsets]
+            sums = accumulate(writer, self.dtype, from_, widths, runs, left, b, self.by_lane, self.pairs)
             store_sums(writer, self.dtype, sums, to, [c for _, c in offsets], begun)
 
         def rows(left: str, b: str, to: str, widths: list[int], places: int) -> None:
@@ -281,7 +304,7 @@ class _Windows:
                 column = writer.add(writer.multiply(panel, width), begin)
                 left = writer.element(source, type_, column) if self.by_lane else source
                 b, to = (writer.element(pointer, type_, column) for pointer in (right, result))
-                along(1, left, b, to, widths_of(width, self.lanes))
+                along(1, left, b, to, widths_of(width, self.lanes, self.pairs))
 
     # ---- the total
 
