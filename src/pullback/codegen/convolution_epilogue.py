@@ -91,11 +91,29 @@ class Epilogue:
         #: whether a task's results lie in its scratch memory alone
         self.keeps_tile = self.convolution not in group.stored
         self.places: list[Argument] = []
+        #: what the slots hold behind the partial results
+        self.nodes: list[Node] = []
+        self.nodes = list(self._tried().slots.nodes)
 
     @property
     def reduced(self) -> list[Reduced]:
         """All reductions, in the order of their slots."""
         return [*self.columns, *self.spreads, *self.totals]
+
+    def _tried(self) -> Emitter:
+        """The emitter after it has been used for a task of one element: which nodes it asks for."""
+        writer = Writer("trial", ["ptr %args", "ptr %scratch", "i64 %task"])
+        variables = sorted({variable.name for variable in self.domain.variables()} - {LANE})
+        made = Made(dict.fromkeys(variables, "0"), [Along("once", 1)], "0", "1", 1, "%scratch", 0, 0, 0)
+        return self.emit(writer, 0, made).emitter
+
+    def streams(self) -> list[tuple[int, Node]]:
+        """What is read or written where the convolution has the same element, and its number among the slots: unlike
+        what the task itself has made, it has to come from memory.
+        """
+        loaded = self._tried().loaded
+        along = [node for node in self.nodes if node in self.stored or loaded.get(node) == {self.domain}]
+        return [(len(self.places) + self.nodes.index(node), node) for node in along if node is not self.convolution]
 
     def finish(self, parts: int, tasks: int) -> list[Launch]:
         """Give the partial results their places, there being `tasks` tasks, of which `parts` have the same columns;
@@ -112,6 +130,8 @@ class Epilogue:
         """Code for what a task has made; its arguments take the slots from `slot` on."""
         own = set(self.stored)
         slots = Slots(slot + len(self.places))
+        for node in self.nodes:
+            slots.of(node)
 
         def loadable(node: Node) -> bool:
             return node not in own and self.in_memory(node)

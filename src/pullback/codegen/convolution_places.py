@@ -37,7 +37,7 @@ from .convolution_tile import (
 from .emitter import Emitter, Slots, lane_variable
 from .launch import Argument, Launch, Workspace
 from .matmul_tasks import aligned
-from .matmul_tile import scalar_type
+from .matmul_tile import prefetch, scalar_type
 from .target import Target
 from .text import Writer, code
 
@@ -296,7 +296,9 @@ class _Places:
             # the epilogue reads whole vectors
             scratch += (block.size * moves[0] + 2 * self.lanes) * self.dtype.itemsize
         else:
-            result = self._result(writer, sizes, image, group, start)
+            result = writer.element(writer.argument(1), type_, self._element(writer, sizes, image, group, start))
+        streams = [] if epilogue is None else self._streams(writer, epilogue, 3 + len(emitter.slots.nodes))
+        at = self._element(writer, sizes, image, group, start)
         for begin, count, width in pieces(self.columns, self.width):
             base = begin // self.width
             stop = writer.minimum(high, base + count)
@@ -306,8 +308,9 @@ class _Places:
                 column = writer.multiply(panel, self.width)
                 right = writer.element(weights, type_, writer.multiply(column, self.steps))
                 left = writer.element(source, type_, column) if self.by_lane else source
-                tiles = _Tiles(self, sizes, block.size, strides, moves, widths_of(width, self.lanes, self.pairs))
-                tiles.emit(writer, left, right, writer.element(result, type_, column))
+                widths = widths_of(width, self.lanes, self.pairs)
+                tiles = _Tiles(self, sizes, block.size, strides, moves, widths, streams, self._result_moves(sizes))
+                tiles.emit(writer, left, right, writer.element(result, type_, column), writer.add(at, column))
         own = list(emitter.slots.nodes)
         reads = {*own, *([self.direct.base] if self.direct else [])}
         seen: Seen | None = None
@@ -349,13 +352,17 @@ class _Places:
         """How far neighbouring places of a task lie apart in the result, along each axis."""
         return [part.step * stride for part, stride in zip(parts, self._out_strides(), strict=True)]
 
-    def _result(self, writer: Writer, parts: Sequence[Part], image: str, group: str, start: str) -> str:
-        """Where the first place of a task has its column 0 in the result."""
-        type_, strides = scalar_type(self.dtype), self._out_strides()
+    def _element(self, writer: Writer, parts: Sequence[Part], image: str, group: str, start: str) -> str:
+        """The number, in the result, of column 0 of the first place of a task."""
+        strides = self._out_strides()
         origin = sum(part.first * stride for part, stride in zip(parts, strides, strict=True))
-        result = writer.element(writer.argument(1), type_, writer.multiply(image, math.prod(self.node.shape[1:])))
-        result = writer.element(result, type_, writer.add(writer.multiply(group, self.columns), origin))
-        return writer.element(result, type_, writer.multiply(start, strides[0] * parts[0].step))
+        element = writer.add(writer.multiply(image, math.prod(self.node.shape[1:])), origin)
+        element = writer.add(element, writer.multiply(group, self.columns))
+        return writer.add(element, writer.multiply(start, strides[0] * parts[0].step))
+
+    def _streams(self, writer: Writer, epilogue: Epilogue, slot: int) -> list[tuple[str, int]]:
+        """The addresses, and bytes an element, of what the epilogue reads and writes beside the result."""
+        return [(writer.argument(slot + number), node.dtype.itemsize) for number, node in epilogue.streams()]
 
     def _out_strides(self) -> list[int]:
         sizes = self.node.shape[1 : self.rank + 1]
@@ -407,13 +414,19 @@ class _Tiles:
     strides: list[int]
     moves: list[int]
     widths: list[int]
+    streams: list[tuple[str, int]]
+    steps: list[int]
 
-    def emit(self, writer: Writer, left: str, right: str, result: str) -> None:
-        """Loops over all places of the block, tile by tile."""
-        self._axis(writer, 0, left, right, result, [(0, 0)])
+    def emit(self, writer: Writer, left: str, right: str, result: str, at: str) -> None:
+        """Loops over all places of the block, tile by tile; `at` is the number of the first element in the result."""
+        self._axis(writer, 0, left, right, result, at, [(0, 0, 0)])
 
-    def _axis(self, writer: Writer, axis: int, left: str, right: str, result: str, rows: list[tuple[int, int]]) -> None:
-        """The places along `axis`; `rows` are the offsets, in both operands, of a tile's rows so far."""
+    def _axis(
+        self, writer: Writer, axis: int, left: str, right: str, result: str, at: str, rows: list[tuple[int, int, int]]
+    ) -> None:  # fmt: skip
+        """The places along `axis`; `rows` are the offsets of a tile's rows so far, in the left operand, in what is
+        written and in the result.
+        """
         kernel, part = self.kernel, self.parts[axis]
         rank, type_ = kernel.rank, scalar_type(kernel.dtype)
         if axis == rank:
@@ -423,18 +436,29 @@ class _Tiles:
         move = kernel.step_of(axis, part) * self.strides[axis]
         go = self.moves[axis]
         for first, count, length in pieces(total, size):
-            inner = [(a + i * move, c + i * go) for a, c in rows for i in range(length)]
+            step = self.steps[axis]
+            inner = [(a + i * move, c + i * go, r + i * step) for a, c, r in rows for i in range(length)]
             with writer.loop(first, first + count * size, size, as_written=True) as place:
                 from_ = writer.element(left, type_, writer.multiply(place, move))
                 to = writer.element(result, type_, writer.multiply(place, go))
+                number = writer.add(at, writer.multiply(place, step))
                 if axis + 1 < rank:
-                    self._axis(writer, axis + 1, from_, right, to, inner)
+                    self._axis(writer, axis + 1, from_, right, to, number, inner)
                 else:
+                    self._fetch(writer, number, [r for *_, r in inner])
                     sums = accumulate(
-                        writer, kernel.dtype, [a for a, _ in inner], self.widths, self._runs(), from_, right,
+                        writer, kernel.dtype, [a for a, *_ in inner], self.widths, self._runs(), from_, right,
                         kernel.by_lane, kernel.pairs,
                     )  # fmt: skip
-                    store_sums(writer, kernel.dtype, sums, to, [c for _, c in inner])
+                    store_sums(writer, kernel.dtype, sums, to, [c for _, c, _ in inner])
+
+    def _fetch(self, writer: Writer, at: str, rows: list[int]) -> None:
+        """Have what the epilogue needs for a tile come into the L2 cache while the tile is computed."""
+        for pointer, size in self.streams:
+            first = writer.element(pointer, "i8", writer.multiply(at, size))
+            for row in rows:
+                for line in range(0, sum(self.widths) * size, 64):
+                    prefetch(writer, writer.element(first, "i8", row * size + line), level=2)
 
     def _runs(self) -> list[Run]:
         """The loops of a window's sum; those that go through both operands in step are one."""
