@@ -13,9 +13,11 @@ import pullback as pb
 from pullback import debug
 from pullback.codegen.convolution_places import phases_of
 from pullback.codegen.convolution_tile import choose_tiling, pieces
+from pullback.compiler.fuse import CONVOLUTION
 from pullback.ops.convolution import convolution, multiplications
 from pullback.ops.primitive import input_node
 from pullback.runtime import engine
+from pullback.runtime.jit import host_target
 
 F = pb.nn.functional
 RNG = np.random.default_rng(0)
@@ -63,6 +65,37 @@ def test_sums_over_many_images_are_those_of_the_reference(
         expected = step(*(operand.astype(np.float64) for operand in operands), options)
     for got, exact in zip(found, expected, strict=True):
         np.testing.assert_allclose(got, exact, rtol=1e-4, atol=1e-6 * np.abs(exact).max())
+
+
+def test_products_of_bfloat16_are_exact_and_summed_in_float32() -> None:
+    """Of pairs where the processor multiplies these: of channels, and in the gradient by the weight of images, of which
+    the last one may be alone.
+    """
+    shapes = [((5, 6, 9, 7), (12, 6, 3, 3), dict(padding=1)), ((6, 16, 9, 8), (40, 8, 3, 3), dict(stride=2, groups=2))]
+    operands = [[pb.tensor(RNG.normal(size=s)).bfloat16() for s in (x, weight)] for x, weight, _ in shapes]
+
+    def run(given: list[list[pb.Tensor]]) -> list[list[pb.Tensor]]:
+        found = []
+        for (x, weight), (*_, options) in zip(given, shapes, strict=True):
+            x, weight = x.detach().requires_grad_(), weight.detach().requires_grad_()
+            y = F.conv2d(x, weight, **options)
+            found.append([y, *pb.autograd.grad(y.sum() * 3, [x, weight])])
+        return found
+
+    compiled = pb.compile(run)
+    results = compiled(operands)
+    codes = [launch.code.text for launch, group in compiled.program.kernels() if group.kind == CONVOLUTION]
+    target = host_target()
+    if target.has_bf16 and target.vector_bytes == 64:
+        assert sum("dpbf16ps" in text for text in codes) >= 5
+    with debug.override(backend="reference"):
+        exact = run([[t.double() for t in pair] for pair in operands])
+        sizes = run([[t.double().abs() for t in pair] for pair in operands])
+    for found, expected, terms in zip(results, exact, sizes, strict=True):
+        for got, wanted, size in zip(found, expected, terms, strict=True):
+            error = np.abs(got.double().numpy() - wanted.detach().numpy())
+            bound = 2.0**-8 * np.abs(wanted.detach().numpy()) + 30 * 2.0**-24 * size.detach().numpy()
+            assert (error <= bound).all()
 
 
 def test_a_batch_in_blocks_of_rows_with_a_remainder() -> None:

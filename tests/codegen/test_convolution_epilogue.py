@@ -23,9 +23,9 @@ RNG = np.random.default_rng(0)
 #: groups, one image of many channels (tasks share them), other ranks, one column, and taps that meet nothing
 SHAPES: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
     ((3, 5, 19, 7), (6, 5, 3, 3), dict(padding=1)),
-    ((2, 8, 9, 11), (20, 4, 3, 3), dict(padding=1, stride=2, groups=2)),
+    ((2, 8, 9, 11), (24, 4, 3, 3), dict(padding=1, stride=2, groups=2)),
     ((2, 20, 9, 8), (20, 1, 3, 3), dict(padding=1, groups=20)),
-    ((1, 16, 4, 4), (150, 16, 1, 1), {}),
+    ((1, 16, 4, 4), (152, 16, 1, 1), {}),
     ((2, 3, 37), (4, 3, 5), dict(padding=2, stride=3)),
     ((2, 2, 5, 4, 6), (3, 2, 2, 2, 2), dict(dilation=2)),
     ((2, 3, 6, 6), (1, 3, 3, 3), {}),
@@ -154,3 +154,8 @@ def test_any_number_of_threads_gives_the_same_bits(monkeypatch: pytest.MonkeyPat
         with debug.override(num_threads=threads):
             results.append([t.detach().numpy().tobytes() for t in pb.compile(run)()])
     assert results[0] == results[1] == results[2]
+
+
+def test_one_element_alone() -> None:
+    y = pb.compile(lambda x: F.conv2d(x, x).square().sum() + F.relu(F.conv2d(x, x, x.flatten())).sum())
+    assert y(pb.full((1, 1, 1, 1), 2.0)).item() == 16.0 + 6.0

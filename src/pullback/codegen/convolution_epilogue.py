@@ -286,7 +286,9 @@ class _Pass:
 
         def at(place: str, axis: Along, tile: str | None) -> tuple[str, str | None]:
             name = writer.add(writer.multiply(writer.add(place, axis.start), axis.step), axis.first)
-            return name, None if tile is None else writer.element(tile, type_, writer.multiply(place, axis.move))
+            if tile is None or axis.count == 1:  # of one place alone the value may be asked for before all loops
+                return name, tile
+            return name, writer.element(tile, type_, writer.multiply(place, axis.move))
 
         def along(number: int, found: dict[str, str], tile: str | None) -> None:
             axis = made.along[number]

@@ -48,7 +48,7 @@ def _squared_distances(x: np.ndarray, axis: tuple[int, ...]) -> np.ndarray:
 
 
 def _reduction(
-    name: str, function: Callable[..., np.ndarray], pullback: Pullback, linear: bool, empty: bool
+    name: str, function: Callable[..., np.ndarray], pullback: Pullback, linear: bool, empty: bool, cost: int = 1
 ) -> Primitive:
     def infer(x: Node, *, axes: tuple[int, ...]) -> tuple[Shape, DType]:
         if x.dtype.category == BOOL:
@@ -61,7 +61,7 @@ def _reduction(
         with np.errstate(all="ignore"):
             return round_to(np.asarray(function(x, axis=node["axes"])), node.dtype)
 
-    return register(Primitive(name, REDUCTION, infer, evaluate, (pullback,), linear=linear))
+    return register(Primitive(name, REDUCTION, infer, evaluate, (pullback,), linear=linear, cost=cost))
 
 
 SUM = _reduction(
@@ -71,7 +71,7 @@ MAX = _reduction("max", np.max, _extreme_pullback, False, False)
 MIN = _reduction("min", np.min, _extreme_pullback, False, False)
 #: the sum of squared distances from the mean, of floats; the compiler makes it of that sum written out, where a kernel
 #: can take it on its way (see `compiler/spread.py`)
-SPREAD = _reduction("spread", _squared_distances, _spread_pullback, False, False)
+SPREAD = _reduction("spread", _squared_distances, _spread_pullback, False, False, cost=4)
 
 
 def reduce_sum(x: Node, axes: tuple[int, ...]) -> Node:
