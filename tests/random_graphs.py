@@ -574,6 +574,9 @@ def _reductions(make: _Maker) -> Known:
     axes = make.axes(len(x.shape))
     count = math.prod(x.shape[axis] for axis in axes)
     build = make.choose((reduction.reduce_sum, reduction.reduce_sum, reduction.reduce_max, reduction.reduce_min))
+    if build is reduction.reduce_min and x.finite and x.dtype.is_floating_point and count > 1:
+        size, error = 4 * x.size * x.size * count, 16 * x.size * x.error * count
+        return _rounded(reduction.spread(x.node, axes), size, error, None, True, 4 * (4 + count))
     if build is not reduction.reduce_sum:
         return replace(x, node=build(x.node, axes)) if count else x
     return _rounded(build(x.node, axes), x.size * count, x.error * count, x.scale, x.finite, 1 + count)

@@ -8,6 +8,7 @@ before → after:
 - a permutation of what attention gives becomes an attribute of it, so that it is written where its reader wants it;
 - integer matrix products become multiplications and a sum, and products of a column and a row (k = 1), such as the
   gradient of a layer's weight at batch 1, multiplications alone, which fuse with whatever reads them;
+- squared distances from the mean are written out, for kernels that do not take them on their way (see `spread`);
 - a reduction is over the last axes (rows) or over axes before the last (columns), never both; one over all axes goes
   through what is moved in the order that it has in memory.
 """
@@ -21,11 +22,11 @@ from ..graph.types import float32
 from ..ops.attention import LOG_SUM
 from ..ops.contraction import matmul
 from ..ops.convolution import CONVOLUTION
-from ..ops.elementwise import convert, mul
+from ..ops.elementwise import convert, mul, sub
 from ..ops.indexing import scatter_add
 from ..ops.movement import expand, permute, reshape, swap_last
 from ..ops.primitive import ATTENTION, ELEMENTWISE, REDUCTION, apply, constant, grad_mode, source_of
-from ..ops.reduction import reduce_sum
+from ..ops.reduction import SUM, kept_shape, reduce_sum
 from .copies import SMALL_FLOATS
 
 
@@ -70,6 +71,8 @@ def _canonical(node: Node) -> Node:
     kind, name = node.op.kind, node.op.name
     if kind == ELEMENTWISE:
         return node.with_inputs(tuple(_spread(i, node.shape) for i in node.inputs))
+    if name == "spread":
+        return _distances(node)
     if kind == REDUCTION:
         if node.dtype in SMALL_FLOATS:
             return convert(_reduction(node, convert(node.inputs[0], float32)), node.dtype)
@@ -129,6 +132,21 @@ def _convolution(node: Node) -> Node:
         x, window = (convert(i, float32) for i in node.inputs)
         return convert(apply(CONVOLUTION, x, window, **node.attributes), node.dtype)
     return node
+
+
+def _distances(node: Node) -> Node:
+    """A spread as the sum of squares that it is, of 16-bit floats in float32."""
+    x, axes = node.inputs[0], node["axes"]
+    if x.dtype in SMALL_FLOATS:
+        x = convert(x, float32)
+    if 0 in x.shape:
+        return expand(constant(0, node.dtype), node.shape)
+    total = _reduction(apply(SUM, x, axes=axes), x)
+    count = math.prod(x.shape[axis] for axis in axes)
+    mean = mul(reshape(total, kept_shape(x.shape, axes)), constant(1 / count, x.dtype))
+    distance = sub(x, expand(mean, x.shape))
+    square = mul(distance, distance)
+    return convert(_reduction(apply(SUM, square, axes=axes), square), node.dtype)
 
 
 def _reduction(node: Node, x: Node) -> Node:

@@ -69,8 +69,8 @@ SUM = _reduction(
 )
 MAX = _reduction("max", np.max, _extreme_pullback, False, False)
 MIN = _reduction("min", np.min, _extreme_pullback, False, False)
-#: the sum of squared distances from the mean, of floats; the compiler makes it of that sum written out, where a kernel
-#: can take it on its way (see `compiler/spread.py`)
+#: the sum of squared distances from the mean, of floats, in two passes or as parts put together; the compiler makes it
+#: of that sum written out, where a kernel can take it on its way (see `compiler/spread.py`)
 SPREAD = _reduction("spread", _squared_distances, _spread_pullback, False, False, cost=4)
 
 
