@@ -10,6 +10,7 @@ import pytest
 import pullback as pb
 from benchmarks import flops, workloads
 from pullback.compiler.costs import operations
+from pullback.compiler.fuse import CONVOLUTION, TOTAL
 from pullback.compiler.pipeline import lower, prepare
 from pullback.graph.node import Graph, Node
 from pullback.runtime import engine
@@ -77,6 +78,16 @@ def test_batch_norm_and_relu_are_computed_while_a_convolution_reads() -> None:
     assert y.node.op.name not in large
     assert large.count("copy") == 1, "the result in the user's order"
     assert "div" in {n.op.name for n in stored if n.shape and np.prod(n.shape) == 16}, "1 / deviation is computed once"
+
+
+def test_the_norm_of_a_weights_gradient_comes_out_of_its_kernel() -> None:
+    """A sum over everything goes through the gradient in the order in which the convolution makes it."""
+    x, weight = given(3, 4, 8, 8), given(6, 4, 3, 3).requires_grad_()
+    (gradient,) = pb.autograd.grad(F.conv2d(x, weight).square().sum(), [weight])
+    _, fusion = lower(graph_of((gradient * gradient).sum(), gradient.abs().amax(), gradient.to(pb.float64).sum()))
+    levels = [level for group in fusion.groups if group.kind == CONVOLUTION for level in group.members.values()]
+    assert levels.count(TOTAL) == 3
+    assert max(len(group.stored) for group in fusion.groups if group.kind == CONVOLUTION) == 3
 
 
 def test_a_parameter_keeps_its_order() -> None:

@@ -93,7 +93,8 @@ class Epilogue:
         self.places: list[Argument] = []
         #: what the slots hold behind the partial results
         self.nodes: list[Node] = []
-        self.nodes = list(self._tried().slots.nodes)
+        trial = self._tried()
+        self.nodes, self.loaded = list(trial.slots.nodes), trial.loaded
 
     @property
     def reduced(self) -> list[Reduced]:
@@ -111,8 +112,7 @@ class Epilogue:
         """What is read or written where the convolution has the same element, and its number among the slots: unlike
         what the task itself has made, it has to come from memory.
         """
-        loaded = self._tried().loaded
-        along = [node for node in self.nodes if node in self.stored or loaded.get(node) == {self.domain}]
+        along = [node for node in self.nodes if node in self.stored or self.loaded.get(node) == {self.domain}]
         return [(len(self.places) + self.nodes.index(node), node) for node in along if node is not self.convolution]
 
     def finish(self, parts: int, tasks: int) -> list[Launch]:
