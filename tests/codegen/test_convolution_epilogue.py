@@ -26,6 +26,7 @@ SHAPES: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
     ((2, 8, 9, 11), (24, 4, 3, 3), dict(padding=1, stride=2, groups=2)),
     ((2, 20, 9, 8), (20, 1, 3, 3), dict(padding=1, groups=20)),
     ((1, 16, 4, 4), (152, 16, 1, 1), {}),
+    ((1, 4, 3, 3), (1208, 4, 1, 1), {}),
     ((2, 3, 37), (4, 3, 5), dict(padding=2, stride=3)),
     ((2, 2, 5, 4, 6), (3, 2, 2, 2, 2), dict(dilation=2)),
     ((2, 3, 6, 6), (1, 3, 3, 3), {}),

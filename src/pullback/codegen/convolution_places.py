@@ -241,6 +241,7 @@ class _Places:
         parts = self.node.shape[0] * count
         # several tasks share the panels of outputs where there are few blocks
         splits = max(1, min(self._panels, -(-16 // max(parts * self.parallel, 1))))
+        splits = -(-self._panels // -(-self._panels // splits))  # none is left without a panel
         return _Block(size, count, first, parts, parts * self.parallel * splits, splits)
 
     @property
