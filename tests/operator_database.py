@@ -42,6 +42,10 @@ UNDETERMINED = {
     *("bernoulli", "cauchy", "exponential", "geometric", "log_normal", "multinomial", "normal", "uniform"),
 }
 
+#: which PyTorch computes with errors of up to 3e-7, as it leaves the leading 1 of denominators out: SciPy's, which are
+#: the records' own references, take its place
+BY_SCIPY = {f"special.{name}" for name in ("airy_ai", "bessel_j0", "bessel_j1", "bessel_y0", "bessel_y1")}
+
 #: names that the database calls in a way of its own, or that are properties
 SPELT: dict[str, Callable[..., Any]] = {
     "linalg.lstsq grad_oriented": lambda a, b, driver: pb.linalg.lstsq(a, b, driver=driver)[:2],
@@ -150,6 +154,8 @@ def compare_sample(record: Any, sample: Any, second: bool = False) -> None:
     arguments = (sample.input, sample.args, {k: v for k, v in sample.kwargs.items() if k not in NOT_OURS})
     mine = tuple(translated(a) for a in arguments)
     expected = record.op(sample.input, *sample.args, **sample.kwargs)
+    if record.name in BY_SCIPY:
+        expected = torch.as_tensor(record.ref(sample.input.double().numpy())).to(expected.dtype)
     function = ours(record.name, record.variant_test_name)
     got = function(mine[0], *mine[1], **mine[2])
     process = sample.output_process_fn_grad if record.name in NOT_UNIQUE else _as_it_is

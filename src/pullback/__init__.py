@@ -104,6 +104,7 @@ from .tensor.sorting import (
 )
 from .tensor.statistics import (
     cumulative_trapezoid,
+    histogramdd,
     trapezoid,
     trapz,
 )
@@ -198,6 +199,7 @@ __all__ = [
     "half",
     "hamming_window",
     "hann_window",
+    "histogramdd",
     "iinfo",
     "inf",
     "inference_mode",

@@ -19,14 +19,23 @@ from .tensor.polynomials import (
     shifted_chebyshev_polynomial_w,
 )
 from .tensor.special import (
+    airy_ai,
+    bessel_j0,
+    bessel_j1,
+    bessel_y0,
+    bessel_y1,
     entr,
     erfcx,
     i0e,
     i1,
     i1e,
     log_ndtr,
+    modified_bessel_k0,
+    modified_bessel_k1,
     ndtr,
     ndtri,
+    scaled_modified_bessel_k0,
+    scaled_modified_bessel_k1,
     spherical_bessel_j0,
     zeta,
 )
@@ -45,12 +54,19 @@ i0 = Tensor.i0
 log1p = Tensor.log1p
 logit = Tensor.logit
 logsumexp = Tensor.logsumexp
+modified_bessel_i0 = Tensor.i0
+modified_bessel_i1 = i1
 multigammaln = Tensor.mvlgamma
 round = Tensor.round
 sinc = Tensor.sinc
 xlogy = Tensor.xlogy
 
 __all__ = [
+    "airy_ai",
+    "bessel_j0",
+    "bessel_j1",
+    "bessel_y0",
+    "bessel_y1",
     "chebyshev_polynomial_t",
     "chebyshev_polynomial_u",
     "chebyshev_polynomial_v",
@@ -80,12 +96,18 @@ __all__ = [
     "log_softmax",
     "logit",
     "logsumexp",
+    "modified_bessel_i0",
+    "modified_bessel_i1",
+    "modified_bessel_k0",
+    "modified_bessel_k1",
     "multigammaln",
     "ndtr",
     "ndtri",
     "polygamma",
     "psi",
     "round",
+    "scaled_modified_bessel_k0",
+    "scaled_modified_bessel_k1",
     "shifted_chebyshev_polynomial_t",
     "shifted_chebyshev_polynomial_u",
     "shifted_chebyshev_polynomial_v",

@@ -199,3 +199,29 @@ def test_compiled_steps_train_normalized_layers(normalization):
         return [step(lib.tensor(x)).item() for _ in range(5)]
 
     np.testing.assert_allclose(train(pb, ours, pb.compile), train(torch, theirs), rtol=1e-9)
+
+
+def test_weights_of_recurrent_networks_are_normalized_and_restored_in_any_order():
+    x = np.random.default_rng(0).normal(size=(4, 2, 3))
+    results = []
+    for lib in (pb, torch):
+        layer = lib.nn.LSTM(3, 2, bidirectional=True).to(lib.float64)
+        rng = np.random.default_rng(1)
+        layer.load_state_dict({k: lib.tensor(rng.normal(size=v.shape)) for k, v in layer.state_dict().items()})
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for name in ("weight_hh_l0", "weight_ih_l0_reverse"):
+                older(lib).weight_norm(layer, name)
+        layer.weight_hh_l0_g.data.mul_(2)
+        twin = copy.deepcopy(layer) if lib is pb else None
+        layer(lib.tensor(x))[0].square().sum().backward()
+        seen = [layer.weight_hh_l0_v.grad.numpy(), layer.weight_ih_l0_reverse_g.grad.numpy()]
+        for name in ("weight_hh_l0", "weight_ih_l0_reverse"):
+            older(lib).remove_weight_norm(layer, name)
+        seen += [t.detach().numpy() for weights in layer.all_weights for t in weights]
+        results.append(seen)
+        if twin is not None:
+            older(lib).remove_weight_norm(twin, "weight_hh_l0")
+            assert twin.weight_hh_l0.tolist() == layer.weight_hh_l0.tolist() and twin.weight_ih_l0_reverse_g is not None
+    for found, wanted in zip(*results, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-12)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import mpmath
 import numpy as np
 import pytest
 import scipy.special
@@ -10,6 +11,7 @@ import torch
 
 import pullback as pb
 from pullback import debug
+from pullback.errors import DomainError, GradientError
 
 _RANDOM = np.random.default_rng(0)
 _BOTH = np.concatenate([s * 10 ** _RANDOM.uniform(-8, 1.5, 2000) for s in (-1, 1)])
@@ -172,3 +174,86 @@ def test_hardswish_has_a_slope_at_infinity(dtype: Any) -> None:
     x = pb.tensor([np.inf, -np.inf, 3.0, -3.0, 1.0], dtype=dtype).requires_grad_()
     (slope,) = pb.autograd.grad(pb.nn.functional.hardswish(x).sum(), x)
     np.testing.assert_allclose(slope.numpy(), [1, 0, 1, 0, 5 / 6], rtol=1e-6)
+
+
+def _airy(x: np.ndarray) -> np.ndarray:
+    """SciPy's, and between 1 and 2.1, where its series takes off most of a sum, mpmath's."""
+    found, middle = np.array(scipy.special.airy(x)[0]), (x > 1) & (x < 2.1)
+    found[middle] = [float(mpmath.airyai(value)) for value in x[middle]]
+    return found
+
+
+#: Bessel's and Airy's functions by PyTorch's name: SciPy's, what an error is relative to, and the greatest one allowed
+#: in units of the type's epsilon
+BESSEL = {
+    "bessel_j0": (scipy.special.j0, lambda x, y: 1 + 0 * y, 4),
+    "bessel_j1": (scipy.special.j1, lambda x, y: 1 + 0 * y, 4),
+    "bessel_y0": (scipy.special.y0, lambda x, y: 1 + np.abs(y), 4),
+    "bessel_y1": (scipy.special.y1, lambda x, y: 1 + np.abs(y), 4),
+    "modified_bessel_k0": (scipy.special.k0, lambda x, y: y * (1 + x / 12), 12),
+    "modified_bessel_k1": (scipy.special.k1, lambda x, y: y * (1 + x / 12), 12),
+    "scaled_modified_bessel_k0": (scipy.special.k0e, lambda x, y: y, 12),
+    "scaled_modified_bessel_k1": (scipy.special.k1e, lambda x, y: y, 12),
+    "airy_ai": (
+        _airy,
+        lambda x, y: np.where(x > 0, y, 1) * (1 + np.abs(x) ** 1.5),
+        4,
+    ),
+}
+
+
+def _all_bessel(x: pb.Tensor) -> Any:
+    return pb.stack([_named(pb, name)(x) for name in BESSEL])
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_bessels_functions_are_scipys(dtype: Any, backend: str) -> None:
+    """In one program. PyTorch's leave the leading 1 of some denominators out, and are off by 3e-7."""
+    random = np.random.default_rng(3)
+    ends = [0.0, -0.0, -1.0, 1.0, 2.0, 2.09, -2.09, 5.0, np.inf, -np.inf, np.nan, np.finfo(dtype).tiny]
+    parts = (random.uniform(-10, 10, 2000), random.uniform(10, 80, 1000), 10 ** random.uniform(-6, 0, 500), ends)
+    x = np.concatenate(parts).astype(dtype)
+    with debug.override(backend=backend):
+        found = _all_bessel(pb.tensor(x)).numpy().astype(np.float64)
+    exact = x.astype(np.float64)
+    for (name, (function, scale, bound)), got in zip(BESSEL.items(), found, strict=True):
+        wanted = function(exact)
+        with np.errstate(all="ignore"):
+            wanted = wanted.astype(dtype).astype(np.float64) if dtype is np.float32 else wanted
+            error = np.abs(got - wanted) / (scale(exact, np.abs(wanted)) * np.finfo(dtype).eps)
+        counts = np.isfinite(wanted) & (np.abs(wanted) > np.finfo(dtype).tiny)
+        assert error[counts].max() <= bound, (name, exact[counts][error[counts].argmax()], error[counts].max())
+        np.testing.assert_array_equal(np.isnan(got), np.isnan(wanted), name)
+        np.testing.assert_array_equal(got[np.isinf(wanted)], wanted[np.isinf(wanted)], name)
+
+
+def test_bessels_functions_have_their_derivatives_and_airys_says_that_it_has_none() -> None:
+    x = pb.tensor([0.3, 1.1, 3.0, 7.0], dtype=pb.float64).requires_grad_()
+    names = [name for name in BESSEL if name != "airy_ai"]
+    with debug.override(backend="reference"):
+        assert pb.autograd.gradcheck(lambda x: pb.stack([_named(pb, name)(x) for name in names]), [x])
+        zero = pb.tensor([0.0]).requires_grad_()
+        assert pb.autograd.grad(pb.special.bessel_j1(zero).sum(), zero)[0].item() == 0.5
+        with pytest.raises(GradientError, match="airy_ai has no derivative"):
+            pb.special.airy_ai(x).sum().backward()
+
+
+def test_what_takes_steps_by_its_arguments_takes_few() -> None:
+    """Far below zero, in the middle of large gamma functions, and at degrees that have no end."""
+    whole, beyond = np.array([3.0, 2.0, 3.0, 3.0]), np.array([-1e6 + 0.25, -1e12 + 0.5, -1e15 + 0.5, -100.3])
+    fraction = beyond - np.floor(beyond)
+    sign, zeta = np.where(whole == 2, 1.0, -1.0), scipy.special.zeta
+    exact = zeta(whole, fraction) + sign * (zeta(whole, 1 - fraction) - zeta(whole, 1 - beyond))
+    np.testing.assert_allclose(
+        pb.special.zeta(pb.tensor(whole), pb.tensor(beyond)).numpy(), exact, rtol=1e-14, atol=1e-14
+    )
+    a = np.array([1e4, 1e6, 1e9, 1e12])[:, None]
+    x = a + np.sqrt(a) * np.array([-8, -3.0, -1.0, 0.0, 1.0, 3.0, 8])
+    for name, of_one in (("gammainc", scipy.special.gammainc), ("gammaincc", scipy.special.gammaincc)):
+        got = getattr(pb.special, name)(pb.tensor(a), pb.tensor(x)).numpy()
+        np.testing.assert_allclose(got, of_one(a, x), rtol=1e-11 if name == "gammaincc" else 1e-9, atol=1e-15)
+    with pytest.raises(DomainError, match="100000 at most"):
+        pb.special.legendre_polynomial_p(pb.tensor([0.5]), 1e12).numpy()
+    with pytest.raises(ValueError, match="at most 100"):
+        pb.polygamma(1000, pb.tensor([1.5]))

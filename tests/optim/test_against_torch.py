@@ -90,6 +90,32 @@ def test_a_tensor_as_rate_is_computed_with_as_pytorch_does(name):
     assert_same(ours, theirs)
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_lbfgs_goes_on_from_another_optimizer_and_the_other_way(compiled):
+    """On the same parameters, with one closure, compiled or not. Without a line search a last digit grows 1e9-fold,
+    in PyTorch itself too.
+    """
+    runs = [Run(pb, "Adam", {"lr": 0.05}), Run(torch, "Adam", {"lr": 0.05})]
+    losses = []
+    for run in runs:
+        run.number = 2
+        options = {"line_search_fn": "strong_wolfe", "max_iter": 4, "history_size": 2}
+        adam, lbfgs = run.optimizer, run.library.optim.LBFGS(run.parameters, **options)
+        closure = pb.compile(run.closure) if compiled and run.library is pb else run.closure
+
+        def step(closure=closure, adam=adam):
+            loss = closure()
+            adam.step()
+            return loss
+
+        found = []
+        for take in (step, step, lambda c=closure, o=lbfgs: o.step(c), lambda c=closure, o=lbfgs: o.step(c)) * 2:
+            found.append(float(take().detach()))
+        losses.append(found)
+    np.testing.assert_allclose(*losses, rtol=1e-10)
+    assert_same(*runs)
+
+
 def error_cases():
     for name, info in INFOS.items():
         for place, case in enumerate(info.optim_error_inputs_func("cpu", torch.float32)):

@@ -2,6 +2,7 @@
 
 from . import (
     attention,
+    bessel,
     contraction,
     convolution,
     elementwise,
@@ -19,6 +20,7 @@ from . import (
 
 __all__ = [
     "attention",
+    "bessel",
     "contraction",
     "convolution",
     "elementwise",

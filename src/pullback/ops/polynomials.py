@@ -12,7 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..errors import DomainError
+
 Array = np.ndarray
+
+#: what a recurrence goes up to: it takes about a second then
+_GREATEST_DEGREE = 100_000
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,12 @@ class Family:
         result = np.where(degree <= 0, before, np.where(degree == 1, last, x.dtype.type(math.nan)))
         k = 1
         # a NaN stays one, and so does a value past the type's range come to it, or to an end of the degrees
-        while np.any((degree > k) & ~np.isnan(last) & (degree <= self.limit[x.dtype.itemsize == 8])):
+        while np.any(going := (degree > k) & ~np.isnan(last) & (degree <= self.limit[x.dtype.itemsize == 8])):
+            if k == _GREATEST_DEGREE:
+                raise DomainError(
+                    f"a polynomial's degree is {np.max(degree[going]):.0f}: each degree up to it has to be computed, "
+                    f"so that it may be {_GREATEST_DEGREE} at most"
+                )
             before, last = last, self.after(k, x, before, last)
             k += 1
             result = np.where(degree == k, last, result)

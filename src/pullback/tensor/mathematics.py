@@ -385,6 +385,10 @@ def _frexp(x: Tensor) -> tuple[Tensor, Tensor]:
     return x._wrap(e.convert(mantissa, x.dtype)), x._wrap(exponent)
 
 
+#: polygamma is n! times a sum, and 171! is no float64
+_GREATEST_ORDER = 100
+
+
 def polygamma(n: int, input: Tensor) -> Tensor:
     """The n-th derivative of digamma, n a whole number of at least 0; the two arguments in either order.
 
@@ -395,6 +399,10 @@ def polygamma(n: int, input: Tensor) -> Tensor:
         n, input = input, n
     if not isinstance(n, int) or isinstance(n, bool) or n < 0:
         raise ValueError(f"polygamma: n must be a whole number of at least 0, got {n!r} (at {user_source()})")
+    if n > _GREATEST_ORDER:
+        raise ValueError(
+            f"polygamma: n must be at most {_GREATEST_ORDER}, got {n} (at {user_source()}): n! is beyond float64"
+        )
     return input.digamma() if n == 0 else input._function(lambda x: sp.polygamma(x, n))
 
 

@@ -20,16 +20,20 @@ if TYPE_CHECKING:
     from . import Tensor
 
 
-def _values(name: str, family: polynomials.Family, input: Operand, n: Operand) -> Tensor:
+def without_derivative(name: str, primal: Node, *inputs: Node) -> Node:
+    """The node of a function of which PyTorch has no derivative either: asking for one raises GradientError."""
     source = user_source()
 
+    def rule(_: Node, cotangent: Node) -> list[Node | None]:
+        raise GradientError(f"{name} has no derivative (at {source}), as in PyTorch; use .detach()")
+
+    return custom(primal, inputs, rule)
+
+
+def _values(name: str, family: polynomials.Family, input: Operand, n: Operand) -> Tensor:
     def build(x: Node, degree: Node) -> Node:
         primal = host_call((x, degree), family, broadcast_shapes(name, x.shape, degree.shape), x.dtype)
-
-        def rule(_: Node, cotangent: Node) -> list[Node | None]:
-            raise GradientError(f"{name} has no derivative (at {source}), as in PyTorch; use .detach()")
-
-        return custom(primal, (x, degree), rule)
+        return without_derivative(name, primal, x, degree)
 
     return joined(build, input, n, floats=True)
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import GradientError
 from ..graph.node import Node
+from ..ops import bessel as b
 from ..ops import elementwise as e
 from ..ops import special as sp
 from ..ops.elementwise import broadcast_shapes
@@ -19,6 +20,7 @@ from ..ops.host_functions import zeta as hurwitz
 from ..ops.primitive import constant, user_source
 from .mathematics import sine_over_angle
 from .pairs import joined
+from .polynomials import without_derivative
 from .promotion import Operand
 
 if TYPE_CHECKING:
@@ -72,6 +74,55 @@ def ndtri(input: Tensor) -> Tensor:
 def spherical_bessel_j0(input: Tensor) -> Tensor:
     """sin(x) / x, and 1 at 0."""
     return input._composed(_spherical_j0)
+
+
+def bessel_j0(input: Tensor) -> Tensor:
+    """Bessel's function of the first kind and order 0.
+
+    >>> pb.special.bessel_j0(pb.tensor([0.0, 1.0, 10.0]))
+    tensor([ 1.0000,  0.7652, -0.2459])
+    """
+    return input._function(b.bessel_j0)
+
+
+def bessel_j1(input: Tensor) -> Tensor:
+    """Bessel's function of the first kind and order 1."""
+    return input._function(b.bessel_j1)
+
+
+def bessel_y0(input: Tensor) -> Tensor:
+    """Bessel's function of the second kind and order 0: minus infinity at 0, NaN below."""
+    return input._function(b.bessel_y0)
+
+
+def bessel_y1(input: Tensor) -> Tensor:
+    """Bessel's function of the second kind and order 1: minus infinity at 0, NaN below."""
+    return input._function(b.bessel_y1)
+
+
+def modified_bessel_k0(input: Tensor) -> Tensor:
+    """The modified Bessel function of the second kind and order 0: infinity at 0, NaN below."""
+    return input._function(b.modified_bessel_k0)
+
+
+def modified_bessel_k1(input: Tensor) -> Tensor:
+    """The modified Bessel function of the second kind and order 1: infinity at 0, NaN below."""
+    return input._function(b.modified_bessel_k1)
+
+
+def scaled_modified_bessel_k0(input: Tensor) -> Tensor:
+    """exp(x) times the modified Bessel function of the second kind and order 0."""
+    return input._function(b.scaled_modified_bessel_k0)
+
+
+def scaled_modified_bessel_k1(input: Tensor) -> Tensor:
+    """exp(x) times the modified Bessel function of the second kind and order 1."""
+    return input._function(b.scaled_modified_bessel_k1)
+
+
+def airy_ai(input: Tensor) -> Tensor:
+    """Airy's function Ai, which solves y'' = x y and decays for positive x. It has no derivative, as in PyTorch."""
+    return input._function(lambda x: without_derivative("airy_ai", b.airy_ai(x), x))
 
 
 def igamma(input: Tensor, other: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -68,12 +68,32 @@ def _range_of(name: str, values: np.ndarray) -> tuple[float, float]:
     return low, high
 
 
-def _counted_between(values: np.ndarray, edges: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The sum of weights of the values in each bin; the last bin has its upper edge."""
-    place = np.searchsorted(edges, values, side="right") - 1
-    place[values == edges[-1]] = len(edges) - 2
-    inside = (place >= 0) & (place < len(edges) - 1) & ~np.isnan(values)
-    return np.bincount(place[inside], weights[inside], minlength=len(edges) - 1)
+def _after(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """The place behind the edges that do not exceed each value, by halving. Unlike NumPy's it is that of the C++
+    library, and so PyTorch's, for edges that do not ascend as well.
+    """
+    first, length = np.zeros(values.shape, np.int64), np.full(values.shape, len(edges))
+    while np.any(length > 0):
+        half = length >> 1
+        middle = np.minimum(first + half, len(edges) - 1)
+        behind = (length > 0) & ~(values < edges[middle])
+        first = np.where(behind, middle + 1, first)
+        length = np.where(behind, length - half - 1, half)
+    return first
+
+
+def _counted_in_boxes(values: np.ndarray, weights: np.ndarray, *edges: np.ndarray) -> np.ndarray:
+    """The sum of the weights of the points [N, D] in each box; the last bin of an axis has its upper edge."""
+    place, inside = np.zeros(len(values), np.int64), np.ones(len(values), bool)
+    for axis, ends in enumerate(edges):
+        column = values[:, axis]
+        inside &= (column >= ends[0]) & (column <= ends[-1])
+        bins = len(ends) - 1
+        bin_ = _after(column, ends) - 1
+        inside &= bin_ >= 0
+        place = place * bins + np.minimum(bin_, bins - 1)
+    shape = tuple(len(ends) - 1 for ends in edges)
+    return np.bincount(place[inside], weights[inside], minlength=math.prod(shape)).reshape(shape)
 
 
 class StatisticsMethods(Handle):
@@ -252,8 +272,8 @@ class StatisticsMethods(Handle):
         edges = self._edges(bins, range)
         x: Any = self.detach()
         weights: Any = ones(self.shape, dtype=self.dtype) if weight is None else weight.detach()
-        operands = (x.reshape(-1).node, edges.node, weights.reshape(-1).node)
-        counts: Any = self._wrap(host_call(operands, _counted_between, (edges.shape[0] - 1,), self.dtype))
+        operands = (x.reshape(-1, 1).node, weights.reshape(-1).node, edges.node)
+        counts: Any = self._wrap(host_call(operands, _counted_in_boxes, (edges.shape[0] - 1,), self.dtype))
         if density:
             counts = counts / counts.sum() / (edges[1:] - edges[:-1])
         return Histogram(counts, edges)
@@ -299,6 +319,68 @@ class StatisticsMethods(Handle):
             return tensor(np.bincount(numbers, minlength=minlength).astype(np.int64))
         sums = np.bincount(numbers, realized(weights, "bincount"), minlength)
         return tensor(sums, dtype=float32 if weights.dtype is float32 else float64)
+
+
+class HistogramOfPoints(NamedTuple):
+    """What histogramdd gives: the counts of the boxes, and the edges along each axis."""
+
+    hist: Tensor
+    bin_edges: tuple[Tensor, ...]
+
+
+def histogramdd(
+    input: Tensor,
+    bins: Any,
+    *,
+    range: Sequence[float] | None = None,
+    weight: Tensor | None = None,
+    density: bool = False,
+) -> HistogramOfPoints:
+    """The sums of `weight` (ones by default) of points [..., D] in boxes, and the edges of the boxes along the D axes.
+
+    `bins` is the number of equal bins along every axis, or for each axis such a number or an ascending vector of
+    edges. `range` is the least and the greatest edge of the first axis, of the second, …; by default the points' own,
+    which are computed at once. With `density` the sums are divided by the boxes' volumes and the total. A host call
+    counts; there is no gradient.
+
+    >>> pb.histogramdd(pb.tensor([[0.0, 1.0], [1.0, 0.0], [2.0, 0.0], [2.0, 2.0]]), [2, 2]).hist
+    tensor([[0., 1.],
+            [2., 1.]])
+    """
+    points: Any = input.detach()
+    if input.dtype not in (float32, float64):
+        raise DTypeError(f"histogramdd takes float32 or float64, got {input.dtype.name} (at {user_source()})")
+    if points.ndim < 2:
+        raise ShapeError(f"histogramdd takes points [..., D], got shape {list(points.shape)} (at {user_source()})")
+    axes = points.shape[-1]
+    listed = [bins] * axes if isinstance(bins, int) else list(bins)
+    if len(listed) != axes:
+        raise ValueError(
+            f"histogramdd: The size of bins must be equal to the innermost dimension of the input. There are "
+            f"{len(listed)} bins for {axes} (at {user_source()})"
+        )
+    if range is not None and len(range) != 2 * axes:
+        raise ValueError(
+            f"histogramdd: range must have two numbers for each of {axes} axes, got {len(range)} (at {user_source()})"
+        )
+    if weight is not None and (weight.shape != points.shape[:-1] or weight.dtype is not input.dtype):
+        raise ShapeError(
+            f"histogramdd: weight must be {input.dtype.name}{list(points.shape[:-1])}, got {weight.dtype.name}"
+            f"{list(weight.shape)} (at {user_source()})"
+        )
+    points = points.reshape(math.prod(points.shape[:-1]), axes)
+    ends = None if range is None else [(range[2 * axis], range[2 * axis + 1]) for axis, _ in enumerate(listed)]
+    edges = [points[:, axis]._edges(each, ends and ends[axis]) for axis, each in enumerate(listed)]
+    weights: Any = ones(points.shape[:1], dtype=input.dtype) if weight is None else weight.detach().reshape(-1)
+    shape = tuple(each.shape[0] - 1 for each in edges)
+    operands = (points.node, weights.node, *(each.node for each in edges))
+    counts: Any = Handle._wrap(host_call(operands, _counted_in_boxes, shape, input.dtype))
+    if density:
+        counts = counts / counts.sum()
+        for axis, each in enumerate(edges):
+            widths = (each[1:] - each[:-1]).reshape([-1 if a == axis else 1 for a, _ in enumerate(edges)])
+            counts = counts / widths
+    return HistogramOfPoints(counts, tuple(edges))
 
 
 def _not_negative(name: str, weights: Tensor | None) -> Tensor | None:
@@ -355,4 +437,13 @@ def cumulative_trapezoid(y: Tensor, x: Tensor | None = None, *, dx: Number | Non
     return _slabs("cumulative_trapezoid", y, x, dx, dim).cumsum(dim) / 2
 
 
-__all__ = ["Histogram", "MinMax", "StatisticsMethods", "cumulative_trapezoid", "trapezoid", "trapz"]
+__all__ = [
+    "Histogram",
+    "HistogramOfPoints",
+    "MinMax",
+    "StatisticsMethods",
+    "cumulative_trapezoid",
+    "histogramdd",
+    "trapezoid",
+    "trapz",
+]

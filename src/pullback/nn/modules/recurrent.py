@@ -103,25 +103,27 @@ class RNNBase(Module):
         return ((layer, f"_l{layer}{suffix}") for layer in range(self.num_layers) for suffix in self._suffixes)
 
     @property
-    def all_weights(self) -> list[list[Parameter]]:
+    def _held(self) -> tuple[str, ...]:
+        """What each direction of each layer has, by name."""
+        biases = ("bias_ih", "bias_hh") if self.bias else ()
+        return ("weight_ih", "weight_hh", *biases, *(("weight_hr",) if self.proj_size else ()))
+
+    @property
+    def all_weights(self) -> list[list[Tensor]]:
         """The parameters of each direction of each layer."""
-        return [
-            [parameter for name, parameter in self.named_parameters() if name.partition("_l")[2] == suffix[2:]]
-            for _, suffix in self._places()
-        ]
+        return [[getattr(self, name + suffix) for name in self._held] for _, suffix in self._places()]
 
     def _register(self, suffix: str, input_size: int, device: str | None, dtype: DType | None) -> None:
         gates = _GATES[self.kind] * self.hidden_size
         shapes: dict[str, tuple[int, ...]] = {
             "weight_ih": (gates, input_size),
             "weight_hh": (gates, self._output_size),
+            "bias_ih": (gates,),
+            "bias_hh": (gates,),
+            "weight_hr": (self.proj_size, self.hidden_size),
         }
-        if self.bias:
-            shapes |= {"bias_ih": (gates,), "bias_hh": (gates,)}
-        if self.proj_size:
-            shapes["weight_hr"] = (self.proj_size, self.hidden_size)
-        for name, shape in shapes.items():
-            self.register_parameter(name + suffix, Parameter(empty(*shape, device=device, dtype=dtype)))
+        for name in self._held:
+            self.register_parameter(name + suffix, Parameter(empty(*shapes[name], device=device, dtype=dtype)))
 
     def reset_parameters(self) -> None:
         """Draw the parameters anew, uniform on ±1/sqrt(hidden_size)."""
@@ -177,7 +179,8 @@ class RNNBase(Module):
         self, x: Tensor, start: list[Tensor], suffix: str, reverse: bool, there: Tensor | None
     ) -> tuple[Tensor, list[Tensor]]:
         def named(name: str) -> Any:
-            return self._parameters.get(name + suffix)
+            # not out of the parameters: it may be computed, as by weight_norm
+            return getattr(self, name + suffix) if name in self._held else None
 
         given = F.linear(x, named("weight_ih"), named("bias_ih"))
         bias = named("bias_hh")
@@ -197,8 +200,8 @@ class RNNBase(Module):
             raise ShapeError(
                 f"{name}: {wanted} with input size {self.input_size}, got {list(input.shape)} (at {user_source()})"
             )
-        weight = self._parameters["weight_ih_l0"]
-        if weight is not None and input.dtype is not weight.dtype and not is_autocast_enabled("cpu"):
+        weight = self.weight_ih_l0
+        if input.dtype is not weight.dtype and not is_autocast_enabled("cpu"):
             raise DTypeError(
                 f"{name}: the input is {input.dtype.name} and the weights are {weight.dtype.name} "
                 f"(at {user_source()}); convert one of them: input.to(pullback.{weight.dtype.name})"

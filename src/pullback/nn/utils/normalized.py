@@ -12,10 +12,10 @@ from typing import Any
 from ...ops.primitive import user_source
 from ...tensor import Tensor
 from ...tensor.grad_modes import no_grad
-from ...tensor.handle import structure_changed
 from ...tensor.random import randn
 from .. import functional as F
 from ..parameter import Parameter
+from .computed import compute, computed_no_more
 from .parametrizations import _TRANSPOSED, as_matrix, norm_except_dim, power_iterations
 
 #: in a module's attributes: what its computed weights are, by kind and name, with what takes them away
@@ -29,12 +29,11 @@ def _weight_of(function: str, module: Any, name: str) -> Parameter:
     return weight
 
 
-def _compute(kind: str, module: Any, name: str, read: Callable[[Any], Tensor], undo: Callable[[], None]) -> None:
-    """Have `module.name` be what `read` gives."""
-    before = type(module)
-    properties = {name: property(read), "__module__": before.__module__, "_before": before}
-    structure_changed()
-    module.__class__ = type(before.__name__, (before,), properties)
+def _compute(kind: str, module: Any, name: str, read: Callable[[Any], Tensor], undo: Callable[[Any], None]) -> None:
+    """Have `module.name` be what `read` gives, until `undo` takes what it is computed from away from the module, or
+    from a copy of it.
+    """
+    compute(module, name, read)
     module.__dict__.setdefault(_COMPUTED, {})[kind, name] = undo
 
 
@@ -44,11 +43,8 @@ def _remove(kind: str, module: Any, name: str) -> Any:
         raise ValueError(f"{type(module).__name__} has no {kind} of {name!r} (at {user_source()})")
     with no_grad():
         value = getattr(module, name).detach().clone()
-    undo()
-    structure_changed()
-    cls = type(module)
-    if name in vars(cls) and hasattr(cls, "_before"):
-        module.__class__ = cls._before
+    undo(module)
+    computed_no_more(module, name)
     module.register_parameter(name, Parameter(value))
     return module
 
@@ -68,9 +64,9 @@ def weight_norm(module: Any, name: str = "weight", dim: int | None = 0) -> Any:
         v = getattr(self, f"{name}_v")
         return v * (getattr(self, f"{name}_g") / norm_except_dim(v, axis))
 
-    def undo() -> None:
+    def undo(owner: Any) -> None:
         for part in "gv":
-            del module._parameters[f"{name}_{part}"]
+            del owner._parameters[f"{name}_{part}"]
 
     _compute("weight_norm", module, name, read, undo)
     return module
@@ -112,11 +108,11 @@ def spectral_norm(
 
     handle = module.register_forward_pre_hook(iterate)
 
-    def undo() -> None:
-        handle.remove()
-        del module._parameters[f"{name}_orig"]
+    def undo(owner: Any) -> None:
+        del owner._forward_pre_hooks[handle.id]
+        del owner._parameters[f"{name}_orig"]
         for part in "uv":
-            delattr(module, f"{name}_{part}")
+            delattr(owner, f"{name}_{part}")
 
     _compute("spectral_norm", module, name, read, undo)
     return module
