@@ -8,6 +8,7 @@ each. `--narrow` before the names tries the smaller dtypes instead, `--errors` t
 from __future__ import annotations
 
 import operator
+import random
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -73,12 +74,24 @@ SPELT: dict[str, Callable[..., Any]] = {
 NOT_UNIQUE = {"linalg.eigh", "linalg.svd", "pca_lowrank", "svd", "svd_lowrank"}
 
 
+def seed_all(seed: int) -> None:
+    """Seed what samples are drawn from. PyTorch's function notes the stack each time, for devices that are not there."""
+    torch.default_generator.manual_seed(seed)
+    np.random.seed(seed)
+    random.seed(seed)
+
+
 @cache
 def database() -> dict[str, list[Any]]:
     """The records of PyTorch's database by name: of one name, the variants."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        from torch.testing._internal import common_utils, opinfo
         from torch.testing._internal.common_methods_invocations import op_db
+    # Before each series of samples PyTorch looks for a unittest among the callers, and reads the source of every frame
+    # for that: 0.1 s in a worker of pytest-xdist, whose first frames have none. No test here is a unittest.
+    common_utils.extract_test_fn = opinfo.core.extract_test_fn = lambda: None
+    common_utils.set_rng_seed = seed_all
     found: dict[str, list[Any]] = {}
     for record in op_db:
         found.setdefault(record.name, []).append(record)
@@ -229,8 +242,7 @@ def samples_of(record: Any, dtype: torch.dtype) -> Iterator[Any]:
     """The record's samples in `dtype`, the same at every call."""
     if dtype not in record.supported_dtypes("cpu"):
         return
-    torch.manual_seed(0)
-    np.random.seed(0)
+    seed_all(0)
     differentiable = dtype is DIFFERENTIATED and record.supports_autograd
     for sample in record.sample_inputs("cpu", dtype, requires_grad=differentiable):
         if sample.kwargs.get("memory_format") is not torch.channels_last:  # there is one layout
@@ -285,7 +297,7 @@ def answered(name: str) -> Outcome:
     for record in database()[name]:
         if record.error_inputs_func is None:
             continue
-        torch.manual_seed(0)
+        seed_all(0)
         for error in record.error_inputs("cpu"):
             sample = error.sample_input
             if error.error_type is Warning or _is_not_ours(sample) or _has_numbers_for_tensors(error):

@@ -43,7 +43,8 @@ def _fraction(a: np.ndarray, x: np.ndarray) -> np.ndarray:
     c, d = np.full_like(x, 1 / tiny), 1 / b
     result, n = d, 0
     change = np.full_like(x, 2.0)
-    while n < _MOST_STEPS and np.any(np.abs(change - 1) > 1e-16):
+    # to the last bit: nearer to 1 than this a change need not ever be
+    while n < _MOST_STEPS and np.any(np.abs(change - 1) > 3e-16):
         n += 1
         factor, b = -n * (n - a), b + 2
         d = factor * d + b
