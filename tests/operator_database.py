@@ -75,7 +75,7 @@ NOT_UNIQUE = {"linalg.eigh", "linalg.svd", "pca_lowrank", "svd", "svd_lowrank"}
 
 
 def seed_all(seed: int) -> None:
-    """Seed what samples are drawn from. PyTorch's function notes the stack each time, for devices that are not there."""
+    """Seed what samples are drawn from. PyTorch's function notes the stack each time, for devices it has not."""
     torch.default_generator.manual_seed(seed)
     np.random.seed(seed)
     random.seed(seed)

@@ -22,6 +22,7 @@ from pullback.graph.node import Node
 from pullback.graph.types import DType, bfloat16, bool_, float16, float32, float64, int32, int64, uint8, uint32
 from pullback.ops import (
     attention,
+    bessel,
     contraction,
     convolution,
     exponential,
@@ -278,6 +279,19 @@ def _functions_of_positive_numbers(make: _Maker) -> Known:
     return _rounded(build(above), size, (x.error + spread) * slope, None, x.finite, _SLACK)
 
 
+def _bessel(x: Node) -> Node:
+    """I1 and the other functions of Bessel's, and Airy's, at places where K and Ai take both of their forms."""
+    far = e.add(x, constant(2.5, x.dtype))
+    total = special.i1e(x)
+    for build in (
+        *(bessel.bessel_j0, bessel.bessel_j1, bessel.bessel_y0, bessel.bessel_y1, bessel.airy_ai),
+        *(bessel.modified_bessel_k0, bessel.modified_bessel_k1),
+        *(bessel.scaled_modified_bessel_k0, bessel.scaled_modified_bessel_k1),
+    ):
+        total = e.add(total, build(far))
+    return total
+
+
 #: functions of one element on (-0.9, 0.9) moved by a distance: how large they are there, and how steep
 _ON_AN_INTERVAL: tuple[tuple[Callable[[Node], Node], float, float, float], ...] = (
     (exponential.tan, 0.0, 1.3, 2.6),
@@ -304,7 +318,7 @@ _ON_AN_INTERVAL: tuple[tuple[Callable[[Node], Node], float, float, float], ...] 
     (special.i0, 0.0, 1.3, 0.6),
     (special.i0e, 0.0, 1.0, 1.1),
     (special.i1, 0.0, 0.6, 0.8),
-    (special.i1e, 0.0, 0.4, 0.6),
+    (_bessel, 0.0, 5.0, 4.4),
     (lambda x: special.ndtri(e.add(e.mul(x, constant(0.4, x.dtype)), constant(0.5, x.dtype))), 0.0, 1.2, 2.0),
 )
 
