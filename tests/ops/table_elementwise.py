@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import torch
+from scipy import special as scipy
 
 from operation_rows import AWKWARD, INF, NAN, Row, normal, positive
 from oracle import Expression
+
+Array = Callable[[np.ndarray], np.ndarray]
 
 _WITHIN_ONE = np.linspace(-0.97, 0.93, 12).reshape(3, 4)
 _PROBABILITIES = np.linspace(0.02, 0.96, 12).reshape(3, 4)
@@ -69,6 +73,42 @@ def _special_functions() -> Iterator[Row]:
     yield Row("special.zeta", lambda f, x: f.special.zeta(3.0, x), (np.array([0.2, 1.0, 7.0, 50.0, -1.5]),))
 
 
+class _Scipys(torch.autograd.Function):
+    """A function of SciPy's with its derivative: PyTorch has none of Bessel's, and their values to seven digits."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, function: Array, slope: Array) -> torch.Tensor:
+        ctx.slope = torch.as_tensor(slope(x.detach().double().numpy()))
+        return torch.as_tensor(function(x.detach().double().numpy())).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: torch.Tensor) -> Any:
+        return cotangent * ctx.slope.to(cotangent.dtype), None, None
+
+
+#: name: SciPy's function and its derivative
+_BESSEL: dict[str, tuple[Array, Array]] = {
+    "bessel_j0": (scipy.j0, lambda x: -scipy.j1(x)),
+    "bessel_j1": (scipy.j1, lambda x: scipy.jvp(1, x)),
+    "bessel_y0": (scipy.y0, lambda x: -scipy.y1(x)),
+    "bessel_y1": (scipy.y1, lambda x: scipy.yvp(1, x)),
+    "modified_bessel_k0": (scipy.k0, lambda x: -scipy.k1(x)),
+    "modified_bessel_k1": (scipy.k1, lambda x: scipy.kvp(1, x)),
+    "scaled_modified_bessel_k0": (scipy.k0e, lambda x: scipy.k0e(x) - scipy.k1e(x)),
+    "scaled_modified_bessel_k1": (scipy.k1e, lambda x: scipy.k1e(x) * (1 - 1 / x) - scipy.k0e(x)),
+}
+
+
+def _bessel_functions() -> Iterator[Row]:
+    operand = np.array([0.3, 1.1, 3.0, 7.0, 19.0])
+    for name, (function, slope) in _BESSEL.items():
+        theirs = lambda _, x, function=function, slope=slope: _Scipys.apply(x, function, slope)  # noqa: E731
+        yield Row(f"special.{name}", _special(name), (operand,), theirs=theirs, smooth=False)
+    airy = lambda f, x: torch.as_tensor(scipy.airy(x.detach().double().numpy())[0]).to(x.dtype)  # noqa: E731
+    expression = lambda f, x: f.special.airy_ai(x.detach())  # noqa: E731
+    yield Row("special.airy_ai", expression, (np.array([-7.0, -1.1, 0.3, 3.0]),), theirs=airy, smooth=False)
+
+
 def _parts() -> Iterator[Row]:
     for name in ("frac", "nan_to_num", "signbit", "isposinf", "isneginf", "isreal", "sgn", "angle", "conj"):
         smooth = name in ("frac", "nan_to_num", "conj")
@@ -123,4 +163,4 @@ def _whole() -> Iterator[Row]:
     yield Row("isclose", lambda f, x, y: (x.isclose(y), x.isclose(y, equal_nan=True)), close, smooth=False)
 
 
-ROWS = [*_functions(), *_special_functions(), *_parts(), *_pairs(), *_whole()]
+ROWS = [*_functions(), *_special_functions(), *_bessel_functions(), *_parts(), *_pairs(), *_whole()]
