@@ -8,13 +8,24 @@ import pytest
 import pullback as pb
 
 NAMESPACES = [
-    *("", "nn", "nn.functional", "nn.init", "nn.utils", "nn.utils.rnn", "nn.utils.parametrize", "optim", "func"),
-    *("nn.utils.parametrizations", "optim.lr_scheduler", "optim.swa_utils", "autograd", "autograd.functional", "amp"),
+    *("", "nn", "nn.functional", "nn.init", "nn.utils", "nn.utils.rnn", "nn.utils.prune", "optim", "func"),
+    *(
+        "nn.utils.parametrize",
+        "nn.utils.parametrizations",
+        "optim.lr_scheduler",
+        "optim.swa_utils",
+        "autograd",
+        "autograd.functional",
+        "amp",
+    ),
     *("linalg", "special", "signal.windows", "array_api", "utils", "utils.data"),
 ]
-#: classes to be derived from, or that take anything as PyTorch's do; errors; what takes a class of modules first; and a
-#: step's own arguments
-ANYTHING = {"Size", "LinAlgError", "Function", "Dataset", "Identity", "skip_init", "plan"}
+#: classes to be derived from, or that take anything as PyTorch's do; errors; what takes a class first, and its
+#: arguments; and a step's own arguments
+ANYTHING = {
+    *("Size", "LinAlgError", "Function", "Dataset", "BasePruningMethod", "Identity", "skip_init", "plan"),
+    "global_unstructured",
+}
 
 
 def refusal(function: Any) -> str | None:
