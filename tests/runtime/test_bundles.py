@@ -14,7 +14,7 @@ from pullback.codegen.text import Code
 from pullback.compiler.place import Request, place
 from pullback.errors import VerifyError
 from pullback.runtime import bundles, jit
-from pullback.runtime.bundles import Extent, Stretch, arrange, verify_bundles
+from pullback.runtime.bundles import Between, Extent, Stretch, arrange, verify_bundles
 from pullback.runtime.schedule import Schedule, _dealt
 
 native_only = pytest.mark.skipif(debug.get("backend") == "reference", reason="the reference has no launches")
@@ -142,6 +142,20 @@ def test_the_verifier_finds_what_is_wrong():
         verify_bundles(launches, [[first], [third], [second]], {**apart, c: apart[a]}.__getitem__)
     # what is read for the last time may be written over by a later bundle
     verify_bundles(launches, [[first], [second], [third]], {**apart, c: apart[a]}.__getitem__)
+
+
+def test_what_a_host_call_gives_lies_in_memory_from_the_call_on():
+    before, result, copy, late = (Workspace(64) for _ in range(4))
+    first, second = launch("first", [], [before]), launch("second", [result], [copy])
+    places = {before: Extent("arena", 0, 64), result: Extent("arena", 0, 64), copy: Extent("arena", 64, 128)}
+    call = Between(1, [before], [result])
+    verify_bundles([first, second], [[first], [second]], places.__getitem__, [call])
+    with pytest.raises(VerifyError, match="a host call reads"):
+        over = launch("over", [], [late])
+        places[late] = Extent("arena", 0, 64)
+        verify_bundles([first, over], [[first], [over]], places.__getitem__, [Between(2, [before], [result])])
+    with pytest.raises(VerifyError, match="second reads .* which first has overwritten"):
+        verify_bundles([first, second], [[first], [second]], places.__getitem__, [Between(0, [], [result])])
 
 
 def test_what_is_given_may_not_be_overwritten_before_it_is_read():

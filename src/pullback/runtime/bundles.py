@@ -218,12 +218,22 @@ class Extent(NamedTuple):
         return self.where == other.where and self.start < other.stop and other.start < self.stop
 
 
+class Between(NamedTuple):
+    """What Python does after so many bundles: a host call, what it is given, and what it gives."""
+
+    bundles: int
+    reads: Sequence[Thing]
+    writes: Sequence[Thing]
+
+
 def verify_bundles(
-    before: Sequence[Launch], after: Sequence[Sequence[Launch]], extent: Callable[[Thing], Extent]
-) -> None:
+    before: Sequence[Launch], after: Sequence[Sequence[Launch]], extent: Callable[[Thing], Extent],
+    calls: Sequence[Between] = (),
+) -> None:  # fmt: skip
     """Raise VerifyError unless the bundles `after` compute what the launches compute in the order `before`.
 
     `extent(thing)` is where a thing lies; what lies over an input must be said to lie in the memory of that input.
+    `calls` are host calls, in order.
     Held are: each launch runs once; of two launches, one of which writes what the other touches, the first comes in a
     bundle before the second's, as in the order given; no launch of a bundle writes memory that another one touches; and
     nothing is written over before it is read for the last time.
@@ -244,34 +254,55 @@ def verify_bundles(
                         f"after bundling: {first.code.name} and {second.code.name} both touch {thing!r}, which one of "
                         f"them writes, but stand in the bundles {bundle_of[first]} and {bundle_of[second]}"
                     )
-    _verify_memory(after, extent)
+    _verify_memory(after, extent, calls)
 
 
-def _verify_memory(bundles: Sequence[Sequence[Launch]], extent: Callable[[Thing], Extent]) -> None:
+def _verify_memory(
+    bundles: Sequence[Sequence[Launch]], extent: Callable[[Thing], Extent], calls: Sequence[Between]
+) -> None:
     """Play the bundles through: does each thing still lie where it was written, or given, when somebody reads it?"""
     all_touched = {launch: touched(launch, {}) for bundle in bundles for launch in bundle}
     made = {thing for each in all_touched.values() for thing in each.writes}
-    valid = {thing: extent(thing) for each in all_touched.values() for thing in each.reads - made}
-    lost: dict[Thing, Launch] = {}
-    for number, bundle in enumerate(bundles):
-        for launch in bundle:
-            for read in all_touched[launch].reads & lost.keys():
-                raise VerifyError(
-                    f"after bundling: {launch.code.name} reads {read!r}, which {lost[read].code.name} has overwritten"
-                )
-            for other in bundle:
+    made |= {thing for call in calls for thing in call.writes}
+    read = {thing for each in all_touched.values() for thing in each.reads}
+    read |= {thing for call in calls for thing in call.reads}
+    memory = _Played({thing: extent(thing) for thing in read - made}, extent)
+    for number in range(len(bundles) + 1):
+        for call in calls:
+            if call.bundles == number:
+                memory.read("a host call", call.reads)
+                memory.write("a host call", call.writes)
+        for launch in bundles[number] if number < len(bundles) else ():
+            memory.read(launch.code.name, all_touched[launch].reads)
+            for other in bundles[number]:
                 if other is not launch:
                     _verify_apart(number, launch, all_touched[launch].writes, other, all_touched[other].all, extent)
-        for launch in bundle:
-            for written in all_touched[launch].writes:
-                own = extent(written)
-                for thing in [thing for thing, place in valid.items() if thing is not written and own.overlaps(place)]:
-                    lost[thing] = launch
-                    del valid[thing]
-        for launch in bundle:
-            for thing in all_touched[launch].writes:
-                valid[thing] = extent(thing)
-                lost.pop(thing, None)
+        for launch in bundles[number] if number < len(bundles) else ():
+            memory.write(launch.code.name, all_touched[launch].writes)
+
+
+class _Played:
+    """What lies where, so far."""
+
+    def __init__(self, valid: dict[Thing, Extent], extent: Callable[[Thing], Extent]):
+        self.valid, self.extent = valid, extent
+        #: who has overwritten a thing
+        self.lost: dict[Thing, str] = {}
+
+    def read(self, who: str, things: Iterable[Thing]) -> None:
+        for thing in things:
+            if thing in self.lost:
+                raise VerifyError(f"after bundling: {who} reads {thing!r}, which {self.lost[thing]} has overwritten")
+
+    def write(self, who: str, things: Iterable[Thing]) -> None:
+        places = {thing: self.extent(thing) for thing in things}
+        for written, own in places.items():
+            for thing in [one for one, place in self.valid.items() if one is not written and own.overlaps(place)]:
+                self.lost[thing] = who
+                del self.valid[thing]
+        for thing, place in places.items():
+            self.valid[thing] = place
+            self.lost.pop(thing, None)
 
 
 def _verify_apart(

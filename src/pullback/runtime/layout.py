@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 from ..codegen.indexed import emit_check
@@ -20,7 +20,7 @@ from ..compiler.place import Request
 from ..compiler.place import place as place_all
 from ..graph.node import Node
 from ..timeline import span
-from .bundles import Extent, Stretch, Thing, arrange, bytes_of, numbered, verify_bundles
+from .bundles import Between, Extent, Stretch, Thing, arrange, bytes_of, numbered, verify_bundles
 from .jit import host_target, templates
 from .loops import Steps, relocated
 from .schedule import Bundle
@@ -294,7 +294,9 @@ class Layout:
             return Extent(over.get((where, place), (where, place)), 0, bytes_of(thing))
 
         after = [segment.members(bundle) for segment in self.segments for bundle in segment.bundles]
-        verify_bundles(before, after, extent)
+        ends = accumulate(len(segment.bundles) for segment in self.segments)
+        called = [Between(end, s.reads, s.writes) for end, s in zip(ends, self.segments, strict=True) if s.writes]
+        verify_bundles(before, after, extent, called)
 
 
 def _apart(lives: dict[Thing, Life], heirs: dict[Node, Node]) -> dict[Thing, Life]:
