@@ -154,7 +154,7 @@ def test_what_a_host_call_gives_lies_in_memory_from_the_call_on():
         over = launch("over", [], [late])
         places[late] = Extent("arena", 0, 64)
         verify_bundles([first, over], [[first], [over]], places.__getitem__, [Between(2, [before], [result])])
-    with pytest.raises(VerifyError, match="second reads .* which first has overwritten"):
+    with pytest.raises(VerifyError, match=r"second reads .* which first has overwritten"):
         verify_bundles([first, second], [[first], [second]], places.__getitem__, [Between(0, [], [result])])
 
 
