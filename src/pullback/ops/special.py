@@ -168,21 +168,25 @@ TERMS_OF_EULER_MACLAURIN = (
 )  # fmt: skip
 
 
-def _sum_of_powers(q: Number, s: int) -> Number:
-    """Hurwitz's zeta function, the sum of (q + i)^-s over i >= 0, for q > 0: ten terms, then Euler and Maclaurin's."""
+def _sum_of_powers(q: Number, s: int, unit: float) -> Number:
+    """Hurwitz's zeta function, the sum of (q + i)^-s over i >= 0, times unit^s, a power of two.
+
+    For q > 0: ten terms, then Euler and Maclaurin's.
+    """
     total, w = q.like(0.0), q
     for _ in range(10):
-        total = total + 1.0 / _whole_power(w, s)
+        total = total + 1.0 / _whole_power(w * (1.0 / unit), s)
         w = w + 1.0
-    power = 1.0 / _whole_power(w, s)
-    total = total + (1.0 / _whole_power(w, s - 1)) / (s - 1.0) + 0.5 * power
+    power = 1.0 / _whole_power(w * (1.0 / unit), s)
+    tail = (unit / _whole_power(w * (1.0 / unit), s - 1)) / (s - 1.0) + 0.5 * power
     square, rising = 1.0 / (w * w), float(s)
     term = power / w
     for k, coefficient in enumerate(TERMS_OF_EULER_MACLAURIN):
-        total = total + term * (rising * coefficient)
+        tail = tail + term * (rising * coefficient)
         term = term * square
         rising *= (s + 2 * k + 1) * (s + 2 * k + 2)
-    return total
+    # where the power is no float the sum is none either
+    return where(power < math.inf, total + tail, total)
 
 
 def _cotangent_polynomial(n: int) -> list[int]:
@@ -195,17 +199,37 @@ def _cotangent_polynomial(n: int) -> list[int]:
 
 
 def _polygamma(x: Number, n: int) -> Number:
-    """The n-th derivative of digamma, n >= 1: (-1)^(n+1) n! zeta(n + 1, x), reflected below 1/2."""
+    """The n-th derivative of digamma, n >= 1: (-1)^(n+1) n! zeta(n + 1, x), reflected below 1/2.
+
+    A power of two for each factor of the powers keeps them and n! near each other: neither overflows by itself.
+    """
     reflected = x < 0.5
-    positive = _sum_of_powers(where(reflected, 1.0 - x, x), n + 1) * (math.factorial(n) * (1.0 if n % 2 else -1.0))
+    factorial = math.factorial(n)
+    exponent = round(math.log2(factorial) / (n + 1))
+    scale = factorial / 2 ** (exponent * (n + 1)) * (1.0 if n % 2 else -1.0)
+    above = _sum_of_powers(where(reflected, 1.0 - x, x), n + 1, 2.0**exponent) * scale
+    mirrored = -_cotangent_derivative(x, n)
+    if n <= _greatest_reflected(x):
+        mirrored = (-1.0) ** n * above + mirrored
+    return where(reflected, mirrored, above)
+
+
+def _greatest_reflected(x: Number) -> int:
+    """The last n for which n! 2^(n + 1), the least magnitude below 1/2, is a float."""
+    return int(by_type(x, 28, 150))
+
+
+def _cotangent_derivative(x: Number, n: int) -> Number:
+    """The n-th derivative of pi cot(pi x)."""
     angle = _fraction_of_pi(x)
     cotangent = angle.cos() / abs(angle).sin().copysign(angle)
-    p = _cotangent_polynomial(n)
     odd = n % 2 == 0  # the polynomial's powers are odd, or even
+    if n > _greatest_reflected(x):
+        return cotangent * math.inf if odd else abs(cotangent) * -math.inf
+    p = _cotangent_polynomial(n)
     derivative = polynomial(cotangent * cotangent, [float(c) for c in p[1 if odd else 0 :: 2]])
     derivative = derivative * cotangent if odd else derivative
-    mirrored = (-1.0) ** n * positive - math.pi ** (n + 1) * derivative
-    return where(reflected, mirrored, positive)
+    return math.pi ** (n + 1) * derivative
 
 
 # ---- Bessel's functions of imaginary argument

@@ -17,7 +17,6 @@ from ..ops.host import host_call
 from ..ops.indexing import take
 from ..ops.movement import concatenate, expand, flip, pad, permute, reshape, slice_
 from ..ops.primitive import MODE, constant, iota, user_source
-from .autocast_mode import in_float32
 from .handle import STATE
 from .reductions import normalize_axes, normalize_axis
 from .shapes import ShapeMethods, as_shape, one_or_listed
@@ -218,12 +217,6 @@ class ArrangeMethods(ShapeMethods):
         shape = self.shape[-2:]
         mask = keep(iota(shape, 0, int64), iota(shape, 1, int64))
         return self._wrap(e.where(mask, self.node, constant(0, self.dtype)))
-
-    def trace(self) -> Tensor:
-        """The sum of the diagonal of a matrix."""
-        if self.ndim != 2:
-            raise ShapeError(f"trace takes a matrix, got {list(self.shape)} (at {user_source()})")
-        return in_float32(self)[0].diagonal().sum()
 
     # ---- the tensor itself given another shape or order, or another diagonal or triangle
 
