@@ -16,6 +16,7 @@ from ..ops.host import custom
 from ..ops.movement import expand
 from ..ops.primitive import constant, user_source
 from . import promotion
+from .arguments import whole_number
 from .handle import Handle
 from .promotion import promoted, require_float
 
@@ -223,6 +224,7 @@ class MathematicsMethods(Handle):
 
     def round(self, *, decimals: int = 0) -> Tensor:
         """The nearest multiple of 10 to the power of -`decimals`, ties to even."""
+        decimals = whole_number(decimals, "round", "decimals")
         if decimals == 0:
             return self._rounded(e.rint)
         if self.dtype.category != FLOAT:

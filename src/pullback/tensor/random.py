@@ -22,6 +22,7 @@ from ..ops import elementwise as e
 from ..ops.movement import reshape, slice_
 from ..ops.primitive import buffer_node, constant, iota, user_source
 from ..runtime.buffers import Buffer
+from .arguments import whole_number
 from .creation import _check_device, _finish
 from .handle import STATE, Handle, outside_trace
 from .promotion import get_default_dtype
@@ -280,6 +281,7 @@ def randperm(
 ) -> Tensor:
     """The whole numbers below n in random order, int64 or `dtype`: what sorts n random numbers."""
     _check_device(device)
+    n = whole_number(n, "randperm", "n")
     if n < 0:
         raise ValueError(f"randperm: n must not be negative, got {n} (at {user_source()})")
     words = Handle._wrap(random_words((n,), generator)[0])

@@ -17,6 +17,7 @@ from ..ops.indexing import take
 from ..ops.movement import reshape
 from ..ops.primitive import constant, iota, user_source
 from ..ops.reduction import sum_to_shape
+from .arguments import whole_number
 from .autocast_mode import widening
 from .creation import linspace, ones, tensor
 from .handle import Handle
@@ -221,6 +222,7 @@ class StatisticsMethods(Handle):
         What lies outside is not counted. A host call, without a gradient; the counts have the tensor's dtype.
         """
         require_float("histc", self)
+        bins = whole_number(bins, "histc", "bins")
         if bins <= 0 or max < min or not (math.isfinite(min) and math.isfinite(max)):
             raise ValueError(
                 f"histc: bins must be positive and min at most max, got {bins}, {min}, {max} (at {user_source()})"

@@ -13,6 +13,7 @@ from ...ops import elementwise as e
 from ...ops.indexing import bounded
 from ...ops.primitive import constant, iota, user_source
 from ...tensor import Tensor
+from ...tensor.arguments import whole_number
 from ...tensor.autocast_mode import lowered
 from .activation import finished, widened
 
@@ -64,6 +65,7 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
         if tensor.numel() == 0:
             raise ShapeError(f"one_hot: no elements to find the number of classes from (at {user_source()}); pass it")
         num_classes = int(tensor.amax().item()) + 1
+    num_classes = whole_number(num_classes, "one_hot", "num_classes")
     if num_classes <= 0:
         raise ValueError(f"one_hot: num_classes must be positive, got {num_classes} (at {user_source()})")
     checked = Tensor(bounded(index, 0, num_classes, "one_hot: class"))
