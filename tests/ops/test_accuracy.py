@@ -162,6 +162,36 @@ def test_zeta_keeps_its_digits_for_great_powers() -> None:
     np.testing.assert_allclose(got, scipy.special.zeta(s, q), rtol=1e-14)
 
 
+#: name, points, the gradients there (of mpmath), and the relative error in float32; some tiny and large in its terms
+SLOPES = [
+    ("erfcx", [3.0, 15.0, 40.0, 1e10, 1e19, np.inf],
+     [-0.05437226, -0.00249097544, -0.000352288425, -5.641896e-21, -5.641896e-39, 0.0], 2e-5),
+    ("i1", [0.0, -1e-45, 1e-30, 1e-9, 0.5], [0.5, 0.5, 0.5, 0.5, 0.54769476], 1e-6),
+    ("i1e", [0.0, -1e-45, 1e-30, 0.001, -0.5], [0.5, 0.5, 0.5, 0.4990009369, 0.1757728609], 1e-6),
+    ("expm1", [-40.0, -20.0, 0.0], [4.2483543e-18, 2.0611536e-9, 1.0], 1e-6),
+    ("elu", [-40.0, -20.0, 1.0], [4.2483543e-18, 2.0611536e-9, 1.0], 1e-6),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [pb.float32, pb.float64])
+def test_slopes_keep_their_digits_where_terms_cancel(dtype: Any) -> None:
+    inputs = [pb.tensor(points, dtype=dtype, requires_grad=True) for _, points, _, _ in SLOPES]
+    functions = [getattr(pb.nn.functional, name, None) or _named(pb, name) for name, *_ in SLOPES]
+    values = [function(x) for function, x in zip(functions, inputs, strict=True)]
+    slopes = pb.autograd.grad(sum(v.sum() for v in values), inputs)
+    for (name, _, expected, bound), slope in zip(SLOPES, slopes, strict=True):
+        np.testing.assert_allclose(slope.tolist(), expected, rtol=bound, atol=1e-45, err_msg=name)
+
+
+def test_erfcx_of_what_is_beyond_its_polynomial() -> None:
+    x = pb.tensor([1e19, 1e37, 3e38, np.inf])
+    np.testing.assert_allclose(pb.special.erfcx(x).tolist(), [5.6418958e-20, 5.6418958e-38, 1.8806e-39, 0], rtol=1e-4)
+    x = pb.tensor([1e19, 1e300], dtype=pb.float64)
+    np.testing.assert_allclose(
+        pb.special.erfcx(x).tolist(), [5.641895835477563e-20, 5.641895835477563e-301], rtol=1e-15
+    )
+
+
 def test_zeta_far_below_zero_takes_no_more_steps() -> None:
     s, q = np.array([2.0, 3.0, 4.0, 2.0]), np.array([-1.5, -0.25, -1000.25, -1e9 - 0.5])
     # of 40-digit arithmetic

@@ -192,7 +192,8 @@ class StatisticsMethods(Handle):
         total = weight.sum()
         distance = x - (x * weight).sum(1, keepdim=True) / total
         lost = correction if aweights is None or not correction else correction * (weight * aweights).sum() / total
-        return self._covariance(distance, distance * weight, (total - lost).to(x.dtype).clamp(min=0))
+        weighted = distance * weight
+        return self._covariance(distance, weighted, (total - lost).to(weighted.dtype).clamp(min=0))
 
     @staticmethod
     def _covariance(distance: Any, weighted: Any, degrees: Any) -> Tensor:

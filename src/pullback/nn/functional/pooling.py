@@ -6,6 +6,7 @@ All are composed of the windows' elements, tap by tap: slices of the padded inpu
 from __future__ import annotations
 
 import math
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -360,3 +361,8 @@ __all__ = [
     "max_pool2d",
     "max_pool3d",
 ]
+
+
+max_pool1d_with_indices = partial(max_pool1d, return_indices=True)
+max_pool2d_with_indices = partial(max_pool2d, return_indices=True)
+max_pool3d_with_indices = partial(max_pool3d, return_indices=True)
