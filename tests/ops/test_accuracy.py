@@ -183,6 +183,11 @@ def test_slopes_keep_their_digits_where_terms_cancel(dtype: Any) -> None:
         np.testing.assert_allclose(slope.tolist(), expected, rtol=bound, atol=1e-45, err_msg=name)
 
 
+def test_the_gradient_of_nextafter_is_zero_where_there_is_no_way_to_go() -> None:
+    x, y = pb.tensor([0.0, 1.0, 2.0]).requires_grad_(), pb.tensor([0.0, 3.0, 1.0])
+    assert pb.autograd.grad(pb.nextafter(x, y).sum(), x)[0].tolist() == [0, 1, 1]
+
+
 def test_erfcx_of_what_is_beyond_its_polynomial() -> None:
     x = pb.tensor([1e19, 1e37, 3e38, np.inf])
     np.testing.assert_allclose(pb.special.erfcx(x).tolist(), [5.6418958e-20, 5.6418958e-38, 1.8806e-39, 0], rtol=1e-4)
