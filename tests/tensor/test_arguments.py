@@ -13,6 +13,12 @@ X = pb.arange(12.0).reshape(4, 3)
 
 CASES: dict[str, Callable[[], Any]] = {
     "affine_grid": lambda: F.affine_grid(X.reshape(2, 2, 3), (2, 1, 2.0, 2), align_corners=True),
+    "avg_pool2d": lambda: F.avg_pool2d(X[None], 2, divisor_override=1.5),
+    "cov": lambda: X.cov(correction=1.5),
+    "cross_entropy": lambda: F.cross_entropy(X, pb.tensor([0, 1, 1, 1]), ignore_index=1.0),
+    "embedding": lambda: F.embedding(pb.tensor([1]), X, padding_idx=1.0),
+    "layer_norm": lambda: F.layer_norm(X, (3.0,)),
+    "randint": lambda: pb.randint(0.5, 5, (2,)),
     "diag": lambda: X.diag(0.5),
     "diag_embed": lambda: X.diag_embed(1.0),
     "diagonal": lambda: X.diagonal(1.0),

@@ -202,8 +202,9 @@ def randint(
     _check_device(device)
     if size is None:
         low, high, size = 0, low, high  # type: ignore[assignment]
-    if not isinstance(high, int) or size is None:
+    if size is None:
         raise TypeError(f"randint takes (high, size) or (low, high, size) (at {user_source()})")
+    low, high = whole_number(low, "randint", "low"), whole_number(high, "randint", "high")
     if not low < high <= low + 2**63:
         raise ValueError(f"randint: high must be above low by at most 2**63, got {low} and {high} (at {user_source()})")
     node = whole_nodes(as_shape((size,)), low, high, generator)

@@ -172,7 +172,7 @@ class StatisticsMethods(Handle):
 
         `fweights` (integers) say how often each observation was made, `aweights` how much each counts.
         """
-        x = self._variables("cov")
+        x, correction = self._variables("cov"), whole_number(correction, "cov", "correction")
         observations = x.shape[1]
         for name, weights, floating in (("fweights", fweights, False), ("aweights", aweights, True)):
             if weights is None:

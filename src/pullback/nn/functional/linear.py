@@ -15,6 +15,7 @@ from ...ops.primitive import constant, iota, user_source
 from ...tensor import Tensor
 from ...tensor.arguments import whole_number
 from ...tensor.autocast_mode import lowered
+from ...tensor.shapes import as_shape
 from .activation import finished, widened
 
 
@@ -90,7 +91,7 @@ def layer_norm(
     Ba, Kiros & Hinton, "Layer Normalization" (2016); the variance is that of the population. The gradient is the
     three-term formula rstd * (g - mean(g) - x̂ mean(g x̂)) from x, its mean and rstd, two numbers a row.
     """
-    shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+    shape = as_shape((normalized_shape,))
     if not shape or input.shape[-len(shape) :] != shape:
         raise ShapeError(
             f"layer_norm: the last axes of input {list(input.shape)} must be normalized_shape {list(shape)} "
