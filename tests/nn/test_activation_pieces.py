@@ -55,7 +55,7 @@ def test_gumbel_samples_follow_the_probabilities_and_hard_ones_have_the_soft_gra
 
 
 def test_in_place_activations_write_their_input() -> None:
-    for function in (F.elu_, F.selu_, F.celu_, F.hardtanh_, F.rrelu_):
+    for function in (F.elu_, F.selu_, F.celu_, F.hardtanh_, F.leaky_relu_, F.relu_, F.rrelu_):
         x = pb.tensor([-2.0, 0.5, 3.0])
         expected = function.func(x.clone()).tolist()
         assert function(x) is x

@@ -140,3 +140,11 @@ def test_an_infinity_stays_in_the_shares_that_hold_it():
     ours = pb.nn.functional.adaptive_avg_pool1d(pb.tensor(x), 6)
     expected = torch.nn.functional.adaptive_avg_pool1d(torch.tensor(x), 6)
     np.testing.assert_array_equal(ours.numpy(), expected.numpy())
+
+
+def test_pooling_with_indices_has_names_of_its_own() -> None:
+    x = pb.arange(16.0).reshape(1, 1, 4, 4)
+    values, places = F.max_pool2d_with_indices(x, 2)
+    assert (values.flatten().tolist(), places.flatten().tolist()) == ([5, 7, 13, 15], [5, 7, 13, 15])
+    values, places = F.adaptive_max_pool2d_with_indices(x, 1)
+    assert (values.item(), places.item()) == (15, 15)

@@ -337,6 +337,9 @@ WITHOUT_ORACLE = set(
         cauchy_ exponential_ geometric_ log_normal_ orgqr
         alpha_dropout dropout1d dropout2d dropout3d feature_alpha_dropout gumbel_softmax hardsigmoid
         multi_head_attention_forward rrelu rrelu_
+        max_pool1d_with_indices max_pool2d_with_indices max_pool3d_with_indices
+        adaptive_max_pool1d_with_indices adaptive_max_pool2d_with_indices adaptive_max_pool3d_with_indices
+        fractional_max_pool2d_with_indices fractional_max_pool3d_with_indices
         __iand__ __ifloordiv__ __ilshift__ __imod__ __ior__ __irshift__ __ixor__ __lshift__ __rlshift__
         __rrshift__ __rshift__ absolute_ arccos_ arccosh_ arcsin_ arcsinh_ arctan2_ arctan_ arctanh_
         divide_ fix_ greater_ greater_equal_ inverse less_ less_equal_ multiply_ negative_ not_equal_

@@ -102,3 +102,20 @@ def test_an_extreme_along_an_axis_of_one_of_joined_tensors() -> None:
     a = pb.arange(15).float().reshape(5, 3)
     found = pb.cat([a * 2, a * 3], 0)[:, None].max(1)[0]
     np.testing.assert_array_equal(found.numpy(), np.concatenate([a.numpy() * 2, a.numpy() * 3]))
+
+
+def test_norms_of_negative_order_do_not_change_with_the_elements_beside_a_zero() -> None:
+    values = [[0.5, 0.0, 2.0], [0.0, 0.0, 0.0], [0.5, 1.0, -2.0]]
+    for order in (-1, -2.5):
+        found = []
+        for f in LIBRARIES:
+            x = f.tensor(values, dtype=f.float64, requires_grad=True)
+            f.linalg.vector_norm(x, order, dim=1).sum().backward()
+            found.append(x.grad.tolist())
+        np.testing.assert_allclose(*found, rtol=1e-12)
+
+
+def test_covariance_of_small_floats_is_weighed_in_the_weights_type() -> None:
+    x, weights = np.random.default_rng(0).normal(size=(3, 4)) * 5, np.array([0.3, 0.7, 0.2, 0.9], np.float32)
+    found = [f.tensor(x).to(f.bfloat16).cov(aweights=f.tensor(weights)).numpy() for f in LIBRARIES]
+    np.testing.assert_allclose(*found, rtol=1e-5)

@@ -37,6 +37,12 @@ def _operands(plain: str) -> int:
     return sum(p.kind is not p.KEYWORD_ONLY for p in parameters)
 
 
+def test_float_power_is_not_written_into_what_is_narrower() -> None:
+    for dtype in (pb.float32, pb.bfloat16):
+        with pytest.raises(pb.errors.DTypeError, match="float64"):
+            pb.ones(2, dtype=dtype).float_power_(2)
+
+
 @pytest.mark.parametrize("kind", ["float64", "int64"])
 @pytest.mark.parametrize("name", NAMES)
 def test_in_place_methods_give_what_pytorchs_give_or_raise_where_they_do(name: str, kind: str) -> None:

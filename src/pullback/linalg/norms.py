@@ -70,10 +70,12 @@ def _slope(x: Tensor, norm_: Tensor, g: Tensor, ord: float, axes: tuple[int, ...
         return x.sign() * reached * (g / reached.sum(axes, True))
     if ord == 2:
         return where(norm_ == 0, 0.0, x * (g / where(norm_ == 0, 1.0, norm_)))
-    nothing = x == 0 if ord < 2 else norm_ == 0
+    separate = 0 < ord < 2  # elsewhere no element's share of the norm has a power that is no float
+    # of a negative order the norm is 0 where any element is, and changes with none of the others
+    nothing = x == 0 if separate else norm_ == 0
     safe_norm = where(norm_ == 0, 1.0, norm_)
-    ratio = where(nothing, 1.0, x.abs() if ord < 2 else x.abs() / safe_norm)
-    if ord < 2:
+    ratio = where(nothing, 1.0, x.abs() if separate else x.abs() / safe_norm)
+    if separate:
         return where(nothing, 0.0, x.sign() * ratio ** (ord - 1) * (g / safe_norm ** (ord - 1)))
     return where(nothing, 0.0, x.sign() * ratio ** (ord - 1) * g)
 

@@ -20,6 +20,7 @@ from .elementwise import (
     div,
     elementwise,
     eq,
+    exp,
     float_function,
     maximum,
     mul,
@@ -282,7 +283,7 @@ ASINH = float_function("asinh", body(_asinh), lambda n, g: div(g, _hyperbola(n.i
 ACOSH = float_function("acosh", body(_acosh), lambda n, g: div(g, _hyperbola(n.inputs[0], -1.0)), 30)
 ATANH = float_function("atanh", body(_atanh), lambda n, g: div(g, sub(_one(g), _square(n.inputs[0]))), 24)
 EXP2 = float_function("exp2", body(_exp2), lambda n, g: mul(g, mul(n, scalar(_LN2, n))), 40)
-EXPM1 = float_function("expm1", body(_expm1), lambda n, g: mul(g, add(n, _one(n))), 24)
+EXPM1 = float_function("expm1", body(_expm1), lambda n, g: mul(g, exp(n.inputs[0])), 24)
 LOG1P = float_function("log1p", body(log1p_of), lambda n, g: div(g, add(n.inputs[0], _one(g))), 20)
 LOG2 = float_function("log2", body(_log2), lambda n, g: div(g, mul(n.inputs[0], scalar(_LN2, g))), 24)
 LOG10 = float_function("log10", body(_log10), lambda n, g: div(g, mul(n.inputs[0], scalar(math.log(10), g))), 24)

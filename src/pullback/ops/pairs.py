@@ -25,6 +25,11 @@ def _fmod_slope(n: Node) -> Node:
     return neg(trunc(div(*n.inputs)))
 
 
+def _nextafter_gradient(n: Node, g: Node) -> Node:
+    """Passed on, and 0 where the operands are equal, as PyTorch has it."""
+    return choose(eq(*n.inputs), scalar(0.0, g), g)
+
+
 def _copysign_slope(n: Node) -> Node:
     """1 or -1, and 0 where x is 0, as PyTorch has it."""
     x = n.inputs[0]
@@ -125,7 +130,7 @@ LOGADDEXP2 = elementwise(
     takes=(FLOAT,),
     cost=40,
 )
-NEXTAFTER = elementwise("nextafter", body(_nextafter), lambda n, g: g, None, takes=(FLOAT,), cost=8)
+NEXTAFTER = elementwise("nextafter", body(_nextafter), _nextafter_gradient, None, takes=(FLOAT,), cost=8)
 BINARY_EXPONENT = elementwise("binary_exponent", body(_binary_exponent), takes=(FLOAT,), result=int32, cost=6)
 SHIFT_LEFT_BY = elementwise("shift_left_by", body(lambda x, count: _shifted(x, count, True)), takes=(INTEGER,), cost=12)
 SHIFT_RIGHT_BY = elementwise(

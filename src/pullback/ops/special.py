@@ -9,14 +9,17 @@ from __future__ import annotations
 import math
 
 from ..graph.node import Node
+from ..graph.types import float16, float64
 from . import special_tables as tables
-from .elementwise import Builder, builder, div, eq, exp, float_function, mul, neg, scalar, sign, sub
+from .elementwise import Builder, absolute, add, builder, div, exp, float_function, lt, mul, neg, scalar, sign, sub
 from .elementwise import where as choose
 from .exponential import log1p_of
 from .formula import Number, body, by_type, polynomial, where
 from .primitive import apply
 
 _ROOT_HALF, _TWO_OVER_ROOT_PI = math.sqrt(0.5), 2 / math.sqrt(math.pi)
+#: erfcx's slope for large x in 1/x^2: 2/sqrt(pi) times -1/2, 3/4, -15/8, …
+_ERFCX_SLOPE = [_TWO_OVER_ROOT_PI * math.prod(range(1, 2 * k, 2)) / (-2) ** k for k in range(1, 7)]
 
 
 # ---- the error function's relatives
@@ -39,8 +42,7 @@ def _scaled_above_zero(x: Number) -> Number:
     """exp(x^2) erfc(x) for x >= 0, after Shepherd and Laframboise (1981): (1 + 2x) times it is smooth in t."""
     bounded = where(x > 1e18, 1e18, x)
     t = (bounded - 3.75) / (bounded + 3.75)
-    result = polynomial(t, by_type(x, tables.ERFCX, tables.ERFCX_64)) / (1.0 + 2.0 * bounded)
-    return where(x.equals(math.inf), 0.0, result)
+    return 0.5 * polynomial(t, by_type(x, tables.ERFCX, tables.ERFCX_64)) / (0.5 + x)
 
 
 def _erfcx(x: Number) -> Number:
@@ -168,21 +170,25 @@ TERMS_OF_EULER_MACLAURIN = (
 )  # fmt: skip
 
 
-def _sum_of_powers(q: Number, s: int) -> Number:
-    """Hurwitz's zeta function, the sum of (q + i)^-s over i >= 0, for q > 0: ten terms, then Euler and Maclaurin's."""
+def _sum_of_powers(q: Number, s: int, unit: float) -> Number:
+    """Hurwitz's zeta function, the sum of (q + i)^-s over i >= 0, times unit^s, a power of two.
+
+    For q > 0: ten terms, then Euler and Maclaurin's.
+    """
     total, w = q.like(0.0), q
     for _ in range(10):
-        total = total + 1.0 / _whole_power(w, s)
+        total = total + 1.0 / _whole_power(w * (1.0 / unit), s)
         w = w + 1.0
-    power = 1.0 / _whole_power(w, s)
-    total = total + (1.0 / _whole_power(w, s - 1)) / (s - 1.0) + 0.5 * power
+    power = 1.0 / _whole_power(w * (1.0 / unit), s)
+    tail = (unit / _whole_power(w * (1.0 / unit), s - 1)) / (s - 1.0) + 0.5 * power
     square, rising = 1.0 / (w * w), float(s)
     term = power / w
     for k, coefficient in enumerate(TERMS_OF_EULER_MACLAURIN):
-        total = total + term * (rising * coefficient)
+        tail = tail + term * (rising * coefficient)
         term = term * square
         rising *= (s + 2 * k + 1) * (s + 2 * k + 2)
-    return total
+    # where the power is no float the sum is none either
+    return where(power < math.inf, total + tail, total)
 
 
 def _cotangent_polynomial(n: int) -> list[int]:
@@ -195,17 +201,37 @@ def _cotangent_polynomial(n: int) -> list[int]:
 
 
 def _polygamma(x: Number, n: int) -> Number:
-    """The n-th derivative of digamma, n >= 1: (-1)^(n+1) n! zeta(n + 1, x), reflected below 1/2."""
+    """The n-th derivative of digamma, n >= 1: (-1)^(n+1) n! zeta(n + 1, x), reflected below 1/2.
+
+    A power of two for each factor of the powers keeps them and n! near each other: neither overflows by itself.
+    """
     reflected = x < 0.5
-    positive = _sum_of_powers(where(reflected, 1.0 - x, x), n + 1) * (math.factorial(n) * (1.0 if n % 2 else -1.0))
+    factorial = math.factorial(n)
+    exponent = round(math.log2(factorial) / (n + 1))
+    scale = factorial / 2 ** (exponent * (n + 1)) * (1.0 if n % 2 else -1.0)
+    above = _sum_of_powers(where(reflected, 1.0 - x, x), n + 1, 2.0**exponent) * scale
+    mirrored = -_cotangent_derivative(x, n)
+    if n <= _greatest_reflected(x):
+        mirrored = (-1.0) ** n * above + mirrored
+    return where(reflected, mirrored, above)
+
+
+def _greatest_reflected(x: Number) -> int:
+    """The last n for which n! 2^(n + 1), the least magnitude below 1/2, is a float."""
+    return int(by_type(x, 28, 150))
+
+
+def _cotangent_derivative(x: Number, n: int) -> Number:
+    """The n-th derivative of pi cot(pi x)."""
     angle = _fraction_of_pi(x)
     cotangent = angle.cos() / abs(angle).sin().copysign(angle)
-    p = _cotangent_polynomial(n)
     odd = n % 2 == 0  # the polynomial's powers are odd, or even
+    if n > _greatest_reflected(x):
+        return cotangent * math.inf if odd else abs(cotangent) * -math.inf
+    p = _cotangent_polynomial(n)
     derivative = polynomial(cotangent * cotangent, [float(c) for c in p[1 if odd else 0 :: 2]])
     derivative = derivative * cotangent if odd else derivative
-    mirrored = (-1.0) ** n * positive - math.pi ** (n + 1) * derivative
-    return where(reflected, mirrored, positive)
+    return math.pi ** (n + 1) * derivative
 
 
 # ---- Bessel's functions of imaginary argument
@@ -266,20 +292,35 @@ def _density(x: Node) -> Node:
 
 
 def _erfcx_slope(n: Node) -> Node:
-    return sub(_times(mul(n.inputs[0], n), 2.0), scalar(_TWO_OVER_ROOT_PI, n))
+    """2x erfcx(x) - 2/sqrt(pi), whose terms are all but equal for a large x: there by its asymptotic series."""
+    x = n.inputs[0]
+    large = lt(scalar(50.0 if x.dtype is float64 else 8.0, x), x)
+    inverse = div(scalar(1.0, x), choose(large, x, scalar(1.0, x)))
+    square = mul(inverse, inverse)
+    series = scalar(_ERFCX_SLOPE[-1], x)
+    for coefficient in reversed(_ERFCX_SLOPE[:-1]):
+        series = add(mul(series, square), scalar(coefficient, x))
+    near = sub(_times(mul(choose(large, scalar(1.0, x), x), n), 2.0), scalar(_TWO_OVER_ROOT_PI, n))
+    return choose(large, mul(series, square), near)
+
+
+def _is_tiny(x: Node) -> Node:
+    """Where i1(x)/x would be a quotient of numbers that have lost their digits."""
+    return lt(absolute(x), scalar(1e-3 if x.dtype is float16 else 1e-10, x))
 
 
 def _i1_slope(n: Node) -> Node:
     x = n.inputs[0]
-    at_zero = eq(x, scalar(0.0, x))
-    return choose(at_zero, scalar(0.5, x), sub(i0(x), div(n, choose(at_zero, scalar(1.0, x), x))))
+    tiny = _is_tiny(x)
+    return choose(tiny, scalar(0.5, x), sub(i0(x), div(n, choose(tiny, scalar(1.0, x), x))))
 
 
 def _i1e_slope(n: Node) -> Node:
     x = n.inputs[0]
-    at_zero = eq(x, scalar(0.0, x))
-    quotient = div(n, choose(at_zero, scalar(1.0, x), x))
-    return choose(at_zero, scalar(0.5, x), sub(sub(i0e(x), mul(n, sign(x))), quotient))
+    tiny = _is_tiny(x)
+    quotient = div(n, choose(tiny, scalar(1.0, x), x))
+    there = sub(scalar(0.5, x), absolute(x))
+    return choose(tiny, there, sub(sub(i0e(x), mul(n, sign(x))), quotient))
 
 
 ERFC = float_function("erfc", body(_erfc), lambda n, g: mul(g, _times(_density(n.inputs[0]), -_TWO_OVER_ROOT_PI)), 60)

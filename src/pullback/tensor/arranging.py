@@ -17,7 +17,7 @@ from ..ops.host import host_call
 from ..ops.indexing import take
 from ..ops.movement import concatenate, expand, flip, pad, permute, reshape, slice_
 from ..ops.primitive import MODE, constant, iota, user_source
-from .autocast_mode import in_float32
+from .arguments import whole_number
 from .handle import STATE
 from .reductions import normalize_axes, normalize_axis
 from .shapes import ShapeMethods, as_shape, one_or_listed
@@ -58,7 +58,7 @@ class ArrangeMethods(ShapeMethods):
         if len(axes) != 2 or axes[0] == axes[1] or self.ndim < 2:
             raise ShapeError(f"rot90: dims {tuple(dims)} must be two axes of {list(self.shape)} (at {user_source()})")
         first, second = axes
-        turns = k % 4
+        turns = whole_number(k, "rot90", "k") % 4
         if turns == 0:
             return self.clone()  # type: ignore[attr-defined]
         if turns == 2:
@@ -118,7 +118,8 @@ class ArrangeMethods(ShapeMethods):
         axis = normalize_axis(0 if dim is None else dim, x.ndim, "repeat_interleave")
         if not x.shape:
             x = x.reshape(1)
-        if isinstance(repeats, int):
+        if not isinstance(repeats, ShapeMethods):
+            repeats = whole_number(repeats, "repeat_interleave", "repeats")
             if repeats < 0:
                 raise ShapeError(f"repeat_interleave: repeats must not be negative, got {repeats} (at {user_source()})")
             size = x.shape[axis]
@@ -154,6 +155,7 @@ class ArrangeMethods(ShapeMethods):
         # each element is followed by `length` zeros, so that the next row begins one place earlier
         rows = pad(reshape(self.node, (*kept, length, 1)), (*none, (0, 0), (0, length)))
         flat = slice_(reshape(rows, (*kept, length * (length + 1))), (*((0, s) for s in kept), (0, length * length)))
+        offset = whole_number(offset, "diag_embed", "offset")
         above, below = max(offset, 0), max(-offset, 0)
         square = pad(reshape(flat, (*kept, length, length)), (*none, (below, above), (above, below)))
         rest = iter(range(rank - 2))
@@ -206,11 +208,13 @@ class ArrangeMethods(ShapeMethods):
 
     def tril(self, diagonal: int = 0) -> Tensor:
         """Zero above the diagonal of each matrix."""
-        return self._triangle(lambda row, column: e.le(column, e.add(row, constant(diagonal, int64))), "tril")
+        offset = constant(whole_number(diagonal, "tril", "diagonal"), int64)
+        return self._triangle(lambda row, column: e.le(column, e.add(row, offset)), "tril")
 
     def triu(self, diagonal: int = 0) -> Tensor:
         """Zero below the diagonal of each matrix."""
-        return self._triangle(lambda row, column: e.le(e.add(row, constant(diagonal, int64)), column), "triu")
+        offset = constant(whole_number(diagonal, "triu", "diagonal"), int64)
+        return self._triangle(lambda row, column: e.le(e.add(row, offset), column), "triu")
 
     def _triangle(self, keep: Callable[[Node, Node], Node], name: str) -> Tensor:
         if self.ndim < 2:
@@ -218,12 +222,6 @@ class ArrangeMethods(ShapeMethods):
         shape = self.shape[-2:]
         mask = keep(iota(shape, 0, int64), iota(shape, 1, int64))
         return self._wrap(e.where(mask, self.node, constant(0, self.dtype)))
-
-    def trace(self) -> Tensor:
-        """The sum of the diagonal of a matrix."""
-        if self.ndim != 2:
-            raise ShapeError(f"trace takes a matrix, got {list(self.shape)} (at {user_source()})")
-        return in_float32(self)[0].diagonal().sum()
 
     # ---- the tensor itself given another shape or order, or another diagonal or triangle
 

@@ -17,6 +17,7 @@ from ..ops.movement import expand
 from ..ops.primitive import BUFFER, buffer_node, check_dtype, complex_refused, constant, iota, user_source
 from ..runtime.buffers import Buffer
 from ..runtime.dlpack import imported
+from .arguments import whole_number
 from .handle import STATE, Handle
 from .promotion import Number, as_node, dtype_of_number, get_default_dtype
 from .shapes import as_shape
@@ -255,6 +256,7 @@ def linspace(
 ) -> Tensor:
     """`steps` numbers at equal distances from `start` to `end`, both included."""
     _check_device(device)
+    steps = whole_number(steps, "linspace", "steps")
     if steps < 0:
         raise ValueError(f"linspace: steps must not be negative, got {steps} (at {user_source()})")
     dtype = dtype or get_default_dtype()
@@ -286,6 +288,7 @@ def logspace(
     tensor([  1.,  10., 100.])
     """
     _check_device(device)
+    steps = whole_number(steps, "logspace", "steps")
     if steps < 0:
         raise ValueError(f"logspace: steps must not be negative, got {steps} (at {user_source()})")
     dtype = dtype or get_default_dtype()
@@ -310,6 +313,11 @@ def triu_indices(row: int, col: int, offset: int = 0, *, dtype: DType = int64, d
 
 
 def _indices(name: str, find: Any, row: int, col: int, offset: int, dtype: DType) -> Tensor:
+    row, col, offset = (
+        whole_number(row, name, "row"),
+        whole_number(col, name, "col"),
+        whole_number(offset, name, "offset"),
+    )
     if row < 0 or col < 0:
         raise ValueError(f"{name}: a matrix cannot have {row} rows and {col} columns (at {user_source()})")
     if dtype not in (types.int32, int64):
@@ -339,7 +347,7 @@ def eye(
 ) -> Tensor:
     """Ones on the diagonal of an n by m (default n) matrix of zeros."""
     _check_device(device)
-    shape = (n, n if m is None else m)
+    shape = (whole_number(n, "eye", "n"), whole_number(n if m is None else m, "eye", "m"))
     diagonal = e.eq(iota(shape, 0, int64), iota(shape, 1, int64))
     return _finish(e.convert(diagonal, dtype or get_default_dtype()), requires_grad)
 

@@ -5,16 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ..errors import DTypeError
+from ..graph.types import DType, float64
+from ..ops.primitive import user_source
 from .handle import Handle
 
 if TYPE_CHECKING:
     from . import Tensor
 
 
-def _in_place(name: str) -> Callable[..., Tensor]:
-    """The method `name` followed by an underscore. It bears its name, by which lines and profiles call it."""
+def _in_place(name: str, only: DType | None = None) -> Callable[..., Tensor]:
+    """The method `name` followed by an underscore. It bears its name, by which lines and profiles call it.
+
+    Tensors of other dtypes than `only` are refused.
+    """
 
     def write(self: Any, *args: Any, **kwargs: Any) -> Tensor:
+        if only not in (None, self.dtype):
+            raise DTypeError(
+                f"{name}_ gives {only.name}, which a tensor of {self.dtype.name} does not hold (at {user_source()})"
+            )
         return self._take(getattr(self, name)(*args, **kwargs))
 
     write.__code__ = write.__code__.replace(co_name=f"{name}_")
@@ -70,7 +80,7 @@ class InplaceMathematics(Handle):
     exp2_ = _in_place("exp2")
     expm1_ = _in_place("expm1")
     fix_ = _in_place("fix")
-    float_power_ = _in_place("float_power")
+    float_power_ = _in_place("float_power", only=float64)
     floor_ = _in_place("floor")
     floor_divide_ = _in_place("floor_divide")
     fmod_ = _in_place("fmod")

@@ -16,6 +16,7 @@ from ..ops.host import custom
 from ..ops.movement import expand
 from ..ops.primitive import constant, user_source
 from . import promotion
+from .arguments import whole_number
 from .handle import Handle
 from .promotion import promoted, require_float
 
@@ -223,6 +224,7 @@ class MathematicsMethods(Handle):
 
     def round(self, *, decimals: int = 0) -> Tensor:
         """The nearest multiple of 10 to the power of -`decimals`, ties to even."""
+        decimals = whole_number(decimals, "round", "decimals")
         if decimals == 0:
             return self._rounded(e.rint)
         if self.dtype.category != FLOAT:
@@ -385,8 +387,8 @@ def _frexp(x: Tensor) -> tuple[Tensor, Tensor]:
     return x._wrap(e.convert(mantissa, x.dtype)), x._wrap(exponent)
 
 
-#: polygamma is n! times a sum, and 171! is no float64
-_GREATEST_ORDER = 100
+#: the highest order of polygamma: its code grows with the order, and its values leave the floats
+_GREATEST_ORDER = 200
 
 
 def polygamma(n: int, input: Tensor) -> Tensor:
@@ -400,9 +402,7 @@ def polygamma(n: int, input: Tensor) -> Tensor:
     if not isinstance(n, int) or isinstance(n, bool) or n < 0:
         raise ValueError(f"polygamma: n must be a whole number of at least 0, got {n!r} (at {user_source()})")
     if n > _GREATEST_ORDER:
-        raise ValueError(
-            f"polygamma: n must be at most {_GREATEST_ORDER}, got {n} (at {user_source()}): n! is beyond float64"
-        )
+        raise ValueError(f"polygamma: n must be at most {_GREATEST_ORDER}, got {n} (at {user_source()})")
     return input.digamma() if n == 0 else input._function(lambda x: sp.polygamma(x, n))
 
 

@@ -22,6 +22,7 @@ from ..ops import elementwise as e
 from ..ops.movement import reshape, slice_
 from ..ops.primitive import buffer_node, constant, iota, user_source
 from ..runtime.buffers import Buffer
+from .arguments import whole_number
 from .creation import _check_device, _finish
 from .handle import STATE, Handle, outside_trace
 from .promotion import get_default_dtype
@@ -201,8 +202,9 @@ def randint(
     _check_device(device)
     if size is None:
         low, high, size = 0, low, high  # type: ignore[assignment]
-    if not isinstance(high, int) or size is None:
+    if size is None:
         raise TypeError(f"randint takes (high, size) or (low, high, size) (at {user_source()})")
+    low, high = whole_number(low, "randint", "low"), whole_number(high, "randint", "high")
     if not low < high <= low + 2**63:
         raise ValueError(f"randint: high must be above low by at most 2**63, got {low} and {high} (at {user_source()})")
     node = whole_nodes(as_shape((size,)), low, high, generator)
@@ -280,6 +282,7 @@ def randperm(
 ) -> Tensor:
     """The whole numbers below n in random order, int64 or `dtype`: what sorts n random numbers."""
     _check_device(device)
+    n = whole_number(n, "randperm", "n")
     if n < 0:
         raise ValueError(f"randperm: n must not be negative, got {n} (at {user_source()})")
     words = Handle._wrap(random_words((n,), generator)[0])

@@ -13,6 +13,7 @@ from ..errors import ShapeError
 from ..graph.types import INTEGER, DType, to_carrier, to_storage
 from ..ops.host import host_call
 from ..ops.primitive import user_source
+from .arguments import whole_number
 from .handle import Handle
 from .reductions import normalize_axes, normalize_axis
 from .views import Cut, Diagonal, Expand, Permute, Reshape, Strided, Windows, is_row_major
@@ -171,7 +172,7 @@ class ShapeMethods(Handle):
         """Without the axes of size 1, or without those of `dim` that have size 1."""
         axes: Any = range(self.ndim)
         if dim is not None:
-            axes = () if not isinstance(dim, int) and not dim else normalize_axes(dim, self.ndim, "squeeze")  # type: ignore[arg-type]
+            axes = () if isinstance(dim, Sequence) and not dim else normalize_axes(dim, self.ndim, "squeeze")  # type: ignore[arg-type]
         return self._view(Reshape(tuple(s for i, s in enumerate(self.shape) if i not in axes or s != 1)))
 
     def unsqueeze(self, dim: int) -> Tensor:
@@ -287,7 +288,7 @@ class ShapeMethods(Handle):
                 f"{list(start.shape)} (at {user_source()})"
             )
         axis = normalize_axis(dim, self.ndim, "narrow")
-        size, first = self.shape[axis], operator.index(start)
+        size, first, length = self.shape[axis], operator.index(start), whole_number(length, "narrow", "length")
         first = first + size if first < 0 else first
         if not 0 <= first <= first + length <= size:
             raise IndexError(
@@ -391,15 +392,16 @@ class ShapeMethods(Handle):
         first, second = (normalize_axis(d, self.ndim, "diagonal") for d in (dim1, dim2))
         if first == second:
             raise ShapeError(f"diagonal: dim1 and dim2 are one axis, {first} (at {user_source()})")
-        return self._view(Diagonal.of(self.shape, offset, first, second))
+        return self._view(Diagonal.of(self.shape, whole_number(offset, "diagonal", "offset"), first, second))
 
     def unfold(self, dimension: int, size: int, step: int) -> Tensor:
         """Windows of `size` elements along an axis, one every `step`; a last axis runs within the window."""
         axis = normalize_axis(dimension, self.ndim, "unfold")
-        whole = self.shape[axis] if self.shape else 1
-        if not 0 <= size <= whole or step <= 0:
+        size, step = whole_number(size, "unfold", "size"), whole_number(step, "unfold", "step")
+        full = self.shape[axis] if self.shape else 1
+        if not 0 <= size <= full or step <= 0:
             raise ShapeError(
-                f"unfold: windows of {size} every {step} on an axis of size {whole} (at {user_source()}); the size "
+                f"unfold: windows of {size} every {step} on an axis of size {full} (at {user_source()}); the size "
                 "must be within the axis and the step positive"
             )
         if not self.shape:

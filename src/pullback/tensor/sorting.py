@@ -21,6 +21,7 @@ from ..ops.indexing import take
 from ..ops.movement import expand, reshape
 from ..ops.primitive import constant, iota, user_source
 from ..ops.reduction import kept_shape
+from .arguments import whole_number
 from .autocast_mode import widening
 from .creation import full, tensor
 from .cumulative import taken_along
@@ -105,7 +106,7 @@ class SortingMethods(Handle):
 
         Of equal elements those that stand first; PyTorch gives any.
         """
-        axis = normalize_axis(dim, self.ndim, "topk")
+        axis, k = normalize_axis(dim, self.ndim, "topk"), whole_number(k, "topk", "k")
         size = self.shape[axis] if self.shape else 1
         if not 0 <= k <= size:
             raise IndexOutOfRange(

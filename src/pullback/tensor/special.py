@@ -15,8 +15,8 @@ from ..ops import elementwise as e
 from ..ops import special as sp
 from ..ops.elementwise import broadcast_shapes
 from ..ops.host import custom, host_call
-from ..ops.host_functions import incomplete_gamma
 from ..ops.host_functions import zeta as hurwitz
+from ..ops.incomplete_gamma import gamma_density, incomplete_gamma
 from ..ops.primitive import constant, user_source
 from .mathematics import sine_over_angle
 from .pairs import joined
@@ -176,12 +176,21 @@ def _by_the_second(name: str, function: Callable[..., np.ndarray], x: Node, y: N
 
 def _incomplete(a: Node, x: Node, upper: bool) -> Node:
     def slope() -> Node:
-        one = constant(1.0, a.dtype)
-        density = e.exp(e.sub(e.sub(e.mul(e.sub(a, one), e.log(x)), x), sp.lgamma(a)))
+        density = _density(a, x)
         return e.neg(density) if upper else density
 
     function = _upper_gamma if upper else _lower_gamma
     return _by_the_second("igammac" if upper else "igamma", function, a, x, slope)
+
+
+def _density(a: Node, x: Node) -> Node:
+    """x^(a - 1) exp(-x) / gamma(a). By logarithms it would have lost half of float32's digits at a = 1,000."""
+
+    def slope() -> Node:
+        one = constant(1.0, a.dtype)
+        return e.mul(_density(a, x), e.sub(e.div(e.sub(a, one), x), one))
+
+    return _by_the_second("igamma", gamma_density, a, x, slope)
 
 
 def _lower_gamma(a: np.ndarray, x: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from ..ops.indexing import take
 from ..ops.movement import reshape
 from ..ops.primitive import constant, iota, user_source
 from ..ops.reduction import sum_to_shape
+from .arguments import whole_number
 from .autocast_mode import widening
 from .creation import linspace, ones, tensor
 from .handle import Handle
@@ -191,7 +192,7 @@ class StatisticsMethods(Handle):
 
         `fweights` (integers) say how often each observation was made, `aweights` how much each counts.
         """
-        x = self._variables("cov")
+        x, correction = self._variables("cov"), whole_number(correction, "cov", "correction")
         observations = x.shape[1]
         for name, weights, floating in (("fweights", fweights, False), ("aweights", aweights, True)):
             if weights is None:
@@ -211,7 +212,8 @@ class StatisticsMethods(Handle):
         total = weight.sum()
         distance = x - (x * weight).sum(1, keepdim=True) / total
         lost = correction if aweights is None or not correction else correction * (weight * aweights).sum() / total
-        return self._covariance(distance, distance * weight, (total - lost).to(x.dtype).clamp(min=0))
+        weighted = distance * weight
+        return self._covariance(distance, weighted, (total - lost).to(weighted.dtype).clamp(min=0))
 
     @staticmethod
     def _covariance(distance: Any, weighted: Any, degrees: Any) -> Tensor:
@@ -241,6 +243,7 @@ class StatisticsMethods(Handle):
         What lies outside is not counted. A host call, without a gradient; the counts have the tensor's dtype.
         """
         require_float("histc", self)
+        bins = whole_number(bins, "histc", "bins")
         if bins <= 0 or max < min or not (math.isfinite(min) and math.isfinite(max)):
             raise ValueError(
                 f"histc: bins must be positive and min at most max, got {bins}, {min}, {max} (at {user_source()})"

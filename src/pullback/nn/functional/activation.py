@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from functools import partial
 
 from ...autograd.function import with_gradient
 from ...graph.types import DType, float32
@@ -174,3 +175,6 @@ def dropout(
     x = widened("dropout", input)
     keep = Tensor(lt(uniform_nodes(x.shape, float32, generator), constant(1 - p, float32)))
     return finished(where(keep, x * (1 / (1 - p)), 0.0), input, inplace)
+
+
+relu_, leaky_relu_ = partial(relu, inplace=True), partial(leaky_relu, inplace=True)

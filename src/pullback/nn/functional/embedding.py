@@ -9,6 +9,7 @@ from ...ops.indexing import bounded, require, scatter_add, take
 from ...ops.movement import expand, reshape
 from ...ops.primitive import constant, user_source
 from ...tensor import Tensor
+from ...tensor.arguments import whole_number
 from ...tensor.arithmetic import where
 from ...tensor.creation import arange, ones
 from ...tensor.grad_modes import no_grad
@@ -60,6 +61,7 @@ def _padding(name: str, padding_idx: int | None, weight: Tensor) -> int | None:
     size = weight.shape[0]
     if padding_idx is None:
         return None
+    padding_idx = whole_number(padding_idx, name, "padding_idx")
     if not -size <= padding_idx < size:
         raise IndexError(f"{name}: padding_idx {padding_idx} is outside the {size} rows (at {user_source()})")
     return padding_idx % size

@@ -17,6 +17,7 @@ from ...tensor import Tensor
 from ...tensor.arithmetic import where
 from ...tensor.autocast_mode import in_float32, lowered
 from ...tensor.creation import tensor
+from ...tensor.shapes import as_shape
 from .activation import finished, widened
 from .interpolation import cubic_weights
 
@@ -243,7 +244,7 @@ def affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool | None =
 
 def affine_grid_generator(theta: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
     """`affine_grid`, `align_corners` to be given."""
-    sizes = tuple(int(s) for s in size)
+    sizes = as_shape((size,))
     axes = len(sizes) - 2
     if axes not in (2, 3):
         raise ShapeError(

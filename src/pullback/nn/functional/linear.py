@@ -13,7 +13,9 @@ from ...ops import elementwise as e
 from ...ops.indexing import bounded
 from ...ops.primitive import constant, iota, user_source
 from ...tensor import Tensor
+from ...tensor.arguments import whole_number
 from ...tensor.autocast_mode import lowered
+from ...tensor.shapes import as_shape
 from .activation import finished, widened
 
 
@@ -64,6 +66,7 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
         if tensor.numel() == 0:
             raise ShapeError(f"one_hot: no elements to find the number of classes from (at {user_source()}); pass it")
         num_classes = int(tensor.amax().item()) + 1
+    num_classes = whole_number(num_classes, "one_hot", "num_classes")
     if num_classes <= 0:
         raise ValueError(f"one_hot: num_classes must be positive, got {num_classes} (at {user_source()})")
     checked = Tensor(bounded(index, 0, num_classes, "one_hot: class"))
@@ -88,7 +91,7 @@ def layer_norm(
     Ba, Kiros & Hinton, "Layer Normalization" (2016); the variance is that of the population. The gradient is the
     three-term formula rstd * (g - mean(g) - x̂ mean(g x̂)) from x, its mean and rstd, two numbers a row.
     """
-    shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+    shape = as_shape((normalized_shape,))
     if not shape or input.shape[-len(shape) :] != shape:
         raise ShapeError(
             f"layer_norm: the last axes of input {list(input.shape)} must be normalized_shape {list(shape)} "

@@ -9,6 +9,7 @@ from ...graph.types import INTEGER
 from ...ops.indexing import bounded
 from ...ops.primitive import user_source
 from ...tensor import Tensor
+from ...tensor.arguments import whole_number
 from ...tensor.arithmetic import where
 from ...tensor.autocast_mode import in_float32
 from .activation import finished, log_softmax, shifted_by_maximum, widened
@@ -161,6 +162,7 @@ def _hits(name: str, x: Tensor, target: Tensor, ignore_index: int, axis: int) ->
             f"{name}: for input {list(x.shape)} with {x.shape[axis]} classes along axis {axis}, target must be "
             f"{list(expected)}, got {list(target.shape)} (at {user_source()})"
         )
+    ignore_index = whole_number(ignore_index, name, "ignore_index")
     known = Tensor(bounded(indices(name, target), 0, x.shape[axis], f"{name}: target", ignore=ignore_index))
     return class_numbers(x.shape, axis) == known.unsqueeze(axis), known != ignore_index
 

@@ -12,6 +12,7 @@ from ...ops import elementwise as e
 from ...ops import movement as m
 from ...ops.primitive import constant, user_source
 from ...tensor import Tensor
+from ...tensor.arguments import whole_number
 from ...tensor.joining import cat, stack
 from ...tensor.views import Cut
 
@@ -27,7 +28,7 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     >>> pb.nn.functional.pad(pb.tensor([1.0, 2.0, 3.0]), (1, 2))
     tensor([0., 1., 2., 3., 0., 0.])
     """
-    widths = [int(p) for p in pad]
+    widths = [whole_number(p, "pad", "a width") for p in pad]
     if len(widths) % 2 or len(widths) // 2 > input.ndim:
         raise ShapeError(
             f"pad: {widths} must be pairs, at most one for each axis of {list(input.shape)} (at {user_source()})"
@@ -169,10 +170,9 @@ def channel_shuffle(input: Tensor, groups: int) -> Tensor:
 
 
 def _pair(value: int | Sequence[int]) -> tuple[int, int]:
-    if isinstance(value, int):
-        return value, value
-    first, second = value if len(value) == 2 else (value[0], value[0])
-    return int(first), int(second)
+    listed = value if isinstance(value, Sequence) else (value,)
+    first, second = listed if len(listed) == 2 else (listed[0], listed[0])
+    return whole_number(first, "unfold", "a size"), whole_number(second, "unfold", "a size")
 
 
 class _Windows:

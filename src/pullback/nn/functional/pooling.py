@@ -6,6 +6,7 @@ All are composed of the windows' elements, tap by tap: slices of the padded inpu
 from __future__ import annotations
 
 import math
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -19,6 +20,7 @@ from ...ops.convolution import reach
 from ...ops.movement import expand, pad, reshape, slice_
 from ...ops.primitive import constant, iota, user_source
 from ...tensor import Tensor
+from ...tensor.arguments import whole_number
 from ...tensor.autocast_mode import in_float32
 from ...tensor.creation import tensor
 from .activation import finished, widened
@@ -242,7 +244,7 @@ def _avg_pool(
 ) -> Tensor:  # fmt: skip
     given, alone = batched(function, input, rank, integers=True)
     windows = _windows(function, given, kernel_size, stride, padding, 1, ceil_mode)
-    if divisor_override == 0:
+    if divisor_override is not None and not whole_number(divisor_override, function, "divisor_override"):
         raise ValueError(f"{function}: divisor_override must not be 0 (at {user_source()})")
     x = channels_last(_wide(function, given))
     laid_out = windows.laid_out(x.node)
@@ -360,3 +362,8 @@ __all__ = [
     "max_pool2d",
     "max_pool3d",
 ]
+
+
+max_pool1d_with_indices = partial(max_pool1d, return_indices=True)
+max_pool2d_with_indices = partial(max_pool2d, return_indices=True)
+max_pool3d_with_indices = partial(max_pool3d, return_indices=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
@@ -286,3 +287,10 @@ __all__ = [
     "fractional_max_pool2d",
     "fractional_max_pool3d",
 ]
+
+
+adaptive_max_pool1d_with_indices = partial(adaptive_max_pool1d, return_indices=True)
+adaptive_max_pool2d_with_indices = partial(adaptive_max_pool2d, return_indices=True)
+adaptive_max_pool3d_with_indices = partial(adaptive_max_pool3d, return_indices=True)
+fractional_max_pool2d_with_indices = partial(fractional_max_pool2d, return_indices=True)
+fractional_max_pool3d_with_indices = partial(fractional_max_pool3d, return_indices=True)
