@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ..compiler.fuse import Group, elements
 from ..compiler.index import Affine, Index, variable
@@ -54,9 +54,12 @@ def _blocks(emitter: Emitter, width: int, start: str, stop: str, body: Callable[
 
 
 def _written_rows(
-    name: str, node: Node, index: Node, rows: Node, in_memory: Callable[[Node], bool], target: Target, add: bool
-) -> Launch:
-    """rows[i..., c...] added to or written over node[index[i...], c...], in the order of i, from zeros if added."""
+    name: str, node: Node, index: Node, rows: Node, in_memory: Callable[[Node], bool], target: Target, add: bool,
+    onto: Node | None = None,
+) -> Launch:  # fmt: skip
+    """rows[i..., c...] added to or written over node[index[i...], c...], in the order of i; if added, from zeros or
+    from what is in `onto`.
+    """
     count, width = elements(index), math.prod(node.shape[1:])
     lanes = _lanes(target, width)
     block = max(lanes, _COLUMNS // lanes * lanes)
@@ -72,9 +75,13 @@ def _written_rows(
         def clear(r: str) -> None:
             with emitter.body({"row": r}, None):
                 place = variable("row", node.shape[0]) * width + column
-                _blocks(
-                    emitter, width, start, stop, lambda: emitter.store(a.constant(0, node.dtype), node, place, VECTOR)
-                )
+
+                def begin() -> None:
+                    zero = a.constant(0, node.dtype)
+                    first = zero if onto is None else emitter.value(onto, Index.at(place, onto.shape))
+                    emitter.store(first, node, place, VECTOR)
+
+                _blocks(emitter, width, start, stop, begin)
 
         emitter.loop("0", str(node.shape[0]), 1, clear)
 
@@ -99,10 +106,31 @@ def _written_rows(
 
 
 def emit_scatter(group: Group, in_memory: Callable[[Node], bool], target: Target) -> list[Launch]:
-    """The launch of a scatter_add."""
-    (node,) = group.members
-    index, rows = node.inputs
-    return [_written_rows("scatter", node, index, rows, in_memory, target, add=True)]
+    """The launch of a scatter_add, or of its sum with what it is added to."""
+    scattered, *above = group.members
+    index, rows = scattered.inputs
+    if not above:
+        return [_written_rows("scatter", scattered, index, rows, in_memory, target, add=True)]
+    (total,) = above
+    onto = total.inputs[0] if total.inputs[1] is scattered else total.inputs[1]
+    launch = _written_rows("scatter", total, index, rows, in_memory, target, add=True, onto=onto)
+    if in_memory(onto) and not _reads((index, rows), onto, in_memory):
+        launch.exact, launch.in_place = {onto}, True
+    return [launch]
+
+
+def _reads(operands: Sequence[Node], node: Node, in_memory: Callable[[Node], bool]) -> bool:
+    """Whether reading the operands reads the memory of `node`."""
+    seen: set[Node] = set()
+    stack = list(operands)
+    while stack:
+        current = stack.pop()
+        if current is node:
+            return True
+        if current not in seen and not in_memory(current):
+            seen.add(current)
+            stack.extend(current.inputs)
+    return False
 
 
 def _copied(
