@@ -577,6 +577,8 @@ class _Memory:
             for n in group.members
             if n in self.readers and n not in self.materialized and n.op.kind == ELEMENTWISE and not self._pulled(n)
         ]
+        # what memory gives cheaply already, as the square of a gradient that is kept, needs no root
+        wanted = [n for n in wanted if self._cost(n, _RECOMPUTE) is None]
         if not 2 <= len(wanted) <= 12:
             return
         best, covered = None, max(1, sum(self._cost(n, _RECOMPUTE) is not None for n in wanted))

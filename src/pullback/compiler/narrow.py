@@ -142,15 +142,14 @@ class _Narrower:
     def _place(self, group: Group, wide: dict[Node, Node]) -> None:
         here: dict[Node, Node] = dict(wide)
         members = {self._written(node, group, here): level for node, level in group.members.items()}
-        kept = [node for node in group.stored if node not in self.small or node in self.read_wide]
-        stored = [here[node] for node in kept]
+        rounded = {node for node in group.stored if node in self.small and self._joins(group, node)}
+        stored = [here[node] for node in group.stored if node not in rounded or node in self.read_wide]
         self.now.update({node: here[node] for node in group.stored})
         placed = replace(group, members=members, stored=stored, readers=set())
-        for node in group.stored:
-            if node in self.small and self._joins(group, node):
-                small = self._entered(self.small[node])
-                placed.members[small] = FULL
-                placed.stored.append(small)
+        for node in (node for node in group.stored if node in rounded):
+            small = self._entered(self.small[node])
+            placed.members[small] = FULL
+            placed.stored.append(small)
         self._add(placed)
         for inside in here.values():
             self.group_of.setdefault(inside, placed)

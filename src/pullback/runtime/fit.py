@@ -164,10 +164,12 @@ class Fitter:
         if isinstance(limit, int):
             aim = limit
             for _ in range(_TRIES):
-                found.append(self._laid_out(known, solve(known.problem, max(aim, 0))))
+                schedule = solve(known.problem, max(aim, 0))
+                found.append(self._laid_out(known, schedule))
                 if found[-1].layout.arena_bytes <= limit:
                     return found[-1]
-                aim -= found[-1].layout.arena_bytes - limit
+                # a schedule whose peak is below the aim by itself would be found again by a little less
+                aim = min(aim, schedule.peak) - (found[-1].layout.arena_bytes - limit)
         # where nothing keeps to the limit, the error is to say what would do
         found.append(self._laid_out(known, least(known.problem, self._work())))
         return min(found, key=lambda fitted: fitted.layout.arena_bytes)
