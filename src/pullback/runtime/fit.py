@@ -15,7 +15,7 @@ from ..compiler.fuse import Fusion, Group
 from ..compiler.narrow import chosen_for, narrowable, narrowed
 from ..compiler.order import constraints, forwarded, ordered
 from ..compiler.rematerialize import Policy, Retention, aligned, checkpointed, rematerialize, retention, work_of
-from ..compiler.retention import cheap, least, solve
+from ..compiler.retention import cheap, floor, least, solve
 from ..compiler.schedules import Schedule, Timeline
 from ..graph.node import Node
 from ..ops.primitive import LEAF, MOVEMENT
@@ -162,14 +162,17 @@ class Fitter:
             return self._laid_out(known, solve(known.problem, self.first.arena_bytes))
         found: list[Fitted] = []
         if isinstance(limit, int):
-            aim = limit
-            for _ in range(_TRIES):
-                schedule = solve(known.problem, max(aim, 0))
+            aim, bottom, tries = limit, floor(known.problem), _TRIES
+            while aim >= bottom and tries:
+                schedule = solve(known.problem, aim)
                 found.append(self._laid_out(known, schedule))
-                if found[-1].layout.arena_bytes <= limit:
+                excess = found[-1].layout.arena_bytes - limit
+                if excess <= 0:
                     return found[-1]
+                if schedule.peak > aim:  # less still will not be found either
+                    break
                 # a schedule whose peak is below the aim by itself would be found again by a little less
-                aim = min(aim, schedule.peak) - (found[-1].layout.arena_bytes - limit)
+                aim, tries = min(aim, schedule.peak) - excess, tries - 1
         # where nothing keeps to the limit, the error is to say what would do
         found.append(self._laid_out(known, least(known.problem, self._work())))
         return min(found, key=lambda fitted: fitted.layout.arena_bytes)

@@ -23,7 +23,7 @@ from ..graph.node import next_serial
 from ..graph.types import from_numpy as array_dtype
 from ..memory import Plan, available_bytes, budget_of, over_budget, too_large
 from ..ops.primitive import MODE
-from ..runtime.fit import BLOCKS, Budget
+from ..runtime.fit import BFLOAT16, BLOCKS, Budget
 from ..runtime.program import UNLIMITED, Program
 from ..runtime.report import reported
 from ..tensor import Tensor
@@ -272,7 +272,7 @@ class CompiledStep:
             args, kwargs = unflatten(shape, proxies)
             result = self.function(*args, **kwargs)
             budget, divided = way.budget, trace.divisible and way.budget.nbytes is not None
-            if divided or budget.allow:
+            if divided or budget.allow - {BFLOAT16}:
                 trace.planned = True  # programs among which one is chosen need not be compiled
             if divided and not way.fitted:
                 budget = replace(budget, nbytes=None)

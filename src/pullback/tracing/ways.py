@@ -6,7 +6,7 @@ budget by itself. Each change is in a recording of its own, whose program says w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 
 from ..errors import TraceError
@@ -34,10 +34,7 @@ def choose(record: Callable[[Way], Replay], budget: Budget) -> Replay:
     for changes in _changes(budget):
         if vain & changes:
             continue
-        recording = choose_parts(
-            lambda parts, fitted, changes=changes: record(Way(budget, parts, fitted, changes)),  # type: ignore[misc]
-            budget.nbytes,
-        )
+        recording = _record(record, budget, changes)
         if len(changes) == 1 and not recording.allowed:
             vain |= changes
             continue
@@ -45,6 +42,12 @@ def choose(record: Callable[[Way], Replay], budget: Budget) -> Replay:
         if meets(recording, budget.nbytes) and recording.program.is_plain:
             break
     return min(found, key=lambda recording: cost(recording, budget.nbytes))
+
+
+def _record(record: Callable[[Way], Replay], budget: Budget, changes: Collection[str]) -> Replay:
+    """The recording with these changes, in as many parts as the budget asks for where that is left open."""
+    made = frozenset(changes)
+    return choose_parts(lambda parts, fitted: record(Way(budget, parts, fitted, made)), budget.nbytes)
 
 
 #: nodes of a step up to which it is recorded anew to tell what would bring it into its budget
@@ -57,8 +60,9 @@ def peaks_allowed(record: Callable[[Way], Replay], budget: Budget, refused: Repl
     if len(refused.program.nodes()) > _FEW_NODES:
         return found
     for name in sorted({EARLY_UPDATE, BLOCKS, BFLOAT16} - budget.allow):
+        changes = (refused.allowed.keys() | {name}) & {EARLY_UPDATE, BLOCKS}
         try:
-            peak = choose(record, replace(budget, allow=budget.allow | {name})).program.memory.peak
+            peak = _record(record, replace(budget, allow=budget.allow | {name}), changes).program.memory.peak
         except TraceError:  # this step cannot be changed so
             continue
         if peak < refused.program.memory.peak:
