@@ -21,7 +21,8 @@ def freed_gradients(trace: Trace) -> frozenset[int]:
         for key, tensor in changed.items()
         if key in trace.first_gradients
         and not trace.grads[key].read
-        and tensor._grad not in (None, trace.grads[key].original)
+        and tensor._grad is not None
+        and tensor._grad is not trace.grads[key].original
     }
     firsts = dict.fromkeys(trace.first_gradients[key] for key in made)
     bits = {node: 1 << place for place, node in enumerate(firsts)}
