@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from ..compiler.fuse import Group, elements
 from ..compiler.index import Affine, Index, variable
@@ -70,16 +70,16 @@ def _written_rows(
     emitter.begin_row({})
     column = lane_variable(width)
     a = emitter.vector
+    begun = variable("row", node.shape[0]) * width + column
     if add:
 
         def clear(r: str) -> None:
             with emitter.body({"row": r}, None):
-                place = variable("row", node.shape[0]) * width + column
 
                 def begin() -> None:
                     zero = a.constant(0, node.dtype)
-                    first = zero if onto is None else emitter.value(onto, Index.at(place, onto.shape))
-                    emitter.store(first, node, place, VECTOR)
+                    first = zero if onto is None else emitter.value(onto, Index.at(begun, onto.shape))
+                    emitter.store(first, node, begun, VECTOR)
 
                 _blocks(emitter, width, start, stop, begin)
 
@@ -102,7 +102,11 @@ def _written_rows(
             _blocks(emitter, width, start, stop, one)
 
     emitter.loop("0", str(count), 1, write)
-    return _launch(name, writer, emitter, node, -(-width // block))
+    launch = _launch(name, writer, emitter, node, -(-width // block))
+    if onto is not None:  # what is read where it is begun with, and nowhere else, may lie where the sum does
+        launch.exact = {n for n, places in emitter.loaded.items() if n is not node and places == {begun}}
+        launch.in_place = True
+    return launch
 
 
 def emit_scatter(group: Group, in_memory: Callable[[Node], bool], target: Target) -> list[Launch]:
@@ -113,24 +117,7 @@ def emit_scatter(group: Group, in_memory: Callable[[Node], bool], target: Target
         return [_written_rows("scatter", scattered, index, rows, in_memory, target, add=True)]
     (total,) = above
     onto = total.inputs[0] if total.inputs[1] is scattered else total.inputs[1]
-    launch = _written_rows("scatter", total, index, rows, in_memory, target, add=True, onto=onto)
-    if in_memory(onto) and not _reads((index, rows), onto, in_memory):
-        launch.exact, launch.in_place = {onto}, True
-    return [launch]
-
-
-def _reads(operands: Sequence[Node], node: Node, in_memory: Callable[[Node], bool]) -> bool:
-    """Whether reading the operands reads the memory of `node`."""
-    seen: set[Node] = set()
-    stack = list(operands)
-    while stack:
-        current = stack.pop()
-        if current is node:
-            return True
-        if current not in seen and not in_memory(current):
-            seen.add(current)
-            stack.extend(current.inputs)
-    return False
+    return [_written_rows("scatter", total, index, rows, in_memory, target, add=True, onto=onto)]
 
 
 def _copied(
