@@ -54,9 +54,12 @@ def _blocks(emitter: Emitter, width: int, start: str, stop: str, body: Callable[
 
 
 def _written_rows(
-    name: str, node: Node, index: Node, rows: Node, in_memory: Callable[[Node], bool], target: Target, add: bool
-) -> Launch:
-    """rows[i..., c...] added to or written over node[index[i...], c...], in the order of i, from zeros if added."""
+    name: str, node: Node, index: Node, rows: Node, in_memory: Callable[[Node], bool], target: Target, add: bool,
+    onto: Node | None = None,
+) -> Launch:  # fmt: skip
+    """rows[i..., c...] added to or written over node[index[i...], c...], in the order of i; if added, from zeros or
+    from what is in `onto`.
+    """
     count, width = elements(index), math.prod(node.shape[1:])
     lanes = _lanes(target, width)
     block = max(lanes, _COLUMNS // lanes * lanes)
@@ -67,14 +70,18 @@ def _written_rows(
     emitter.begin_row({})
     column = lane_variable(width)
     a = emitter.vector
+    begun = variable("row", node.shape[0]) * width + column
     if add:
 
         def clear(r: str) -> None:
             with emitter.body({"row": r}, None):
-                place = variable("row", node.shape[0]) * width + column
-                _blocks(
-                    emitter, width, start, stop, lambda: emitter.store(a.constant(0, node.dtype), node, place, VECTOR)
-                )
+
+                def begin() -> None:
+                    zero = a.constant(0, node.dtype)
+                    first = zero if onto is None else emitter.value(onto, Index.at(begun, onto.shape))
+                    emitter.store(first, node, begun, VECTOR)
+
+                _blocks(emitter, width, start, stop, begin)
 
         emitter.loop("0", str(node.shape[0]), 1, clear)
 
@@ -95,14 +102,22 @@ def _written_rows(
             _blocks(emitter, width, start, stop, one)
 
     emitter.loop("0", str(count), 1, write)
-    return _launch(name, writer, emitter, node, -(-width // block))
+    launch = _launch(name, writer, emitter, node, -(-width // block))
+    if onto is not None:  # what is read where it is begun with, and nowhere else, may lie where the sum does
+        launch.exact = {n for n, places in emitter.loaded.items() if n is not node and places == {begun}}
+        launch.in_place = True
+    return launch
 
 
 def emit_scatter(group: Group, in_memory: Callable[[Node], bool], target: Target) -> list[Launch]:
-    """The launch of a scatter_add."""
-    (node,) = group.members
-    index, rows = node.inputs
-    return [_written_rows("scatter", node, index, rows, in_memory, target, add=True)]
+    """The launch of a scatter_add, or of its sum with what it is added to."""
+    scattered, *above = group.members
+    index, rows = scattered.inputs
+    if not above:
+        return [_written_rows("scatter", scattered, index, rows, in_memory, target, add=True)]
+    (total,) = above
+    onto = total.inputs[0] if total.inputs[1] is scattered else total.inputs[1]
+    return [_written_rows("scatter", total, index, rows, in_memory, target, add=True, onto=onto)]
 
 
 def _copied(

@@ -154,6 +154,17 @@ def _trailing_repeat(node: Node) -> int | None:
     return math.prod(node.shape[changed[0] :])
 
 
+def reads_memory(node: Node, operand: Node) -> bool:
+    """Whether the kernel of `node` takes `operand` from memory as it lies there, and cannot compute it on its way.
+
+    A convolution computes what it reads while it copies it to a task's memory.
+    """
+    stored = node.op.name == "matmul" and not rounds_as_it_reads(operand)
+    looked_up = node.op.name == "take" and operand is node.inputs[0]
+    by_address = node.op.kind == ATTENTION and operand not in weight_operands(node)
+    return stored or looked_up or by_address or node.op.kind in (HOST, SCAN)
+
+
 class _Fuser:
     def __init__(self, graph: Graph):
         self.graph = graph
@@ -161,6 +172,8 @@ class _Fuser:
         self.group_of: dict[Node, Group] = {}
         #: for each node how many nodes of its own group, and movements, stand one behind the other to compute it
         self.depth: dict[Node, int] = {}
+        #: scatters that one node alone reads
+        self.read_once: set[Node] = set()
         #: the group of each family of attention: nodes of the same operands, computed by one kernel
         self.attention: dict[Hashable, Group] = {}
 
@@ -169,12 +182,16 @@ class _Fuser:
         order: list[Node] = []
         entered: set[Node] = set()
         new: dict[Node, Node] = {}
+        users = self.graph.users()
+        outputs = set(self.graph.outputs)
         with grad_mode(False):
             for node in self.graph.nodes:
                 current = node if node.buffer is not None else node.with_inputs(tuple(new[i] for i in node.inputs))
                 if current.op.kind == REDUCTION:
                     with source_of(node):
                         current = self._reduction(current)
+                if current.op.name == "scatter_add" and len(users[node]) == 1 and node not in outputs:
+                    self.read_once.add(current)
                 placed = len(order)
                 enter(current, order, entered)
                 for made in order[placed:]:
@@ -199,7 +216,9 @@ class _Fuser:
     def _place(self, node: Node) -> None:
         if not is_real(node):
             return
-        if node.op.kind == ELEMENTWISE:
+        if (scattered := self._scattered_onto(node)) is not None:
+            self._place_sum(node, scattered)
+        elif node.op.kind == ELEMENTWISE:
             self._place_elementwise(node, list(node.inputs))
         elif node.op.name == "take":
             self._place_elementwise(node, [])
@@ -335,6 +354,25 @@ class _Fuser:
                 if found[1] != wanted:
                     return None
         return level
+
+    def _scattered_onto(self, node: Node) -> Node | None:
+        """The scatter that `node` alone reads, to add it to something of its shape."""
+        if node.op.name != "add" or node.inputs[0] is node.inputs[1]:
+            return None
+        found = [operand for operand in node.inputs if operand in self.read_once]
+        same = all(operand.shape == node.shape for operand in node.inputs)
+        return found[-1] if found and same else None
+
+    def _place_sum(self, node: Node, scattered: Node) -> None:
+        """With the scatter, which then begins with the other operand and not with zeros: so the gradient of a tied
+        embedding is added to that of the output layer where this lies, a row after the other.
+        """
+        before = self.group_of[scattered]
+        before.members = {}
+        for read in self._operand_groups(scattered):
+            read.readers.discard(before)
+        self._open(SCATTER, scattered)
+        self._join(node, self.groups[-1], _FULL)
 
     def _place_attention(self, node: Node) -> None:
         """With the nodes of the same operands and options, which are all there when the first of them is placed."""
@@ -477,18 +515,13 @@ class _Memory:
         order = [n for n in graph.nodes if n in self.group_of]
         for node in order:
             group = self.group_of[node]
-            pulled = weight_operands(node) if node.op.kind == ATTENTION else ()
             for operand in node.inputs:
                 for source in sources(operand):
                     if self.group_of[source] is not group:
                         self.readers.setdefault(source, set()).add(group)
                         if elements(node) >= _MANY_ROWS * elements(source) and resolve(operand) is None:
                             self.by_column.add(source)
-                        # a convolution computes what it reads while it copies it to a task's memory
-                        stored = node.op.name == "matmul" and not rounds_as_it_reads(operand)
-                        looked_up = node.op.name == "take" and operand is node.inputs[0]
-                        by_address = node.op.kind == ATTENTION and operand not in pulled
-                        if stored or looked_up or by_address or node.op.kind in (HOST, SCAN):
+                        if reads_memory(node, operand):
                             self.materialized.add(source)
         self.materialized |= {node for node in order if self._is_always_kept(node)}
         for group in fuser.groups:
@@ -499,9 +532,11 @@ class _Memory:
 
     def _is_always_kept(self, node: Node) -> bool:
         """Whether no other kernel can compute `node` on its way, but one has to, or has its result in memory anyway."""
+        kind, members = self.group_of[node].kind, self.group_of[node].members
+        if kind == SCATTER and len(members) > 1:  # the sum of both is what there is of it
+            return node.op.kind == ELEMENTWISE
         if node.op.kind == ELEMENTWISE or node.op.name == "scan":
             return False
-        kind = self.group_of[node].kind
         if kind in (PRODUCT, CONVOLUTION):
             return node in self.readers
         return kind in (COLUMNS, ATTEND, SCATTER, PUT, JOIN, CALL, STEPS, RECUR)
@@ -542,6 +577,8 @@ class _Memory:
             for n in group.members
             if n in self.readers and n not in self.materialized and n.op.kind == ELEMENTWISE and not self._pulled(n)
         ]
+        # what memory gives cheaply already, as the square of a gradient that is kept, needs no root
+        wanted = [n for n in wanted if self._cost(n, _RECOMPUTE) is None]
         if not 2 <= len(wanted) <= 12:
             return
         best, covered = None, max(1, sum(self._cost(n, _RECOMPUTE) is not None for n in wanted))

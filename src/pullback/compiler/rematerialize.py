@@ -70,7 +70,7 @@ def retention(
         said[number[node]] = policy(node) if policy is not None and work is not None else None
         if said[number[node]] == KEEP:
             work = None
-        nbytes = 0 if node in starts or outside(node) else _aligned(elements(node) * node.dtype.itemsize)
+        nbytes = 0 if node in starts or outside(node) else aligned(elements(node) * node.dtype.itemsize)
         values.append(Value(nbytes, work, tuple(read)))
     for group in fusion.groups:
         reads = dict.fromkeys(n for member in group.members for n in _made_of(member, number)[1])
@@ -98,7 +98,7 @@ def _parts(fusion: Fusion, nodes: Sequence[Node], steps: Sequence[Step], asked: 
     """The values of the forward pass that the user wants computed again, by where the backward pass first reads one of
     what was made in the same checkpointed call.
     """
-    late = _late_groups(fusion)
+    late = late_groups(fusion)
     first: dict[int, int] = {}
     last: dict[int, int] = {}
     for step, (reads, makes, _) in enumerate(steps):
@@ -127,7 +127,7 @@ def _parts(fusion: Fusion, nodes: Sequence[Node], steps: Sequence[Step], asked: 
     return parts
 
 
-def _late_groups(fusion: Fusion) -> set[Group]:
+def late_groups(fusion: Fusion) -> set[Group]:
     """The kernels that belong to a backward pass. One that makes a part of a gradient beside something of the forward
     pass, as the slope of an activation, does not; one that makes an optimizer's update of a gradient does.
     """
@@ -165,10 +165,10 @@ def _calls(fusion: Fusion) -> dict[Node, int]:
     call reads it, and then it is what the relu is made of that leaves the call.
     """
     within: dict[Node, tuple[int, ...]] = {}
-    late_groups = _late_groups(fusion)
+    backward = late_groups(fusion)
 
     def late(node: Node) -> bool:
-        return fusion.group_of[node] in late_groups if node in fusion.group_of else is_backward(node)
+        return fusion.group_of[node] in backward if node in fusion.group_of else is_backward(node)
 
     def read(node: Node, path: tuple[int, ...]) -> None:
         own = within.get(node, _path(node))
@@ -188,7 +188,8 @@ def _calls(fusion: Fusion) -> dict[Node, int]:
     }
 
 
-def _aligned(nbytes: int) -> int:
+def aligned(nbytes: int) -> int:
+    """The bytes that a value takes in the arena."""
     return -(-max(nbytes, 1) // 64) * 64
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from ..compiler.rematerialize import KEEP, RECOMPUTE, Policy
@@ -10,7 +10,7 @@ from ..errors import MemoryBudgetError
 from ..graph.node import Node, Source
 from ..graph.types import DType
 from ..runtime.bundles import bytes_of
-from ..runtime.fit import LEAST, Budget
+from ..runtime.fit import BFLOAT16, BLOCKS, EARLY_UPDATE, LEAST, Budget
 from .lives import ACTIVATIONS, INPUTS, OPTIMIZER, TEMPORARIES
 from .plan import Plan
 from .sizes import format_bytes, parse_bytes
@@ -31,14 +31,41 @@ class Candidate:
     checkpoint: tuple[int, ...] = ()
 
 
-def budget_of(memory: int | float | str | None, policy: Callable[[Candidate], str | None] | None) -> Budget:
+#: what `allow=` may name, and what the user gives up by it
+ALLOWED = {
+    EARLY_UPDATE: "a parameter is updated as soon as its gradient is complete, whose memory is then freed; afterwards "
+    ".grad is None",
+    BLOCKS: "the output layer and its cross entropy go through blocks of rows, which adds up in another order",
+    BFLOAT16: "float32 activations that wait for the backward pass may be rounded to bfloat16 there",
+}
+
+
+def budget_of(
+    memory: int | float | str | None,
+    policy: Callable[[Candidate], str | None] | None,
+    allow: Collection[str] | None = None,
+) -> Budget:
     """The budget that the arguments of `pullback.compile` ask for."""
     if policy is not None and not callable(policy):
         raise TypeError(
             f"policy must be a function of a Candidate that gives 'keep', 'recompute' or None, got {policy!r}"
         )
     nbytes = memory if memory is None or memory == LEAST else parse_bytes(memory)
-    return Budget(nbytes, None if policy is None else _asked(policy))
+    return Budget(nbytes, None if policy is None else _asked(policy), _allowed(allow, nbytes))
+
+
+def _allowed(allow: Collection[str] | None, nbytes: int | str | None) -> frozenset[str]:
+    if allow is None:
+        return frozenset()
+    if isinstance(allow, str) or not isinstance(allow, Collection):
+        raise TypeError(f"allow must be a collection of names, such as [{allow!r}], got {allow!r}")
+    unknown = [name for name in allow if name not in ALLOWED]
+    if unknown:
+        known = "".join(f"\n  - {name!r}: {what}" for name, what in ALLOWED.items())
+        raise ValueError(f"allow has no {', '.join(map(repr, unknown))}; what may be allowed:{known}")
+    if allow and nbytes is None:
+        raise ValueError("allow= says what may be changed to keep to a budget, and there is none: give memory= too")
+    return frozenset(allow)
 
 
 def _asked(policy: Callable[[Candidate], str | None]) -> Policy:
@@ -52,12 +79,19 @@ def _asked(policy: Callable[[Candidate], str | None]) -> Policy:
     return of
 
 
-def over_budget(plan: Plan, budget: int) -> MemoryBudgetError:
-    """The error for a step whose least memory is above its budget."""
+def over_budget(plan: Plan, budget: int, allowed: Mapping[str, int]) -> MemoryBudgetError:
+    """The error for a step whose least memory is above its budget. `allowed` are the peaks that changes would bring it
+    to which the user does not allow.
+    """
+    changes = [
+        f"allow=[{name!r}]: {peak} bytes ({format_bytes(peak)}), "
+        f"{'in' if peak <= budget else f'{format_bytes(peak - budget)} above'} the budget; {ALLOWED[name]}"
+        for name, peak in sorted(allowed.items(), key=lambda item: item[1])
+    ]
     least = plan.peak_bytes
     return MemoryBudgetError(
         f"{plan.name} cannot be run in {format_bytes(budget)}: the least that was found is {format_bytes(least)} "
-        f"({least} bytes).\n{plan}\n{_advice(plan, [])}",
+        f"({least} bytes).\n{plan}\n{_advice(plan, changes)}",
         least,
         plan.unbudgeted_bytes,
     )

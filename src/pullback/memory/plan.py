@@ -4,17 +4,37 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
+from ..compiler.describe import label
+from ..graph.node import Node
+from ..runtime.bundles import bytes_of
+from ..runtime.fit import BFLOAT16
 from ..runtime.program import Program
 from .cost import operations_of, seconds_of
 from .lives import ROLES, TEMPORARIES, Held, Roles, held_by
+from .sizes import format_bytes
 
 #: how many of the largest buffers are listed
 LARGEST = 10
+
+
+#: how many of the rounded activations are named
+_NAMED = 3
+
+
+def _rounded(nodes: Collection[Node]) -> str:
+    """Which activations wait for the backward pass in bfloat16, those first that save most."""
+    saved = sum(bytes_of(node) // 2 for node in nodes)
+    first = sorted(nodes, key=lambda node: (-bytes_of(node), node.serial))[:_NAMED]
+    named = ", ".join(f"{label(node)} {list(node.shape)} of {node.source}" for node in first)
+    rest = f" and {len(nodes) - len(first)} more" if len(nodes) > len(first) else ""
+    return f"{len(nodes)} activations wait for the backward pass in {format_bytes(saved)} less: {named}{rest}"
 
 
 class Plan:
@@ -25,11 +45,17 @@ class Plan:
     tensors.
     """
 
-    def __init__(self, program: Program, roles: Roles, name: str = "step"):
+    def __init__(
+        self, program: Program, roles: Roles, name: str = "step", changes: Mapping[str, str] = MappingProxyType({})
+    ):
         self._program, self.name = program, name
         self.peak_bytes: int = program.memory.peak
         #: the peak where nothing is computed again: what the step would take without a budget
         self.unbudgeted_bytes: int = program.unbudgeted_bytes or program.memory.peak
+        #: what of `allow=` was done to keep to the budget, and what that is here
+        self.changes: dict[str, str] = dict(changes)
+        if program.rounded():
+            self.changes[BFLOAT16] = _rounded(program.rounded())
         #: everything that is held, with its life over the schedule
         self.buffers: list[Held] = held_by(program, roles)
         layout = getattr(program, "layout", None)
@@ -115,6 +141,7 @@ class Plan:
             "name": self.name,
             "peak_bytes": self.peak_bytes,
             "unbudgeted_bytes": self.unbudgeted_bytes,
+            "changes": self.changes,
             "breakdown": self.breakdown,
             "gap_bytes": self.gap_bytes,
             "flops": self.flops,

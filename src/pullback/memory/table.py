@@ -27,6 +27,7 @@ def text(plan: Plan) -> str:
         f"plan of {plan.name}: {format_bytes(plan.peak_bytes)} at the peak ({plan.peak_bytes:,} bytes)",
         *_breakdown(plan),
         f"  {_work(plan)}",
+        *(f"  allowed and done: {name}: {what}" for name, what in plan.changes.items()),
         f"  memory over the {plan.steps} steps of the schedule, the peak at step {plan.peak_step}:",
         f"  {_curve(plan)}",
         f"  the {len(plan.largest)} largest of {len(plan.buffers)} buffers:",

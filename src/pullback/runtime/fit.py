@@ -7,19 +7,24 @@ layout takes decides. Where that is more than was asked for, the search is given
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..codegen.launch import Workspace, owner_of
-from ..compiler.costs import operations
+from ..compiler.costs import operations, work
 from ..compiler.fuse import Fusion, Group
-from ..compiler.rematerialize import Policy, Retention, checkpointed, rematerialize, retention, work_of
-from ..compiler.retention import cheap, least, solve
-from ..compiler.schedules import Schedule
+from ..compiler.narrow import chosen_for, narrowable, narrowed
+from ..compiler.order import constraints, forwarded, ordered
+from ..compiler.rematerialize import Policy, Retention, aligned, checkpointed, rematerialize, retention, work_of
+from ..compiler.retention import cheap, floor, least, solve
+from ..compiler.schedules import Schedule, Timeline
 from ..graph.node import Node
 from ..ops.primitive import LEAF, MOVEMENT
 from ..timeline import span
+from .bundles import bytes_of
 from .layout import Layout
 
+#: what a user may allow a step to change so that it keeps to a budget
+EARLY_UPDATE, BLOCKS, BFLOAT16 = "early-update", "blocks", "bfloat16"
 #: the budget that stands for the fewest bytes at the cost of about one more forward pass
 LEAST = "least"
 #: bytes of an arena from which on some are given up without being asked, and for how many operations each: those of an
@@ -31,31 +36,52 @@ _TRIES = 6
 
 @dataclass(frozen=True)
 class Budget:
-    """Bytes that a step may hold at once, LEAST, or None for as many as it likes; and what the user says of values."""
+    """Bytes that a step may hold at once, LEAST, or None for as many as it likes; what the user says of values, and the
+    changes that he allows.
+    """
 
     nbytes: int | str | None = None
     policy: Policy | None = None
+    allow: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A layout, and the nodes that it computes again with their originals."""
+    """A layout, the nodes that it computes again with their originals, and what it rounds."""
 
     layout: Layout
     copies: dict[Node, Node]
+    #: what waits for the backward pass in bfloat16
+    rounded: tuple[Node, ...] = ()
 
     @property
     def recomputed(self) -> int:
         """Floating-point operations that are done again."""
         return sum(operations(node) for node in self.copies)
 
+    @property
+    def work(self) -> float:
+        """About how long its kernels take (see `costs.work`)."""
+        return work(self.layout.fusion.groups, self.layout.in_memory)
+
+
+def _rank(fitted: Fitted, limit: int | str | None) -> tuple[bool, float]:
+    """What is to be least: the work of those that keep to the limit, the bytes of others, which come after them."""
+    if isinstance(limit, int) and fitted.layout.arena_bytes <= limit:
+        return False, fitted.work
+    return True, fitted.layout.arena_bytes
+
 
 class Fitter:
     """Looks for layouts of one fused graph."""
 
-    def __init__(self, layout: Layout, lay_out: Callable[[Fusion], Layout], policy: Policy | None):
-        """`layout` is that of the graph with everything kept, `lay_out` makes one of another."""
-        self.first, self.lay_out = layout, lay_out
+    def __init__(
+        self, layout: Layout, lay_out: Callable[[Fusion], Layout], policy: Policy | None, may_round: bool = False
+    ):
+        """`layout` is that of the graph with everything kept, `lay_out` makes one of another. Where it `may_round`,
+        activations may wait for the backward pass in bfloat16.
+        """
+        self.first, self.lay_out, self.may_round = layout, lay_out, may_round
         self.said = policy
         self.by_call = checkpointed(layout.fusion)
 
@@ -66,6 +92,24 @@ class Fitter:
         return lambda node: said(node) or by_call(node)
 
     def _known(self) -> Retention:
+        """The problem that the kernels pose in their order; in a better one where that lowers the peak."""
+        known = self._problem()
+        held = constraints(self.first.fusion, self.first.written_over(), self.first.early_checks())
+        order = forwarded(known.problem, held)
+        if order == sorted(order):
+            return known
+        other = self._problem(ordered(self.first.fusion, order))
+        if Timeline(other.problem, {}).peak >= Timeline(known.problem, {}).peak:
+            return known
+        layout = self.lay_out(ordered(self.first.fusion, order))
+        if layout.arena_bytes >= self.first.arena_bytes:
+            return known
+        self.first = layout
+        return other
+
+    def _problem(self, fusion: Fusion | None = None) -> Retention:
+        """What the kernels of a fusion, that of the layout or the same in another order, make and read."""
+        fusion = fusion or self.first.fusion
         extra: dict[Group, int] = {}
         for segment in self.first.segments:
             for launch, group in zip(segment.launches, segment.groups, strict=True):
@@ -73,9 +117,12 @@ class Fitter:
                     owners = {owner_of(argument) for argument in launch.arguments}
                     besides = sum(owner.nbytes for owner in owners if isinstance(owner, Workspace))
                     extra[group] = max(extra.get(group, 0), besides)
+        for group in fusion.groups:  # what is written over something takes nothing besides it
+            over = [node for node in group.stored if node in self.first.heirs]
+            extra[group] = extra.get(group, 0) - sum(aligned(bytes_of(node)) for node in over)
         places = self.first.memory_of
         elsewhere = {node for node, (where, _) in places.items() if where != "arena"}
-        return retention(self.first.fusion, lambda g: extra.get(g, 0), elsewhere.__contains__, self._policy())
+        return retention(fusion, lambda g: extra.get(g, 0), elsewhere.__contains__, self._policy())
 
     def fit(self, limit: int | str | None) -> Fitted:
         """The layout whose arena is at most `limit` bytes, LEAST or, where there is none, the least one found.
@@ -88,25 +135,47 @@ class Fitter:
             return Fitted(self.first, {})
         with span("rematerialize"):
             known = self._known()
+            if isinstance(limit, int) and self._policy() is None and self.first.arena_bytes <= limit:
+                return Fitted(self.first, {})
             if is_large and self._policy() is None:
                 return self._laid_out(known, cheap(known.problem, _CHEAP))
-            if limit == LEAST:
-                return self._laid_out(known, least(known.problem, self._work()))
-            aim = bound = self.first.arena_bytes if limit is None else int(limit)
-            best: Fitted | None = None
-            for _ in range(_TRIES if limit is not None else 1):
-                found = self._laid_out(known, solve(known.problem, max(aim, 0)))
-                if best is None or found.layout.arena_bytes < best.layout.arena_bytes:
-                    best = found
-                if best.layout.arena_bytes <= bound:
+            found = [self._within(known, limit)]
+            if self.may_round and limit is not None:
+                found += self._rounding(known, limit)
+            return min(found, key=lambda fitted: _rank(fitted, limit))
+
+    def _rounding(self, known: Retention, limit: int | str) -> list[Fitted]:
+        """The same with activations in bfloat16: with as many as the limit asks for, and with all of them."""
+        values = narrowable(self.first.fusion, known)
+        excess = self.first.arena_bytes - limit if isinstance(limit, int) else sum(value.saved for value in values)
+        found = []
+        for chosen in dict.fromkeys([tuple(chosen_for(values, excess)), tuple(value.node for value in values)]):
+            if chosen:
+                layout = self.lay_out(narrowed(self.first.fusion, chosen))
+                fitted = Fitter(layout, self.lay_out, self.said).fit(limit)
+                found.append(replace(fitted, rounded=chosen))
+        return found
+
+    def _within(self, known: Retention, limit: int | str | None) -> Fitted:
+        """What keeps to a limit by computing values again; the least that is found where nothing does."""
+        if limit is None:  # only what the user wants computed again
+            return self._laid_out(known, solve(known.problem, self.first.arena_bytes))
+        found: list[Fitted] = []
+        if isinstance(limit, int):
+            aim, bottom, tries = limit, floor(known.problem), _TRIES
+            while aim >= bottom and tries:
+                schedule = solve(known.problem, aim)
+                found.append(self._laid_out(known, schedule))
+                excess = found[-1].layout.arena_bytes - limit
+                if excess <= 0:
+                    return found[-1]
+                if schedule.peak > aim:  # less still will not be found either
                     break
-                aim -= found.layout.arena_bytes - bound
-            else:
-                if limit is not None:  # the error is to say what would do
-                    lowest = self._laid_out(known, least(known.problem, self._work()))
-                    best = min(best, lowest, key=lambda fitted: fitted.layout.arena_bytes)
-            assert best is not None
-            return best
+                # a schedule whose peak is below the aim by itself would be found again by a little less
+                aim, tries = min(aim, schedule.peak) - excess, tries - 1
+        # where nothing keeps to the limit, the error is to say what would do
+        found.append(self._laid_out(known, least(known.problem, self._work())))
+        return min(found, key=lambda fitted: fitted.layout.arena_bytes)
 
     def _laid_out(self, known: Retention, schedule: Schedule) -> Fitted:
         if not schedule.again:

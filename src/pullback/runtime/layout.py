@@ -97,6 +97,14 @@ class Layout:
         """All launches, in order."""
         return [launch for segment in self.segments for launch in segment.launches]
 
+    def written_over(self) -> dict[Node, Node]:
+        """The outputs that may be written into the memory of an input, with that input."""
+        return {self.results[place]: self.inputs[source] for place, source in self.aliases.items()}
+
+    def early_checks(self) -> list[Group]:
+        """The checks of what the program is given, which come before all else."""
+        return _checks_first(self.fusion.groups, set(self.inputs))[0]
+
     # ---- launches
 
     def _emit(self, fusion: Fusion, started: Callable[[Code], None]) -> list[Segment]:
@@ -227,6 +235,8 @@ class Layout:
             lives.setdefault(self.results[number], [step, step])[1] = step
         own = {thing: Life(*life) for thing, life in lives.items()}
         heirs = self._inherit(lives)
+        #: what is written over something that ends where it begins
+        self.heirs = frozenset(heirs)
         things = [thing for thing in lives if thing not in heirs]
         placement = place_all([Request(max(bytes_of(thing), 1), *lives[thing]) for thing in things])
         #: bytes of the arena, its steps, and when each thing in it is there; one that is written over another counts as

@@ -26,7 +26,7 @@ from ..graph.types import to_carrier, to_storage
 from ..ops.indexing import out_of_range
 from .buffers import Buffer, allocate
 from .bundles import Thing, saved
-from .fit import Budget, Fitter
+from .fit import BFLOAT16, Budget, Fitter
 from .jit import Ahead, host_target, load
 from .layout import Layout, Segment
 from .schedule import Bundle, Entry, Schedule
@@ -124,6 +124,15 @@ class Program:
     def recomputed(self) -> int:
         """Floating-point operations that are done a second time to save memory."""
         return 0
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing is computed again and nothing rounded to save memory."""
+        return not self.copies() and not self.rounded()
+
+    def rounded(self) -> Collection[Node]:
+        """The activations that wait for the backward pass in bfloat16."""
+        return ()
 
     @property
     def work(self) -> float:
@@ -278,7 +287,7 @@ class _Native(Program):
         def lay_out(fused: Fusion) -> Layout:
             return Layout(fused, self.inputs, self.aliases, self.resident, started, bool(debug.get("verify")))
 
-        fitter = Fitter(lay_out(fusion), lay_out, budget.policy)
+        fitter = Fitter(lay_out(fusion), lay_out, budget.policy, BFLOAT16 in budget.allow)
         self.layout = fitter.first
         self.unbudgeted_bytes = self.memory.peak
         beside = self.unbudgeted_bytes - self.layout.arena_bytes
@@ -317,6 +326,9 @@ class _Native(Program):
 
     def copies(self) -> Mapping[Node, Node]:
         return self.fitted.copies
+
+    def rounded(self) -> Collection[Node]:
+        return self.fitted.rounded
 
     def threads(self) -> int:
         threads = get_num_threads()  # asked for in any case, so that a wrong setting is found at once

@@ -423,7 +423,7 @@ class Handle:
         if STATE.example is not None and value is not None:
             STATE.example.check_write(self, value._node)
         if STATE.trace is not None:
-            STATE.trace.before_writing_grad(self)
+            STATE.trace.before_writing_grad(self, value)
         if value is not self._grad:
             self._grad = value
             disturb()

@@ -23,13 +23,13 @@ def choose_parts(record: Record, budget: int | str | None) -> Replay:
     where neither is enough, values are computed again in the number of parts that holds least.
     """
     first = record(1, False)
-    if budget is None or not first.divisible or _meets(first, budget):
+    if budget is None or not first.divisible or meets(first, budget):
         return first
     divided = _fewest(record, first, budget)
     candidates = [record(1, True), divided]
-    if not any(_meets(recording, budget) for recording in candidates) and divided.parts > 1:
+    if not any(meets(recording, budget) for recording in candidates) and divided.parts > 1:
         candidates.append(record(divided.parts, True))
-    return min(candidates, key=lambda recording: _cost(recording, budget))
+    return min(candidates, key=lambda recording: cost(recording, budget))
 
 
 def _fewest(record: Record, first: Replay, budget: int | str) -> Replay:
@@ -38,24 +38,25 @@ def _fewest(record: Record, first: Replay, budget: int | str) -> Replay:
     The number is doubled until it is enough or memory grows, and then looked for between the last two by bisection.
     """
     best, parts = first, 1
-    while parts < first.divisible and not _meets(best, budget):
+    while parts < first.divisible and not meets(best, budget):
         parts = min(2 * parts, first.divisible)
         found = record(parts, False)
         if found.program.memory.peak >= best.program.memory.peak:
             return best
         low, best = best.parts, found
-    while _meets(best, budget) and best.parts - low > 1:
+    while meets(best, budget) and best.parts - low > 1:
         found = record((low + best.parts) // 2, False)
-        low, best = (low, found) if _meets(found, budget) else (found.parts, best)
+        low, best = (low, found) if meets(found, budget) else (found.parts, best)
     return best
 
 
-def _meets(recording: Replay, budget: int | str) -> bool:
-    return budget != LEAST and recording.program.memory.peak <= int(budget)
+def meets(recording: Replay, budget: int | str | None) -> bool:
+    """Whether a recording keeps to a budget; none does to LEAST."""
+    return budget is None or (budget != LEAST and recording.program.memory.peak <= int(budget))
 
 
-def _cost(recording: Replay, budget: int | str) -> tuple[bool, float]:
+def cost(recording: Replay, budget: int | str | None) -> tuple[bool, float]:
     """What is to be least: the work of recordings that meet the budget; the memory of others, which come after them."""
-    if _meets(recording, budget):
+    if meets(recording, budget):
         return False, recording.program.work
     return True, recording.program.memory.peak

@@ -19,7 +19,7 @@ from ..memory.lives import GRADIENTS, INPUTS, OPTIMIZER, PARAMETERS, Named, Role
 from ..ops.primitive import BUFFER
 from ..runtime.buffers import Buffer
 from ..runtime.engine import count, without_values
-from ..runtime.fit import Budget
+from ..runtime.fit import BLOCKS, EARLY_UPDATE, Budget
 from ..runtime.program import Program
 from ..tensor import Tensor
 from ..tensor.handle import STRUCTURE_CHANGES, Handle
@@ -27,6 +27,7 @@ from ..tensor.views import root_of
 from ..timeline import span
 from ..trees import flatten, unflatten
 from .deferred import Deferred, defer
+from .freed import freed_gradients
 from .relations import Findings, Related, is_had
 from .settled import REFERENCES, Memory, Settled, is_alone, stays_of
 from .trace import Captured, Trace
@@ -48,10 +49,10 @@ class Replay:
 
     def __init__(
         self, trace: Trace, arguments: Sequence[tuple[int, Handle, Node]], result: Any, leaves: list[Any],
-        related: Related, found: Findings, budget: Budget,
+        related: Related, found: Findings, budget: Budget, changes: frozenset[str] = frozenset(),
     ):  # fmt: skip
         """`leaves` are the arguments that were recorded, and `related` which of them are views of one tensor. `budget`
-        is the program's.
+        is the program's, and `changes` are those that it allows and that are made here.
         """
         self.bound = {p: leaves[p] for p in found.bound if p not in related.paths}
         self.bound_views = {p: root_of(leaves[p]) for p in found.bound if p in related.paths}
@@ -70,6 +71,8 @@ class Replay:
         self.captured = list(trace.captured.values())
         self.grad_reads = [(g.tensor, g.original is None) for g in trace.grads.values() if g.read]
         self.owned = any(c.owner is not None for c in self.captured)
+        freed = freed_gradients(trace) if EARLY_UPDATE in budget.allow else frozenset()
+        freed = freed if EARLY_UPDATE in changes else frozenset()
         outputs: list[Node] = []
 
         def output(tensor: Handle) -> int:
@@ -85,10 +88,14 @@ class Replay:
             (position, output(proxy._grad)) for position, proxy, _ in arguments if proxy._grad is not None
         ]
         self.new_grads: list[tuple[Handle, int | None]] = [
-            (g.tensor, None if g.tensor._grad is None else output(g.tensor._grad))
+            (g.tensor, None if g.tensor._grad is None or id(g.tensor) in freed else output(g.tensor._grad))
             for g in trace.grads.values()
             if g.tensor._grad is not g.original
         ]
+        #: the allowed changes that were made, and what they did
+        self.allowed = _described(len(freed), trace.rows)
+        #: of one that does not keep to its budget, the peaks that further changes would bring it to
+        self.peaks_allowed: dict[str, int] = {}
         self.writes = trace.surroundings.finish(output) if trace.surroundings is not None else []
         self._defer(outputs)
         self.results = [(output(leaf), leaf.shape) if isinstance(leaf, Handle) else (None, leaf) for leaf in leaves]
@@ -413,6 +420,16 @@ class Replay:
             return Tensor(self._leaf(outputs, self.single))
         leaves = [constant if place is None else Tensor(self._leaf(outputs, place)) for place, constant in self.results]
         return unflatten(self.result_shape, leaves) if self.result_shape is not None else leaves[0]
+
+
+def _described(freed: int, rows: Sequence[int]) -> dict[str, str]:
+    """The changes that were made, of gradients that are freed and output layers in blocks of so many rows."""
+    found = {}
+    if freed:
+        found[EARLY_UPDATE] = f"{freed} gradients are freed as soon as their parameters are updated; .grad is None"
+    if rows:
+        found[BLOCKS] = f"the output layer and its cross entropy in blocks of {', '.join(map(str, rows))} rows"
+    return found
 
 
 def _is_unchanged(store: dict[Any, Any], kept: dict[Any, Any]) -> bool:

@@ -8,7 +8,7 @@ import gc
 import inspect
 import threading
 import warnings
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from types import FunctionType, MethodType
@@ -23,7 +23,7 @@ from ..graph.node import next_serial
 from ..graph.types import from_numpy as array_dtype
 from ..memory import Plan, available_bytes, budget_of, over_budget, too_large
 from ..ops.primitive import MODE
-from ..runtime.fit import Budget
+from ..runtime.fit import BFLOAT16, BLOCKS, Budget
 from ..runtime.program import UNLIMITED, Program
 from ..runtime.report import reported
 from ..tensor import Tensor
@@ -31,12 +31,13 @@ from ..tensor.creation import from_argument, from_numpy
 from ..tensor.handle import RECEIVERS, STATE, Handle
 from ..tensor.promotion import Default
 from ..trees import flatten, unflatten
-from .parts import choose_parts
+from .parts import meets
 from .recordable import is_module, refuse
 from .relations import Related, along, findings, name_of
 from .replay import MISFIT, Replay
 from .surroundings import Surroundings
 from .trace import Trace
+from .ways import Way, choose, peaks_allowed
 
 #: from this many recordings of one function on, each further one warns
 _MANY_VARIANTS = 16
@@ -127,7 +128,7 @@ class CompiledStep:
             _STEPS.end_run()
         with _STEPS.recording(), _without_collections(), reported("record", self.__name__) as report:
             hooked = frozenset(place for place, leaf in enumerate(leaves) if _is_hooked(leaf))
-            variant = self._record_in_parts(kind.key, leaves, kind.shape, hooked)
+            variant = self._record_to_budget(kind.key, leaves, kind.shape, hooked)
             report.program = variant.program
         alone = _STEPS.begin_run()
         try:
@@ -151,9 +152,12 @@ class CompiledStep:
         kind, leaves, _ = self._kind_of(args, kwargs)
         with _STEPS.recording(), _without_collections(), reported("record", self.__name__) as report:
             hooked = frozenset(place for place, leaf in enumerate(leaves) if _is_hooked(leaf))
-            variant = self._record_in_parts(kind.key, leaves, kind.shape, hooked, planned=True)
+            variant = self._record_to_budget(kind.key, leaves, kind.shape, hooked, planned=True)
             report.program = variant.program
-        return Plan(variant.program, variant.roles, self.__name__)
+        return self._plan_of(variant)
+
+    def _plan_of(self, variant: Replay) -> Plan:
+        return Plan(variant.program, variant.roles, self.__name__, variant.allowed)
 
     def _refuse_too_large(self, recording: ref[Replay], leaves: list[Any]) -> None:
         """Raise MemoryBudgetError for a recording that does not keep to the budget, or that there is no memory for."""
@@ -161,10 +165,10 @@ class CompiledStep:
         assert variant is not None
         budget, peak = self.budget.nbytes, variant.program.memory.peak
         if isinstance(budget, int) and peak > budget:
-            raise over_budget(Plan(variant.program, variant.roles, self.__name__), budget)
+            raise over_budget(self._plan_of(variant), budget, variant.peaks_allowed)
         needed, available = variant.new_bytes(leaves), available_bytes()
         if available is not None and needed > available:
-            raise too_large(Plan(variant.program, variant.roles, self.__name__), needed, available)
+            raise too_large(self._plan_of(variant), needed, available)
 
     def __copy__(self) -> Self:
         """A step of the same function, without recordings."""
@@ -197,30 +201,33 @@ class CompiledStep:
         """Into how many parts the last call, or the last plan, divides what `accumulate` is to divide by itself."""
         return self._parts
 
-    def _record_in_parts(
+    def _record_to_budget(
         self, key: Hashable, leaves: list[Any], shape: Any, bound: frozenset[int], planned: bool = False
     ) -> Replay:
-        """Record a call, in as many parts as the budget asks for where `accumulate` leaves that open."""
+        """Record a call in the way that keeps to the budget in the least time: in as many parts as it asks for where
+        `accumulate` leaves that open, and with the changes that it allows where they are needed.
+        """
         variants = self._variants.setdefault(key, [])
         kept, total = list(variants), self._recordings
-        variant = choose_parts(
-            lambda parts, fitted: self._record(key, leaves, shape, bound, planned=planned, parts=parts, fitted=fitted),
-            self.budget.nbytes,
-        )
+
+        def record(way: Way) -> Replay:
+            return self._record(key, leaves, shape, bound, way, planned=planned)
+
+        variant = choose(record, self.budget)
+        if not planned and isinstance(self.budget.nbytes, int) and not meets(variant, self.budget.nbytes):
+            variant.peaks_allowed = peaks_allowed(record, self.budget, variant)
         variants[:] = [*kept[-(_KEPT_VARIANTS - 1) :], variant]
         self._recordings, self._parts = total + 1, variant.parts
         return variant
 
     def _record(
-        self, key: Hashable, leaves: list[Any], shape: Any, bound: frozenset[int] = frozenset(),
-        linked: frozenset[int] = frozenset(), planned: bool = False, parts: int = 1,
-        fitted: bool = True,
+        self, key: Hashable, leaves: list[Any], shape: Any, bound: frozenset[int], way: Way,
+        linked: frozenset[int] = frozenset(), planned: bool = False,
     ) -> Replay:  # fmt: skip
         """Record a call. `bound` are the places of arguments that the function also knows as its own: the recording is
         for these very tensors then, since any other would not change along with it. `linked` are the roots of views
         among the arguments, by number, that take the place of these. Nothing is computed or allocated where it is only
-        `planned`. A step that may be divided into any number of parts is so into `parts`, and made to keep to the
-        budget if it is to be `fitted`.
+        `planned`.
         """
         variants = self._variants.setdefault(key, [])
         total, self._recordings = self._recordings, self._recordings + 1
@@ -234,7 +241,7 @@ class CompiledStep:
         for leaf in leaves:
             if isinstance(leaf, Handle) and not planned:
                 leaf._buffer()
-        trace = Trace(first_serial=next_serial(), planned=planned, parts=parts)
+        trace = Trace(first_serial=next_serial(), planned=planned, parts=way.parts, blocks=BLOCKS in way.changes)
         trace.surroundings = Surroundings(self.function, trace, leaves)
         related = Related(leaves)
         proxies, arguments = list(leaves), []
@@ -264,19 +271,20 @@ class CompiledStep:
                     proxies[position] = argument(position, leaf)
             args, kwargs = unflatten(shape, proxies)
             result = self.function(*args, **kwargs)
-            budget = self.budget
-            if trace.divisible and budget.nbytes is not None:
+            budget, divided = way.budget, trace.divisible and way.budget.nbytes is not None
+            if divided or budget.allow - {BFLOAT16}:
                 trace.planned = True  # programs among which one is chosen need not be compiled
-                budget = budget if fitted else replace(budget, nbytes=None)
+            if divided and not way.fitted:
+                budget = replace(budget, nbytes=None)
             name = functools.partial(name_of, self.function, shape)
             found = findings(trace, related, leaves, arguments, bound, linked, name)
             fits = (found.bound, found.linked) == (bound, linked)
-            variant = Replay(trace, arguments, result, leaves, related, found, budget) if fits else None
+            variant = Replay(trace, arguments, result, leaves, related, found, budget, way.changes) if fits else None
         finally:
             STATE.trace = None
             trace.restore()
         if variant is None:
-            return self._record(key, leaves, shape, found.bound, found.linked, planned, parts, fitted)
+            return self._record(key, leaves, shape, found.bound, way, found.linked, planned)
         if len(variants) >= _KEPT_VARIANTS:
             del variants[0]
         variant.before_first = functools.partial(self._refuse_too_large, ref(variant))
@@ -500,6 +508,7 @@ def compile(
     *,
     memory: int | float | str | None = None,
     policy: Callable[[Any], str | None] | None = None,
+    allow: Collection[str] | None = None,
     **unknown: Any,
 ) -> Any:
     """Make `function`, such as a whole training step, one native program; also usable as a decorator.
@@ -543,6 +552,11 @@ def compile(
     where a call needs more than the machine has free. `policy` may say of each value that could be computed again
     whether to "keep" or to "recompute" it; None leaves it to the compiler. It is asked about `Candidate`s.
 
+    `allow` names what may be changed where the budget is not kept otherwise, or not as cheaply (docs/memory.md):
+    "early-update" (a parameter is updated as soon as its gradient is complete, and `.grad` is None afterwards),
+    "blocks" (the output layer and its cross entropy in blocks of rows) and "bfloat16" (float32 activations wait for the
+    backward pass in bfloat16). Without it every budget gives the same bits as none.
+
     >>> w = pb.ones(3, requires_grad=True)
     >>> @pb.compile
     ... def step(x):
@@ -559,9 +573,9 @@ def compile(
         known = [name for name in inspect.signature(compile).parameters if name != "unknown"]
         raise TypeError(f"compile() has no argument {', '.join(unknown)}; its arguments are: {', '.join(known)}")
     if function is None:
-        return functools.partial(compile, memory=memory, policy=policy)
+        return functools.partial(compile, memory=memory, policy=policy, allow=allow)
     if isinstance(function, (staticmethod, classmethod)):
-        return type(function)(compile(function.__func__, memory=memory, policy=policy))
+        return type(function)(compile(function.__func__, memory=memory, policy=policy, allow=allow))
     refuse(function)
     kind = CompiledModule if is_module(function) else CompiledStep
-    return kind(function, budget_of(memory, policy))
+    return kind(function, budget_of(memory, policy, allow))

@@ -56,6 +56,8 @@ class Trace:
     inputs: list[Node] = field(default_factory=list)
     captured: dict[int, Captured] = field(default_factory=dict)
     grads: dict[int, Grad] = field(default_factory=dict)
+    #: the first that was written to the `.grad` of each tensor: what became of it may be clipped
+    first_gradients: dict[int, Node] = field(default_factory=dict)
     owners: dict[int, Handle] = field(default_factory=dict)
     #: views that were read anew, the nodes that they had, and the stamps of what those were read from
     views: dict[int, tuple[Handle, Node, object]] = field(default_factory=dict)
@@ -79,6 +81,9 @@ class Trace:
     #: how many parts `accumulate` makes of a batch where that is left to it, and the examples of the largest such batch
     parts: int = 1
     divisible: int = 0
+    #: whether an output layer and its cross entropy may go through blocks of rows; of those that do, how many at once
+    blocks: bool = False
+    rows: list[int] = field(default_factory=list)
     #: serial numbers of nodes that were made during the recording and are no part of it
     outside: list[tuple[int, int]] = field(default_factory=list)
 
@@ -146,8 +151,10 @@ class Trace:
                 if root_of(tensor._grad)[1]:
                     self._keep_gradient(tensor, tensor._grad)
 
-    def before_writing_grad(self, tensor: Handle) -> None:
-        """Note a `.grad` that is about to be replaced."""
+    def before_writing_grad(self, tensor: Handle, value: Handle | None) -> None:
+        """Note a `.grad` that is about to be replaced by `value`."""
+        if value is not None:
+            self.first_gradients.setdefault(id(tensor), value._node)
         if self.is_foreign(tensor._node) or id(tensor) in self.captured:
             self.grads.setdefault(id(tensor), Grad(tensor, tensor._grad, False))
 

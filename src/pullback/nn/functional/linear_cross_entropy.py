@@ -13,13 +13,16 @@ from dataclasses import dataclass
 from ...autograd.backward import grad
 from ...autograd.function import with_gradient
 from ...errors import DTypeError, ShapeError
+from ...graph.node import Node
 from ...graph.types import DType, float32, float64
+from ...ops.gradient_hooks import HOOKED
 from ...ops.host import detach
 from ...ops.primitive import MODE, Lowering, autocast_mode, user_source
 from ...tensor import Tensor
 from ...tensor.arithmetic import where
 from ...tensor.autocast_mode import in_float32
 from ...tensor.grad_modes import enable_grad
+from ...tensor.handle import STATE
 from ...tensor.joining import cat
 from .linear import linear
 from .loss import check_reduction, check_smoothing, cross_entropy, hard_terms, soft_terms
@@ -78,6 +81,53 @@ def linear_cross_entropy(
     if input.ndim == 1 or rows >= input.shape[0] or target.shape[:1] != input.shape[:1]:
         return terms.composed(input, linear_weight, linear_bias, target)
     return _Blocks(input, linear_weight, linear_bias, target, terms, rows).loss()
+
+
+#: with the permission to cut: into how many blocks at least, of how many rows at least, and logits of how many bytes
+_BLOCKS_ALLOWED, _FEWEST_ROWS, _WORTH_CUTTING = 4, 64, 1 << 20
+
+
+def in_blocks(
+    logits: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, reduction: str, label_smoothing: float
+) -> Tensor | None:
+    """cross_entropy(logits, target, …) in blocks of rows, where a step that is being recorded may do that and the
+    logits are those of a linear layer and large; else None.
+    """
+    layer = _layer_of(logits)
+    fits = target.shape[:1] == logits.shape[:1] and target.ndim in (1, 2)
+    learned = target.requires_grad or (weight is not None and weight.requires_grad)
+    if layer is None or not fits or learned or MODE.looks or STATE.trace is None:
+        return None
+    count, classes = logits.shape
+    rows = min(_ROWS, max(_FEWEST_ROWS, -(-count // _BLOCKS_ALLOWED)))
+    if rows >= count or count * classes * logits.dtype.compute.itemsize < _WORTH_CUTTING:
+        return None
+    STATE.trace.rows.append(rows)
+    terms = _Terms(weight, ignore_index, label_smoothing, reduction)
+    return _Blocks(*layer, target, terms, rows).loss()
+
+
+def _layer_of(logits: Tensor) -> tuple[Tensor, Tensor, Tensor | None] | None:
+    """Input [N, D], weight [C, D] and bias [C] of the linear layer that gives logits [N, C]; None where there is none,
+    or where somebody wants to see a gradient on the way.
+    """
+    if logits.ndim != 2:
+        return None
+    node, bias = _under_reshapes(logits.node), None
+    if node.op.name == "add" and node.inputs[1].shape == logits.shape[1:]:
+        bias, node = logits._wrap(node.inputs[1]), _under_reshapes(node.inputs[0])
+    if node.op.name != "matmul" or node.shape != logits.shape or node in HOOKED:
+        return None
+    left, right = node.inputs
+    if left.dtype is not logits.dtype or len(right.shape) != 2:
+        return None
+    return logits._wrap(left), logits._wrap(right).T, bias
+
+
+def _under_reshapes(node: Node) -> Node:
+    while node.op.name == "reshape" and node not in HOOKED:
+        node = node.inputs[0]
+    return node
 
 
 def _check(

@@ -12,6 +12,7 @@ from ...tensor import Tensor
 from ...tensor.arguments import whole_number
 from ...tensor.arithmetic import where
 from ...tensor.autocast_mode import in_float32
+from ...tensor.handle import STATE
 from .activation import finished, log_softmax, shifted_by_maximum, widened
 from .linear import class_numbers, indices
 
@@ -71,9 +72,15 @@ def cross_entropy(
     >>> pb.nn.functional.cross_entropy(pb.zeros(2, 4), pb.tensor([0, 3]))
     tensor(1.3863)
     """
-    input, target, weight = in_float32(input, target, weight)
     reduction = chosen_reduction("cross_entropy", size_average, reduce, reduction)
     check_smoothing("cross_entropy", label_smoothing)
+    if STATE.trace is not None and STATE.trace.blocks:
+        from .linear_cross_entropy import in_blocks
+
+        found = in_blocks(input, target, weight, ignore_index, reduction, label_smoothing)
+        if found is not None:
+            return found
+    input, target, weight = in_float32(input, target, weight)
     if target.dtype.is_floating_point:
         return finished(reduced(soft_terms(input, target, weight, label_smoothing), reduction), input)
     loss, share = hard_terms(input, target, weight, ignore_index, label_smoothing)
