@@ -319,6 +319,16 @@ def _only_ours() -> Iterator[Row]:
     def on_host(f: Any, x: Any) -> Any:
         return x._wrap(host_call((x.node,), lambda a: a * 2, x.shape, x.dtype))
 
+    def distances(f: Any, x: Any) -> Any:
+        from pullback.ops.reduction import spread
+
+        return x._wrap(spread(x.node, (0,)))
+
+    yield Row(
+        "spread", distances, (normal(5, 3),), ((normal(1, 2),), (np.array([[1.0, NAN], [2.0, 3.0]]),)),
+        theirs=lambda f, x: (x - x.mean(0)).square().sum(0),
+    )  # fmt: skip
+
     def doubled_by_rule(f: Any, x: Any) -> Any:
         from pullback.ops.elementwise import add
 

@@ -32,10 +32,10 @@ def backward(output: Any, gradient: Any, retain_graph: bool, create_graph: bool,
         found = gradients([root], [cotangent], nodes, create_graph, retain_graph)
     for receiver, value in zip(receivers, found, strict=True):
         if receiver is not None and value is not None:
-            before = receiver.grad
+            before = receiver._collected()
             with grad_mode(create_graph):
                 total = value if before is None else add(before.node, value)
-            receiver.grad = output._wrap(total)
+            receiver._collect(output._wrap(total))
             for hook in list((receiver._accumulated or {}).values()):
                 hook(receiver)
 

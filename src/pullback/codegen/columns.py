@@ -17,7 +17,10 @@ from .arithmetic import Value, has_half_conversions
 from .emitter import COMBINE, LANE, VECTOR, Emitter, Slots, identity_of, lane_variable
 from .launch import Launch
 from .target import Target
-from .text import Writer, code
+from .text import Variable, Writer, code
+
+#: so many elements are added up by themselves before they are added to the total
+_LINE = 64
 
 
 def emit_columns(group: Group, in_memory: Callable[[Node], bool], target: Target) -> Launch:
@@ -51,23 +54,47 @@ def emit_columns(group: Group, in_memory: Callable[[Node], bool], target: Target
         places.append(lane_variable(size) if axis == last else variable(f"{'r' if axis in axes else 'k'}{axis}", size))
     out = tuple(places[a] for a in range(last + 1) if a not in axes)
     a = emitter.vector
-    totals = [
-        writer.variable(a.llvm_type(n.dtype), a.constant(identity_of(n.op.name, n.dtype), n.dtype).ref) for n in members
-    ]
+
+    def nothing() -> list[Variable]:
+        return [
+            writer.variable(a.llvm_type(n.dtype), a.constant(identity_of(n.op.name, n.dtype), n.dtype).ref)
+            for n in members
+        ]
+
+    def add(totals: list[Variable], values: list[Value]) -> None:
+        for node, total, value in zip(members, totals, values, strict=True):
+            total.set(getattr(a, COMBINE[node.op.name])(Value(total.get(), node.dtype), value).ref)
+
+    totals = nothing()
     mask = None
     if width % lanes:
         left = writer.op(f"sub i64 {width}, {start}")
         mask = a.lt(a.iota(int64), a.broadcast(Value(left, int64)))
 
+    def take(into: list[Variable], found: dict[str, str]) -> None:
+        with emitter.body({**found, LANE: start, "first": start}, mask):
+            add(into, [emitter.value(node.inputs[0], Index(operand.shape, tuple(places))) for node in members])
+
+    def by_lines(axis: int, found: dict[str, str]) -> None:
+        """Some elements of the innermost axis are added up by themselves first, so that less is rounded off."""
+        size = operand.shape[axis]
+
+        def line(first: str) -> None:
+            own = nothing()
+            stop = writer.minimum(writer.add(first, _LINE), str(size))
+            emitter.loop(first, stop, 1, lambda i: take(own, {**found, f"r{axis}": i}))
+            add(totals, [Value(variable.get(), node.dtype) for node, variable in zip(members, own, strict=True)])
+
+        emitter.loop("0", str(size), _LINE, line)
+
     def inside(remaining: list[int], found: dict[str, str]) -> None:
-        if remaining:
+        if not remaining:
+            take(totals, found)
+        elif len(remaining) == 1:
+            by_lines(remaining[0], found)
+        else:
             axis, *rest = remaining
             emitter.loop("0", str(operand.shape[axis]), 1, lambda i: inside(rest, {**found, f"r{axis}": i}))
-            return
-        with emitter.body({**found, LANE: start, "first": start}, mask):
-            for node, total in zip(members, totals, strict=True):
-                value = emitter.value(node.inputs[0], Index(operand.shape, tuple(places)))
-                total.set(getattr(a, COMBINE[node.op.name])(Value(total.get(), node.dtype), value).ref)
 
     inside([axis for axis in axes if operand.shape[axis] > 1], {})
     with emitter.body({LANE: start, "first": start}, mask):

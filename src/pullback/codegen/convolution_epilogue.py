@@ -196,6 +196,10 @@ class _Pass:
         self.writer, self.arithmetic = emitter.writer, emitter.vector
         innermost = made.along[-1].count
         self.apart = next(n for n in range(_APART, 0, -1) if innermost % n == 0)
+        #: what is added up, and of each while a line of places is gone through the sum of that line, so that less is
+        #: rounded off
+        self.sums: list[tuple[Reduced, Variable]] = []
+        self.lines: dict[Variable, Variable] = {}
 
     def emit(self) -> None:
         a = self.arithmetic
@@ -227,12 +231,13 @@ class _Pass:
             values = [self._value(node) for node in epilogue.stored]
             for one, total in totals:
                 value = self._value(one.node.inputs[0])
-                one.add(a, total, value if mask is None else a.select(mask, value, one.identity(a)))
+                one.add(a, self._line(total), value if mask is None else a.select(mask, value, one.identity(a)))
             for one, held in sums:
-                one.add(a, held[number], self._value(one.node.inputs[0]))
+                one.add(a, self._line(held[number]), self._value(one.node.inputs[0]))
             for node, value in zip(epilogue.stored, values, strict=True):
                 emitter.store(value, node, epilogue.domain, VECTOR)
 
+        self.sums = [*totals, *((one, variable) for one, held in sums for variable in held)]
         if epilogue.stored or totals or sums:
             self._nest(n, mask, visit)
         for one, held in sums:
@@ -249,11 +254,24 @@ class _Pass:
 
         def visit(number: int) -> None:
             distance = a.sub(self._value(one.node.inputs[0]), mean)
-            one.add(a, held[number], a.mul(distance, distance))
+            one.add(a, self._line(held[number]), a.mul(distance, distance))
 
+        self.sums = [(one, variable) for variable in held]
         self._nest(n, mask, visit)
         self._write(one, 1, n, self._together(one, held), mask)
         self._write(one, 2, n, count, mask)
+
+    def _line(self, variable: Variable) -> Variable:
+        return self.lines.get(variable, variable)
+
+    def _by_line(self, body: Callable[[], None]) -> None:
+        """`body`, which goes through a line of places, with sums of their own that are then added to those of all."""
+        a = self.arithmetic
+        self.lines = {variable: one.variable(a) for one, variable in self.sums}
+        body()
+        for one, variable in self.sums:
+            one.add(a, variable, Value(self.lines[variable].get(), one.node.dtype))
+        self.lines = {}
 
     def _apart(self, one: Reduced) -> list[Variable]:
         return [one.variable(self.arithmetic) for _ in range(self.apart)]
@@ -307,9 +325,12 @@ class _Pass:
                 for apart in range(step):
                     one(writer.add(place, apart), apart)
 
-            step = self.apart if number + 1 == len(made.along) else 1
+            last = number + 1 == len(made.along)
+            step = self.apart if last else 1
             if axis.count == step == 1:
                 one("0", 0)
+            elif last and number and axis.count > step:
+                self._by_line(lambda: emitter.loop("0", str(axis.count), step, several))
             else:
                 emitter.loop("0", str(axis.count), step, several)
 

@@ -84,6 +84,9 @@ def _written_rows(
                 _blocks(emitter, width, start, stop, begin)
 
         emitter.loop("0", str(node.shape[0]), 1, clear)
+    # what is read where it is begun with, and nowhere else, may lie where the sum does
+    begun_with = {n for n, places in emitter.loaded.items() if n is not node and places == {begun}}
+    emitter.loaded.clear()
 
     def write(i: str) -> None:
         number = variable("item", count)
@@ -103,8 +106,8 @@ def _written_rows(
 
     emitter.loop("0", str(count), 1, write)
     launch = _launch(name, writer, emitter, node, -(-width // block))
-    if onto is not None:  # what is read where it is begun with, and nowhere else, may lie where the sum does
-        launch.exact = {n for n, places in emitter.loaded.items() if n is not node and places == {begun}}
+    if onto is not None:
+        launch.exact = begun_with - emitter.loaded.keys()
         launch.in_place = True
     return launch
 

@@ -307,11 +307,11 @@ def _grids(
     row_panels, column_panels = -(-product.m // geometry.rows), -(-product.n // geometry.columns)
     a_row = geometry.units(depth) * geometry.unit_bytes
     found = []
-    for height in sorted({-(-row_panels // parts) for parts in range(1, min(row_panels, 256) + 1)}):
+    for height in _shares(row_panels, 256):
         rows = height * geometry.rows
         if height > 1 and rows * a_row > target.l2 // 2:
             break
-        for width in sorted({-(-column_panels // parts) for parts in range(1, min(column_panels, 64) + 1)}):
+        for width in _shares(column_panels, 64):
             columns = width * geometry.columns
             held = rows * columns * product.dtype.itemsize
             if width > 1 and (
@@ -320,6 +320,14 @@ def _grids(
                 break
             found.append(Grid(product, 1, rows, columns))
     return found
+
+
+def _shares(panels: int, most: int) -> list[int]:
+    """Into how many panels a block may be cut, the fewest first: equal shares of up to `most` blocks, and powers of two
+    below these.
+    """
+    equal = {-(-panels // parts) for parts in range(1, min(panels, most) + 1)}
+    return sorted(equal | {1 << power for power in range(min(equal).bit_length() - 1)})
 
 
 def _cost(product: Product, geometry: Geometry, plan: Plan) -> float:

@@ -19,6 +19,9 @@ from .launch import Argument, Launch, Workspace
 from .target import Target
 from .text import Variable, Writer, code
 
+#: so many parts' sums are added up by themselves before they are added to the total, so that less is rounded off
+_TOGETHER = 32
+
 
 @dataclass(frozen=True)
 class Reduced:
@@ -221,8 +224,11 @@ def _finish_columns(reduced: Reduced, parts: int, workspace: Workspace, target: 
     partials, result = (finish.place(writer.argument(slot), start) for slot in (2, 3))
     mask = finish.mask(writer.subtract(width, start))
     total = reduced.variable(a)
-    with writer.loop(0, count) as part:
-        finish.take(total, finish.place(partials, writer.multiply(part, width)), mask)
+    with writer.loop(0, count, _TOGETHER) as first:
+        some = reduced.variable(a)
+        with writer.loop(first, writer.minimum(writer.add(first, _TOGETHER), count)) as part:
+            finish.take(some, finish.place(partials, writer.multiply(part, width)), mask)
+        reduced.add(a, total, Value(some.get(), dtype))
     a.masked_store(Value(total.get(), dtype), result, dtype, mask)
     return finish.launch("column_totals", -(-reduced.width // a.lanes), [parts, reduced.width], workspace)
 
@@ -241,10 +247,13 @@ def _finish_spread(reduced: Spread, parts: int, workspace: Workspace, target: Ta
         first = writer.multiply(part, reduced.rows)
         return [finish.place(partials, writer.multiply(writer.add(first, row), width)) for row in range(reduced.rows)]
 
-    with writer.loop(0, many) as part:
-        first, _, third = rows(part)
-        finish.take(total, first, mask)
-        finish.take(count, third, mask)
+    with writer.loop(0, many, _TOGETHER) as begin:
+        some = reduced.variable(a)
+        with writer.loop(begin, writer.minimum(writer.add(begin, _TOGETHER), many)) as part:
+            first, _, third = rows(part)
+            finish.take(some, first, mask)
+            finish.take(count, third, mask)
+        reduced.add(a, total, Value(some.get(), dtype))
     mean = a.div(Value(total.get(), dtype), Value(count.get(), dtype))
     with writer.loop(0, many) as part:
         own, distances, counts = (finish.load(place, mask) for place in rows(part))

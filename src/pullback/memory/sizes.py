@@ -33,14 +33,19 @@ def parse_bytes(size: int | float | str, what: str = "memory") -> int:
 
 
 def format_bytes(nbytes: int) -> str:
-    """The bytes in three digits and a unit, of powers of 1024.
+    """The bytes in three digits, four from 1000 to 1023, and a unit, of powers of 1024.
 
-    >>> format_bytes(1536), format_bytes(3 << 30)
-    ('1.5 KiB', '3 GiB')
+    >>> format_bytes(1536), format_bytes(3 << 30), format_bytes(1_024_000)
+    ('1.5 KiB', '3 GiB', '1000 KiB')
     """
     size = float(nbytes)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if abs(size) < 1023.5:
-            return f"{size:.3g} {unit}"
+            return f"{_digits(size)} {unit}"
         size /= 1024
-    return f"{size:.4g} TiB"
+    return f"{_digits(size)} TiB"
+
+
+def _digits(size: float) -> str:
+    """Three digits, or all of those before the point."""
+    return f"{size:.0f}" if abs(size) >= 999.5 else f"{size:.3g}"

@@ -407,11 +407,8 @@ class Handle:
     def grad(self) -> Tensor | None:
         """The gradient that backward() has collected, or None."""
         if STATE.trace is not None:
-            STATE.trace.before_reading_grad(self)
-        gradient = self._grad
-        if gradient is not None:
-            disturb()
-        return gradient
+            STATE.trace.before_asking_for_grad(self)
+        return self._collected()
 
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
@@ -420,6 +417,21 @@ class Handle:
                 f"a gradient must have the tensor's own shape and dtype, {self.dtype.name}{list(self.shape)}, got "
                 f"{value.dtype.name}{list(value.shape)} (at {user_source()})"
             )
+        if STATE.trace is not None:
+            STATE.trace.before_asking_for_grad(self)
+        self._collect(value)
+
+    def _collected(self) -> Tensor | None:
+        """The same for what backward() adds to."""
+        if STATE.trace is not None:
+            STATE.trace.before_reading_grad(self)
+        gradient = self._grad
+        if gradient is not None:
+            disturb()
+        return gradient
+
+    def _collect(self, value: Tensor | None) -> None:
+        """Have `value` as the gradient, as backward() gives it."""
         if STATE.example is not None and value is not None:
             STATE.example.check_write(self, value._node)
         if STATE.trace is not None:

@@ -91,6 +91,8 @@ def findings(
     changed = {place for place, proxy, node in arguments if proxy._node is not node}
     count = len(leaves)
     own = {place for place, _, _ in arguments if place < count and id(leaves[place]) in known}
+    # an argument whose gradient the function looks at or replaces is recorded as itself where it has one
+    own |= {p for p, proxy, _ in arguments if p < count and id(proxy) in trace.asked and leaves[p]._grad is not None}
     further, foreign = set(linked), {}
     for number, root in enumerate(related.roots):
         members = related.members(number)

@@ -63,6 +63,8 @@ class Replay:
         self.stores, self.changes = trace.stores, STRUCTURE_CHANGES[0]
         self.guards, self.callbacks = trace.guards, [*trace.callbacks, *trace.array_copies()]
         self.arguments = [position for position, _, _ in arguments]
+        #: the places of arguments that must have no gradient, since the function has looked at it
+        self.without_grads = [p for p, proxy, _ in arguments if p < len(leaves) and id(proxy) in trace.asked]
         leaves, self.result_shape = flatten(result)
         # what is handed out untouched is captured too, before the captured tensors are counted
         for handed in [*leaves, *(g.tensor._grad for g in trace.grads.values() if g.tensor._grad is not g.original)]:
@@ -222,6 +224,8 @@ class Replay:
         if self.paths and any(root_of(arguments[p])[1] != path for p, path in self.paths.items()):
             return False
         if self.foreign and any(id(arguments[p]) in ids for p, ids in self.foreign.items()):
+            return False
+        if self.without_grads and any(arguments[p]._grad is not None for p in self.without_grads):
             return False
         if STRUCTURE_CHANGES[0] != self.changes:
             if not all(_is_unchanged(store, kept) for store, kept in self.stores):

@@ -59,6 +59,8 @@ class Trace:
     #: the first that was written to the `.grad` of each tensor: what became of it may be clipped
     first_gradients: dict[int, Node] = field(default_factory=dict)
     owners: dict[int, Handle] = field(default_factory=dict)
+    #: tensors, by id, whose gradients the function itself reads or replaces
+    asked: set[int] = field(default_factory=set)
     #: views that were read anew, the nodes that they had, and the stamps of what those were read from
     views: dict[int, tuple[Handle, Node, object]] = field(default_factory=dict)
     guards: list[tuple[Callable[[], Hashable], Hashable]] = field(default_factory=list)
@@ -141,6 +143,10 @@ class Trace:
         """Note a view, maybe from outside, that is read anew from what its base is inside of the recording."""
         if id(view) not in self.views and view._link is not None:
             self.views[id(view)] = view, view._node, view._link.stamp
+
+    def before_asking_for_grad(self, tensor: Handle) -> None:
+        """Note that the function itself reads or replaces the gradient of a tensor, which may be an argument."""
+        self.asked.add(id(tensor))
 
     def before_reading_grad(self, tensor: Handle) -> None:
         """Note that the step depends on whether the tensor has a gradient, and maybe on the gradient."""
