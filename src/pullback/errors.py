@@ -59,6 +59,14 @@ class MemoryBudgetError(PullbackError, MemoryError):
         self.least, self.peak = least, peak
 
 
+class SnapshotError(PullbackError, RuntimeError):
+    """A file that cannot be read as a snapshot or cannot be written: `path` is the file, `fault` what is wrong."""
+
+    def __init__(self, path: object, fault: str):
+        super().__init__(f"{path}: {fault}")
+        self.path, self.fault = str(path), fault
+
+
 class VerifyError(PullbackError, AssertionError):
     """A graph or plan broke its rules between two passes: a fault of Pullback's own."""
 

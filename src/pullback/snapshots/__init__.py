@@ -1,0 +1,5 @@
+"""Snapshots: nested values in one checked file, and a directory of them that a killed run goes on from."""
+
+from .files import load, save
+
+__all__ = ["load", "save"]
