@@ -245,7 +245,7 @@ def test_files_of_torch_and_numpy_are_refused_with_the_mend(tmp_path: Path) -> N
 def test_other_things_than_files_are_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "pipe", Path("/dev/zero")):
-        with pytest.raises(SnapshotError, match=r"no regular file|Is a directory"):
+        with pytest.raises(SnapshotError, match="no regular file"):
             pb.load(path)
     with pytest.raises(FileNotFoundError, match="nothing"):
         pb.load(tmp_path / "nothing")

@@ -175,10 +175,11 @@ def _opened(path: Path, follow: bool) -> Iterator[tuple[BinaryIO, int]]:
             raise Fault("it is a symbolic link, which is not followed here")
         flags |= getattr(os, "O_NOFOLLOW", 0)
     handle = os.open(path, flags)
+    found = os.fstat(handle)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(handle)
+        raise Fault("it is no regular file")
     with os.fdopen(handle, "rb") as file:
-        found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode):
-            raise Fault("it is no regular file")
         yield file, found.st_size
 
 
