@@ -78,6 +78,10 @@ class SnapshotLockError(PullbackError, RuntimeError):
         self.pid = pid
 
 
+class WorkerError(PullbackError, RuntimeError):
+    """A worker process of a DataLoader that died, or did not answer in time."""
+
+
 class VerifyError(PullbackError, AssertionError):
     """A graph or plan broke its rules between two passes: a fault of Pullback's own."""
 
