@@ -6,18 +6,20 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...errors import StateDictError
 from ...graph.types import int64
 from ...ops.primitive import user_source
 from ...tensor.creation import tensor
 from ...tensor.random import Generator, default_generator
-from ...workers import Pool
 from .datasets import IterableDataset
 from .files import TableDataset, is_table
 from .samplers import BatchSampler, RandomSampler, SequentialSampler
 from .serving import END, REDUCERS, Batches, Begin, Make, serve
+
+if TYPE_CHECKING:
+    from ...workers import Pool
 
 #: batches that each worker makes ahead, where nothing else is asked for
 _PREFETCH = 2
@@ -188,6 +190,8 @@ class DataLoader:
     # ---- workers
 
     def _from_workers(self, position: _Position, order: Iterator[Any]) -> Iterator[Any]:
+        from ...workers import Pool  # what it imports would take a loader without workers longer than its first epoch
+
         pool = self._pool or Pool(
             self.num_workers,
             serve,
