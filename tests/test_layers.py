@@ -39,12 +39,14 @@ RULES = {
     "inplace_functions": {"tensor"},
     "linalg": {"graph", "ops", "tensor", "autograd", "errors"},
     "nn": {"graph", "ops", "tensor", "autograd", "linalg", "errors"},
+    "snapshots": {"forks", "graph", "ops", "runtime", "tensor", "errors"},
     "special": {"tensor", "nn"},
     "signal": {"graph", "ops", "tensor"},
     "optim": {"graph", "ops", "tensor", "tracing", "nn", "errors"},
     "func": {"graph", "ops", "tensor", "autograd", "nn", "trees", "errors"},
     "array_api": {"graph", "ops", "tensor", "linalg", "errors"},
-    "utils": {"graph", "ops", "tensor", "nn", "errors"},
+    "workers": {"runtime", "errors"},
+    "utils": {"graph", "ops", "tensor", "nn", "workers", "errors"},
     "amp": {"graph", "ops", "tensor", "errors"},
     "data": {"errors"},
     "train": {"pullback", "nn", "data", "errors"},
@@ -64,7 +66,7 @@ RULES = {
         "special",
         "signal",
     }
-    | {"array_api", "nn", "optim", "func", "linalg", "utils", "amp", "debug", "errors"},
+    | {"array_api", "nn", "optim", "func", "linalg", "utils", "amp", "snapshots", "debug", "errors"},
 }
 # What a room may import late only: methods of tensors that are composed of what stands above them.
 LATE = {"autograd": {"func"}, "tensor": {"array_api", "autograd", "linalg", "nn", "tracing"}}

@@ -23,7 +23,8 @@ NAMESPACES = [
 #: classes to be derived from, or that take anything as PyTorch's do; errors; what takes a class first, and its
 #: arguments; and a step's own arguments
 ANYTHING = {
-    *("Size", "LinAlgError", "Function", "Dataset", "BasePruningMethod", "Identity", "skip_init", "plan"),
+    *("Size", "LinAlgError", "Function", "Dataset", "IterableDataset", "Sampler", "BasePruningMethod"),
+    *("Identity", "skip_init", "plan"),
     "global_unstructured",
 }
 

@@ -47,6 +47,7 @@ from .nn.functional.top_level import *  # noqa: F403
 from .profiler import profile
 from .runtime.threads import get_num_threads, set_num_threads
 from .signal.windows import bartlett_window, blackman_window, hamming_window, hann_window, kaiser_window
+from .snapshots import Checkpointer, load, save
 from .tensor import COMPLEX, Tensor
 from .tensor.arithmetic import where
 from .tensor.autocast_mode import autocast, get_autocast_dtype, is_autocast_enabled
@@ -137,6 +138,7 @@ if not TYPE_CHECKING:
 
 
 __all__ = [
+    "Checkpointer",
     "Generator",
     "Size",
     "Tensor",
@@ -216,6 +218,7 @@ __all__ = [
     "kaiser_window",
     "linalg",
     "linspace",
+    "load",
     "logspace",
     "long",
     "lu",
@@ -252,6 +255,7 @@ __all__ = [
     "randn_like",
     "randperm",
     "result_type",
+    "save",
     "scalar_tensor",
     "searchsorted",
     "seed",

@@ -59,6 +59,29 @@ class MemoryBudgetError(PullbackError, MemoryError):
         self.least, self.peak = least, peak
 
 
+class SnapshotError(PullbackError, RuntimeError):
+    """A file that cannot be read as a snapshot or cannot be written: `path` is the file, `fault` what is wrong."""
+
+    def __init__(self, path: object, fault: str):
+        super().__init__(str(path), fault)
+        self.path, self.fault = str(path), fault
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.fault}"
+
+
+class SnapshotLockError(PullbackError, RuntimeError):
+    """A directory of snapshots that somebody else is writing to; `pid` is the process, where it is known."""
+
+    def __init__(self, message: str, pid: int | None = None):
+        super().__init__(message)
+        self.pid = pid
+
+
+class WorkerError(PullbackError, RuntimeError):
+    """A worker process of a DataLoader that died, or did not answer in time."""
+
+
 class VerifyError(PullbackError, AssertionError):
     """A graph or plan broke its rules between two passes: a fault of Pullback's own."""
 

@@ -380,3 +380,22 @@ def test_the_default_dtype_is_followed():
     finally:
         pb.set_default_dtype(pb.float32)
     assert step().dtype is pb.float32
+
+
+def test_a_global_of_the_name_of_an_attribute_is_not_followed():
+    names = {"pb": pb, "model": pb.nn.Linear(2, 1), "scale": 1.0, "step": 0}
+    source = """
+    optimizer = pb.optim.SGD(model.parameters(), lr=0.1)
+    def train(x):
+        loss = model(x).sum() * scale
+        loss.backward()
+        optimizer.step()
+    """
+    exec("\n".join(line[4:] for line in source.splitlines()), names)
+    train, programs = pb.compile(names["train"]), []
+    for change in ({}, {"step": 1}, {"step": 2}, {"scale": 2.0}):
+        names.update(change)
+        names["optimizer"].zero_grad()
+        train(pb.ones(1, 2))
+        programs.append(train.program)
+    assert programs[0] is programs[1] is programs[2] is not programs[3]

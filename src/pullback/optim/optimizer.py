@@ -368,7 +368,9 @@ class Optimizer(OptimizerHooks):
                 for name, value in tensors.items():
                     own[name].copy_(value)
             else:
-                self.state[parameter] = {**tensors, **counted}
+                both = {**tensors, **counted}
+                # in the order that they were saved in, so that what is saved next is the same
+                self.state[parameter] = {name: both[name] for name in values}
 
     def _loaded_numbers(
         self, parameters: list[Tensor], held: list[dict[str, Any]], names: list[str]

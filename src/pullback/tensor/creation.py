@@ -143,6 +143,11 @@ def from_argument(array: np.ndarray, dtype: DType) -> Tensor:
     return Handle._result(Node(BUFFER, (), attributes, array.shape, dtype, False, None, _shared(array)))
 
 
+def from_stored(array: np.ndarray, dtype: DType) -> Tensor:
+    """A tensor of values as `dtype` stores them (bfloat16 as uint16), copied."""
+    return Handle._wrap(buffer_node(Buffer.of(array, copy=True), array.shape, dtype))
+
+
 def _shared(array: np.ndarray) -> Buffer:
     flags = array.flags
     return Buffer.of(array, copy=not (flags.c_contiguous and flags.aligned))
@@ -438,6 +443,7 @@ __all__ = [
     "fill",
     "from_dlpack",
     "from_numpy",
+    "from_stored",
     "full",
     "full_like",
     "linspace",

@@ -483,6 +483,12 @@ class Handle:
             materialize([node])
         return node.buffer
 
+    def _undetached(self) -> Handle:
+        """The tensor that this one was detached from, which has the same value; itself where there is none."""
+        link = self._link
+        base = None if link is None or link.is_leaf or not isinstance(link.movement, Detach) else link.base
+        return self if base is None else base._undetached()
+
     def _array(self) -> np.ndarray:
         """The value as stored, in this tensor's shape, without a copy."""
         return self._buffer().array.reshape(self.shape)

@@ -7,6 +7,7 @@ tensor [seed, draws so far], which a compiled step takes in and leaves advanced 
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 from functools import cache
@@ -56,6 +57,12 @@ class Generator:
         if state.shape != (2,) or state.dtype is not int64:
             raise DTypeError(f"a generator's state is int64[2], got {state.dtype.name}{list(state.shape)}")
         self.state._rebind(state.detach().clone().node)
+
+    def _split(self) -> int:
+        """A seed for a generator of its own, a pure function of the state; counts as a draw."""
+        seed, count = (int(value) for value in self.state._array())
+        self.state._rebind(_state_tensor(seed, count + 1)._node)
+        return int.from_bytes(hashlib.sha256(f"split {seed} {count}".encode()).digest()[:7], "little")
 
     def _draw(self) -> tuple[tuple[Node, Node], tuple[Node, Node]]:
         """The key and the number of the next draw, as pairs of uint32 words; counts the draw.

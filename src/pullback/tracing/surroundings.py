@@ -7,6 +7,7 @@ A place that the step itself binds to a tensor gets that tensor at each run.
 
 from __future__ import annotations
 
+import dis
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -259,7 +260,8 @@ class Surroundings:
         contents = {name: cell.cell_contents for name, cell in cells.items() if _is_full(cell)}
         if contents:
             self.holders.append(Holder(tuple(cells[name] for name in contents), list(contents).__getitem__))
-        known = {n: function.__globals__[n] for n in names if n in function.__globals__}
+        # not those that are attributes alone: a global counter `step` is none of `optimizer.step()`
+        known = {n: function.__globals__[n] for n in set(_global_names(function.__code__)) if n in function.__globals__}
         holder = self._globals.get(id(function.__globals__))
         if holder is None:
             holder = self._globals[id(function.__globals__)] = Holder(function.__globals__, str, set())
@@ -444,3 +446,13 @@ def _names(code: CodeType) -> Iterator[str]:
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             yield from _names(constant)
+
+
+def _global_names(code: CodeType) -> Iterator[str]:
+    """Those that are looked up as globals."""
+    for each in dis.get_instructions(code):
+        if "GLOBAL" in each.opname or each.opname.endswith("_NAME"):
+            yield each.argval
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _global_names(constant)

@@ -1,0 +1,234 @@
+"""`save` and `load`: nested values in one safetensors file, with their description and a checksum in its metadata.
+
+A file is written under a temporary name in its directory and renamed when it is on the disk: readers see the old file
+or the new one, never a part. The checksum (SHA-256) is of the whole file with the checksum itself as zeros.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ..errors import SnapshotError
+from ..graph import types
+from ..runtime.buffers import allocate
+from .description import describe, rebuild, tensor_of
+from .foreign import check_kind
+from .header import Header, header_length, make_header, parse_description, parse_header
+from .stored import Fault, Stored
+
+#: what the description and the checksum stand under; a file with only one of them is damaged
+_DESCRIPTION = "pullback"
+_CHECKSUM = "pullback.checksum"
+_ZEROS = "0" * 64
+#: so much is hashed and written or read at once, while it is in the processor's cache
+_PIECE = 1 << 20
+
+AnyPath = str | os.PathLike[str]
+
+
+def save(obj: Any, path: AnyPath) -> None:
+    """Write `obj` to the file `path`, a safetensors file that `load` gives back the same, and replace what was there
+    in one move.
+
+    It may be any nesting of dicts (with strings and whole numbers as keys), lists, tuples, tensors, NumPy arrays and
+    numbers, int, float, bool, str, bytes, dtypes and None. Tensors that require gradients come back as such that do
+    not. A dict of tensors, such as `model.state_dict()`, is also read by every other library that knows the format.
+
+    Raises TypeError for values of other types, and SnapshotError where the file cannot be written; an older file is
+    then as it was.
+
+    >>> pb.save({"weights": pb.ones(2), "step": 3, "rates": (0.1, None)}, "state.safetensors")
+    >>> pb.load("state.safetensors")
+    {'weights': tensor([1., 1.]), 'step': 3, 'rates': (0.1, None)}
+    """
+    description, arrays = describe(obj, copy=False)
+    write(Path(os.path.realpath(path)), description, arrays)
+
+
+def load(path: AnyPath) -> Any:
+    """What `save` wrote to a file; of a safetensors file that others wrote, a dict of its tensors by name.
+
+    Nothing in the file is executed, and everything in it is checked before it is used: SnapshotError names the file and
+    what is wrong with it. Pickles, as torch.save writes them, are refused. FileNotFoundError where there is no file.
+    """
+    return read(Path(path), follow=True, foreign=True)
+
+
+# ---- writing
+
+
+def write(path: Path, description: Any, arrays: dict[str, Stored], temporary: str | None = None) -> None:
+    """Write a description and its arrays to `path`, by way of a file of the name `temporary` beside it."""
+    # larger elements first, so that each array is aligned to its elements
+    arrays = dict(sorted(arrays.items(), key=lambda item: -item[1].dtype.itemsize))
+    text = json.dumps(description, separators=(",", ":"), allow_nan=False)
+    head = make_header(arrays, {_CHECKSUM: _ZEROS, _DESCRIPTION: text})
+    needed = len(head) + sum(stored.flat.nbytes for stored in arrays.values())
+    try:
+        with replacing(path, temporary or f".{path.name}.{secrets.token_hex(4)}.tmp") as file:
+            _write(file, head, arrays)
+    except OSError as error:
+        raise SnapshotError(path, _not_written(path, error, needed)) from error
+
+
+def _write(file: BinaryIO, head: bytes, arrays: dict[str, Stored]) -> None:
+    digest = _digest()
+    digest.update(head)
+    file.write(head)
+    for stored in arrays.values():
+        content = stored.bytes
+        for start in range(0, len(content), _PIECE):
+            piece = content[start : start + _PIECE]
+            digest.update(piece)
+            file.write(piece)
+    file.seek(head.index(_ZEROS.encode()))
+    file.write(digest.hexdigest().encode())
+
+
+def _digest() -> Any:
+    return hashlib.sha256()
+
+
+@contextmanager
+def replacing(path: Path, temporary: str) -> Iterator[BinaryIO]:
+    """A new file that takes the place of `path` once all that was written to it is on the disk; if that fails, or the
+    body does, nothing is left of it.
+    """
+    beside = path.with_name(temporary)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+    handle = os.open(beside, flags | getattr(os, "O_BINARY", 0), 0o666)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(handle)
+        os.replace(beside, path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(beside)
+        raise
+    sync_directory(path.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    """Have the names in a directory on the disk, where the system can be told so."""
+    if hasattr(os, "O_DIRECTORY"):
+        handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _not_written(path: Path, error: OSError, needed: int) -> str:
+    said = f"cannot be written ({error.strerror or error})"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        free = ""
+        if hasattr(os, "statvfs"):
+            with suppress(OSError):
+                found = os.statvfs(path.parent)
+                free = f", of which the disk has {found.f_bavail * found.f_frsize:,} free"
+        return f"{said}: it needs {needed:,} bytes{free}. What was there before is as it was"
+    return said
+
+
+# ---- reading
+
+
+def read(path: Path, follow: bool, foreign: bool) -> Any:
+    """What a file holds. Symbolic links are followed, and files that others wrote read, only where that is said."""
+    try:
+        with _opened(path, follow) as (file, size):
+            check_kind(file)
+            header = _read_header(file, size)
+            own = _DESCRIPTION in header.metadata or _CHECKSUM in header.metadata
+            if not own and not foreign:
+                raise Fault("it is a safetensors file that Pullback did not write")
+            description = _description(header) if own else None
+            arrays = _read_arrays(file, header, own)
+        if own:
+            return rebuild(description, arrays)
+        return {name: tensor_of(stored) for name, stored in arrays.items()}
+    except Fault as fault:
+        raise SnapshotError(path, str(fault)) from None
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise SnapshotError(path, f"cannot be read ({error.strerror or error})") from error
+
+
+@contextmanager
+def _opened(path: Path, follow: bool) -> Iterator[tuple[BinaryIO, int]]:
+    """A regular file and its size. Opening does not wait, as it would for the writer of a pipe."""
+    flags = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    if not follow:
+        if path.is_symlink():
+            raise Fault("it is a symbolic link, which is not followed here")
+        flags |= getattr(os, "O_NOFOLLOW", 0)
+    handle = os.open(path, flags)
+    found = os.fstat(handle)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(handle)
+        raise Fault("it is no regular file")
+    with os.fdopen(handle, "rb") as file:
+        yield file, found.st_size
+
+
+def _read_header(file: BinaryIO, size: int) -> Header:
+    length = header_length(file.read(8), size)
+    text = file.read(length)
+    if len(text) != length:
+        raise Fault("it became shorter while it was read")
+    return parse_header(text, size - 8 - length)
+
+
+def _description(header: Header) -> Any:
+    for key in (_DESCRIPTION, _CHECKSUM):
+        if key not in header.metadata:
+            raise Fault(f"it is damaged: its metadata lack {key!r}")
+    return parse_description(header.metadata[_DESCRIPTION])
+
+
+def _read_arrays(file: BinaryIO, header: Header, checked: bool) -> dict[str, Stored]:
+    """The arrays of a file, read from the end of its header on, and compared with its checksum where it has one."""
+    digest = _digest()
+    if checked:
+        digest.update(len(header.text).to_bytes(8, "little") + _without_checksum(header))
+    arrays: dict[str, Stored] = {}
+    for entry in header.entries:
+        memory = allocate(entry.stop - entry.start)
+        content = memory.data
+        for start in range(0, len(content), _PIECE):
+            piece = content[start : start + _PIECE]
+            if file.readinto(piece) != len(piece):  # type: ignore[attr-defined]
+                raise Fault("it became shorter while it was read")
+            if checked:
+                digest.update(piece)
+        if entry.dtype is types.bool_ and memory.size and memory.max() > 1:
+            raise Fault(f"the tensor {entry.name!r} of booleans has bytes other than 0 and 1")
+        arrays[entry.name] = Stored(entry.dtype, entry.shape, memory.view(entry.dtype.storage))
+    if file.read(1):
+        raise Fault("it became longer while it was read")
+    if checked and digest.hexdigest() != header.metadata[_CHECKSUM]:
+        raise Fault("it is damaged: its content does not have the checksum that it was written with")
+    return arrays
+
+
+def _without_checksum(header: Header) -> bytes:
+    """The header as it was when the checksum was taken, with zeros in its place."""
+    held = f'"{_CHECKSUM}":"{header.metadata[_CHECKSUM]}"'.encode("utf-8", "replace")
+    if header.text.count(held) != 1 or len(header.metadata[_CHECKSUM]) != len(_ZEROS):
+        raise Fault("it is damaged: its checksum is none that Pullback writes")
+    return header.text.replace(held, f'"{_CHECKSUM}":"{_ZEROS}"'.encode())
+
+
+__all__ = ["AnyPath", "load", "read", "replacing", "save", "sync_directory", "write"]

@@ -1,0 +1,53 @@
+"""What a snapshot takes of a part of a run, and how the part takes it back."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..tensor.random import Generator
+
+
+class Kind(NamedTuple):
+    """A kind of part: which objects are of it, what is saved of them, and how it is given back (None: it cannot be)."""
+
+    holds: Callable[[Any], bool]
+    take: Callable[[Any], Any]
+    give: Callable[[Any, Any], Any] | None
+
+
+def _set_bits(generator: np.random.Generator, state: Any) -> None:
+    generator.bit_generator.state = state
+
+
+#: by the name that stands in a snapshot; the first that holds an object is its kind
+KINDS = {
+    "state_dict": Kind(
+        lambda part: hasattr(part, "state_dict") and hasattr(part, "load_state_dict"),
+        lambda part: part.state_dict(),
+        lambda part, state: part.load_state_dict(state),
+    ),
+    "generator": Kind(
+        lambda part: isinstance(part, Generator),
+        lambda part: part.get_state(),
+        lambda part, state: part.set_state(state),
+    ),
+    "numpy": Kind(lambda part: isinstance(part, np.random.Generator), lambda part: part.bit_generator.state, _set_bits),
+    "random": Kind(
+        lambda part: isinstance(part, random.Random),
+        lambda part: part.getstate(),
+        lambda part, state: part.setstate(state),
+    ),
+    "value": Kind(lambda part: True, lambda part: part, None),
+}
+
+
+def kind_of(part: Any) -> str:
+    """The name of the kind of a part."""
+    return next(name for name, kind in KINDS.items() if kind.holds(part))
+
+
+__all__ = ["KINDS", "Kind", "kind_of"]

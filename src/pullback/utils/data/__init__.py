@@ -1,0 +1,37 @@
+"""Datasets, the order in which they are gone through, and the batches that are drawn from them."""
+
+from .collate import default_collate, default_convert
+from .datasets import ConcatDataset, Dataset, IterableDataset, Subset, TensorDataset, random_split
+from .files import TableDataset, TokenFile
+from .loader import DataLoader
+from .samplers import (
+    BatchSampler,
+    RandomSampler,
+    Sampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
+from .serving import WorkerInfo, get_worker_info
+
+__all__ = [
+    "BatchSampler",
+    "ConcatDataset",
+    "DataLoader",
+    "Dataset",
+    "IterableDataset",
+    "RandomSampler",
+    "Sampler",
+    "SequentialSampler",
+    "Subset",
+    "SubsetRandomSampler",
+    "TableDataset",
+    "TensorDataset",
+    "TokenFile",
+    "WeightedRandomSampler",
+    "WorkerInfo",
+    "default_collate",
+    "default_convert",
+    "get_worker_info",
+    "random_split",
+]

@@ -1,0 +1,170 @@
+"""Datasets: what can be read by number, or gone through once."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from ...errors import ShapeError
+from ...ops.primitive import user_source
+from ...tensor import Tensor
+from ...tensor.creation import from_numpy, tensor
+from ...tensor.random import Generator, default_generator, randperm
+
+T = TypeVar("T", covariant=True)
+
+
+class Dataset(Generic[T]):
+    """The base of datasets that are read by number: a subclass gives `__getitem__` and, for most uses, `__len__`.
+
+    Anything else with the two methods serves as well: a list, an array, a Hugging Face dataset. One with
+    `__getitems__(numbers)`, which gives a list of examples, is asked for whole batches.
+    """
+
+    def __getitem__(self, index: int) -> T:
+        raise NotImplementedError(f"{type(self).__name__} must define __getitem__")
+
+    def __add__(self, other: Dataset[Any]) -> ConcatDataset:
+        return ConcatDataset([self, other])
+
+
+class IterableDataset(Dataset[T]):
+    """The base of datasets that are gone through: a subclass gives `__iter__`.
+
+    In worker processes each goes through a copy of it: divide the examples by `get_worker_info()`.
+    """
+
+    def __iter__(self) -> Iterator[T]:
+        raise NotImplementedError(f"{type(self).__name__} must define __iter__")
+
+
+class TensorDataset(Dataset[tuple[Tensor, ...]]):
+    """Tensors with one first axis: example i is the tuple of their slices i."""
+
+    def __init__(self, *tensors: Tensor):
+        if not tensors:
+            raise ValueError(f"TensorDataset: no tensors given (at {user_source()})")
+        if any(not t.shape or t.shape[0] != tensors[0].shape[0] for t in tensors):
+            raise ShapeError(
+                f"TensorDataset: the first axes must have one size, got shapes {[list(t.shape) for t in tensors]} "
+                f"(at {user_source()})"
+            )
+        self.tensors = tensors
+
+    def __len__(self) -> int:
+        return self.tensors[0].shape[0]
+
+    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
+        return tuple(t[index] for t in self.tensors)
+
+    def _batch(self, numbers: np.ndarray) -> list[Tensor]:
+        index = tensor(numbers)
+        return [t[index] for t in self.tensors]
+
+
+class ConcatDataset(Dataset[Any]):
+    """Datasets one after another."""
+
+    def __init__(self, datasets: Iterable[Any]):
+        self.datasets = list(datasets)
+        if not self.datasets:
+            raise ValueError(f"ConcatDataset: no datasets given (at {user_source()})")
+        if any(isinstance(dataset, IterableDataset) for dataset in self.datasets):
+            raise TypeError(
+                f"ConcatDataset does not take an IterableDataset, which has no numbers (at {user_source()})"
+            )
+        self.cumulative_sizes = list(accumulate(len(dataset) for dataset in self.datasets))
+
+    def __len__(self) -> int:
+        return self.cumulative_sizes[-1]
+
+    def __getitem__(self, index: int) -> Any:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"example {index} of a ConcatDataset of {len(self)}")
+        index %= len(self)
+        place = bisect_right(self.cumulative_sizes, index)
+        return self.datasets[place][index - (self.cumulative_sizes[place - 1] if place else 0)]
+
+
+class Subset(Dataset[Any]):
+    """The examples of a dataset that stand at `indices`."""
+
+    def __init__(self, dataset: Any, indices: Sequence[int]):
+        self.dataset, self.indices = dataset, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, list):
+            return self.__getitems__(index)
+        return self.dataset[self.indices[index]]
+
+    def __getitems__(self, indices: list[int]) -> list[Any]:
+        """The examples of several numbers."""
+        inner = [self.indices[index] for index in indices]
+        together = getattr(self.dataset, "__getitems__", None)
+        return list(together(inner)) if callable(together) else [self.dataset[index] for index in inner]
+
+    def _batch(self, numbers: np.ndarray) -> Any:
+        return batch_of(self.dataset, np.asarray([self.indices[int(number)] for number in numbers], np.int64))
+
+
+def random_split(dataset: Any, lengths: Sequence[int | float], generator: Generator | None = None) -> list[Subset]:
+    """Subsets of the given lengths that share no example, drawn at random. The lengths are numbers of examples, or
+    fractions that add up to 1, whose remainder is dealt out from the first on.
+
+    >>> [len(part) for part in pb.utils.data.random_split(range(10), [0.7, 0.3])]
+    [7, 3]
+    """
+    count, sizes = len(dataset), list(lengths)
+    if math.isclose(sum(sizes), 1):
+        if not all(0 <= size <= 1 for size in sizes):
+            raise ValueError(f"random_split: fractions must be from 0 to 1, got {lengths} (at {user_source()})")
+        floors = [math.floor(count * size) for size in sizes]
+        rest = count - sum(floors)
+        sizes = [size + (place < rest) for place, size in enumerate(floors)]
+    if sum(sizes) != count:
+        raise ValueError(
+            f"random_split: the lengths {lengths} add up to {sum(sizes)}, but there are {count} examples "
+            f"(at {user_source()})"
+        )
+    order = permutation(count, Generator((generator or default_generator())._split()))
+    ends = list(accumulate(int(size) for size in sizes))
+    return [Subset(dataset, order[end - int(size) : end].tolist()) for end, size in zip(ends, sizes, strict=True)]
+
+
+def permutation(count: int, generator: Generator) -> np.ndarray:
+    """The whole numbers below `count` in random order, int64."""
+    return np.array(randperm(count, generator=generator).numpy())
+
+
+def batch_of(dataset: Any, numbers: np.ndarray) -> Any:
+    """The examples of the given numbers as one batch, where the dataset has a quicker way to it than one by one; else
+    NotImplemented.
+    """
+    if isinstance(dataset, Tensor):
+        return dataset[tensor(numbers)]
+    if type(dataset) in (np.ndarray, np.memmap) and dataset.dtype.kind in "biuf":
+        return from_numpy(np.asarray(dataset[numbers]))
+    own = getattr(dataset, "_batch", None) if type(dataset).__module__.startswith(_OWN) else None
+    return NotImplemented if own is None else own(numbers)
+
+
+_OWN = __name__.rpartition(".")[0]
+
+__all__ = [
+    "ConcatDataset",
+    "Dataset",
+    "IterableDataset",
+    "Subset",
+    "TensorDataset",
+    "batch_of",
+    "permutation",
+    "random_split",
+]

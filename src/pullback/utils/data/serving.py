@@ -1,0 +1,217 @@
+"""How batches are made of a dataset, in this process or in a worker, and what a worker knows of itself."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from ...errors import GradientError
+from ...graph.types import DType, from_name
+from ...nn import Parameter
+from ...tensor import Tensor
+from ...tensor.creation import from_stored
+from ...tensor.random import manual_seed
+from .collate import default_collate, default_convert
+from .datasets import batch_of
+
+
+@dataclass
+class WorkerInfo:
+    """What a worker process knows: its number `id` among `num_workers`, the seed of its epoch, and its copy of the
+    dataset.
+    """
+
+    id: int
+    num_workers: int
+    seed: int
+    dataset: Any
+
+
+_info: WorkerInfo | None = None
+
+
+def get_worker_info() -> WorkerInfo | None:
+    """In a worker process of a DataLoader what it knows of itself, elsewhere None.
+
+    >>> pb.utils.data.get_worker_info() is None
+    True
+    """
+    return _info
+
+
+#: what a worker answers when its part of an iterable dataset has come to its end
+END = "end"
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Makes batches of a dataset: of the numbers of examples, or one after another where it is iterable.
+
+    Without `size` there are no batches, only examples. `collate` None stands for the default.
+    """
+
+    dataset: Any
+    size: int | None
+    drop_last: bool
+    collate: Callable[[Any], Any] | None
+
+    def at(self, numbers: Any) -> Any:
+        """The batch of a list of numbers, or the example of one."""
+        if self.size is None:
+            return self._converted(self._example(numbers))
+        if self.collate is None:
+            quick = batch_of(self.dataset, np.asarray(numbers, np.int64)) if _are_numbers(numbers) else NotImplemented
+            if quick is not NotImplemented:
+                return quick
+        return self._collated(self._examples(numbers))
+
+    def _examples(self, numbers: Sequence[Any]) -> list[Any]:
+        together = getattr(self.dataset, "__getitems__", None)
+        if not callable(together):
+            return [self._example(number) for number in numbers]
+        try:
+            return list(together(list(numbers)))
+        except Exception as error:
+            error.add_note(f"while the samples {_some(numbers)} of the dataset were read")
+            raise
+
+    def _example(self, number: Any) -> Any:
+        try:
+            return self.dataset[number]
+        except Exception as error:
+            error.add_note(f"while sample {number!r} of the dataset was read")
+            raise
+
+    def following(self, examples: Iterator[Any]) -> Any:
+        """The next batch of an iterator over the dataset; END where there is none."""
+        if self.size is None:
+            for example in examples:
+                return self._converted(example)
+            return END
+        taken = list(islice(examples, self.size))
+        if not taken or (self.drop_last and len(taken) < self.size):
+            return END
+        return self._collated(taken)
+
+    def skip(self, examples: Iterator[Any]) -> None:
+        """Go on by a batch."""
+        for _ in islice(examples, self.size or 1):
+            pass
+
+    def _collated(self, examples: list[Any]) -> Any:
+        return default_collate(examples) if self.collate is None else self.collate(examples)
+
+    def _converted(self, example: Any) -> Any:
+        return default_convert(example) if self.collate is None else self.collate(example)
+
+
+def _are_numbers(numbers: Any) -> bool:
+    return all(isinstance(number, (int, np.integer)) and not isinstance(number, bool) for number in numbers)
+
+
+def _some(numbers: Sequence[Any]) -> str:
+    shown = ", ".join(map(repr, numbers[:8]))
+    return shown if len(numbers) <= 8 else f"{shown}, … ({len(numbers)} in all)"
+
+
+# ---- in a worker
+
+
+@dataclass(frozen=True)
+class Begin:
+    """The request with which an epoch begins; a worker of an iterable dataset goes on after `skip` batches."""
+
+    seed: int
+    skip: int
+
+
+@dataclass(frozen=True)
+class Make:
+    """The request for the batch of that number in the epoch: of the examples `numbers`, or the worker's next."""
+
+    batch: int
+    numbers: Any
+
+    def __str__(self) -> str:
+        if self.numbers is None:
+            return f"its batch {self.batch}"
+        numbers = self.numbers if isinstance(self.numbers, (list, tuple)) else [self.numbers]
+        return f"batch {self.batch} (samples {_some(numbers)})"
+
+
+class Server:
+    """What a worker calls on every request."""
+
+    def __init__(
+        self, number: int, count: int, batches: Batches, iterable: bool, worker_init_fn: Callable[[int], Any] | None
+    ):
+        self.number, self.count, self.batches, self.iterable = number, count, batches, iterable
+        self.worker_init_fn = worker_init_fn
+        self._examples: Iterator[Any] = iter(())
+        self._seed = 0
+
+    def __call__(self, request: Any) -> Any:
+        """The batch that is asked for."""
+        if isinstance(request, Begin):
+            return self._begin(request)
+        self._set_seeds(request.batch)
+        return self.batches.following(self._examples) if self.iterable else self.batches.at(request.numbers)
+
+    def _begin(self, request: Begin) -> None:
+        global _info
+        self._seed = request.seed
+        first = _info is None
+        _info = WorkerInfo(self.number, self.count, request.seed + self.number, self.batches.dataset)
+        self._set_seeds(-1)
+        if first and self.worker_init_fn is not None:
+            self.worker_init_fn(self.number)
+        if self.iterable:
+            self._examples = iter(self.batches.dataset)
+            for batch in range(request.skip):
+                self._set_seeds(batch)
+                self.batches.skip(self._examples)
+
+    def _set_seeds(self, batch: int) -> None:
+        """Make what is drawn for a batch a pure function of the epoch's seed and the batch: the same after a resume and
+        for any number of workers where the batch is not the worker's own.
+        """
+        whose = self.number if self.iterable or batch < 0 else ""
+        seed = int.from_bytes(hashlib.sha256(f"batch {self._seed} {whose} {batch}".encode()).digest()[:7], "little")
+        manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+
+
+def serve(number: int, *arguments: Any) -> Server:
+    """A worker's server: what a pool of workers makes in each of them."""
+    return Server(number, *arguments)
+
+
+# ---- tensors on their way between processes
+
+
+def _reduced(tensor: Tensor) -> Any:
+    if tensor.requires_grad and not tensor.is_leaf:
+        raise GradientError("a tensor with a history cannot be sent to another process: detach() it in the dataset")
+    stored = np.array(tensor._array())
+    return _restored, (stored, tensor.dtype.name, tensor.requires_grad, isinstance(tensor, Parameter))
+
+
+def _restored(stored: np.ndarray, name: str, requires_grad: bool, is_parameter: bool) -> Tensor:
+    dtype: DType = from_name(name)
+    made = from_stored(stored, dtype)
+    if is_parameter:
+        return Parameter(made, requires_grad)
+    return made.requires_grad_() if requires_grad else made
+
+
+#: how tensors travel: as the NumPy array of what is stored
+REDUCERS = {Tensor: _reduced, Parameter: _reduced}
+
+__all__ = ["END", "REDUCERS", "Batches", "Begin", "Make", "Server", "WorkerInfo", "get_worker_info", "serve"]
