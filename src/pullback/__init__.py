@@ -49,6 +49,7 @@ from .runtime.threads import get_num_threads, set_num_threads
 from .signal.windows import bartlett_window, blackman_window, hamming_window, hann_window, kaiser_window
 from .snapshots import Checkpointer, load, save
 from .tensor import COMPLEX, Tensor
+from .tensor.anomaly import check_numerics
 from .tensor.arithmetic import where
 from .tensor.autocast_mode import autocast, get_autocast_dtype, is_autocast_enabled
 from .tensor.creation import (
@@ -163,6 +164,7 @@ __all__ = [
     "can_cast",
     "cdist",
     "channel_shuffle",
+    "check_numerics",
     "compile",
     "constant_pad_nd",
     "cosine_similarity",

@@ -61,7 +61,7 @@ def gradients(
         for node in _path(list(flat), targets - results.keys()) & targets:
             results.setdefault(node, expand(constant(0.0, node.dtype), node.shape))
     if not retain_graph:
-        _spend(path)
+        spend(outputs, wanted)
     return [results.get(node) for node in wanted]
 
 
@@ -88,9 +88,9 @@ def _differentiable(outputs: Sequence[Node]) -> set[Node]:
     return found
 
 
-def _spend(path: set[Node]) -> None:
+def spend(outputs: Sequence[Node], wanted: Sequence[Node]) -> None:
     """Note which histories are used up: of operations whose rules look at values, and of all that depends on them."""
-    for node in sorted(path, key=lambda n: n.serial):
+    for node in sorted(_path(outputs, set(wanted)), key=lambda n: n.serial):
         if node.op.name != "detach" and node.inputs and (not node.op.linear or any(i.spent for i in node.inputs)):
             node.spend()
 

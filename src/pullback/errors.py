@@ -82,6 +82,25 @@ class WorkerError(PullbackError, RuntimeError):
     """A worker process of a DataLoader that died, or did not answer in time."""
 
 
+class NonFiniteError(PullbackError, FloatingPointError):
+    """A loss, a gradient or a checked value is not finite. State is as it was before the step.
+
+    `op` is what the user called that introduced the fault, `primitive` the operation within; `filename` and `lineno`
+    are the user's line, `module` the path of the module whose forward was running, such as "blocks.3.norm1" ("" outside
+    of modules); `phase` is "forward", "backward" or "update"; `step` counts the calls of the compiled step from 1 (0
+    outside of one). `operands` are the statistics of what the operation was given (`diagnosis.OperandStatistics`),
+    `how` says how they came to this.
+    """
+
+    def __init__(
+        self, message: str, *, op: str = "", primitive: str = "", filename: str = "", lineno: int = 0, module: str = "",
+        phase: str = "forward", step: int = 0, operands: tuple[object, ...] = (), how: str = "",
+    ):  # fmt: skip
+        super().__init__(message)
+        self.op, self.primitive, self.filename, self.lineno = op, primitive, filename, lineno
+        self.module, self.phase, self.step, self.operands, self.how = module, phase, step, operands, how
+
+
 class VerifyError(PullbackError, AssertionError):
     """A graph or plan broke its rules between two passes: a fault of Pullback's own."""
 

@@ -72,7 +72,9 @@ def bits(values: list[np.ndarray]) -> list[bytes]:
 
 
 def test_gradients_that_nobody_keeps_are_freed_as_they_are_used() -> None:
-    """A step that ends with zero_grad(): under a budget the updates come right behind the gradients."""
+    """A step that ends with zero_grad(): under a budget the updates come right behind the gradients, unless they wait
+    until all gradients are known to be finite.
+    """
     kept, freed = Case(), Case(end=True)
     plain, _ = kept.trained()
     peak = freed.peak()
@@ -83,7 +85,8 @@ def test_gradients_that_nobody_keeps_are_freed_as_they_are_used() -> None:
         assert bits(found) == bits(plain)
         again += step.program.is_plain
     assert again  # by order alone
-    assert Case(end=True).peak(memory="least") < Case().peak(memory="least")
+    least = [pb.compile(c.step, memory="least", on_nonfinite="ignore").plan(c.x).peak_bytes for c in (freed, kept)]
+    assert least[0] < least[1]
 
 
 def test_the_two_gradients_of_a_tied_embedding_lie_in_one_place() -> None:

@@ -148,7 +148,8 @@ def test_compiled_steps_follow_cycled_rates_and_momenta_without_a_new_recording(
             ((w - 1) ** 4).sum().backward()
             optimizer.step()
 
-        step = pb.compile(step) if compiled else step
+        # SGD with these rates diverges, in PyTorch too
+        step = pb.compile(step, on_nonfinite="ignore") if compiled else step
         for _ in range(11):
             step()
             scheduler.step()

@@ -1,5 +1,6 @@
 """Gradients of tensors: `backward`, `grad`, and rules of one's own."""
 
+from ..tensor.anomaly import detect_anomaly, set_detect_anomaly
 from ..tensor.grad_modes import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
 from . import function, functional
 from .backward import backward, grad
@@ -9,6 +10,7 @@ from .gradcheck import gradcheck, gradgradcheck
 __all__ = [
     "Function",
     "backward",
+    "detect_anomaly",
     "enable_grad",
     "function",
     "functional",
@@ -18,5 +20,6 @@ __all__ = [
     "inference_mode",
     "is_grad_enabled",
     "no_grad",
+    "set_detect_anomaly",
     "set_grad_enabled",
 ]

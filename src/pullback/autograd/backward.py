@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..differentiate import gradients
+from ..differentiate import gradients, spend
 from ..errors import GradientError, ShapeError
 from ..graph.node import Node
 from ..ops.elementwise import add
 from ..ops.movement import expand
-from ..ops.primitive import constant, grad_mode, user_source
+from ..ops.primitive import MODE, constant, grad_mode, user_source
 from ..timeline import span
 
 
 def backward(output: Any, gradient: Any, retain_graph: bool, create_graph: bool, inputs: Sequence[Any] | None) -> None:
     """See `Tensor.backward`."""
-    from ..tensor.handle import RECEIVERS
+    from ..tensor.anomaly import look
+    from ..tensor.handle import RECEIVERS, STATE
 
     root = output.node
     _check_history(root)
@@ -28,14 +29,22 @@ def backward(output: Any, gradient: Any, retain_graph: bool, create_graph: bool,
     else:
         receivers = list(inputs)
         nodes = [t.node for t in receivers]
+    looks = MODE.anomaly and STATE.trace is None and STATE.loop is None and STATE.example is None
     with span("differentiate"):
-        found = gradients([root], [cotangent], nodes, create_graph, retain_graph)
+        found = gradients([root], [cotangent], nodes, create_graph, retain_graph or looks)
+    if looks:
+        look([root], found)
+        if not retain_graph:
+            spend([root], nodes)
+    STATE.watch(root, "loss")
     for receiver, value in zip(receivers, found, strict=True):
         if receiver is not None and value is not None:
             before = receiver._collected()
             with grad_mode(create_graph):
                 total = value if before is None else add(before.node, value)
             receiver._collect(output._wrap(total))
+            if receiver.is_leaf:
+                STATE.watch(total, "gradient", receiver, None if before is None else before.node)
             for hook in list((receiver._accumulated or {}).values()):
                 hook(receiver)
 
@@ -57,6 +66,9 @@ def grad(
     >>> pb.autograd.grad(x * x, x)[0].item()
     6.0
     """
+    from ..tensor.anomaly import look
+    from ..tensor.handle import STATE
+
     outputs, inputs = _as_tuple(outputs), _as_tuple(inputs)
     given = _as_tuple(grad_outputs) if grad_outputs is not None else (None,) * len(outputs)
     roots = [o.node for o in outputs]
@@ -64,7 +76,14 @@ def grad(
         _check_history(root)
     cotangents = [_cotangent(root, g) for root, g in zip(roots, given, strict=True)]
     retain = create_graph if retain_graph is None else retain_graph
-    found = gradients(roots, cotangents, [i.node for i in inputs], create_graph, retain)
+    looks = MODE.anomaly and STATE.trace is None and STATE.loop is None and STATE.example is None
+    found = gradients(roots, cotangents, [i.node for i in inputs], create_graph, retain or looks)
+    if looks:
+        look(roots, found)
+        if not retain:
+            spend(roots, [i.node for i in inputs])
+    if not create_graph:  # what is differentiated again is part of another loss
+        _watch(roots, inputs, found)
     for index, value in enumerate(found):
         if value is None and not allow_unused:
             raise GradientError(
@@ -72,6 +91,17 @@ def grad(
                 f"(at {user_source()}); pass allow_unused=True to get None for it"
             )
     return tuple(None if value is None else outputs[0]._wrap(value) for value in found)
+
+
+def _watch(roots: list[Node], inputs: Sequence[Any], found: Sequence[Node | None]) -> None:
+    """A step that is being recorded looks at whether outputs and gradients of leaves are finite."""
+    from ..tensor.handle import STATE
+
+    for root in roots:
+        STATE.watch(root, "loss")
+    for receiver, value in zip(inputs, found, strict=True):
+        if value is not None and receiver.is_leaf:
+            STATE.watch(value, "gradient", receiver)
 
 
 def _as_tuple(value: Any) -> tuple[Any, ...]:

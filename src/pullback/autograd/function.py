@@ -15,7 +15,7 @@ from ..graph.node import Node
 from ..graph.types import DType
 from ..ops.host import DETACH, RESULT, custom, detach, result, several
 from ..ops.movement import expand
-from ..ops.primitive import MODE, Lowering, autocast_mode, constant, grad_mode, user_source
+from ..ops.primitive import MODE, Lowering, autocast_mode, constant, grad_mode, own_lines, user_source
 from ..tensor.handle import STATE, Handle
 
 Rule = Callable[[Any, Any], Sequence[Any]]
@@ -360,7 +360,8 @@ class _Call:
     def _backward(self, cotangents: list[Any]) -> Any:
         for name in ("backward", "vjp"):
             if _defines(self.cls, name):
-                return getattr(self.cls, name)(self.context, *cotangents)
+                with own_lines():
+                    return getattr(self.cls, name)(self.context, *cotangents)
         if _defines(self.cls, "jvp"):
             return self._transposed(cotangents)
         raise NotImplementedError(

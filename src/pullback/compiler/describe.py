@@ -70,7 +70,8 @@ def _parts(nodes: list[Node], stored: set[Node]) -> tuple[Part, ...]:
     weights: dict[tuple[Source | None, str], float] = {}
     counts: dict[tuple[Source | None, str], int] = {}
     for node in sorted(nodes, key=lambda node: node.serial):
-        key = node.source, label(node)
+        # a line is one, whichever modules it was run in
+        key = node.source._replace(modules=()) if node.source is not None else None, label(node)
         weights[key] = weights.get(key, 0.0) + max(weight(node, node in stored), 1e-9)
         counts[key] = counts.get(key, 0) + operations(node)
     total = sum(weights.values())

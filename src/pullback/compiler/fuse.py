@@ -218,6 +218,8 @@ class _Fuser:
             return
         if (scattered := self._scattered_onto(node)) is not None:
             self._place_sum(node, scattered)
+        elif node.op.name == "copy" and not node.shape:
+            self._open(LOOP, node)  # so that what follows it is computed apart from what it is reduced from
         elif node.op.kind == ELEMENTWISE:
             self._place_elementwise(node, list(node.inputs))
         elif node.op.name == "take":

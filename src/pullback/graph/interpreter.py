@@ -11,12 +11,13 @@ from .node import Graph, Node
 
 
 def interpret(
-    graph: Graph, value_of: Callable[[Node], np.ndarray], done: Callable[[Node], None] | None = None
+    graph: Graph, value_of: Callable[[Node], np.ndarray], done: Callable[[Node, Mapping[Node, Any]], None] | None = None
 ) -> list[np.ndarray]:
     """The values of `graph.outputs`, in the dtypes' carrier types.
 
     `value_of(node)` gives the value of the leaves that come from outside (buffers and inputs). A value is dropped after
-    its last use. `done`, if given, is told of each node when its value has been computed.
+    its last use. `done`, if given, is told of each node when its value has been computed, with the values that
+    are there then, the operands' among them.
     """
     last_use: dict[Node, int] = {}
     for position, node in enumerate(graph.nodes):
@@ -35,7 +36,7 @@ def interpret(
         else:
             values[node] = _value(node, values, value_of)
         if done is not None:
-            done(node)
+            done(node, values)
         for operand in node.inputs:
             if last_use[operand] == position and operand not in kept:
                 values.pop(operand, None)

@@ -15,13 +15,15 @@ Shape = tuple[int, ...]
 class Source(NamedTuple):
     """The line of the user's program that made a node, and what that line called, such as "linear".
 
-    `checkpoint` are the numbers of the checkpointed calls that the line was run in, the outermost first.
+    `checkpoint` are the numbers of the checkpointed calls that the line was run in, the outermost first; `modules` are
+    the ids of the modules whose forward was running, the outermost first.
     """
 
     file: str
     line: int
     operation: str = ""
     checkpoint: tuple[int, ...] = ()
+    modules: tuple[int, ...] = ()
 
     @property
     def is_backward(self) -> bool:

@@ -9,6 +9,7 @@ from ..compiler.rematerialize import KEEP, RECOMPUTE, Policy
 from ..errors import MemoryBudgetError
 from ..graph.node import Node, Source
 from ..graph.types import DType
+from ..ops.primitive import path_of
 from ..runtime.bundles import bytes_of
 from ..runtime.fit import BFLOAT16, BLOCKS, EARLY_UPDATE, LEAST, Budget
 from .lives import ACTIVATIONS, INPUTS, OPTIMIZER, TEMPORARIES
@@ -19,8 +20,9 @@ from .sizes import format_bytes, parse_bytes
 @dataclass(frozen=True)
 class Candidate:
     """A value that a policy is asked about: the operation that makes it, such as "matmul", the line and the name of
-    what the user called, its shape, dtype and bytes, and the numbers of the checkpointed calls that it was made in, the
-    outermost first.
+    what the user called, its shape, dtype and bytes, the numbers of the checkpointed calls that it was made in, the
+    outermost first, and the path of the module whose forward was running, such as "blocks.3.norm1" ("" outside of
+    modules).
     """
 
     operation: str
@@ -29,6 +31,7 @@ class Candidate:
     dtype: DType
     nbytes: int
     checkpoint: tuple[int, ...] = ()
+    module: str = ""
 
 
 #: what `allow=` may name, and what the user gives up by it
@@ -71,7 +74,11 @@ def _allowed(allow: Collection[str] | None, nbytes: int | str | None) -> frozens
 def _asked(policy: Callable[[Candidate], str | None]) -> Policy:
     def of(node: Node) -> str | None:
         checkpoint = node.source.checkpoint if node.source is not None else ()
-        word = policy(Candidate(node.op.name, node.source, node.shape, node.dtype, bytes_of(node), checkpoint))
+        word = policy(
+            Candidate(
+                node.op.name, node.source, node.shape, node.dtype, bytes_of(node), checkpoint, path_of(node.source)
+            )
+        )
         if word not in (KEEP, RECOMPUTE, None):
             raise ValueError(f"a policy gives 'keep', 'recompute' or None, got {word!r}")
         return word

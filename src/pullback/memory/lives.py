@@ -97,7 +97,7 @@ class _Use(NamedTuple):
 
 def _in_arena(layout: Layout, program: Program, roles: Roles) -> Iterator[Held]:
     uses = _uses(layout)
-    gradients = {layout.results[place]: roles.gradients.get(place) for place in program.in_arena()}
+    gradients = {layout.results[place]: name for place, name in roles.gradients.items() if place in program.in_arena()}
     copies = program.copies()
     for thing, life in layout.own_lives.items():
         offset = layout.memory_of[thing][1]
@@ -110,7 +110,7 @@ def _in_arena(layout: Layout, program: Program, roles: Roles) -> Iterator[Held]:
             again = "again " if thing in copies else ""
             what = f"{label(thing)} {again}{_shape(thing)}"
             if thing in gradients:
-                role, what = GRADIENTS, _gradient(gradients[thing] or "", thing)
+                role, what = GRADIENTS, _gradient(gradients[thing], thing)
             elif thing not in copies and _is_activation(of):
                 role = ACTIVATIONS
         yield Held(what, role, source, bytes_of(thing), *life, offset)

@@ -128,14 +128,41 @@ class _Mode(threading.local):
     grad = True
     autocast = Lowering()
     source: Source | None = None
+    #: the line of an operation whose gradient the user's own code is making
+    pulled: Source | None = None
     checkpoint: tuple[int, ...] = ()
+    modules: tuple[int, ...] = ()
     looks = False
+    anomaly = False
 
 
 MODE = _Mode()
 
 
 _calls = count(1)
+
+
+#: the modules that were called, by id, for as long as they live
+MODULES: WeakValueDictionary[int, Any] = WeakValueDictionary()
+
+
+def within(module: Any) -> tuple[int, ...]:
+    """The modules whose forward is running, by id, with `module` as the innermost."""
+    key = id(module)
+    if MODULES.get(key) is not module:
+        MODULES[key] = module
+    return (*MODE.modules, key)
+
+
+def path_of(source: Source | None) -> str:
+    """What the innermost module that was running is called in the outermost: a path such as "blocks.3.norm1", the name
+    of its class where it is the outermost itself, "" where none was running or it is gone.
+    """
+    running = source.modules if source is not None else ()
+    outer, inner = (MODULES.get(key) for key in (running[0], running[-1])) if running else (None, None)
+    if outer is None or inner is None:
+        return ""
+    return next((name for name, part in outer.named_modules() if part is inner and name), type(inner).__name__)
 
 
 @contextmanager
@@ -197,6 +224,17 @@ class source_of:
         MODE.source = self.before
 
 
+@contextmanager
+def own_lines() -> Iterator[None]:
+    """Nodes made inside, by a gradient rule that the user wrote, are ascribed to the lines of that rule."""
+    before, pulled = MODE.source, MODE.pulled
+    MODE.source, MODE.pulled = None, before
+    try:
+        yield
+    finally:
+        MODE.source, MODE.pulled = before, pulled
+
+
 @functools.lru_cache(4096)
 def _backward(source: Source) -> Source:
     """The same line, as the origin of a gradient."""
@@ -219,7 +257,7 @@ class _Caller:
         self.code = code
         #: 0: names nothing; -1: not of this package
         self.rank, self.name = -1, ""
-        self.sources: dict[tuple[int, str, tuple[int, ...]], Source] = {}
+        self.sources: dict[tuple[int, str, tuple[int, ...], tuple[int, ...]], Source] = {}
         # the models and loops of `train` are programs like a user's
         if code.co_filename.startswith(_PACKAGE) and not code.co_filename.startswith(_PROGRAMS):
             self.rank = 0
@@ -234,6 +272,8 @@ class _Caller:
 _callers: dict[int, _Caller] = {}
 #: functions remembered; programs that make new functions without end begin anew
 _MOST_CALLERS = 20_000
+#: lines remembered of one function, each once for every module that it was run in
+_MOST_SOURCES = 5_000
 
 
 def _caller(code: CodeType) -> _Caller:
@@ -247,17 +287,25 @@ def user_source() -> Source | None:
     """The innermost line on the stack that is not Pullback's own, with the name of what it called."""
     if MODE.source is not None:
         return MODE.source
-    frame: FrameType | None = sys._getframe(1)
+    source = _line(sys._getframe(1))
+    if MODE.pulled is None or source is None:
+        return source
+    return _backward(source._replace(checkpoint=MODE.pulled.checkpoint, modules=MODE.pulled.modules))
+
+
+def _line(frame: FrameType | None) -> Source | None:
     rank, name = 1, ""
     while frame is not None:
         code = frame.f_code
         caller = _callers.get(id(code)) or _caller(code)
         if caller.rank < 0:
-            key = frame.f_lineno, name, MODE.checkpoint
+            key = frame.f_lineno, name, MODE.checkpoint, MODE.modules
             source = caller.sources.get(key)
             if source is None:
-                source = Source(code.co_filename, frame.f_lineno, name, MODE.checkpoint)
+                source = Source(code.co_filename, frame.f_lineno, name, MODE.checkpoint, MODE.modules)
                 if not MODE.checkpoint:  # each checkpointed call has a number of its own
+                    if len(caller.sources) > _MOST_SOURCES:  # modules without end
+                        caller.sources.clear()
                     caller.sources[key] = source
             return source
         if caller.rank >= rank:

@@ -218,7 +218,7 @@ class _Interpreted(Program):
     def _timed(self, value_of: Callable[[Node], np.ndarray]) -> list[np.ndarray]:
         """The values of the outputs; tells when each node was computed, as if it were a kernel of its own."""
         begin, ends = timeline.now(), []
-        values = interpret(self.graph, value_of, lambda _: ends.append(timeline.now()))
+        values = interpret(self.graph, value_of, lambda *_: ends.append(timeline.now()))
         timed = [(n, s, e) for n, s, e in zip(self.graph.nodes, [begin, *ends], ends, strict=False) if is_real(n)]
         groups = [self._groups.setdefault(n, Group(LOOP, elements(n), None, {n: ""}, [n])) for n, _, _ in timed]
         stamps = np.array([[[s, e, e - s, 1]] for _, s, e in timed], np.int64).reshape(-1, 1, 4)

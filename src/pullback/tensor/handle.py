@@ -42,6 +42,15 @@ class _State(threading.local):
     #: the nodes that tensors had before they were given others, where that is to be undone
     journal: dict[int, tuple[Handle, Node, Link | None]] | None = None
 
+    def watch(
+        self, node: Node, what: str, owner: Handle | None = None, before: Node | None = None, message: str = ""
+    ) -> None:
+        """Have the step that is being recorded, if any, look at whether a value is finite: see `Trace.watch`. The body
+        of a loop has no values to look at.
+        """
+        if self.trace is not None and self.loop is None and self.example is None:
+            self.trace.watch(node, what, owner, before, message)
+
 
 #: the trace, the body of a loop, and the example of a batch, that is being recorded in this thread, if any
 STATE = _State()

@@ -5,16 +5,21 @@ State is written over its old value where nobody else would see that, and into n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from operator import attrgetter
 from sys import getrefcount
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 from weakref import ref
 
+import numpy as np
+
+from ..errors import NonFiniteError
 from ..graph.calm import disturb, overwritten
 from ..graph.node import Graph, Node, Shape
-from ..graph.types import DType
+from ..graph.types import DType, float32, to_carrier
 from ..memory.lives import GRADIENTS, INPUTS, OPTIMIZER, PARAMETERS, Named, Roles
 from ..ops.primitive import BUFFER
 from ..runtime.buffers import Buffer
@@ -27,10 +32,11 @@ from ..tensor.views import root_of
 from ..timeline import span
 from ..trees import flatten, unflatten
 from .deferred import Deferred, defer
+from .finite import IGNORE, Guard, Policy, exactly, squares, watched_of
 from .freed import freed_gradients
 from .relations import Findings, Related, is_had
 from .settled import REFERENCES, Memory, Settled, is_alone, stays_of
-from .trace import Captured, Trace
+from .trace import Captured, Trace, Watched
 
 #: what an attempt gives where the recording does not fit the call
 MISFIT = object()
@@ -49,10 +55,11 @@ class Replay:
 
     def __init__(
         self, trace: Trace, arguments: Sequence[tuple[int, Handle, Node]], result: Any, leaves: list[Any],
-        related: Related, found: Findings, budget: Budget, changes: frozenset[str] = frozenset(),
+        related: Related, found: Findings, budget: Budget, policy: Policy, changes: frozenset[str] = frozenset(),
     ):  # fmt: skip
         """`leaves` are the arguments that were recorded, and `related` which of them are views of one tensor. `budget`
-        is the program's, and `changes` are those that it allows and that are made here.
+        is the program's, and `changes` are those that it allows and that are made here; `policy` is the step's for
+        values that are not finite.
         """
         self.bound = {p: leaves[p] for p in found.bound if p not in related.paths}
         self.bound_views = {p: root_of(leaves[p]) for p in found.bound if p in related.paths}
@@ -99,6 +106,7 @@ class Replay:
         #: of one that does not keep to its budget, the peaks that further changes would bring it to
         self.peaks_allowed: dict[str, int] = {}
         self.writes = trace.surroundings.finish(output) if trace.surroundings is not None else []
+        old = self._old(trace, arguments)
         self._defer(outputs)
         self.results = [(output(leaf), leaf.shape) if isinstance(leaf, Handle) else (None, leaf) for leaf in leaves]
         always, self.attributes = trace.surroundings.guards() if trace.surroundings is not None else ([], [])
@@ -108,19 +116,32 @@ class Replay:
         places = {id(node): position for position, node in enumerate(trace.inputs)}
         self.argument_places = [places[id(node)] for _, _, node in arguments]
         self.captured_places = [places[id(c.node)] for c in self.captured]
-        graph = Graph.of(outputs)
+        self.policy = policy
+        writes = bool(old or any(place is not None for _, place in self.new_grads))
+        watched = watched_of(trace, writes) if policy.on_nonfinite != IGNORE else []
+        if freed:  # an update that waits for no other gradient cannot wait for all of them to be finite
+            watched = [w for w in watched if w.what != "gradient"]
+        graph = Graph.of([*outputs, *(w.node for w in watched)])
         # tensors made from data inside the step: their values are part of the recording
         constants = [node for node in graph.nodes if node.buffer is not None]
         self.constants = [node.buffer for node in constants]
         graph, extra = without_values(graph, constants, first=len(trace.inputs))
         self.input_count = len(trace.inputs)
+        #: what keeps bad values from the state, and which output tells of them
+        self.guard: Guard | None = None
+        self.total, self.is_exact = -1, False
+        if watched:
+            graph = self._guarded(graph, watched, old)
         aliases = {place: places[id(c.node)] for c, place in self.states}
         #: gradients stay in the program's own memory, which is free for other values until they are made. Not where the
         #: next run reads them.
         self.resident = set() if self.owned else {place for _, place in self.new_grads if place is not None}
+        self.resident |= {self.total} - {-1}
         with span("compile"):
-            inputs = [*trace.inputs, *extra]
-            self.program = Program(graph, inputs, aliases, self.resident, budget, ready=not trace.planned)
+            self.make = partial(
+                Program, inputs=[*trace.inputs, *extra], aliases=aliases, resident=self.resident, budget=budget
+            )
+            self.program = self.make(graph, ready=not trace.planned)
         self.roles = self._roles(trace)
         #: asked with the arguments before the first run, which it may refuse
         self.before_first: Callable[[list[Any]], None] | None = None
@@ -148,6 +169,27 @@ class Replay:
         positions = {id(c): position for position, c in enumerate(self.captured)}
         self.state_sources = [(place, positions[id(c)]) for c, place in self.states]
 
+    def _old(self, trace: Trace, arguments: Sequence[tuple[int, Handle, Node]]) -> dict[int, Node]:
+        """The inputs that hold what the outputs at these places are new values of."""
+        old = {place: captured.node for captured, place in self.states}
+        nodes = {position: node for position, _, node in arguments}
+        old.update((place, nodes[position]) for position, place in self.changed_arguments)
+        # a gradient that is added to
+        known = {id(c.owner): c.node for c in self.captured if c.owner is not None}
+        for tensor, place in self.new_grads:
+            if place is not None and id(tensor) in known and trace.grads[id(tensor)].original is not None:
+                old[place] = known[id(tensor)]
+        return old
+
+    def _guarded(self, graph: Graph, watched: Sequence[Watched], old: dict[int, Node]) -> Graph:
+        """The graph with the guard in it; what is watched stands behind the outputs."""
+        own, bad = graph.outputs[: len(self.outputs)], graph.outputs[len(self.outputs) :]
+        old = {p: node for p, node in old.items() if (node.shape, node.dtype) == (own[p].shape, own[p].dtype)}
+        guard = self.guard = Guard([w._replace(node=node) for w, node in zip(watched, bad, strict=True)], own, old)
+        self.total = guard.place
+        self.outputs.append(_Output((), float32, 1))
+        return guard.graph(squares)
+
     def _roles(self, trace: Trace) -> Roles:
         """What inputs and outputs are for, and what they are called."""
         called = trace.names()
@@ -164,6 +206,9 @@ class Replay:
             else:
                 role = PARAMETERS if captured.node.requires_grad else INPUTS
                 inputs[place] = Named(role, name, captured.original.source)
+        self._called = {place: named.name for place, named in inputs.items()}
+        for place, position in zip(self.argument_places, self.arguments, strict=True):
+            self._called[place] = f"argument {position + 1}"
         gradients = {place: called.get(id(owner), "") for owner, place in self.new_grads if place is not None}
         return Roles(inputs, gradients)
 
@@ -269,6 +314,8 @@ class Replay:
         self.program.run(inputs, outputs, self.moved)  # type: ignore[arg-type]
         if self.overwrites:
             overwritten()
+        if self.guard is not None and not outputs[self.total].array.item(0) < _INFINITY:  # type: ignore[union-attr]
+            return self._after_bad(arguments, inputs, outputs, self.always_fresh)
         result = self._take_in(arguments, outputs)
         settled.forget(self.argument_places, self.always_fresh)
         self.settled = settled
@@ -302,6 +349,8 @@ class Replay:
         self._feed(arguments, inputs, outputs, fresh)
         self.program.run(inputs, outputs)  # type: ignore[arg-type]
         overwritten()
+        if self.guard is not None and not outputs[self.total].array.item(0) < _INFINITY:  # type: ignore[union-attr]
+            return self._after_bad(arguments, inputs, outputs, fresh)
         self._take_in_state(outputs, fresh)
         disturb()
         if not self.owned:
@@ -311,6 +360,55 @@ class Replay:
             inputs.clear()  # counting references must not find those
             self.settled = self._settle(outputs)
         return result
+
+    def _after_bad(
+        self, arguments: list[Handle], inputs: list[Memory | None], outputs: list[Memory | None], fresh: set[int]
+    ) -> Any:
+        """What follows a run that was not finite: the state has its old values, wherever it was written to."""
+        fault = None
+        # a sum of squares that is infinite may have overflowed
+        if not (self.policy.is_told and (self.is_exact or math.isnan(self._total_of(outputs)))):
+            fault = self._fault(inputs)
+            if fault is None and self._is_finite_exactly(inputs, outputs):
+                self._take_in_state(outputs, fresh)
+                disturb()
+                return self._take_in(arguments, outputs)
+        self._take_in_state(outputs, fresh)
+        disturb()
+        assert self.guard is not None
+        self.policy.meet(fault or (None if self.policy.is_told else self.guard.unexplained(self.policy.calls)))
+        return self._results(outputs)
+
+    def _total_of(self, outputs: list[Memory | None]) -> float:
+        return outputs[self.total].array.item(0)  # type: ignore[union-attr]
+
+    def _fault(self, inputs: list[Memory | None]) -> NonFiniteError | None:
+        """What went wrong, found on the reference, or None where nothing did there."""
+        assert self.guard is not None
+        places = {node: place for place, node in enumerate(self.program.inputs)}
+
+        def value_of(node: Node) -> np.ndarray:
+            return to_carrier(inputs[places[node]].array, node.dtype).reshape(node.shape)  # type: ignore[union-attr]
+
+        def name_of(node: Node) -> str:
+            return self._called.get(places.get(node, -1), "")
+
+        return self.guard.fault(value_of, name_of, self.policy.calls)
+
+    def _is_finite_exactly(self, inputs: list[Memory | None], outputs: list[Memory | None]) -> bool:
+        """Run the step again, and from now on, in a program that looks at every element and sums no squares, which had
+        overflowed. Gives whether all is finite.
+        """
+        assert self.guard is not None
+        if self.is_exact:
+            return False
+        with span("compile"):
+            self.program, self.is_exact = self.make(self.guard.graph(exactly)), True
+        for place in self.resident:
+            outputs[place] = self.program.residence(place)
+        self.program.run(inputs, outputs)  # type: ignore[arg-type]
+        overwritten()
+        return self._total_of(outputs) < _INFINITY
 
     def _settle(self, outputs: list[Memory | None]) -> Settled | None:
         """What can be kept for the next run, all states having been written in place just now."""
@@ -420,6 +518,10 @@ class Replay:
             }
             for write in self.writes:
                 write(made)
+        return self._results(outputs)
+
+    def _results(self, outputs: list[Memory | None]) -> Any:
+        """What the step returns."""
         if self.single is not None:
             return Tensor(self._leaf(outputs, self.single))
         leaves = [constant if place is None else Tensor(self._leaf(outputs, place)) for place, constant in self.results]
@@ -451,4 +553,5 @@ def _found(captured: Captured) -> Any:
 
 
 _SERIAL_OF = attrgetter("_node.serial")
+_INFINITY = math.inf
 _NO_GRADIENT = SimpleNamespace(_node=None)

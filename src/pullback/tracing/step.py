@@ -31,6 +31,7 @@ from ..tensor.creation import from_argument, from_numpy
 from ..tensor.handle import RECEIVERS, STATE, Handle
 from ..tensor.promotion import Default
 from ..trees import flatten, unflatten
+from .finite import RAISE, Policy
 from .parts import meets
 from .recordable import is_module, refuse
 from .relations import Related, along, findings, name_of
@@ -56,11 +57,13 @@ class CompiledStep:
     #: for code that cannot import this class
     is_compiled_step = True
 
-    def __init__(self, function: Callable[..., Any], budget: Budget = UNLIMITED):
+    def __init__(self, function: Callable[..., Any], budget: Budget = UNLIMITED, on_nonfinite: str = RAISE):
         is_function = isinstance(function, (FunctionType, MethodType))
         functools.update_wrapper(self, function, updated=("__dict__",) if is_function else ())
         self.__name__: str = getattr(function, "__name__", type(function).__name__)
         self.budget = budget
+        #: what is done where a loss or a gradient is not finite
+        self.policy = Policy(on_nonfinite)
         self._variants: dict[Hashable, list[Replay]] = {}
         self._last: Replay | None = None
         #: how the last call was, since most are like the one before
@@ -107,10 +110,11 @@ class CompiledStep:
             bound = held[_BOUND_STEPS] = _BoundSteps(instance)
         step = bound.steps.get(self)
         if step is None:
-            step = bound.steps.setdefault(self, CompiledStep(MethodType(self.function, instance), self.budget))
+            step = bound.steps.setdefault(self, CompiledStep(MethodType(self.function, instance), *self._options()))
         return step
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self.policy.calls += 1
         kind, roots = self._recent, _NO_ROOTS
         leaves = None if kwargs or kind is None else kind.leaves_of(args)
         if kind is None or leaves is None:
@@ -170,13 +174,16 @@ class CompiledStep:
         if available is not None and needed > available:
             raise too_large(self._plan_of(variant), needed, available)
 
+    def _options(self) -> tuple[Budget, str]:
+        return self.budget, self.policy.on_nonfinite
+
     def __copy__(self) -> Self:
         """A step of the same function, without recordings."""
-        return type(self)(self.function, self.budget)
+        return type(self)(self.function, *self._options())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """A step without recordings: of the same function, or of the copy where it is a method or a module."""
-        return type(self)(copy.deepcopy(self.function, memo), self.budget)
+        return type(self)(copy.deepcopy(self.function, memo), *self._options())
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
         raise TypeError(
@@ -195,6 +202,11 @@ class CompiledStep:
         if self._last is None:
             raise TraceError("the step has not been called yet, so there is no program")
         return self._last.program
+
+    @property
+    def skipped(self) -> int:
+        """How many calls changed nothing because a loss or a gradient was not finite (`on_nonfinite="skip"`)."""
+        return self.policy.skipped
 
     @property
     def parts(self) -> int:
@@ -279,7 +291,11 @@ class CompiledStep:
             name = functools.partial(name_of, self.function, shape)
             found = findings(trace, related, leaves, arguments, bound, linked, name)
             fits = (found.bound, found.linked) == (bound, linked)
-            variant = Replay(trace, arguments, result, leaves, related, found, budget, way.changes) if fits else None
+            variant = (
+                Replay(trace, arguments, result, leaves, related, found, budget, self.policy, way.changes)
+                if fits
+                else None
+            )
         finally:
             STATE.trace = None
             trace.restore()
@@ -509,6 +525,7 @@ def compile(
     memory: int | float | str | None = None,
     policy: Callable[[Any], str | None] | None = None,
     allow: Collection[str] | None = None,
+    on_nonfinite: str = RAISE,
     **unknown: Any,
 ) -> Any:
     """Make `function`, such as a whole training step, one native program; also usable as a decorator.
@@ -557,6 +574,12 @@ def compile(
     "blocks" (the output layer and its cross entropy in blocks of rows) and "bfloat16" (float32 activations wait for the
     backward pass in bfloat16). Without it every budget gives the same bits as none.
 
+    Where the function calls backward() and changes state, the state stays as it was, to the bit, at a call in which a
+    loss or a gradient of a leaf is not finite. `on_nonfinite` says what then: "raise" NonFiniteError, which names the
+    operation that made the NaN or infinity and its line; "skip", which returns as always, counts in `step.skipped` and
+    warns once; or "ignore", with which nothing is looked at and the state takes what comes. Where a budget makes use of
+    "early-update" the loss alone is looked at, since no update waits for the gradients of other parameters then.
+
     >>> w = pb.ones(3, requires_grad=True)
     >>> @pb.compile
     ... def step(x):
@@ -573,9 +596,11 @@ def compile(
         known = [name for name in inspect.signature(compile).parameters if name != "unknown"]
         raise TypeError(f"compile() has no argument {', '.join(unknown)}; its arguments are: {', '.join(known)}")
     if function is None:
-        return functools.partial(compile, memory=memory, policy=policy, allow=allow)
+        return functools.partial(compile, memory=memory, policy=policy, allow=allow, on_nonfinite=on_nonfinite)
     if isinstance(function, (staticmethod, classmethod)):
-        return type(function)(compile(function.__func__, memory=memory, policy=policy, allow=allow))
+        return type(function)(
+            compile(function.__func__, memory=memory, policy=policy, allow=allow, on_nonfinite=on_nonfinite)
+        )
     refuse(function)
     kind = CompiledModule if is_module(function) else CompiledStep
-    return kind(function, budget_of(memory, policy, allow))
+    return kind(function, budget_of(memory, policy, allow), on_nonfinite)

@@ -9,7 +9,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import ref
 
 import numpy as np
@@ -45,6 +45,17 @@ class Grad:
     tensor: Handle
     original: Tensor | None
     read: bool
+
+
+class Watched(NamedTuple):
+    """A value that must be finite: a loss, the gradient of the leaf `owner`, or what `check_numerics` was given, with
+    its message.
+    """
+
+    node: Node
+    what: str
+    owner: Handle | None = None
+    message: str = ""
 
 
 @dataclass(eq=False)
@@ -86,6 +97,8 @@ class Trace:
     #: whether an output layer and its cross entropy may go through blocks of rows; of those that do, how many at once
     blocks: bool = False
     rows: list[int] = field(default_factory=list)
+    #: what must be finite for the step to change anything
+    watched: dict[Node, Watched] = field(default_factory=dict)
     #: serial numbers of nodes that were made during the recording and are no part of it
     outside: list[tuple[int, int]] = field(default_factory=list)
 
@@ -182,6 +195,14 @@ class Trace:
         """How many parts a batch is to be divided into, where that is left to the recording."""
         self.divisible = max(self.divisible, examples)
         return self.parts
+
+    def watch(self, node: Node, what: str, owner: Handle | None, before: Node | None, message: str) -> None:
+        """Note a value that must be finite (see `Watched`); `before` is what it is the sum of with something else,
+        which need not be looked at any more.
+        """
+        if before is not None:
+            self.watched.pop(before, None)
+        self.watched[node] = Watched(node, what, owner, message)
 
     def before_call(self, callback: Callable[[], None]) -> None:
         """Have `callback` run, outside of the program, before each run of it (once now)."""

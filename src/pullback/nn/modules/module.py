@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from ...errors import DTypeError
 from ...graph import types
 from ...graph.types import DType
-from ...ops.primitive import check_dtype, user_source
+from ...ops.primitive import MODE, check_dtype, user_source, within
 from ...tensor import Tensor
 from ...tensor.creation import zeros_like
 from ...tensor.handle import STATE, Store, structure_changed
@@ -68,9 +68,13 @@ class Module(StateMethods, CheckpointingMethods):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if STATE.trace is not None:
             STATE.trace.enter_module(self, *self._stores(), *(self.__dict__[name] for name in _CALLED), *hooks.GLOBAL)
-        if any(map(self.__dict__.get, _CALLED)) or any(hooks.GLOBAL):
-            return hooks.called(self, args, kwargs)
-        return self.forward(*args, **kwargs)
+        before, MODE.modules = MODE.modules, within(self)
+        try:
+            if any(map(self.__dict__.get, _CALLED)) or any(hooks.GLOBAL):
+                return hooks.called(self, args, kwargs)
+            return self.forward(*args, **kwargs)
+        finally:
+            MODE.modules = before
 
     # ---- attributes
 

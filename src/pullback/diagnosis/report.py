@@ -1,0 +1,122 @@
+"""NonFiniteError from what was found: the statistics of operands, the line, the module, and the message."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from ..errors import NonFiniteError
+from ..graph.node import Node, Source
+from ..ops.primitive import path_of
+from .causes import Cause
+
+if TYPE_CHECKING:
+    from .origin import Finding
+
+_UNKNOWN = Cause(
+    "the native code gave a value that is not finite where the reference gives one",
+    "numbers near the end of the range round differently there: scale them down",
+)
+_DATA = Cause("is NaN in the data already", "look at where the data comes from, or replace it by nan_to_num() first")
+_ON_PURPOSE = Cause("an infinity that was put in on purpose reached it", "let what is masked out have no part in it")
+_UNTOLD = Cause("made of finite operands", "look at the operands")
+
+
+class OperandStatistics(NamedTuple):
+    """What an operand of the operation that is named by NonFiniteError held: `name` is what it is called, or the
+    operation that made it; `minimum`, `maximum` and `mean` are of its finite elements (NaN where there are none);
+    `nans` and `infinities` count the others.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    minimum: float
+    maximum: float
+    mean: float
+    nans: int
+    infinities: int
+
+    def __str__(self) -> str:
+        others = [f"{count} {what}" for count, what in ((self.nans, "NaN"), (self.infinities, "infinite")) if count]
+        told = f"{self.name}: {self.dtype}{list(self.shape)}, "
+        if not math.isnan(self.mean):
+            told += f"{self.minimum:.4g} to {self.maximum:.4g}, mean {self.mean:.4g}, "
+        return told + (" and ".join(others) or "all finite")
+
+
+def statistics(name: str, node: Node, value: Any) -> OperandStatistics:
+    """What an operand holds. Loops, which have several results, count as having no elements."""
+    array = value if isinstance(value, np.ndarray) else np.zeros(0, np.float32)
+    floating = array.dtype.kind == "f"
+    finite = array[np.isfinite(array)] if floating else array
+    low, high, mean = (math.nan,) * 3
+    if finite.size:
+        low, high, mean = float(finite.min()), float(finite.max()), float(finite.mean(dtype=np.float64))
+    nans, infinities = (int(np.isnan(array).sum()), int(np.isinf(array).sum())) if floating else (0, 0)
+    return OperandStatistics(name or _called(node), node.shape, node.dtype.name, low, high, mean, nans, infinities)
+
+
+def _called(node: Node) -> str:
+    """What the user called that made the node."""
+    source = node.source
+    return _without_backward(source.operation) if source is not None and source.operation else node.op.name
+
+
+def _without_backward(operation: str) -> str:
+    return operation.removesuffix("backward").strip()
+
+
+def phase_of(source: Source | None) -> str:
+    """Which part of a training step an operation belongs to."""
+    if source is None:
+        return "forward"
+    if source.operation.startswith("optimizer."):
+        return "update"
+    return "backward" if source.is_backward else "forward"
+
+
+def report(
+    what: str,
+    message: str,
+    node: Node,
+    finding: Finding,
+    reader: Node | None,
+    name_of: Callable[[Node], str],
+    step: int,
+) -> NonFiniteError:
+    """The error for the fault that `node` made, or, where it is data, that `reader` was the first to read."""
+    is_data = finding.nan and not finding.made
+    told = node if finding.made or reader is None else reader
+    source = told.source
+    found = finding.cause or (
+        _DATA if is_data else _UNTOLD if finding.made else _UNKNOWN if finding.fault else _ON_PURPOSE
+    )
+    how = f"{name_of(node) or 'a tensor from outside'} {found.how}" if is_data else found.how
+    op, module, phase = _called(told) or told.op.name, path_of(source), phase_of(source)
+    value = "NaN" if finding.nan else "an infinity"
+    lines = [f"{_subject(what, message)} is not finite{f' at call {step} of the step' if step else ''}: {how}."]
+    place = f" at {source}" if source is not None else ""
+    inside = f" in {module}" if module else ""
+    primitive = f" ({told.op.name})" if told.op.name != op else ""
+    verb = "first read by" if told is not node else f"{value} first made by"
+    lines.append(f"{verb} {op}{primitive}{place}{inside}, in the {phase} pass")
+    lines += [f"    operand {operand}" for operand in finding.operands]
+    lines.append(f"{'State is as it was before the step. ' if step else ''}To mend it: {found.mend}.")
+    return NonFiniteError(
+        "\n".join(lines), op=op, primitive=told.op.name, filename=source.file if source else "",
+        lineno=source.line if source else 0, module=module, phase=phase, step=step,
+        operands=tuple(finding.operands), how=how,
+    )  # fmt: skip
+
+
+def _subject(what: str, message: str) -> str:
+    if what == "check":
+        return f"check_numerics: {message}" if message else "a checked value"
+    return {"loss": "the loss", "gradient": "a gradient"}.get(what, "a value")
+
+
+__all__ = ["OperandStatistics", "phase_of", "report", "statistics"]

@@ -1,0 +1,261 @@
+"""No bad value reaches the state: the guard of a recorded step, and what happens where it trips.
+
+The squares of what must be finite (losses, gradients of leaves) are summed in the passes that make them, and each new
+state is `where(total < infinity, new, old)` in the pass that computes it. So a step with a bad gradient leaves its
+state as it was, without a copy and without Python between; `total` is an output that Python reads after the run.
+docs/decisions/finite-steps.md has the measurements.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+
+from ..diagnosis import Root, diagnose, unexplained
+from ..errors import NonFiniteError
+from ..graph.node import Graph, Node, ancestors, enter, exact, reachable
+from ..graph.types import float32
+from ..ops.contraction import MATMUL
+from ..ops.elementwise import MUL, absolute, add, convert, copy, lt, mul, where
+from ..ops.primitive import HOST, LEAF, MOVEMENT, constant, grad_mode, source_of
+from ..ops.reduction import SUM, reduce_max, reduce_sum
+from .trace import Trace, Watched
+
+RAISE, SKIP, IGNORE = "raise", "skip", "ignore"
+#: what a step does where a loss or a gradient is not finite
+POLICIES = (RAISE, SKIP, IGNORE)
+
+
+#: makes of a watched value a number that is infinite or NaN where an element is; told of which nodes the recording
+#: sums the squares
+Part = Callable[[Node, Collection[Node]], Node]
+
+
+class Policy:
+    """What one compiled step does about values that are not finite, and what it has met so far."""
+
+    def __init__(self, on_nonfinite: str = RAISE):
+        if on_nonfinite == "rollback":
+            raise NotImplementedError(
+                'on_nonfinite="rollback" needs snapshots of the state, which are not there yet; "skip" leaves the '
+                'state as it was before the bad step, "raise" stops there'
+            )
+        if on_nonfinite not in POLICIES:
+            raise ValueError(f"on_nonfinite must be one of {', '.join(map(repr, POLICIES))}, got {on_nonfinite!r}")
+        self.on_nonfinite = on_nonfinite
+        #: how often the step has been called, and how often it changed nothing
+        self.calls, self.skipped = 0, 0
+
+    @property
+    def is_told(self) -> bool:
+        """Whether nobody asks any more what went wrong."""
+        return self.on_nonfinite == SKIP and self.skipped > 0
+
+    def meet(self, fault: NonFiniteError | None) -> None:
+        """Raise the fault, or count it; None where nobody asks."""
+        if self.on_nonfinite == RAISE and fault is not None:
+            raise fault
+        self.skipped += 1
+        if self.skipped == 1:
+            warnings.warn(f"a step was skipped, and others will be without a word: {fault}", stacklevel=6)
+
+
+class Guard:
+    """The outputs of a recorded step with the guard in them, and the recording as it is without."""
+
+    def __init__(self, watched: Sequence[Watched], outputs: Sequence[Node], old: Mapping[int, Node]):
+        """`watched` and `outputs` are of the program's graph; `old` are the inputs that hold what the outputs at these
+        places are new values of.
+        """
+        self.watched, self.plain, self.old = list(watched), list(outputs), dict(old)
+        #: which of the outputs is the total
+        self.place = len(self.plain)
+
+    def graph(self, part: Part) -> Graph:
+        """The guarded outputs, and the total of what `part` makes of each watched value.
+
+        Kernels are made in the order of the nodes: see `_ordered`. Each state is chosen right behind its new value.
+        """
+        with grad_mode(False):
+            total = self._known(self._total(part))
+            with source_of(self.watched[0].node):
+                # a copy, so that the state is written by kernels that read it, and not by the one that sums
+                sound = copy(lt(total, constant(math.inf, float32)))
+            before = reachable([sound])
+            outputs, rest = self._chosen(set(before), sound)
+        return Graph(_ordered(before, rest, ancestors([*outputs, total])), [*outputs, total])
+
+    def _total(self, part: Part) -> Node:
+        """The sum of all parts, those of the gradients first, as `clip_grad_norm_` sums them."""
+        total: Node | None = None
+        summed = _summed(self.plain)
+        for watched in sorted(self.watched, key=lambda w: w.what != "gradient"):
+            with source_of(watched.node):
+                own = convert(part(watched.node, summed), float32)
+                total = own if total is None else add(total, own)
+        assert total is not None
+        return total
+
+    def _known(self, total: Node) -> Node:
+        """`total`, made of sums of the recording where it has equal ones, as `clip_grad_norm_` makes them.
+
+        Squares stay apart: those of an optimizer are computed behind the guard.
+        """
+        recorded = set(reachable(self.plain))
+        equal: dict[Hashable, Node] = {}
+        same: dict[Node, Node] = {}
+        new: dict[Node, Node] = {}
+        for node in reachable([*self.plain, total]):
+            new[node] = node if node in recorded else node.with_inputs(tuple(new[i] for i in node.inputs))
+            attributes = tuple(map(exact, node.attributes.values()))
+            key = node.op, node.shape, node.dtype, attributes, tuple(same[i] for i in node.inputs)
+            unlike = node.op.kind == HOST or (node.op.kind == LEAF and node.op.name != "constant")
+            same[node] = node if unlike else equal.setdefault(key, node)
+            if node not in recorded and not node.shape:
+                new[node] = new[same[node]]
+        return new[total]
+
+    def _chosen(self, early: set[Node], sound: Node) -> tuple[list[Node], list[Node]]:
+        """The outputs with states chosen between new and old value, and all nodes behind the guard in order.
+
+        These read 0 in place of a gradient where something is not finite, and the chosen state in place of the new one.
+        That changes nothing, since every state has its old value then; but what depends on `sound` is computed after
+        it, in the pass that writes the state, and not where the gradient is made.
+        """
+        plain = self.plain
+        gradients = [w.node for w in self.watched if w.what == "gradient" and w.node.shape]
+        became: dict[Node, Node] = {}
+        again: dict[Node, Node] = {}
+        for gradient in gradients:
+            with source_of(gradient):
+                outer = _outer_again(gradient, sound)
+                became[gradient] = outer or where(sound, gradient, constant(0.0, gradient.dtype))
+            if outer is not None:
+                again[gradient] = outer
+        states: dict[Node, list[int]] = {}
+        for place in self.old:
+            states.setdefault(plain[place], []).append(place)
+        outputs: list[Node] = list(plain)
+        order: list[Node] = []
+        for node in reachable(plain):
+            current = node if node in early else node.with_inputs(tuple(became.get(i, i) for i in node.inputs))
+            order.append(current)
+            if node in again:
+                order.append(again[node])
+            if node not in early:
+                became[node] = current
+            for place in states.get(node, ()):
+                with source_of(node):
+                    outputs[place] = where(sound, current, self.old[place])
+                order.append(outputs[place])
+                if node not in early:
+                    became[node] = outputs[place]
+        kept = set(gradients) - again.keys()
+        for place, node in enumerate(plain):
+            if place not in self.old and node not in kept:
+                outputs[place] = became.get(node, node)
+        return outputs, order
+
+    def fault(
+        self, values: Callable[[Node], object], name_of: Callable[[Node], str], step: int
+    ) -> NonFiniteError | None:
+        """What went wrong, found by computing the step again on the reference; None where all is finite there."""
+        roots = [Root(w.node, w.what, w.message) for w in self.watched]
+        return diagnose(Graph.of([w.node for w in self.watched]), roots, values, name_of, step)
+
+    def unexplained(self, step: int) -> NonFiniteError:
+        """The error where native code found what the reference does not."""
+        return unexplained([Root(w.node, w.what, w.message) for w in self.watched], step)
+
+
+def _outer(node: Node) -> tuple[list[Node], Node] | None:
+    """The matrix product of a column and a row that `node` is, behind the movements that it is seen through."""
+    chain = []
+    while (
+        node.op.kind == MOVEMENT and len(node.inputs) == 1 and math.prod(node.shape) == math.prod(node.inputs[0].shape)
+    ):
+        chain.append(node)
+        node = node.inputs[0]
+    is_outer = node.op is MATMUL and node.inputs[0].shape[-1] == 1 and len(node.shape) == 2
+    return (chain, node) if is_outer else None
+
+
+def _summed(outputs: list[Node]) -> set[Node]:
+    """The nodes of which the recording sums the squares of all elements."""
+    sums = (n.inputs[0] for n in reachable(outputs) if n.op is SUM and not n.shape)
+    return {n.inputs[0] for n in sums if n.op is MUL and n.inputs[0] is n.inputs[1]}
+
+
+def _outer_again(gradient: Node, sound: Node) -> Node | None:
+    """A gradient that is an outer product, as that of a single example is, computed a second time behind the guard:
+    from two vectors it is made anew in less time than it is written and read. None for other gradients.
+    """
+    found = _outer(gradient)
+    if found is None:
+        return None
+    chain, node = found
+    left, right = node.inputs
+    result = node.copy((left, where(sound, right, right)))  # which is `right`, but not there before `sound` is
+    for movement in reversed(chain):
+        result = movement.copy((result,))
+    return result
+
+
+def _ordered(before: list[Node], rest: list[Node], needed: set[Node]) -> list[Node]:
+    """The nodes that are `needed`: numbers that only other numbers go into, what comes `before` the guard, numbers that
+    follow, and the rest.
+    """
+    numbers = _numbers(rest, set())
+    ready = {*numbers, *before}
+    order: list[Node] = []
+    entered: set[Node] = set()
+    for node in [*numbers, *before, *_numbers(rest, ready), *rest]:
+        if node in needed:
+            enter(node, order, entered)
+    return order
+
+
+def _numbers(nodes: list[Node], ready: set[Node]) -> list[Node]:
+    """The nodes of shape () that can be computed from what is `ready`, from leaves, and from one another."""
+    found = set(ready)
+    for node in nodes:
+        if not node.shape and all(i in found or not i.inputs for i in node.inputs):
+            found.add(node)
+    return [node for node in nodes if node in found and node not in ready]
+
+
+def squares(x: Node, summed: Collection[Node] = ()) -> Node:
+    """The sum of the squares: infinity or NaN where an element is, and where the sum overflows.
+
+    Of an outer product it is the product of its vectors' sums, unless the recording has `summed` the squares of all
+    elements already. It overflows where an element does: the square of a factor of an infinite element that is less
+    than the least number goes with one that is infinite.
+    """
+    outer = _outer(x)
+    if outer is not None and x not in summed:
+        left, right = outer[1].inputs
+        return mul(convert(squares(left), float32), convert(squares(right), float32))
+    wide = convert(x, x.dtype.compute)
+    return reduce_sum(mul(wide, wide), tuple(range(len(wide.shape))))
+
+
+def exactly(x: Node, _: Collection[Node] = ()) -> Node:
+    """0 where all elements are finite, infinity where one is not."""
+    largest = reduce_max(absolute(x), tuple(range(len(x.shape))))
+    zero, infinity = constant(0.0, float32), constant(math.inf, float32)
+    return where(lt(largest, constant(math.inf, x.dtype)), zero, infinity)
+
+
+def watched_of(trace: Trace, changes: bool) -> list[Watched]:
+    """What must be finite: losses first, then what was asked to be, then gradients. Losses and gradients only where the
+    step `changes` something.
+    """
+    order = ("loss", "check", "gradient")
+    # gradients in the order in which they were first asked for, which is that of the optimizer's parameters
+    places = {key: place for place, key in enumerate(trace.grads)}
+    found = [w for w in trace.watched.values() if 0 not in w.node.shape and (changes or w.what == "check")]
+    return sorted(found, key=lambda w: (order.index(w.what), places.get(id(w.owner), len(places))))
+
+
+__all__ = ["IGNORE", "POLICIES", "RAISE", "SKIP", "Guard", "Policy", "exactly", "squares", "watched_of"]

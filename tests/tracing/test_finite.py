@@ -1,0 +1,208 @@
+"""The guard of a compiled step: a bad step changes no bit of the state, and a good one costs nothing."""
+
+import math
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+
+import pullback as pb
+from benchmarks import workloads
+from oracle import numbers
+from pullback.compiler.describe import describe
+from pullback.errors import NonFiniteError
+
+nn = pb.nn
+
+
+def _state(model: Any, optimizer: Any) -> list[bytes]:
+    held = [*model.parameters(), *model.buffers(), *(v for s in optimizer.state.values() for v in s.values())]
+    return [numbers(tensor.detach()).tobytes() for tensor in (*held, pb.get_rng_state())]
+
+
+def _trained(optimizer: str, clip: bool, **options: Any) -> tuple[Any, Any, Any]:
+    """A network with running averages and dropout, its optimizer and its step; clipped or not."""
+    pb.manual_seed(3)
+    model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Dropout(0.3), nn.Linear(6, 2))
+    kept = getattr(pb.optim, optimizer)(model.parameters(), lr=0.01)
+
+    @pb.compile(**options)
+    def step(x: Any) -> Any:
+        kept.zero_grad()
+        loss = model(x).square().mean()
+        loss.backward()
+        if clip:
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        kept.step()
+        return loss
+
+    return model, kept, step
+
+
+@pytest.mark.parametrize(("optimizer", "clip"), [("SGD", False), ("Adam", True), ("AdamW", False)])
+def test_a_bad_step_changes_no_bit_and_the_next_goes_on(optimizer: str, clip: bool) -> None:
+    model, kept, step = _trained(optimizer, clip)
+    other, others, undisturbed = _trained(optimizer, clip)
+    pb.manual_seed(5)
+    good, bad = pb.randn(8, 4), pb.full((8, 4), math.nan)
+    start = pb.get_rng_state()
+    for _ in range(3):
+        step(good)
+    before = _state(model, kept)
+    was, held = numbers(model[0].weight.detach()).copy(), model[0].weight.detach() * 1.0  # which is still pending
+    with pytest.raises(NonFiniteError) as caught:
+        step(bad)
+    assert _state(model, kept) == before and caught.value.step == 4
+    with pytest.raises(NonFiniteError):
+        step(bad)
+    step(good), step(good)
+    assert np.array_equal(numbers(held), was) and not np.array_equal(was, numbers(model[0].weight.detach()))
+    after = _state(model, kept)
+    pb.set_rng_state(start)
+    for _ in range(5):
+        undisturbed(good)
+    assert _state(other, others) == after
+
+
+def test_skipped_steps_are_counted_and_told_once() -> None:
+    model, kept, step = _trained("Adam", True, on_nonfinite="skip")
+    good, bad = pb.ones(8, 4), pb.full((8, 4), math.nan)
+    step(good)
+    before = _state(model, kept)
+    with pytest.warns(UserWarning, match=r"a step was skipped.*argument 1 is NaN in the data"):
+        assert math.isnan(step(bad).item())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        step(bad)
+    assert _state(model, kept) == before and step.skipped == 2
+    step(good)
+    assert _state(model, kept) != before and step.skipped == 2
+
+
+def test_what_is_to_be_ignored_reaches_the_state() -> None:
+    model, _, step = _trained("SGD", False, on_nonfinite="ignore")
+    step(pb.full((8, 4), math.nan))
+    assert np.isnan(numbers(model[3].weight.detach())).all() and step.skipped == 0
+
+
+def test_policies_are_checked() -> None:
+    with pytest.raises(ValueError, match="'raise', 'skip', 'ignore', got 'stop'"):
+        pb.compile(lambda x: x, on_nonfinite="stop")
+    with pytest.raises(NotImplementedError, match="snapshots"):
+        pb.compile(lambda x: x, on_nonfinite="rollback")
+
+
+def _descent(scale: float, **options: Any) -> tuple[Any, Any]:
+    w = pb.ones(3, requires_grad=True)
+
+    @pb.compile(**options)
+    def step(x: Any) -> Any:
+        w.grad = None
+        loss = (w * x).sum()
+        loss.backward()
+        with pb.no_grad():
+            w.sub_(w.grad * scale)
+        return loss
+
+    return w, step
+
+
+def test_gradients_whose_squares_overflow_are_applied() -> None:
+    w, step = _descent(1e-25)
+    x = pb.tensor([1e25, -1e25, 1e20])
+    for _ in range(2):  # the second by the program that was made for it
+        assert math.isfinite(step(x).item())
+    assert np.allclose(numbers(w.detach()), [-1.0, 3.0, 1.0 - 2e-5])
+    assert np.allclose(numbers(w.grad), numbers(x))
+    with pytest.raises(NonFiniteError):
+        step(pb.tensor([math.inf, 0.0, 0.0]))
+    assert np.allclose(numbers(w.detach()), [-1.0, 3.0, 1.0 - 2e-5])
+
+
+def test_a_gradient_that_is_added_to_stays_what_it_was() -> None:
+    w = pb.ones(2, requires_grad=True)
+
+    @pb.compile
+    def add(x: Any) -> None:
+        (w * x).sum().backward()
+
+    add(pb.ones(2)), add(pb.ones(2))
+    with pytest.raises(NonFiniteError):
+        add(pb.tensor([math.nan, 1.0]))
+    assert w.grad.tolist() == [2.0, 2.0]
+    add(pb.ones(2))
+    assert w.grad.tolist() == [3.0, 3.0]
+
+
+def test_names_that_a_bad_step_binds_keep_what_they_had() -> None:
+    kept = {"hidden": pb.zeros(2)}
+    w = pb.ones(2, requires_grad=True)
+
+    @pb.compile(on_nonfinite="skip")
+    def step(x: Any) -> Any:
+        w.grad = None
+        hidden = (w * x).tanh()
+        kept["hidden"] = hidden.detach()
+        hidden.sum().backward()
+        with pb.no_grad():
+            w.sub_(w.grad)
+
+    step(pb.zeros(2))
+    with pytest.warns(UserWarning, match="skipped"):
+        step(pb.full((2,), math.nan))
+    assert kept["hidden"].tolist() == [0.0, 0.0]
+
+
+def test_a_checked_value_stops_a_step_that_changes_nothing() -> None:
+    @pb.compile
+    def scores(x: Any) -> Any:
+        return pb.check_numerics(x.log(), "the scores") + 1
+
+    assert scores(pb.ones(2)).tolist() == [1.0, 1.0]
+    with pytest.raises(NonFiniteError, match=r"(?s)check_numerics: the scores.*logarithm of zero") as caught:
+        scores(pb.zeros(2))
+    assert (caught.value.op, caught.value.step) == ("log", 2)
+    x = pb.ones(2, requires_grad=True)
+    assert pb.check_numerics(x) is x
+    with pytest.raises(pb.errors.TraceError, match="check it outside"):
+        pb.func.vmap(pb.check_numerics)(x)
+
+
+def _costs(name: str, changes: dict[str, int], **options: Any) -> tuple[Any, list[bytes], int, int]:
+    pb.manual_seed(0)
+    workload = workloads.build(pb, name, **changes)
+    step = pb.compile(workload.step, **options)
+    for _ in range(3):
+        loss = step()
+    program = step.program
+    groups = dict.fromkeys(group for _, group in program.kernels())
+    moved = sum(describe(group, program.in_memory.__contains__).nbytes for group in groups)
+    return loss, _state(workload.model, workload.optimizer), len(program.kernels()), moved
+
+
+SMALLER = {"gpt-char": dict(layers=1, width=32, heads=2, context=16, batch=2)}
+
+
+@pytest.mark.skipif(pb.debug.get("backend") == "reference", reason="the reference has no launches")
+@pytest.mark.parametrize("name", ["mlp", "sigmoid20", "gpt-char"])
+def test_the_guard_reads_no_gradient_again_and_changes_no_bit(name: str) -> None:
+    loss, state, launches, moved = _costs(name, SMALLER.get(name, {}))
+    plain_loss, plain_state, plain_launches, plain_moved = _costs(name, SMALLER.get(name, {}), on_nonfinite="ignore")
+    assert loss.item() == plain_loss.item() and state == plain_state
+    assert moved < 1.001 * plain_moved
+    # without clipping there are sums to be put together
+    assert launches <= plain_launches + (0 if name == "gpt-char" else 4)
+
+
+def test_the_guard_gives_the_same_bits_for_any_number_of_threads() -> None:
+    found = []
+    for threads in (1, 2):
+        with pb.debug.override(num_threads=threads):
+            model, kept, step = _trained("Adam", False)
+            for value in (1.0, 2.0):
+                step(pb.full((8, 4), value))
+            with pytest.raises(NonFiniteError):
+                step(pb.full((8, 4), math.nan))
+            found.append(_state(model, kept))
+    assert found[0] == found[1]
