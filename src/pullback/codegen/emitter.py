@@ -210,9 +210,13 @@ class Emitter:
     def _is_given(self, node: Node) -> bool:
         """Whether the value is made by elementwise operations of what is in memory before the kernel runs."""
         if node not in self._given:
-            own = node in self.members or node in self.tiles or node in self.row_values
-            within = node.op.kind == ELEMENTWISE and all(i.shape == () and self._is_given(i) for i in node.inputs)
-            self._given[node] = not own and (node.op.name == "constant" or self.in_memory(node) or within)
+            if node in self.members or node in self.tiles or node in self.row_values:
+                given = False
+            elif node.op.name == "constant" or self.in_memory(node):
+                given = True
+            else:
+                given = node.op.kind == ELEMENTWISE and all(i.shape == () and self._is_given(i) for i in node.inputs)
+            self._given[node] = given
         return self._given[node]
 
     def _repeated(self, value: Value, level: int) -> Value:
