@@ -104,6 +104,7 @@ from .tensor.sorting import (
     isin,
     searchsorted,
 )
+from .tensor.spellings import spell_functions
 from .tensor.statistics import (
     cumulative_trapezoid,
     histogramdd,
@@ -287,3 +288,5 @@ __all__ = [
 __all__ += functions.__all__
 __all__ += inplace_functions.__all__
 __all__ += top_level.__all__
+
+spell_functions(globals())

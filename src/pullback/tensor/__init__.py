@@ -25,6 +25,7 @@ from .products import ProductMethods
 from .reductions import ReductionMethods
 from .scattering import ScatterMethods
 from .sorting import SortingMethods
+from .spellings import spell_methods
 from .statistics import StatisticsMethods
 
 #: what PyTorch has of complex numbers and FFTs, which are out of scope
@@ -89,5 +90,6 @@ class Tensor(
 
 
 Handle._result = Tensor
+spell_methods(Tensor)
 
 __all__ = ["COMPLEX", "Tensor"]

@@ -502,9 +502,12 @@ class Handle:
         """The value as stored, in this tensor's shape, without a copy."""
         return self._buffer().array.reshape(self.shape)
 
-    def numpy(self) -> np.ndarray:
-        """The value as a NumPy array that shares memory with the tensor where the layout allows. It is read-only."""
-        if self.requires_grad:
+    def numpy(self, *, force: bool = False) -> np.ndarray:
+        """The value as a NumPy array that shares memory with the tensor where the layout allows. It is read-only.
+
+        `force` takes it of a tensor that requires grad too, as `.detach().numpy()` does.
+        """
+        if self.requires_grad and not force:
             raise GradientError(f"numpy() on a tensor that requires grad (at {user_source()}); use .detach().numpy()")
         return self.__array__()
 

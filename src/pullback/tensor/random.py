@@ -27,7 +27,7 @@ from .arguments import whole_number
 from .creation import _check_device, _finish
 from .handle import STATE, Handle, outside_trace
 from .promotion import get_default_dtype
-from .shapes import as_shape
+from .shapes import as_shape, sizes
 
 if TYPE_CHECKING:
     from . import Tensor
@@ -172,7 +172,8 @@ def _float_dtype(dtype: DType | None, name: str) -> DType:
 
 
 def rand(
-    *size: Any,
+    *given: Any,
+    size: Any = None,
     dtype: DType | None = None,
     requires_grad: bool = False,
     generator: Generator | None = None,
@@ -180,11 +181,12 @@ def rand(
 ) -> Tensor:
     """Uniform on [0, 1)."""
     _check_device(device)
-    return _finish(uniform_nodes(as_shape(size), _float_dtype(dtype, "rand"), generator), requires_grad)
+    return _finish(uniform_nodes(sizes(given, size, "rand"), _float_dtype(dtype, "rand"), generator), requires_grad)
 
 
 def randn(
-    *size: Any,
+    *given: Any,
+    size: Any = None,
     dtype: DType | None = None,
     requires_grad: bool = False,
     generator: Generator | None = None,
@@ -192,7 +194,7 @@ def randn(
 ) -> Tensor:
     """Normal with mean 0 and variance 1."""
     _check_device(device)
-    return _finish(_normal_nodes(as_shape(size), _float_dtype(dtype, "randn"), generator), requires_grad)
+    return _finish(_normal_nodes(sizes(given, size, "randn"), _float_dtype(dtype, "randn"), generator), requires_grad)
 
 
 def randint(
