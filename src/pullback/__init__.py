@@ -112,6 +112,7 @@ from .tensor.statistics import (
     trapz,
 )
 from .tracing import compile, plan
+from .utils.einops_backend import await_einops
 
 # PyTorch's other names of the same types
 half, float, double = float16, float32, float64
@@ -290,3 +291,4 @@ __all__ += inplace_functions.__all__
 __all__ += top_level.__all__
 
 spell_functions(globals())
+await_einops()

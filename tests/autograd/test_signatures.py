@@ -49,3 +49,19 @@ def test_gradcheck_finds_a_backward_that_varies() -> None:
     with pytest.raises(pb.errors.GradientError, match="run twice"):
         pb.autograd.gradcheck(Varying.apply, x)
     assert pb.autograd.gradcheck(Varying.apply, x, nondet_tol=1e-6)
+
+
+def test_keyword_arguments_of_apply_count_at_their_places() -> None:
+    class Times(pb.autograd.Function):
+        @staticmethod
+        def forward(context, x, k=1):
+            context.k = k
+            return x * k
+
+        @staticmethod
+        def backward(context, cotangent):
+            return cotangent * context.k, None
+
+    x = pb.ones(2, requires_grad=True)
+    Times.apply(x, k=3).sum().backward()
+    assert x.grad is not None and x.grad.tolist() == [3.0, 3.0]
