@@ -78,6 +78,18 @@ class Tensor(
 
         return log_softmax(self, dim, dtype=dtype)
 
+    def hardshrink(self, lambd: float = 0.5) -> Tensor:
+        """The element where its magnitude is above `lambd`, else 0."""
+        from ..nn.functional import hardshrink
+
+        return hardshrink(self, lambd)
+
+    def prelu(self, weight: Tensor) -> Tensor:
+        """x above 0, else weight * x: one weight, or one for each channel (axis 1)."""
+        from ..nn.functional import prelu
+
+        return prelu(self, weight)
+
     def __getattr__(self, name: str) -> Any:
         if name in COMPLEX:
             raise AttributeError(f"Tensor.{name} is not there: complex numbers, and with them FFTs, are out of scope")

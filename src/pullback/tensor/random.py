@@ -48,6 +48,10 @@ class Generator:
         self.state._rebind(_state_tensor(signed, 0)._node)
         return self
 
+    def initial_seed(self) -> int:
+        """The seed that it was started from."""
+        return int(self.state._array()[0])
+
     def get_state(self) -> Tensor:
         """[seed, draws so far], int64; can be saved, and given to set_state."""
         return self.state.clone()
@@ -108,7 +112,7 @@ def manual_seed(seed: int) -> Generator:
 
 def initial_seed() -> int:
     """The seed of the default generator."""
-    return int(default_generator().state._array()[0])
+    return default_generator().initial_seed()
 
 
 def seed() -> int:
