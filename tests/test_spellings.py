@@ -30,7 +30,7 @@ ELSEWHERE = {
     *("result_type", "einsum", "tensordot", "broadcast_shapes", "hsplit", "vsplit", "dsplit", "tensor_split"),
     *("random_", "uniform_", "embedding", "split", "isin", "select", "concatenate", "copy_"),
     *("atleast_1d", "atleast_2d", "atleast_3d", "initial_seed", "manual_seed", "seed", "set_grad_enabled"),
-    *("backward", "is_grad_enabled", "orgqr", "ormqr"),
+    *("backward", "is_grad_enabled", "orgqr", "ormqr", "save", "load"),
 }
 
 
