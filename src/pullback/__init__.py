@@ -7,6 +7,7 @@ from . import (
     amp,
     array_api,
     autograd,
+    cuda,
     debug,
     errors,
     func,
@@ -46,6 +47,12 @@ from .nn.functional.padding import constant_pad_nd
 from .nn.functional.top_level import *  # noqa: F403
 from .profiler import profile
 from .runtime.threads import get_num_threads, set_num_threads
+from .settings import (
+    are_deterministic_algorithms_enabled,
+    get_float32_matmul_precision,
+    set_float32_matmul_precision,
+    use_deterministic_algorithms,
+)
 from .signal.windows import bartlett_window, blackman_window, hamming_window, hann_window, kaiser_window
 from .snapshots import Checkpointer, load, save
 from .tensor import COMPLEX, Tensor
@@ -104,6 +111,7 @@ from .tensor.sorting import (
     isin,
     searchsorted,
 )
+from .tensor.spellings import spell_functions
 from .tensor.statistics import (
     cumulative_trapezoid,
     histogramdd,
@@ -111,6 +119,7 @@ from .tensor.statistics import (
     trapz,
 )
 from .tracing import compile, plan
+from .utils.einops_backend import await_einops
 
 # PyTorch's other names of the same types
 half, float, double = float16, float32, float64
@@ -148,6 +157,7 @@ __all__ = [
     "affine_grid_generator",
     "amp",
     "arange",
+    "are_deterministic_algorithms_enabled",
     "array_api",
     "as_tensor",
     "asarray",
@@ -168,6 +178,7 @@ __all__ = [
     "compile",
     "constant_pad_nd",
     "cosine_similarity",
+    "cuda",
     "cumulative_trapezoid",
     "debug",
     "default_generator",
@@ -194,6 +205,7 @@ __all__ = [
     "geqrf",
     "get_autocast_dtype",
     "get_default_dtype",
+    "get_float32_matmul_precision",
     "get_num_threads",
     "get_rng_state",
     "gradient",
@@ -262,6 +274,7 @@ __all__ = [
     "searchsorted",
     "seed",
     "set_default_dtype",
+    "set_float32_matmul_precision",
     "set_grad_enabled",
     "set_num_threads",
     "set_rng_state",
@@ -278,6 +291,7 @@ __all__ = [
     "uint16",
     "uint32",
     "uint64",
+    "use_deterministic_algorithms",
     "utils",
     "vmap",
     "where",
@@ -287,3 +301,6 @@ __all__ = [
 __all__ += functions.__all__
 __all__ += inplace_functions.__all__
 __all__ += top_level.__all__
+
+spell_functions(globals())
+await_einops()

@@ -26,6 +26,7 @@ from .tensor.joining import (
 from .tensor.mathematics import polygamma, real
 from .tensor.products import chain_matmul, vander
 from .tensor.special import igamma, igammac
+from .tensor.spellings import spell_functions
 
 abs = Tensor.abs
 absolute = Tensor.absolute
@@ -625,3 +626,7 @@ __all__ = [
     "vstack",
     "xlogy",
 ]
+
+#: what PyTorch calls the tensor where it is not `input`
+_FIRSTS = {"split": "tensor"}
+spell_functions(globals(), _FIRSTS)

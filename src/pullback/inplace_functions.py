@@ -1,6 +1,7 @@
 """The in-place methods that PyTorch also has as functions: `pullback.exp_(x)` is `x.exp_()`."""
 
 from .tensor import Tensor
+from .tensor.spellings import spell_functions
 
 abs_ = Tensor.abs_
 acos_ = Tensor.acos_
@@ -123,3 +124,5 @@ __all__ = [
     "xlogy_",
     "zero_",
 ]
+
+spell_functions(globals())

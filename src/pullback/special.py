@@ -41,6 +41,7 @@ from .tensor.special import (
 )
 from .tensor.special import igamma as gammainc
 from .tensor.special import igammac as gammaincc
+from .tensor.spellings import spell_functions
 
 digamma = psi = Tensor.digamma
 erf = Tensor.erf
@@ -119,3 +120,5 @@ __all__ = [
     "xlogy",
     "zeta",
 ]
+
+spell_functions(globals())

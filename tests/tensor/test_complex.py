@@ -76,6 +76,6 @@ def test_tensors_say_that_they_are_not_complex():
 
 
 def test_a_dtype_of_another_library_is_refused():
-    for dtype in (float, "float32", np.float32, torch.float32):
+    for dtype in ("float32", np.float32, torch.float32):
         with pytest.raises(DTypeError, match=r"a dtype is pullback\.float32"):
             pb.zeros(2, dtype=dtype)

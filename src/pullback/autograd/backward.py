@@ -8,41 +8,56 @@ from typing import Any
 from ..differentiate import gradients, spend
 from ..errors import GradientError, ShapeError
 from ..graph.node import Node
-from ..ops.elementwise import add
+from ..ops.elementwise import add, convert
 from ..ops.movement import expand
 from ..ops.primitive import MODE, constant, grad_mode, user_source
 from ..timeline import span
 
 
-def backward(output: Any, gradient: Any, retain_graph: bool, create_graph: bool, inputs: Sequence[Any] | None) -> None:
-    """See `Tensor.backward`."""
-    from ..tensor.anomaly import look
-    from ..tensor.handle import RECEIVERS, STATE
+def backward(
+    tensors: Any,
+    grad_tensors: Any = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    inputs: Any = None,
+) -> None:
+    """Add the gradient of the sum of `tensors` to `.grad` of every leaf they depend on (or of `inputs` only).
 
-    root = output.node
-    _check_history(root)
-    cotangent = _cotangent(root, gradient)
+    `grad_tensors` are their cotangents; a tensor of more than one element needs one. The graph can be gone through
+    once, unless `retain_graph` (by default the value of `create_graph`) is true.
+
+    >>> x = pb.tensor(3.0, requires_grad=True)
+    >>> pb.autograd.backward([x * x, x])
+    >>> x.grad.item()
+    7.0
+    """
+    from ..tensor.handle import RECEIVERS, STATE, Handle
+
+    outputs = _as_tuple(tensors)
+    roots = [o.node for o in outputs]
+    for root in roots:
+        _check_history(root)
+    cotangents = _cotangents(roots, grad_tensors)
     receivers: list[Any]
     if inputs is None:
-        nodes = [n for n in _history(root) if n in RECEIVERS]
+        nodes = [n for n in _history(roots) if n in RECEIVERS]
         receivers = [RECEIVERS[n]() for n in nodes]
     else:
-        receivers = list(inputs)
+        receivers = list(_as_tuple(inputs))
+        if not receivers:
+            raise GradientError(f"backward(): inputs are none (at {user_source()}); leave them out for all leaves")
         nodes = [t.node for t in receivers]
-    looks = MODE.anomaly and STATE.trace is None and STATE.loop is None and STATE.example is None
     with span("differentiate"):
-        found = gradients([root], [cotangent], nodes, create_graph, retain_graph or looks)
-    if looks:
-        look([root], found)
-        if not retain_graph:
-            spend([root], nodes)
-    STATE.watch(root, "loss")
+        retain = create_graph if retain_graph is None else retain_graph
+        found = _looked_at(roots, cotangents, nodes, create_graph, retain)
+    for root in roots:
+        STATE.watch(root, "loss")
     for receiver, value in zip(receivers, found, strict=True):
         if receiver is not None and value is not None:
             before = receiver._collected()
             with grad_mode(create_graph):
                 total = value if before is None else add(before.node, value)
-            receiver._collect(output._wrap(total))
+            receiver._collect(Handle._wrap(total))
             if receiver.is_leaf:
                 STATE.watch(total, "gradient", receiver, None if before is None else before.node)
             for hook in list((receiver._accumulated or {}).values()):
@@ -55,42 +70,69 @@ def grad(
     grad_outputs: Any = None,
     retain_graph: bool | None = None,
     create_graph: bool = False,
-    allow_unused: bool = False,
+    only_inputs: bool = True,
+    allow_unused: bool | None = None,
+    is_grads_batched: bool = False,
+    materialize_grads: bool = False,
 ) -> tuple[Any, ...]:
     """The gradients of `outputs` with respect to `inputs`, a tuple as long as `inputs`; `.grad` is not touched.
 
-    `grad_outputs` are the cotangents of the outputs (needed where they have more than one element). An input that the
-    outputs do not depend on raises GradientError, or gives None with `allow_unused`.
+    `grad_outputs` are the cotangents of the outputs (needed where they have more than one element); with
+    `is_grads_batched` many of each along their first axis, and so of the gradients. An input that the outputs do not
+    depend on raises GradientError, or gives None with `allow_unused`, and zeros with `materialize_grads`.
 
     >>> x = pb.tensor(3.0, requires_grad=True)
     >>> pb.autograd.grad(x * x, x)[0].item()
     6.0
     """
-    from ..tensor.anomaly import look
-    from ..tensor.handle import STATE
-
-    outputs, inputs = _as_tuple(outputs), _as_tuple(inputs)
-    given = _as_tuple(grad_outputs) if grad_outputs is not None else (None,) * len(outputs)
-    roots = [o.node for o in outputs]
-    for root in roots:
-        _check_history(root)
-    cotangents = [_cotangent(root, g) for root, g in zip(roots, given, strict=True)]
+    if not only_inputs:
+        raise GradientError(f"grad() gives gradients of inputs only; call backward() for .grad (at {user_source()})")
+    if materialize_grads and allow_unused is False:
+        raise GradientError(f"grad(): materialize_grads is for unused inputs, which are refused (at {user_source()})")
     retain = create_graph if retain_graph is None else retain_graph
-    looks = MODE.anomaly and STATE.trace is None and STATE.loop is None and STATE.example is None
-    found = gradients(roots, cotangents, [i.node for i in inputs], create_graph, retain or looks)
-    if looks:
-        look(roots, found)
-        if not retain:
-            spend(roots, [i.node for i in inputs])
-    if not create_graph:  # what is differentiated again is part of another loss
-        _watch(roots, inputs, found)
+    outputs, inputs = _as_tuple(outputs), _as_tuple(inputs)
+    if is_grads_batched:
+        found = _batched(outputs, inputs, grad_outputs, retain, create_graph)
+    else:
+        found = _gradients(outputs, inputs, grad_outputs, retain, create_graph)
+    if materialize_grads:
+        lead = _as_tuple(grad_outputs)[0].shape[:1] if is_grads_batched else ()
+        return tuple(i.new_zeros(*lead, *i.shape) if g is None else g for i, g in zip(inputs, found, strict=True))
     for index, value in enumerate(found):
         if value is None and not allow_unused:
             raise GradientError(
                 f"input {index} of shape {list(inputs[index].shape)} was not used in computing the outputs "
                 f"(at {user_source()}); pass allow_unused=True to get None for it"
             )
+    return found
+
+
+def _gradients(outputs: Any, inputs: Any, given: Any, retain: bool, create_graph: bool) -> tuple[Any, ...]:
+    """A gradient, or None, for each of `inputs`."""
+    roots = [o.node for o in outputs]
+    for root in roots:
+        _check_history(root)
+    nodes = [i.node for i in inputs]
+    found = _looked_at(roots, _cotangents(roots, given), nodes, create_graph, retain)
+    if not create_graph:  # what is differentiated again is part of another loss
+        _watch(roots, inputs, found)
     return tuple(None if value is None else outputs[0]._wrap(value) for value in found)
+
+
+def _looked_at(
+    roots: list[Node], cotangents: list[Node], nodes: list[Node], create_graph: bool, retain: bool
+) -> Sequence[Node | None]:
+    """The gradients; where anomalies are looked for, they are looked for in them."""
+    from ..tensor.anomaly import look
+    from ..tensor.handle import STATE
+
+    looks = MODE.anomaly and STATE.trace is None and STATE.loop is None and STATE.example is None
+    found = gradients(roots, cotangents, nodes, create_graph, retain or looks)
+    if looks:
+        look(roots, found)
+        if not retain:
+            spend(roots, nodes)
+    return found
 
 
 def _watch(roots: list[Node], inputs: Sequence[Any], found: Sequence[Node | None]) -> None:
@@ -102,6 +144,22 @@ def _watch(roots: list[Node], inputs: Sequence[Any], found: Sequence[Node | None
     for receiver, value in zip(inputs, found, strict=True):
         if value is not None and receiver.is_leaf:
             STATE.watch(value, "gradient", receiver)
+
+
+def _batched(outputs: Any, inputs: Any, given: Any, retain: bool, create_graph: bool) -> tuple[Any, ...]:
+    """The gradients by each of many cotangents, along a first axis."""
+    from ..tensor.joining import stack
+
+    given = _as_tuple(given)
+    sizes = {g.shape[:1] for g in given if g is not None}
+    if len(sizes) != 1 or sizes <= {(), (0,)}:
+        raise ShapeError(f"grad(): is_grads_batched takes cotangents with one first axis (at {user_source()})")
+    ((count,),) = sizes
+    rows = [
+        _gradients(outputs, inputs, [None if g is None else g[i] for g in given], retain or i + 1 < count, create_graph)
+        for i in range(count)
+    ]
+    return tuple(None if column[0] is None else stack(list(column)) for column in zip(*rows, strict=True))
 
 
 def _as_tuple(value: Any) -> tuple[Any, ...]:
@@ -117,6 +175,14 @@ def _check_history(root: Node) -> None:
         )
 
 
+def _cotangents(roots: Sequence[Node], given: Any) -> list[Node]:
+    """A cotangent for each of `roots`: those given, and 1 for a tensor of one element."""
+    each = (None,) * len(roots) if given is None else _as_tuple(given)
+    if len(each) != len(roots):
+        raise ShapeError(f"{len(each)} cotangents were given for {len(roots)} tensors (at {user_source()})")
+    return [_cotangent(root, gradient) for root, gradient in zip(roots, each, strict=True)]
+
+
 def _cotangent(root: Node, gradient: Any) -> Node:
     if gradient is None:
         if root.shape not in ((), (1,)) and any(size != 1 for size in root.shape):
@@ -126,6 +192,8 @@ def _cotangent(root: Node, gradient: Any) -> Node:
             )
         return expand(constant(1.0, root.dtype), root.shape)
     node = gradient.node
+    if node.dtype.is_floating_point and root.dtype.is_floating_point:
+        node = convert(node, root.dtype)
     if node.shape != root.shape or node.dtype is not root.dtype:
         raise ShapeError(
             f"the gradient passed to backward must be {root.dtype.name}{list(root.shape)}, got "
@@ -134,10 +202,10 @@ def _cotangent(root: Node, gradient: Any) -> Node:
     return node
 
 
-def _history(root: Node) -> list[Node]:
-    """All nodes that `root` depends on differentiably, itself included, in the order in which they were made."""
+def _history(roots: Sequence[Node]) -> list[Node]:
+    """All nodes that `roots` depend on differentiably, themselves included, in the order in which they were made."""
     found: set[Node] = set()
-    stack = [root]
+    stack = list(roots)
     while stack:
         node = stack.pop()
         if node not in found:

@@ -215,16 +215,22 @@ class Function:
     def apply(cls, *args: Any, **kwargs: Any) -> Any:
         """Run forward on the arguments; differentiation will use backward.
 
-        Keyword arguments are taken where forward does not take the context.
+        Arguments given by keyword count at their places in forward: backward gives a cotangent for each.
         """
         if _defines(cls, "setup_context"):
             bound = inspect.signature(cls.forward).bind(*args, **kwargs)
             bound.apply_defaults()
             args = bound.args
         elif kwargs:
+            bound = inspect.signature(cls.forward).bind(None, *args, **kwargs)
+            bound.apply_defaults()
+            args = bound.args[1:]
+        else:
+            return _Call(cls, args).run(args)
+        if bound.kwargs:
             raise TypeError(
-                f"{cls.__name__}.apply takes keyword arguments only where setup_context is defined, got "
-                f"{sorted(kwargs)} (at {user_source()})"
+                f"{cls.__name__}.apply: backward gives cotangents by place, which {sorted(bound.kwargs)} have none of "
+                f"(at {user_source()}); let forward take them by place too"
             )
         return _Call(cls, args).run(args)
 

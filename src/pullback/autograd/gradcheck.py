@@ -33,20 +33,40 @@ def gradcheck(
     atol: float = 1e-5,
     rtol: float = 1e-3,
     raise_exception: bool = True,
+    nondet_tol: float = 0.0,
+    check_undefined_grad: bool = False,
+    check_grad_dtypes: bool = True,
+    check_batched_grad: bool = False,
+    check_batched_forward_grad: bool = False,
+    check_forward_ad: bool = False,
+    check_backward_ad: bool = True,
+    fast_mode: bool = False,
+    masked: bool = False,
 ) -> bool:
     """Whether the gradients of `func(*inputs)` agree with central finite differences of step `eps`.
 
     `inputs` is a tensor or a sequence of arguments; those that are tensors that require grad are checked. They should
     be float64; with a coarser dtype, step and tolerances are never taken finer than that dtype allows. `func` must be
     smooth at `inputs` and give the same value each time: a tensor or a tuple of tensors. A disagreement raises
-    GradientError naming the input and the element, or gives False without `raise_exception`.
+    GradientError naming the input and the element, or gives False without `raise_exception`; so does a second run of
+    backward that differs by more than `nondet_tol`, and with `check_grad_dtypes` a gradient of another dtype.
+
+    The check is always one along a random direction, PyTorch's `fast_mode`, and where it fails one of every element;
+    `fast_mode` changes nothing. What it has none of is refused: forward mode (here made of reverse mode), cotangents in
+    batches or undefined, and sparse tensors.
 
     >>> x = pb.tensor([0.5, 2.0], dtype=pb.float64, requires_grad=True)
     >>> pb.autograd.gradcheck(lambda x: x * x.exp(), x)
     True
     """
+    _refuse(
+        "gradcheck", check_undefined_grad=check_undefined_grad, check_batched_grad=check_batched_grad, masked=masked,
+        check_batched_forward_grad=check_batched_forward_grad, check_forward_ad=check_forward_ad,
+    )  # fmt: skip
+    if not check_backward_ad:
+        raise ValueError(f"gradcheck: without check_backward_ad there is nothing to check (at {user_source()})")
     check = _Check(func, inputs, eps, atol, rtol)
-    problem = check.problem()
+    problem = check.problem(nondet_tol, check_grad_dtypes)
     if problem is not None and raise_exception:
         raise GradientError(problem)
     return problem is None
@@ -60,7 +80,16 @@ def gradgradcheck(
     eps: float = 1e-6,
     atol: float = 1e-5,
     rtol: float = 1e-3,
+    gen_non_contig_grad_outputs: bool = False,
     raise_exception: bool = True,
+    nondet_tol: float = 0.0,
+    check_undefined_grad: bool = False,
+    check_grad_dtypes: bool = True,
+    check_batched_grad: bool = False,
+    check_fwd_over_rev: bool = False,
+    check_rev_over_rev: bool = True,
+    fast_mode: bool = False,
+    masked: bool = False,
 ) -> bool:
     """Whether the second derivatives of `func(*inputs)` agree with finite differences of the first.
 
@@ -69,6 +98,12 @@ def gradgradcheck(
     """
     from .backward import grad
 
+    _refuse(
+        "gradgradcheck", check_undefined_grad=check_undefined_grad, check_batched_grad=check_batched_grad,
+        masked=masked, check_fwd_over_rev=check_fwd_over_rev, gen_non_contig_grad_outputs=gen_non_contig_grad_outputs,
+    )  # fmt: skip
+    if not check_rev_over_rev:
+        raise ValueError(f"gradgradcheck: without check_rev_over_rev there is nothing to check (at {user_source()})")
     given = _as_tuple(inputs)
     if grad_outputs is None:
         random = np.random.default_rng(_SEED)
@@ -87,7 +122,16 @@ def gradgradcheck(
         return tuple(operands[i] * 0.0 if g is None else g for i, g in zip(wanted, found, strict=True))
 
     options: dict[str, Any] = {"eps": eps, "atol": atol, "rtol": rtol, "raise_exception": raise_exception}
+    options |= {"nondet_tol": nondet_tol, "check_grad_dtypes": check_grad_dtypes, "fast_mode": fast_mode}
     return gradcheck(first, (*given, *cotangents), **options)
+
+
+def _refuse(name: str, **asked: bool) -> None:
+    """Raise for checks of PyTorch's that are not done here."""
+    for option in (option for option, wanted in asked.items() if wanted):
+        raise NotImplementedError(
+            f"{name}: {option} is not there (at {user_source()}); the check is of reverse mode along one direction"
+        )
 
 
 class _Check:
@@ -106,7 +150,7 @@ class _Check:
         self.eps, self.rtol, self.atol = (max(column) for column in zip(*steps, strict=True))
         self.random = np.random.default_rng(_SEED)
 
-    def problem(self) -> str | None:
+    def problem(self, nondet_tol: float, check_grad_dtypes: bool) -> str | None:
         """What disagrees, in words; None where nothing does."""
         from .backward import grad
 
@@ -115,16 +159,22 @@ class _Check:
         if not differentiable:
             return f"gradcheck: no output depends differentiably on the inputs (at {user_source()})"
         self.cotangents = [self.random.uniform(0.5, 1.5, o.shape) for o in outputs]
-        found = grad(
-            differentiable,
-            [self.inputs[i] for i in self.checked],
-            [_tensor(c, o.dtype) for o, c in zip(outputs, self.cotangents, strict=True) if o.requires_grad],
-            allow_unused=True,
+        wanted = [self.inputs[i] for i in self.checked]
+        given = [_tensor(c, o.dtype) for o, c in zip(outputs, self.cotangents, strict=True) if o.requires_grad]
+        found, again = (grad(differentiable, wanted, given, retain, allow_unused=True) for retain in (True, False))
+        for i, g in zip(self.checked, found, strict=True):
+            if check_grad_dtypes and g is not None and g.dtype is not self.inputs[i].dtype:
+                return f"gradcheck: the gradient of input {i} is {g.dtype.name} (at {user_source()})"
+        reverse, repeated = (
+            [np.zeros(v.shape) if g is None else _float64(g) for g, v in zip(run, self.values, strict=True)]
+            for run in (found, again)
         )
-        reverse = [
-            np.zeros(v.shape) if g is None else to_carrier(g._array(), g.dtype).astype(np.float64)
-            for g, v in zip(found, self.values, strict=True)
-        ]
+        for i, first, second in zip(self.checked, reverse, repeated, strict=True):
+            if not np.allclose(first, second, rtol=0, atol=nondet_tol, equal_nan=True):
+                return (
+                    f"gradcheck: backward run twice gives two gradients of input {i}, up to "
+                    f"{np.max(np.abs(first - second)):.3g} apart (nondet_tol {nondet_tol:g}, at {user_source()})"
+                )
         # each input has its own part of the direction's length, so that a large one does not hide a small one
         direction = [self.random.standard_normal(v.shape) for v in self.values]
         direction = [d / max(float(np.linalg.norm(d)), 1e-12) for d in direction]
@@ -177,6 +227,10 @@ def _is_checked(value: Any) -> bool:
 
 def _as_tuple(value: Any) -> tuple[Any, ...]:
     return tuple(value) if isinstance(value, (tuple, list)) else (value,)
+
+
+def _float64(tensor: Any) -> np.ndarray:
+    return to_carrier(tensor._array(), tensor.dtype).astype(np.float64)
 
 
 def _tensor(values: np.ndarray, dtype: DType) -> Any:

@@ -2,6 +2,7 @@
 
 from ..errors import LinAlgError
 from ..tensor.products import cross, multi_dot
+from ..tensor.spellings import spell_functions
 from .decompositions import (
     cholesky,
     cholesky_ex,
@@ -80,3 +81,5 @@ __all__ = [
     "vecdot",
     "vector_norm",
 ]
+
+spell_functions(globals())

@@ -25,6 +25,7 @@ from .products import ProductMethods
 from .reductions import ReductionMethods
 from .scattering import ScatterMethods
 from .sorting import SortingMethods
+from .spellings import spell_methods
 from .statistics import StatisticsMethods
 
 #: what PyTorch has of complex numbers and FFTs, which are out of scope
@@ -77,6 +78,18 @@ class Tensor(
 
         return log_softmax(self, dim, dtype=dtype)
 
+    def hardshrink(self, lambd: float = 0.5) -> Tensor:
+        """The element where its magnitude is above `lambd`, else 0."""
+        from ..nn.functional import hardshrink
+
+        return hardshrink(self, lambd)
+
+    def prelu(self, weight: Tensor) -> Tensor:
+        """x above 0, else weight * x: one weight, or one for each channel (axis 1)."""
+        from ..nn.functional import prelu
+
+        return prelu(self, weight)
+
     def __getattr__(self, name: str) -> Any:
         if name in COMPLEX:
             raise AttributeError(f"Tensor.{name} is not there: complex numbers, and with them FFTs, are out of scope")
@@ -89,5 +102,6 @@ class Tensor(
 
 
 Handle._result = Tensor
+spell_methods(Tensor)
 
 __all__ = ["COMPLEX", "Tensor"]

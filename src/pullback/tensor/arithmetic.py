@@ -431,20 +431,22 @@ def _power(x: Node, y: Node) -> Node:
 @overload
 def where(condition: Tensor) -> tuple[Tensor, ...]: ...
 @overload
-def where(condition: Tensor, x: Operand, y: Operand) -> Tensor: ...
-def where(condition: Tensor, x: Operand | None = None, y: Operand | None = None) -> Tensor | tuple[Tensor, ...]:
-    """x where `condition` holds, else y; all three broadcast. Of a condition alone, `nonzero(as_tuple=True)`.
+def where(condition: Tensor, input: Operand, other: Operand) -> Tensor: ...
+def where(condition: Tensor, input: Operand | None = None, other: Operand | None = None) -> Tensor | tuple[Tensor, ...]:
+    """`input` where `condition` holds, else `other`; all three broadcast.
+
+    Of a condition alone, `nonzero(as_tuple=True)`.
 
     >>> pb.where(pb.tensor([True, False]), 1.0, 2.0)
     tensor([1., 2.])
     """
-    if x is None and y is None and isinstance(condition, Handle):
+    if input is None and other is None and isinstance(condition, Handle):
         return condition.nonzero(as_tuple=True)
-    if x is None or y is None:
-        raise TypeError(f"where takes a condition alone or with both x and y (at {user_source()})")
+    if input is None or other is None:
+        raise TypeError(f"where takes a condition alone or with both input and other (at {user_source()})")
     if not isinstance(condition, Handle) or condition.dtype is not bool_:
         raise DTypeError(f"where: the condition must be a bool tensor, got {condition!r} (at {user_source()})")
-    left, right = promoted(x, y)
+    left, right = promoted(input, other)
     return condition._wrap(e.where(condition.node, left, right))
 
 

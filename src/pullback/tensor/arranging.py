@@ -327,6 +327,11 @@ def _interleaved(repeats: Handle, size: int, output_size: int | None) -> Node:
             f"(at {user_source()})"
         )
     if output_size is None:
+        if STATE.trace is not None:
+            raise TraceError(
+                f"repeat_interleave by a tensor inside a compiled step (at {user_source()}): the size of the result "
+                "depends on values. Give it as output_size=."
+            )
         counts = np.broadcast_to(repeats._numbers(), (size,))
         if (counts < 0).any():
             raise ShapeError(f"repeat_interleave: repeats must not be negative (at {user_source()})")

@@ -9,6 +9,7 @@ from ..ops import elementwise as e
 from ..ops.host import identity
 from ..ops.primitive import complex_refused, user_source
 from .handle import Handle
+from .spellings import dtype_of
 
 if TYPE_CHECKING:
     from . import Tensor
@@ -49,7 +50,7 @@ class ConversionMethods(Handle):
         check_memory_format("to", memory_format)
         flags = list(args)
         while flags and not isinstance(flags[0], builtins_bool):
-            argument = flags.pop(0)
+            argument = dtype_of(flags.pop(0))
             if isinstance(argument, types.DType) and dtype is None:
                 dtype = argument
             elif isinstance(argument, Handle) and other is None:

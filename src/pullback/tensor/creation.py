@@ -20,7 +20,7 @@ from ..runtime.dlpack import imported
 from .arguments import whole_number
 from .handle import STATE, Handle
 from .promotion import Number, as_node, dtype_of_number, get_default_dtype
-from .shapes import as_shape
+from .shapes import as_shape, sizes
 
 if TYPE_CHECKING:
     from . import Tensor
@@ -178,19 +178,37 @@ def _full(shape: tuple[int, ...], value: Number, dtype: DType, requires_grad: bo
     return _finish(expand(constant(value, dtype), shape), requires_grad)
 
 
-def zeros(*size: Any, dtype: DType | None = None, requires_grad: bool = False, device: str | None = None) -> Tensor:
+def zeros(
+    *given: Any,
+    size: Any = None,
+    dtype: DType | None = None,
+    requires_grad: bool = False,
+    device: str | None = None,
+) -> Tensor:
     """A tensor of zeros."""
-    return _full(as_shape(size), 0, dtype or get_default_dtype(), requires_grad, device)
+    return _full(sizes(given, size, "zeros"), 0, dtype or get_default_dtype(), requires_grad, device)
 
 
-def ones(*size: Any, dtype: DType | None = None, requires_grad: bool = False, device: str | None = None) -> Tensor:
+def ones(
+    *given: Any,
+    size: Any = None,
+    dtype: DType | None = None,
+    requires_grad: bool = False,
+    device: str | None = None,
+) -> Tensor:
     """A tensor of ones."""
-    return _full(as_shape(size), 1, dtype or get_default_dtype(), requires_grad, device)
+    return _full(sizes(given, size, "ones"), 1, dtype or get_default_dtype(), requires_grad, device)
 
 
-def empty(*size: Any, dtype: DType | None = None, requires_grad: bool = False, device: str | None = None) -> Tensor:
+def empty(
+    *given: Any,
+    size: Any = None,
+    dtype: DType | None = None,
+    requires_grad: bool = False,
+    device: str | None = None,
+) -> Tensor:
     """A tensor to be filled; it holds zeros, since no memory is ever read before it was written."""
-    return zeros(*size, dtype=dtype, requires_grad=requires_grad, device=device)
+    return zeros(*given, size=size, dtype=dtype, requires_grad=requires_grad, device=device)
 
 
 def full(
@@ -402,22 +420,37 @@ class CreationMethods(Handle):
         return tensor(data, dtype or self.dtype, requires_grad, device)
 
     def new_zeros(
-        self, *size: Any, dtype: DType | None = None, requires_grad: bool = False, device: str | None = None
+        self,
+        *given: Any,
+        size: Any = None,
+        dtype: DType | None = None,
+        requires_grad: bool = False,
+        device: str | None = None,
     ) -> Tensor:
         """A tensor of zeros."""
-        return zeros(*size, dtype=dtype or self.dtype, requires_grad=requires_grad, device=device)
+        return zeros(*given, size=size, dtype=dtype or self.dtype, requires_grad=requires_grad, device=device)
 
     def new_ones(
-        self, *size: Any, dtype: DType | None = None, requires_grad: bool = False, device: str | None = None
+        self,
+        *given: Any,
+        size: Any = None,
+        dtype: DType | None = None,
+        requires_grad: bool = False,
+        device: str | None = None,
     ) -> Tensor:
         """A tensor of ones."""
-        return ones(*size, dtype=dtype or self.dtype, requires_grad=requires_grad, device=device)
+        return ones(*given, size=size, dtype=dtype or self.dtype, requires_grad=requires_grad, device=device)
 
     def new_empty(
-        self, *size: Any, dtype: DType | None = None, requires_grad: bool = False, device: str | None = None
+        self,
+        *given: Any,
+        size: Any = None,
+        dtype: DType | None = None,
+        requires_grad: bool = False,
+        device: str | None = None,
     ) -> Tensor:
         """A tensor to be filled; it holds zeros."""
-        return zeros(*size, dtype=dtype or self.dtype, requires_grad=requires_grad, device=device)
+        return zeros(*given, size=size, dtype=dtype or self.dtype, requires_grad=requires_grad, device=device)
 
     def new_full(
         self,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakKeyDictionary, ref
@@ -465,7 +465,7 @@ class Handle:
         gradient: Tensor | None = None,
         retain_graph: bool | None = None,
         create_graph: bool = False,
-        inputs: list[Tensor] | None = None,
+        inputs: Tensor | Sequence[Tensor] | None = None,
     ) -> None:
         """Add the gradient of this tensor to `.grad` of every leaf it depends on (or of `inputs` only).
 
@@ -474,7 +474,7 @@ class Handle:
         """
         from ..autograd.backward import backward
 
-        backward(self, gradient, create_graph if retain_graph is None else retain_graph, create_graph, inputs)
+        backward(self, gradient, retain_graph, create_graph, inputs)
 
     # ---- values
 
@@ -502,9 +502,12 @@ class Handle:
         """The value as stored, in this tensor's shape, without a copy."""
         return self._buffer().array.reshape(self.shape)
 
-    def numpy(self) -> np.ndarray:
-        """The value as a NumPy array that shares memory with the tensor where the layout allows. It is read-only."""
-        if self.requires_grad:
+    def numpy(self, *, force: bool = False) -> np.ndarray:
+        """The value as a NumPy array that shares memory with the tensor where the layout allows. It is read-only.
+
+        `force` takes it of a tensor that requires grad too, as `.detach().numpy()` does.
+        """
+        if self.requires_grad and not force:
             raise GradientError(f"numpy() on a tensor that requires grad (at {user_source()}); use .detach().numpy()")
         return self.__array__()
 

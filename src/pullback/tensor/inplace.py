@@ -89,13 +89,13 @@ class InplaceMethods(Handle):
             value = e.where(constant(False, bool_), self.node, value)
         return self._assign(value)
 
-    def copy_(self, source: Operand) -> Tensor:
-        """The values of `source`, converted and broadcast to this tensor."""
+    def copy_(self, src: Operand, non_blocking: bool = False) -> Tensor:
+        """The values of `src`, converted and broadcast to this tensor. Nothing blocks, `non_blocking` or not."""
         from .creation import tensor
 
-        if not isinstance(source, (Handle, bool, int, float)):
-            source = tensor(source)
-        return self._replace(expand(as_node(source, self.dtype), self.shape))
+        if not isinstance(src, (Handle, bool, int, float)):
+            src = tensor(src)
+        return self._replace(expand(as_node(src, self.dtype), self.shape))
 
     def fill_(self, value: Number) -> Tensor:
         """Every element `value`."""

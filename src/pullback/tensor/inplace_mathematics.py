@@ -21,11 +21,12 @@ def _in_place(name: str, only: DType | None = None) -> Callable[..., Tensor]:
     """
 
     def write(self: Any, *args: Any, **kwargs: Any) -> Tensor:
+        written = getattr(self, name)(*args, **kwargs)
         if only not in (None, self.dtype):
             raise DTypeError(
                 f"{name}_ gives {only.name}, which a tensor of {self.dtype.name} does not hold (at {user_source()})"
             )
-        return self._take(getattr(self, name)(*args, **kwargs))
+        return self._take(written)
 
     write.__code__ = write.__code__.replace(co_name=f"{name}_")
     write.__name__ = write.__qualname__ = f"{name}_"

@@ -35,13 +35,13 @@ class ProductMethods(Handle):
         """The product of matrices, batches of matrices and vectors; the batch axes broadcast."""
         return matmul(self, other)  # type: ignore[arg-type]
 
-    def mm(self, other: Tensor) -> Tensor:
+    def mm(self, mat2: Tensor) -> Tensor:
         """The product of two matrices."""
-        return matmul(*self._of_rank(other, 2, "mm"))
+        return matmul(*self._of_rank(mat2, 2, "mm"))
 
-    def bmm(self, other: Tensor) -> Tensor:
+    def bmm(self, mat2: Tensor) -> Tensor:
         """The products of two batches of matrices."""
-        return matmul(*self._of_rank(other, 3, "bmm"))
+        return matmul(*self._of_rank(mat2, 3, "bmm"))
 
     def dot(self, tensor: Tensor) -> Tensor:
         """The inner product of two vectors, in their own dtype also under autocast."""
@@ -182,13 +182,13 @@ class ProductMethods(Handle):
         return self, other
 
 
-def matmul(x: Tensor, y: Tensor) -> Tensor:
+def matmul(input: Tensor, other: Tensor) -> Tensor:
     """The product of matrices, batches of matrices and vectors; the batch axes broadcast.
 
     Shapes: [..., m, k] @ [..., k, n] -> [..., m, n]; a vector counts as a row on the left and a column on the right,
     and that axis is dropped from the result. Both operands have one dtype, unless an autocast region gives them one.
     """
-    return _matmul(*lowered(x, y))
+    return _matmul(*lowered(input, other))
 
 
 def _matmul(x: Tensor, y: Tensor, dtype: DType | None = None) -> Tensor:

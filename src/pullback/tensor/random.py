@@ -27,7 +27,7 @@ from .arguments import whole_number
 from .creation import _check_device, _finish
 from .handle import STATE, Handle, outside_trace
 from .promotion import get_default_dtype
-from .shapes import as_shape
+from .shapes import as_shape, sizes
 
 if TYPE_CHECKING:
     from . import Tensor
@@ -47,6 +47,10 @@ class Generator:
         signed = (int(seed) + 2**63) % 2**64 - 2**63
         self.state._rebind(_state_tensor(signed, 0)._node)
         return self
+
+    def initial_seed(self) -> int:
+        """The seed that it was started from."""
+        return int(self.state._array()[0])
 
     def get_state(self) -> Tensor:
         """[seed, draws so far], int64; can be saved, and given to set_state."""
@@ -108,7 +112,7 @@ def manual_seed(seed: int) -> Generator:
 
 def initial_seed() -> int:
     """The seed of the default generator."""
-    return int(default_generator().state._array()[0])
+    return default_generator().initial_seed()
 
 
 def seed() -> int:
@@ -172,7 +176,8 @@ def _float_dtype(dtype: DType | None, name: str) -> DType:
 
 
 def rand(
-    *size: Any,
+    *given: Any,
+    size: Any = None,
     dtype: DType | None = None,
     requires_grad: bool = False,
     generator: Generator | None = None,
@@ -180,11 +185,12 @@ def rand(
 ) -> Tensor:
     """Uniform on [0, 1)."""
     _check_device(device)
-    return _finish(uniform_nodes(as_shape(size), _float_dtype(dtype, "rand"), generator), requires_grad)
+    return _finish(uniform_nodes(sizes(given, size, "rand"), _float_dtype(dtype, "rand"), generator), requires_grad)
 
 
 def randn(
-    *size: Any,
+    *given: Any,
+    size: Any = None,
     dtype: DType | None = None,
     requires_grad: bool = False,
     generator: Generator | None = None,
@@ -192,7 +198,7 @@ def randn(
 ) -> Tensor:
     """Normal with mean 0 and variance 1."""
     _check_device(device)
-    return _finish(_normal_nodes(as_shape(size), _float_dtype(dtype, "randn"), generator), requires_grad)
+    return _finish(_normal_nodes(sizes(given, size, "randn"), _float_dtype(dtype, "randn"), generator), requires_grad)
 
 
 def randint(

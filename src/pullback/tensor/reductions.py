@@ -55,6 +55,13 @@ def normalize_axes(axes: Axes, rank: int, name: str) -> tuple[int, ...]:
     return tuple(result) if rank else ()
 
 
+def _dim_or_other(name: str, dim: Any, keepdim: bool, other: Tensor | None) -> Any:
+    """The tensor to compare with, under whichever name it was given, or the axis."""
+    if other is not None and (dim is not None or keepdim):
+        raise TypeError(f"{name} takes another tensor, or dim and keepdim, not both (at {user_source()})")
+    return dim if other is None else other
+
+
 class ReductionMethods(Handle):
     """What makes many elements one. `dim` is an axis or several (None: all); `keepdim` leaves them with size 1."""
 
@@ -143,14 +150,16 @@ class ReductionMethods(Handle):
             return counted.bool()
         return self._reduce(build, self.node, dim, keepdim, name)
 
-    def max(self, dim: int | Tensor | None = None, keepdim: bool = False) -> Any:
+    def max(self, dim: int | Tensor | None = None, keepdim: bool = False, *, other: Tensor | None = None) -> Any:
         """The greatest element; along `dim` a pair (values, indices); with a tensor, elementwise."""
+        dim = _dim_or_other("max", dim, keepdim, other)
         if isinstance(dim, Handle):
             return self.maximum(dim)  # type: ignore[attr-defined]
         return self.amax() if dim is None else self._extreme_with_index(self.argmax(dim, keepdim=True), dim, keepdim)
 
-    def min(self, dim: int | Tensor | None = None, keepdim: bool = False) -> Any:
+    def min(self, dim: int | Tensor | None = None, keepdim: bool = False, *, other: Tensor | None = None) -> Any:
         """The least element; along `dim` a pair (values, indices); with a tensor, elementwise."""
+        dim = _dim_or_other("min", dim, keepdim, other)
         if isinstance(dim, Handle):
             return self.minimum(dim)  # type: ignore[attr-defined]
         return self.amin() if dim is None else self._extreme_with_index(self.argmin(dim, keepdim=True), dim, keepdim)

@@ -37,6 +37,11 @@ def one_or_listed(given: tuple[Any, ...], named: Any, name: str, argument: str) 
     return as_shape(given if named is None else (named,))
 
 
+def sizes(given: tuple[Any, ...], size: Any, name: str) -> tuple[int, ...]:
+    """The sizes of a tensor to be made, given one by one, as one sequence, or as `size`; none make a scalar."""
+    return as_shape(given) if size is None else one_or_listed(given, size, name, "size")
+
+
 def completed(sizes: tuple[int, ...], count: int, name: str, shape: Sequence[int]) -> tuple[int, ...]:
     """The sizes with one -1 replaced so that there are `count` elements."""
     asked = list(sizes)

@@ -1,0 +1,30 @@
+"""What scripts ask of `torch.cuda` before they choose a device: there is none, and nothing to seed."""
+
+from typing import TYPE_CHECKING, Any
+
+
+def is_available() -> bool:
+    """False: Pullback runs on the CPU."""
+    return False
+
+
+def device_count() -> int:
+    """0: Pullback runs on the CPU."""
+    return 0
+
+
+def manual_seed(seed: int) -> None:
+    """Nothing: there is no generator of a GPU to seed. `pullback.manual_seed` seeds the one of the CPU."""
+
+
+def manual_seed_all(seed: int) -> None:
+    """Nothing: there is no generator of a GPU to seed. `pullback.manual_seed` seeds the one of the CPU."""
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        raise AttributeError(f"pullback.cuda.{name} is not there: there is no GPU, and is_available() says so")
+
+
+__all__ = ["device_count", "is_available", "manual_seed", "manual_seed_all"]
