@@ -97,7 +97,7 @@ def over_budget(plan: Plan, budget: int, allowed: Mapping[str, int]) -> MemoryBu
     ]
     least = plan.peak_bytes
     return MemoryBudgetError(
-        f"{plan.name} cannot be run in {format_bytes(budget)}: the least that was found is {format_bytes(least)} "
+        f"{plan.name} cannot be run in {format_bytes(budget)}: the fewest that were found are {format_bytes(least)} "
         f"({least} bytes).\n{plan}\n{_advice(plan, changes)}",
         least,
         plan.unbudgeted_bytes,
