@@ -15,7 +15,7 @@ import pullback as pb
 from benchmarks import flops, workloads
 from pullback import debug
 from pullback.errors import MemoryBudgetError
-from pullback.memory import ROLES, Plan, available_bytes
+from pullback.memory import ROLES, Plan, available_bytes, parse_bytes
 from pullback.memory.table import format_seconds, place, text
 from pullback.runtime.buffers import live_bytes
 
@@ -299,3 +299,7 @@ def test_what_the_machine_has_no_room_for_is_refused_before_it_is_allocated(frac
         with pytest.raises(MemoryBudgetError, match="what would bring it down"):
             pb.compile(step, memory=memory)(pb.zeros(*shape))
         assert live_bytes() - before < 1 << 20
+
+
+def test_numbers_of_numpy_are_numbers_of_bytes() -> None:
+    assert parse_bytes(np.int64(10**8)) == parse_bytes(np.float32(1e8)) == 10**8
