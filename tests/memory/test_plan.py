@@ -301,5 +301,13 @@ def test_what_the_machine_has_no_room_for_is_refused_before_it_is_allocated(frac
         assert live_bytes() - before < 1 << 20
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_micro_batches_are_not_advised_where_they_are_refused(training: bool) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).train(training)
+    with pytest.raises(MemoryBudgetError) as caught:
+        pb.compile(lambda x: model(x).square().mean().backward(), memory=1000)(pb.zeros(4, 3, 16, 16))
+    assert ("micro-batches" in str(caught.value)) is not training
+
+
 def test_numbers_of_numpy_are_numbers_of_bytes() -> None:
     assert parse_bytes(np.int64(10**8)) == parse_bytes(np.float32(1e8)) == 10**8

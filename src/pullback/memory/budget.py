@@ -122,7 +122,9 @@ def _advice(plan: Plan, first: list[str]) -> str:
     # what is as large as there are rows in a batch: half the rows take half of it
     rows = held[ACTIVATIONS] + held[TEMPORARIES] + held[INPUTS] - plan.gap_bytes
     less = format_bytes(rows // 2)
-    changes = [*first, f"micro-batches: two parts of the batch, one after the other, hold about {less} less"]
+    changes = list(first)
+    if plan.divides:
+        changes.append(f"micro-batches: two parts of the batch, one after the other, hold about {less} less")
     if held[OPTIMIZER]:
         state = format_bytes(held[OPTIMIZER])
         changes.append(f"an optimizer that keeps less: its state is {state}, next to nothing with Adafactor")
