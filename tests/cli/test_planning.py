@@ -85,7 +85,7 @@ def test_a_step_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert "plan of step:" in result.stdout and "it fits in 10 MiB" in result.stdout
     assert "planned_here.py:10" in result.stdout
     for name, words in [
-        ("planned_here:wrong", "must give a step and a tuple of its arguments, it gave 3"),
+        ("planned_here:wrong", "must give a step and a tuple of its arguments, it gave something of type int"),
         ("planned_here:nothing", "planned_here has no function 'nothing'"),
         ("not_there:training", "there is no module 'not_there'"),
     ]:

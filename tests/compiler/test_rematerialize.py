@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import itertools
 from typing import Any
 
@@ -136,6 +138,25 @@ def test_training_under_budgets(name: str, no_small_programs: None) -> None:
     assert met
 
 
+@pytest.mark.parametrize("name", ["convolution", "lstm"])
+def test_the_fewest_bytes_do_not_depend_on_the_budget_and_are_a_budget_that_is_kept(name: str) -> None:
+    model, x = network(name)
+
+    def step(x: pb.Tensor) -> pb.Tensor:
+        model.zero_grad()
+        found = model(x)
+        loss = ((found[0] if isinstance(found, tuple) else found) ** 2).mean()
+        loss.backward()
+        return loss
+
+    fewest = {pb.plan(step, x, memory=budget).peak_bytes for budget in (1, 30_000)}
+    assert len(fewest) == 1
+    assert pb.plan(step, x, memory=min(fewest)).peak_bytes == min(fewest) <= pb.plan(step, x, memory="least").peak_bytes
+    with pytest.raises(MemoryBudgetError) as caught:
+        pb.compile(step, memory=20_000)(x)
+    assert caught.value.least == min(fewest)
+
+
 @pytest.mark.parametrize("name", ["mlp", "convolution", "lstm"])
 def test_least_memory_and_policies(name: str) -> None:
     plain, program = trained(name)
@@ -151,6 +172,36 @@ def test_least_memory_and_policies(name: str) -> None:
     found, less = trained(name, 1, int(0.95 * program.memory.peak) if name == "mlp" else None, policy=policy)
     assert found == plain and asked
     check_layout(less.layout)
+
+
+def test_a_sum_does_not_depend_on_what_else_its_kernel_computes() -> None:
+    """Rows are normalized beside the random numbers of dropout, or beside functions of many operations; what is made
+    again joins the kernels that need it.
+    """
+    norms = [nn.Linear(64, 64), nn.LayerNorm(64), nn.Dropout(0.1)]
+    layers = [*norms, nn.Linear(64, 64), nn.GELU(), nn.LayerNorm(64), nn.SiLU(), nn.Softmax(-1)]
+
+    def trained(memory: Any = None, checkpointed: bool = False, compiled: bool = True) -> tuple[Any, Any]:
+        pb.manual_seed(0)
+        model, x = nn.Sequential(*(copy.deepcopy(layer) for layer in layers)), pb.randn(64, 64)
+
+        def step(x: pb.Tensor) -> pb.Tensor:
+            y = pb.utils.checkpoint.checkpoint(model, x) if checkpointed else model(x)
+            loss = (y.exp() * y).sin().mean()
+            loss.backward()
+            return loss
+
+        run = pb.compile(step, memory=memory) if compiled else step
+        found = [run(x), *(parameter.grad for parameter in model.parameters())]
+        return [t.detach().numpy().tobytes() for t in found], run.program if compiled else None
+
+    plain, program = trained()
+    assert trained(compiled=False)[0] == plain
+    assert trained(checkpointed=True, compiled=False)[0] == plain
+    assert trained(checkpointed=True)[0] == plain
+    for budget in (*(int(part * program.memory.peak) for part in (0.95, 0.9, 0.85)), "least"):
+        with contextlib.suppress(MemoryBudgetError):
+            assert trained(budget)[0] == plain
 
 
 def test_a_loop_that_is_run_again_begins_with_the_same() -> None:

@@ -15,7 +15,7 @@ import pullback as pb
 from benchmarks import flops, workloads
 from pullback import debug
 from pullback.errors import MemoryBudgetError
-from pullback.memory import ROLES, Plan
+from pullback.memory import ROLES, Plan, available_bytes, parse_bytes
 from pullback.memory.table import format_seconds, place, text
 from pullback.runtime.buffers import live_bytes
 
@@ -267,3 +267,47 @@ def test_the_error_says_what_would_help() -> None:
     assert f"({caught.value.least} bytes)" in words and caught.value.peak == plan.peak_bytes
     assert "micro-batches: two parts of the batch" in words and "its state is 6.18 MiB" in words
     assert "activations" in words and "workloads.py" in words
+
+
+@pytest.mark.skipif(available_bytes() is None, reason="the system does not tell what is free")
+@pytest.mark.parametrize("fraction", [None, 1.5])
+def test_what_the_machine_has_no_room_for_is_refused_before_it_is_allocated(fraction: float | None) -> None:
+    """Parameters, an optimizer's state, arguments and activations, each more than there is."""
+    free, width = available_bytes() or 0, 100_000
+    before = live_bytes()
+    memory = None if fraction is None else f"{int(fraction * free) >> 30}GiB"
+    wide = nn.Linear(free // (4 * width) + width, width, bias=False)
+    optimizer = pb.optim.AdamW(wide.parameters())
+
+    def widened(x: pb.Tensor) -> pb.Tensor:
+        optimizer.zero_grad()
+        loss = wide(x).square().mean()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    deep = nn.Sequential(*(layer for _ in range(3) for layer in (nn.LayerNorm(256), nn.Tanh())))
+
+    def deepened(x: pb.Tensor) -> pb.Tensor:
+        deep.zero_grad()
+        loss = deep(x).square().mean()
+        loss.backward()
+        return loss
+
+    rows = free // (256 * 4 * 2)
+    for step, shape in ((widened, (1, wide.weight.shape[1])), (deepened, (rows, 256)), (deepened, (rows * 4, 256))):
+        with pytest.raises(MemoryBudgetError, match="what would bring it down"):
+            pb.compile(step, memory=memory)(pb.zeros(*shape))
+        assert live_bytes() - before < 1 << 20
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_micro_batches_are_not_advised_where_they_are_refused(training: bool) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).train(training)
+    with pytest.raises(MemoryBudgetError) as caught:
+        pb.compile(lambda x: model(x).square().mean().backward(), memory=1000)(pb.zeros(4, 3, 16, 16))
+    assert ("micro-batches" in str(caught.value)) is not training
+
+
+def test_numbers_of_numpy_are_numbers_of_bytes() -> None:
+    assert parse_bytes(np.int64(10**8)) == parse_bytes(np.float32(1e8)) == 10**8

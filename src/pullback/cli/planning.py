@@ -135,8 +135,14 @@ def load(name: str) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     if not (
         isinstance(given, tuple) and len(given) == 2 and callable(given[0]) and isinstance(given[1], (tuple, list))
     ):
-        raise ValueError(f"--model: {name} must give a step and a tuple of its arguments, it gave {given!r}")
+        raise ValueError(f"--model: {name} must give a step and a tuple of its arguments, it gave {_kind(given)}")
     return given[0], tuple(given[1])
+
+
+def _kind(given: object) -> str:
+    """What somebody gave, in words that stay short however large it is."""
+    kind = f"something of type {type(given).__name__}"
+    return f"{kind} with {len(given)} elements" if isinstance(given, (tuple, list)) else kind
 
 
 def check_path(path: Path | None) -> None:

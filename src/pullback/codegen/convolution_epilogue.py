@@ -19,7 +19,7 @@ from ..graph.types import int64
 from .arithmetic import Value, has_half_conversions
 from .emitter import LANE, VECTOR, Emitter, Slots
 from .launch import Argument, Launch
-from .loops import lanes_for, operation_cost
+from .loops import lanes_for
 from .matmul_tile import Size, scalar_type
 from .partials import Reduced, Spread, reduced_of
 from .target import Target
@@ -87,7 +87,7 @@ class Epilogue:
         self.columns = [one for one in reduced if one.level == COLUMN and not isinstance(one, Spread)]
         self.spreads = [one for one in reduced if isinstance(one, Spread)]
         self.totals = [one for one in reduced if one.level == TOTAL]
-        self.lanes = lanes_for(target, extent, operation_cost(group.members))
+        self.lanes = lanes_for(target, extent, group.members, bool(self.totals))
         #: whether a task's results lie in its scratch memory alone
         self.keeps_tile = self.convolution not in group.stored
         self.places: list[Argument] = []

@@ -47,9 +47,13 @@ def operation_cost(members: Iterable[Node]) -> int:
     return sum(node.op.cost for node in members)
 
 
-def lanes_for(target: Target, extent: int, cost: int) -> int:
-    """Elements handled at once: two registers of float32 for light work, one for heavy, no more than there are."""
-    width = target.vector_bytes // 4 * (2 if cost <= 60 else 1)
+def lanes_for(target: Target, extent: int, members: Iterable[Node], adds_up: bool) -> int:
+    """Elements handled at once: two registers of float32 for light work, one for heavy, no more than there are.
+
+    Where lanes are added up it is two, whatever else is computed: in which order a sum is taken must not depend on
+    what it shares a kernel with, which changes with what is computed again.
+    """
+    width = target.vector_bytes // 4 * (2 if adds_up or operation_cost(members) <= 60 else 1)
     return min(width, 1 << max(0, extent - 1).bit_length())
 
 
@@ -245,7 +249,7 @@ class _LoopKernel:
     def _emit(self, loops: Loops) -> Emitter:
         writer = Writer("kernel", ["ptr %args", "ptr %scratch", "i64 %task"])
         columns = loops.columns[-1] if loops.columns else 1
-        lanes = lanes_for(self.target, columns, operation_cost(self.members))
+        lanes = lanes_for(self.target, columns, self.members, bool(self.reductions))
         self.complete: set[Node] = set()
         slots = Slots(base=1 if self.flat else 0)
         emitter = Emitter(writer, lanes, slots, self._loadable, has_half_conversions(self.target), self.members)

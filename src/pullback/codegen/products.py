@@ -14,7 +14,7 @@ from ..graph.types import DType, int64
 from .arithmetic import Value, has_half_conversions
 from .emitter import LANE, VECTOR, Emitter, Slots, lane_variable
 from .launch import Argument, Launch, Workspace, owner_of
-from .loops import lanes_for, operation_cost
+from .loops import lanes_for
 from .matmul import Element, Product, Region, folded, product_stages
 from .matmul_tile import Matrix
 from .partials import Partials, reduced_of
@@ -29,7 +29,7 @@ class _Tile:
     """
 
     def __init__(self, product: Product, matmul: Node, group: Group, in_memory: Callable[[Node], bool], target: Target):
-        self.product, self.matmul, cost = product, matmul, operation_cost(group.members)
+        self.product, self.matmul = product, matmul
         reductions = [node for node in group.stored if group.members[node] in (TOTAL, COLUMN)]
         self.stored = [node for node in group.stored if node not in reductions]
         self.reduced = [reduced_of(node, group.members[node], product.n) for node in reductions]
@@ -39,7 +39,8 @@ class _Tile:
         #: into how many regions the product is cut, by rows of all batch items and by columns
         self.blocks = 1, 1
         self.in_memory, self.target = in_memory, target
-        self.lanes = lanes_for(target, product.n, cost)
+        totals = any(one.level == TOTAL for one in self.reduced)
+        self.lanes = lanes_for(target, product.n, group.members, totals)
         self.domain = self._domain()
         self.emitter: Emitter | None = None
         trial = Writer("trial", ["ptr %args", "ptr %scratch", "i64 %task"])

@@ -97,7 +97,7 @@ def over_budget(plan: Plan, budget: int, allowed: Mapping[str, int]) -> MemoryBu
     ]
     least = plan.peak_bytes
     return MemoryBudgetError(
-        f"{plan.name} cannot be run in {format_bytes(budget)}: the least that was found is {format_bytes(least)} "
+        f"{plan.name} cannot be run in {format_bytes(budget)}: the fewest that were found are {format_bytes(least)} "
         f"({least} bytes).\n{plan}\n{_advice(plan, changes)}",
         least,
         plan.unbudgeted_bytes,
@@ -122,7 +122,9 @@ def _advice(plan: Plan, first: list[str]) -> str:
     # what is as large as there are rows in a batch: half the rows take half of it
     rows = held[ACTIVATIONS] + held[TEMPORARIES] + held[INPUTS] - plan.gap_bytes
     less = format_bytes(rows // 2)
-    changes = [*first, f"micro-batches: two parts of the batch, one after the other, hold about {less} less"]
+    changes = list(first)
+    if plan.divides:
+        changes.append(f"micro-batches: two parts of the batch, one after the other, hold about {less} less")
     if held[OPTIMIZER]:
         state = format_bytes(held[OPTIMIZER])
         changes.append(f"an optimizer that keeps less: its state is {state}, next to nothing with Adafactor")

@@ -24,6 +24,8 @@ from .sizes import format_bytes
 LARGEST = 10
 
 
+#: what reads statistics of the batch in training mode
+_OF_BATCH = ("batch_norm",)
 #: how many of the rounded activations are named
 _NAMED = 3
 
@@ -115,6 +117,14 @@ class Plan:
         """What is held at a step of the schedule, the largest first."""
         return sorted(
             (b for b in self.buffers if b.first <= step <= b.last), key=lambda held: (-held.nbytes, held.first)
+        )
+
+    @property
+    def divides(self) -> bool:
+        """Whether nothing is seen that `pullback.accumulate` refuses: statistics of a batch, as those of batch_norm."""
+        nodes = self._program.nodes()
+        return not any(
+            node.op.name == "spread" and node.source and node.source.operation in _OF_BATCH for node in nodes
         )
 
     @functools.cached_property

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
+
 _UNITS = {"": 1, "b": 1}
 for _power, _prefix in enumerate("kmgt", 1):
     _UNITS[f"{_prefix}b"] = 1000**_power
@@ -17,7 +19,11 @@ def parse_bytes(size: int | float | str, what: str = "memory") -> int:
 
     >>> parse_bytes("1.5KiB"), parse_bytes("2 MB"), parse_bytes(4096)
     (1536, 2000000, 4096)
+    >>> parse_bytes(np.int64(4096))
+    4096
     """
+    if isinstance(size, (np.integer, np.floating)):
+        size = size.item()
     if isinstance(size, bool) or not isinstance(size, (int, float, str)):
         raise TypeError(f'{what} must be a number of bytes or a text such as "1.5GiB", got {size!r}')
     if isinstance(size, str):

@@ -264,7 +264,7 @@ class Optimizer(OptimizerHooks):
         Parameters whose first step was the same, and that have had a gradient at every step since, share their numbers.
         """
         starts = self._numbers(group)
-        planned = STATE.trace is not None and STATE.trace.planned  # nothing is allocated then
+        recorded = STATE.trace is not None  # nothing is allocated before the step is known to have room
         with outside_trace():
             fresh: dict[str, Tensor] = {}
             for parameter in parameters:
@@ -282,7 +282,7 @@ class Optimizer(OptimizerHooks):
                 for name, slot in slots.items():
                     if name not in held:
                         made = full(slot.shape, slot.start, dtype=parameter.dtype)
-                        held[name] = made if planned else _ready(made)
+                        held[name] = made if recorded else _ready(made)
 
     def _shared_numbers(self, parameters: list[Tensor], group: Group) -> list[dict[str, Tensor]]:
         """The numbers of a step's parameters, each set once; parameters without a gradient are left with the old."""

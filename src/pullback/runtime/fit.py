@@ -32,6 +32,12 @@ LEAST = "least"
 _LARGE, _CHEAP = 128 << 20, 10
 #: how often a schedule whose layout takes more than it may is looked for anew
 _TRIES = 6
+#: values up to which the fewest bytes are looked for in fine steps of the limit, which takes a second; and the steps
+_FEW_VALUES, _FINE_STEP, _STEP = 500, 1.04, 1.15
+#: and how often, and by how much, the fewest found are lowered then
+_LOWERED, _LOWER = 6, 0.995
+#: how much longer a step may take so that nothing is rounded for it
+_LITTLE = 1.02
 
 
 @dataclass(frozen=True)
@@ -140,12 +146,16 @@ class Fitter:
             if is_large and self._policy() is None:
                 return self._laid_out(known, cheap(known.problem, _CHEAP))
             found = [self._within(known, limit)]
-            if self.may_round and limit is not None:
+            if self.may_round and limit is not None and not self._is_cheap(found[0], limit):
                 found += self._rounding(known, limit)
             return min(found, key=lambda fitted: _rank(fitted, limit))
 
+    def _is_cheap(self, fitted: Fitted, limit: int | str) -> bool:
+        """Whether it keeps to the limit in little more time than without one."""
+        return not _rank(fitted, limit)[0] and fitted.work <= _LITTLE * Fitted(self.first, {}).work
+
     def _rounding(self, known: Retention, limit: int | str) -> list[Fitted]:
-        """The same with activations in bfloat16: with as many as the limit asks for, and with all of them."""
+        """The same with activations in bfloat16: as many as the limit asks for, or else all of them."""
         values = narrowable(self.first.fusion, known)
         excess = self.first.arena_bytes - limit if isinstance(limit, int) else sum(value.saved for value in values)
         found = []
@@ -154,28 +164,58 @@ class Fitter:
                 layout = self.lay_out(narrowed(self.first.fusion, chosen))
                 fitted = Fitter(layout, self.lay_out, self.said).fit(limit)
                 found.append(replace(fitted, rounded=chosen))
+                if not _rank(fitted, limit)[0]:
+                    break
         return found
 
     def _within(self, known: Retention, limit: int | str | None) -> Fitted:
-        """What keeps to a limit by computing values again; the least that is found where nothing does."""
+        """What keeps to a limit by computing values again; the fewest bytes that are found where nothing does."""
         if limit is None:  # only what the user wants computed again
             return self._laid_out(known, solve(known.problem, self.first.arena_bytes))
-        found: list[Fitted] = []
         if isinstance(limit, int):
-            aim, bottom, tries = limit, floor(known.problem), _TRIES
-            while aim >= bottom and tries:
-                schedule = solve(known.problem, aim)
+            found = self._tried(known, limit)
+            if found is not None:
+                return found
+            return min(self._descent(known), key=lambda fitted: _rank(fitted, limit))
+        return self._laid_out(known, least(known.problem, self._work()))
+
+    def _tried(self, known: Retention, limit: int) -> Fitted | None:
+        """What keeps to a limit, from aims that are lowered by what layouts take too much."""
+        aim, bottom, tries = limit, floor(known.problem), _TRIES
+        while aim >= bottom and tries:
+            schedule = solve(known.problem, aim)
+            fitted = self._laid_out(known, schedule)
+            excess = fitted.layout.arena_bytes - limit
+            if excess <= 0:
+                return fitted
+            if schedule.peak > aim:  # less still will not be found either
+                break
+            # a schedule whose peak is below the aim by itself would be found again by a little less
+            aim, tries = min(aim, schedule.peak) - excess, tries - 1
+        return None
+
+    def _descent(self, known: Retention) -> list[Fitted]:
+        """Layouts towards the fewest bytes. They are the same whatever limit is not met by itself: what an error names
+        as the fewest is so kept to where it is asked for.
+        """
+        problem = known.problem
+        few = len(problem.values) <= _FEW_VALUES
+        step = _FINE_STEP if few else _STEP
+        found = [self._laid_out(known, least(problem, self._work()))] if few else []
+        aim, peaks = floor(problem) if few else int(floor(problem) * step), set[int]()
+        # an arena has at least the bytes that live at once
+        while not found or aim < min(fitted.layout.arena_bytes for fitted in found):
+            schedule = solve(problem, aim)
+            if schedule.peak not in peaks:
                 found.append(self._laid_out(known, schedule))
-                excess = found[-1].layout.arena_bytes - limit
-                if excess <= 0:
-                    return found[-1]
-                if schedule.peak > aim:  # less still will not be found either
-                    break
-                # a schedule whose peak is below the aim by itself would be found again by a little less
-                aim, tries = min(aim, schedule.peak) - excess, tries - 1
-        # where nothing keeps to the limit, the error is to say what would do
-        found.append(self._laid_out(known, least(known.problem, self._work())))
-        return min(found, key=lambda fitted: fitted.layout.arena_bytes)
+            peaks.add(schedule.peak)
+            aim = int(aim * step) + 1
+        for _ in range(_LOWERED if few else 0):
+            lower = self._tried(known, int(min(fitted.layout.arena_bytes for fitted in found) * _LOWER))
+            if lower is None:
+                break
+            found.append(lower)
+        return found
 
     def _laid_out(self, known: Retention, schedule: Schedule) -> Fitted:
         if not schedule.again:

@@ -77,12 +77,14 @@ class Program:
     def __init__(
         self, graph: Graph, inputs: Sequence[Node], aliases: dict[int, int] | None = None,
         resident: Collection[int] = (), budget: Budget = UNLIMITED, ready: bool = True,
+        most: int | None = None,
     ):  # fmt: skip
         """`inputs` are the graph's input nodes in the order of their values in `run`.
 
         `aliases` maps outputs to the inputs whose memory they may be given to be written into. `budget` is what a run
         may take, which the program keeps to as far as it can: see `Memory.peak`. One that is not made `ready` allocates
-        and compiles nothing before its first run. Outputs at the places `resident` may lie in the program's own memory
+        and compiles nothing before its first run; an arena of more than `most` bytes is not allocated before either, so
+        that it can be refused. Outputs at the places `resident` may lie in the program's own memory
         until its next run: see `residence`.
         """
         self.inputs = list(inputs)
@@ -188,8 +190,9 @@ class _Interpreted(Program):
     def __init__(
         self, graph: Graph, inputs: Sequence[Node], aliases: dict[int, int] | None = None,
         resident: Collection[int] = (), budget: Budget = UNLIMITED, ready: bool = True,
+        most: int | None = None,
     ):  # fmt: skip
-        super().__init__(graph, inputs, aliases, resident, budget, ready)
+        super().__init__(graph, inputs, aliases, resident, budget, ready, most)
         self.graph = graph
         self.places = {node: place for place, node in enumerate(self.inputs)}
         self.in_memory = set(graph.nodes)
@@ -267,15 +270,17 @@ class _Native(Program):
     def __init__(
         self, graph: Graph, inputs: Sequence[Node], aliases: dict[int, int] | None = None,
         resident: Collection[int] = (), budget: Budget = UNLIMITED, ready: bool = True,
+        most: int | None = None,
     ):  # fmt: skip
-        super().__init__(graph, inputs, aliases, resident, budget, ready)
+        super().__init__(graph, inputs, aliases, resident, budget, ready, most)
         forks.register(self)
         self._calls: list[Callable[[], None]] | None = None
         _, fusion = lower(graph)
         if ready:
             with Ahead() as ahead:
                 self._fit(fusion, budget, ahead.start)
-                self._load(ahead)
+                if most is None or self.layout.arena_bytes <= most:
+                    self._load(ahead)
         else:
             self._fit(fusion, budget, lambda _: None)
         if "kernels" in debug.get("debug"):

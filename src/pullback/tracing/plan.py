@@ -22,7 +22,7 @@ def plan(
     `step` is what `pullback.compile` gave or a plain function, which is planned as if it was compiled with `memory`,
     `policy` and `allow`; these give a compiled step another budget for this plan. Nothing is computed and no tensor
     allocated: parameters that were never used, however large, stay without values. With a budget that cannot be kept
-    the plan is the least that was found.
+    the plan is of the fewest bytes found.
 
     >>> model = pb.nn.Linear(1000, 1000)
     >>> plan = pb.plan(lambda x: model(x).sum(), pb.zeros(8, 1000))

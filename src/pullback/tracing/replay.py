@@ -20,6 +20,7 @@ from ..errors import NonFiniteError
 from ..graph.calm import disturb, overwritten
 from ..graph.node import Graph, Node, Shape
 from ..graph.types import DType, float32, to_carrier
+from ..memory.available import available_bytes
 from ..memory.lives import GRADIENTS, INPUTS, OPTIMIZER, PARAMETERS, Named, Roles
 from ..ops.primitive import BUFFER
 from ..runtime.buffers import Buffer
@@ -141,7 +142,7 @@ class Replay:
             self.make = partial(
                 Program, inputs=[*trace.inputs, *extra], aliases=aliases, resident=self.resident, budget=budget
             )
-            self.program = self.make(graph, ready=not trace.planned)
+            self.program = self.make(graph, ready=not trace.planned, most=available_bytes())
         self.roles = self._roles(trace)
         #: asked with the arguments before the first run, which it may refuse
         self.before_first: Callable[[list[Any]], None] | None = None
@@ -338,7 +339,7 @@ class Replay:
             self.before_first = None
         self.settled = None  # would seem to be somebody else who needs the state
         tensors = self._tensors()
-        for tensor in tensors:  # what has no value yet, after planning alone, can be written over once it has
+        for tensor in tensors:  # what has no value yet can be written over once it has
             if tensor._node.buffer is None:
                 tensor._buffer()
         outputs = self._in_place_outputs(tensors, alone)

@@ -238,8 +238,7 @@ class CompiledStep:
     ) -> Replay:  # fmt: skip
         """Record a call. `bound` are the places of arguments that the function also knows as its own: the recording is
         for these very tensors then, since any other would not change along with it. `linked` are the roots of views
-        among the arguments, by number, that take the place of these. Nothing is computed or allocated where it is only
-        `planned`.
+        among the arguments, by number, that take the place of these. Nothing is compiled where it is only `planned`.
         """
         variants = self._variants.setdefault(key, [])
         total, self._recordings = self._recordings, self._recordings + 1
@@ -250,9 +249,6 @@ class CompiledStep:
                 "changes as tensors, and pad changing shapes.",
                 stacklevel=5,
             )
-        for leaf in leaves:
-            if isinstance(leaf, Handle) and not planned:
-                leaf._buffer()
         trace = Trace(first_serial=next_serial(), planned=planned, parts=way.parts, blocks=BLOCKS in way.changes)
         trace.surroundings = Surroundings(self.function, trace, leaves)
         related = Related(leaves)

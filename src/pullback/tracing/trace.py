@@ -21,7 +21,7 @@ from ..ops.gradient_hooks import attach
 from ..ops.primitive import input_node, user_source
 from ..runtime.buffers import Buffer
 from ..tensor import Tensor
-from ..tensor.handle import RECEIVERS, Handle, materialize, outside_trace
+from ..tensor.handle import RECEIVERS, Handle, outside_trace
 from ..tensor.views import root_of
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Watched(NamedTuple):
 
 @dataclass(eq=False)
 class Trace:
-    """A step being recorded; one that is only `planned` computes no values on the way."""
+    """A step being recorded: no values are computed on the way. Of one that is only `planned` nothing is compiled."""
 
     first_serial: int
     planned: bool = False
@@ -135,9 +135,6 @@ class Trace:
                 f"a compiled step uses a tensor that was computed outside of it with a history (at {user_source()}): "
                 "its gradient could not leave the step. Compute it inside the step, or .detach() it."
             )
-        if original.buffer is None and not self.planned:
-            with outside_trace():
-                materialize([original])
         node = self.new_input(original, original.requires_grad)
         if original.requires_grad:
             RECEIVERS[node] = ref(tensor)
