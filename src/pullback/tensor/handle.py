@@ -26,7 +26,7 @@ from ..runtime import engine
 from ..runtime.buffers import Buffer
 from ..runtime.dlpack import exported
 from .device import CPU, device
-from .views import Detach, Layout, Link, Movement, contiguous_strides
+from .views import Chain, Detach, Layout, Link, Movement, contiguous_strides, is_detaching
 
 if TYPE_CHECKING:
     from ..tracing.trace import Trace
@@ -154,7 +154,7 @@ def _await(tensor: Handle) -> None:
 class Handle:
     """The state of a tensor and what does not depend on any operation. Users see its subclass `Tensor`."""
 
-    __slots__ = ("__weakref__", "_accumulated", "_alias", "_grad", "_hooks", "_link", "_node", "_storage")
+    __slots__ = ("__weakref__", "_accumulated", "_alias", "_grad", "_hooks", "_link", "_node", "_readers", "_storage")
     __array_priority__ = 1000
     __hash__ = object.__hash__
 
@@ -167,6 +167,8 @@ class Handle:
         self._link = link
         self._alias: Handle | None = None
         self._storage: object = None
+        #: the detached tensors, by id, that are read from this one without keeping it alive
+        self._readers: dict[int, ref[Handle]] | None = None
         #: of a leaf: what its gradients pass, and what is called when they have been added to `.grad`
         self._hooks: Store | None = None
         self._accumulated: Store | None = None
@@ -179,8 +181,17 @@ class Handle:
 
     def _view(self, movement: Movement) -> Tensor:
         """A view of this tensor, read by `movement`."""
-        node = movement.read(self.node)
-        return self._wrap(node, Link(self, movement, self._stamp()))
+        return self._read_as(movement.read(self.node), movement)
+
+    def _read_as(self, node: Node, movement: Movement) -> Tensor:
+        """The view of this tensor that `node` is, and that is read by `movement` when this one has changed."""
+        link = Link(self, movement, self._stamp())
+        view = self._wrap(node, link)
+        if link.is_weak:
+            readers = self._readers = {} if self._readers is None else self._readers
+            key = id(view)
+            readers[key] = ref(view, lambda _: readers.pop(key, None))
+        return view
 
     # ---- what it is
 
@@ -316,12 +327,26 @@ class Handle:
             _await(self)
         if STATE.journal is not None:
             STATE.journal.setdefault(id(self), (self, self._node, self._link))
+        has_shape = node.shape == self._node.shape
         self._node = node
         disturb()
+        if self._readers and has_shape:
+            self._pass_on()
         if node.requires_grad and node.op.name in ("buffer", "detach"):
             RECEIVERS[node] = ref(self)
             if self._hooks:
                 attach(node, self._hooks)
+
+    def _pass_on(self, leave: bool = False) -> None:
+        """Have detached tensors read this one now: it may be gone when their values are wanted. Those that are to
+        `leave` it stay with that value."""
+        for entry in list((self._readers or {}).values()):
+            reader = entry()
+            link = None if reader is None else reader._link
+            if reader is not None and link is not None and link.is_of(self):
+                reader._refresh(link)
+                if leave:
+                    reader._link = None
 
     def _leaf_hooks(self) -> Store:
         """What the gradients of this leaf pass, whatever its value is."""
@@ -376,8 +401,8 @@ class Handle:
             base._overwrite(link.movement.write(base.node, detach(value)))
             self._set_own_leaf(value, True)
             link.stamp = base._stamp()
-        elif isinstance(link.movement, Detach):
-            base._overwrite(value)
+        elif is_detaching(link.movement):
+            base._overwrite(link.movement.write(base.node, value))
         else:
             base._assign(link.movement.write(base.node, value))
 
@@ -403,12 +428,31 @@ class Handle:
 
     @data.setter
     def data(self, value: Handle) -> None:
-        self._set_leaf(detach(value.node), self.requires_grad)
+        node = detach(value.node)
+        if STATE.trace is None:
+            self._pass_on(leave=True)
+        self._set_leaf(node, self.requires_grad)
         self._storage = object()  # what `.data` gave before stays with the old value
 
     def detach(self) -> Tensor:
         """The same value, cut off from its history."""
-        return self._view(Detach())
+        node = detach(self.node)
+        base, movement = self._detached_from()
+        return base._read_as(node, movement)
+
+    def _detached_from(self) -> tuple[Handle, Movement]:
+        """What holds the value, and the way from there: views on the way may be gone before it is."""
+        base: Handle = self
+        parts: list[Movement] = [Detach()]
+        while True:
+            link, alias = base._link, base._alias
+            if alias is not None and alias._storage is base._storage:
+                base = alias
+            elif link is not None and not link.is_leaf and link.base is not None:
+                parts.insert(0, link.movement)
+                base = link.base
+            else:
+                return base, parts[0] if len(parts) == 1 else Chain(tuple(parts))
 
     # ---- gradients
 
