@@ -61,7 +61,7 @@ def test_trajectories(kind: str) -> None:
         np.testing.assert_allclose(p, q, rtol=2e-4, atol=2e-5)
 
 
-@pytest.mark.parametrize("kind", ["sgd_momentum", "adamw"])
+@pytest.mark.parametrize("kind", ["sgd_momentum", "sgd_dampening", "adamw"])
 def test_trajectories_in_float64(kind: str) -> None:
     ours, theirs = Run(pb, kind, "float64"), Run(torch, kind, "float64")
     for _ in range(STEPS):
