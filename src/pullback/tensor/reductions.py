@@ -250,7 +250,7 @@ class ReductionMethods(Handle):
         if p < 1:  # the slope of a power at 0 is infinite; a norm's gradient there is 0
             from ..linalg import vector_norm
 
-            return vector_norm(self, p, dim, keepdim)
+            return vector_norm(self, p, dim, keepdim)  # type: ignore[arg-type]
         from .arithmetic import where
 
         total = (size**p).sum(dim, keepdim)
