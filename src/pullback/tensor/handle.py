@@ -187,10 +187,7 @@ class Handle:
         """The view of this tensor that `node` is, and that is read by `movement` when this one has changed."""
         link = Link(self, movement, self._stamp())
         view = self._wrap(node, link)
-        if link.is_weak:
-            readers = self._readers = {} if self._readers is None else self._readers
-            key = id(view)
-            readers[key] = ref(view, lambda _: readers.pop(key, None))
+        link.enlist(view)
         return view
 
     # ---- what it is
@@ -646,10 +643,14 @@ class Handle:
         return describe(self)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        # what copy.copy makes has the node and the gradient of this one
-        parts = super().__reduce_ex__(protocol)
-        disturb()
-        return parts
+        from .copying import reduced
+
+        return reduced(self)
+
+    def __copy__(self) -> Handle:
+        from .copying import shallow
+
+        return shallow(self)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         if not self.is_leaf:

@@ -419,6 +419,14 @@ class Link:
         #: whether the view was made a leaf that requires a gradient of its own
         self.is_leaf = False
 
+    def enlist(self, view: Handle) -> None:
+        """Have the base know its `view`, which has this link, if that does not keep it alive."""
+        base = self._base()
+        if self.is_weak and base is not None:
+            readers = base._readers = {} if base._readers is None else base._readers
+            key = id(view)
+            readers[key] = ref(view, lambda _: readers.pop(key, None))
+
     def is_of(self, base: Handle) -> bool:
         """Whether the view is still to be read from this very tensor."""
         return self._base() is base and _turns(base) == self._turns
