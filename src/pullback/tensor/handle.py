@@ -634,8 +634,11 @@ class Handle:
 
     def __len__(self) -> int:
         if not self.shape:
-            raise ShapeError(f"len() of a tensor of shape [] (at {user_source()})")
+            raise TypeError(f"len() of a 0-d tensor (at {user_source()})")
         return self.shape[0]
+
+    def __contains__(self, element: Any) -> bool:
+        return bool((self == element).any())
 
     def __repr__(self) -> str:
         from .display import describe
