@@ -98,6 +98,11 @@ def test_errors_name_the_matrix_and_the_line():
         pb.linalg.cholesky(pb.tensor([[1.0, 2.0], [2.0, 1.0]])).numpy()
     assert pb.linalg.cholesky_ex(pb.tensor([[1.0, 2.0], [2.0, 1.0]])).info.item() == 2
     assert pb.linalg.inv_ex(pb.tensor(singular)).info.tolist() == [0, 1]
+    for factor in (lambda a: pb.linalg.lu_factor_ex(a, check_errors=True), pb.linalg.lu_factor):
+        with pytest.raises(LinAlgError, match=r"U\[1,1\] of the matrix at \[1\] of the batch is zero"):
+            factor(pb.tensor(singular))[0].numpy()
+    assert pb.linalg.lu_factor_ex(pb.tensor(singular)).info.tolist() == [0, 1]
+    assert pb.linalg.lu(pb.tensor(singular)).U.tolist() == singular.tolist()
     with pytest.raises(ShapeError, match="square"):
         pb.linalg.det(pb.ones(2, 3))
     with pytest.raises(DTypeError, match="float32 or float64"):

@@ -61,7 +61,7 @@ def test_trajectories(kind: str) -> None:
         np.testing.assert_allclose(p, q, rtol=2e-4, atol=2e-5)
 
 
-@pytest.mark.parametrize("kind", ["sgd_momentum", "adamw"])
+@pytest.mark.parametrize("kind", ["sgd_momentum", "sgd_dampening", "adamw"])
 def test_trajectories_in_float64(kind: str) -> None:
     ours, theirs = Run(pb, kind, "float64"), Run(torch, kind, "float64")
     for _ in range(STEPS):
@@ -252,3 +252,18 @@ def test_a_compiled_first_step_makes_its_state() -> None:
     step()
     assert w.tolist() != before
     assert optimizer.state_dict()["state"][0]["step"].item() == 6
+
+
+def test_groups_keep_what_users_write_in_them() -> None:
+    w = pb.nn.Parameter(pb.ones(2))
+    group = {"params": [w], "name": "head", "lr_scale": 2, "layers": [1, 2]}
+    optimizer = pb.optim.SGD([dict(group)], lr=0.5)
+    w.grad = pb.ones(2)
+    optimizer.step()
+    assert w.tolist() == [0.5, 0.5]
+    saved = optimizer.state_dict()
+    kept = saved["param_groups"][0]
+    assert (kept["name"], kept["lr_scale"]) == ("head", 2)
+    other = pb.optim.SGD([{"params": [w]}], lr=0.1)
+    other.load_state_dict(saved)
+    assert (other.param_groups[0]["name"], other.param_groups[0]["lr"]) == ("head", 0.5)

@@ -115,6 +115,19 @@ def test_norms_of_negative_order_do_not_change_with_the_elements_beside_a_zero()
         np.testing.assert_allclose(*found, rtol=1e-12)
 
 
+def test_norms_of_an_order_below_one_have_gradients_where_an_element_is_zero() -> None:
+    functional = [f.nn.functional for f in LIBRARIES]
+    for order in (0.5, -1.5):
+        found = []
+        for f, nn in zip(LIBRARIES, functional, strict=True):
+            x = f.tensor([[1.0, 0.0, 2.0], [0.5, 3.0, -1.0]], dtype=f.float64, requires_grad=True)
+            y = x.norm(order, 1) + x.norm(order) + nn.normalize(x, order).sum(1)
+            y = y + (nn.pairwise_distance(x, x.detach() * 2 + 1, order) if order > 0 else 0)
+            y.sum().backward()
+            found.append([*y.tolist(), *x.grad.flatten().tolist()])
+        np.testing.assert_allclose(*found, rtol=1e-12)
+
+
 def test_covariance_of_small_floats_is_weighed_in_the_weights_type() -> None:
     x, weights = np.random.default_rng(0).normal(size=(3, 4)) * 5, np.array([0.3, 0.7, 0.2, 0.9], np.float32)
     found = [f.tensor(x).to(f.bfloat16).cov(aweights=f.tensor(weights)).numpy() for f in LIBRARIES]

@@ -136,3 +136,16 @@ def test_numbers_come_out_as_pythons():
     assert (float(pb.tensor([2.5])), int(pb.tensor(3)), bool(pb.tensor(0.0)), len(pb.zeros(3, 2))) == (2.5, 3, False, 3)
     with pytest.raises(ShapeError, match="one element"):
         pb.zeros(2).item()
+
+
+def test_a_tensor_is_a_container_as_pytorchs_is():
+    scalar, x = pb.tensor(1.0), pb.tensor([[1.0, 2.0], [3.0, 4.0]])
+    for ask in (len, iter):
+        with pytest.raises(TypeError, match="0-d"):
+            ask(scalar)
+    assert not np.iterable(scalar) and np.iterable(x)
+    assert 3 in x and 5 not in x and pb.tensor(4.0) in x
+    assert [row.tolist() for row in x] == x.tolist()
+    for data in ([np.float64(1)], [1.0, np.float64(1)], [[np.ones(2)], [[1.0, 2.0]]]):
+        assert pb.tensor(data).dtype is pb.float64
+    assert pb.tensor([1.0, np.float32(1)]).dtype is pb.float32

@@ -205,8 +205,11 @@ def test_shapes_changed_in_place_are_pytorchs():
         results.append(x.tolist())
     assert results[0] == results[1]
     x = pb.zeros(2, 2)
-    held = x[0]
+    held, cut_off = x[0], x.detach()
     x.unsqueeze_(0)
+    x.fill_(1)
+    with pytest.raises(ViewError, match="another shape in place"):
+        cut_off.tolist()
     with pytest.raises(ViewError, match="another shape in place"):
         held.fill_(0)
     outside = pb.zeros(2)
@@ -223,6 +226,66 @@ def test_detached_tensors_keep_no_history_alive():
     assert node() is None and kept.tolist() == [2.0, 2.0]
     kept += 1
     assert kept.tolist() == [3.0, 3.0]
+
+
+def _written_before_the_source_is_gone(T):
+    x, p, y = T.zeros(3), T.ones(3).requires_grad_(), T.ones(3).requires_grad_() * 2
+    model, norm = T.nn.Linear(2, 2), T.nn.BatchNorm1d(2)
+    saved, running = model.state_dict(), norm.state_dict()
+    read = [x.detach(), x[1:].detach(), x.data.detach(), x.detach().detach(), x.detach()[1:], p.detach(), p.data[1:]]
+    other, of_result, kept = x.detach(), y.detach(), y.detach()
+    x.fill_(7.0)
+    other[0] = 3
+    x.add_(1)
+    y.mul_(3)
+    with T.no_grad():
+        p.mul_(4)
+        model.weight.fill_(5.0)
+    model.bias.data.zero_()
+    norm(T.tensor([[1.0, 2.0], [3.0, 5.0]]))
+    of_result += 1
+    replaced = T.ones(3)
+    before = replaced.detach()
+    replaced.data = T.zeros(3)
+    return [*read, other, of_result, kept, *saved.values(), *running.values(), before]
+
+
+def test_detached_tensors_have_what_was_written_before_their_source_was_gone():
+    ours, theirs = (_written_before_the_source_is_gone(T) for T in (pb, torch))
+    gc.collect()
+    compiled = pb.compile(lambda: _written_in_a_step())()
+    assert [t.detach().numpy().tolist() for t in ours] == [t.detach().numpy().tolist() for t in theirs]
+    assert compiled.tolist() == [7.0, 7.0, 7.0]
+
+
+def _written_in_a_step():
+    x = pb.zeros(3)
+    y = x.detach()
+    x.fill_(7.0)
+    return y
+
+
+def test_detached_tensors_have_what_compiled_steps_have_written():
+    norm = pb.nn.BatchNorm1d(2)
+
+    def step(x):
+        norm(x).square().sum().backward()
+        with pb.no_grad():
+            norm.weight.sub_(norm.weight.grad)
+            norm.weight.grad = None
+
+    compiled, x = pb.compile(step), pb.tensor([[1.0, 2.0], [3.0, 5.0]])
+    mean, weight = norm.running_mean.detach(), norm.weight.detach()
+    for _ in range(3):
+        compiled(x)
+    later = norm.running_mean.detach()
+    assert later.tolist() == mean.tolist()
+    compiled(x)
+    expected = norm.running_mean.tolist(), norm.weight.tolist()
+    norm = compiled = None
+    gc.collect()
+    assert mean.tolist() == later.tolist() == expected[0] != [0.0, 0.0]
+    assert weight.tolist() == expected[1]
 
 
 def test_strides_are_those_of_pytorch():

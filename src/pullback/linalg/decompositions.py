@@ -307,14 +307,14 @@ def eigvals(A: Tensor) -> Any:
 
 @widening
 def lu_factor_ex(A: Tensor, *, pivot: bool = True, check_errors: bool = False) -> LUFactorsInfo:
-    """`lu_factor`, and `info`: 0, or the first column whose pivot is 0."""
+    """`lu_factor`, and `info`: 0, or the first column whose pivot is 0, which `check_errors` makes a LinAlgError."""
     if not pivot:
         raise ValueError(f"lu: pivot=False is CUDA's only, as in PyTorch (at {user_source()})")
     matrices("lu", A)
     m, n = A.shape[-2:]
     k = min(m, n)
     shapes: list[tuple[int, ...]] = [(m, n), (k,), (1,)]
-    packed = packed_call(lapack.lu, A.shape[:-2], shapes, A)
+    packed = packed_call(lapack.checked_lu if check_errors else lapack.lu, A.shape[:-2], shapes, A)
 
     def rule(result: Tensor, cotangent: Tensor) -> list[Tensor]:
         both, pivots, _ = parts(result, shapes)
@@ -329,14 +329,17 @@ def lu_factor_ex(A: Tensor, *, pivot: bool = True, check_errors: bool = False) -
 
 @widening
 def lu_factor(A: Tensor, *, pivot: bool = True) -> LUFactors:
-    """L and U of A = P L U in one matrix, and the exchanged rows: Gaussian elimination with partial pivoting."""
-    return LUFactors(*lu_factor_ex(A, pivot=pivot)[:2])
+    """L and U of A = P L U in one matrix, and the exchanged rows: Gaussian elimination with partial pivoting.
+
+    LinAlgError where a pivot is 0.
+    """
+    return LUFactors(*lu_factor_ex(A, pivot=pivot, check_errors=True)[:2])
 
 
 @widening
 def lu(A: Tensor, *, pivot: bool = True) -> LUResult:
     """P, L and U with A = P L U: A [..., m, n], k = min(m, n), P [..., m, m], L [..., m, k], U [..., k, n]."""
-    return lu_unpack(*lu_factor(A, pivot=pivot))
+    return lu_unpack(*lu_factor_ex(A, pivot=pivot)[:2])
 
 
 def _lower(both: Tensor) -> Tensor:

@@ -226,6 +226,17 @@ def lu(a: np.ndarray) -> np.ndarray:
     return packed(batch, [both, pivots, info])
 
 
+def checked_lu(a: np.ndarray) -> np.ndarray:
+    """`lu`; LinAlgError where a pivot is 0."""
+    found = lu(a)
+    for place in np.ndindex(*a.shape[:-2]):
+        pivot = int(found[(*place, -1)])
+        if pivot:
+            where = f"of the matrix at {list(place)} of the batch " if place else ""
+            raise LinAlgError(f"lu_factor: U[{pivot},{pivot}] {where}is zero: lu_solve would divide by it")
+    return found
+
+
 def permutation(pivots: np.ndarray, rows: int) -> np.ndarray:
     """The matrix P of A = P L U, from the exchanged rows."""
     batch = pivots.shape[:-1]

@@ -58,8 +58,9 @@ def lu_solve(b: Tensor, LU_data: Tensor, LU_pivots: Tensor) -> Tensor:
 
 
 def lu(A: Tensor, pivot: bool = True, get_infos: bool = False) -> d.LUFactors | d.LUFactorsInfo:
-    """`linalg.lu_factor`; with `get_infos` `linalg.lu_factor_ex`."""
-    return d.lu_factor_ex(A, pivot=pivot) if get_infos else d.lu_factor(A, pivot=pivot)
+    """`linalg.lu_factor` without its error; with `get_infos` `linalg.lu_factor_ex`."""
+    found = d.lu_factor_ex(A, pivot=pivot)
+    return found if get_infos else d.LUFactors(*found[:2])
 
 
 geqrf = d.geqrf

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from numbers import Real
 from typing import Any
 
@@ -182,19 +183,20 @@ def check_names(names: list[str] | None, groups: list[Group]) -> None:
             )
 
 
-def check_keys(param_group: Mapping[str, Any], defaults: Group, kind: str) -> None:
-    """Raise where a group is no dictionary with "params", or has what the optimizer does not know."""
+def check_keys(param_group: Any, defaults: Group, kind: str) -> None:
+    """Raise where a group is no dictionary with "params", or has what is nearly a hyperparameter: a misspelt one. What
+    else users write there is theirs, and is kept."""
     if not isinstance(param_group, Mapping) or "params" not in param_group:
         raise TypeError(
             f'param_group must be a dict with "params", but got {type(param_group).__name__} {param_group!r} '
             f"(at {user_source()})"
         )
-    unknown = [key for key in param_group if key not in defaults and key not in NOT_HYPERPARAMETERS]
-    if unknown:
-        raise ValueError(
-            f"{kind} has no hyperparameter {', '.join(map(repr, unknown))} (at {user_source()}); it has "
-            f"{', '.join(defaults)}"
-        )
+    for key in param_group:
+        if key in defaults or key in NOT_HYPERPARAMETERS or not isinstance(key, str):
+            continue
+        meant = get_close_matches(key, defaults, n=1, cutoff=0.85)
+        if meant:
+            raise ValueError(f"{kind} has no hyperparameter {key!r} (at {user_source()}); it has {meant[0]!r}")
 
 
 __all__ = [

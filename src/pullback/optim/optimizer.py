@@ -342,8 +342,7 @@ class Optimizer(OptimizerHooks):
             raise StateDictError("\n".join(lines))
         with outside_trace(), no_grad():
             for group, saved in zip(self.param_groups, saved_groups, strict=True):
-                known = {*self.defaults, *NOT_HYPERPARAMETERS} - {"params"}
-                group.update({key: own_value(value) for key, value in saved.items() if key in known})
+                group.update({key: own_value(value) for key, value in saved.items() if key != "params"})
                 held = [
                     {name: value for name, value in saved_state.get(place, {}).items() if value is not None}
                     for place in saved["params"]

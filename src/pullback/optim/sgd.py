@@ -81,7 +81,7 @@ class SGD(Optimizer):
     def _with_momentum(self, g: Tensor, state: dict[str, Tensor], group: Group) -> Tensor:
         share = g
         if group["dampening"]:
-            share = g * where(state["step"] == 1, 1.0, 1 - group["dampening"])
+            share = where(state["step"] == 1, g, g * (1 - group["dampening"]))
         velocity = state["momentum_buffer"].to(g.dtype) * group["momentum"] + share
         state["momentum_buffer"].copy_(velocity)
         return g + velocity * group["momentum"] if group["nesterov"] else velocity

@@ -50,7 +50,7 @@ def tensor(data: Any, dtype: DType | None = None, requires_grad: bool = False, d
         return (source if dtype is None else source.to(dtype)).requires_grad_(requires_grad)
     array = _as_array(data)
     found = types.from_numpy(array.dtype)
-    if not isinstance(data, (np.ndarray, np.generic)) and array.dtype == np.float64:
+    if array.dtype == np.float64 and not _has_numpy(data):
         found = get_default_dtype()
     wanted = dtype or found
     if dtype is not None:
@@ -65,6 +65,13 @@ def tensor(data: Any, dtype: DType | None = None, requires_grad: bool = False, d
         assert node.buffer is not None
         STATE.trace.follow_array(data, node.buffer, lambda held: _stored(held, wanted))
     return _finish(node, requires_grad)
+
+
+def _has_numpy(data: Any) -> bool:
+    """Whether float64 is what NumPy's own values have, and not what Python's floats became."""
+    if isinstance(data, (list, tuple)):
+        return any(map(_has_numpy, data))
+    return isinstance(data, (np.ndarray, np.generic)) and data.dtype == np.float64
 
 
 def _stored(array: np.ndarray, dtype: DType) -> np.ndarray:

@@ -26,7 +26,7 @@ from ..runtime import engine
 from ..runtime.buffers import Buffer
 from ..runtime.dlpack import exported
 from .device import CPU, device
-from .views import Detach, Layout, Link, Movement, contiguous_strides
+from .views import Chain, Detach, Layout, Link, Movement, contiguous_strides, is_detaching
 
 if TYPE_CHECKING:
     from ..tracing.trace import Trace
@@ -154,7 +154,7 @@ def _await(tensor: Handle) -> None:
 class Handle:
     """The state of a tensor and what does not depend on any operation. Users see its subclass `Tensor`."""
 
-    __slots__ = ("__weakref__", "_accumulated", "_alias", "_grad", "_hooks", "_link", "_node", "_storage")
+    __slots__ = ("__weakref__", "_accumulated", "_alias", "_grad", "_hooks", "_link", "_node", "_readers", "_storage")
     __array_priority__ = 1000
     __hash__ = object.__hash__
 
@@ -167,6 +167,8 @@ class Handle:
         self._link = link
         self._alias: Handle | None = None
         self._storage: object = None
+        #: the detached tensors, by id, that are read from this one without keeping it alive
+        self._readers: dict[int, ref[Handle]] | None = None
         #: of a leaf: what its gradients pass, and what is called when they have been added to `.grad`
         self._hooks: Store | None = None
         self._accumulated: Store | None = None
@@ -179,8 +181,14 @@ class Handle:
 
     def _view(self, movement: Movement) -> Tensor:
         """A view of this tensor, read by `movement`."""
-        node = movement.read(self.node)
-        return self._wrap(node, Link(self, movement, self._stamp()))
+        return self._read_as(movement.read(self.node), movement)
+
+    def _read_as(self, node: Node, movement: Movement) -> Tensor:
+        """The view of this tensor that `node` is, and that is read by `movement` when this one has changed."""
+        link = Link(self, movement, self._stamp())
+        view = self._wrap(node, link)
+        link.enlist(view)
+        return view
 
     # ---- what it is
 
@@ -316,12 +324,26 @@ class Handle:
             _await(self)
         if STATE.journal is not None:
             STATE.journal.setdefault(id(self), (self, self._node, self._link))
+        has_shape = node.shape == self._node.shape
         self._node = node
         disturb()
+        if self._readers and has_shape:
+            self._pass_on()
         if node.requires_grad and node.op.name in ("buffer", "detach"):
             RECEIVERS[node] = ref(self)
             if self._hooks:
                 attach(node, self._hooks)
+
+    def _pass_on(self, leave: bool = False) -> None:
+        """Have detached tensors read this one now: it may be gone when their values are wanted. Those that are to
+        `leave` it stay with that value."""
+        for entry in list((self._readers or {}).values()):
+            reader = entry()
+            link = None if reader is None else reader._link
+            if reader is not None and link is not None and link.is_of(self):
+                reader._refresh(link)
+                if leave:
+                    reader._link = None
 
     def _leaf_hooks(self) -> Store:
         """What the gradients of this leaf pass, whatever its value is."""
@@ -376,8 +398,8 @@ class Handle:
             base._overwrite(link.movement.write(base.node, detach(value)))
             self._set_own_leaf(value, True)
             link.stamp = base._stamp()
-        elif isinstance(link.movement, Detach):
-            base._overwrite(value)
+        elif is_detaching(link.movement):
+            base._overwrite(link.movement.write(base.node, value))
         else:
             base._assign(link.movement.write(base.node, value))
 
@@ -403,12 +425,31 @@ class Handle:
 
     @data.setter
     def data(self, value: Handle) -> None:
-        self._set_leaf(detach(value.node), self.requires_grad)
+        node = detach(value.node)
+        if STATE.trace is None:
+            self._pass_on(leave=True)
+        self._set_leaf(node, self.requires_grad)
         self._storage = object()  # what `.data` gave before stays with the old value
 
     def detach(self) -> Tensor:
         """The same value, cut off from its history."""
-        return self._view(Detach())
+        node = detach(self.node)
+        base, movement = self._detached_from()
+        return base._read_as(node, movement)
+
+    def _detached_from(self) -> tuple[Handle, Movement]:
+        """What holds the value, and the way from there: views on the way may be gone before it is."""
+        base: Handle = self
+        parts: list[Movement] = [Detach()]
+        while True:
+            link, alias = base._link, base._alias
+            if alias is not None and alias._storage is base._storage:
+                base = alias
+            elif link is not None and not link.is_leaf and link.base is not None:
+                parts.insert(0, link.movement)
+                base = link.base
+            else:
+                return base, parts[0] if len(parts) == 1 else Chain(tuple(parts))
 
     # ---- gradients
 
@@ -596,8 +637,11 @@ class Handle:
 
     def __len__(self) -> int:
         if not self.shape:
-            raise ShapeError(f"len() of a tensor of shape [] (at {user_source()})")
+            raise TypeError(f"len() of a 0-d tensor (at {user_source()})")
         return self.shape[0]
+
+    def __contains__(self, element: Any) -> bool:
+        return bool((self == element).any())
 
     def __repr__(self) -> str:
         from .display import describe
@@ -605,10 +649,14 @@ class Handle:
         return describe(self)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        # what copy.copy makes has the node and the gradient of this one
-        parts = super().__reduce_ex__(protocol)
-        disturb()
-        return parts
+        from .copying import reduced
+
+        return reduced(self)
+
+    def __copy__(self) -> Handle:
+        from .copying import shallow
+
+        return shallow(self)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         if not self.is_leaf:

@@ -316,7 +316,7 @@ class IndexMethods(Handle):
 
     def __iter__(self) -> Iterator[Tensor]:
         if not self.shape:
-            raise ShapeError(f"a tensor of shape [] cannot be iterated (at {user_source()})")
+            raise TypeError(f"iteration over a 0-d tensor (at {user_source()})")
         return iter([self[i] for i in range(self.shape[0])])
 
     def index_put(self, indices: Any, values: Tensor, accumulate: bool = False) -> Tensor:

@@ -256,11 +256,15 @@ class ReductionMethods(Handle):
             return size.sum(dim, keepdim)
         if p == 2:
             return _root_of_squares(self, dim, keepdim)
+        if p < 1:  # the slope of a power at 0 is infinite; a norm's gradient there is 0
+            from ..linalg import vector_norm
+
+            return vector_norm(self, p, dim, keepdim)  # type: ignore[arg-type]
         from .arithmetic import where
 
         total = (size**p).sum(dim, keepdim)
         # the root's slope at 0 is infinite; a norm's gradient there is 0
-        return where(total == 0, 0.0, where(total == 0, 1.0, total) ** (1.0 / p)) if p > 0 else total ** (1.0 / p)
+        return where(total == 0, 0.0, where(total == 0, 1.0, total) ** (1.0 / p))
 
 
 def _nuclear(x: Any, dim: Axes, keepdim: bool) -> Tensor:

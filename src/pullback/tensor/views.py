@@ -405,17 +405,31 @@ class Detach(Movement):
 class Link:
     """What a view knows of its base. `stamp` tells the value of the base that the view was last read from."""
 
-    __slots__ = ("_base", "_turns", "grad", "is_leaf", "movement", "stamp", "turns")
+    __slots__ = ("_base", "_turns", "grad", "is_leaf", "is_weak", "movement", "stamp", "turns")
 
     def __init__(self, base: Handle, movement: Movement, stamp: object):
-        # a detached tensor does not keep alive the history that it was cut off from
-        self._base: Callable[[], Handle | None] = ref(base) if isinstance(movement, Detach) else lambda: base
+        # a detached tensor does not keep alive the history that it was cut off from: `Handle._pass_on` tells it of
+        # writes. A leaf that requires a gradient never has one
+        self.is_weak = is_detaching(movement) and not _is_trained(base)
+        self._base: Callable[[], Handle | None] = ref(base) if self.is_weak else lambda: base
         self.movement, self.stamp = movement, stamp
         self.grad = MODE.grad
         #: how often the tensor that has this link was given another shape in place, and how often its base had been
         self.turns, self._turns = 0, _turns(base)
         #: whether the view was made a leaf that requires a gradient of its own
         self.is_leaf = False
+
+    def enlist(self, view: Handle) -> None:
+        """Have the base know its `view`, which has this link, if that does not keep it alive."""
+        base = self._base()
+        if self.is_weak and base is not None:
+            readers = base._readers = {} if base._readers is None else base._readers
+            key = id(view)
+            readers[key] = ref(view, lambda _: readers.pop(key, None))
+
+    def is_of(self, base: Handle) -> bool:
+        """Whether the view is still to be read from this very tensor."""
+        return self._base() is base and _turns(base) == self._turns
 
     @property
     def base(self) -> Handle | None:
@@ -427,6 +441,15 @@ class Link:
                 "after squeeze_(), t_() and their like, or have them give a new tensor."
             )
         return base
+
+
+def is_detaching(movement: Movement) -> bool:
+    """Whether what is read has no history."""
+    return isinstance(movement, Detach) or (isinstance(movement, Chain) and isinstance(movement.parts[-1], Detach))
+
+
+def _is_trained(tensor: Handle) -> bool:
+    return tensor._alias is None and tensor._node.requires_grad and tensor.is_leaf
 
 
 def _turns(base: Handle) -> int:
@@ -478,6 +501,7 @@ __all__ = [
     "Way",
     "Windows",
     "contiguous_strides",
+    "is_detaching",
     "is_row_major",
     "numbers_of",
     "root_of",

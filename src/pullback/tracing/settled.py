@@ -26,6 +26,7 @@ from ..tensor.handle import Handle
 _NEVER = object()
 _NODE_OF = attrgetter("_node")
 _NODE = attrgetter("node")
+_READERS = attrgetter("_readers")
 _BUFFER = attrgetter("node.buffer")
 _STATE_SHARED, _SHARED = attrgetter("node.buffer.shared"), attrgetter("shared")
 
@@ -84,6 +85,7 @@ class Settled:
         "own_stays",
         "receivers",
         "states",
+        "written",
     )
 
     def __init__(
@@ -96,6 +98,7 @@ class Settled:
         self.inputs, self.outputs = inputs, outputs
         self.all_stays, self.are_new = stays
         self.states = [self.all_stays[place] for place in states]
+        self.written = [captured[place] for place in states]
         self.grads = [tensor._grad for tensor in receivers]
         self.nodes = [*(tensor._node for tensor in self.grads), *bases]  # type: ignore[union-attr]
         self.buffers = [node.buffer for node in self.nodes if node.buffer is not None]
@@ -127,6 +130,7 @@ class Settled:
             and all(map(is_, [tensor._grad for tensor in self.receivers], self.grads))
             and self._count() == self._counts
             and not any(chain(map(_STATE_SHARED, self.states), map(_SHARED, self.buffers)))
+            and not any(map(_READERS, self.written))
             and (alone or (self.are_new and sum(map(getrefcount, self.states)) == self.own_stays))
         ):
             return False
@@ -161,6 +165,7 @@ def is_alone(tensor: Handle, alone: bool) -> bool:
     return (
         tensor._node.buffer is not None
         and not tensor._node.buffer.shared
+        and not tensor._readers  # they are told of another node only
         and getrefcount(tensor._node) <= REFERENCES.node + (alone and id(tensor._node) in _STAYS)
         and getrefcount(tensor._node.buffer) <= REFERENCES.buffer
     )
