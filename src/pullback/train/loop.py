@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import pullback as pb
 
-from ..errors import PullbackError
+from ..errors import NonFiniteError, PullbackError
 
 
 class NonFiniteLossError(PullbackError, ArithmeticError):
@@ -91,8 +91,7 @@ class Loop:
     def run(self) -> None:
         """Train to the end, or until `stop`.
 
-        Raises NonFiniteLossError after a step whose loss or gradient norm is not finite, before anyone is told of it;
-        the weights are then of no use.
+        Raises NonFiniteLossError after a step whose loss or gradient norm is not finite, before anyone is told of it.
         """
         pace = _Pace()
         start = time.monotonic()
@@ -104,7 +103,7 @@ class Loop:
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             before = time.monotonic()
-            loss, norm = (value.item() for value in self.step(*self.batch()))
+            loss, norm = self._step(index + 1, rate)
             pace.add(time.monotonic() - before)
             _check_finite(index + 1, loss, norm, rate)
             evaluated = (index + 1) % self.evaluate_every == 0 or index + 1 == self.steps
@@ -132,6 +131,16 @@ class Loop:
                     items_per_second=self.items / max(pace.step_seconds, 1e-9),
                 )
             )
+
+    def _step(self, number: int, rate: float) -> tuple[float, float]:
+        """Loss and gradient norm of one step."""
+        try:
+            loss, norm = (value.item() for value in self.step(*self.batch()))
+        except NonFiniteError as fault:
+            raise NonFiniteLossError(
+                f"step {number} (learning rate {rate:.3g}): {str(fault).splitlines()[0]}; take a smaller learning rate"
+            ) from fault
+        return loss, norm
 
 
 def _check_finite(step: int, loss: float, norm: float, rate: float) -> None:
