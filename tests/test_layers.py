@@ -21,6 +21,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 RULES = {
     "errors": set(),
     "trees": set(),
+    "cuda": set(),
+    "settings": set(),
     "forks": set(),
     "debug": {"forks", "errors"},
     "graph": {"errors"},
@@ -67,10 +69,24 @@ RULES = {
         "special",
         "signal",
     }
-    | {"array_api", "nn", "optim", "func", "linalg", "utils", "amp", "snapshots", "debug", "errors"},
+    | {
+        "array_api",
+        "nn",
+        "optim",
+        "func",
+        "linalg",
+        "utils",
+        "amp",
+        "cuda",
+        "settings",
+        "snapshots",
+        "debug",
+        "errors",
+    },
 }
-# What a room may import late only: methods of tensors that are composed of what stands above them.
-LATE = {"autograd": {"func"}, "tensor": {"array_api", "autograd", "linalg", "nn", "tracing"}}
+# What a room may import late only: methods of tensors that are composed of what stands above them, and the functions
+# that einops calls by the names of the public list.
+LATE = {"autograd": {"func"}, "utils": {"pullback"}, "tensor": {"array_api", "autograd", "linalg", "nn", "tracing"}}
 # The parts of the runtime that tensors know: how to compute pending values, and what holds a computed one
 # or passes it to another library.
 KNOWN_TO_TENSORS = ("pullback.runtime.engine", "pullback.runtime.buffers", "pullback.runtime.dlpack")

@@ -325,7 +325,7 @@ OTHER = set(
         shape size tolist __and__ __or__ __xor__ __rand__
         __ror__ __rxor__ __invert__ __array__ __bool__ __deepcopy__ __dlpack__ __dlpack_device__
         __float__ __format__ __index__ __int__ __iter__ __len__ __setitem__
-        __array_namespace__ __complex__ __reduce_ex__ to_device short
+        __array_namespace__ __complex__ __contains__ __copy__ __reduce_ex__ to_device short
         """
     )
 )
