@@ -13,7 +13,7 @@ import pullback as pb
 from pullback import debug
 from pullback.codegen.convolution_places import phases_of
 from pullback.codegen.convolution_tile import choose_tiling, pieces
-from pullback.compiler.fuse import CONVOLUTION
+from pullback.compiler.groups import CONVOLUTION
 from pullback.ops.convolution import convolution, multiplications
 from pullback.ops.primitive import input_node
 from pullback.runtime import engine

@@ -12,7 +12,7 @@ import pytest
 
 import pullback as pb
 from pullback import debug
-from pullback.compiler.fuse import COLUMN, CONVOLUTION, TOTAL, Group
+from pullback.compiler.groups import COLUMN, CONVOLUTION, TOTAL, Group
 from pullback.graph.types import DType
 from pullback.runtime import engine
 

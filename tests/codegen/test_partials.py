@@ -11,7 +11,7 @@ import pullback as pb
 from product_oracle import FOREIGN, assembly_of
 from pullback import debug
 from pullback.codegen.partials import Reduced
-from pullback.compiler.fuse import COLUMN, PRODUCT, TOTAL
+from pullback.compiler.groups import COLUMN, PRODUCT, TOTAL
 from pullback.graph.types import DType
 from pullback.ops.primitive import parameter
 from pullback.ops.reduction import reduce_max, reduce_sum

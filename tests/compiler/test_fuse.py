@@ -5,7 +5,7 @@ import pytest
 
 import pullback as pb
 from benchmarks import workloads
-from pullback.compiler.fuse import COLUMN, TOTAL, elements, verify_order
+from pullback.compiler.groups import COLUMN, TOTAL, elements, verify_order
 from pullback.compiler.pipeline import lower
 from pullback.graph.node import Graph
 from random_graphs import random_graph

@@ -10,7 +10,7 @@ import pytest
 import pullback as pb
 from benchmarks import flops, workloads
 from pullback.compiler.costs import operations
-from pullback.compiler.fuse import CONVOLUTION, TOTAL
+from pullback.compiler.groups import CONVOLUTION, TOTAL
 from pullback.compiler.pipeline import lower, prepare
 from pullback.graph.node import Graph, Node
 from pullback.runtime import engine

@@ -5,7 +5,7 @@ import pytest
 
 import pullback as pb
 from pullback import debug, nn, optim
-from pullback.compiler.fuse import LOOP, PRODUCT
+from pullback.compiler.groups import LOOP, PRODUCT
 
 native_only = pytest.mark.skipif(debug.get("backend") == "reference", reason="the reference has no kernels")
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ..compiler.costs import operations
-from ..compiler.fuse import Group
+from ..compiler.groups import Group
 from ..compiler.index import Index, View, strided_view, variable
 from ..graph.node import Node
 from ..graph.types import DType, bool_, float32, float64, int64

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from ..compiler.fuse import Group
+from ..compiler.groups import Group
 from ..graph.node import Node
 from ..graph.types import int64
 from ..ops.attention import ATTEND, LOG_SUM

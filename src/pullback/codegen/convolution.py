@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..compiler.fuse import Group
+from ..compiler.groups import Group
 from ..graph.node import Node
 from ..ops.convolution import is_by_windows
 from .convolution_places import places_launches

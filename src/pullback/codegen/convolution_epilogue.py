@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ..compiler.fuse import COLUMN, TOTAL, Group
+from ..compiler.groups import COLUMN, TOTAL, Group
 from ..compiler.index import Affine, Index
 from ..graph.node import Node
 from ..graph.types import int64

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
-from ..compiler.fuse import Group
+from ..compiler.groups import Group
 from ..compiler.index import Affine, Index, View, strided_view, variable
 from ..graph.node import Node
 from ..graph.types import bfloat16

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 
 from .. import forks
-from ..compiler.fuse import ATTEND, COLUMNS, CONVOLUTION, JOIN, LOOP, PRODUCT, PUT, RECUR, SCATTER, Group, elements
+from ..compiler.groups import ATTEND, COLUMNS, CONVOLUTION, JOIN, LOOP, PRODUCT, PUT, RECUR, SCATTER, Group, elements
 from ..graph.node import Node, exact
 from ..ops.convolution import multiplications
 from ..timeline import span

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from ..compiler.fuse import JOINED, Group, elements, is_real, part_run, sources
+from ..compiler.groups import JOINED, Group, elements, is_real, part_run, sources
 from ..compiler.index import Affine, Index, variable
 from ..graph.node import Node
 from ..graph.types import int64

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..compiler.fuse import COLUMN, TOTAL
+from ..compiler.groups import COLUMN, TOTAL
 from ..compiler.index import Affine, Index
 from ..graph.node import Node
 from ..graph.types import int64

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..compiler.copies import product_view
-from ..compiler.fuse import COLUMN, TOTAL, Group, sources
+from ..compiler.groups import COLUMN, TOTAL, Group, sources
 from ..compiler.index import Affine, Index, View, variable
 from ..graph.node import Node
 from ..graph.types import DType, int64

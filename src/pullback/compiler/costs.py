@@ -8,7 +8,7 @@ from ..graph.node import Node
 from ..ops.attention import features_compared
 from ..ops.convolution import multiplications
 from ..ops.primitive import ATTENTION, CONTRACTION, LEAF, MOVEMENT, REDUCTION
-from .fuse import Group, elements
+from .groups import Group, elements
 
 
 def operations(node: Node) -> int:

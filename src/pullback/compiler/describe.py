@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..graph.node import Node, Source
 from .costs import computed, operations, traffic, weight
-from .fuse import CHECK, Group, elements
+from .groups import CHECK, Group, elements
 
 #: operations that a kernel is named after; further ones are left out
 _NAMED = 3

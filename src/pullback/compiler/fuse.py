@@ -1,15 +1,11 @@
-"""Fuse: which nodes are computed together by one kernel, and which values are written to memory at all.
+"""Fuse: which nodes are computed together by one kernel.
 
-A *group* becomes one kernel. Its members are computed over one domain of `size` elements, in rows of `row` elements
-where a member reduces rows. Nodes join the group of the operand that is computed last; so a group needs nothing but
-what groups before it have made, and the order of groups is an order of execution.
+Nodes join the group (see `groups`) of the operand that is computed last; so a group needs nothing but what groups
+before it have made, and the order of groups is an order of execution.
 
 A reduction of all that a matrix product or a convolution computes, or of its columns, joins it: it is summed while a
 tile is in the cache. So is the spread of a convolution's channels (see `spread`). Other reductions that are long are
 cut in two (see `cut`), which makes new nodes.
-
-A member's value stays in registers unless another group needs it. Then it is either written to memory or computed again
-there: again if it is elementwise, cheap, and made of at most one large value that is in memory anyway.
 
 Movement nodes belong to no group: a kernel reads through them by computing other addresses.
 """
@@ -18,44 +14,41 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable
-from dataclasses import dataclass, field
 
-from ..errors import VerifyError
 from ..graph.node import Graph, Node, enter, exact
-from ..ops.attention import weight_operands
 from ..ops.convolution import is_by_windows
-from ..ops.primitive import (
-    ATTENTION,
-    ELEMENTWISE,
-    HOST,
-    LEAF,
-    MOVEMENT,
-    RECURRENCE,
-    REDUCTION,
-    SCAN,
-    grad_mode,
-    source_of,
-)
-from .copies import rounds_as_it_reads
+from ..ops.primitive import ATTENTION, ELEMENTWISE, MOVEMENT, RECURRENCE, REDUCTION, grad_mode, source_of
 from .cut import cut
-from .share import Share
+from .groups import (
+    ATTEND,
+    CALL,
+    CHECK,
+    COLUMN,
+    COLUMNS,
+    CONVOLUTION,
+    FULL,
+    JOIN,
+    JOINED,
+    LOOP,
+    MANY_ROWS,
+    PRODUCT,
+    PUT,
+    RECUR,
+    ROW,
+    SCATTER,
+    STEPS,
+    TOTAL,
+    Fusion,
+    Group,
+    elements,
+    is_real,
+    part_run,
+    resolve,
+    sources,
+)
+from .kept import kept
 from .spread import distances_from_mean
 
-#: kinds of groups, each lowered by a function of its own
-LOOP, COLUMNS, PRODUCT, CONVOLUTION, ATTEND, SCATTER, PUT, CHECK, JOIN, CALL, STEPS, RECUR = (
-    "loop", "columns", "product", "convolution", "attend", "scatter", "put", "check", "join", "call", "steps", "recur",
-)  # fmt: skip
-
-#: the most operations an element that are done again rather than kept in memory
-_RECOMPUTE = 40
-#: the same for a value of a column, such as a channel's deviation, that a kernel of so many rows would do for each row
-_BY_COLUMN, _MANY_ROWS = 3, 8
-#: the same where the value has one reader alone, so that nothing is done twice
-_MOVE = 250
-#: the same of a mask or of the choice of dropout, which attention computes where it needs it
-_PULLED = 400
-#: elements of a row from which on numbers that are computed from it are small beside it
-_LONG_ROW = 32
 #: members of one kernel: more would take long to compile and run out of registers
 _MOST_MEMBERS = 96
 #: operations an element of one kernel
@@ -66,103 +59,8 @@ _MOST_COLUMNS = 3
 _NEAR = 64
 #: nodes that may stand one behind the other in a kernel
 _DEEPEST = 48
-#: how a member stands to the domain: one value an element, or one a row; or several, which are its parts; or it is
-#: reduced from all elements, or from those of each column
-_FULL, _ROW, JOINED, TOTAL, COLUMN = "full", "row", "joined", "total", "column"
 #: elements in a row of the parts of a joined member, so that they are written by whole vectors
 _SHORTEST_PART = 16
-
-
-@dataclass(eq=False)
-class Group:
-    """What one kernel computes. `stored` are the members whose values are written to memory, `constants` operands that
-    stay the same while the kernel is run again and again. `share` says which rows a task takes, where the kernel is not
-    to choose; `times` how often a launch computes all of it.
-    """
-
-    kind: str
-    size: int
-    row: int | None = None
-    members: dict[Node, str] = field(default_factory=dict)
-    stored: list[Node] = field(default_factory=list)
-    constants: frozenset[Node] = frozenset()
-    share: Share | None = None
-    times: int = 1
-    readers: set[Group] = field(default_factory=set)
-    cost: int = 0
-    position: int = 0
-
-
-@dataclass
-class Fusion:
-    """The graph with its long reductions cut, the groups in order of execution, and all nodes whose values are in
-    memory.
-    """
-
-    graph: Graph
-    groups: list[Group]
-    materialized: set[Node]
-    group_of: dict[Node, Group]
-
-
-def elements(node: Node) -> int:
-    """How many elements the node's value has."""
-    return math.prod(node.shape)
-
-
-def is_real(node: Node) -> bool:
-    """Whether the node is computed, rather than read through (movement) or given (leaves)."""
-    return node.op.kind not in (LEAF, MOVEMENT) or node.op.name == "concatenate"
-
-
-def sources(node: Node) -> list[Node]:
-    """The computed node that reading `node` ends at, in a list; an empty one where it ends at a leaf."""
-    while node.op.kind == MOVEMENT and node.op.name != "concatenate":
-        node = node.inputs[0]
-    return [] if node.op.kind == LEAF else [node]
-
-
-def part_run(node: Node) -> int:
-    """How many elements of its first part stand in a row in a concatenation."""
-    return math.prod(node.inputs[0].shape[node["axis"] :])
-
-
-def resolve(operand: Node) -> tuple[Node, int] | None:
-    """(base, repeat): element i of `operand` is element i // repeat of `base`; None where it is not so simple."""
-    repeat, node = 1, operand
-    while not is_real(node) and node.inputs:
-        if node.op.name == "expand":
-            times = _trailing_repeat(node)
-            if times is None:
-                return None
-            repeat *= times
-        elif node.op.name != "reshape":
-            return None
-        node = node.inputs[0]
-    return node, repeat
-
-
-def _trailing_repeat(node: Node) -> int | None:
-    """How often each element stands in a row, if the expanded axes are the last ones."""
-    inner = node.inputs[0].shape
-    inner = (1,) * (len(node.shape) - len(inner)) + inner
-    changed = [axis for axis, (a, b) in enumerate(zip(inner, node.shape, strict=True)) if a != b]
-    if not changed:
-        return 1
-    if any(inner[axis] != 1 for axis in range(changed[0], len(inner))):
-        return None
-    return math.prod(node.shape[changed[0] :])
-
-
-def reads_memory(node: Node, operand: Node) -> bool:
-    """Whether the kernel of `node` takes `operand` from memory as it lies there, and cannot compute it on its way.
-
-    A convolution computes what it reads while it copies it to a task's memory.
-    """
-    stored = node.op.name == "matmul" and not rounds_as_it_reads(operand)
-    looked_up = node.op.name == "take" and operand is node.inputs[0]
-    by_address = node.op.kind == ATTENTION and operand not in weight_operands(node)
-    return stored or looked_up or by_address or node.op.kind in (HOST, SCAN)
 
 
 class _Fuser:
@@ -231,7 +129,7 @@ class _Fuser:
         elif node.op.kind == RECURRENCE:
             self._open(RECUR, node)
         elif node.op.name == "part":
-            self._join(node, self.group_of[node.inputs[0]], _FULL)
+            self._join(node, self.group_of[node.inputs[0]], FULL)
         elif node.op.name == "concatenate":
             self._place_concatenate(node)
         else:
@@ -249,8 +147,8 @@ class _Fuser:
     def _latest(self, node: Node) -> Group | None:
         return max(self._operand_groups(node), key=lambda g: g.position, default=None)
 
-    def _open(self, kind: str, node: Node, row: int | None = None, level: str = _FULL) -> None:
-        size = elements(node) if level == _FULL else elements(node) * (row or 1)
+    def _open(self, kind: str, node: Node, row: int | None = None, level: str = FULL) -> None:
+        size = elements(node) if level == FULL else elements(node) * (row or 1)
         group = Group(kind, size, row, position=len(self.groups))
         self.groups.append(group)
         self._join(node, group, level)
@@ -315,7 +213,7 @@ class _Fuser:
                     found = resolve(operand)
                     if found is None or other.members[found[0]] == JOINED:
                         return False
-                    if found[1] != (1 if other.members[found[0]] == _FULL else row or 1):
+                    if found[1] != (1 if other.members[found[0]] == FULL else row or 1):
                         return False
         return True
 
@@ -337,9 +235,9 @@ class _Fuser:
             return None
         size = elements(node)
         if size == group.size:
-            level = _FULL
+            level = FULL
         elif group.row is not None and size * group.row == group.size:
-            level = _ROW
+            level = ROW
         else:
             return None
         direct = {s for operand in operands for s in sources(operand) if self.group_of[s] is group}
@@ -352,7 +250,7 @@ class _Fuser:
                 if found is None:
                     return None
                 stands = group.members[found[0]]
-                wanted = 1 if stands == level else (group.row or 0) if stands == _ROW else 0
+                wanted = 1 if stands == level else (group.row or 0) if stands == ROW else 0
                 if found[1] != wanted:
                     return None
         return level
@@ -374,14 +272,14 @@ class _Fuser:
         for read in self._operand_groups(scattered):
             read.readers.discard(before)
         self._open(SCATTER, scattered)
-        self._join(node, self.groups[-1], _FULL)
+        self._join(node, self.groups[-1], FULL)
 
     def _place_attention(self, node: Node) -> None:
         """With the nodes of the same operands and options, which are all there when the first of them is placed."""
         options = (exact(value) for name, value in sorted(node.attributes.items()) if name != "axes")
         key = (node.inputs, *options)
         if key in self.attention:
-            self._join(node, self.attention[key], _FULL)
+            self._join(node, self.attention[key], FULL)
         else:
             self._open(ATTEND, node)
             self.attention[key] = self.groups[-1]
@@ -405,7 +303,7 @@ class _Fuser:
             found = resolve(part)
             if found is None or found[1] != 1 or self.group_of.get(found[0]) is not group:
                 return False
-            if group.members[found[0]] != _FULL or elements(part) != group.size:
+            if group.members[found[0]] != FULL or elements(part) != group.size:
                 return False
         return True
 
@@ -419,7 +317,7 @@ class _Fuser:
             return None
         if found is None or found[1] != 1 or elements(operand) != group.size:
             return None
-        if group.members.get(found[0]) != _FULL:
+        if group.members.get(found[0]) != FULL:
             return None
         if len(axes) == len(operand.shape):
             return TOTAL
@@ -428,11 +326,9 @@ class _Fuser:
             return None
         if group.kind == CONVOLUTION:
             places, channels = math.prod(product.shape[1:-2]), math.prod(product.shape[-2:])
-            return (
-                COLUMN if elements(node) == channels and places >= _MANY_ROWS and not is_by_windows(product) else None
-            )
+            return COLUMN if elements(node) == channels and places >= MANY_ROWS and not is_by_windows(product) else None
         whole = elements(node) == product.shape[-1]
-        return COLUMN if whole and _rows_of_an_item(product) >= _MANY_ROWS else None
+        return COLUMN if whole and _rows_of_an_item(product) >= MANY_ROWS else None
 
     def _place_reduction(self, node: Node) -> None:
         level = self._tiles_level(node)
@@ -451,13 +347,13 @@ class _Fuser:
             if (
                 found is not None
                 and found[1] == 1
-                and group.members.get(found[0]) == _FULL
+                and group.members.get(found[0]) == FULL
                 and elements(operand) == group.size
             ):
                 group.row = row
-                self._join(node, group, _ROW)
+                self._join(node, group, ROW)
                 return
-        self._open(LOOP, node, row, _ROW)
+        self._open(LOOP, node, row, ROW)
 
     def _place_columns(self, node: Node) -> None:
         """With a reduction that goes through something of the same, or alone.
@@ -472,7 +368,7 @@ class _Fuser:
             other = next(iter(group.members))
             alike = other.inputs[0].shape == operand.shape and other["axes"] == node["axes"]
             if alike and other.dtype is node.dtype and any(read & _read_by(member) for member in group.members):
-                self._join(node, group, _FULL)
+                self._join(node, group, FULL)
                 return
         self._open(COLUMNS, node)
 
@@ -505,160 +401,14 @@ def _read_by(reduction: Node) -> set[Node]:
     return found
 
 
-class _Memory:
-    """Which values are written to memory."""
-
-    def __init__(self, graph: Graph, fuser: _Fuser):
-        self.group_of = fuser.group_of
-        self.materialized = set(graph.outputs) | {n for n in graph.nodes if n.op.name == "copy"}
-        self.readers: dict[Node, set[Group]] = {}
-        #: small values that a large kernel reads anew for every element, as those of channels are
-        self.by_column: set[Node] = set()
-        order = [n for n in graph.nodes if n in self.group_of]
-        for node in order:
-            group = self.group_of[node]
-            for operand in node.inputs:
-                for source in sources(operand):
-                    if self.group_of[source] is not group:
-                        self.readers.setdefault(source, set()).add(group)
-                        if elements(node) >= _MANY_ROWS * elements(source) and resolve(operand) is None:
-                            self.by_column.add(source)
-                        if reads_memory(node, operand):
-                            self.materialized.add(source)
-        self.materialized |= {node for node in order if self._is_always_kept(node)}
-        for group in fuser.groups:
-            self._share_a_root(group)
-        for node in order:
-            if node in self.readers and not self._computed_again(node):
-                self.materialized.add(self._narrowest(node))
-
-    def _is_always_kept(self, node: Node) -> bool:
-        """Whether no other kernel can compute `node` on its way, but one has to, or has its result in memory anyway."""
-        kind, members = self.group_of[node].kind, self.group_of[node].members
-        if kind == SCATTER and len(members) > 1:  # the sum of both is what there is of it
-            return node.op.kind == ELEMENTWISE
-        if node.op.kind == ELEMENTWISE or node.op.name == "scan":
-            return False
-        if kind in (PRODUCT, CONVOLUTION):
-            return node in self.readers
-        return kind in (COLUMNS, ATTEND, SCATTER, PUT, JOIN, CALL, STEPS, RECUR)
-
-    def _narrowest(self, node: Node) -> Node:
-        """What `node` was widened from, where that is a member beside it: the smaller of two that hold the same."""
-        members = self.group_of[node].members
-        while node.op.name == "convert" and node.inputs[0].dtype.itemsize < node.dtype.itemsize:
-            if members.get(node.inputs[0]) != members[node]:
-                break
-            node = node.inputs[0]
-        return node
-
-    def _computed_again(self, node: Node) -> bool:
-        """Whether the readers of `node` in other groups do better to compute it themselves."""
-        if node in self.materialized:
-            return False
-        if node.op.name == "bounded":
-            return True
-        if node in self.by_column and self._cost(node, _BY_COLUMN) is None:
-            return False
-        limit = _MOVE if len(self.readers[node]) == 1 and self._unused_at_home(node) else _RECOMPUTE
-        if self._pulled(node):
-            limit = _PULLED
-        kept: set[Node] = set()
-        if self._cost(node, limit, kept) is None:
-            return False
-        self.materialized |= kept
-        return True
-
-    def _share_a_root(self, group: Group) -> None:
-        """Where other groups read several members that one member gives cheaply, that one is kept in their place.
-
-        So of gelu(x) + … only x is kept for the backward pass, not each factor of the derivative.
-        """
-        wanted = [
-            n
-            for n in group.members
-            if n in self.readers and n not in self.materialized and n.op.kind == ELEMENTWISE and not self._pulled(n)
-        ]
-        # what memory gives cheaply already, as the square of a gradient that is kept, needs no root
-        wanted = [n for n in wanted if self._cost(n, _RECOMPUTE) is None]
-        if not 2 <= len(wanted) <= 12:
-            return
-        best, covered = None, max(1, sum(self._cost(n, _RECOMPUTE) is not None for n in wanted))
-        for root in reversed(group.members):
-            if root in self.materialized or group.members[root] != _FULL:
-                continue
-            self.materialized.add(root)
-            count = sum(n is root or self._cost(n, _RECOMPUTE) is not None for n in wanted)
-            self.materialized.discard(root)
-            if count > covered:
-                best, covered = root, count
-        if best is not None:
-            self.materialized.add(self._narrowest(best))
-
-    def _pulled(self, node: Node) -> bool:
-        """Whether attention alone reads the node: it does so element by element, a tile at a time."""
-        return all(reader.kind == ATTEND for reader in self.readers[node])
-
-    def _unused_at_home(self, node: Node) -> bool:
-        return not any(node in sources(i) for other in self.group_of[node].members for i in other.inputs)
-
-    def _cost(self, node: Node, limit: int, kept: set[Node] | None = None) -> int | None:
-        """Operations an element to compute `node` from memory; None above `limit` or where memory lacks something.
-
-        Reductions of rows that memory lacks are entered in `kept`, if given: they are small beside `node`.
-        """
-        cost, large = 0, set()
-        stack, seen = [node], set()
-        while stack:
-            current = stack.pop()
-            if current in seen:
-                continue
-            seen.add(current)
-            if current.op.kind == LEAF or current in self.materialized:
-                if current.op.name not in ("constant", "iota") and elements(current) * 4 > elements(node):
-                    large.add(current)
-                continue
-            if kept is not None and self._is_number_a_row(current, node):
-                kept.add(current)
-                continue
-            passed = current.op.kind in (ELEMENTWISE, MOVEMENT) and current.op.name != "concatenate"
-            if not passed and current.op.name != "bounded":
-                return None
-            cost += current.op.cost
-            if cost > limit or len(seen) > 64:
-                return None
-            stack.extend(current.inputs)
-        few = 1 if limit == _RECOMPUTE else 4
-        return cost if len(large) <= few else None
-
-    def _is_number_a_row(self, node: Node, beside: Node) -> bool:
-        """Whether `node` is a reduction of rows, such as a mean: next to no memory `beside` another value."""
-        if node.op.kind != REDUCTION or elements(node) * _LONG_ROW > elements(beside):
-            return False
-        return self.group_of[node].kind == LOOP
-
-
 def fuse(graph: Graph) -> Fusion:
     """The groups of `graph`'s nodes in order, and the values in memory."""
     fuser = _Fuser(graph)
     graph = fuser.run()
-    memory = _Memory(graph, fuser)
+    materialized = kept(graph, fuser.groups, fuser.group_of)
     groups = []
     for group in fuser.groups:
-        group.stored = [node for node in group.members if node in memory.materialized]
+        group.stored = [node for node in group.members if node in materialized]
         if group.stored or group.kind in (CHECK, CALL):
             groups.append(group)
-    return Fusion(graph, groups, memory.materialized, fuser.group_of)
-
-
-def verify_order(fusion: Fusion) -> None:
-    """Raise VerifyError where a group reads what a later one computes."""
-    for group in fusion.groups:
-        for node in group.members:
-            for operand in node.inputs:
-                for source in sources(operand):
-                    if fusion.group_of[source].position > group.position:
-                        raise VerifyError(
-                            f"after fuse: {node!r} (made at {node.source}) is computed before {source!r} (made at "
-                            f"{source.source}), which it reads"
-                        )
+    return Fusion(graph, groups, materialized, fuser.group_of)

@@ -15,8 +15,7 @@ from ..graph.node import Graph, Node
 from ..graph.types import bfloat16, float32
 from ..ops.elementwise import convert
 from ..ops.primitive import LEAF, grad_mode, source_of
-from .fuse import _FULL as FULL
-from .fuse import CALL, CHECK, LOOP, PRODUCT, RECUR, STEPS, Fusion, Group, elements, reads_memory, sources
+from .groups import CALL, CHECK, FULL, LOOP, PRODUCT, RECUR, STEPS, Fusion, Group, elements, reads_memory, sources
 from .rematerialize import Retention, late_groups
 from .schedules import Timeline
 

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ..graph.node import Node
 from ..ops.primitive import LEAF
-from .fuse import CALL, CHECK, STEPS, Fusion, Group
+from .groups import CALL, CHECK, STEPS, Fusion, Group
 from .schedules import Problem
 
 #: what is never brought forward: Python may do anything, checks have their place, loops write over what they begin with
@@ -74,11 +74,6 @@ def _passed(group: Group, fusion: Fusion) -> set[Node]:
         if node.buffer is None and node not in fusion.materialized:
             stack.extend(node.inputs)
     return found
-
-
-def ordered(fusion: Fusion, order: Sequence[int]) -> Fusion:
-    """The fusion with its groups in another order."""
-    return replace(fusion, groups=[fusion.groups[number] for number in order])
 
 
 def forwarded(problem: Problem, held: Constraints) -> list[int]:
@@ -173,4 +168,4 @@ class _Order:
         return freed > taken and besides <= _SMALL * freed
 
 
-__all__ = ["Constraints", "constraints", "forwarded", "ordered"]
+__all__ = ["Constraints", "constraints", "forwarded"]

@@ -11,7 +11,8 @@ from ..graph.verifier import verify
 from ..timeline import span
 from .canonicalize import canonicalize
 from .copies import insert_copies
-from .fuse import Fusion, fuse, verify_order
+from .fuse import fuse
+from .groups import Fusion, verify_order
 from .layout import channels_last
 from .loops import tighten_loops
 from .simplify import simplify

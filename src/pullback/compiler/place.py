@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from heapq import heappop, heappush
 from typing import NamedTuple
 
+import numpy as np
+
 #: every value starts on a cache line of its own
 ALIGNMENT = 64
 
@@ -44,20 +46,30 @@ def place(requests: Sequence[Request]) -> Placement:
 def _by_size(requests: Sequence[Request], sizes: list[int]) -> Placement:
     """Largest first, each at the lowest offset that is free throughout its life; quadratic."""
     offsets = [0] * len(requests)
-    placed: list[tuple[int, int, int, int]] = []  # offset, end, first, last; by offset
+    # what is placed, by offset: offset, end, first step, last step
+    placed = np.empty((4, len(requests)), np.int64)
     total = 0
-    for number in sorted(range(len(requests)), key=lambda i: (-requests[i].nbytes, i)):
+    for count, number in enumerate(sorted(range(len(requests)), key=lambda i: (-requests[i].nbytes, i))):
         _, first, last = requests[number]
-        size, offset = sizes[number], 0
-        for start, end, begins, ends in placed:
-            if begins <= last and first <= ends:
-                if start - offset >= size:
-                    break
-                offset = max(offset, end)
+        starts, ends, begins, finishes = placed[:, :count]
+        meeting = np.flatnonzero((begins <= last) & (finishes >= first))
+        offset = _lowest(starts[meeting], ends[meeting], sizes[number])
         offsets[number] = offset
-        insort(placed, (offset, offset + size, first, last))
-        total = max(total, offset + size)
+        position = int(np.searchsorted(starts, offset))
+        placed[:, position + 1 : count + 1] = placed[:, position:count].copy()
+        placed[:, position] = offset, offset + sizes[number], first, last
+        total = max(total, offset + sizes[number])
     return Placement(offsets, total)
+
+
+def _lowest(starts: np.ndarray, ends: np.ndarray, size: int) -> int:
+    """The lowest offset from which `size` bytes touch none of the stretches, which stand by their starts."""
+    if not len(starts):
+        return 0
+    free = np.concatenate(([0], np.maximum.accumulate(ends)))
+    wide = starts - free[:-1] >= size
+    place = int(wide.argmax())
+    return int(free[place] if wide[place] else free[-1])
 
 
 def _by_time(requests: Sequence[Request], sizes: list[int]) -> Placement:

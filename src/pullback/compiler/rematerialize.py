@@ -15,9 +15,7 @@ from itertools import takewhile
 from ..graph.node import Graph, Node
 from ..ops.primitive import ELEMENTWISE, HOST, LEAF
 from .costs import weight
-from .fuse import _FULL as FULL
-from .fuse import _ROW as ROW
-from .fuse import CALL, CHECK, COLUMN, LOOP, PRODUCT, STEPS, TOTAL, Fusion, Group, elements
+from .groups import CALL, CHECK, COLUMN, FULL, LOOP, PRODUCT, ROW, STEPS, TOTAL, Fusion, Group, elements
 from .schedules import Again, Part, Problem, Step, Value
 
 #: how many steps before its reader a value is looked for a kernel to make it along
@@ -30,13 +28,18 @@ _ONCE = (CALL, CHECK)
 _SUMMED = (TOTAL, COLUMN)
 
 
-@dataclass
+@dataclass(eq=False)
 class Retention:
     """The problem of what to keep, and which node each of its values is."""
 
     problem: Problem
     nodes: list[Node]
     groups: list[Group]
+
+    def ordered(self, order: Sequence[int]) -> Retention:
+        """The same with its steps in another order; parts that are made again keep the numbers of their steps."""
+        steps = [self.problem.steps[number] for number in order]
+        return Retention(replace(self.problem, steps=steps), self.nodes, [self.groups[number] for number in order])
 
 
 #: what a user says of a value: that it is kept, that it is computed again; None leaves it to the search
@@ -98,6 +101,8 @@ def _parts(fusion: Fusion, nodes: Sequence[Node], steps: Sequence[Step], asked: 
     """The values of the forward pass that the user wants computed again, by where the backward pass first reads one of
     what was made in the same checkpointed call.
     """
+    if not asked:
+        return []
     late = late_groups(fusion)
     first: dict[int, int] = {}
     last: dict[int, int] = {}

@@ -90,7 +90,9 @@ class _Search:
             over.append(over[-1] + (nbytes > self.limit))
         choices = []
         for life in timeline.lives:
-            choice = self._choice(life, full, over)
+            # making it costs at least its own work, whatever it is made of
+            dear = (self.problem.values[life.value].work or 0.0) > price * self.problem.values[life.value].nbytes
+            choice = None if dear else self._choice(life, full, over)
             if choice is not None and choice.work <= price * choice.gain:
                 choices.append(choice)
         if not choices:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from ..graph.node import Node
 from ..graph.types import bfloat16, float16
 from ..ops.primitive import ELEMENTWISE, MOVEMENT, REDUCTION
-from .fuse import COLUMN, JOINED, LOOP, PRODUCT, TOTAL, Group, elements, part_run
+from .groups import COLUMN, JOINED, LOOP, PRODUCT, TOTAL, Group, elements, part_run
 from .index import Affine, Index, follow, variable
 from .share import Share
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from ..compiler.costs import operations
 from ..compiler.describe import describe
-from ..compiler.fuse import Group
+from ..compiler.groups import Group
 from ..graph.node import Node
 from ..runtime.program import Program
 from ..runtime.rates import expected_seconds

@@ -1,6 +1,6 @@
 """What the backward pass of a loop keeps of each forward step, and what it computes again.
 
-The choice is that of `compiler/fuse.py` for straight programs: elementwise arithmetic that is cheaper than the memory
+The choice is that of `compiler/kept.py` for straight programs: elementwise arithmetic that is cheaper than the memory
 it would take, made of what is kept anyway, is done again. Slices of the loop's operands are in memory already; so is
 what a carry becomes where the carry itself is kept, since the one is the other a step later.
 """

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..compiler.describe import Kernel, describe
-from ..compiler.fuse import Group
+from ..compiler.groups import Group
 from ..graph.node import Source
 from ..runtime.limits import least_seconds
 from ..runtime.program import KernelTimes

@@ -45,11 +45,13 @@ class _Lease:
     half of the time of a product of 1,024 by 1,024 went there. A step asks for the sizes again that it gave back.
     """
 
-    __slots__ = ("__weakref__", "mapping", "nbytes")
+    __slots__ = ("__weakref__", "mapping", "nbytes", "was_used")
 
     def __init__(self, nbytes: int):
         self.nbytes = nbytes
         kept = _kept.take(nbytes)
+        #: whether somebody has written to it before
+        self.was_used = kept is not None
         self.mapping = _map(nbytes) if kept is None else kept
 
     @property
@@ -200,8 +202,15 @@ class Buffer:
     @classmethod
     def zeros(cls, count: int, dtype: DType) -> Buffer:
         """Zeroed memory for `count` elements of `dtype`."""
-        memory = allocate(count * dtype.itemsize)
-        memory.fill(0)
+        nbytes = count * dtype.itemsize
+        if nbytes < _MAPPED_FROM:
+            memory = allocate(nbytes)
+            memory.fill(0)
+        else:  # the pages of a new mapping are zeros already, made by whoever first touches them
+            lease = _Lease(nbytes)
+            memory = np.asarray(lease)
+            if lease.was_used:
+                memory.fill(0)
         return cls(memory.view(dtype.storage), owned=True)
 
     @classmethod

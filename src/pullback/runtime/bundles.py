@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..codegen.launch import Launch, Turn, Workspace, owner_of
-from ..compiler.fuse import elements
+from ..compiler.groups import elements
 from ..errors import VerifyError
 from ..graph.node import Node
 from .schedule import Bundle

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 
 from ..codegen.launch import Workspace, owner_of
 from ..compiler.costs import operations, work
-from ..compiler.fuse import Fusion, Group
+from ..compiler.groups import Fusion, Group
 from ..compiler.narrow import chosen_for, narrowable, narrowed
-from ..compiler.order import constraints, forwarded, ordered
+from ..compiler.order import constraints, forwarded
 from ..compiler.rematerialize import Policy, Retention, aligned, checkpointed, rematerialize, retention, work_of
 from ..compiler.retention import cheap, floor, least, solve
 from ..compiler.schedules import Schedule, Timeline
@@ -100,18 +100,25 @@ class Fitter:
     def _known(self) -> Retention:
         """The problem that the kernels pose in their order; in a better one where that lowers the peak."""
         known = self._problem()
-        held = constraints(self.first.fusion, self.first.written_over(), self.first.early_checks())
-        order = forwarded(known.problem, held)
-        if order == sorted(order):
+        other = self._forwarded(known)
+        if other is known:
             return known
-        other = self._problem(ordered(self.first.fusion, order))
-        if Timeline(other.problem, {}).peak >= Timeline(known.problem, {}).peak:
-            return known
-        layout = self.lay_out(ordered(self.first.fusion, order))
+        layout = self.lay_out(replace(self.first.fusion, groups=other.groups))
         if layout.arena_bytes >= self.first.arena_bytes:
             return known
         self.first = layout
         return other
+
+    def _forwarded(self, known: Retention) -> Retention:
+        """The problem with its kernels in an order of a lower peak, or the same where none is found."""
+        held = constraints(self.first.fusion, self.first.written_over(), self.first.early_checks())
+        order = forwarded(known.problem, held)
+        if order == sorted(order):
+            return known
+        other = known.ordered(order)
+        if known.problem.parts:  # they stand before steps that have other numbers now
+            other = self._problem(replace(self.first.fusion, groups=other.groups))
+        return other if Timeline(other.problem, {}).peak < Timeline(known.problem, {}).peak else known
 
     def _problem(self, fusion: Fusion | None = None) -> Retention:
         """What the kernels of a fusion, that of the layout or the same in another order, make and read."""
@@ -140,15 +147,24 @@ class Fitter:
         if self._policy() is None and fits and not is_large:
             return Fitted(self.first, {})
         with span("rematerialize"):
+            if is_large and self._policy() is None:
+                return self._relieved()
             known = self._known()
             if isinstance(limit, int) and self._policy() is None and self.first.arena_bytes <= limit:
                 return Fitted(self.first, {})
-            if is_large and self._policy() is None:
-                return self._laid_out(known, cheap(known.problem, _CHEAP))
             found = [self._within(known, limit)]
             if self.may_round and limit is not None and not self._is_cheap(found[0], limit):
                 found += self._rounding(known, limit)
             return min(found, key=lambda fitted: _rank(fitted, limit))
+
+    def _relieved(self) -> Fitted:
+        """A large arena without what is made again for next to nothing, in a better order of its kernels."""
+        known = self._problem()
+        for problem in dict.fromkeys((self._forwarded(known), known)):
+            made = self._laid_out(problem, cheap(problem.problem, _CHEAP))
+            if made.layout.arena_bytes < self.first.arena_bytes:
+                return made
+        return Fitted(self.first, {})
 
     def _is_cheap(self, fitted: Fitted, limit: int | str) -> bool:
         """Whether it keeps to the limit in little more time than without one."""
@@ -218,7 +234,7 @@ class Fitter:
         return found
 
     def _laid_out(self, known: Retention, schedule: Schedule) -> Fitted:
-        if not schedule.again:
+        if not schedule.again and known.groups == self.first.fusion.groups:
             return Fitted(self.first, {})
         made = rematerialize(self.first.fusion, known, schedule.again)
         return Fitted(self.lay_out(made.fusion), made.copies)

@@ -6,7 +6,8 @@ of an input or an output.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from typing import NamedTuple
@@ -15,7 +16,7 @@ from ..codegen.indexed import emit_check
 from ..codegen.kernels import emit
 from ..codegen.launch import Argument, Launch, Workspace, owner_of
 from ..codegen.text import Code
-from ..compiler.fuse import CALL, CHECK, STEPS, Fusion, Group, elements
+from ..compiler.groups import CALL, CHECK, STEPS, Fusion, Group, elements
 from ..compiler.place import Request
 from ..compiler.place import place as place_all
 from ..graph.node import Node
@@ -266,10 +267,10 @@ class Layout:
         for segment in self.segments:
             for bundle in segment.bundles:
                 members = segment.members(bundle)
+                touched = Counter(owner for launch in members for owner in set(map(owner_of, launch.arguments)))
                 for launch in members:
-                    others = {owner_of(a) for other in members if other is not launch for a in other.arguments}
                     if launch.in_place:
-                        self._inherit_in(launch, step, lives, heirs, others)
+                        self._inherit_in(launch, step, lives, heirs, touched)
                 step += 1
             step += 1
         return heirs
@@ -277,10 +278,11 @@ class Layout:
     @staticmethod
     def _inherit_in(
         launch: Launch, step: int, lives: dict[Thing, list[int]], heirs: dict[Node, Node],
-        others: Collection[object],
+        touched: Mapping[Thing | None, int],
     ) -> None:  # fmt: skip
+        """`touched` says of each thing how many launches of the bundle read or write it."""
         nodes = [a for a in dict.fromkeys(launch.arguments) if isinstance(a, Node) and a in lives]
-        ending = [n for n in nodes if n in launch.exact and n not in others and lives[n][0] < step == lives[n][1]]
+        ending = [n for n in nodes if n in launch.exact and touched[n] == 1 and lives[n][0] < step == lives[n][1]]
         for new in nodes:
             if new not in launch.writes or lives[new][0] != step:
                 continue

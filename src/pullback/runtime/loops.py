@@ -18,7 +18,7 @@ from ..codegen.kernels import emit
 from ..codegen.launch import Argument, Launch, Loop, Place, Turn, Workspace, owner_of
 from ..codegen.steps import steps_launch
 from ..codegen.target import Target
-from ..compiler.fuse import CALL, CHECK, LOOP, STEPS, Group, elements
+from ..compiler.groups import CALL, CHECK, LOOP, STEPS, Group, elements
 from ..compiler.index import View, contiguous_view
 from ..compiler.pipeline import lower
 from ..compiler.rows import keeps_apart

@@ -18,7 +18,7 @@ from .. import debug, forks, timeline
 from ..codegen.launch import Launch, Loop, Turn
 from ..codegen.text import Code
 from ..compiler.costs import work
-from ..compiler.fuse import LOOP, Fusion, Group, elements, is_real
+from ..compiler.groups import LOOP, Fusion, Group, elements, is_real
 from ..compiler.pipeline import lower
 from ..graph.interpreter import interpret
 from ..graph.node import Graph, Node

@@ -41,7 +41,7 @@ def choose(record: Callable[[Way], Replay], budget: Budget) -> Replay:
         found.append(recording)
         if meets(recording, budget.nbytes) and recording.program.is_plain:
             break
-    return min(found, key=lambda recording: cost(recording, budget.nbytes))
+    return found[0] if len(found) == 1 else min(found, key=lambda recording: cost(recording, budget.nbytes))
 
 
 def _record(record: Callable[[Way], Replay], budget: Budget, changes: Collection[str]) -> Replay:

@@ -1,0 +1,133 @@
+"""Groups: the nodes that one kernel computes together, and the words in which passes and kernels speak of them.
+
+A *group* becomes one kernel. Its members are computed over one domain of `size` elements, in rows of `row` elements
+where a member reduces rows. `fuse` makes the groups of a graph; what comes after it reads them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from ..errors import VerifyError
+from ..graph.node import Graph, Node
+from ..ops.attention import weight_operands
+from ..ops.primitive import ATTENTION, HOST, LEAF, MOVEMENT, SCAN
+from .copies import rounds_as_it_reads
+from .share import Share
+
+#: kinds of groups, each lowered by a function of its own
+LOOP, COLUMNS, PRODUCT, CONVOLUTION, ATTEND, SCATTER, PUT, CHECK, JOIN, CALL, STEPS, RECUR = (
+    "loop", "columns", "product", "convolution", "attend", "scatter", "put", "check", "join", "call", "steps", "recur",
+)  # fmt: skip
+
+#: how a member stands to the domain: one value an element, or one a row; or several, which are its parts; or it is
+#: reduced from all elements, or from those of each column
+FULL, ROW, JOINED, TOTAL, COLUMN = "full", "row", "joined", "total", "column"
+#: rows of a matrix from which on it matters what is done for each of them that is the same for a column
+MANY_ROWS = 8
+
+
+@dataclass(eq=False)
+class Group:
+    """What one kernel computes. `stored` are the members whose values are written to memory, `constants` operands that
+    stay the same while the kernel is run again and again. `share` says which rows a task takes, where the kernel is not
+    to choose; `times` how often a launch computes all of it.
+    """
+
+    kind: str
+    size: int
+    row: int | None = None
+    members: dict[Node, str] = field(default_factory=dict)
+    stored: list[Node] = field(default_factory=list)
+    constants: frozenset[Node] = frozenset()
+    share: Share | None = None
+    times: int = 1
+    readers: set[Group] = field(default_factory=set)
+    cost: int = 0
+    position: int = 0
+
+
+@dataclass
+class Fusion:
+    """The graph with its long reductions cut, the groups in order of execution, and all nodes whose values are in
+    memory.
+    """
+
+    graph: Graph
+    groups: list[Group]
+    materialized: set[Node]
+    group_of: dict[Node, Group]
+
+
+def elements(node: Node) -> int:
+    """How many elements the node's value has."""
+    return math.prod(node.shape)
+
+
+def is_real(node: Node) -> bool:
+    """Whether the node is computed, rather than read through (movement) or given (leaves)."""
+    return node.op.kind not in (LEAF, MOVEMENT) or node.op.name == "concatenate"
+
+
+def sources(node: Node) -> list[Node]:
+    """The computed node that reading `node` ends at, in a list; an empty one where it ends at a leaf."""
+    while node.op.kind == MOVEMENT and node.op.name != "concatenate":
+        node = node.inputs[0]
+    return [] if node.op.kind == LEAF else [node]
+
+
+def part_run(node: Node) -> int:
+    """How many elements of its first part stand in a row in a concatenation."""
+    return math.prod(node.inputs[0].shape[node["axis"] :])
+
+
+def resolve(operand: Node) -> tuple[Node, int] | None:
+    """(base, repeat): element i of `operand` is element i // repeat of `base`; None where it is not so simple."""
+    repeat, node = 1, operand
+    while not is_real(node) and node.inputs:
+        if node.op.name == "expand":
+            times = _trailing_repeat(node)
+            if times is None:
+                return None
+            repeat *= times
+        elif node.op.name != "reshape":
+            return None
+        node = node.inputs[0]
+    return node, repeat
+
+
+def _trailing_repeat(node: Node) -> int | None:
+    """How often each element stands in a row, if the expanded axes are the last ones."""
+    inner = node.inputs[0].shape
+    inner = (1,) * (len(node.shape) - len(inner)) + inner
+    changed = [axis for axis, (a, b) in enumerate(zip(inner, node.shape, strict=True)) if a != b]
+    if not changed:
+        return 1
+    if any(inner[axis] != 1 for axis in range(changed[0], len(inner))):
+        return None
+    return math.prod(node.shape[changed[0] :])
+
+
+def reads_memory(node: Node, operand: Node) -> bool:
+    """Whether the kernel of `node` takes `operand` from memory as it lies there, and cannot compute it on its way.
+
+    A convolution computes what it reads while it copies it to a task's memory.
+    """
+    stored = node.op.name == "matmul" and not rounds_as_it_reads(operand)
+    looked_up = node.op.name == "take" and operand is node.inputs[0]
+    by_address = node.op.kind == ATTENTION and operand not in weight_operands(node)
+    return stored or looked_up or by_address or node.op.kind in (HOST, SCAN)
+
+
+def verify_order(fusion: Fusion) -> None:
+    """Raise VerifyError where a group reads what a later one computes."""
+    for group in fusion.groups:
+        for node in group.members:
+            for operand in node.inputs:
+                for source in sources(operand):
+                    if fusion.group_of[source].position > group.position:
+                        raise VerifyError(
+                            f"after fuse: {node!r} (made at {node.source}) is computed before {source!r} (made at "
+                            f"{source.source}), which it reads"
+                        )
