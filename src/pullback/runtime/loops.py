@@ -28,8 +28,8 @@ from ..graph.node import Graph, Node
 from ..ops.body import Body
 from ..ops.elementwise import copy
 from ..ops.primitive import parameter, source_of
+from .driver import move_on
 from .jit import templates
-from .schedule import move_on
 
 #: where nodes lie that have no memory of their own
 Places = Mapping[Node, Argument]

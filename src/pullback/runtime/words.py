@@ -10,7 +10,7 @@ from ..codegen.launch import Argument, Loop, Place, Workspace, owner_of
 from ..compiler.index import View
 from ..graph.node import Node
 from .bundles import Thing
-from .schedule import LAUNCH_BYTES
+from .driver import LAUNCH_BYTES
 
 
 class Words:
@@ -65,7 +65,7 @@ class Words:
             self._loops.setdefault(place.loop, []).append((slot, self._homes[home], place))  # type: ignore[arg-type]
 
     def of_loop(self, loop: Loop) -> int:
-        """Where the words of a loop stand, see `schedule.move_on`."""
+        """Where the words of a loop stand, see `driver.move_on`."""
         if loop not in self._blocks:
             self._blocks[loop] = len(self._words)
             moving = self._loops.get(loop, [])
