@@ -35,7 +35,7 @@ RULES = {
     "runtime": {"forks", "graph", "timeline", "ops", "compiler", "codegen", "debug", "errors"},
     "memory": {"graph", "ops", "compiler", "codegen", "runtime", "errors"},
     "tensor": {"graph", "ops", "diagnosis", "runtime", "errors"},
-    "autograd": {"differentiate", "graph", "timeline", "ops", "tensor", "errors"},
+    "autograd": {"diagnosis", "differentiate", "graph", "timeline", "ops", "tensor", "errors"},
     "tracing": {"forks", "graph", "timeline", "ops", "diagnosis", "runtime", "memory", "tensor", "trees", "errors"},
     "accumulation": {"graph", "ops", "tensor", "trees", "errors"},
     "functions": {"tensor"},

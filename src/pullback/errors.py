@@ -101,6 +101,26 @@ class NonFiniteError(PullbackError, FloatingPointError):
         self.module, self.phase, self.step, self.operands, self.how = module, phase, step, operands, how
 
 
+class CheckError(PullbackError, ArithmeticError):
+    """`step.check()` found that a compiled step does not compute what it should.
+
+    `what` is "kernel" where a kernel gives another value than the reference, "result" where the whole program does
+    though each kernel is right, "gradient" where a gradient is not the slope of the loss; `op` is what the user called,
+    `primitive` the operation within, `filename` and `lineno` the user's line, `module` and `phase` as in
+    NonFiniteError; `kernel` is the name of the kernel; `index`, `actual` and `expected` are of the worst element.
+    """
+
+    def __init__(
+        self, message: str, *, what: str, op: str = "", primitive: str = "", filename: str = "", lineno: int = 0,
+        module: str = "", phase: str = "forward", kernel: str = "", index: tuple[int, ...] = (),
+        actual: float = 0.0, expected: float = 0.0,
+    ):  # fmt: skip
+        super().__init__(message)
+        self.what, self.op, self.primitive, self.filename, self.lineno = what, op, primitive, filename, lineno
+        self.module, self.phase, self.kernel, self.index = module, phase, kernel, index
+        self.actual, self.expected = actual, expected
+
+
 class VerifyError(PullbackError, AssertionError):
     """A graph or plan broke its rules between two passes: a fault of Pullback's own."""
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..diagnosis import Audit
 from ..differentiate import gradients, spend
 from ..errors import GradientError, ShapeError
 from ..graph.node import Node
 from ..ops.elementwise import add, convert
+from ..ops.host import SEVERAL
 from ..ops.movement import expand
 from ..ops.primitive import MODE, constant, grad_mode, user_source
+from ..ops.scan import REPEAT
 from ..timeline import span
 
 
@@ -127,12 +130,23 @@ def _looked_at(
     from ..tensor.handle import STATE
 
     looks = MODE.anomaly and STATE.trace is None and STATE.loop is None and STATE.example is None
+    if STATE.audits is not None and STATE.loop is None and STATE.example is None:
+        STATE.audits.append(_audit(roots, cotangents, create_graph))
     found = gradients(roots, cotangents, nodes, create_graph, retain or looks)
     if looks:
         look(roots, found)
         if not retain:
             spend(roots, nodes)
     return found
+
+
+def _audit(roots: list[Node], cotangents: list[Node], create_graph: bool) -> Audit:
+    """The cotangents of everything that the pass goes through, beside those that it gives."""
+    history = _history(roots)
+    # what has several results has no cotangent of its own
+    nodes = [node for node in history if node.op not in (SEVERAL, REPEAT)]
+    found = gradients(roots, cotangents, nodes, create_graph)
+    return Audit(roots, cotangents, history, {n: c for n, c in zip(nodes, found, strict=True) if c is not None})
 
 
 def _watch(roots: list[Node], inputs: Sequence[Any], found: Sequence[Node | None]) -> None:

@@ -1,11 +1,34 @@
-"""Where a NaN or an infinity came from: a graph computed once more on the reference, every value looked at.
+"""What went wrong in a graph, told by the reference.
 
-The operation that is named is the one that introduced the fault: on the way back from the bad value the first that made
-a NaN or, where there is none, an infinity, from operands that were sound (`origin`); how it did so is told from them
-(`causes`).
+Where a NaN or an infinity came from: the graph is computed once more, every value looked at. The operation that is
+named is the one that introduced the fault: on the way back from the bad value the first that made a NaN or, where there
+is none, an infinity, from operands that were sound (`origin`); how it did so is told from them (`causes`).
+
+Where native code differs from what was to be computed (`agreement`), in float64 (`reference`), and gradients from
+slopes (`slopes`).
 """
 
+from .agreement import TRIES, Disagreement, disagreement, shake
 from .origin import VALUE, Root, diagnose, unexplained
-from .report import OperandStatistics
+from .reference import Reference, is_given
+from .report import OperandStatistics, called, phase_of
+from .slopes import Audit, Slope, Slopes
 
-__all__ = ["VALUE", "OperandStatistics", "Root", "diagnose", "unexplained"]
+__all__ = [
+    "TRIES",
+    "VALUE",
+    "Audit",
+    "Disagreement",
+    "OperandStatistics",
+    "Reference",
+    "Root",
+    "Slope",
+    "Slopes",
+    "called",
+    "diagnose",
+    "disagreement",
+    "is_given",
+    "phase_of",
+    "shake",
+    "unexplained",
+]

@@ -57,10 +57,10 @@ def statistics(name: str, node: Node, value: Any) -> OperandStatistics:
     if finite.size:
         low, high, mean = float(finite.min()), float(finite.max()), float(finite.mean(dtype=np.float64))
     nans, infinities = (int(np.isnan(array).sum()), int(np.isinf(array).sum())) if floating else (0, 0)
-    return OperandStatistics(name or _called(node), node.shape, node.dtype.name, low, high, mean, nans, infinities)
+    return OperandStatistics(name or called(node), node.shape, node.dtype.name, low, high, mean, nans, infinities)
 
 
-def _called(node: Node) -> str:
+def called(node: Node) -> str:
     """What the user called that made the node."""
     source = node.source
     return _without_backward(source.operation) if source is not None and source.operation else node.op.name
@@ -96,7 +96,7 @@ def report(
         _DATA if is_data else _UNTOLD if finding.made else _UNKNOWN if finding.fault else _ON_PURPOSE
     )
     how = f"{name_of(node) or 'a tensor from outside'} {found.how}" if is_data else found.how
-    op, module, phase = _called(told) or told.op.name, path_of(source), phase_of(source)
+    op, module, phase = called(told) or told.op.name, path_of(source), phase_of(source)
     value = "NaN" if finding.nan else "an infinity"
     lines = [f"{_subject(what, message)} is not finite{f' at call {step} of the step' if step else ''}: {how}."]
     place = f" at {source}" if source is not None else ""
@@ -119,4 +119,4 @@ def _subject(what: str, message: str) -> str:
     return {"loss": "the loss", "gradient": "a gradient"}.get(what, "a value")
 
 
-__all__ = ["OperandStatistics", "phase_of", "report", "statistics"]
+__all__ = ["OperandStatistics", "called", "phase_of", "report", "statistics"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -71,7 +72,7 @@ class Program:
 
     def __new__(cls, *_: Any, **__: Any) -> Program:
         """A program on the backend that is switched on."""
-        chosen = _Interpreted if debug.get("backend") == "reference" else _Native
+        chosen = _Interpreted if debug.get("backend") == "reference" else Native
         return object.__new__(chosen if cls is Program else cls)
 
     def __init__(
@@ -243,7 +244,7 @@ class KernelTimes(NamedTuple):
 
 
 @dataclass
-class _Stage:
+class Stage:
     """A segment of the layout, ready to run: its launches as a table, and what Python does after them."""
 
     segment: Segment
@@ -264,7 +265,7 @@ class _Stage:
         return self.stamped
 
 
-class _Native(Program):
+class Native(Program):
     """The graph compiled to kernels."""
 
     def __init__(
@@ -368,7 +369,7 @@ class _Native(Program):
         where, place = self.layout.memory_of[thing]
         return self._arena.ctypes.data + place if where == "arena" else None
 
-    def _array(self, thing: Thing, count: int, dtype: np.dtype | type) -> np.ndarray:
+    def array_of(self, thing: Thing, count: int, dtype: np.dtype | type) -> np.ndarray:
         """The memory of a node or workspace as an array, during a run."""
         where, place = self.layout.memory_of[thing]
         if where == "arena":
@@ -397,11 +398,11 @@ class _Native(Program):
     def _caller(self, node: Node, operands: Sequence[Node]) -> Callable[[], None]:
         def call() -> None:
             arrays = [
-                to_carrier(self._array(base, elements(base), base.dtype.storage), base.dtype).reshape(operand.shape)
+                to_carrier(self.array_of(base, elements(base), base.dtype.storage), base.dtype).reshape(operand.shape)
                 for base, operand in zip(operands, node.inputs, strict=True)
             ]
             value = node.op.evaluate(node, *arrays)
-            self._array(node, elements(node), node.dtype.storage)[...] = to_storage(value, node.dtype).reshape(-1)
+            self.array_of(node, elements(node), node.dtype.storage)[...] = to_storage(value, node.dtype).reshape(-1)
 
         return call
 
@@ -415,15 +416,15 @@ class _Native(Program):
         words = Words(self.layout.memory_of, self._address)
         places = iter([words.enter_all(launch.arguments) for launch in launches])
         words.enter_homes()
-        self._stages = []
+        self.stages = []
         for segment in self.layout.segments:
             alone = [Bundle([number]) for number in range(len(segment.launches))]
             bundles = alone if threads == 1 else segment.bundles
-            self._stages.append(_Stage(segment, self._table(segment, bundles, places, words, addresses), bundles))
+            self.stages.append(Stage(segment, self._table(segment, bundles, places, words, addresses), bundles))
         self._slots = words.array()
         base = self._slots.ctypes.data
-        self._found = {found: self._array(found, 2, np.int64) for found in self.layout.findings}
-        for stage in self._stages:
+        self._found = {found: self.array_of(found, 2, np.int64) for found in self.layout.findings}
+        for stage in self.stages:
             stage.table = [(function, base + place * 8, tasks) for function, place, tasks in stage.table]
             if stage.table:
                 stage.schedule = Schedule(stage.table, threads, stage.segment.scratch_bytes(), stage.bundles)
@@ -431,7 +432,7 @@ class _Native(Program):
         self._input_slots = [words.patches.get(("input", i), []) for i in range(len(self.inputs))]
         self._output_slots = [words.patches.get(("output", i), []) for i in range(len(self.outputs))]
         self._last_inputs, self._last_outputs = [0] * len(self.inputs), [0] * len(self.outputs)
-        self._calls = [call for s in self._stages for call in (s.schedule and s.schedule.run, s.after) if call]
+        self._calls = [call for s in self.stages for call in (s.schedule and s.schedule.run, s.after) if call]
 
     def _saved(self) -> float:
         """Operations that a second thread saves the caller in a run."""
@@ -465,28 +466,50 @@ class _Native(Program):
 
     def run(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer], moved: Moved | None = None) -> None:
         with self._lock:
-            if self._calls is None:
-                self._load()
-            self._given_inputs, self._given_outputs = inputs, outputs
-            moved_inputs, moved_outputs = moved or (range(len(inputs)), range(len(outputs)))
-            if moved_inputs:
-                self._enter_addresses(self._input_slots, inputs, self._last_inputs, moved_inputs)
-            if moved_outputs:
-                self._enter_addresses(self._output_slots, outputs, self._last_outputs, moved_outputs)
-            for found in self._found.values():
-                found[0] = 0
+            self._begin(inputs, outputs, moved)
             if timeline.PROFILES:
                 self._run_stamped()
             else:
                 for call in self._calls:  # type: ignore[union-attr]
                     call()
-            for place, node in self.layout.aside:
-                outputs[place].array[...] = self._array(node, elements(node), node.dtype.storage)
-            self._given_inputs = self._given_outputs = ()
+            self._end(outputs)
+
+    def prepare(self) -> None:
+        """Load the kernels and allocate the arena, where that was left to the first run."""
+        with self._lock:
+            if self._calls is None:
+                self._load()
+
+    @contextmanager
+    def running(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> Iterator[None]:
+        """Have whoever enters run the stages himself: see `probe`."""
+        with self._lock:
+            self._begin(inputs, outputs, None)
+            try:
+                yield
+            finally:
+                self._end(outputs)
+
+    def _begin(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer], moved: Moved | None) -> None:
+        if self._calls is None:
+            self._load()
+        self._given_inputs, self._given_outputs = inputs, outputs
+        moved_inputs, moved_outputs = moved or (range(len(inputs)), range(len(outputs)))
+        if moved_inputs:
+            self._enter_addresses(self._input_slots, inputs, self._last_inputs, moved_inputs)
+        if moved_outputs:
+            self._enter_addresses(self._output_slots, outputs, self._last_outputs, moved_outputs)
+        for found in self._found.values():
+            found[0] = 0
+
+    def _end(self, outputs: Sequence[Buffer]) -> None:
+        for place, node in self.layout.aside:
+            outputs[place].array[...] = self.array_of(node, elements(node), node.dtype.storage)
+        self._given_inputs = self._given_outputs = ()
 
     def _run_stamped(self) -> None:
         """Run with time stamps, and tell them."""
-        for stage in self._stages:
+        for stage in self.stages:
             if stage.schedule is not None:
                 schedule, tasks = stage.make_stamped(), [tasks for _, _, tasks in stage.table]
                 begin = timeline.now()

@@ -29,6 +29,7 @@ from .device import CPU, device
 from .views import Chain, Detach, Layout, Link, Movement, contiguous_strides, is_detaching
 
 if TYPE_CHECKING:
+    from ..diagnosis import Audit
     from ..tracing.trace import Trace
     from . import Tensor
     from .examples import Example
@@ -41,6 +42,8 @@ class _State(threading.local):
     example: Example | None = None
     #: the nodes that tensors had before they were given others, where that is to be undone
     journal: dict[int, tuple[Handle, Node, Link | None]] | None = None
+    #: the backward passes of a recording that is checked, with the cotangents on their way
+    audits: list[Audit] | None = None
 
     def watch(
         self, node: Node, what: str, owner: Handle | None = None, before: Node | None = None, message: str = ""

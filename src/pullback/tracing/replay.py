@@ -16,6 +16,7 @@ from weakref import ref
 
 import numpy as np
 
+from ..diagnosis import Audit
 from ..errors import NonFiniteError
 from ..graph.calm import disturb, overwritten
 from ..graph.node import Graph, Node, Shape
@@ -51,16 +52,25 @@ class _Output(NamedTuple):
     elements: int
 
 
+class Recorded(NamedTuple):
+    """What was recorded: the inputs, the nodes that are the program's outputs, and the backward passes."""
+
+    inputs: list[Node]
+    outputs: list[Node]
+    audits: Sequence[Audit]
+
+
 class Replay:
     """A recorded step: its program, and how to feed it and take in its results."""
 
     def __init__(
         self, trace: Trace, arguments: Sequence[tuple[int, Handle, Node]], result: Any, leaves: list[Any],
         related: Related, found: Findings, budget: Budget, policy: Policy, changes: frozenset[str] = frozenset(),
+        audits: Sequence[Audit] | None = None,
     ):  # fmt: skip
         """`leaves` are the arguments that were recorded, and `related` which of them are views of one tensor. `budget`
         is the program's, and `changes` are those that it allows and that are made here; `policy` is the step's for
-        values that are not finite.
+        values that are not finite. `audits` are of a recording that is made to be checked.
         """
         self.bound = {p: leaves[p] for p in found.bound if p not in related.paths}
         self.bound_views = {p: root_of(leaves[p]) for p in found.bound if p in related.paths}
@@ -113,6 +123,8 @@ class Replay:
         always, self.attributes = trace.surroundings.guards() if trace.surroundings is not None else ([], [])
         self.still_hold = [guard.holds for guard in always]
         self.outputs = [_Output(node.shape, node.dtype, count(node)) for node in outputs]
+        #: of a recording that is to be checked what it is compared with
+        self.recorded = None if audits is None else Recorded(list(trace.inputs), list(outputs), audits)
         self.signature = [(c.node.shape, c.node.dtype, c.node.requires_grad) for c in self.captured]
         places = {id(node): position for position, node in enumerate(trace.inputs)}
         self.argument_places = [places[id(node)] for _, _, node in arguments]
@@ -343,9 +355,7 @@ class Replay:
             if tensor._node.buffer is None:
                 tensor._buffer()
         outputs = self._in_place_outputs(tensors, alone)
-        inputs: list[Memory | None] = [None] * self.input_count + self.constants
-        for place, tensor in zip(self.captured_places, tensors, strict=True):
-            inputs[place] = tensor._node.buffer or tensor._buffer()
+        inputs = self._inputs(tensors)
         fresh = {place for place, buffer in enumerate(outputs) if buffer is None}
         self._feed(arguments, inputs, outputs, fresh)
         self.program.run(inputs, outputs)  # type: ignore[arg-type]
@@ -361,6 +371,30 @@ class Replay:
             inputs.clear()  # counting references must not find those
             self.settled = self._settle(outputs)
         return result
+
+    def _inputs(self, tensors: list[Any]) -> list[Memory | None]:
+        """The program's inputs, but for the arguments: the captured tensors' values and the constants."""
+        inputs: list[Memory | None] = [None] * self.input_count + self.constants
+        for place, tensor in zip(self.captured_places, tensors, strict=True):
+            inputs[place] = tensor._node.buffer or tensor._buffer()
+        return inputs
+
+    def trial(self, arguments: list[Any]) -> tuple[list[Buffer], list[Buffer]]:
+        """The inputs of a run with these arguments, and memory of its own for what it gives: it changes nothing. Only
+        for a recording that has not been run.
+        """
+        if self.before_first is not None:
+            self.before_first(arguments)
+        inputs = self._inputs(self._tensors())
+        outputs: list[Memory | None] = [Buffer.empty(elements, dtype) for _, dtype, elements in self.outputs]
+        for place in self.resident:
+            outputs[place] = self.program.residence(place)
+        self._feed(arguments, inputs, outputs, set())
+        return inputs, outputs  # type: ignore[return-value]
+
+    def gradient_names(self) -> dict[int, str]:
+        """What the gradients among the outputs are of, by their places."""
+        return {place: name or f"gradient {place}" for place, name in self.roles.gradients.items()}
 
     def _after_bad(
         self, arguments: list[Handle], inputs: list[Memory | None], outputs: list[Memory | None], fresh: set[int]

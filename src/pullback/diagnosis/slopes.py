@@ -1,0 +1,178 @@
+"""Whether gradients are slopes: each beside finite differences of what it is the gradient of, along random directions.
+
+Everything is computed by the reference in float64, where a central difference is good to nine digits or so. What a
+gradient does not go through is held fixed: detached values, what was computed without gradients, comparisons. Where the
+slopes on both sides of the point differ, as at a kink of relu, no difference tells anything, and none is held against
+the gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from ..graph.node import Node
+from ..ops.host import CUSTOM, DETACH, RESULT, SEVERAL
+from .reference import Reference, ValueOf, is_given
+
+#: the lengths of steps, in the typical size of what is changed, and what that is taken to be of zeros. The shorter ones
+#: are for what has so many kinks that some lie within the longer
+_STEPS, _LEAST = (1e-5, 1e-6, 1e-7), 1e-3
+#: how far a slope may be off, of the size that the sum of its terms has; and how far both sides may differ at a kink
+_TOLERANCE, _KINK = 1e-4, 1e-5
+#: the same of the value itself, whose last digits a difference loses
+_DIGITS = 1e-14
+
+
+@dataclass(frozen=True)
+class Audit:
+    """One backward pass of a recording: `roots` with their `cotangents`, the `history` that it went through, and the
+    cotangents that were `found` for the nodes in it, leaves included.
+    """
+
+    roots: Sequence[Node]
+    cotangents: Sequence[Node]
+    history: Sequence[Node]
+    found: Mapping[Node, Node]
+
+    def leaves(self) -> list[Node]:
+        """What the pass ends at."""
+        return [node for node in self.found if is_given(node) or node.op is DETACH]
+
+
+class Slope(NamedTuple):
+    """A directional derivative: as the gradient says, and by finite differences; `size` is the size of its terms."""
+
+    by_gradient: float
+    by_differences: float
+    size: float
+    #: whether the differences tell anything
+    is_conclusive: bool = True
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the two are the same."""
+        return bool(abs(self.by_gradient - self.by_differences) <= _TOLERANCE * self.size)
+
+
+class Slopes:
+    """The slopes of one backward pass."""
+
+    def __init__(self, audit: Audit, value_of: ValueOf, seed: int = 0):
+        self.audit, self.value_of = audit, value_of
+        self.generator = np.random.default_rng(seed)
+        #: values in float64, by node, of what has been asked for
+        self.known: dict[Node, np.ndarray] = {}
+
+    def along_all(self) -> Slope | None:
+        """The slope along a random direction in the space of all leaves; None where there are none."""
+        leaves = [node for node in self.audit.leaves() if node.dtype.is_floating_point]
+        return self.along(leaves) if leaves else None
+
+    def along(self, variables: Sequence[Node]) -> Slope:
+        """The slope along a random direction in the space of `variables`."""
+        function = _Function(self.audit, variables)
+        cotangents = [self.audit.found[node] for node in variables]
+        self._compute([*function.fixed, *variables, *cotangents, *self.audit.cotangents])
+        values = [self.known[node] for node in variables]
+        directions = [self.generator.standard_normal(value.shape) * (_typical(value) or _LEAST) for value in values]
+        terms = [self.known[c] * d for c, d in zip(cotangents, directions, strict=True)]
+        size = float(np.sqrt(sum(np.sum(np.square(term)) for term in terms)))
+
+        def at(step: float) -> float:
+            moved = [value + step * d for value, d in zip(values, directions, strict=True)]
+            return function.value(dict(zip(variables, moved, strict=True)), self.known, self.value_of)
+
+        here, bends = at(0.0), []
+        for step in _STEPS:
+            before, after = at(-step), at(step)
+            noise = _DIGITS * abs(here) / step
+            slope = Slope(float(sum(map(np.sum, terms))), (after - before) / (2 * step), max(size, noise / _TOLERANCE))
+            if slope.agrees:
+                return slope
+            # where the slope is another on each side, it stays so however near; elsewhere they come together
+            bends.append(abs(after - 2 * here + before) / step)
+        is_kink = bends[-1] > max(bends[0] / 4, _KINK * size + noise)
+        return slope._replace(is_conclusive=not is_kink and bool(np.isfinite(here)))
+
+    def first_wrong(self) -> tuple[Node, Slope] | None:
+        """The operation nearest to the roots through which a gradient goes wrong, and the slope by its operand: its
+        own cotangent is right, and that of the operand is not.
+        """
+        for node in sorted(self.audit.found, key=lambda n: n.serial, reverse=True):
+            if not node.dtype.is_floating_point:
+                continue
+            slope = self.along([node])
+            if slope.is_conclusive and not slope.agrees:
+                readers = [n for n in self.audit.history if any(node is operand for operand in _through(n))]
+                ruled = [n for n in readers if n.op in (CUSTOM, SEVERAL)]
+                return max(ruled or readers or [node], key=lambda n: n.serial), slope
+        return None
+
+    def _compute(self, nodes: Iterable[Node]) -> None:
+        missing = [node for node in dict.fromkeys(nodes) if node not in self.known]
+        if missing:
+            self.known.update(zip(missing, Reference(missing, wide=True).values(self.value_of), strict=True))
+
+
+def _through(node: Node) -> Sequence[Node]:
+    """The operands that a gradient goes to."""
+    if node.op is SEVERAL:
+        return node.inputs[node["count"] :]
+    return node.inputs[1:] if node.op is CUSTOM else node.inputs
+
+
+class _Function:
+    """What a backward pass differentiates, as a function of some nodes with everything else held fixed."""
+
+    def __init__(self, audit: Audit, variables: Sequence[Node]):
+        self.cotangents = audit.cotangents
+        computed, self.fixed = _parts(audit.roots, set(variables))
+        held = {*self.fixed, *variables}
+        assert not computed & held, "a value is both computed and held fixed"
+        self.reference = Reference(audit.roots, wide=True, given=lambda node: node in held or is_given(node))
+
+    def value(self, moved: Mapping[Node, np.ndarray], known: Mapping[Node, np.ndarray], value_of: ValueOf) -> float:
+        """The sum of roots times cotangents, with the variables `moved`."""
+
+        def at(node: Node) -> np.ndarray:
+            found = moved.get(node)
+            found = known.get(node) if found is None else found
+            return value_of(node) if found is None else found
+
+        roots = self.reference.values(at)
+        return float(sum(np.sum(root * known[c]) for root, c in zip(roots, self.cotangents, strict=True)))
+
+
+def _parts(roots: Sequence[Node], variables: set[Node]) -> tuple[set[Node], list[Node]]:
+    """The nodes that a gradient goes through from the roots to the variables, and the operands of these that are fixed.
+
+    What a rule of somebody's own differentiates is computed as a whole: no gradient goes through its inside.
+    """
+    wholly: dict[Node, bool] = {}
+    fixed: dict[Node, None] = {}
+    stack = [(root, False) for root in roots]
+    while stack:
+        node, whole = stack.pop()
+        if wholly.get(node, False) or (node in wholly and not whole) or node in variables or is_given(node):
+            continue
+        wholly[node] = whole
+        if node.op in (CUSTOM, RESULT):
+            stack.append((node.inputs[0], True))
+            continue
+        for operand in node.inputs:
+            if whole or operand in variables or (operand.requires_grad and operand.op is not DETACH):
+                stack.append((operand, whole))
+            else:
+                fixed[operand] = None
+    return set(wholly), [node for node in fixed if node not in wholly]
+
+
+def _typical(value: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(value)))) if value.size else 0.0
+
+
+__all__ = ["Audit", "Slope", "Slopes"]

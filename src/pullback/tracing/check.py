@@ -1,0 +1,248 @@
+"""A compiled step beside what it should compute: kernel by kernel, as a whole, and its gradients beside slopes.
+
+The step is recorded anew and its program run on the values of now, one kernel after the other, into memory of its own:
+nothing of the user's changes. What a kernel has made is compared with what the reference makes of the same operands in
+float64, so that the first kernel that is wrong is named, and not one that only handed its values on. What the program
+gives in the end is compared with the recording as it was before any pass. Last, each backward pass of the recording is
+compared with finite differences of what it differentiates (`diagnosis.slopes`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..compiler.groups import CALL, Group
+from ..diagnosis import (
+    TRIES,
+    Audit,
+    Disagreement,
+    Reference,
+    Slope,
+    Slopes,
+    called,
+    disagreement,
+    is_given,
+    phase_of,
+    shake,
+)
+from ..errors import CheckError
+from ..graph.node import Node
+from ..graph.types import to_carrier
+from ..ops.primitive import path_of
+from ..runtime.buffers import Buffer
+from ..runtime.probe import Part, parts_of, probe
+from ..runtime.program import Native
+from .replay import Replay
+
+#: seeds the directions, and the small changes of operands
+_SEED = 20
+
+
+@dataclass
+class Check:
+    """What `step.check()` has looked at, all of it found right.
+
+    `kernels` are the kernels compared, `values` what they made and `elements` how many numbers that were; `gradients`
+    are the gradients that the program gave, by name, each with its largest distance from the reference in float64, as a
+    part of its largest element; `slopes` are the directional derivatives beside finite differences.
+    """
+
+    kernels: int = 0
+    values: int = 0
+    elements: int = 0
+    gradients: dict[str, float] = field(default_factory=dict)
+    slopes: list[Slope] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        lines = [f"{self.kernels} kernels, {self.values} values, {self.elements:,} elements agree with the reference"]
+        if self.gradients:
+            name, error = max(self.gradients.items(), key=lambda pair: pair[1])
+            lines.append(f"{len(self.gradients)} gradients within {error:.1e} of float64 ({name} is furthest)")
+        told = [slope for slope in self.slopes if slope.is_conclusive]
+        for slope in told:
+            lines.append(f"slope {slope.by_gradient:+.6e}, by finite differences {slope.by_differences:+.6e}")
+        if len(told) < len(self.slopes):
+            lines.append(f"{len(self.slopes) - len(told)} directions cross a kink, where differences tell nothing")
+        return "\n".join(lines)
+
+
+def check(recording: Replay, arguments: list[object], directions: int) -> Check:
+    """Compare a recording that has not been run with the reference; raises CheckError where they differ."""
+    recorded = recording.recorded
+    assert recorded is not None, "the recording was not made to be checked"
+    inputs, outputs = recording.trial(arguments)
+    given = dict(zip(recording.program.inputs, inputs, strict=True))
+
+    def value_of(node: Node) -> np.ndarray:
+        return _value(node, node.buffer if node.buffer is not None else given[node])
+
+    found = Check()
+    if isinstance(recording.program, Native):
+        _Kernels(recording.program, value_of, found).run(inputs, outputs)
+    else:
+        recording.program.run(inputs, outputs)
+    _results(recording, recorded.outputs, outputs, value_of, found)
+    for audit in recorded.audits:
+        _slopes(audit, value_of, directions, found)
+    return found
+
+
+def _value(node: Node, buffer: Buffer) -> np.ndarray:
+    return to_carrier(buffer.array, node.dtype).reshape(node.shape)
+
+
+# ---- kernel by kernel
+
+
+class _Kernels:
+    """A program run kernel by kernel, each value compared when it is made."""
+
+    def __init__(self, program: Native, value_of: Callable[[Node], np.ndarray], found: Check):
+        self.program, self.value_of, self.found = program, value_of, found
+        program.prepare()
+        self.parts = parts_of(program)
+        made = {node for part in self.parts for node in part.nodes}
+        made |= {node for segment in program.layout.segments for node in segment.writes}
+        #: what each part is compared with; nothing for what Python is called for
+        self.references = {
+            part: Reference(part.nodes, True, _outside(part.group, made))
+            for part in self.parts
+            if part.group.kind != CALL
+        }
+        #: what has been made and is still to be read, and by how many parts
+        self.values: dict[Node, np.ndarray] = {}
+        self.readers = Counter(n for reference in self.references.values() for n in reference.given.values())
+
+    def run(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> None:
+        """Run it; raises CheckError at the first kernel that is wrong."""
+        for part, values in probe(self.program, inputs, outputs, self.parts):
+            self.values.update((node, value) for node, value in values.items() if self.readers[node])
+            if part in self.references:
+                reference = self.references.pop(part)
+                self._compare(part, values, reference)
+                self.readers.subtract(reference.given.values())
+                for node in reference.given.values():
+                    if not self.readers[node]:
+                        self.values.pop(node, None)
+
+    def _at(self, node: Node) -> np.ndarray:
+        return self.values[node] if node in self.values else self.value_of(node)
+
+    def _compare(self, part: Part, values: Mapping[Node, np.ndarray], wide: Reference) -> None:
+        exact = wide.values(self._at)
+        rounded = Reference(part.nodes, False, set(wide.given.values()).__contains__).values(self._at)
+        self.found.kernels += 1
+        for place, node in enumerate(part.nodes):
+            off = disagreement(node, values[node], exact[place], rounded[place], _shaken(wide, self._at, place))
+            self.found.values += 1
+            self.found.elements += values[node].size
+            if off is not None:
+                raise _fault("kernel", node, off, part.launch.code.name)
+
+
+def _outside(group: Group, made: set[Node]) -> Callable[[Node], bool]:
+    """Whether the kernel of a group is given a node, rather than to compute it."""
+    own = set(group.members)
+    return lambda node: is_given(node) or (node in made and node not in own)
+
+
+def _shaken(
+    reference: Reference, value_of: Callable[[Node], np.ndarray], place: int
+) -> Callable[[], Iterable[np.ndarray]]:
+    """One of the reference's values, again and again, for operands that differ in their last places."""
+
+    def values() -> Iterable[np.ndarray]:
+        for seed in range(TRIES):
+            generator = np.random.default_rng((_SEED, seed))
+            yield reference.values(lambda n, g=generator: shake(value_of(n), n.dtype, g))[place]  # type: ignore[misc]
+
+    return values
+
+
+# ---- as a whole
+
+
+def _results(
+    recording: Replay, nodes: Sequence[Node], outputs: Sequence[Buffer], value_of: Callable[[Node], np.ndarray],
+    found: Check,
+) -> None:  # fmt: skip
+    """Compare what the program gave with the recording."""
+    wide = Reference(nodes, True)
+    exact, rounded = wide.values(value_of), Reference(nodes, False).values(value_of)
+    gradients = recording.gradient_names()
+    for place, node in enumerate(nodes):
+        actual = _value(node, outputs[place])
+        off = disagreement(node, actual, exact[place], rounded[place], _shaken(wide, value_of, place))
+        if off is not None:
+            raise _fault("result", node, off, gradients.get(place, ""))
+        if place in gradients and actual.size:
+            largest = float(np.abs(exact[place]).max())
+            distance = float(np.abs(actual - exact[place]).max())
+            found.gradients[gradients[place]] = distance / largest if largest else distance
+
+
+# ---- slopes
+
+
+def _slopes(audit: Audit, value_of: Callable[[Node], np.ndarray], directions: int, found: Check) -> None:
+    for direction in range(directions):
+        slopes = Slopes(audit, value_of, _SEED + direction)
+        slope = slopes.along_all()
+        if slope is None:
+            return
+        found.slopes.append(slope)
+        if slope.is_conclusive and not slope.agrees:
+            raise _wrong(slope, slopes.first_wrong())
+
+
+def _wrong(slope: Slope, first: tuple[Node, Slope] | None) -> CheckError:
+    told = (
+        f"a gradient is not the slope of what it is the gradient of: along a random direction it says "
+        f"{slope.by_gradient:.6e}, finite differences in float64 say {slope.by_differences:.6e}"
+    )
+    if first is None:
+        return CheckError(f"{told}. No single operation stands out.", what="gradient", phase="backward")
+    node, at = first
+    source, module = node.source, path_of(node.source)
+    place = f" at {source}" if source is not None else ""
+    inside = f" in {module}" if module else ""
+    message = (
+        f"{told}.\nIt goes wrong in the gradient of {called(node)}{place}{inside}: the cotangent of its result is "
+        f"right, that of its operand gives {at.by_gradient:.6e} where differences give {at.by_differences:.6e}.\n"
+        "To mend it: look at the gradient rule there; if it is not meant to be a slope, as that of a straight-through "
+        "estimator, check with directions=0."
+    )
+    return CheckError(
+        message, what="gradient", op=called(node), primitive=node.op.name, filename=source.file if source else "",
+        lineno=source.line if source else 0, module=module, phase="backward", actual=at.by_gradient,
+        expected=at.by_differences,
+    )  # fmt: skip
+
+
+def _fault(what: str, node: Node, off: Disagreement, name: str) -> CheckError:
+    source, module = node.source, path_of(node.source)
+    place = f" at {source}" if source is not None else ""
+    inside = f" in {module}" if module else ""
+    phase, op = phase_of(source), called(node)
+    who = f"the kernel {name}" if what == "kernel" else "the program, each kernel of which is right,"
+    value = f" ({name})" if what == "result" and name else ""
+    primitive = f" ({node.op.name})" if node.op.name != op else ""
+    message = (
+        f"{who} gives another value than the reference for {op}{primitive}{value}{place}{inside}, in the {phase} "
+        f"pass: {node.dtype.name}{list(node.shape)} at {list(off.place)} is {off.actual!r} and should be "
+        f"{off.expected!r} to within {off.allowed:.1e}; {off.off} of {off.elements} elements are off.\n"
+        "This is a fault of Pullback's own. Please report it with the lines of the step; PULLBACK_BACKEND=reference "
+        "runs the step without native code."
+    )
+    return CheckError(
+        message, what=what, op=op, primitive=node.op.name, filename=source.file if source else "",
+        lineno=source.line if source else 0, module=module, phase=phase, kernel=name if what == "kernel" else "",
+        index=off.place, actual=off.actual, expected=off.expected,
+    )  # fmt: skip
+
+
+__all__ = ["Check", "check"]
