@@ -138,8 +138,8 @@ def width_network(library: Any, width: int, batch: int, seed: int = 0, fused: bo
 def build(
     library: Any, name: str, seed: int = 0, fused: bool | None = None, bf16: bool = False, **changes: Any
 ) -> Workload:
-    """The workload `name` in `library`, with data made from `seed`; `changes` are of a GPT's sizes
-    or resnet20's.
+    """The workload `name` in `library`, with data made from `seed`; `changes` are of a GPT's sizes,
+    resnet20's or lstm's.
 
     `fused` is the optimizer's argument of that name; with `bf16` the forward pass runs under autocast to bfloat16.
     """
@@ -184,8 +184,9 @@ def _build(library: Any, name: str, seed: int, fused: bool | None, **changes: An
 
         return Workload(library, model, library.optim.Adam(model.parameters(), lr=3e-4, fused=fused), forward, 0.5)
     if name == "lstm":
+        given = {"batch": 32, "steps": 50, **changes}
         model = _lstm(library)
-        x, y = real(32, 50, 32), real(32, 1)
+        x, y = real(given["batch"], given["steps"], 32), real(given["batch"], 1)
         optimizer = library.optim.Adam(model.parameters(), fused=fused)
         return Workload(library, model, optimizer, lambda: functional.mse_loss(model(x), y), None)
     if name == "resnet20":

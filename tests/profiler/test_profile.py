@@ -133,7 +133,7 @@ def test_without_a_profile_nothing_is_stamped():
     step, x, y = small_step()
     step(x, y)
     assert not timeline.LISTENERS
-    assert all(stage.stamped is None for stage in step.program._stages)
+    assert all(stage.stamped is None for stage in step.program.stages)
     with pb.profile() as prof:
         step(x, y)
     step(x, y)

@@ -199,7 +199,7 @@ def test_a_step_in_bundles_has_the_bits_of_one_thread(monkeypatch):
         with debug.override(num_threads=threads, verify=True):
             step, parameters = two_networks()
             losses = [step().item() for _ in range(5)]
-            sizes = [len(bundle.members) for s in step.program._stages for bundle in s.bundles]
+            sizes = [len(bundle.members) for s in step.program.stages for bundle in s.bundles]
             results.append([losses, *(p.detach().numpy().tobytes() for p in parameters)])
             # all parameters are updated in one hand-over, save for two biases, which the kernel of the norm does
             assert max(sizes) == 1 if threads == 1 else max(sizes) >= len(parameters) - 2

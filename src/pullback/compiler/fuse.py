@@ -180,17 +180,21 @@ class _Fuser:
     def _place_elementwise(self, node: Node, operands: list[Node]) -> None:
         group = self._latest(node)
         if group is not None:
-            for candidate in self._merged(node, operands, group):
-                level = self._level(node, operands, candidate)
-                small = self._has_room(candidate, node.op.cost) and self._depth_in(node, candidate) < _DEEPEST
-                if level is not None and small:
-                    self._join(node, candidate, level)
-                    return
+            level = self._level(node, operands, group)
+            if level is not None and self._merge(node, group):
+                level = self._level(node, operands, group)
+            small = self._has_room(group, node.op.cost) and self._depth_in(node, group) < _DEEPEST
+            if level is not None and small:
+                self._join(node, group, level)
+                return
         self._open(LOOP, node)
 
-    def _merged(self, node: Node, operands: list[Node], group: Group) -> list[Group]:
-        """`group`, after taking in earlier groups that `node` also reads, where nothing in between needs them."""
-        if group.kind == LOOP and self._level(node, operands, group) is not None:
+    def _merge(self, node: Node, group: Group) -> bool:
+        """Take earlier groups that `node` also reads into `group`, where nothing in between needs them; whether there
+        were any.
+        """
+        before = len(group.members)
+        if group.kind == LOOP:
             for other in dict.fromkeys(self._operand_groups(node)):  # in an order that is the same in every process
                 if (
                     other is not group
@@ -202,7 +206,7 @@ class _Fuser:
                     and self._reads_alike(group, other)
                 ):
                     self._take_in(group, other)
-        return [group]
+        return len(group.members) > before
 
     def _reads_alike(self, group: Group, other: Group) -> bool:
         """Whether every reading of `other` by `group` is element for element or row for row."""

@@ -8,7 +8,7 @@ the bits are the same and next to nothing has to be compiled.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
@@ -62,7 +62,7 @@ def retention(
     values, steps = [], []
     said: dict[int, str | None] = {}
     for node in nodes:
-        interior, read = _made_of(node, apart)
+        interior, read = _made_of([node], apart)
         work: float | None = sum(work_of(n, n is node) for n in interior)
         group = fusion.group_of[node]
         if group.kind == STEPS:
@@ -76,7 +76,7 @@ def retention(
         nbytes = 0 if node in starts or outside(node) else aligned(elements(node) * node.dtype.itemsize)
         values.append(Value(nbytes, work, tuple(read)))
     for group in fusion.groups:
-        reads = dict.fromkeys(n for member in group.members for n in _made_of(member, number)[1])
+        reads = _made_of(group.members, number)[1]
         makes = tuple(number[node] for node in group.stored)
         steps.append(Step(tuple(n for n in reads if n not in makes), makes, extra(group)))
     wanted = frozenset(number[node] for node in fusion.graph.outputs if node in number)
@@ -198,11 +198,11 @@ def aligned(nbytes: int) -> int:
     return -(-max(nbytes, 1) // 64) * 64
 
 
-def _made_of(node: Node, number: Mapping[Node, int]) -> tuple[list[Node], list[int]]:
-    """What is computed along with `node` to make it from values that are in memory, and the numbers of these."""
-    interior: dict[Node, None] = {node: None}
+def _made_of(nodes: Iterable[Node], number: Mapping[Node, int]) -> tuple[list[Node], list[int]]:
+    """What is computed along with `nodes` to make them from values that are in memory, and the numbers of these."""
+    interior: dict[Node, None] = dict.fromkeys(nodes)
     read: dict[int, None] = {}
-    stack = [node]
+    stack = list(interior)
     while stack:
         for operand in stack.pop().inputs:
             if operand in number:
@@ -314,7 +314,7 @@ class _Writer:
         group = self.known.groups[self.step_of[node]]
         if group.kind == STEPS:
             return group
-        needed = {n for n in _made_of(node, self.value_of)[0] if n in group.members}
+        needed = {n for n in _made_of([node], self.value_of)[0] if n in group.members}
         members = {member: level for member, level in group.members.items() if member in needed}
         kind = group.kind if any(n.op.kind != ELEMENTWISE for n in members) else LOOP
         row = group.row if ROW in members.values() else None

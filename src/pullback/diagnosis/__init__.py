@@ -8,7 +8,7 @@ Where native code differs from what was to be computed (`agreement`), in float64
 slopes (`slopes`).
 """
 
-from .agreement import TRIES, Disagreement, disagreement, shake
+from .agreement import TRIES, Disagreement, disagreement, shake, shaken_by
 from .origin import VALUE, Root, diagnose, unexplained
 from .reference import Reference, is_given
 from .report import OperandStatistics, called, phase_of
@@ -30,5 +30,6 @@ __all__ = [
     "is_given",
     "phase_of",
     "shake",
+    "shaken_by",
     "unexplained",
 ]

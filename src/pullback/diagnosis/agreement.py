@@ -16,12 +16,14 @@ import numpy as np
 from ..graph.node import Node
 from ..graph.types import DType, bfloat16, float16
 
-#: how many units in the last place, of the element and of the value's typical size, are always allowed
-_UNITS = 64
+#: how many units in the last place, of the element and of the value's typical size, are always allowed; of 16 bits
+_UNITS, _UNITS_OF_16 = 64, 4
 #: how many times what the reference loses by rounding, and what a change of the operands makes of it
 _TIMES = 8
-#: units in the last place by which what a value is made of is changed, and how often that is tried
-SHAKEN, TRIES = 4, 6
+#: units in the last place by which what a value is made of is changed, the same of 16 bits, and how often that is tried
+_SHAKEN, _SHAKEN_OF_16, TRIES = 4, 0.25, 8
+#: units from which on a float has 16 bits
+_COARSE = 1e-4
 
 
 def epsilon(dtype: DType) -> float:
@@ -49,7 +51,7 @@ def disagreement(
 ) -> Disagreement | None:
     """Where the `actual` value of `node` is not what it should be: `exact` in float64, `rounded` on the reference.
 
-    `shaken` gives the exact value for operands that differ a little; it is asked where that may explain what is off.
+    `shaken` gives the value for operands that differ a little; it is asked where that may explain what is off.
     """
     actual, exact, rounded = actual.reshape(-1), exact.reshape(-1), rounded.reshape(-1)
     if not node.dtype.is_floating_point:
@@ -77,7 +79,8 @@ def _compared(actual: np.ndarray, exact: np.ndarray, rounded: np.ndarray, unit: 
     size = _typical(exact[sound])
     lost = np.abs(rounded - exact)
     lost[~np.isfinite(lost)] = 0.0
-    allowed = _UNITS * unit * (np.abs(exact) + size) + _TIMES * (lost + _typical(lost))
+    units = _UNITS if unit < _COARSE else _UNITS_OF_16
+    allowed = units * unit * (np.abs(exact) + size) + _TIMES * (lost + _typical(lost))
     allowed += float(np.finfo(np.float32).tiny)
     allowed[~sound] = 0.0
     agrees = (np.abs(actual - exact) <= allowed) | (actual == exact) | _both_bad(actual, exact)
@@ -117,13 +120,19 @@ def _worst(
     return Disagreement(place, *told, int(off.sum()), off.size)
 
 
-def shake(value: np.ndarray, dtype: DType, generator: np.random.Generator) -> np.ndarray:
-    """The value with each element changed by some units in the last place of `dtype`; whole numbers as they are."""
-    if not dtype.is_floating_point:
+def shaken_by(nodes: Iterable[Node]) -> float:
+    """By what part of itself what these nodes are made of is changed: some units of the coarsest float among them."""
+    unit = max((epsilon(node.dtype) for node in nodes if node.dtype.is_floating_point), default=0.0)
+    return unit * (_SHAKEN if unit < _COARSE else _SHAKEN_OF_16)
+
+
+def shake(value: np.ndarray, amount: float, generator: np.random.Generator) -> np.ndarray:
+    """The value with each element changed by that part of itself, up or down; whole numbers as they are."""
+    if value.dtype.kind != "f":
         return value
     sign = generator.choice((-1.0, 1.0), value.shape)
     with np.errstate(all="ignore"):
-        return np.where(np.isfinite(value), value * (1.0 + SHAKEN * epsilon(dtype) * sign), value)
+        return np.where(np.isfinite(value), value * (1.0 + amount * sign), value)
 
 
-__all__ = ["TRIES", "Disagreement", "disagreement", "epsilon", "shake"]
+__all__ = ["TRIES", "Disagreement", "disagreement", "epsilon", "shake", "shaken_by"]

@@ -70,14 +70,23 @@ class Adam(Optimizer):
         if group["amsgrad"]:
             square = state["max_exp_avg_sq"].to(value.dtype).maximum(square)
             state["max_exp_avg_sq"].copy_(square)
-        # numbers of shape () in float64: what does not depend on the element is computed once, exactly
-        beta1, beta2 = group["betas"]
-        step = state["step"].double()
-        correction = (1 - power(beta2, step)).sqrt()
-        step_size = rate / (1 - power(beta1, step)).to(rate.dtype) * correction
+        correction, step_size = self._once(
+            state["step"], group, lambda: corrections(state["step"], group["betas"], rate)
+        )
         # both sides of the quotient times the correction, so that each element is divided once
         deviation = square.sqrt() + correction * group["eps"]
         parameter.copy_(value - mean * step_size / deviation)
+
+
+def corrections(count: Tensor, betas: tuple[Any, Any], rate: Tensor) -> tuple[Tensor, Tensor]:
+    """The root of the correction of the second moment, and the rate with both corrections.
+
+    They are numbers of shape () in float64: what does not depend on the element is computed once, exactly.
+    """
+    beta1, beta2 = betas
+    step = count.double()
+    correction = (1 - power(beta2, step)).sqrt()
+    return correction, rate / (1 - power(beta1, step)).to(rate.dtype) * correction
 
 
 def decayed(parameter: Tensor, gradient: Tensor, group: Group, rate: Tensor) -> tuple[Tensor, Tensor]:

@@ -76,6 +76,8 @@ class Optimizer(OptimizerHooks):
         self._followed: dict[str, list[Tensor]] = {}
         #: the update as a step of its own, once it has been needed
         self._alone: Callable[[list[list[Tensor | None]]], None] | None = None
+        #: while an update is recorded, what has been computed of numbers that parameters share
+        self._shared: dict[tuple[Any, int], Any] = {}
         found = listed(params, type(self).__name__)
         for group in found if isinstance(found[0], Mapping) else [{"params": found}]:
             self.add_param_group(group)
@@ -182,6 +184,14 @@ class Optimizer(OptimizerHooks):
                     self._update(parameter, signed, self.state[parameter], options, rate)
                 for numbers in counters:
                     self._end(numbers, options, rate)
+        self._shared.clear()
+
+    def _once(self, number: Tensor, group: Group, make: Callable[[], Any]) -> Any:
+        """What `make` computes of a number that many parameters of a group share, computed for the first of them."""
+        key = number.node, id(group)
+        if key not in self._shared:
+            self._shared[key] = make()
+        return self._shared[key]
 
     def _compiled_update(self) -> Callable[[list[list[Tensor | None]]], None]:
         """`_update_all` as a compiled step, for code that is not compiled itself: building its graph anew at every step
@@ -201,7 +211,7 @@ class Optimizer(OptimizerHooks):
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy of an optimizer makes recordings of its own."""
-        return {**vars(self), "_alone": None}
+        return {**vars(self), "_alone": None, "_shared": {}}
 
     def _update(
         self, parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], group: Group, rate: Tensor

@@ -6,11 +6,12 @@ belongs to the program; inputs and outputs are the caller's, and their addresses
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,14 +34,17 @@ from .layout import Layout, Segment
 from .schedule import Bundle, Entry, Schedule
 from .stamps import StampedSchedule
 from .threads import get_num_threads
+from .trial import AGAIN, Calls, Trial
 from .words import Words
 
 #: the places of inputs and of outputs that may lie elsewhere than at the last run
 Moved = tuple[Collection[int], Collection[int]]
 
-#: operations (see `Launch.work`) that a second thread must save a program: waking it, where it sleeps, takes the caller
-#: some microseconds
-_SMALL_WORK = 200_000
+#: operations (see `Launch.work`) that threads must save to be thought of; up to how many it is tried whether they do,
+#: since a run pays some microseconds for them on one machine and some tens on another
+_SMALL_WORK, _TRIED_WORK = 0, 20_000_000
+#: what handing a bundle over must save on machines where that is dear, in the same operations
+_DEAR_HAND_OVER = 400_000
 
 UNLIMITED = Budget()
 
@@ -251,10 +255,33 @@ class Stage:
     #: (kernel, arguments, tasks) of each launch
     table: list[Entry]
     bundles: list[Bundle]
-    schedule: Schedule | None = None
+    #: for each way in which the program may be run; none where there are no launches
+    schedules: list[Schedule] = field(default_factory=list)
     after: Callable[[], None] | None = None
     #: the same with time stamps, made when it is first profiled
     stamped: StampedSchedule | None = None
+
+    @property
+    def schedule(self) -> Schedule | None:
+        """The one by which most is shared."""
+        return self.schedules[0] if self.schedules else None
+
+    def make_schedules(self, threads: int, hand_overs: Sequence[float]) -> None:
+        """A schedule for each of the ways; `hand_overs` say what handing a bundle over must save in it."""
+        for least in hand_overs if self.table else ():
+            bundles = self.bundles if len(hand_overs) == 1 else [self._shared(bundle, least) for bundle in self.bundles]
+            sharing = threads if least < math.inf else 1
+            self.schedules.append(Schedule(self.table, sharing, self.segment.scratch_bytes(), bundles))
+
+    def _shared(self, bundle: Bundle, least: float) -> Bundle:
+        """The bundle, shared only where that saves more than `least`."""
+        gain = saved(self.segment.members(bundle), host_target().l2) if bundle.sharing else 0.0
+        return bundle._replace(sharing=gain > least)  # infinite where it is not known: shared in all ways but one
+
+    def calls(self, way: int) -> list[Callable[[], None]]:
+        """What is called to run it in one of the ways."""
+        run = [self.schedules[way].run] if self.schedules else []
+        return [*run, self.after] if self.after is not None else run
 
     def make_stamped(self) -> StampedSchedule:
         """The schedule that is run while a profile is taken."""
@@ -275,7 +302,7 @@ class Native(Program):
     ):  # fmt: skip
         super().__init__(graph, inputs, aliases, resident, budget, ready, most)
         forks.register(self)
-        self._calls: list[Callable[[], None]] | None = None
+        self._calls: Calls | None = None
         _, fusion = lower(graph)
         if ready:
             with Ahead() as ahead:
@@ -426,13 +453,28 @@ class Native(Program):
         self._found = {found: self.array_of(found, 2, np.int64) for found in self.layout.findings}
         for stage in self.stages:
             stage.table = [(function, base + place * 8, tasks) for function, place, tasks in stage.table]
-            if stage.table:
-                stage.schedule = Schedule(stage.table, threads, stage.segment.scratch_bytes(), stage.bundles)
             stage.after = self._after(stage.segment)
+            stage.make_schedules(threads, self._hand_overs(threads))
         self._input_slots = [words.patches.get(("input", i), []) for i in range(len(self.inputs))]
         self._output_slots = [words.patches.get(("output", i), []) for i in range(len(self.outputs))]
         self._last_inputs, self._last_outputs = [0] * len(self.inputs), [0] * len(self.outputs)
-        self._calls = [call for s in self.stages for call in (s.schedule and s.schedule.run, s.after) if call]
+        count = len(self._hand_overs(threads))
+        #: the ways in which the program can be run, to be tried
+        self._ways = [[call for stage in self.stages for call in stage.calls(way)] for way in range(count)]
+        self._calls = self._ways[0]
+        self._trial = Trial(self._ways) if count > 1 else None
+        self._left = 0
+
+    def _hand_overs(self, threads: int) -> list[float]:
+        """What handing a bundle over must save, in each of the ways in which the program may be run."""
+        if threads == 1:
+            return [math.inf]
+        if self._saved() > _TRIED_WORK:
+            return [0.0]
+        cache = host_target().l2
+        gains = [saved(s.members(b), cache) for s in self.layout.segments for b in s.bundles if b.sharing]
+        some = min(gains, default=0.0) <= _DEAR_HAND_OVER < max(gains, default=0.0)
+        return [0.0, *[_DEAR_HAND_OVER] * some, math.inf]
 
     def _saved(self) -> float:
         """Operations that a second thread saves the caller in a run."""
@@ -469,10 +511,22 @@ class Native(Program):
             self._begin(inputs, outputs, moved)
             if timeline.PROFILES:
                 self._run_stamped()
+            elif self._trial is not None:
+                self._try()
             else:
-                for call in self._calls:  # type: ignore[union-attr]
+                for call in self._calls or ():
                     call()
+                if self._left:
+                    self._left -= 1
+                    self._trial = None if self._left else Trial(self._ways)
             self._end(outputs)
+
+    def _try(self) -> None:
+        """Run in the way whose turn it is, and from now on in the fastest one where it is known."""
+        assert self._trial is not None
+        fastest = self._trial.run()
+        if fastest is not None:
+            self._calls, self._trial, self._left = fastest, None, AGAIN
 
     def prepare(self) -> None:
         """Load the kernels and allocate the arena, where that was left to the first run."""

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..compiler.groups import CALL, Group
 from ..diagnosis import (
     TRIES,
     Audit,
@@ -28,6 +27,7 @@ from ..diagnosis import (
     is_given,
     phase_of,
     shake,
+    shaken_by,
 )
 from ..errors import CheckError
 from ..graph.node import Node
@@ -107,12 +107,8 @@ class _Kernels:
         self.parts = parts_of(program)
         made = {node for part in self.parts for node in part.nodes}
         made |= {node for segment in program.layout.segments for node in segment.writes}
-        #: what each part is compared with; nothing for what Python is called for
-        self.references = {
-            part: Reference(part.nodes, True, _outside(part.group, made))
-            for part in self.parts
-            if part.group.kind != CALL
-        }
+        #: what each part is compared with
+        self.references = {part: Reference(part.nodes, True, _outside(part, made)) for part in self.parts}
         #: what has been made and is still to be read, and by how many parts
         self.values: dict[Node, np.ndarray] = {}
         self.readers = Counter(n for reference in self.references.values() for n in reference.given.values())
@@ -133,32 +129,38 @@ class _Kernels:
         return self.values[node] if node in self.values else self.value_of(node)
 
     def _compare(self, part: Part, values: Mapping[Node, np.ndarray], wide: Reference) -> None:
-        exact = wide.values(self._at)
-        rounded = Reference(part.nodes, False, set(wide.given.values()).__contains__).values(self._at)
+        own = Reference(part.nodes, False, set(wide.given.values()).__contains__)
+        exact, rounded = wide.values(self._at), own.values(self._at)
         self.found.kernels += 1
         for place, node in enumerate(part.nodes):
-            off = disagreement(node, values[node], exact[place], rounded[place], _shaken(wide, self._at, place))
+            off = disagreement(node, values[node], exact[place], rounded[place], _shaken((wide, own), self._at, place))
             self.found.values += 1
             self.found.elements += values[node].size
             if off is not None:
-                raise _fault("kernel", node, off, part.launch.code.name)
+                raise _fault("kernel", node, off, part.launch.code.name, list(part.group.members))
 
 
-def _outside(group: Group, made: set[Node]) -> Callable[[Node], bool]:
-    """Whether the kernel of a group is given a node, rather than to compute it."""
-    own = set(group.members)
+def _outside(part: Part, made: set[Node]) -> Callable[[Node], bool]:
+    """Whether the kernel of a part is given a node, rather than to compute it."""
+    own = set(part.group.members)
     return lambda node: is_given(node) or (node in made and node not in own)
 
 
 def _shaken(
-    reference: Reference, value_of: Callable[[Node], np.ndarray], place: int
+    references: Sequence[Reference], value_of: Callable[[Node], np.ndarray], place: int
 ) -> Callable[[], Iterable[np.ndarray]]:
-    """One of the reference's values, again and again, for operands that differ in their last places."""
+    """One of the values of each reference, again and again, for operands that differ in their last places: roundings on
+    the way then fall the other way, too.
+    """
+
+    amount = shaken_by(references[-1].graph.nodes)
 
     def values() -> Iterable[np.ndarray]:
         for seed in range(TRIES):
-            generator = np.random.default_rng((_SEED, seed))
-            yield reference.values(lambda n, g=generator: shake(value_of(n), n.dtype, g))[place]  # type: ignore[misc]
+            for reference in references:
+                generator = np.random.default_rng((_SEED, seed))
+                found = reference.values(lambda n, g=generator: shake(value_of(n), amount, g))  # type: ignore[misc]
+                yield found[place].astype(np.float64) if found[place].dtype.kind == "f" else found[place]
 
     return values
 
@@ -171,12 +173,12 @@ def _results(
     found: Check,
 ) -> None:  # fmt: skip
     """Compare what the program gave with the recording."""
-    wide = Reference(nodes, True)
-    exact, rounded = wide.values(value_of), Reference(nodes, False).values(value_of)
+    wide, own = Reference(nodes, True), Reference(nodes, False)
+    exact, rounded = wide.values(value_of), own.values(value_of)
     gradients = recording.gradient_names()
     for place, node in enumerate(nodes):
         actual = _value(node, outputs[place])
-        off = disagreement(node, actual, exact[place], rounded[place], _shaken(wide, value_of, place))
+        off = disagreement(node, actual, exact[place], rounded[place], _shaken((wide, own), value_of, place))
         if off is not None:
             raise _fault("result", node, off, gradients.get(place, ""))
         if place in gradients and actual.size:
@@ -223,12 +225,13 @@ def _wrong(slope: Slope, first: tuple[Node, Slope] | None) -> CheckError:
     )  # fmt: skip
 
 
-def _fault(what: str, node: Node, off: Disagreement, name: str) -> CheckError:
+def _fault(what: str, node: Node, off: Disagreement, name: str, members: Sequence[Node] = ()) -> CheckError:
     source, module = node.source, path_of(node.source)
     place = f" at {source}" if source is not None else ""
     inside = f" in {module}" if module else ""
     phase, op = phase_of(source), called(node)
-    who = f"the kernel {name}" if what == "kernel" else "the program, each kernel of which is right,"
+    together = ", ".join(dict.fromkeys(member.op.name for member in members))
+    who = f"the kernel {name} ({together})" if members else "the program, each kernel of which is right,"
     value = f" ({name})" if what == "result" and name else ""
     primitive = f" ({node.op.name})" if node.op.name != op else ""
     message = (

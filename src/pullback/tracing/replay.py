@@ -393,8 +393,12 @@ class Replay:
         return inputs, outputs  # type: ignore[return-value]
 
     def gradient_names(self) -> dict[int, str]:
-        """What the gradients among the outputs are of, by their places."""
-        return {place: name or f"gradient {place}" for place, name in self.roles.gradients.items()}
+        """What the gradients among the outputs are of, by their places: several models may have a "0.weight" each."""
+        names: dict[int, str] = {}
+        for place, name in self.roles.gradients.items():
+            alike = sum(other == name for other in self.roles.gradients.values()) > 1
+            names[place] = f"{name or 'gradient'} (output {place})" if alike or not name else name
+        return names
 
     def _after_bad(
         self, arguments: list[Handle], inputs: list[Memory | None], outputs: list[Memory | None], fresh: set[int]

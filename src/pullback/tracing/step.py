@@ -58,13 +58,18 @@ class CompiledStep:
     #: for code that cannot import this class
     is_compiled_step = True
 
-    def __init__(self, function: Callable[..., Any], budget: Budget = UNLIMITED, on_nonfinite: str = RAISE):
+    def __init__(
+        self, function: Callable[..., Any], budget: Budget = UNLIMITED, on_nonfinite: str = RAISE,
+        check_every: int | None = None,
+    ):  # fmt: skip
         is_function = isinstance(function, (FunctionType, MethodType))
         functools.update_wrapper(self, function, updated=("__dict__",) if is_function else ())
         self.__name__: str = getattr(function, "__name__", type(function).__name__)
         self.budget = budget
         #: what is done where a loss or a gradient is not finite
         self.policy = Policy(on_nonfinite)
+        #: after how many calls the step is compared with the reference again; None: never
+        self.check_every = check_every
         self._variants: dict[Hashable, list[Replay]] = {}
         self._last: Replay | None = None
         #: how the last call was, since most are like the one before
@@ -115,6 +120,8 @@ class CompiledStep:
         return step
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self.check_every is not None and self.policy.calls % self.check_every == 0:
+            self.check(*args, **kwargs)
         self.policy.calls += 1
         kind, roots = self._recent, _NO_ROOTS
         leaves = None if kwargs or kind is None else kind.leaves_of(args)
@@ -179,8 +186,8 @@ class CompiledStep:
         ...     loss.backward()
         ...     optimizer.step()
         ...     return loss
-        >>> print(str(step.check(pb.ones(8, 4))).splitlines()[0].split(",")[0])
-        4 kernels
+        >>> sorted(step.check(pb.ones(8, 4)).gradients)
+        ['bias', 'weight']
         """
         if STATE.trace is not None:
             raise TraceError("step.check() inside of a compiled step: the step is only recorded there. Call it outside")
@@ -213,8 +220,8 @@ class CompiledStep:
         if available is not None and needed > available:
             raise too_large(self._plan_of(variant), needed, available)
 
-    def _options(self) -> tuple[Budget, str]:
-        return self.budget, self.policy.on_nonfinite
+    def _options(self) -> tuple[Budget, str, int | None]:
+        return self.budget, self.policy.on_nonfinite, self.check_every
 
     def __copy__(self) -> Self:
         """A step of the same function, without recordings."""
@@ -563,6 +570,7 @@ def compile(
     policy: Callable[[Any], str | None] | None = None,
     allow: Collection[str] | None = None,
     on_nonfinite: str = RAISE,
+    check_every: int | None = None,
     **unknown: Any,
 ) -> Any:
     """Make `function`, such as a whole training step, one native program; also usable as a decorator.
@@ -617,6 +625,9 @@ def compile(
     warns once; or "ignore", with which nothing is looked at and the state takes what comes. Where a budget makes use of
     "early-update" the loss alone is looked at, since no update waits for the gradients of other parameters then.
 
+    With `check_every=k` the first call and every k-th after it are preceded by `step.check(...)` on their arguments,
+    which raises CheckError where the program does not compute what it should, before anything has changed.
+
     >>> w = pb.ones(3, requires_grad=True)
     >>> @pb.compile
     ... def step(x):
@@ -633,11 +644,18 @@ def compile(
         known = [name for name in inspect.signature(compile).parameters if name != "unknown"]
         raise TypeError(f"compile() has no argument {', '.join(unknown)}; its arguments are: {', '.join(known)}")
     if function is None:
-        return functools.partial(compile, memory=memory, policy=policy, allow=allow, on_nonfinite=on_nonfinite)
+        return functools.partial(
+            compile, memory=memory, policy=policy, allow=allow, on_nonfinite=on_nonfinite, check_every=check_every
+        )
     if isinstance(function, (staticmethod, classmethod)):
         return type(function)(
-            compile(function.__func__, memory=memory, policy=policy, allow=allow, on_nonfinite=on_nonfinite)
-        )
+            compile(
+                function.__func__, memory=memory, policy=policy, allow=allow, on_nonfinite=on_nonfinite,
+                check_every=check_every,
+            )
+        )  # fmt: skip
+    if check_every is not None and (not isinstance(check_every, int) or check_every < 1):
+        raise ValueError(f"compile: check_every must be a number of calls from 1 on, or None, got {check_every!r}")
     refuse(function)
     kind = CompiledModule if is_module(function) else CompiledStep
-    return kind(function, budget_of(memory, policy, allow), on_nonfinite)
+    return kind(function, budget_of(memory, policy, allow), on_nonfinite, check_every)
