@@ -206,3 +206,39 @@ def test_the_line_of_progress() -> None:
     assert describe(progress, "characters") == (
         "step    7/1000  loss 1.235  validation loss –  gradient norm 0.50  12k characters/s  1:02:05 left"
     )
+
+
+@pytest.mark.parametrize("what", ["text", "digits"])
+def test_a_killed_run_goes_on_from_its_snapshots_with_the_same_bits(what: str, text: Path, tmp_path: Path) -> None:
+    def arguments(name: str, steps: int = 9) -> list[object]:
+        out = ["--steps", steps, "--eval-every", 4, "--out", tmp_path / f"{name}.safetensors", "--threads", 1]
+        return ["train", *(["digits", *out] if what == "digits" else ["--data", text, *out, *TINY])]
+
+    kept = ["--snapshots", tmp_path / "kept", "--snapshot-every", 2]
+    whole = invoke(*arguments("whole"))
+    assert whole.exit_code == 0, whole.output
+    program = "import sys; from pullback.cli.main import main; sys.argv[0] = 'pullback'; main()"
+    killed = (
+        "import os, pullback.train.resume as r; after = r.Snapshots.after\n"
+        "def die(self, step, force=False):\n"
+        "    after(self, step, force)\n"
+        "    if step == 5: self._kept.wait(); os.kill(os.getpid(), 9)\n"
+        "r.Snapshots.after = die\n" + program
+    )
+    command = [sys.executable, "-c", killed, *map(str, [*arguments("run"), *kept])]
+    assert subprocess.run(command, capture_output=True, timeout=120).returncode == -signal.SIGKILL
+    again = invoke(*arguments("run"), *kept)
+    assert again.exit_code == 0 and "going on after step 4 of 9" in again.stdout, again.output
+    assert (tmp_path / "run.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
+    once_more = invoke(*arguments("run", steps=11), *kept)
+    assert "another run: steps was 9, and is 11" in refusal(once_more)
+
+
+def test_a_run_at_its_end_has_nothing_left_to_do(text: Path, tmp_path: Path) -> None:
+    command = ["train", "--data", text, "--steps", 4, "--out", tmp_path / "w.safetensors", *TINY]
+    command += ["--snapshots", tmp_path / "kept", "--snapshot-every", 2]
+    assert invoke(*command).exit_code == 0
+    (tmp_path / "w.safetensors").unlink()
+    again = invoke(*command)
+    assert again.exit_code == 0 and "all 4 steps were done before" in again.stdout, again.output
+    assert read_description(tmp_path / "w.safetensors")["step"] == 4

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pullback.train.digits import Digits, batches, load_digits, split
+from pullback.train.digits import Batches, Digits, load_digits, split
 
 
 def test_the_split_keeps_the_proportions_of_the_classes_and_loses_nothing() -> None:
@@ -20,6 +20,6 @@ def test_the_digits_are_split_the_same_way_each_time() -> None:
 
 
 def test_every_index_comes_once_before_any_comes_again() -> None:
-    drawn = batches(10, 4, np.random.default_rng(0))
+    drawn = Batches(10, 4, np.random.default_rng(0))
     taken = np.concatenate([next(drawn) for _ in range(5)])
     assert sorted(taken[:10]) == sorted(taken[10:]) == list(range(10))

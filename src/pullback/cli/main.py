@@ -16,7 +16,7 @@ import pullback as pb
 
 from .. import debug
 from ..data import Corpus, TextError, read_python_topics, read_text
-from ..errors import StateDictError
+from ..errors import SnapshotError, SnapshotLockError, StateDictError
 from ..memory import parse_bytes
 from ..runtime import jit, threads
 from ..train import Loop, NonFiniteLossError, Progress, models
@@ -32,6 +32,15 @@ train_app = typer.Typer(rich_markup_mode=None)
 app.add_typer(train_app, name="train")
 
 Threads = Annotated[int | None, typer.Option(help="Threads to run on.", show_default="the cores available")]
+SnapshotDirectory = Annotated[
+    Path | None,
+    typer.Option(
+        "--snapshots",
+        metavar="DIR",
+        help="For snapshots: a run that was killed goes on from the newest.",
+    ),
+]
+SnapshotEvery = Annotated[int, typer.Option("--snapshot-every", help="Steps between snapshots.")]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same run, bit for bit, on the same machine.")]
 
 
@@ -87,6 +96,8 @@ def train(
     threads: Threads = None,
     sample_length: Annotated[int, typer.Option(help="Characters to print at the end.")] = 500,
     eval_every: Annotated[int, typer.Option(help="Steps between evaluations.")] = TextSettings.evaluate_every,
+    snapshots: SnapshotDirectory = None,
+    snapshot_every: SnapshotEvery = 100,
 ) -> None:
     """Train a character-level GPT on a text, print a sample, and write the weights (`pullback train digits`: a
     classifier of digits)."""
@@ -96,6 +107,7 @@ def train(
     with _refusing(ValueError):
         settings = TextSettings(steps, batch_size, learning_rate, eval_every, seed)
         check_whole("sample_length", sample_length, 0)
+        check_whole("snapshot_every", snapshot_every, 1)
         # the vocabulary is known once the text is read; one character stands in until then
         GPTConfiguration(1, window, layers, width, heads, dropout)
     _prepare(threads, out)
@@ -113,8 +125,12 @@ def train(
         f"the first step compiles",
         flush=True,
     )
-    _run(training.loop, reporter, out, lambda step: training.save(out, step))
-    last = _last(reporter)
+    with _resuming(training, snapshots, snapshot_every):
+        _run(training.loop, reporter, out, lambda step: training.save(out, step))
+    if reporter.last is None:
+        _nothing_left(training, out)
+        return
+    last = reporter.last
     print(
         f"validation loss {last.validation_loss:.3f} nats a character after {last.step} steps in {last.seconds:.0f} s\n"
         f"weights in {out}"
@@ -133,10 +149,13 @@ def digits(
     out: Annotated[Path, typer.Option(help="Where to write the weights.")] = Path("pullback-digits.safetensors"),
     threads: Threads = None,
     eval_every: Annotated[int, typer.Option(help="Steps between evaluations.")] = DigitsSettings.evaluate_every,
+    snapshots: SnapshotDirectory = None,
+    snapshot_every: SnapshotEvery = 100,
 ) -> None:
     """Train a classifier of handwritten digits and print its accuracy on the fifth of them that it never saw."""
     with _refusing(ValueError):
         settings = DigitsSettings(steps, batch_size, learning_rate, dropout, eval_every, seed)
+        check_whole("snapshot_every", snapshot_every, 1)
     _prepare(threads, out)
     try:
         train_part, test_part = load_digits()
@@ -144,11 +163,15 @@ def digits(
         fail("the digits come with scikit-learn, which is not installed: pip install 'pullback[digits]'")
     reporter = Reporter("images")
     training = DigitsTraining(train_part, test_part, settings, _saving(reporter, lambda step: training.save(out, step)))
-    _run(training.loop, reporter, out, lambda step: training.save(out, step))
+    with _resuming(training, snapshots, snapshot_every):
+        _run(training.loop, reporter, out, lambda step: training.save(out, step))
+    if reporter.last is None:
+        _nothing_left(training, out)
+        return
     _, accuracy = training.evaluate()
     print(
-        f"test accuracy {accuracy:.2%} on {len(test_part.labels)} digits after {_last(reporter).step} steps in "
-        f"{_last(reporter).seconds:.1f} s\nweights in {out}"
+        f"test accuracy {accuracy:.2%} on {len(test_part.labels)} digits after {reporter.last.step} steps in "
+        f"{reporter.last.seconds:.1f} s\nweights in {out}"
     )
 
 
@@ -321,6 +344,36 @@ def _saving(reporter: Reporter, save: Callable[[int], None]) -> Callable[[Progre
     return on_progress
 
 
+@contextmanager
+def _resuming(training: TextTraining | DigitsTraining, directory: Path | None, every: int) -> Iterator[None]:
+    """Go on from the newest of the snapshots in a directory, if one is given, and take more of them."""
+    if directory is None:
+        yield
+        return
+    loop = training.loop
+    with _refusing(SnapshotError, SnapshotLockError):
+        kept = training.snapshots(directory, every)
+        loop.done = last = kept.begin()
+    if loop.done:
+        print(f"going on after step {loop.done} of {loop.steps}, from {directory}", flush=True)
+
+    def after(step: int) -> None:
+        nonlocal last
+        last = step
+        kept.after(step)
+
+    loop.after_step = after
+    try:
+        yield
+    finally:
+        try:
+            if loop.stopped and last > loop.done:  # it goes on from here
+                kept.after(last, force=True)
+            kept.close()
+        except SnapshotError as error:
+            fail(str(error), EXIT_FAILED)
+
+
 def _run(loop: Loop, reporter: Reporter, out: Path, save: Callable[[int], None]) -> None:
     """Train to the end; exits where that fails or is interrupted, with the last good weights in `out`."""
     try:
@@ -329,6 +382,8 @@ def _run(loop: Loop, reporter: Reporter, out: Path, save: Callable[[int], None])
             if loop.stopped and reporter.last is not None:
                 save(reporter.last.step)
     except (NonFiniteLossError, StateDictError) as error:
+        fail(f"training stopped: {error}; {_kept(reporter, loop, out)}", EXIT_FAILED)
+    except SnapshotError as error:
         fail(f"training stopped: {error}; {_kept(reporter, loop, out)}", EXIT_FAILED)
     except OSError as error:
         fail(f"the weights could not be written to {out}: {error.strerror or error}", EXIT_FAILED)
@@ -348,6 +403,7 @@ def _kept(reporter: Reporter, loop: Loop, out: Path) -> str:
     return f"the weights of step {step} are kept in {out}" if step else f"{out} was not written"
 
 
-def _last(reporter: Reporter) -> Progress:
-    assert reporter.last is not None, "a training has at least one step"
-    return reporter.last
+def _nothing_left(training: TextTraining | DigitsTraining, out: Path) -> None:
+    """Say that the run was at its end already, and write its weights."""
+    training.save(out, training.loop.steps)
+    print(f"all {training.loop.steps} steps were done before; weights in {out}")

@@ -328,7 +328,9 @@ class _Writer:
             members.update({self._written(member, alone, True): FULL for member in alone.members})
         stored = [*stored, *along]
         made = [self.here[node] for node in stored]
-        placed = replace(group, members=members, stored=made, readers=set(), position=len(self.groups))
+        placed = group  # the same where all is the same: its kernels need not be emitted anew
+        if list(members) != list(group.members) or made != group.stored:
+            placed = replace(group, members=members, stored=made, readers=set(), position=len(self.groups))
         self.groups.append(placed)
         self.group_of.update(dict.fromkeys(members, placed))
         for inside in self.here.values():  # what no kernel stores is computed by each that reads it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +67,11 @@ class Corpus:
         vocabulary = Vocabulary.of(text)
         tokens = vocabulary.encode(text)
         return cls(vocabulary, tokens[:split], tokens[split:])
+
+    def fingerprint(self) -> str:
+        """Equal for equal texts."""
+        tokens = np.concatenate([self.training, self.validation]).astype("<i8")
+        return hashlib.sha256("".join(self.vocabulary.characters).encode() + tokens.tobytes()).hexdigest()[:16]
 
     def draw(self, generator: np.random.Generator, batch_size: int, context: int) -> tuple[np.ndarray, np.ndarray]:
         """A batch of the training part: windows from anywhere, and the same a character later."""

@@ -74,17 +74,18 @@ class Layout:
 
     def __init__(
         self, fusion: Fusion, inputs: Sequence[Node], aliases: dict[int, int], resident: Collection[int],
-        started: Callable[[Code], None], verify: bool,
+        started: Callable[[Code], None], verify: bool, emitted: dict[Group, list[Launch]] | None = None,
     ):  # fmt: skip
         """`aliases` see `Program`. The outputs at the places `resident` lie in the arena, from where they are made to
-        the end. `started` is told each kernel's code as soon as there is one.
+        the end. `started` is told each kernel's code as soon as there is one. `emitted` are the launches of groups in
+        layouts of the same program, to which those of this one are added.
         """
         self.fusion, self.inputs, self.aliases, self.resident = fusion, inputs, aliases, frozenset(resident)
         self.results = fusion.graph.outputs
         #: for everything that the launches touch: "input" or "output" and its place among them, "arena" and the offset
         self.memory_of: dict[Thing, tuple[str, int]] = {}
         with span("emit"):
-            self.segments = self._emit(fusion, started)
+            self.segments = self._emit(fusion, started, {} if emitted is None else emitted)
         with span("place"):
             self._stage_aliases()
             self._assign_given()
@@ -108,8 +109,10 @@ class Layout:
 
     # ---- launches
 
-    def _emit(self, fusion: Fusion, started: Callable[[Code], None]) -> list[Segment]:
-        target, store = host_target(), templates()
+    def _emit(
+        self, fusion: Fusion, started: Callable[[Code], None], emitted: dict[Group, list[Launch]]
+    ) -> list[Segment]:
+        target = host_target()
         known = set(self.inputs) | fusion.materialized
         segments = [Segment()]
         #: where checks note what they find
@@ -135,14 +138,16 @@ class Layout:
                 segments.append(Segment())
             elif group.kind == STEPS:
                 steps = Steps(group, known.__contains__, target)
-                emitted = steps.launches()
-                launches = [launch for launch, _ in emitted]
+                turns = steps.launches()
+                launches = [launch for launch, _ in turns]
                 segments[-1].launches.extend(launches)
-                segments[-1].groups.extend(of for _, of in emitted)
+                segments[-1].groups.extend(of for _, of in turns)
                 starts.update(steps.starts())
                 within |= steps.in_memory
             else:
-                launches = emit(group, known.__contains__, target, store)
+                if group not in emitted:  # what was in memory for an earlier layout, is so for this one
+                    emitted[group] = emit(group, known.__contains__, target, templates())
+                launches = emitted[group]
                 segments[-1].launches.extend(launches)
                 segments[-1].groups.extend([group] * len(launches))
             for launch in launches:

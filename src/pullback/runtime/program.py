@@ -316,9 +316,11 @@ class Native(Program):
 
     def _fit(self, fusion: Fusion, budget: Budget, started: Callable[[Code], None]) -> None:
         """Lay the program out within the budget."""
+        emitted: dict[Group, list[Launch]] = {}
 
         def lay_out(fused: Fusion) -> Layout:
-            return Layout(fused, self.inputs, self.aliases, self.resident, started, bool(debug.get("verify")))
+            verify = bool(debug.get("verify"))
+            return Layout(fused, self.inputs, self.aliases, self.resident, started, verify, emitted)
 
         fitter = Fitter(lay_out(fusion), lay_out, budget.policy, BFLOAT16 in budget.allow)
         self.layout = fitter.first

@@ -64,7 +64,8 @@ class Loop:
     `batch()` gives the next batch, and `items` is how many characters or examples are in it.
     `learning_rate(step)`, steps counted from 0, is set in every group of `optimizer` before each step.
     `evaluate()` gives the validation loss; it is called every `evaluate_every` steps and after the last.
-    `on_progress` is told of every step. `stop` may be called at any time, also by a signal handler: the run ends after
+    `on_progress` is told of every step, and `after_step` of its number then. A run that goes on from a snapshot has
+    `done` steps behind it. `stop` may be called at any time, also by a signal handler: the run ends after
     the step under way.
     """
 
@@ -77,6 +78,8 @@ class Loop:
     evaluate_every: int
     items: int
     on_progress: Callable[[Progress], None]
+    after_step: Callable[[int], None] | None = None
+    done: int = 0
     _stopped: bool = field(default=False, init=False)
 
     def stop(self) -> None:
@@ -96,7 +99,8 @@ class Loop:
         pace = _Pace()
         start = time.monotonic()
         validation_loss = None
-        for index in range(self.steps):
+        earlier = self.done // self.evaluate_every
+        for index in range(self.done, self.steps):
             if self._stopped:
                 return
             rate = self.learning_rate(index)
@@ -116,7 +120,7 @@ class Loop:
                         f"the validation loss after step {index + 1} is {validation_loss}; take a smaller learning rate"
                     )
             still = self.steps - index - 1
-            evaluations = -(-self.steps // self.evaluate_every) - len(pace.evaluations)
+            evaluations = -(-self.steps // self.evaluate_every) - len(pace.evaluations) - earlier
             self.on_progress(
                 Progress(
                     index + 1,
@@ -131,6 +135,8 @@ class Loop:
                     items_per_second=self.items / max(pace.step_seconds, 1e-9),
                 )
             )
+            if self.after_step is not None:
+                self.after_step(index + 1)
 
     def _step(self, number: int, rate: float) -> tuple[float, float]:
         """Loss and gradient norm of one step."""

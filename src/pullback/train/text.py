@@ -17,6 +17,7 @@ from ..data import Corpus, TextError, Vocabulary
 from ..errors import StateDictError
 from .gpt import GPT, GPTConfiguration, parameter_groups, sample, validator
 from .loop import Loop, Progress, warmup_cosine
+from .resume import Snapshots, trained_as
 from .weights import load_weights, read_description, save_weights
 
 _KIND = "character GPT"
@@ -68,8 +69,8 @@ class TextTraining:
         self.corpus, self.settings = corpus, settings
         self.model = GPT(configuration)
         self.validate = validator(self.model, corpus.validation, settings.batch_size)
-        generator = np.random.default_rng(settings.seed)
-        optimizer = pb.optim.AdamW(
+        self.generator = generator = np.random.default_rng(settings.seed)
+        self.optimizer = optimizer = pb.optim.AdamW(
             parameter_groups(self.model, weight_decay=0.1), lr=settings.learning_rate, betas=(0.9, 0.99)
         )
         model = self.model
@@ -105,6 +106,17 @@ class TextTraining:
     def parameters(self) -> int:
         """How many numbers the model learns."""
         return sum(parameter.numel() for parameter in self.model.parameters())
+
+    def snapshots(self, directory: Path, every: int) -> Snapshots:
+        """Snapshots of this training, from which it can go on."""
+        about = {
+            "kind": _KIND,
+            **asdict(self.model.configuration),
+            **trained_as(self.settings),
+            "text": self.corpus.fingerprint(),
+        }
+        parts = {"model": self.model, "optimizer": self.optimizer, "data": self.generator}
+        return Snapshots(directory, every, about, parts)
 
     def save(self, path: Path, step: int) -> None:
         """Write the present weights, those after `step` steps, with all that `load_text_model` needs."""
