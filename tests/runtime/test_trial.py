@@ -41,7 +41,7 @@ def _winner(ways: list[Any]) -> int:
     for _ in range(1000):
         fastest = tried.run()
         if fastest is not None:
-            return ways.index(fastest)
+            return fastest
     raise AssertionError("the trial does not end")
 
 
@@ -79,6 +79,22 @@ def test_a_program_settles_tries_again_and_gives_the_same_bits(monkeypatch: pyte
     ways = step.program._ways
     assert len(ways) > 1 and any(step.program._calls is way for way in ways)
     assert shared == alone
+
+
+def test_a_profile_is_of_the_way_that_was_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Trial, "run", lambda self: len(self.ways) - 1)
+    before = pb.get_num_threads()
+    try:
+        pb.set_num_threads(2)
+        step = pb.compile(workloads.build(pb, "mlp").step)
+        step()
+        with pb.profile():
+            step()
+    finally:
+        pb.set_num_threads(before)
+    stages = [stage for stage in step.program.stages if stage.stamped is not None]
+    assert stages and all(stage.schedule is stage.schedules[-1] for stage in stages)
+    assert not any(bundle.sharing for stage in stages for bundle in stage.bundles)
 
 
 def test_what_is_large_is_shared_without_a_trial() -> None:

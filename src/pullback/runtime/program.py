@@ -257,14 +257,22 @@ class Stage:
     bundles: list[Bundle]
     #: for each way in which the program may be run; none where there are no launches
     schedules: list[Schedule] = field(default_factory=list)
+    shares: list[list[Bundle]] = field(default_factory=list)
+    #: the way that was found to be the fastest
+    way: int = 0
     after: Callable[[], None] | None = None
     #: the same with time stamps, made when it is first profiled
     stamped: StampedSchedule | None = None
 
     @property
     def schedule(self) -> Schedule | None:
-        """The one by which most is shared."""
-        return self.schedules[0] if self.schedules else None
+        """The one of the way that is taken."""
+        return self.schedules[self.way] if self.schedules else None
+
+    def choose(self, way: int) -> None:
+        """Take a way from now on, in profiles too."""
+        if self.schedules and way != self.way:
+            self.way, self.bundles, self.stamped = way, self.shares[way], None
 
     def make_schedules(self, threads: int, hand_overs: Sequence[float]) -> None:
         """A schedule for each of the ways; `hand_overs` say what handing a bundle over must save in it."""
@@ -272,6 +280,7 @@ class Stage:
             bundles = self.bundles if len(hand_overs) == 1 else [self._shared(bundle, least) for bundle in self.bundles]
             sharing = threads if least < math.inf else 1
             self.schedules.append(Schedule(self.table, sharing, self.segment.scratch_bytes(), bundles))
+            self.shares.append(bundles)
 
     def _shared(self, bundle: Bundle, least: float) -> Bundle:
         """The bundle, shared only where that saves more than `least`."""
@@ -528,7 +537,9 @@ class Native(Program):
         assert self._trial is not None
         fastest = self._trial.run()
         if fastest is not None:
-            self._calls, self._trial, self._left = fastest, None, AGAIN
+            self._calls, self._trial, self._left = self._ways[fastest], None, AGAIN
+            for stage in self.stages:
+                stage.choose(fastest)
 
     def prepare(self) -> None:
         """Load the kernels and allocate the arena, where that was left to the first run."""
