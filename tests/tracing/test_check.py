@@ -226,13 +226,13 @@ def test_check_every_looks_before_the_first_call_and_each_kth_after(monkeypatch:
         return loss
 
     seen: list[int] = []
-    real = type(step).check
+    real = type(step)._checked
 
     def noted(self: Any, *args: Any) -> Any:
         seen.append(self.policy.calls)
         return real(self, *args)
 
-    monkeypatch.setattr(type(step), "check", noted)
+    monkeypatch.setattr(type(step), "_checked", noted)
     for _ in range(7):
         step(pb.ones(3))
     assert seen == [0, 3, 6]
@@ -243,8 +243,80 @@ def test_check_every_looks_before_the_first_call_and_each_kth_after(monkeypatch:
 
 def test_wrong_use_is_refused() -> None:
     step = pb.compile(lambda x: x + 1)
-    with pytest.raises(ValueError, match="directions must be 0 or more"):
+    with pytest.raises(ValueError, match="directions must be a whole number from 0 on"):
         step.check(pb.ones(2), directions=-1)
     with pytest.raises(pb.errors.TraceError, match="inside of a compiled step"):
         pb.compile(lambda x: step.check(x))(pb.ones(2))
     assert np.isfinite(step(pb.ones(2)).sum().item())
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+@pytest.mark.parametrize("policy", ["raise", "skip"])
+def test_a_step_that_is_not_finite_is_no_fault_of_the_program(what: str, policy: str) -> None:
+    w = pb.tensor([-1.0, 2.0] if what == "loss" else [0.0, 0.0], requires_grad=True)
+    optimizer = pb.optim.SGD([w], lr=0.1)
+
+    @pb.compile(on_nonfinite=policy, check_every=1)
+    def step(x: Any) -> Any:
+        optimizer.zero_grad()
+        loss = (w * x).log().sum() if what == "loss" else (w * x).square().sum().sqrt()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    found = step.check(pb.ones(2))
+    assert not found.is_finite and found.kernels and "not finite" in str(found)
+    if policy == "raise":
+        with pytest.raises(pb.errors.NonFiniteError):
+            step(pb.ones(2))
+    else:
+        with pytest.warns(UserWarning, match="skipped"):
+            step(pb.ones(2))
+        assert step.skipped == 1
+
+
+def test_what_the_users_hooks_have_changed_is_not_held_against_the_gradient() -> None:
+    w, v = pb.ones(3, requires_grad=True), pb.tensor([1.0, 2.0, 3.0], requires_grad=True)
+    w.register_hook(lambda gradient: gradient.clamp(-0.1, 0.1))
+
+    def forward(x: Any) -> Any:
+        y = v.exp() * x
+        return (w * y).sum()
+
+    assert _step(forward, [w, v]).check(pb.ones(3)).slopes[0].agrees
+
+    def halved(x: Any) -> Any:
+        y = v * x
+        y.register_hook(lambda gradient: gradient * 0.5)
+        return (y * y).sum()
+
+    assert not _step(halved, [v]).check(pb.ones(3)).slopes
+
+
+def test_a_rule_that_is_no_slope_can_be_trained_with_checks() -> None:
+    w = pb.tensor([0.4, 1.6], requires_grad=True)
+
+    @pb.compile(check_every=1, check_directions=0)
+    def step(x: Any) -> Any:
+        w.grad = None
+        loss = (_Halved.apply(w) * x).sum()
+        loss.backward()
+        return loss
+
+    step(pb.ones(2))
+
+
+def test_a_small_part_of_the_loss_counts() -> None:
+    w = pb.linspace(0.1, 2.0, 19).requires_grad_()
+    with pytest.raises(CheckError, match="not the slope"):
+        _step(lambda x: (w * x).sin().sum() + 1e-4 * _Halved.apply(w).sum(), [w]).check(pb.ones(19))
+
+
+def test_checks_are_no_recordings_and_leave_a_steps_own_arguments_alone(recwarn: pytest.WarningsRecorder) -> None:
+    @pb.compile(check_every=1)
+    def step(x: Any, *, directions: Any) -> Any:
+        return (x * directions).sum()
+
+    for _ in range(20):
+        step(pb.ones(2), directions=pb.tensor([2.0, 3.0]))
+    assert not [warning for warning in recwarn if "has been compiled" in str(warning.message)]

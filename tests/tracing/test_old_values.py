@@ -20,6 +20,7 @@ import pytest
 
 import pullback as pb
 from oracle import numbers
+from pullback.runtime.program import Native
 from pullback.tracing.settled import Settled
 
 
@@ -484,3 +485,33 @@ def test_the_work_of_a_step_in_python_does_not_grow_with_the_parameters(make: Ca
         # now and then a new page is cut into lines for losses
         found.append(min(_calls(lambda: step(*batches[i]).item()) for i in (5, 6, 7)))  # noqa: B023
     assert found[0] == found[1] < 150, found
+
+
+def test_gradients_shown_to_numpy_stay_and_cost_no_new_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    loads: list[int] = []
+    load = Native._load
+    monkeypatch.setattr(Native, "_load", lambda self, *args: (loads.append(1), load(self, *args))[1])
+    model = pb.nn.Sequential(pb.nn.Linear(3, 4), pb.nn.Tanh(), pb.nn.Linear(4, 2))
+    optimizer = pb.optim.SGD(model.parameters(), lr=0.1)
+
+    @pb.compile
+    def step(x: pb.Tensor) -> pb.Tensor:
+        optimizer.zero_grad()
+        loss = model(x).square().mean()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    step(pb.ones(2, 3))
+    del loads[:]
+    kept, copies = [], []
+    for number in range(4):
+        step(pb.full((2, 3), 1.0 + number))
+        shown = [parameter.grad.numpy() for parameter in model.parameters()]
+        kept.append(shown)
+        copies.append([array.copy() for array in shown])
+    for shown, before in zip(kept, copies, strict=True):
+        for array, same in zip(shown, before, strict=True):
+            np.testing.assert_array_equal(array, same)
+    assert not np.array_equal(kept[0][0], kept[1][0])
+    assert not loads, "a gradient that NumPy looks at has the program loaded anew"

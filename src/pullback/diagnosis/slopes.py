@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..graph.node import Node
+from ..graph.node import Node, ancestors
+from ..ops.gradient_hooks import HOOKED
 from ..ops.host import CUSTOM, DETACH, RESULT, SEVERAL
 from .reference import Reference, ValueOf, is_given
 
@@ -22,7 +23,9 @@ from .reference import Reference, ValueOf, is_given
 #: are for what has so many kinks that some lie within the longer
 _STEPS, _LEAST = (1e-5, 1e-6, 1e-7), 1e-3
 #: how far a slope may be off, of the size that the sum of its terms has; and how far both sides may differ at a kink
-_TOLERANCE, _KINK = 1e-4, 1e-5
+_TOLERANCE, _KINK = 1e-5, 1e-6
+#: directions in which a single operand is looked at: a few wrong elements of many hardly show in most
+_DIRECTIONS = 3
 #: the same of the value itself, whose last digits a difference loses
 _DIGITS = 1e-14
 
@@ -39,8 +42,10 @@ class Audit:
     found: Mapping[Node, Node]
 
     def leaves(self) -> list[Node]:
-        """What the pass ends at."""
-        return [node for node in self.found if is_given(node) or node.op is DETACH]
+        """What the pass ends at, save for what the user's hooks on gradients have changed or may have changed."""
+        hooked = {node for node in self.history if node in HOOKED}
+        changed = ancestors(hooked, stop_at_buffers=False) if hooked else set()
+        return [node for node in self.found if (is_given(node) or node.op is DETACH) and node not in changed]
 
 
 class Slope(NamedTuple):
@@ -96,7 +101,8 @@ class Slopes:
             # where the slope is another on each side, it stays so however near; elsewhere they come together
             bends.append(abs(after - 2 * here + before) / step)
         is_kink = bends[-1] > max(bends[0] / 4, _KINK * size + noise)
-        return slope._replace(is_conclusive=not is_kink and bool(np.isfinite(here)))
+        is_finite = bool(np.isfinite(here) and np.isfinite(slope.by_differences))
+        return slope._replace(is_conclusive=is_finite and not is_kink)
 
     def first_wrong(self) -> tuple[Node, Slope] | None:
         """The operation nearest to the roots through which a gradient goes wrong, and the slope by its operand: its
@@ -105,8 +111,9 @@ class Slopes:
         for node in sorted(self.audit.found, key=lambda n: n.serial, reverse=True):
             if not node.dtype.is_floating_point:
                 continue
-            slope = self.along([node])
-            if slope.is_conclusive and not slope.agrees:
+            slopes = (self.along([node]) for _ in range(_DIRECTIONS))
+            slope = next((s for s in slopes if s.is_conclusive and not s.agrees), None)
+            if slope is not None:
                 readers = [n for n in self.audit.history if any(node is operand for operand in _through(n))]
                 ruled = [n for n in readers if n.op in (CUSTOM, SEVERAL)]
                 return max(ruled or readers or [node], key=lambda n: n.serial), slope

@@ -158,10 +158,11 @@ class Buffer:
     `array` is one-dimensional, of the dtype's storage type; `address` and `nbytes` are of its first byte and its
     extent. `owned` tells that Pullback allocated the memory: it is then 64-byte aligned and counted by `live_bytes`.
     `shared` tells that others than the tensor may look at the memory, which must then not be written again.
-    `overwritten` tells that a compiled step may write new values over these.
+    `overwritten` tells that a compiled step may write new values over these. `lent` tells that the memory is a part of
+    a program's arena, which the next run writes over.
     """
 
-    __slots__ = ("__weakref__", "address", "array", "nbytes", "overwritten", "owned", "shared")
+    __slots__ = ("__weakref__", "address", "array", "lent", "nbytes", "overwritten", "owned", "shared")
 
     def __init__(self, array: np.ndarray, owned: bool, address: int | None = None):
         """`address` is that of the array's first byte, where it is known."""
@@ -170,7 +171,7 @@ class Buffer:
         self.nbytes: int = array.nbytes
         self.owned = owned
         self.shared = not owned
-        self.overwritten = False
+        self.overwritten = self.lent = False
         if owned:
             _count(self.nbytes)
 
@@ -195,7 +196,7 @@ class Buffer:
         made = cls.__new__(cls)
         made.array = np.ndarray((count,), dtype.storage, page, offset)
         made.address, made.nbytes = address, count * dtype.itemsize
-        made.owned, made.shared, made.overwritten = True, False, False
+        made.owned, made.shared, made.overwritten, made.lent = True, False, False, False
         _count(made.nbytes)
         return made
 
@@ -232,17 +233,23 @@ class Buffer:
     @classmethod
     def within(cls, memory: np.ndarray, dtype: DType) -> Buffer:
         """A part of a program's arena, which it keeps alive."""
-        return cls(memory.view(dtype.storage), owned=True)
+        made = cls(memory.view(dtype.storage), owned=True)
+        made.lent = True
+        return made
 
     def move(self) -> None:
         """Lie in memory of its own from now on, with the values there are. For what was `within` an arena."""
         memory, address = _allocated(self.nbytes)
         array = memory.view(self.array.dtype)
         np.copyto(array, self.array)
-        self.array, self.address = array, address
+        self.array, self.address, self.lent = array, address, False
 
     def share(self) -> None:
-        """Note that somebody outside, such as a NumPy array, may look at the memory from now on."""
+        """Note that somebody outside, such as a NumPy array, may look at the memory from now on: the memory that there
+        is after this call, since nobody outside is shown an arena.
+        """
+        if self.lent:
+            self.move()
         self.shared = True
         if self.overwritten:
             disturb()

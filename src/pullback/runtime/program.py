@@ -114,8 +114,8 @@ class Program:
         """
         return Buffer.empty(elements(self.outputs[place]), self.outputs[place].dtype)
 
-    def vacate(self, buffer: Buffer, alone: bool) -> None:
-        """Have whoever holds what was last written to a residence keep it: the next run writes elsewhere.
+    def vacate(self, buffers: Sequence[Buffer], alone: bool) -> None:
+        """Have whoever holds what was last written to these residences keep it: the next run writes elsewhere.
 
         `alone` tells that nobody can be reading it at this moment.
         """
@@ -312,6 +312,8 @@ class Native(Program):
         super().__init__(graph, inputs, aliases, resident, budget, ready, most)
         forks.register(self)
         self._calls: Calls | None = None
+        #: the way in which the program is run, and for how many runs still before the ways are tried again
+        self._way, self._left = 0, 0
         _, fusion = lower(graph)
         if ready:
             with Ahead() as ahead:
@@ -396,12 +398,16 @@ class Native(Program):
         node = self.outputs[place]
         return Buffer.within(self._arena[offset : offset + elements(node) * node.dtype.itemsize], node.dtype)
 
-    def vacate(self, buffer: Buffer, alone: bool) -> None:
-        if alone and not buffer.shared:
-            buffer.move()
-        else:  # somebody may be looking at this memory itself: it is left to him
+    def vacate(self, buffers: Sequence[Buffer], alone: bool) -> None:
+        lent = [buffer for buffer in buffers if buffer.lent]
+        if alone:
+            for buffer in lent:
+                buffer.move()
+        elif lent:  # somebody may be reading this memory at this moment: it is left to him
             with self._lock:
                 self._load()
+            for buffer in lent:
+                buffer.lent = False
 
     def _address(self, thing: Thing) -> int | None:
         where, place = self.layout.memory_of[thing]
@@ -472,9 +478,11 @@ class Native(Program):
         count = len(self._hand_overs(threads))
         #: the ways in which the program can be run, to be tried
         self._ways = [[call for stage in self.stages for call in stage.calls(way)] for way in range(count)]
-        self._calls = self._ways[0]
-        self._trial = Trial(self._ways) if count > 1 else None
-        self._left = 0
+        known = min(self._way, count - 1)
+        for stage in self.stages:
+            stage.choose(known)
+        self._calls = self._ways[known]
+        self._trial = Trial(self._ways) if count > 1 and not self._left else None
 
     def _hand_overs(self, threads: int) -> list[float]:
         """What handing a bundle over must save, in each of the ways in which the program may be run."""
@@ -537,7 +545,7 @@ class Native(Program):
         assert self._trial is not None
         fastest = self._trial.run()
         if fastest is not None:
-            self._calls, self._trial, self._left = self._ways[fastest], None, AGAIN
+            self._way, self._calls, self._trial, self._left = fastest, self._ways[fastest], None, AGAIN
             for stage in self.stages:
                 stage.choose(fastest)
 

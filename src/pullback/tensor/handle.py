@@ -565,6 +565,7 @@ class Handle:
         if copy:
             return array.copy()
         buffer.share()
+        array = buffer.array.reshape(self.shape)
         array.flags.writeable = False
         return array
 

@@ -48,7 +48,8 @@ class Check:
 
     `kernels` are the kernels compared, `values` what they made and `elements` how many numbers that were; `gradients`
     are the gradients that the program gave, by name, each with its largest distance from the reference in float64, as a
-    part of its largest element; `slopes` are the directional derivatives beside finite differences.
+    part of its largest element; `slopes` are the directional derivatives beside finite differences. Where a loss or a
+    gradient is not finite (`is_finite`), the step changes nothing, and its kernels alone are compared.
     """
 
     kernels: int = 0
@@ -56,9 +57,12 @@ class Check:
     elements: int = 0
     gradients: dict[str, float] = field(default_factory=dict)
     slopes: list[Slope] = field(default_factory=list)
+    is_finite: bool = True
 
     def __str__(self) -> str:
         lines = [f"{self.kernels} kernels, {self.values} values, {self.elements:,} elements agree with the reference"]
+        if not self.is_finite:
+            lines.append("a loss or a gradient is not finite: the step would change nothing, and no more was compared")
         if self.gradients:
             name, error = max(self.gradients.items(), key=lambda pair: pair[1])
             lines.append(f"{len(self.gradients)} gradients within {error:.1e} of float64 ({name} is furthest)")
@@ -68,6 +72,13 @@ class Check:
         if len(told) < len(self.slopes):
             lines.append(f"{len(self.slopes) - len(told)} directions cross a kink, where differences tell nothing")
         return "\n".join(lines)
+
+
+def checked_directions(directions: int) -> int:
+    """The number of directions; ValueError where it is none."""
+    if isinstance(directions, bool) or not isinstance(directions, int) or directions < 0:
+        raise ValueError(f"check: directions must be a whole number from 0 on, got {directions!r}")
+    return directions
 
 
 def check(recording: Replay, arguments: list[object], directions: int) -> Check:
@@ -85,6 +96,9 @@ def check(recording: Replay, arguments: list[object], directions: int) -> Check:
         _Kernels(recording.program, value_of, found).run(inputs, outputs)
     else:
         recording.program.run(inputs, outputs)
+    found.is_finite = recording.is_finite(outputs)
+    if not found.is_finite:  # the step changes nothing then, and says why when it is called
+        return found
     _results(recording, recorded.outputs, outputs, value_of, found)
     for audit in recorded.audits:
         _slopes(audit, value_of, directions, found)
@@ -182,8 +196,10 @@ def _results(
         if off is not None:
             raise _fault("result", node, off, gradients.get(place, ""))
         if place in gradients and actual.size:
-            largest = float(np.abs(exact[place]).max())
-            distance = float(np.abs(actual - exact[place]).max())
+            sound = np.isfinite(exact[place])
+            largest = float(np.abs(exact[place]).max(where=sound, initial=0.0))
+            with np.errstate(invalid="ignore"):
+                distance = float(np.abs(actual - exact[place]).max(where=sound, initial=0.0))
             found.gradients[gradients[place]] = distance / largest if largest else distance
 
 
@@ -216,7 +232,7 @@ def _wrong(slope: Slope, first: tuple[Node, Slope] | None) -> CheckError:
         f"{told}.\nIt goes wrong in the gradient of {called(node)}{place}{inside}: the cotangent of its result is "
         f"right, that of its operand gives {at.by_gradient:.6e} where differences give {at.by_differences:.6e}.\n"
         "To mend it: look at the gradient rule there; if it is not meant to be a slope, as that of a straight-through "
-        "estimator, check with directions=0."
+        "estimator, check with directions=0 (in pullback.compile: check_directions=0)."
     )
     return CheckError(
         message, what="gradient", op=called(node), primitive=node.op.name, filename=source.file if source else "",
@@ -248,4 +264,4 @@ def _fault(what: str, node: Node, off: Disagreement, name: str, members: Sequenc
     )  # fmt: skip
 
 
-__all__ = ["Check", "check"]
+__all__ = ["Check", "check", "checked_directions"]

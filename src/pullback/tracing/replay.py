@@ -392,6 +392,12 @@ class Replay:
         self._feed(arguments, inputs, outputs, set())
         return inputs, outputs  # type: ignore[return-value]
 
+    def is_finite(self, outputs: Sequence[Memory]) -> bool:
+        """Whether what a run gave leaves the state changed: whether all that is looked at is finite. A sum of squares
+        that overflows counts as not finite here.
+        """
+        return self.guard is None or bool(outputs[self.total].array.item(0) < _INFINITY)
+
     def gradient_names(self) -> dict[int, str]:
         """What the gradients among the outputs are of, by their places: several models may have a "0.weight" each."""
         names: dict[int, str] = {}
@@ -474,6 +480,7 @@ class Replay:
             if is_alone(tensors[source], alone):
                 outputs[place] = tensors[source]._node.buffer
         held = self.held
+        seen: list[Buffer] = []
         for tensor, grad_place in self.new_grads:
             if grad_place is None:
                 continue
@@ -484,7 +491,9 @@ class Replay:
                 continue
             if grad_place in held and not self._is_free(tensor, grad_place, alone):
                 node = self.bases[grad_place] if grad_place in self.deferred else held[grad_place]._node
-                self.program.vacate(node.buffer, alone)
+                seen.append(node.buffer)
+        if seen:
+            self.program.vacate(seen, alone)
         for place in self.resident:  # when all are gone that have to go, which may move the memory of all
             outputs[place] = self.program.residence(place)
         for buffer in outputs:

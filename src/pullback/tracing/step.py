@@ -31,7 +31,7 @@ from ..tensor.creation import from_argument, from_numpy
 from ..tensor.handle import RECEIVERS, STATE, Handle
 from ..tensor.promotion import Default
 from ..trees import flatten, unflatten
-from .check import Check, check
+from .check import Check, check, checked_directions
 from .finite import RAISE, Policy
 from .parts import meets
 from .recordable import is_module, refuse
@@ -60,7 +60,7 @@ class CompiledStep:
 
     def __init__(
         self, function: Callable[..., Any], budget: Budget = UNLIMITED, on_nonfinite: str = RAISE,
-        check_every: int | None = None,
+        check_every: int | None = None, check_directions: int = 1,
     ):  # fmt: skip
         is_function = isinstance(function, (FunctionType, MethodType))
         functools.update_wrapper(self, function, updated=("__dict__",) if is_function else ())
@@ -69,7 +69,7 @@ class CompiledStep:
         #: what is done where a loss or a gradient is not finite
         self.policy = Policy(on_nonfinite)
         #: after how many calls the step is compared with the reference again; None: never
-        self.check_every = check_every
+        self.check_every, self.check_directions = check_every, check_directions
         self._variants: dict[Hashable, list[Replay]] = {}
         self._last: Replay | None = None
         #: how the last call was, since most are like the one before
@@ -121,7 +121,7 @@ class CompiledStep:
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self.check_every is not None and self.policy.calls % self.check_every == 0:
-            self.check(*args, **kwargs)
+            self._checked(args, kwargs, self.check_directions)
         self.policy.calls += 1
         kind, roots = self._recent, _NO_ROOTS
         leaves = None if kwargs or kind is None else kind.leaves_of(args)
@@ -191,10 +191,11 @@ class CompiledStep:
         """
         if STATE.trace is not None:
             raise TraceError("step.check() inside of a compiled step: the step is only recorded there. Call it outside")
-        if directions < 0:
-            raise ValueError(f"check: directions must be 0 or more, got {directions}")
+        return self._checked(args, kwargs, checked_directions(directions))
+
+    def _checked(self, args: tuple[Any, ...], kwargs: dict[str, Any], directions: int) -> Check:
         kind, leaves, roots = self._kind_of(args, kwargs)
-        kept = list(kind.variants)
+        kept, total = list(kind.variants), self._recordings
         STATE.audits = []
         try:
             with _STEPS.recording(), _without_collections(), reported("record", self.__name__) as report:
@@ -203,7 +204,7 @@ class CompiledStep:
                 report.program = variant.program
         finally:
             STATE.audits = None
-            kind.variants[:] = kept
+            kind.variants[:], self._recordings = kept, total
         return check(variant, [*leaves, *roots], directions)
 
     def _plan_of(self, variant: Replay) -> Plan:
@@ -220,8 +221,8 @@ class CompiledStep:
         if available is not None and needed > available:
             raise too_large(self._plan_of(variant), needed, available)
 
-    def _options(self) -> tuple[Budget, str, int | None]:
-        return self.budget, self.policy.on_nonfinite, self.check_every
+    def _options(self) -> tuple[Budget, str, int | None, int]:
+        return self.budget, self.policy.on_nonfinite, self.check_every, self.check_directions
 
     def __copy__(self) -> Self:
         """A step of the same function, without recordings."""
@@ -571,6 +572,7 @@ def compile(
     allow: Collection[str] | None = None,
     on_nonfinite: str = RAISE,
     check_every: int | None = None,
+    check_directions: int = 1,
     **unknown: Any,
 ) -> Any:
     """Make `function`, such as a whole training step, one native program; also usable as a decorator.
@@ -626,7 +628,8 @@ def compile(
     "early-update" the loss alone is looked at, since no update waits for the gradients of other parameters then.
 
     With `check_every=k` the first call and every k-th after it are preceded by `step.check(...)` on their arguments,
-    which raises CheckError where the program does not compute what it should, before anything has changed.
+    which raises CheckError where the program does not compute what it should, before anything has changed;
+    `check_directions` are the directions in which slopes are looked at, 0 where a gradient is not meant to be a slope.
 
     >>> w = pb.ones(3, requires_grad=True)
     >>> @pb.compile
@@ -645,17 +648,19 @@ def compile(
         raise TypeError(f"compile() has no argument {', '.join(unknown)}; its arguments are: {', '.join(known)}")
     if function is None:
         return functools.partial(
-            compile, memory=memory, policy=policy, allow=allow, on_nonfinite=on_nonfinite, check_every=check_every
-        )
+            compile, memory=memory, policy=policy, allow=allow, on_nonfinite=on_nonfinite, check_every=check_every,
+            check_directions=check_directions,
+        )  # fmt: skip
     if isinstance(function, (staticmethod, classmethod)):
         return type(function)(
             compile(
                 function.__func__, memory=memory, policy=policy, allow=allow, on_nonfinite=on_nonfinite,
-                check_every=check_every,
+                check_every=check_every, check_directions=check_directions,
             )
         )  # fmt: skip
     if check_every is not None and (not isinstance(check_every, int) or check_every < 1):
         raise ValueError(f"compile: check_every must be a number of calls from 1 on, or None, got {check_every!r}")
+    checked_directions(check_directions)
     refuse(function)
     kind = CompiledModule if is_module(function) else CompiledStep
-    return kind(function, budget_of(memory, policy, allow), on_nonfinite, check_every)
+    return kind(function, budget_of(memory, policy, allow), on_nonfinite, check_every, check_directions)
