@@ -45,6 +45,7 @@ RULES = {
     "snapshots": {"forks", "graph", "ops", "runtime", "tensor", "errors"},
     "special": {"tensor", "nn"},
     "signal": {"graph", "ops", "tensor"},
+    "testing": {"graph", "ops", "tensor"},
     "optim": {"graph", "ops", "tensor", "tracing", "nn", "errors"},
     "func": {"graph", "ops", "tensor", "autograd", "nn", "trees", "errors"},
     "array_api": {"graph", "ops", "tensor", "linalg", "errors"},
@@ -68,6 +69,7 @@ RULES = {
         "inplace_functions",
         "special",
         "signal",
+        "testing",
     }
     | {
         "array_api",

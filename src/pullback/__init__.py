@@ -19,6 +19,7 @@ from . import (
     profiler,
     signal,
     special,
+    testing,
     utils,
 )
 from .accumulation import accumulate
@@ -84,9 +85,29 @@ from .tensor.creation import (
 )
 from .tensor.device import device
 from .tensor.differences import gradient
+from .tensor.display import set_printoptions
 from .tensor.draws import bernoulli, binomial, multinomial, normal, poisson
 from .tensor.grad_modes import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
+from .tensor.legacy import (
+    BFloat16Tensor,
+    BoolTensor,
+    ByteTensor,
+    CharTensor,
+    DoubleTensor,
+    FloatTensor,
+    HalfTensor,
+    IntTensor,
+    LongTensor,
+    ShortTensor,
+)
 from .tensor.limits import can_cast, finfo, iinfo, promote_types
+from .tensor.memory_format import (
+    channels_last,
+    channels_last_3d,
+    contiguous_format,
+    memory_format,
+    preserve_format,
+)
 from .tensor.metadata import is_tensor
 from .tensor.products import matmul
 from .tensor.promotion import get_default_dtype, result_type, set_default_dtype
@@ -106,6 +127,7 @@ from .tensor.random import (
     seed,
     set_rng_state,
 )
+from .tensor.size import Size
 from .tensor.sorting import (
     bucketize,
     isin,
@@ -124,8 +146,6 @@ from .utils.einops_backend import await_einops
 # PyTorch's other names of the same types
 half, float, double = float16, float32, float64
 short, int, long = int16, int32, int64
-#: a shape is a tuple
-Size = tuple  # type: ignore[type-arg]
 
 pi, e, inf, nan = math.pi, math.e, math.inf, math.nan
 newaxis = None
@@ -148,8 +168,18 @@ if not TYPE_CHECKING:
 
 
 __all__ = [
+    "BFloat16Tensor",
+    "BoolTensor",
+    "ByteTensor",
+    "CharTensor",
     "Checkpointer",
+    "DoubleTensor",
+    "FloatTensor",
     "Generator",
+    "HalfTensor",
+    "IntTensor",
+    "LongTensor",
+    "ShortTensor",
     "Size",
     "Tensor",
     "__version__",
@@ -174,9 +204,12 @@ __all__ = [
     "can_cast",
     "cdist",
     "channel_shuffle",
+    "channels_last",
+    "channels_last_3d",
     "check_numerics",
     "compile",
     "constant_pad_nd",
+    "contiguous_format",
     "cosine_similarity",
     "cuda",
     "cumulative_trapezoid",
@@ -239,6 +272,7 @@ __all__ = [
     "lu_unpack",
     "manual_seed",
     "matmul",
+    "memory_format",
     "multinomial",
     "nan",
     "newaxis",
@@ -258,6 +292,7 @@ __all__ = [
     "pixel_unshuffle",
     "plan",
     "poisson",
+    "preserve_format",
     "profile",
     "profiler",
     "promote_types",
@@ -277,12 +312,14 @@ __all__ = [
     "set_float32_matmul_precision",
     "set_grad_enabled",
     "set_num_threads",
+    "set_printoptions",
     "set_rng_state",
     "short",
     "signal",
     "special",
     "svd_lowrank",
     "tensor",
+    "testing",
     "trapezoid",
     "trapz",
     "tril_indices",

@@ -251,3 +251,30 @@ def test_a_transposed_convolution_is_asked_for_a_size() -> None:
 def test_modules_check_their_arguments(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    "name", ["Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"]
+)
+def test_sizes_of_another_number_of_axes_are_refused(name):
+    rank = int(name[-2])
+    for size in {(3,), (3, 3), (3, 3, 3), (3,) * 4}:
+        if len(size) == rank:
+            getattr(pb.nn, name)(1, 1, size)
+        else:
+            with pytest.raises(ValueError, match=f"{name}: kernel_size must be"):
+                getattr(pb.nn, name)(1, 1, size)
+
+
+def test_windows_of_another_number_of_axes_are_refused():
+    x = pb.ones(1, 1, 8, 8)
+    for wrong in ((3,), (3, 3, 3)):
+        for run in (pb.nn.Unfold(wrong), pb.nn.AdaptiveAvgPool2d(wrong), pb.nn.AdaptiveMaxPool2d(wrong)):
+            with pytest.raises(ValueError, match=r"size|windows"):
+                run(x)
+    for run in (pb.nn.MaxPool2d((3, 3, 3)), pb.nn.AvgPool2d((3, 3, 3)), pb.nn.LPPool2d(2, (3, 3, 3))):
+        with pytest.raises(ValueError, match="kernel_size"):
+            run(x)
+    for option in ("stride", "padding", "dilation"):
+        with pytest.raises(ValueError, match=option):
+            pb.nn.functional.conv2d(x, pb.ones(1, 1, 2, 2), **{option: (1, 1, 1)})

@@ -16,10 +16,10 @@ from ...tensor.autocast_mode import lowered
 Sizes = int | Sequence[int]
 
 
-def sizes_of(function: str, name: str, value: Sizes, rank: int, least: int) -> tuple[int, ...]:
-    """One whole number, or one for each of `rank` axes, none below `least`."""
+def sizes_of(function: str, name: str, value: Sizes, rank: int, least: int, alone: bool = True) -> tuple[int, ...]:
+    """One whole number, or one for each of `rank` axes, none below `least`; one in a list stands for all if `alone`."""
     given = (value,) * rank if isinstance(value, int) else tuple(value)
-    if len(given) == 1:
+    if len(given) == 1 and alone:
         given *= rank
     if len(given) != rank or not all(isinstance(size, int) and size >= least for size in given):
         raise ValueError(
@@ -50,7 +50,7 @@ def conv2d(
 
     >>> images, weight = pb.randn(2, 3, 8, 8), pb.randn(5, 3, 3, 3)
     >>> pb.nn.functional.conv2d(images, weight, stride=2, padding=1).shape
-    (2, 5, 4, 4)
+    pullback.Size([2, 5, 4, 4])
     """
     return _convolve("conv2d", 2, input, weight, bias, stride, padding, dilation, groups)
 
@@ -83,7 +83,7 @@ def conv_transpose2d(
 
     >>> images, weight = pb.randn(2, 3, 4, 4), pb.randn(3, 5, 2, 2)
     >>> pb.nn.functional.conv_transpose2d(images, weight, stride=2).shape
-    (2, 5, 8, 8)
+    pullback.Size([2, 5, 8, 8])
     """
     return _transposed("conv_transpose2d", 2, input, weight, bias, stride, padding, output_padding, groups, dilation)
 
