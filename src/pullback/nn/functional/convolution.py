@@ -12,6 +12,7 @@ from ...ops.movement import concatenate, expand, flip, permute, reshape, slice_
 from ...ops.primitive import user_source
 from ...tensor import Tensor
 from ...tensor.autocast_mode import lowered
+from .convolution_integers import convolution_of_integers
 
 Sizes = int | Sequence[int]
 
@@ -189,7 +190,7 @@ def _convolve(
     dilation: Sizes, groups: int,
 ) -> Tensor:  # fmt: skip
     input, weight, bias = lowered(input, weight, bias)
-    x, alone = batched(function, input, rank)
+    x, alone = batched(function, input, rank, integers=True)
     _check(function, rank, x, weight, bias, groups, transposed=False)
     steps = sizes_of(function, "stride", stride, rank, 1)
     spread = sizes_of(function, "dilation", dilation, rank, 1)
@@ -205,7 +206,8 @@ def _convolve(
     split = reshape(weight.node, (groups, out // groups, inner, *taps))
     window_node = permute(split, (*range(3, rank + 3), 0, 2, 1))
     ones = (1,) * rank
-    return _finished(convolution(_grouped(x, groups), window_node, steps, pads, ones, spread), bias, alone)
+    convolve = convolution if x.is_floating_point() else convolution_of_integers
+    return _finished(convolve(_grouped(x, groups), window_node, steps, pads, ones, spread), bias, alone)
 
 
 def _transposed(
@@ -213,7 +215,7 @@ def _transposed(
     output_padding: Sizes, groups: int, dilation: Sizes,
 ) -> Tensor:  # fmt: skip
     input, weight, bias = lowered(input, weight, bias)
-    x, alone = batched(function, input, rank)
+    x, alone = batched(function, input, rank, integers=True)
     _check(function, rank, x, weight, bias, groups, transposed=True)
     steps = sizes_of(function, "stride", stride, rank, 1)
     spread = sizes_of(function, "dilation", dilation, rank, 1)
@@ -236,7 +238,8 @@ def _transposed(
     inner, out, *taps = weight.shape
     split = flip(reshape(weight.node, (groups, inner // groups, out, *taps)), tuple(range(3, rank + 3)))
     window_node = permute(split, (*range(3, rank + 3), 0, 1, 2))
-    found = convolution(_grouped(x, groups), window_node, (1,) * rank, tuple(pads), steps, spread)
+    convolve = convolution if x.is_floating_point() else convolution_of_integers
+    found = convolve(_grouped(x, groups), window_node, (1,) * rank, tuple(pads), steps, spread)
     return _finished(found, bias, alone)
 
 
