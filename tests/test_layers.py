@@ -46,6 +46,7 @@ RULES = {
     "special": {"tensor", "nn"},
     "signal": {"graph", "ops", "tensor"},
     "testing": {"graph", "ops", "tensor"},
+    "distributions": {"ops", "tensor", "linalg", "nn", "errors"},
     "optim": {"graph", "ops", "tensor", "tracing", "nn", "errors"},
     "func": {"graph", "ops", "tensor", "autograd", "nn", "trees", "errors"},
     "array_api": {"graph", "ops", "tensor", "linalg", "errors"},
@@ -70,6 +71,7 @@ RULES = {
         "special",
         "signal",
         "testing",
+        "distributions",
     }
     | {
         "array_api",

@@ -152,6 +152,18 @@ def poisson(input: Tensor, generator: Generator | None = None) -> Tensor:
     return _flat(e.convert(counts, input.dtype), input)
 
 
+def _gamma_numbers(random: np.random.Generator, shape: np.ndarray) -> np.ndarray:
+    return random.standard_gamma(shape)
+
+
+def standard_gamma(input: Tensor) -> Tensor:
+    """Gamma numbers of the shapes in `input` and of rate 1, in its dtype. A host call, without a gradient."""
+    require_float("standard_gamma", input)
+    known = detach(input.node)
+    shape = checked(known, e.lt(constant(0, input.dtype), known), "standard_gamma: a shape must be above 0")
+    return Handle._wrap(e.convert(_seeded(_gamma_numbers, [e.convert(shape, float64)], float64, None), input.dtype))
+
+
 def binomial(count: Tensor, prob: Tensor, generator: Generator | None = None) -> Tensor:
     """How many of `count` trials of probability `prob` succeed, both broadcast, in floats. A host call."""
     for name, value in (("count", count), ("prob", prob)):
