@@ -4,9 +4,11 @@ import math
 from typing import TYPE_CHECKING
 
 from . import (
+    accelerator,
     amp,
     array_api,
     autograd,
+    backends,
     cuda,
     debug,
     distributions,
@@ -71,6 +73,7 @@ from .tensor.creation import (
     fill,
     from_dlpack,
     from_numpy,
+    frombuffer,
     full,
     full_like,
     linspace,
@@ -84,7 +87,7 @@ from .tensor.creation import (
     zeros,
     zeros_like,
 )
-from .tensor.device import device
+from .tensor.device import device, get_default_device, set_default_device
 from .tensor.differences import gradient
 from .tensor.display import set_printoptions
 from .tensor.draws import bernoulli, binomial, multinomial, normal, poisson
@@ -184,6 +187,7 @@ __all__ = [
     "Size",
     "Tensor",
     "__version__",
+    "accelerator",
     "accumulate",
     "affine_grid_generator",
     "amp",
@@ -194,6 +198,7 @@ __all__ = [
     "asarray",
     "autocast",
     "autograd",
+    "backends",
     "bartlett_window",
     "bernoulli",
     "bfloat16",
@@ -234,11 +239,13 @@ __all__ = [
     "float64",
     "from_dlpack",
     "from_numpy",
+    "frombuffer",
     "full",
     "full_like",
     "func",
     "geqrf",
     "get_autocast_dtype",
+    "get_default_device",
     "get_default_dtype",
     "get_float32_matmul_precision",
     "get_num_threads",
@@ -310,6 +317,7 @@ __all__ = [
     "scalar_tensor",
     "searchsorted",
     "seed",
+    "set_default_device",
     "set_default_dtype",
     "set_float32_matmul_precision",
     "set_grad_enabled",

@@ -113,3 +113,34 @@ def test_shapes_can_be_arguments_of_steps_and_saved(tmp_path):
     assert step(pb.ones(6), pb.ones(2, 3).shape).shape == (2, 3)
     pb.save({"shape": pb.ones(2, 3).shape}, tmp_path / "file.safetensors")
     assert pb.load(tmp_path / "file.safetensors")["shape"] == (2, 3)
+
+
+def test_former_spellings_keep_every_digit():
+    assert pb.LongTensor((2**40 + 1, 3)).tolist() == [2**40 + 1, 3] == pb.LongTensor([2**40 + 1, 3]).tolist()
+    x = pb.ones(1, dtype=pb.float64)
+    assert x.new([0.1]).tolist() == [0.1] and x.new(2, 1).tolist() == [[0.0], [0.0]] and x.new(2).dtype is pb.float64
+    raw = np.arange(4, dtype=np.int16).tobytes()
+    assert pb.frombuffer(raw, dtype=pb.int16, count=2, offset=2).tolist() == [1, 2]
+    with pytest.raises(ValueError, match="frombuffer"):
+        pb.frombuffer(b"abc", dtype=pb.int16)
+
+
+def test_what_scripts_ask_before_they_choose_a_device():
+    found = pb.accelerator.current_accelerator() if pb.accelerator.is_available() else "cpu"
+    other = "mps" if pb.backends.mps.is_available() or pb.backends.cudnn.is_available() else "cpu"
+    assert pb.device(found) == pb.device(other) == pb.get_default_device()
+    pb.set_default_device(pb.device("cpu"))
+    with pytest.raises(ValueError, match="cuda"):
+        pb.set_default_device("cuda")
+    with pytest.warns(UserWarning, match="switched off"):
+        scaler = pb.amp.GradScaler()
+    model = pb.nn.Linear(1, 1)
+    optimizer = pb.optim.SGD(model.parameters(), lr=0.1)
+    scaler.scale(model(pb.ones(1, 1)).sum()).backward()
+    scaler.unscale_(optimizer)
+    before = model.bias.item()
+    scaler.step(optimizer)
+    scaler.update()
+    assert model.bias.item() == pytest.approx(before - 0.1)
+    with pytest.raises(NotImplementedError, match="bfloat16"):
+        pb.amp.GradScaler("cpu")

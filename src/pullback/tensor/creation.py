@@ -22,6 +22,7 @@ from .handle import STATE, Handle
 from .memory_format import check_memory_format, contiguous_format, preserve_format
 from .promotion import Number, as_node, dtype_of_number, get_default_dtype
 from .shapes import as_shape, sizes
+from .size import Size
 from .spellings import dtype_of
 
 if TYPE_CHECKING:
@@ -144,6 +145,17 @@ def from_numpy(array: np.ndarray) -> Tensor:
     if dtype is None:
         raise DTypeError(f"arrays of {array.dtype} are not taken (at {user_source()}); convert with .astype(...)")
     return Handle._wrap(buffer_node(_shared(array), array.shape, dtype))
+
+
+def frombuffer(buffer: Any, *, dtype: DType, count: int = -1, offset: int = 0, requires_grad: bool = False) -> Tensor:
+    """A tensor that reads `count` elements of bytes in memory, from byte `offset` on; see `from_numpy`."""
+    check_dtype(dtype)
+    try:
+        array = np.frombuffer(buffer, dtype.storage, count, offset)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"frombuffer: {error} (at {user_source()})") from None
+    made = Handle._wrap(buffer_node(_shared(array), array.shape, dtype))
+    return made.requires_grad_() if requires_grad else made
 
 
 def from_argument(array: np.ndarray, dtype: DType) -> Tensor:
@@ -445,6 +457,13 @@ class CreationMethods(Handle):
 
     __slots__ = ()
 
+    def new(self, *data: Any, device: str | None = None) -> Tensor:
+        """PyTorch's former spelling: zeros of sizes, or the elements of a list, as of the class `Tensor`."""
+        if len(data) == 1 and isinstance(data[0], (list, tuple, np.ndarray)) and not isinstance(data[0], Size):
+            return tensor(data[0], self.dtype, device=device)
+        made: Tensor = Handle._result(*data, device=device)
+        return made.to(self.dtype)
+
     def new_tensor(
         self, data: Any, *, dtype: DType | None = None, requires_grad: bool = False, device: str | None = None
     ) -> Tensor:
@@ -509,6 +528,7 @@ __all__ = [
     "from_dlpack",
     "from_numpy",
     "from_stored",
+    "frombuffer",
     "full",
     "full_like",
     "linspace",

@@ -12,6 +12,7 @@ from ..graph.types import DType
 from ..ops.primitive import user_source
 from .creation import tensor
 from .handle import Handle
+from .size import Size
 
 if TYPE_CHECKING:
     from . import Tensor
@@ -42,7 +43,7 @@ class _Constructor(metaclass=_Kind):
                     f"{cls.__name__}() of a {data[0].dtype.name} tensor (at {user_source()}); use .to({cls.dtype!r})"
                 )
             return Handle._result(data[0], device=device)
-        if len(data) == 1 and not isinstance(data[0], (int, np.integer, tuple)):
+        if len(data) == 1 and not isinstance(data[0], (int, np.integer, Size)):
             return _of_elements(data[0], cls.dtype)
         made: Tensor = Handle._result(*data, device=device)
         return made.to(cls.dtype)
