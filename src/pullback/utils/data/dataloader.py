@@ -13,6 +13,7 @@ from ...graph.types import int64
 from ...ops.primitive import user_source
 from ...tensor.creation import tensor
 from ...tensor.random import Generator, default_generator
+from .collate import default_collate as default_collate
 from .dataset import IterableDataset
 from .files import TableDataset, is_table
 from .sampler import BatchSampler, RandomSampler, SequentialSampler
