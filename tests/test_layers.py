@@ -21,7 +21,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 RULES = {
     "errors": set(),
     "trees": set(),
-    "cuda": set(),
+    "cuda": {"graph", "tensor", "amp"},
     "accelerator": set(),
     "backends": set(),
     "settings": set(),

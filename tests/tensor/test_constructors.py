@@ -144,3 +144,5 @@ def test_what_scripts_ask_before_they_choose_a_device():
     assert model.bias.item() == pytest.approx(before - 0.1)
     with pytest.raises(NotImplementedError, match="bfloat16"):
         pb.amp.GradScaler("cpu")
+    with pb.cuda.amp.autocast(enabled=False):
+        assert model(pb.ones(1, 1)).dtype is pb.float32 and not pb.cuda.amp.GradScaler(enabled=False).is_enabled()

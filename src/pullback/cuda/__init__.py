@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+from . import amp
+
 
 def is_available() -> bool:
     """False: Pullback runs on the CPU."""
@@ -42,6 +44,7 @@ if not TYPE_CHECKING:
 
 
 __all__ = [
+    "amp",
     "device_count",
     "empty_cache",
     "is_available",
