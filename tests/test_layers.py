@@ -21,7 +21,6 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 RULES = {
     "errors": set(),
     "trees": set(),
-    "cuda": {"graph", "tensor", "amp"},
     "accelerator": set(),
     "backends": set(),
     "settings": set(),
@@ -55,6 +54,7 @@ RULES = {
     "workers": {"runtime", "errors"},
     "utils": {"graph", "ops", "tensor", "nn", "workers", "errors"},
     "amp": {"graph", "ops", "tensor", "errors"},
+    "cuda": {"graph", "tensor", "amp"},
     "data": {"errors"},
     "train": {"pullback", "nn", "data", "errors"},
     "cli": {"pullback", "train", "data", "runtime", "memory", "debug", "errors"},

@@ -18,9 +18,8 @@ class _Mode:
     """
 
     mode: bool
-
-    def _begin(self) -> None:
-        self._before: list[bool] = []
+    #: the modes that blocks of this object were entered in
+    _before: list[bool]
 
     def __enter__(self) -> None:
         self._before.append(MODE.grad)
@@ -69,7 +68,7 @@ class set_grad_enabled(_Mode):
     """Record history (True) or not (False): at once, and back at the end if used as a context manager."""
 
     def __init__(self, mode: bool):
-        self._begin()
+        self._before = []
         self.mode, self._at_once = mode, [MODE.grad]
         MODE.grad = mode
 
@@ -90,11 +89,8 @@ class _Fixed(_Mode):
 
     def __new__(cls, function: Callable[..., Any] | None = None) -> Any:
         made = super().__new__(cls)
-        made._begin()
+        made._before = []
         return made if function is None else made(function)
-
-    def __init__(self) -> None:
-        pass
 
 
 class no_grad(_Fixed):
@@ -121,15 +117,12 @@ class inference_mode(_Mode):
 
     def __new__(cls, mode: bool | Callable[..., Any] = True) -> Self:
         made = super().__new__(cls)
-        made._begin()
+        made._before = []
         if not isinstance(mode, bool):
             made.mode = False
             return made(mode)
         made.mode = not mode
         return made
-
-    def __init__(self, mode: bool = True) -> None:
-        pass
 
 
 def is_grad_enabled() -> bool:

@@ -256,7 +256,8 @@ class Handle:
         """Sizes, strides and offset that PyTorch's tensor would have, as far as views go: a result is contiguous."""
         base = None if self._link is None else self._link.base
         found = None if base is None else self._link.movement.layout(base._layout())  # type: ignore[union-attr]
-        return found or (self.shape, contiguous_strides(self.shape), 0)
+        shape = self._node.shape
+        return found or (shape, contiguous_strides(shape), 0)
 
     @property
     def shape(self) -> Size:
