@@ -273,7 +273,8 @@ def _not_negative(name: str, var: Tensor, dtype: DType) -> Tensor:
     with no_grad():
         negative = var < 0
     held = Tensor(checked(var.node, (~negative).node, f"{name}: var has negative entries"))
-    if var.is_leaf and STATE.trace is None:
+    is_recorded = STATE.trace is not None or STATE.journal is not None or STATE.example is not None
+    if var.is_leaf and not is_recorded:
         held._buffer()
     return held.to(dtype)
 
