@@ -27,7 +27,7 @@ NO_ARGUMENTS = {
 SCRIPT = {"a", "b", "i", "x", "l", "n", "t", "idx", "list", "element", "reverse", "max", "separator", "path"}
 #: spelled otherwise: variadic, of Python's keywords, or of layouts
 ELSEWHERE = {
-    *("result_type", "einsum", "tensordot", "broadcast_shapes", "hsplit", "vsplit", "dsplit", "tensor_split"),
+    *("result_type", "einsum", "tensordot", "broadcast_shapes"),
     *("random_", "uniform_", "embedding", "split", "isin", "select", "concatenate", "copy_"),
     *("atleast_1d", "atleast_2d", "atleast_3d", "initial_seed", "manual_seed", "seed", "set_grad_enabled"),
     *("backward", "is_grad_enabled", "orgqr", "ormqr", "save", "load"),

@@ -18,7 +18,7 @@ NAMESPACES = [
         "autograd.functional",
         "amp",
     ),
-    *("linalg", "special", "signal.windows", "array_api", "utils", "utils.data"),
+    *("distributions", "testing", "linalg", "special", "signal.windows", "array_api", "utils", "utils.data"),
 ]
 #: classes to be derived from, or that take anything as PyTorch's do; errors; what takes a class first, and its
 #: arguments; and a step's own arguments

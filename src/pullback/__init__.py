@@ -4,11 +4,14 @@ import math
 from typing import TYPE_CHECKING
 
 from . import (
+    accelerator,
     amp,
     array_api,
     autograd,
+    backends,
     cuda,
     debug,
+    distributions,
     errors,
     func,
     functions,
@@ -19,6 +22,7 @@ from . import (
     profiler,
     signal,
     special,
+    testing,
     utils,
 )
 from .accumulation import accumulate
@@ -69,6 +73,7 @@ from .tensor.creation import (
     fill,
     from_dlpack,
     from_numpy,
+    frombuffer,
     full,
     full_like,
     linspace,
@@ -82,11 +87,31 @@ from .tensor.creation import (
     zeros,
     zeros_like,
 )
-from .tensor.device import device
+from .tensor.device import device, get_default_device, set_default_device
 from .tensor.differences import gradient
+from .tensor.display import set_printoptions
 from .tensor.draws import bernoulli, binomial, multinomial, normal, poisson
 from .tensor.grad_modes import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
+from .tensor.legacy import (
+    BFloat16Tensor,
+    BoolTensor,
+    ByteTensor,
+    CharTensor,
+    DoubleTensor,
+    FloatTensor,
+    HalfTensor,
+    IntTensor,
+    LongTensor,
+    ShortTensor,
+)
 from .tensor.limits import can_cast, finfo, iinfo, promote_types
+from .tensor.memory_format import (
+    channels_last,
+    channels_last_3d,
+    contiguous_format,
+    memory_format,
+    preserve_format,
+)
 from .tensor.metadata import is_tensor
 from .tensor.products import matmul
 from .tensor.promotion import get_default_dtype, result_type, set_default_dtype
@@ -106,6 +131,7 @@ from .tensor.random import (
     seed,
     set_rng_state,
 )
+from .tensor.size import Size
 from .tensor.sorting import (
     bucketize,
     isin,
@@ -124,8 +150,6 @@ from .utils.einops_backend import await_einops
 # PyTorch's other names of the same types
 half, float, double = float16, float32, float64
 short, int, long = int16, int32, int64
-#: a shape is a tuple
-Size = tuple  # type: ignore[type-arg]
 
 pi, e, inf, nan = math.pi, math.e, math.inf, math.nan
 newaxis = None
@@ -148,11 +172,22 @@ if not TYPE_CHECKING:
 
 
 __all__ = [
+    "BFloat16Tensor",
+    "BoolTensor",
+    "ByteTensor",
+    "CharTensor",
     "Checkpointer",
+    "DoubleTensor",
+    "FloatTensor",
     "Generator",
+    "HalfTensor",
+    "IntTensor",
+    "LongTensor",
+    "ShortTensor",
     "Size",
     "Tensor",
     "__version__",
+    "accelerator",
     "accumulate",
     "affine_grid_generator",
     "amp",
@@ -163,6 +198,7 @@ __all__ = [
     "asarray",
     "autocast",
     "autograd",
+    "backends",
     "bartlett_window",
     "bernoulli",
     "bfloat16",
@@ -174,15 +210,19 @@ __all__ = [
     "can_cast",
     "cdist",
     "channel_shuffle",
+    "channels_last",
+    "channels_last_3d",
     "check_numerics",
     "compile",
     "constant_pad_nd",
+    "contiguous_format",
     "cosine_similarity",
     "cuda",
     "cumulative_trapezoid",
     "debug",
     "default_generator",
     "device",
+    "distributions",
     "double",
     "dtype",
     "e",
@@ -199,11 +239,13 @@ __all__ = [
     "float64",
     "from_dlpack",
     "from_numpy",
+    "frombuffer",
     "full",
     "full_like",
     "func",
     "geqrf",
     "get_autocast_dtype",
+    "get_default_device",
     "get_default_dtype",
     "get_float32_matmul_precision",
     "get_num_threads",
@@ -239,6 +281,7 @@ __all__ = [
     "lu_unpack",
     "manual_seed",
     "matmul",
+    "memory_format",
     "multinomial",
     "nan",
     "newaxis",
@@ -258,6 +301,7 @@ __all__ = [
     "pixel_unshuffle",
     "plan",
     "poisson",
+    "preserve_format",
     "profile",
     "profiler",
     "promote_types",
@@ -273,16 +317,19 @@ __all__ = [
     "scalar_tensor",
     "searchsorted",
     "seed",
+    "set_default_device",
     "set_default_dtype",
     "set_float32_matmul_precision",
     "set_grad_enabled",
     "set_num_threads",
+    "set_printoptions",
     "set_rng_state",
     "short",
     "signal",
     "special",
     "svd_lowrank",
     "tensor",
+    "testing",
     "trapezoid",
     "trapz",
     "tril_indices",

@@ -11,7 +11,7 @@ class ShapeError(PullbackError, RuntimeError):
     """Shapes that do not fit an operation."""
 
 
-class DTypeError(PullbackError, TypeError):
+class DTypeError(PullbackError, TypeError, RuntimeError):
     """Element types that an operation does not take."""
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 
@@ -25,12 +26,57 @@ def test_backward_and_grad_of_several_tensors_as_pytorch() -> None:
 def test_what_gradcheck_does_not_do_is_refused() -> None:
     x = pb.tensor([0.5, 2.0], dtype=pb.float64, requires_grad=True)
     assert pb.autograd.gradcheck(pb.exp, x, fast_mode=True, nondet_tol=1e-9, check_undefined_grad=False)
-    assert pb.autograd.gradgradcheck(pb.exp, x, check_batched_grad=False)
-    for option in ("check_undefined_grad", "check_batched_grad", "check_forward_ad", "masked"):
-        with pytest.raises(NotImplementedError, match=option):
-            pb.autograd.gradcheck(pb.exp, x, **{option: True})
+    for check in (pb.autograd.gradcheck, pb.autograd.gradgradcheck):
+        with pytest.raises(NotImplementedError, match="masked"):
+            check(pb.exp, x, masked=True)
     with pytest.raises(ValueError, match="nothing to check"):
         pb.autograd.gradcheck(pb.exp, x, check_backward_ad=False)
+    with pytest.raises(ValueError, match="nothing to check"):
+        pb.autograd.gradgradcheck(pb.exp, x, check_rev_over_rev=False)
+    with pytest.raises(ValueError, match="needs check_forward_ad"):
+        pb.autograd.gradcheck(pb.exp, x, check_batched_forward_grad=True)
+
+
+def test_gradcheck_compares_forward_mode_and_batches() -> None:
+    x, w = (pb.tensor(np.random.default_rng(0).random(s), requires_grad=True) for s in ((3, 2), (2, 4)))
+    modes = {"check_forward_ad": True, "check_batched_grad": True, "check_batched_forward_grad": True}
+    assert pb.autograd.gradcheck(lambda x, w: ((x @ w).tanh(), x.exp()), (x, w), **modes)
+    options = {"check_fwd_over_rev": True, "check_batched_grad": True, "gen_non_contig_grad_outputs": True}
+    assert pb.autograd.gradgradcheck(lambda x, w: (x @ w).tanh(), (x, w), **options)
+
+    class Square(pb.autograd.Function):
+        """Of which the gradient is right, and its derivative by the cotangent, of which forward mode is made, not."""
+
+        @staticmethod
+        def forward(context, x):
+            context.save_for_backward(x)
+            return x * x
+
+        @staticmethod
+        def backward(context, cotangent):
+            return 2 * context.saved_tensors[0] * cotangent.detach()
+
+    assert pb.autograd.gradcheck(Square.apply, x)
+    for backward in (True, False):
+        with pytest.raises(pb.errors.GradientError, match=r"output 0, element \[0, 0\].*forward mode gives 0"):
+            pb.autograd.gradcheck(Square.apply, x, check_forward_ad=True, check_backward_ad=backward)
+
+
+def test_gradcheck_finds_a_backward_that_takes_none_for_something() -> None:
+    class Two(pb.autograd.Function):
+        @staticmethod
+        def forward(context, x):
+            context.set_materialize_grads(False)
+            return x * 2, x * 3
+
+        @staticmethod
+        def backward(context, first, second):
+            return first if second is None else second if first is None else first * 2 + second * 3
+
+    x = pb.ones(2, dtype=pb.float64, requires_grad=True)
+    with pytest.raises(pb.errors.GradientError, match="input 0 by output 0 alone"):
+        pb.autograd.gradcheck(Two.apply, x)
+    assert pb.autograd.gradcheck(Two.apply, x, check_undefined_grad=False)
 
 
 def test_gradcheck_finds_a_backward_that_varies() -> None:

@@ -103,6 +103,8 @@ def test_errors_name_the_matrix_and_the_line():
             factor(pb.tensor(singular))[0].numpy()
     assert pb.linalg.lu_factor_ex(pb.tensor(singular)).info.tolist() == [0, 1]
     assert pb.linalg.lu(pb.tensor(singular)).U.tolist() == singular.tolist()
+    with pytest.raises(LinAlgError, match="singular"):
+        pb.linalg.inv_ex(pb.tensor(singular), check_errors=True).inverse.numpy()
     with pytest.raises(ShapeError, match="square"):
         pb.linalg.det(pb.ones(2, 3))
     with pytest.raises(DTypeError, match="float32 or float64"):
@@ -131,3 +133,35 @@ def test_a_compiled_step_solves_and_a_singular_matrix_leaves_its_state_alone():
     with pytest.raises(LinAlgError, match="singular"):
         step(b).item()
     assert weight.tolist() == np.zeros((3, 3)).tolist()
+
+
+@pytest.mark.parametrize("matrix", [[[0, 0], [0, 0]], [[1, 2], [2, 4]], [[[1, 2], [2, 4]], [[1, 0], [0, 2]]]], ids=str)
+def test_of_singular_matrices_is_given_what_dividing_by_a_zero_pivot_leaves(matrix):
+    a, b = np.array(matrix, np.float64), np.arange(2.0)
+    for name, operands in (("inv_ex", (a,)), ("solve_ex", (a, np.broadcast_to(b, a.shape[:-1])))):
+        ours = getattr(pb.linalg, name)(*(pb.tensor(np.array(o)) for o in operands))
+        theirs = getattr(torch.linalg, name)(*(torch.tensor(np.array(o)) for o in operands))
+        for one, other in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(one.numpy(), other.numpy())
+
+
+@pytest.mark.parametrize("upper", [False, True])
+@pytest.mark.parametrize(("size", "order"), [(2, 1), (5, 3), (40, 20)])
+def test_a_cholesky_factor_has_the_columns_before_the_minor_that_fails(size, order, upper):
+    random = np.random.default_rng(0)
+    a = random.standard_normal((size, size))
+    a = a @ a.T + size * np.eye(size)
+    a[order, order] = -5
+    ours, theirs = (lib.linalg.cholesky_ex(lib.tensor(a), upper=upper) for lib in (pb, torch))
+    assert ours.info.item() == theirs.info.item() == order + 1
+    done = (slice(order), slice(None)) if upper else (slice(None), slice(order))
+    np.testing.assert_allclose(ours.L.numpy()[done], theirs.L.numpy()[done], rtol=1e-12, atol=1e-14)
+
+
+def test_gradients_of_inv_ex_and_solve_ex_are_those_of_inv_and_solve():
+    random = np.random.default_rng(1)
+    a = pb.tensor(random.standard_normal((2, 3, 3)) + 3 * np.eye(3), requires_grad=True)
+    b = pb.tensor(random.standard_normal((3, 4)), requires_grad=True)
+    assert pb.autograd.gradcheck(lambda a: pb.linalg.inv_ex(a).inverse, a)
+    assert pb.autograd.gradcheck(lambda a, b: pb.linalg.solve_ex(a, b).result, (a, b))
+    assert pb.autograd.gradcheck(lambda a, b: pb.linalg.solve_ex(a, b.mT, left=False).result, (a, b))

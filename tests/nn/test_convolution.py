@@ -167,7 +167,7 @@ def test_infinity_and_nan_go_where_pytorchs_go() -> None:
         (lambda x: F.conv2d(x, pb.ones(4, 3, 7, 7)), ShapeError, r"window of \[7, 7\] .* is longer than the input"),
         (lambda x: F.conv2d(x, pb.ones(4, 3, 3, 3), pb.ones(3)), ShapeError, r"bias must be \[4\]"),
         (lambda x: F.conv2d(x, pb.ones(4, 3, 3, 3).double()), DTypeError, "input is float32 and weight float64"),
-        (lambda x: F.conv2d(x.long(), pb.ones(4, 3, 3, 3).long()), DTypeError, "must be of floating point"),
+        (lambda x: F.conv2d(x.bool(), pb.ones(4, 3, 3, 3).bool()), DTypeError, "must be of floating point"),
         (lambda x: F.conv2d(x, pb.ones(4, 3, 3, 3), stride=0), ValueError, "stride must be .* at least 1"),
         (lambda x: F.conv2d(x, pb.ones(4, 3, 3, 3), padding=-1), ValueError, "padding must be .* at least 0"),
         (lambda x: F.conv2d(x, pb.ones(4, 3, 3, 3), padding="most"), ValueError, '"same", "valid" or numbers'),
@@ -251,3 +251,58 @@ def test_a_transposed_convolution_is_asked_for_a_size() -> None:
 def test_modules_check_their_arguments(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    "name", ["Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"]
+)
+def test_sizes_of_another_number_of_axes_are_refused(name):
+    rank = int(name[-2])
+    for size in {(3,), (3, 3), (3, 3, 3), (3,) * 4}:
+        if len(size) == rank:
+            getattr(pb.nn, name)(1, 1, size)
+        else:
+            with pytest.raises(ValueError, match=f"{name}: kernel_size must be"):
+                getattr(pb.nn, name)(1, 1, size)
+
+
+def test_windows_of_another_number_of_axes_are_refused():
+    x = pb.ones(1, 1, 8, 8)
+    for wrong in ((3,), (3, 3, 3)):
+        for run in (pb.nn.Unfold(wrong), pb.nn.AdaptiveAvgPool2d(wrong), pb.nn.AdaptiveMaxPool2d(wrong)):
+            with pytest.raises(ValueError, match=r"size|windows"):
+                run(x)
+    for run in (pb.nn.MaxPool2d((3, 3, 3)), pb.nn.AvgPool2d((3, 3, 3)), pb.nn.LPPool2d(2, (3, 3, 3))):
+        with pytest.raises(ValueError, match="kernel_size"):
+            run(x)
+    for option in ("stride", "padding", "dilation"):
+        with pytest.raises(ValueError, match=option):
+            pb.nn.functional.conv2d(x, pb.ones(1, 1, 2, 2), **{option: (1, 1, 1)})
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "window", "options"),
+    [
+        ("conv2d", (2, 4, 7, 6), (6, 2, 3, 2), {"stride": (2, 1), "padding": (1, 2), "dilation": (1, 2), "groups": 2}),
+        ("conv1d", (3, 9), (4, 3, 3), {"padding": "same"}),
+        ("conv3d", (1, 2, 4, 4, 4), (2, 2, 2, 2, 2), {"stride": 2}),
+        ("conv_transpose2d", (2, 4, 5, 4), (4, 3, 3, 2), {"stride": (2, 3), "output_padding": 1, "groups": 2}),
+        ("conv_transpose1d", (2, 4, 5), (4, 3, 3), {"padding": 3, "stride": 2}),
+    ],
+)
+def test_convolutions_of_integers_are_exact(name, shape, window, options):
+    random = np.random.default_rng(0)
+    x, weight = random.integers(-(2**40), 2**40, shape), random.integers(-9, 9, window)
+    bias = random.integers(0, 5, window[1] * options.get("groups", 1) if "transpose" in name else window[0])
+    ours, theirs = (
+        getattr(lib.nn.functional, name)(*map(lib.tensor, (x, weight, bias)), **options) for lib in (pb, torch)
+    )
+    assert ours.dtype is pb.int64 and np.array_equal(ours.numpy(), theirs.numpy())
+
+
+def test_small_integers_wrap_around_in_convolutions():
+    x, weight = np.full((1, 2, 4), 100, np.uint8), np.full((3, 2, 2), 7, np.uint8)
+    ours, theirs = (lib.nn.functional.conv1d(lib.tensor(x), lib.tensor(weight)) for lib in (pb, torch))
+    assert ours.dtype is pb.uint8 and ours.tolist() == theirs.tolist()
+    with pytest.raises(DTypeError, match="bool"):
+        pb.nn.functional.conv1d(pb.tensor(x > 0), pb.tensor(weight > 0))

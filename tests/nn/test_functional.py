@@ -321,3 +321,19 @@ def test_rules_keep_the_value_that_they_were_given() -> None:
     assert abs(w.grad[0].item() + 1) < 1e-3
     with pytest.raises(GradientError):
         y.sum().backward(), y.sum().backward()
+
+
+def test_negative_variances_are_refused_at_the_call_or_once_they_are_computed():
+    x, model = pb.ones(2), pb.ones(2, requires_grad=True)
+    for var in (-1.0, -x, pb.tensor([1.0, -1.0])):
+        with pytest.raises(ValueError, match="gaussian_nll_loss: var"):
+            F.gaussian_nll_loss(x, x, var)
+    loss = F.gaussian_nll_loss(x, x, model - 2)  # of a model's output: when the loss is computed
+    with pytest.raises(ValueError, match="var has negative entries"):
+        loss.item()
+    step = pb.compile(lambda var: F.gaussian_nll_loss(x, x, var))
+    assert step(x).item() == 0
+    with pytest.raises(ValueError, match="var has negative entries"):
+        step(-x).item()
+    with pytest.raises(RuntimeError, match="binary_cross_entropy: input must lie in"):
+        F.binary_cross_entropy(x * 2, x).item()

@@ -1,6 +1,7 @@
 """Modules: registration, walking, state and printing, against PyTorch where it has the same."""
 
 import copy
+from typing import Any
 
 import numpy as np
 import pytest
@@ -212,3 +213,44 @@ def test_a_compiled_step_follows_train_and_eval() -> None:
     assert run(x).tolist() == [1.0] * 64
     dropout.train()
     assert 0.0 in run(x).tolist()
+
+
+def test_classes_stand_in_the_files_where_pytorchs_do() -> None:
+    elsewhere = {"MultiheadAttention", "ParameterDict", "ParameterList", "LinearCrossEntropyOptions"}
+    places = {
+        name: (getattr(pb.nn, name).__module__.split(".")[-1], getattr(torch.nn, name).__module__.split(".")[-1])
+        for name in pb.nn.__all__
+        if isinstance(getattr(pb.nn, name), type) and name not in elsewhere and not name.startswith("Lazy")
+    }
+    assert {name: place for name, place in places.items() if place[0] != place[1]} == {}
+
+
+@pytest.mark.parametrize(
+    ("base", "made"),
+    [
+        ("batchnorm._BatchNorm", lambda nn: nn.BatchNorm2d(1)),
+        ("instancenorm._InstanceNorm", lambda nn: nn.InstanceNorm1d(1)),
+        ("batchnorm._NormBase", lambda nn: nn.InstanceNorm1d(1)),
+        ("conv._ConvNd", lambda nn: nn.Conv1d(1, 1, 1)),
+        ("conv._ConvNd", lambda nn: nn.ConvTranspose3d(1, 1, 1)),
+        ("conv._ConvTransposeNd", lambda nn: nn.ConvTranspose3d(1, 1, 1)),
+        ("dropout._DropoutNd", lambda nn: nn.Dropout2d()),
+        ("dropout.Dropout", lambda nn: nn.Dropout2d()),
+        ("dropout.Dropout", lambda nn: nn.AlphaDropout()),
+        ("loss._Loss", lambda nn: nn.CrossEntropyLoss()),
+        ("loss._WeightedLoss", lambda nn: nn.CrossEntropyLoss()),
+        ("loss._WeightedLoss", lambda nn: nn.MSELoss()),
+        ("rnn.RNNBase", lambda nn: nn.LSTM(1, 1)),
+        ("batchnorm._BatchNorm", lambda nn: nn.LazyBatchNorm1d()),
+    ],
+)
+def test_bases_are_those_that_pytorchs_users_ask_for(base: str, made: Any) -> None:
+    file, name = base.split(".")
+    told = [isinstance(made(nn), getattr(getattr(nn.modules, file), name)) for nn in (pb.nn, torch.nn)]
+    assert told[0] == told[1]
+
+
+def test_pairs() -> None:
+    for name in ("_single", "_pair", "_triple", "_quadruple"):
+        ours, theirs = (getattr(nn.modules.utils, name) for nn in (pb.nn, torch.nn))
+        assert [ours(x) for x in (2, (1, 2), [3])] == [theirs(x) for x in (2, (1, 2), [3])]

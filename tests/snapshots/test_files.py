@@ -311,3 +311,12 @@ def test_a_limit_of_the_system_in_the_middle_of_the_file_is_an_error(tmp_path: P
 def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(SnapshotError, match=r"nothing/file: cannot be written \(No such file or directory\)"):
         pb.save(1, tmp_path / "nothing" / "file")
+
+
+def test_pytorchs_arguments_of_load(tmp_path):
+    pb.save({"x": pb.ones(2)}, tmp_path / "x")
+    for options in ({"weights_only": True}, {"weights_only": False}, {"map_location": pb.device("cpu")}):
+        assert pb.load(tmp_path / "x", **options)["x"].tolist() == [1, 1]
+    for elsewhere in ("cuda", lambda storage, place: storage):
+        with pytest.raises(ValueError, match='map_location can be "cpu" only'):
+            pb.load(tmp_path / "x", map_location=elsewhere)

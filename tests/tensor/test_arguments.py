@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import pullback as pb
 
@@ -55,3 +56,70 @@ def test_whole_numbers_may_be_of_numpy_or_tensors() -> None:
     assert X.narrow(0, np.int32(1), np.int64(2)).shape == (2, 3)
     assert F.pad(X, (np.int64(1), 0)).shape == (4, 4)
     assert X.repeat_interleave(np.int64(2), 0).shape == (8, 3)
+
+
+@pytest.mark.parametrize("name", ["tensor_split", "hsplit", "vsplit", "dsplit"])
+@pytest.mark.parametrize("named", [{"sections": 2}, {"indices": (1, 3)}], ids=str)
+def test_cuts_can_be_named(name, named):
+    def parts(lib):
+        x = lib.arange(64).reshape(4, 4, 4)
+        return [[p.tolist() for p in found] for found in (getattr(lib, name)(x, **named), getattr(x, name)(**named))]
+
+    assert parts(pb) == parts(torch)
+    for wrong in ({}, {"sections": 2, "indices": (1,)}):
+        with pytest.raises(TypeError, match="sections, indices"):
+            getattr(pb.ones(4, 4, 4), name)(**wrong)
+
+
+def test_bounds_of_draws_have_pytorchs_names():
+    x = pb.zeros(200, dtype=pb.float64)
+    assert set(x.random_(**{"from": 3, "to": 5}).tolist()) == {3, 4} == set(x.random_(3, to=5).tolist())
+    assert set(x.random_(to=2).tolist()) == {0, 1} == set(x.random_(2).tolist())
+    for given in (((), {"from": 2, "to": 3}), ((2,), {"to": 3}), ((2, 3), {}), ((), {"from": 2.5, "to": 3})):
+        assert 2 <= x.uniform_(*given[0], **given[1]).min().item() < x.max().item() < 3
+    for args, named, said in (((1,), {"from": 2}, "twice"), ((), {"low": 2}, "'low'"), ((1, 2, 3), {}, "at most two")):
+        for method in (x.random_, x.uniform_):
+            with pytest.raises(TypeError, match=said):
+                method(*args, **named)
+
+
+def test_memory_formats_that_change_nothing_are_taken_and_others_refused():
+    x = pb.ones(1, 2, 3, 4)
+    for form in (pb.contiguous_format, pb.preserve_format):
+        made = (x.clone(memory_format=form), x.to(pb.float64, memory_format=form), pb.rand_like(x, memory_format=form))
+        assert all(y.shape == x.shape for y in (*made, pb.zeros_like(x, memory_format=form)))
+    assert x.is_contiguous(memory_format=pb.contiguous_format) and pb.empty(2, memory_format=pb.contiguous_format).ndim
+    turned = pb.ones(1, 3, 4, 2).permute(0, 3, 1, 2)
+    wanted = torch.ones(1, 3, 4, 2).permute(0, 3, 1, 2)
+    for form in ("contiguous_format", "channels_last", "channels_last_3d"):
+        told = [t.is_contiguous(memory_format=getattr(pb, form)) for t in (x, turned)]
+        asked = [torch.ones(1, 2, 3, 4), wanted]
+        if form != "channels_last_3d":  # which PyTorch raises for
+            assert told == [t.is_contiguous(memory_format=getattr(torch, form)) for t in asked]
+    for refused in (x.to, x.contiguous, pb.nn.Linear(1, 1).to, x.clone):
+        with pytest.raises(ValueError, match=r"channels_last is not there.*Leave it out"):
+            refused(memory_format=pb.channels_last)
+    with pytest.raises(ValueError, match="contiguous_format"):
+        x.contiguous(memory_format=pb.preserve_format)
+
+
+@pytest.mark.parametrize(
+    ("run", "mend"),
+    [
+        (lambda m: 1 - m, "~mask"),
+        (lambda m: 1.0 - m, "~mask"),
+        (lambda m: m - pb.ones(1), "~mask"),
+        (lambda m: pb.ones(1) - m, "~mask"),
+        (lambda m: pb.ones(1) - True, "~mask"),
+        (lambda m: np.ones(1, np.bool_) - pb.ones(1), "~mask"),
+        (lambda m: -m, "~mask"),
+        (lambda m: pb.neg(m), "~mask"),
+        (lambda m: pb.rsub(m, 1), "~mask"),
+        (lambda m: m - m, r"mask \^ other"),
+        (lambda m: m.sub(True), r"mask \^ other"),
+    ],
+)
+def test_masks_are_not_subtracted(run, mend):
+    with pytest.raises(pb.errors.DTypeError, match=mend) as raised:
+        run(pb.tensor([True]))
+    assert isinstance(raised.value, RuntimeError)

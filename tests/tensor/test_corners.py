@@ -132,3 +132,57 @@ def test_covariance_of_small_floats_is_weighed_in_the_weights_type() -> None:
     x, weights = np.random.default_rng(0).normal(size=(3, 4)) * 5, np.array([0.3, 0.7, 0.2, 0.9], np.float32)
     found = [f.tensor(x).to(f.bfloat16).cov(aweights=f.tensor(weights)).numpy() for f in LIBRARIES]
     np.testing.assert_allclose(*found, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_neighbours_of_all_16_bit_floats(dtype):
+    bits = np.arange(2**16, dtype=np.uint16).view(np.int16)
+    ours, theirs = (lib.tensor(bits).view(getattr(lib, dtype)) for lib in (pb, torch))
+    for end in (math.inf, -math.inf, 0.0, 1.0, math.nan):
+        found, wanted = (lib.nextafter(x, lib.full_like(x, end)) for lib, x in ((pb, ours), (torch, theirs)))
+        is_nan = wanted.isnan().numpy()
+        assert np.array_equal(found.isnan().numpy(), is_nan)
+        assert np.array_equal(found.view(pb.int16).numpy()[~is_nan], wanted.view(torch.int16).numpy()[~is_nan])
+    x = pb.ones(2, 1, dtype=getattr(pb, dtype), requires_grad=True)
+    pb.nextafter(x, pb.zeros(3, dtype=x.dtype)).sum().backward()
+    assert x.grad.tolist() == [[3.0], [3.0]]
+
+
+@pytest.mark.parametrize("values", [[1e20, -1e20], [1e-30, 2e-30, -1e-30], [1e20, 1e20]], ids=str)
+def test_deviations_of_floats_of_any_size(values):
+    def told(lib):
+        x = lib.tensor(values, requires_grad=True)
+        x.std(correction=0).backward()
+        return [x.std().item(), x.std(unbiased=False).item(), lib.std_mean(x)[0].item(), *x.grad.tolist()]
+
+    np.testing.assert_allclose(told(pb), told(torch), rtol=1e-6)
+
+
+def test_the_median_along_an_axis_of_an_expanded_tensor_is_the_median():
+    x = pb.tensor([3.0, 1.0, 2.0]).expand(2, 3)
+    assert x.median(1).values.tolist() == [2, 2] and x.median(0).values.tolist() == [3, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        lambda x: x.detach().detach()[0:1],
+        lambda x: x.data[1:],
+        lambda x: x.data.view(2, 2)[0],
+        lambda x: x.detach()[1:].detach(),
+        lambda x: x.detach().view(2, 2).t()[0].data,
+        lambda x: x.data.detach().view(-1).data,
+        lambda x: x.data.data.detach().unsqueeze(0)[:, ::2],
+    ],
+)
+@pytest.mark.parametrize("leaf", [True, False])
+def test_writes_through_views_of_what_was_cut_off_reach_the_source(way, leaf):
+    def told(lib):
+        x = lib.ones(4, requires_grad=leaf)
+        source = x if leaf else lib.ones(4, requires_grad=True) * x
+        way(source).fill_(7)
+        y = source.detach()
+        y.mul_(2)
+        return source.tolist(), way(source).tolist(), source.requires_grad
+
+    assert told(pb) == told(torch)

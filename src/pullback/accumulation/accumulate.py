@@ -50,7 +50,7 @@ def accumulate(
     >>> loss_fn = lambda batch: pb.nn.functional.cross_entropy(layer(batch[0]), batch[1])
     >>> loss = pb.accumulate(loss_fn, (x, target), parts=2)
     >>> layer.weight.grad.shape, bool(pb.isclose(loss, loss_fn((x, target))))
-    ((4, 3), True)
+    (pullback.Size([4, 3]), True)
     """
     given = Batch(batch, dim)
     count = _chosen(given.count) if parts == AUTO else parts

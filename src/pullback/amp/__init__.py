@@ -1,5 +1,6 @@
 """Mixed precision under PyTorch's names."""
 
 from ..tensor.autocast_mode import autocast, is_autocast_available
+from .grad_scaler import GradScaler
 
-__all__ = ["autocast", "is_autocast_available"]
+__all__ = ["GradScaler", "autocast", "is_autocast_available"]

@@ -16,6 +16,7 @@ import numpy as np
 from ..errors import GradientError
 from ..graph.types import DType, to_carrier
 from ..ops.primitive import user_source
+from . import gradcheck_modes as modes
 
 #: step, relative and absolute tolerance by dtype, where a check on coarser numbers than float64 is asked for
 _COARSE = {"float32": (1e-2, 2e-2, 1e-2), "float16": (1e-1, 1e-1, 1e-1), "bfloat16": (2e-1, 2e-1, 2e-1)}
@@ -34,7 +35,7 @@ def gradcheck(
     rtol: float = 1e-3,
     raise_exception: bool = True,
     nondet_tol: float = 0.0,
-    check_undefined_grad: bool = False,
+    check_undefined_grad: bool = True,
     check_grad_dtypes: bool = True,
     check_batched_grad: bool = False,
     check_batched_forward_grad: bool = False,
@@ -52,21 +53,32 @@ def gradcheck(
     backward that differs by more than `nondet_tol`, and with `check_grad_dtypes` a gradient of another dtype.
 
     The check is always one along a random direction, PyTorch's `fast_mode`, and where it fails one of every element;
-    `fast_mode` changes nothing. What it has none of is refused: forward mode (here made of reverse mode), cotangents in
-    batches or undefined, and sparse tensors.
+    `fast_mode` changes nothing. `check_forward_ad` compares `func.jvp` along that direction with the differences too,
+    `check_batched_grad` and `check_batched_forward_grad` `func.vmap` of both modes with one cotangent, or tangent, at a
+    time, `check_undefined_grad` the gradients of each output alone with those where the others' cotangents are zeros.
+    `masked` is of sparse tensors, and refused.
 
     >>> x = pb.tensor([0.5, 2.0], dtype=pb.float64, requires_grad=True)
     >>> pb.autograd.gradcheck(lambda x: x * x.exp(), x)
     True
     """
-    _refuse(
-        "gradcheck", check_undefined_grad=check_undefined_grad, check_batched_grad=check_batched_grad, masked=masked,
-        check_batched_forward_grad=check_batched_forward_grad, check_forward_ad=check_forward_ad,
-    )  # fmt: skip
-    if not check_backward_ad:
-        raise ValueError(f"gradcheck: without check_backward_ad there is nothing to check (at {user_source()})")
+    _refuse_masked("gradcheck", masked)
+    if not check_backward_ad and not check_forward_ad:
+        raise ValueError(
+            f"gradcheck: without check_backward_ad and check_forward_ad there is nothing to check (at {user_source()})"
+        )
+    if check_batched_forward_grad and not check_forward_ad:
+        raise ValueError(f"gradcheck: check_batched_forward_grad needs check_forward_ad (at {user_source()})")
     check = _Check(func, inputs, eps, atol, rtol)
-    problem = check.problem(nondet_tol, check_grad_dtypes)
+    problem = check.problem(nondet_tol, check_grad_dtypes) if check_backward_ad else None
+    asked = {
+        modes.undefined: check_backward_ad and check_undefined_grad,
+        modes.forward: check_forward_ad,
+        modes.batched: check_backward_ad and check_batched_grad,
+        modes.batched_forward: check_batched_forward_grad,
+    }
+    for other in (other for other, wanted in asked.items() if wanted):
+        problem = problem or other(check.point())
     if problem is not None and raise_exception:
         raise GradientError(problem)
     return problem is None
@@ -83,7 +95,7 @@ def gradgradcheck(
     gen_non_contig_grad_outputs: bool = False,
     raise_exception: bool = True,
     nondet_tol: float = 0.0,
-    check_undefined_grad: bool = False,
+    check_undefined_grad: bool = True,
     check_grad_dtypes: bool = True,
     check_batched_grad: bool = False,
     check_fwd_over_rev: bool = False,
@@ -94,21 +106,23 @@ def gradgradcheck(
     """Whether the second derivatives of `func(*inputs)` agree with finite differences of the first.
 
     `grad_outputs` are the cotangents of the outputs (fixed random ones by default); the second derivatives by them are
-    checked too. The rest is as in `gradcheck`.
+    checked too; `gen_non_contig_grad_outputs` makes the random ones views of every second element. With
+    `check_fwd_over_rev` forward mode of the gradients is compared too. The rest is as in `gradcheck`.
     """
     from .backward import grad
 
-    _refuse(
-        "gradgradcheck", check_undefined_grad=check_undefined_grad, check_batched_grad=check_batched_grad,
-        masked=masked, check_fwd_over_rev=check_fwd_over_rev, gen_non_contig_grad_outputs=gen_non_contig_grad_outputs,
-    )  # fmt: skip
-    if not check_rev_over_rev:
-        raise ValueError(f"gradgradcheck: without check_rev_over_rev there is nothing to check (at {user_source()})")
+    _refuse_masked("gradgradcheck", masked)
+    if not check_rev_over_rev and not check_fwd_over_rev:
+        raise ValueError(
+            "gradgradcheck: without check_rev_over_rev and check_fwd_over_rev there is nothing to check "
+            f"(at {user_source()})"
+        )
     given = _as_tuple(inputs)
     if grad_outputs is None:
         random = np.random.default_rng(_SEED)
         outputs = [o for o in _as_tuple(func(*given)) if o.dtype.is_floating_point]
-        cotangents = tuple(_random_like(o, random).requires_grad_() for o in outputs)
+        made = [_random_like(o, random, gen_non_contig_grad_outputs) for o in outputs]
+        cotangents = tuple(cotangent.requires_grad_() for cotangent in made)
     else:
         cotangents = _as_tuple(grad_outputs)
     wanted = [i for i, t in enumerate(given) if _is_checked(t)]
@@ -123,15 +137,14 @@ def gradgradcheck(
 
     options: dict[str, Any] = {"eps": eps, "atol": atol, "rtol": rtol, "raise_exception": raise_exception}
     options |= {"nondet_tol": nondet_tol, "check_grad_dtypes": check_grad_dtypes, "fast_mode": fast_mode}
+    options |= {"check_undefined_grad": check_undefined_grad, "check_batched_grad": check_batched_grad}
+    options |= {"check_backward_ad": check_rev_over_rev, "check_forward_ad": check_fwd_over_rev}
     return gradcheck(first, (*given, *cotangents), **options)
 
 
-def _refuse(name: str, **asked: bool) -> None:
-    """Raise for checks of PyTorch's that are not done here."""
-    for option in (option for option, wanted in asked.items() if wanted):
-        raise NotImplementedError(
-            f"{name}: {option} is not there (at {user_source()}); the check is of reverse mode along one direction"
-        )
+def _refuse_masked(name: str, masked: bool) -> None:
+    if masked:
+        raise NotImplementedError(f"{name}: masked is not there (at {user_source()}); there are no sparse tensors")
 
 
 class _Check:
@@ -183,6 +196,18 @@ class _Check:
         if self._close(actual, expected):
             return None
         return self._located(reverse, actual, expected)
+
+    def point(self) -> modes.Point:
+        """What the checks of other modes need to know."""
+
+        def of_checked(*given: Any) -> tuple[Any, ...]:
+            inputs = list(self.inputs)
+            for i, value in zip(self.checked, given, strict=True):
+                inputs[i] = value
+            return tuple(self._outputs(inputs))
+
+        primals = tuple(self.inputs[i].detach() for i in self.checked)
+        return modes.Point(of_checked, primals, tuple(self.checked), self.eps, self.rtol, self.atol, self.random)
 
     def _outputs(self, inputs: Sequence[Any]) -> list[Any]:
         return [o for o in _as_tuple(self.func(*inputs)) if o.dtype.is_floating_point]
@@ -239,8 +264,10 @@ def _tensor(values: np.ndarray, dtype: DType) -> Any:
     return tensor(np.asarray(values), dtype=dtype)
 
 
-def _random_like(tensor: Any, random: np.random.Generator) -> Any:
-    return _tensor(random.uniform(0.5, 1.5, tensor.shape), tensor.dtype)
+def _random_like(tensor: Any, random: np.random.Generator, apart: bool = False) -> Any:
+    """Numbers from 0.5 to 1.5, with `apart` every second element of a tensor."""
+    values = random.uniform(0.5, 1.5, tensor.shape)
+    return _tensor(np.stack([values, values], -1), tensor.dtype)[..., 0] if apart else _tensor(values, tensor.dtype)
 
 
 __all__ = ["gradcheck", "gradgradcheck"]

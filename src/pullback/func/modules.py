@@ -54,7 +54,7 @@ def stack_module_state(models: Sequence[Module] | Any) -> tuple[dict[str, Tensor
     >>> parameters, buffers = pb.func.stack_module_state(models)
     >>> run = lambda p, b, x: pb.func.functional_call(models[0], (p, b), (x,))
     >>> pb.vmap(run, in_dims=(0, 0, None))(parameters, buffers, pb.ones(5, 3)).shape
-    (4, 5, 2)
+    pullback.Size([4, 5, 2])
     """
     listed = list(models)
     if not listed:

@@ -13,6 +13,8 @@ def verify(graph: Graph, after: str) -> None:
     for node in graph.nodes:
         if node in seen:
             raise VerifyError(f"after {after}: {node!r} stands twice in the order")
+        if type(node.shape) is not tuple or type(node.attributes.get("shape", ())) is not tuple:
+            raise VerifyError(f"after {after}: the shape of {node!r} is no plain tuple but {node.shape!r}")
         if node.buffer is None:
             for operand in node.inputs:
                 if operand not in seen:

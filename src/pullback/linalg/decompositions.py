@@ -91,7 +91,10 @@ def cholesky(A: Tensor, *, upper: bool = False) -> Tensor:
 
 @widening
 def cholesky_ex(A: Tensor, *, upper: bool = False, check_errors: bool = False) -> CholeskyInfo:
-    """`cholesky`, and `info`: 0, or the order of the first leading minor that is not positive; the factor is then 0."""
+    """`cholesky`, and `info`: 0, or the order of the first leading minor that is not positive.
+
+    The factor has then its columns before that order, and below and right of them what is left of A to be factored.
+    """
     return _cholesky(A, upper, check_errors)
 
 

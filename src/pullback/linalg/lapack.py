@@ -70,6 +70,33 @@ inverse = _guarded(np.linalg.inv, "inv", "is singular and has no inverse")
 solution = _guarded(np.linalg.solve, "solve", "is singular: there is no unique solution")
 
 
+@_quiet
+def solution_and_info(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The solution of A X = B and LAPACK's `info`, packed: 0, or the first pivot that is 0 and was divided by."""
+    batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    info = np.zeros((*batch, 1), a.dtype)
+    try:
+        return packed(batch, [np.linalg.solve(a, b), info])
+    except np.linalg.LinAlgError:
+        a, b = (np.broadcast_to(x, batch + x.shape[-2:]) for x in (a, b))
+    found = np.empty_like(b)
+    for place in np.ndindex(*batch):
+        try:
+            found[place] = np.linalg.solve(a[place], b[place])
+        except np.linalg.LinAlgError:
+            found[place], info[place] = _substituted(a[place], b[place])
+    return packed(batch, [found, info])
+
+
+def _substituted(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, int]:
+    """What is left of the solution of a singular system where its zero pivots are divided by."""
+    both, pivots, info = _eliminate(a)
+    b = np.array(b)
+    for row, other in enumerate(pivots - 1):
+        b[[row, other]] = b[[other, row]]
+    return triangular(True, False)(both, triangular(False, True)(both, b)), info
+
+
 def determinant(a: np.ndarray) -> np.ndarray:
     """The determinant of each matrix."""
     return np.asarray(np.linalg.det(a), a.dtype)
@@ -106,6 +133,7 @@ def cholesky(upper: bool, checked: bool) -> Function:
                 factor[place] = np.linalg.cholesky(a[place])
             except np.linalg.LinAlgError:
                 info[place] = _first_bad_minor(a[place])
+                factor[place] = _begun_cholesky(a[place], int(info[place]) - 1)
                 if checked:
                     where = f"the matrix at {list(place)} of the batch" if batch else "the matrix"
                     raise LinAlgError(
@@ -116,6 +144,15 @@ def cholesky(upper: bool, checked: bool) -> Function:
         return packed(batch, [factor, info[..., None]])
 
     return run
+
+
+def _begun_cholesky(a: np.ndarray, done: int) -> np.ndarray:
+    """The factor's first `done` columns, and under them what was to be factored next: A less their products."""
+    factor = np.tril(a)
+    factor[:done, :done] = head = np.linalg.cholesky(a[:done, :done])
+    factor[done:, :done] = below = triangular(False, False)(head, a[done:, :done].T).T
+    factor[done:, done:] -= np.tril(below @ below.T)
+    return factor
 
 
 def _first_bad_minor(a: np.ndarray) -> int:

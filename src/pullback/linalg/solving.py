@@ -65,20 +65,27 @@ def inv(A: Tensor) -> Tensor:
 
 @widening
 def inv_ex(A: Tensor, *, check_errors: bool = False) -> InverseInfo:
-    """`inv`, and `info`: 0 where there is an inverse, else the first pivot that is 0, with NaN for an inverse."""
+    """`inv`, and `info`: 0 where there is an inverse, else the first pivot that is 0; the inverse has then the
+    infinities and NaN that dividing by it gives.
+    """
     matrices("inv_ex", A, square=True)
     if check_errors:
         return InverseInfo(inv(A), zeros(A.shape[:-2], dtype=int32))
-    info = _info(A)
-    sound = (info == 0)[..., None, None]
-    return InverseInfo(where(sound, inv(where(sound, A, eye(A.shape[-1], dtype=A.dtype))), math.nan), info)
+    shapes: list[tuple[int, ...]] = [tuple(A.shape[-2:]), (1,)]
+
+    def rule(found: Tensor, cotangent: Tensor) -> list[Tensor]:
+        y, g = parts(found, shapes)[0], parts(cotangent, shapes)[0]
+        return [-(y.mT @ g @ y.mT)]
+
+    one = eye(A.shape[-1], dtype=A.dtype)
+    packed = with_gradient(packed_call(lapack.solution_and_info, A.shape[:-2], shapes, A, one), [A], rule)
+    inverse, info = parts(packed, shapes)
+    return InverseInfo(inverse, _as_info(info))
 
 
-def _info(A: Tensor) -> Tensor:
-    """LAPACK's `info` of the elimination of A."""
-    size = A.shape[-1]
-    found = packed_call(lapack.lu, A.shape[:-2], [(size, size), (size,), (1,)], A)
-    return found[..., -1].to(int32)
+def _as_info(info: Tensor) -> Tensor:
+    """LAPACK's `info`, which was packed as a float with a last axis of its own."""
+    return info.detach().squeeze(-1).to(int32)
 
 
 @widening
@@ -129,8 +136,7 @@ def solve(A: Tensor, B: Tensor, *, left: bool = True) -> Tensor:
     B is [..., n, k], or vectors: [n], or the shape of A without its last axis. The batch axes broadcast.
     """
     if _is_vector(A, B):
-        if not left:
-            raise ShapeError(f"solve: left=False takes matrices, got the vectors {list(B.shape)} (at {user_source()})")
+        _check_side("solve", B, left)
         return solve(A, B.unsqueeze(-1)).squeeze(-1)
     matrices("solve", A, B, square=True)
     if not left:
@@ -148,14 +154,36 @@ def solve(A: Tensor, B: Tensor, *, left: bool = True) -> Tensor:
 
 @widening
 def solve_ex(A: Tensor, B: Tensor, *, left: bool = True, check_errors: bool = False) -> SolveInfo:
-    """`solve`, and `info`: 0 where there is a solution, else the first pivot that is 0, with NaN for a solution."""
+    """`solve`, and `info`: 0 where there is a solution, else the first pivot that is 0; the solution has then the
+    infinities and NaN that dividing by it gives.
+    """
     if check_errors:
         return SolveInfo(solve(A, B, left=left), zeros(A.shape[:-2], dtype=int32))
-    matrices("solve_ex", A, square=True)
-    info = _info(A)
-    sound = (info == 0)[..., None, None]
-    found = solve(where(sound, A, eye(A.shape[-1], dtype=A.dtype)), B, left=left)
-    return SolveInfo(where(sound.squeeze(-1) if _is_vector(A, B) else sound, found, math.nan), info)
+    if _is_vector(A, B):
+        _check_side("solve_ex", B, left)
+        found, info = solve_ex(A, B.unsqueeze(-1))
+        return SolveInfo(found.squeeze(-1), info)
+    matrices("solve_ex", A, B, square=True)
+    if not left:
+        found, info = solve_ex(A.mT, B.mT)
+        return SolveInfo(found.mT, info)
+    _check_rows("solve_ex", A, B)
+    batch = _broadcast("solve_ex", A, B)
+    shapes: list[tuple[int, ...]] = [tuple(B.shape[-2:]), (1,)]
+
+    def rule(x: Tensor, g: Tensor) -> list[Tensor]:
+        x, g = parts(x, shapes)[0], parts(g, shapes)[0]
+        by_b = solve_ex(A.mT, g).result
+        return [_summed(-(by_b @ x.mT), A), _summed(by_b, B)]
+
+    packed = with_gradient(packed_call(lapack.solution_and_info, batch, shapes, A, B), [A, B], rule)
+    found, info = parts(packed, shapes)
+    return SolveInfo(found, _as_info(info))
+
+
+def _check_side(name: str, B: Tensor, left: bool) -> None:
+    if not left:
+        raise ShapeError(f"{name}: left=False takes matrices, got the vectors {list(B.shape)} (at {user_source()})")
 
 
 def _check_rows(name: str, A: Tensor, B: Tensor) -> None:

@@ -121,8 +121,10 @@ from .modules import (
     UpsamplingBilinear2d,
     UpsamplingNearest2d,
 )
-from .modules.arranging import ChannelShuffle, Fold, PixelShuffle, PixelUnshuffle, Unflatten, Unfold
-from .modules.distance import Bilinear, CosineSimilarity, PairwiseDistance
+from .modules.channelshuffle import ChannelShuffle
+from .modules.distance import CosineSimilarity, PairwiseDistance
+from .modules.flatten import Unflatten
+from .modules.fold import Fold, Unfold
 from .modules.lazy import (
     LazyBatchNorm1d,
     LazyBatchNorm2d,
@@ -138,6 +140,7 @@ from .modules.lazy import (
     LazyInstanceNorm3d,
     LazyLinear,
 )
+from .modules.linear import Bilinear
 from .modules.padding import (
     CircularPad1d,
     CircularPad2d,
@@ -156,7 +159,8 @@ from .modules.padding import (
     ZeroPad3d,
 )
 from .modules.parameter_containers import ParameterDict, ParameterList
-from .modules.recurrent import RNNBase, RNNCellBase
+from .modules.pixelshuffle import PixelShuffle, PixelUnshuffle
+from .modules.rnn import RNNBase, RNNCellBase
 from .parameter import Buffer, Parameter, UninitializedBuffer, UninitializedParameter
 
 __all__ = [

@@ -35,7 +35,7 @@ HOST_CALL = register(
 
 def host_call(inputs: tuple[Node, ...], function: Callable[..., np.ndarray], shape: Shape, dtype: DType) -> Node:
     """`function` on the inputs as NumPy arrays, giving an array of `shape` and `dtype`."""
-    return apply(HOST_CALL, *inputs, function=function, shape=shape, dtype=dtype)
+    return apply(HOST_CALL, *inputs, function=function, shape=tuple(shape), dtype=dtype)
 
 
 #: the value of its input, through which no gradient goes; also what makes a leaf of a computed value

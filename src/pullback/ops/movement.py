@@ -115,7 +115,7 @@ CONCATENATE = _movement(
 
 def reshape(x: Node, shape: Shape) -> Node:
     """The elements in row-major order under another shape of the same size."""
-    return x if x.shape == shape else apply(RESHAPE, x, shape=shape)
+    return x if x.shape == shape else apply(RESHAPE, x, shape=tuple(shape))
 
 
 def permute(x: Node, axes: tuple[int, ...]) -> Node:
@@ -125,7 +125,7 @@ def permute(x: Node, axes: tuple[int, ...]) -> Node:
 
 def expand(x: Node, shape: Shape) -> Node:
     """Axes of size 1, and new ones in front, repeated to `shape`."""
-    return x if x.shape == shape else apply(EXPAND, x, shape=shape)
+    return x if x.shape == shape else apply(EXPAND, x, shape=tuple(shape))
 
 
 def slice_(x: Node, bounds: Pairs) -> Node:

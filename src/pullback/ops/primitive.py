@@ -378,17 +378,20 @@ IOTA = register(
 
 def buffer_node(buffer: Any, shape: Shape, dtype: DType, requires_grad: bool = False) -> Node:
     """A leaf that holds a value in memory."""
+    shape = tuple(shape)
     return Node(BUFFER, (), {"shape": shape, "dtype": dtype}, shape, dtype, requires_grad, user_source(), buffer)
 
 
 def input_node(index: int, shape: Shape, dtype: DType, requires_grad: bool = False) -> Node:
     """A leaf whose value is given at each call of a program."""
+    shape = tuple(shape)
     attributes = {"index": index, "shape": shape, "dtype": dtype}
     return Node(INPUT, (), attributes, shape, dtype, requires_grad, user_source())
 
 
 def parameter(index: int, shape: Shape, dtype: DType, requires_grad: bool = False) -> Node:
     """A leaf whose value the body of a scan is given at each step."""
+    shape = tuple(shape)
     attributes = {"index": index, "shape": shape, "dtype": dtype}
     return Node(PARAMETER, (), attributes, shape, dtype, requires_grad, user_source())
 
@@ -422,4 +425,5 @@ def constant(value: float | int | bool, dtype: DType) -> Node:
 
 def iota(shape: Shape, axis: int, dtype: DType) -> Node:
     """The index along `axis`, at every place of `shape`."""
+    shape = tuple(shape)
     return Node(IOTA, (), {"shape": shape, "axis": axis, "dtype": dtype}, shape, dtype, False, MODE.source)

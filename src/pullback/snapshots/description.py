@@ -22,6 +22,7 @@ from ..ops.primitive import buffer_node
 from ..runtime.buffers import Buffer
 from ..tensor import Tensor
 from ..tensor.handle import Handle
+from ..tensor.size import Size
 from .stored import Fault, Stored
 
 #: how deep values may be nested: far below Python's limit of recursion, far above what states need
@@ -64,7 +65,7 @@ class _Taking:
             return value
         if kind is float:
             return value if math.isfinite(value) else {"float": repr(value)}
-        if kind in (list, tuple):
+        if kind in (list, tuple, Size):
             items = [self.describe(item, (*place, str(index))) for index, item in enumerate(value)]
             return items if kind is list else {"tuple": items}
         if isinstance(value, dict):

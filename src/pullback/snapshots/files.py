@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 
 from ..errors import SnapshotError
 from ..graph import types
+from ..ops.primitive import user_source
 from ..runtime.buffers import allocate
 from .description import describe, rebuild, tensor_of
 from .foreign import check_kind
@@ -54,12 +55,15 @@ def save(obj: Any, path: AnyPath) -> None:
     write(Path(os.path.realpath(path)), description, arrays)
 
 
-def load(path: AnyPath) -> Any:
+def load(path: AnyPath, map_location: str | None = None, *, weights_only: bool = True) -> Any:
     """What `save` wrote to a file; of a safetensors file that others wrote, a dict of its tensors by name.
 
     Nothing in the file is executed, and everything in it is checked before it is used: SnapshotError names the file and
-    what is wrong with it. Pickles, as torch.save writes them, are refused. FileNotFoundError where there is no file.
+    what is wrong with it. Pickles, as torch.save writes them, are refused, so that of what `weights_only` False would
+    let in there is nothing. `map_location` can be "cpu" only. FileNotFoundError where there is no file.
     """
+    if map_location not in (None, "cpu"):
+        raise ValueError(f'load: map_location can be "cpu" only, got {map_location!r} (at {user_source()})')
     return read(Path(path), follow=True, foreign=True)
 
 

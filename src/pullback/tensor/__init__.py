@@ -61,6 +61,12 @@ class Tensor(
 
     Made by `pullback.tensor` and the other factories. `shape`, `dtype`, `requires_grad` and `grad` describe it;
     `item()`, `tolist()` and `numpy()` give its value. Methods and their names follow PyTorch's.
+
+    The class itself makes tensors of the default dtype: of sizes, which hold zeros since no memory is ever read before
+    it was written, of the elements of one list or array, which are copied, or a detached one of another tensor.
+
+    >>> pb.Tensor([1, 2]), pb.Tensor(2, 3).shape
+    (tensor([1., 2.]), pullback.Size([2, 3]))
     """
 
     __slots__ = ("__dict__",)

@@ -65,9 +65,11 @@ class ArithmeticMethods(Handle):
         return self._binary(e.add, other, reverse=True)
 
     def __sub__(self, other: Operand) -> Tensor:
+        _refuse_masks(self, other)
         return self._binary(e.sub, other)
 
     def __rsub__(self, other: Operand) -> Tensor:
+        _refuse_masks(self, other)
         return self._binary(e.sub, other, reverse=True)
 
     def __mul__(self, other: Operand) -> Tensor:
@@ -103,6 +105,8 @@ class ArithmeticMethods(Handle):
         return self._binary(_power, other, reverse=True)
 
     def __neg__(self) -> Tensor:
+        if self._node.dtype is bool_:
+            raise DTypeError(f"-mask of a bool tensor (at {user_source()}): the opposite of a mask is ~mask")
         return self._wrap(e.neg(self.node))
 
     def __pos__(self) -> Tensor:
@@ -351,6 +355,21 @@ def _two(build: Builder, x: Operand, y: Operand, floats: builtins_bool = False) 
     """`build` on two operands in their common dtype, one of them a tensor; with `floats` a float."""
     left, right = promoted(x, y, at_least=promotion.get_default_dtype() if floats else None)
     return Handle._wrap(build(left, right))
+
+
+def _refuse_masks(x: Handle, y: object) -> None:
+    """Raise DTypeError where a bool would be subtracted, or subtracted from, which PyTorch refuses too."""
+    if isinstance(y, Handle):
+        is_mask = y._node.dtype is bool_
+    else:
+        is_mask = isinstance(y, builtins_bool) or (isinstance(y, (np.ndarray, np.generic)) and y.dtype == builtins_bool)
+    if is_mask and x._node.dtype is bool_:
+        raise DTypeError(f"a bool minus a bool (at {user_source()}): where two masks differ is mask ^ other")
+    if is_mask or x._node.dtype is bool_:
+        raise DTypeError(
+            f"a subtraction with a bool tensor (at {user_source()}): the opposite of a mask, 1 - mask, is ~mask; as "
+            "numbers it is mask.to(dtype)"
+        )
 
 
 def _scaled(name: str, x: Operand, y: Operand, factor: Number) -> Tensor:

@@ -9,6 +9,7 @@ from ..ops import elementwise as e
 from ..ops.host import identity
 from ..ops.primitive import complex_refused, user_source
 from .handle import Handle
+from .memory_format import check_memory_format, contiguous_format, preserve_format
 from .spellings import dtype_of
 
 if TYPE_CHECKING:
@@ -18,12 +19,40 @@ if TYPE_CHECKING:
 builtins_bool = bool
 
 
-def check_memory_format(name: str, memory_format: object) -> None:
-    """Raise unless `memory_format` is None or one of PyTorch's names for rows one after another."""
-    if memory_format is not None and not str(memory_format).endswith(("contiguous_format", "preserve_format")):
-        raise ValueError(
-            f"{name}: memory_format {memory_format!r} is not there: tensors are laid out by rows (at {user_source()})"
-        )
+def destination(
+    args: tuple[Any, ...],
+    dtype: types.DType | None,
+    device: str | None,
+    other: Handle | None = None,
+    copy: builtins_bool = False,
+    flags: int = 2,
+) -> tuple[types.DType | None, builtins_bool]:
+    """The dtype that `to(...)` asks for, if any, and whether for a copy: a dtype, a device or a tensor, in any order,
+    and after them up to two `flags`, non_blocking and copy. Raises TypeError for anything else, ValueError for a
+    device that is not there."""
+    rest = list(args)
+    dtype = dtype_of(dtype)
+    while rest and not isinstance(rest[0], builtins_bool):
+        argument = dtype_of(rest.pop(0))
+        if isinstance(argument, types.DType) and dtype is None:
+            dtype = argument
+        elif isinstance(argument, Handle) and other is None:
+            other = argument
+        elif (argument is None or isinstance(argument, str)) and device is None:
+            device = argument
+        else:
+            if "complex" in getattr(argument, "__name__", repr(argument)):
+                raise complex_refused(argument)
+            raise TypeError(f"to() takes a dtype, a device or a tensor, got {args!r} (at {user_source()})")
+    if len(rest) > flags or not all(isinstance(flag, builtins_bool) for flag in rest):
+        raise TypeError(f"to() takes the flags non_blocking and copy last, got {args!r} (at {user_source()})")
+    if other is not None:
+        if dtype is not None or device is not None:
+            raise TypeError(f"to() takes another tensor, or a dtype and a device, got both (at {user_source()})")
+        dtype = other.dtype
+    if device not in (None, "cpu"):
+        raise ValueError(f'to(): device {device!r} is not there; Pullback runs on "cpu" (at {user_source()})')
+    return dtype, rest[1] if len(rest) == 2 else copy
 
 
 class ConversionMethods(Handle):
@@ -47,32 +76,11 @@ class ConversionMethods(Handle):
         >>> pb.ones(2).to(pb.float64, copy=True).dtype
         pullback.float64
         """
-        check_memory_format("to", memory_format)
-        flags = list(args)
-        while flags and not isinstance(flags[0], builtins_bool):
-            argument = dtype_of(flags.pop(0))
-            if isinstance(argument, types.DType) and dtype is None:
-                dtype = argument
-            elif isinstance(argument, Handle) and other is None:
-                other = argument  # type: ignore[assignment]
-            elif (argument is None or isinstance(argument, str)) and device is None:
-                device = argument
-            else:
-                if "complex" in getattr(argument, "__name__", repr(argument)):
-                    raise complex_refused(argument)
-                raise TypeError(f"to() takes a dtype, a device or a tensor, got {args!r} (at {user_source()})")
-        if len(flags) > 2 or not all(isinstance(flag, builtins_bool) for flag in flags):
-            raise TypeError(f"to() takes the flags non_blocking and copy last, got {args!r} (at {user_source()})")
-        if other is not None:
-            if dtype is not None or device is not None:
-                raise TypeError(f"to() takes another tensor, or a dtype and a device, got both (at {user_source()})")
-            dtype = other.dtype
-        copy = flags[1] if len(flags) == 2 else copy
-        if device not in (None, "cpu"):
-            raise ValueError(f'to(): device {device!r} is not there; Pullback runs on "cpu" (at {user_source()})')
-        if dtype is None or dtype is self.dtype:
-            return self.clone() if copy else self  # type: ignore[return-value]
-        return self._wrap(e.convert(self.node, dtype))
+        check_memory_format("to", memory_format, contiguous_format, preserve_format)
+        wanted, copies = destination(args, dtype, device, other, copy)
+        if wanted is None or wanted is self.dtype:
+            return self.clone() if copies else self  # type: ignore[return-value]
+        return self._wrap(e.convert(self.node, wanted))
 
     def to_device(self, device: str, /, *, stream: None = None) -> Tensor:
         """The tensor itself: "cpu" is the only device, and it has no streams."""
@@ -80,12 +88,13 @@ class ConversionMethods(Handle):
             raise ValueError(f"to_device: the cpu has no streams, got {stream!r} (at {user_source()})")
         return self.to(device=device)
 
-    def clone(self) -> Tensor:
+    def clone(self, *, memory_format: object = None) -> Tensor:
         """A tensor of the same value that changes on its own; gradients pass through."""
+        check_memory_format("clone", memory_format, contiguous_format, preserve_format)
         return self._wrap(identity(self.node))
 
     def _as(self, name: str, dtype: types.DType, memory_format: object) -> Tensor:
-        check_memory_format(name, memory_format)
+        check_memory_format(name, memory_format, contiguous_format, preserve_format)
         return self.to(dtype)
 
     def float(self, memory_format: object = None) -> Tensor:
@@ -137,4 +146,4 @@ class ConversionMethods(Handle):
         return self.dtype.is_floating_point
 
 
-__all__ = ["ConversionMethods", "check_memory_format"]
+__all__ = ["ConversionMethods", "destination"]

@@ -19,8 +19,11 @@ from ..runtime.buffers import Buffer
 from ..runtime.dlpack import imported
 from .arguments import whole_number
 from .handle import STATE, Handle
+from .memory_format import check_memory_format, contiguous_format, preserve_format
 from .promotion import Number, as_node, dtype_of_number, get_default_dtype
 from .shapes import as_shape, sizes
+from .size import Size
+from .spellings import dtype_of
 
 if TYPE_CHECKING:
     from . import Tensor
@@ -42,7 +45,7 @@ def tensor(data: Any, dtype: DType | None = None, requires_grad: bool = False, d
     Without `dtype`: Python floats become the default dtype (float32), ints int64, bools bool; arrays keep theirs.
 
     >>> pb.tensor([[1, 2], [3, 4]]).shape
-    (2, 2)
+    pullback.Size([2, 2])
     """
     _check_device(device)
     if isinstance(data, Handle):
@@ -144,6 +147,17 @@ def from_numpy(array: np.ndarray) -> Tensor:
     return Handle._wrap(buffer_node(_shared(array), array.shape, dtype))
 
 
+def frombuffer(buffer: Any, *, dtype: DType, count: int = -1, offset: int = 0, requires_grad: bool = False) -> Tensor:
+    """A tensor that reads `count` elements of bytes in memory, from byte `offset` on; see `from_numpy`."""
+    check_dtype(dtype)
+    try:
+        array = np.frombuffer(buffer, dtype.storage, count, offset)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"frombuffer: {error} (at {user_source()})") from None
+    made = Handle._wrap(buffer_node(_shared(array), array.shape, dtype))
+    return made.requires_grad_() if requires_grad else made
+
+
 def from_argument(array: np.ndarray, dtype: DType) -> Tensor:
     """As `from_numpy`, for an array that is known to be of `dtype` and without looking for the user's line."""
     attributes = {"shape": array.shape, "dtype": dtype}
@@ -180,6 +194,7 @@ def from_dlpack(ext_tensor: Any, *, device: str | None = None, copy: bool | None
 
 def _full(shape: tuple[int, ...], value: Number, dtype: DType, requires_grad: bool, device: str | None) -> Tensor:
     _check_device(device)
+    dtype = dtype_of(dtype)
     if any(size < 0 for size in shape):
         raise ShapeError(f"a shape cannot have negative sizes, got {list(shape)} (at {user_source()})")
     return _finish(expand(constant(value, dtype), shape), requires_grad)
@@ -213,8 +228,10 @@ def empty(
     dtype: DType | None = None,
     requires_grad: bool = False,
     device: str | None = None,
+    memory_format: object = None,
 ) -> Tensor:
     """A tensor to be filled; it holds zeros, since no memory is ever read before it was written."""
+    check_memory_format("empty", memory_format, contiguous_format)
     return zeros(*given, size=size, dtype=dtype, requires_grad=requires_grad, device=device)
 
 
@@ -383,23 +400,41 @@ def eye(
 
 
 def zeros_like(
-    input: Tensor, *, dtype: DType | None = None, requires_grad: bool = False, device: str | None = None
+    input: Tensor,
+    *,
+    dtype: DType | None = None,
+    requires_grad: bool = False,
+    device: str | None = None,
+    memory_format: object = None,
 ) -> Tensor:
     """Zeros of the shape and dtype of `input`."""
+    check_memory_format("zeros_like", memory_format, contiguous_format, preserve_format)
     return zeros(input.shape, dtype=dtype or input.dtype, requires_grad=requires_grad, device=device)
 
 
 def ones_like(
-    input: Tensor, *, dtype: DType | None = None, requires_grad: bool = False, device: str | None = None
+    input: Tensor,
+    *,
+    dtype: DType | None = None,
+    requires_grad: bool = False,
+    device: str | None = None,
+    memory_format: object = None,
 ) -> Tensor:
     """Ones of the shape and dtype of `input`."""
+    check_memory_format("ones_like", memory_format, contiguous_format, preserve_format)
     return ones(input.shape, dtype=dtype or input.dtype, requires_grad=requires_grad, device=device)
 
 
 def empty_like(
-    input: Tensor, *, dtype: DType | None = None, requires_grad: bool = False, device: str | None = None
+    input: Tensor,
+    *,
+    dtype: DType | None = None,
+    requires_grad: bool = False,
+    device: str | None = None,
+    memory_format: object = None,
 ) -> Tensor:
     """A tensor to be filled, of the shape and dtype of `input`; it holds zeros."""
+    check_memory_format("empty_like", memory_format, contiguous_format, preserve_format)
     return zeros_like(input, dtype=dtype, requires_grad=requires_grad, device=device)
 
 
@@ -410,8 +445,10 @@ def full_like(
     dtype: DType | None = None,
     requires_grad: bool = False,
     device: str | None = None,
+    memory_format: object = None,
 ) -> Tensor:
     """One number in the shape and dtype of `input`."""
+    check_memory_format("full_like", memory_format, contiguous_format, preserve_format)
     return full(input.shape, fill_value, dtype or input.dtype, requires_grad, device)
 
 
@@ -419,6 +456,13 @@ class CreationMethods(Handle):
     """New tensors of this one's dtype, unless another is given."""
 
     __slots__ = ()
+
+    def new(self, *data: Any, device: str | None = None) -> Tensor:
+        """PyTorch's former spelling: zeros of sizes, or the elements of a list, as of the class `Tensor`."""
+        if len(data) == 1 and isinstance(data[0], (list, tuple, np.ndarray)) and not isinstance(data[0], Size):
+            return tensor(data[0], self.dtype, device=device)
+        made: Tensor = Handle._result(*data, device=device)
+        return made.to(self.dtype)
 
     def new_tensor(
         self, data: Any, *, dtype: DType | None = None, requires_grad: bool = False, device: str | None = None
@@ -484,6 +528,7 @@ __all__ = [
     "from_dlpack",
     "from_numpy",
     "from_stored",
+    "frombuffer",
     "full",
     "full_like",
     "linspace",

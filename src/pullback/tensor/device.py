@@ -35,4 +35,16 @@ class device(str):
 
 CPU = device()
 
-__all__ = ["CPU", "device"]
+
+def get_default_device() -> device:
+    """The CPU."""
+    return CPU
+
+
+def set_default_device(device: str | None) -> None:
+    """Have tensors made on the CPU, where they always are; ValueError for any other device."""
+    if device not in (None, "cpu"):
+        raise ValueError(f'device {device!r} is not there (at {user_source()}); Pullback runs on "cpu"')
+
+
+__all__ = ["CPU", "device", "get_default_device", "set_default_device"]

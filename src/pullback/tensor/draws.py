@@ -152,6 +152,18 @@ def poisson(input: Tensor, generator: Generator | None = None) -> Tensor:
     return _flat(e.convert(counts, input.dtype), input)
 
 
+def _gamma_numbers(random: np.random.Generator, shape: np.ndarray) -> np.ndarray:
+    return random.standard_gamma(shape)
+
+
+def standard_gamma(input: Tensor) -> Tensor:
+    """Gamma numbers of the shapes in `input` and of rate 1, in its dtype. A host call, without a gradient."""
+    require_float("standard_gamma", input)
+    known = detach(input.node)
+    shape = checked(known, e.lt(constant(0, input.dtype), known), "standard_gamma: a shape must be above 0")
+    return Handle._wrap(e.convert(_seeded(_gamma_numbers, [e.convert(shape, float64)], float64, None), input.dtype))
+
+
 def binomial(count: Tensor, prob: Tensor, generator: Generator | None = None) -> Tensor:
     """How many of `count` trials of probability `prob` succeed, both broadcast, in floats. A host call."""
     for name, value in (("count", count), ("prob", prob)):
@@ -227,9 +239,10 @@ class DrawMethods(Handle):
     def _filled(self, drawn: Node) -> Tensor:
         return self._replace(e.convert(drawn, self.dtype))  # type: ignore[attr-defined]
 
-    def uniform_(self, low: float = 0.0, to: float = 1.0, generator: Generator | None = None) -> Tensor:
-        """Uniform numbers on [low, to)."""
+    def uniform_(self, *bounds: float, generator: Generator | None = None, **named: float) -> Tensor:
+        """Uniform numbers on [from, to): uniform_(from=0, to=1)."""
         require_float("uniform_", self)
+        low, to = _from_and_to("uniform_", bounds, named, (0.0, 1.0))
         if not low <= to:
             raise ValueError(f"uniform_: the bounds must be in order, got {low}, {to} (at {user_source()})")
         unit = uniform_nodes(self.shape, self.dtype, generator)
@@ -280,17 +293,33 @@ class DrawMethods(Handle):
         hits = _hits("bernoulli_", self.shape, p, generator)
         return self._filled(hits)
 
-    def random_(self, *bounds: int, generator: Generator | None = None) -> Tensor:
-        """Whole numbers: random_(to) from 0 to below `to`, random_(low, to) from `low`, all equally likely.
+    def random_(self, *bounds: int, generator: Generator | None = None, **named: int) -> Tensor:
+        """Whole numbers: random_(to) from 0 to below `to`, random_(from, to) from `from`, all equally likely.
 
         Without bounds all that an integer dtype has from 0 up, and in floats up to where each whole number is one.
         """
-        if len(bounds) > 2 or not all(isinstance(b, int) for b in bounds):
-            raise TypeError(f"random_ takes at most two whole numbers, got {bounds} (at {user_source()})")
-        low, high = (0, _whole_numbers(self.dtype)) if not bounds else (0, *bounds) if len(bounds) == 1 else bounds
+        if len(bounds) == 1 and not named:
+            bounds = (0, *bounds)
+        low, high = _from_and_to("random_", bounds, named, (0, _whole_numbers(self.dtype)))
+        if not isinstance(low, int) or not isinstance(high, int):
+            raise TypeError(f"random_ takes whole numbers, got {low} and {high} (at {user_source()})")
         if not low < high:
             raise ValueError(f"random_: the bounds must be in order, got {low}, {high} (at {user_source()})")
         return self._filled(whole_nodes(self.shape, low, high, generator))
+
+
+def _from_and_to(name: str, bounds: tuple[Any, ...], named: dict[str, Any], usual: tuple[Any, Any]) -> tuple[Any, Any]:
+    """Two bounds, given by place or under the names of PyTorch, one of which no parameter in Python can have."""
+    if len(bounds) > 2:
+        raise TypeError(f"{name} takes at most two numbers, got {bounds} (at {user_source()})")
+    given = dict(zip(("from", "to"), bounds, strict=False))
+    for bound, value in named.items():
+        if bound not in ("from", "to"):
+            raise TypeError(f"{name}() got an unexpected keyword argument {bound!r} (at {user_source()})")
+        if bound in given:
+            raise TypeError(f"{name}() got {bound!r} twice (at {user_source()})")
+        given[bound] = value
+    return given.get("from", usual[0]), given.get("to", usual[1])
 
 
 def _whole_numbers(dtype: DType) -> int:

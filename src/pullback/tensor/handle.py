@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import DTypeError, GradientError, ShapeError, TraceError, ViewError
 from ..graph.calm import disturb
-from ..graph.node import Node, Shape, next_serial
+from ..graph.node import Node, next_serial
 from ..graph.types import DType, bfloat16, to_carrier
 from ..ops.gradient_hooks import attach
 from ..ops.host import custom, detach
@@ -26,6 +26,7 @@ from ..runtime import engine
 from ..runtime.buffers import Buffer
 from ..runtime.dlpack import exported
 from .device import CPU, device
+from .size import Size, sized
 from .views import Chain, Detach, Layout, Link, Movement, contiguous_strides, is_detaching
 
 if TYPE_CHECKING:
@@ -164,10 +165,14 @@ class Handle:
     #: the class that results have; set once, by the package
     _result: type[Tensor]
 
-    def __init__(self, node: Node, link: Link | None = None):
-        self._node = node
+    def __init__(self, node: Any = (), link: Any = None, *sizes: Any, device: Any = None):
+        if type(node) is not Node:  # what users call the class with: see `constructor.given`
+            from .constructor import given
+
+            node, link = given(self, (node, *([] if link is None else [link]), *sizes), device)
+        self._node: Node = node
         self._grad: Tensor | None = None
-        self._link = link
+        self._link: Link | None = link
         self._alias: Handle | None = None
         self._storage: object = None
         #: the detached tensors, by id, that are read from this one without keeping it alive
@@ -251,12 +256,13 @@ class Handle:
         """Sizes, strides and offset that PyTorch's tensor would have, as far as views go: a result is contiguous."""
         base = None if self._link is None else self._link.base
         found = None if base is None else self._link.movement.layout(base._layout())  # type: ignore[union-attr]
-        return found or (self.shape, contiguous_strides(self.shape), 0)
+        shape = self._node.shape
+        return found or (shape, contiguous_strides(shape), 0)
 
     @property
-    def shape(self) -> Shape:
-        """The sizes of the axes, a tuple."""
-        return self._node.shape
+    def shape(self) -> Size:
+        """The sizes of the axes."""
+        return sized(self._node.shape)
 
     @property
     def dtype(self) -> DType:
@@ -637,7 +643,8 @@ class Handle:
         return int(self.item())
 
     def __format__(self, spec: str) -> str:
-        return format(self.item(), spec) if spec and self.numel() == 1 else format(str(self), spec)
+        is_number = not self.shape if not spec else self.numel() == 1
+        return format(self.item(), spec) if is_number and STATE.trace is None else format(str(self), spec)
 
     def __len__(self) -> int:
         if not self.shape:

@@ -9,6 +9,7 @@ from ..graph import types
 from ..graph.types import BOOL, FLOAT, INTEGER, DType
 from ..ops.primitive import user_source
 from .promotion import get_default_dtype
+from .spellings import dtype_of
 
 
 class finfo:
@@ -22,7 +23,7 @@ class finfo:
     """
 
     def __init__(self, type: DType | None = None):
-        dtype = get_default_dtype() if type is None else type
+        dtype = get_default_dtype() if type is None else dtype_of(type)
         if not isinstance(dtype, DType) or dtype.category != FLOAT:
             raise DTypeError(f"finfo takes a floating point dtype, got {dtype!r} (at {user_source()}); see iinfo")
         self.dtype, self.bits = dtype.name, 8 * dtype.itemsize
@@ -49,6 +50,7 @@ class iinfo:
     """
 
     def __init__(self, type: DType):
+        type = dtype_of(type)
         if not isinstance(type, DType) or type.category != INTEGER:
             raise DTypeError(f"iinfo takes an integer dtype, got {type!r} (at {user_source()}); see finfo")
         self.dtype, self.bits = type.name, 8 * type.itemsize

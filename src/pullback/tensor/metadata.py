@@ -8,6 +8,7 @@ from ..errors import GradientError
 from ..graph.node import Node
 from ..ops.primitive import user_source
 from .handle import Handle
+from .memory_format import check_memory_format, preserve_format
 
 if TYPE_CHECKING:
     from . import Tensor
@@ -73,9 +74,7 @@ class MetadataMethods(Handle):
 
     def cpu(self, memory_format: object = None) -> Tensor:
         """The tensor itself: it is there already."""
-        from .shapes import _no_memory_format
-
-        _no_memory_format("cpu", memory_format)
+        check_memory_format("cpu", memory_format, preserve_format)
         return self  # type: ignore[return-value]
 
     def data_ptr(self) -> int:
@@ -115,16 +114,13 @@ class MetadataMethods(Handle):
         return self  # type: ignore[return-value]
 
     def type(self, dtype: Any = None, non_blocking: bool = False) -> Any:
-        """The name of the tensor's class in PyTorch, such as "torch.FloatTensor"; with `dtype` the tensor in it."""
+        """The name of the tensor's class in PyTorch, such as "torch.FloatTensor"; with `dtype`, such a name, or such a
+        class, the tensor in it."""
+        from .legacy import dtype_named, name_of
+
         if dtype is not None:
-            return self.to(dtype, non_blocking=non_blocking)  # type: ignore[attr-defined]
-        return f"torch.{_TYPES.get(self.dtype.name, self.dtype.name.capitalize())}Tensor"
-
-
-_TYPES = {
-    **{"float32": "Float", "float64": "Double", "float16": "Half", "bfloat16": "BFloat16", "bool": "Bool"},
-    **{"uint8": "Byte", "int8": "Char", "int16": "Short", "int32": "Int", "int64": "Long"},
-}
+            return self.to(dtype_named(dtype), non_blocking=non_blocking)  # type: ignore[attr-defined]
+        return name_of(self.dtype)
 
 
 def is_tensor(obj: object) -> bool:

@@ -15,7 +15,8 @@ from ..ops import elementwise as e
 from ..ops import exponential as ex
 from ..ops import pairs
 from ..ops.elementwise import Builder, broadcast_shapes
-from ..ops.host import host_call
+from ..ops.host import custom, detach, host_call
+from ..ops.movement import expand
 from ..ops.primitive import constant, user_source
 from . import promotion
 from .handle import Handle
@@ -82,7 +83,7 @@ class PairMethods(Handle):
         return Handle._wrap(e.power(as_node(self, float64), as_node(exponent, float64)))
 
     def nextafter(self, other: Operand) -> Tensor:
-        """The float next to `self` in the direction of `other`; float32 and float64. The gradient passes."""
+        """The float next to `self` in the direction of `other`. The gradient passes."""
         return joined(_nextafter, self, other, wide=False)
 
     def heaviside(self, values: Operand) -> Tensor:
@@ -190,9 +191,33 @@ def xlog1py(input: Operand, other: Operand) -> Tensor:
 
 
 def _nextafter(x: Node, y: Node) -> Node:
-    if x.dtype.category != FLOAT or x.dtype in (float16, bfloat16):
-        raise DTypeError(f"nextafter takes float32 or float64, got {x.dtype.name} (at {user_source()})")
-    return pairs.nextafter(x, y)
+    if x.dtype.category != FLOAT:
+        raise DTypeError(f"nextafter takes floats, got {x.dtype.name} (at {user_source()})")
+    return _nextafter_of_16_bits(x, y) if x.dtype in _DIGITS else pairs.nextafter(x, y)
+
+
+#: the bits of the significand, the exponent of the least float above 0, and the greatest float, of 16 bits
+_DIGITS = {float16: (11, -24, 65504.0), bfloat16: (8, -133, (2 - 2.0**-7) * 2.0**127)}
+
+
+def _nextafter_of_16_bits(x: Node, y: Node) -> Node:
+    """Rounded after a step of between a half and one distance of neighbours, as which |x| / 2^digits always serves.
+
+    Rump, Zimmermann, Boldo & Melquiond, "Computing predecessor and successor in rounding to nearest" (2009).
+    """
+    digits, least, greatest = _DIGITS[x.dtype]
+    x = expand(x, e.broadcast_shapes("nextafter", x.shape, y.shape))
+    start, end = (e.convert(detach(node), float64) for node in (x, y))
+    size = e.maximum(start, e.neg(start))
+    step = e.maximum(
+        e.mul(size, constant(2.0**-digits * (1 + 2.0**-10), float64)), constant(0.75 * 2.0**least, float64)
+    )
+    toward = e.where(e.lt(start, end), step, e.neg(step))
+    infinite = e.eq(size, constant(math.inf, float64))
+    bound = e.where(e.lt(start, end), constant(-greatest, float64), constant(greatest, float64))
+    moved = e.where(infinite, bound, e.add(start, toward))
+    moved = e.where(e.eq(start, end), end, e.where(e.ne(end, end), end, e.where(e.ne(start, start), start, moved)))
+    return custom(e.convert(moved, x.dtype), (x,), lambda _, cotangent: [cotangent])
 
 
 def _heaviside(x: Node, values: Node) -> Node:

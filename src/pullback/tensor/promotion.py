@@ -56,7 +56,7 @@ def result_type(*operands: Operand) -> DType:
             rank, dtype = 2, dtype_of_number(operand)
         else:
             try:
-                rank, dtype = (0 if operand.shape else 1), operand.dtype
+                rank, dtype = (0 if operand._node.shape else 1), operand.dtype
             except AttributeError:
                 raise _no_operand(operand) from None
         before = ranks[rank]

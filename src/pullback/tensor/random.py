@@ -26,6 +26,7 @@ from ..runtime.buffers import Buffer
 from .arguments import whole_number
 from .creation import _check_device, _finish
 from .handle import STATE, Handle, outside_trace
+from .memory_format import check_memory_format, contiguous_format, preserve_format
 from .promotion import get_default_dtype
 from .shapes import as_shape, sizes
 
@@ -252,8 +253,10 @@ def rand_like(
     dtype: DType | None = None,
     requires_grad: bool = False,
     device: str | None = None,
+    memory_format: object = None,
 ) -> Tensor:
     """Uniform on [0, 1) in the shape and dtype of `input`."""
+    check_memory_format("rand_like", memory_format, contiguous_format, preserve_format)
     dtype = dtype or input.dtype
     return rand(input.shape, dtype=dtype, requires_grad=requires_grad, generator=generator, device=device)
 
@@ -265,8 +268,10 @@ def randn_like(
     dtype: DType | None = None,
     requires_grad: bool = False,
     device: str | None = None,
+    memory_format: object = None,
 ) -> Tensor:
     """Standard normal in the shape and dtype of `input`."""
+    check_memory_format("randn_like", memory_format, contiguous_format, preserve_format)
     dtype = dtype or input.dtype
     return randn(input.shape, dtype=dtype, requires_grad=requires_grad, generator=generator, device=device)
 
@@ -279,8 +284,10 @@ def randint_like(
     generator: Generator | None = None,
     dtype: DType | None = None,
     device: str | None = None,
+    memory_format: object = None,
 ) -> Tensor:
     """Whole numbers from `low` to below `high`, or from 0 to below `low`, in the shape and dtype of `input`."""
+    check_memory_format("randint_like", memory_format, contiguous_format, preserve_format)
     first, last = (0, low) if high is None else (low, high)
     return randint(first, last, input.shape, dtype=dtype or input.dtype, generator=generator, device=device)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..errors import ShapeError
 from ..graph import types
 from ..graph.node import Node
-from ..graph.types import BOOL, DType, bool_, int64, uint8
+from ..graph.types import BOOL, DType, bool_, float64, int64, uint8
 from ..ops import elementwise as e
 from ..ops.host import detach
 from ..ops.movement import expand, reshape
@@ -125,16 +125,22 @@ class ReductionMethods(Handle):
         *,
         correction: float | None = None,
     ) -> Tensor:
-        """The standard deviation: the square root of var. Its gradient where it is 0 is 0, not NaN."""
+        """The standard deviation: the square root of var. Its gradient where it is 0 is 0, not NaN.
+
+        Both are computed in float64, in which squares of floats of any size are neither infinite nor 0.
+        """
         from ..autograd.function import with_gradient
         from .arithmetic import where
 
-        variance = self.var(dim, unbiased, keepdim, correction=correction)
+        require_float("std", self)
+        wide = self._wrap(e.convert(self.node, float64))
+        variance = wide.var(dim, unbiased, keepdim, correction=correction)
 
         def rule(deviation: Tensor, cotangent: Tensor) -> list[Tensor]:
             return [where(deviation == 0, 0.0, cotangent / (deviation * 2))]
 
-        return with_gradient(variance.sqrt(), [variance], rule)
+        found: Tensor = with_gradient(variance.sqrt(), [variance], rule)
+        return found.to(self.dtype)
 
     def amax(self, dim: Axes = None, keepdim: bool = False) -> Tensor:
         """The greatest element; the gradient goes in equal shares to all that equal it."""

@@ -15,6 +15,7 @@ from ..ops.host import host_call
 from ..ops.primitive import user_source
 from .arguments import whole_number
 from .handle import Handle
+from .memory_format import channels_last, channels_last_3d, check_memory_format, contiguous_format
 from .reductions import normalize_axes, normalize_axis
 from .views import Cut, Diagonal, Expand, Permute, Reshape, Strided, Windows, is_row_major
 
@@ -87,13 +88,21 @@ class ShapeMethods(Handle):
         return self._layout()[2]
 
     def is_contiguous(self, memory_format: Any = None) -> bool:
-        """Whether the elements of this view lie in its base in row-major order without gaps."""
-        _no_memory_format("is_contiguous", memory_format)
-        return is_row_major(*self._layout()[:2])
+        """Whether the elements of this view lie in its base in row-major order without gaps, or with the channels last
+        (axis 1 of [N, C, H, W] or [N, C, D, H, W]) where `memory_format` asks for that.
+        """
+        sizes, strides, _ = self._layout()
+        if memory_format in (channels_last, channels_last_3d):
+            last = (0, *range(2, self.ndim), 1)
+            if self.ndim != (4 if memory_format is channels_last else 5):
+                return False
+            return is_row_major(tuple(sizes[a] for a in last), tuple(strides[a] for a in last))
+        check_memory_format("is_contiguous", memory_format, contiguous_format)
+        return is_row_major(sizes, strides)
 
     def contiguous(self, memory_format: Any = None) -> Tensor:
         """Itself, or a copy where it is a view that takes elements of its base in another order."""
-        _no_memory_format("contiguous", memory_format)
+        check_memory_format("contiguous", memory_format, contiguous_format)
         return self if self.is_contiguous() else self.clone()  # type: ignore[attr-defined, return-value]
 
     # ---- other shapes
@@ -126,7 +135,7 @@ class ShapeMethods(Handle):
         if dtype is self.dtype:
             return self._view(Reshape(self.shape))
         before, after = self.dtype.itemsize, dtype.itemsize
-        shape = self.shape
+        shape: tuple[int, ...] = self.shape
         if before != after:
             self._require_axes("view(dtype)")
             if shape[-1] * before % after:
@@ -348,8 +357,18 @@ class ShapeMethods(Handle):
     #: PyTorch's names of the pieces that may be written to; here all may
     unsafe_split, unsafe_split_with_sizes, unsafe_chunk = split, split_with_sizes, chunk
 
-    def tensor_split(self, indices_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
+    def tensor_split(
+        self,
+        indices_or_sections: Any = None,
+        dim: int = 0,
+        *,
+        sections: int | None = None,
+        indices: Sequence[int] | None = None,
+        tensor_indices_or_sections: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:
         """Pieces along `dim`: a number of them, sizes as equal as can be, or cut at the indices given."""
+        named = {"sections": sections, "indices": indices, "tensor_indices_or_sections": tensor_indices_or_sections}
+        indices_or_sections = _one_of("tensor_split", indices_or_sections, named)
         self._require_axes("tensor_split")
         axis = normalize_axis(dim, self.ndim, "tensor_split")
         size = self.shape[axis]
@@ -364,7 +383,10 @@ class ShapeMethods(Handle):
         starts = [0, *ends]
         return tuple(self._part(axis, a, max(a, b)) for a, b in zip(starts, [*ends, size], strict=True))
 
-    def _split_along(self, name: str, least: int, axis: int, where: Any) -> tuple[Tensor, ...]:
+    def _split_along(
+        self, name: str, least: int, axis: int, where: Any, sections: int | None, indices: Sequence[int] | None
+    ) -> tuple[Tensor, ...]:
+        where = _one_of(name, where, {"sections": sections, "indices": indices})
         if self.ndim < least:
             raise ShapeError(f"{name} takes at least {least} axes, got {list(self.shape)} (at {user_source()})")
         if isinstance(where, int) and (where <= 0 or self.shape[axis] % where):
@@ -374,17 +396,35 @@ class ShapeMethods(Handle):
             )
         return self.tensor_split(where, axis)
 
-    def hsplit(self, indices_or_sections: Any) -> tuple[Tensor, ...]:
+    def hsplit(
+        self,
+        indices_or_sections: Any = None,
+        *,
+        sections: int | None = None,
+        indices: Sequence[int] | None = None,
+    ) -> tuple[Tensor, ...]:
         """Pieces along axis 1, of a vector along axis 0."""
-        return self._split_along("hsplit", 1, 1 if self.ndim > 1 else 0, indices_or_sections)
+        return self._split_along("hsplit", 1, 1 if self.ndim > 1 else 0, indices_or_sections, sections, indices)
 
-    def vsplit(self, indices_or_sections: Any) -> tuple[Tensor, ...]:
+    def vsplit(
+        self,
+        indices_or_sections: Any = None,
+        *,
+        sections: int | None = None,
+        indices: Sequence[int] | None = None,
+    ) -> tuple[Tensor, ...]:
         """Pieces along axis 0."""
-        return self._split_along("vsplit", 2, 0, indices_or_sections)
+        return self._split_along("vsplit", 2, 0, indices_or_sections, sections, indices)
 
-    def dsplit(self, indices_or_sections: Any) -> tuple[Tensor, ...]:
+    def dsplit(
+        self,
+        indices_or_sections: Any = None,
+        *,
+        sections: int | None = None,
+        indices: Sequence[int] | None = None,
+    ) -> tuple[Tensor, ...]:
         """Pieces along axis 2."""
-        return self._split_along("dsplit", 3, 2, indices_or_sections)
+        return self._split_along("dsplit", 3, 2, indices_or_sections, sections, indices)
 
     def unbind(self, dim: int = 0) -> tuple[Tensor, ...]:
         """The slices along `dim`, without it."""
@@ -429,12 +469,15 @@ class ShapeMethods(Handle):
         return root._view(Strided(shape, strides, offset))
 
 
-def _no_memory_format(name: str, memory_format: Any) -> None:
-    if memory_format is not None:
-        raise ValueError(
-            f"{name}: memory_format {memory_format!r} is not there (at {user_source()}): layout is the compiler's "
-            "concern"
+def _one_of(name: str, given: Any, named: dict[str, Any]) -> Any:
+    """Where to cut, which may be given by place or under one of several names."""
+    found = [value for value in (given, *named.values()) if value is not None]
+    if len(found) != 1:
+        raise TypeError(
+            f"{name} takes either a number of pieces or the indices to cut at (also as {', '.join(named)}), got "
+            f"{len(found)} of them (at {user_source()})"
         )
+    return found[0]
 
 
 __all__ = ["ShapeMethods", "as_shape", "completed", "one_or_listed"]

@@ -119,7 +119,9 @@ class Replay:
         self.writes = trace.surroundings.finish(output) if trace.surroundings is not None else []
         old = self._old(trace, arguments)
         self._defer(outputs)
-        self.results = [(output(leaf), leaf.shape) if isinstance(leaf, Handle) else (None, leaf) for leaf in leaves]
+        self.results = [
+            (output(leaf), leaf._node.shape) if isinstance(leaf, Handle) else (None, leaf) for leaf in leaves
+        ]
         always, self.attributes = trace.surroundings.guards() if trace.surroundings is not None else ([], [])
         self.still_hold = [guard.holds for guard in always]
         self.outputs = [_Output(node.shape, node.dtype, count(node)) for node in outputs]

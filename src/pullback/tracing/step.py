@@ -553,7 +553,7 @@ def _is_hooked(leaf: Any) -> bool:
 def _signature(leaf: Any) -> Hashable:
     """What of an argument a recording depends on."""
     if isinstance(leaf, Handle):
-        return leaf.shape, leaf.dtype, leaf.requires_grad, _is_hooked(leaf)
+        return leaf._node.shape, leaf.dtype, leaf.requires_grad, _is_hooked(leaf)
     try:
         hash(leaf)
     except TypeError:

@@ -48,7 +48,7 @@ def checkpoint(
     >>> x = pb.ones(2, 3, requires_grad=True)
     >>> pb.utils.checkpoint.checkpoint(lambda x: x.sin().exp(), x, use_reentrant=False).sum().backward()
     >>> x.grad.shape
-    (2, 3)
+    pullback.Size([2, 3])
     """
     if not callable(function):
         raise TypeError(f"checkpoint takes a function first, got {function!r} (at {user_source()})")
@@ -74,7 +74,7 @@ def checkpoint_sequential(
 
     >>> model = pb.nn.Sequential(*(pb.nn.Linear(3, 3) for _ in range(6)))
     >>> pb.utils.checkpoint.checkpoint_sequential(model, 3, pb.ones(2, 3), use_reentrant=False).shape
-    (2, 3)
+    pullback.Size([2, 3])
     """
     each: list[Callable[[Any], Any]] = (
         list(functions.children()) if isinstance(functions, Sequential) else list(functions)

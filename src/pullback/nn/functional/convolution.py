@@ -12,14 +12,15 @@ from ...ops.movement import concatenate, expand, flip, permute, reshape, slice_
 from ...ops.primitive import user_source
 from ...tensor import Tensor
 from ...tensor.autocast_mode import lowered
+from .convolution_integers import convolution_of_integers
 
 Sizes = int | Sequence[int]
 
 
-def sizes_of(function: str, name: str, value: Sizes, rank: int, least: int) -> tuple[int, ...]:
-    """One whole number, or one for each of `rank` axes, none below `least`."""
+def sizes_of(function: str, name: str, value: Sizes, rank: int, least: int, alone: bool = True) -> tuple[int, ...]:
+    """One whole number, or one for each of `rank` axes, none below `least`; one in a list stands for all if `alone`."""
     given = (value,) * rank if isinstance(value, int) else tuple(value)
-    if len(given) == 1:
+    if len(given) == 1 and alone:
         given *= rank
     if len(given) != rank or not all(isinstance(size, int) and size >= least for size in given):
         raise ValueError(
@@ -50,7 +51,7 @@ def conv2d(
 
     >>> images, weight = pb.randn(2, 3, 8, 8), pb.randn(5, 3, 3, 3)
     >>> pb.nn.functional.conv2d(images, weight, stride=2, padding=1).shape
-    (2, 5, 4, 4)
+    pullback.Size([2, 5, 4, 4])
     """
     return _convolve("conv2d", 2, input, weight, bias, stride, padding, dilation, groups)
 
@@ -83,7 +84,7 @@ def conv_transpose2d(
 
     >>> images, weight = pb.randn(2, 3, 4, 4), pb.randn(3, 5, 2, 2)
     >>> pb.nn.functional.conv_transpose2d(images, weight, stride=2).shape
-    (2, 5, 8, 8)
+    pullback.Size([2, 5, 8, 8])
     """
     return _transposed("conv_transpose2d", 2, input, weight, bias, stride, padding, output_padding, groups, dilation)
 
@@ -189,7 +190,7 @@ def _convolve(
     dilation: Sizes, groups: int,
 ) -> Tensor:  # fmt: skip
     input, weight, bias = lowered(input, weight, bias)
-    x, alone = batched(function, input, rank)
+    x, alone = batched(function, input, rank, integers=True)
     _check(function, rank, x, weight, bias, groups, transposed=False)
     steps = sizes_of(function, "stride", stride, rank, 1)
     spread = sizes_of(function, "dilation", dilation, rank, 1)
@@ -205,7 +206,8 @@ def _convolve(
     split = reshape(weight.node, (groups, out // groups, inner, *taps))
     window_node = permute(split, (*range(3, rank + 3), 0, 2, 1))
     ones = (1,) * rank
-    return _finished(convolution(_grouped(x, groups), window_node, steps, pads, ones, spread), bias, alone)
+    convolve = convolution if x.is_floating_point() else convolution_of_integers
+    return _finished(convolve(_grouped(x, groups), window_node, steps, pads, ones, spread), bias, alone)
 
 
 def _transposed(
@@ -213,7 +215,7 @@ def _transposed(
     output_padding: Sizes, groups: int, dilation: Sizes,
 ) -> Tensor:  # fmt: skip
     input, weight, bias = lowered(input, weight, bias)
-    x, alone = batched(function, input, rank)
+    x, alone = batched(function, input, rank, integers=True)
     _check(function, rank, x, weight, bias, groups, transposed=True)
     steps = sizes_of(function, "stride", stride, rank, 1)
     spread = sizes_of(function, "dilation", dilation, rank, 1)
@@ -236,7 +238,8 @@ def _transposed(
     inner, out, *taps = weight.shape
     split = flip(reshape(weight.node, (groups, inner // groups, out, *taps)), tuple(range(3, rank + 3)))
     window_node = permute(split, (*range(3, rank + 3), 0, 1, 2))
-    found = convolution(_grouped(x, groups), window_node, (1,) * rank, tuple(pads), steps, spread)
+    convolve = convolution if x.is_floating_point() else convolution_of_integers
+    found = convolve(_grouped(x, groups), window_node, (1,) * rank, tuple(pads), steps, spread)
     return _finished(found, bias, alone)
 
 

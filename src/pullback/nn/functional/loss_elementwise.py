@@ -11,14 +11,15 @@ import warnings
 
 from ...autograd.function import with_gradient
 from ...errors import ShapeError
-from ...graph.types import DType, int64
-from ...ops.elementwise import broadcast_shapes, convert
-from ...ops.indexing import bounded
+from ...graph.types import DType
+from ...ops.elementwise import broadcast_shapes
 from ...ops.primitive import user_source
 from ...tensor import Tensor
 from ...tensor.arithmetic import where
 from ...tensor.autocast_mode import in_float32
 from ...tensor.grad_modes import no_grad
+from ...tensor.handle import STATE
+from ...tensor.order import checked
 from ...tensor.promotion import get_default_dtype, require_float, result_type
 from .activation import finished, logsigmoid, widened
 from .linear import fitting
@@ -131,7 +132,7 @@ def binary_cross_entropy(
     """-(target log x + (1 - target) log(1 - x)) * weight for probabilities x, the logarithms at least -100.
 
     As PyTorch's, the gradient (x - target) / (x (1 - x)) has a denominator of at least 1e-12. Computing it raises
-    IndexOutOfRange where a probability is outside of [0, 1]. From logits, binary_cross_entropy_with_logits is exact.
+    DomainError where a probability is outside of [0, 1]. From logits, binary_cross_entropy_with_logits is exact.
     """
     name = "binary_cross_entropy"
     reduction = chosen_reduction(name, size_average, reduce, reduction)
@@ -164,10 +165,8 @@ def _one_shape(name: str, input: Tensor, target: Tensor) -> None:
 def _probabilities(name: str, x: Tensor) -> Tensor:
     """`x`, checked when it is computed."""
     with no_grad():
-        side = where(x < 0, -1, where(x > 1, 1, 0))
-        what = f"{name}: input must lie in [0, 1]; a mark (1 above, -1 below it)"
-        checked = Tensor(bounded(convert(side.node, int64), 0, 1, what))
-    return where(checked == 0, x, math.nan)
+        outside = (x < 0) | (x > 1)
+    return Tensor(checked(x.node, (~outside).node, f"{name}: input must lie in [0, 1]"))
 
 
 def binary_cross_entropy_with_logits(
@@ -239,7 +238,10 @@ def gaussian_nll_loss(
     """(log var + (input - target)² / var) / 2, the variance at least `eps`, for which the gradient is not changed.
 
     `var` is of input's shape, of size 1 in one axis of it, without its last axis, or a number. `full` adds log(2 pi) /
-    2. Computing it raises IndexOutOfRange where a variance is negative. Nix & Weigend (ICNN 1994).
+    2. Nix & Weigend (ICNN 1994).
+
+    A negative variance raises DomainError, a ValueError: at the call where `var` is given, and where it was computed
+    from what requires grad, or in a compiled step, when the loss is computed.
     """
     name = "gaussian_nll_loss"
     reduction = chosen_reduction(name, None, None, reduction)
@@ -257,7 +259,7 @@ def gaussian_nll_loss(
                 f"or lack its last axis (at {user_source()})"
             )
     x, y, _ = compared(name, input, target)
-    given = _not_negative(name, Tensor(var.to(x.dtype).node))
+    given = _not_negative(name, var, x.dtype)
     safe = with_gradient(given.detach().clamp(min=eps), [given], lambda _, cotangent: [cotangent])
     distance = x - y
     loss = (safe.log() + distance * distance / safe) * 0.5
@@ -266,12 +268,15 @@ def gaussian_nll_loss(
     return reduced(loss, reduction).to(result_type(input, target, var))
 
 
-def _not_negative(name: str, values: Tensor) -> Tensor:
-    """`values`, checked when they are computed."""
+def _not_negative(name: str, var: Tensor, dtype: DType) -> Tensor:
+    """`var` in `dtype`, checked now where that does not cut the computation of a model in two, else when computed."""
     with no_grad():
-        side = where(values < 0, -1, 0)
-        checked = Tensor(bounded(convert(side.node, int64), 0, 1, f"{name}: var must not be negative; a mark"))
-    return where(checked == 0, values, math.nan)
+        negative = var < 0
+    held = Tensor(checked(var.node, (~negative).node, f"{name}: var has negative entries"))
+    is_recorded = STATE.trace is not None or STATE.journal is not None or STATE.example is not None
+    if var.is_leaf and not is_recorded:
+        held._buffer()
+    return held.to(dtype)
 
 
 def soft_margin_loss(

@@ -170,8 +170,10 @@ def channel_shuffle(input: Tensor, groups: int) -> Tensor:
 
 
 def _pair(value: int | Sequence[int]) -> tuple[int, int]:
-    listed = value if isinstance(value, Sequence) else (value,)
-    first, second = listed if len(listed) == 2 else (listed[0], listed[0])
+    listed = value if isinstance(value, Sequence) else (value, value)
+    if len(listed) != 2:
+        raise ValueError(f"unfold: windows of images have one size, or two, got {value!r} (at {user_source()})")
+    first, second = listed
     return whole_number(first, "unfold", "a size"), whole_number(second, "unfold", "a size")
 
 

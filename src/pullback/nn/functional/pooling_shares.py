@@ -70,7 +70,6 @@ def _uneven_means(x: Tensor, axis: int, wanted: int) -> Tensor:
 def _wanted(function: str, rank: int, given: Tensor, output_size: OutputSizes) -> list[int]:
     """The sizes that are asked for; None keeps an axis as it is."""
     wanted = (output_size,) * rank if output_size is None or isinstance(output_size, int) else tuple(output_size)
-    wanted = wanted * rank if len(wanted) == 1 else wanted
     if len(wanted) != rank or not all(size is None or (isinstance(size, int) and size >= 0) for size in wanted):
         raise ValueError(
             f"{function}: output_size must be a size, or one for each of {rank} axes, None keeping an axis as it is; "

@@ -14,8 +14,8 @@ from ...tensor.arithmetic import where
 from ...tensor.joining import cat
 from .. import functional as F
 from ..functional.linear import indices
-from .containers import ModuleList, Sequential
-from .layers import Linear
+from .container import ModuleList, Sequential
+from .linear import Linear
 from .module import Module
 
 

@@ -9,7 +9,7 @@ from ...tensor.creation import empty
 from .. import init
 from ..functional.multi_head import Masks, Projections, Weights, attend
 from ..parameter import Parameter
-from .layers import Linear
+from .linear import Linear
 from .module import Module
 
 
@@ -28,7 +28,7 @@ class MultiheadAttention(Module):
     >>> x = pb.ones(3, 5, 8)
     >>> result, weights = attention(x, x, x)
     >>> result.shape, weights.shape
-    ((3, 5, 8), (3, 5, 5))
+    (pullback.Size([3, 5, 8]), pullback.Size([3, 5, 5]))
     """
 
     def __init__(

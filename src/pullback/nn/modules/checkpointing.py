@@ -55,7 +55,7 @@ class CheckpointingMethods:
 
 def _blocks(module: Module) -> Iterator[Module]:
     """The blocks of a module, each once."""
-    from .containers import ModuleList, Sequential
+    from .container import ModuleList, Sequential
 
     for part in module.children():
         has_parts = next(part.children(), None) is not None

@@ -13,10 +13,11 @@ from ...tensor.grad_modes import no_grad
 from ...tensor.handle import outside_trace
 from ..functional.convolution import Sizes
 from ..parameter import Uninitialized, UninitializedBuffer, UninitializedParameter
-from .convolution import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
-from .layers import Linear
+from .batchnorm import BatchNorm1d, BatchNorm2d, BatchNorm3d
+from .conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
+from .instancenorm import InstanceNorm1d, InstanceNorm2d, InstanceNorm3d
+from .linear import Linear
 from .module import Module
-from .normalization import BatchNorm1d, BatchNorm2d, BatchNorm3d, InstanceNorm1d, InstanceNorm2d, InstanceNorm3d
 
 
 class LazyModuleMixin(Module):
@@ -40,7 +41,7 @@ class LazyModuleMixin(Module):
     >>> layer.weight
     <UninitializedParameter>
     >>> layer(pb.ones(2, 3)).shape, layer.weight.shape
-    ((2, 3), (3,))
+    (pullback.Size([2, 3]), pullback.Size([3]))
     """
 
     cls_to_become: type[Module] | None = None
@@ -84,7 +85,7 @@ class LazyLinear(LazyModuleMixin, Linear):
 
     >>> layer = pb.nn.LazyLinear(2)
     >>> layer(pb.ones(4, 3)).shape, layer
-    ((4, 2), Linear(in_features=3, out_features=2, bias=True))
+    (pullback.Size([4, 2]), Linear(in_features=3, out_features=2, bias=True))
     """
 
     cls_to_become = Linear
@@ -185,7 +186,7 @@ class LazyConv2d(_LazyForward, Conv2d):
 
     >>> layer = pb.nn.LazyConv2d(4, kernel_size=3)
     >>> layer(pb.ones(1, 2, 5, 5)).shape, layer
-    ((1, 4, 3, 3), Conv2d(2, 4, kernel_size=(3, 3), stride=(1, 1)))
+    (pullback.Size([1, 4, 3, 3]), Conv2d(2, 4, kernel_size=(3, 3), stride=(1, 1)))
     """
 
     cls_to_become = Conv2d

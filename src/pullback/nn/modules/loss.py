@@ -13,7 +13,7 @@ from ...tensor import Tensor
 from .. import functional as F
 from ..functional.linear_cross_entropy import LinearCrossEntropyOptions
 from ..functional.loss import check_reduction, check_smoothing, chosen_reduction
-from .layers import Linear
+from .linear import Linear
 from .module import Module
 
 

@@ -10,8 +10,11 @@ from ...graph import types
 from ...graph.types import DType
 from ...ops.primitive import MODE, check_dtype, user_source, within
 from ...tensor import Tensor
+from ...tensor.conversions import destination
 from ...tensor.creation import zeros_like
 from ...tensor.handle import STATE, Store, structure_changed
+from ...tensor.legacy import dtype_named
+from ...tensor.memory_format import check_memory_format
 from ..parameter import Buffer, Parameter, Uninitialized
 from . import hooks
 from .checkpointing import CheckpointingMethods
@@ -45,7 +48,7 @@ class Module(StateMethods, CheckpointingMethods):
     ...     def forward(self, x):
     ...         return self.layer(self.layer(x))
     >>> Twice()(pb.ones(2, 3)).shape
-    (2, 3)
+    pullback.Size([2, 3])
     """
 
     _parameters: dict[str, Parameter | None]
@@ -409,12 +412,20 @@ class Module(StateMethods, CheckpointingMethods):
             parameter.requires_grad_(requires_grad)
         return self
 
-    def to(self: Self, dtype: DType | str | None = None, device: str | None = None) -> Self:
-        """All floating-point parameters and buffers in another dtype. The only device is "cpu"."""
-        if isinstance(dtype, str):
-            dtype, device = None, dtype
-        if device not in (None, "cpu"):
-            raise ValueError(f'to(): device {device!r} is not there; Pullback runs on "cpu"')
+    def to(
+        self: Self,
+        *args: Any,
+        dtype: DType | None = None,
+        device: str | None = None,
+        tensor: Tensor | None = None,
+        non_blocking: bool = False,
+        memory_format: object = None,
+    ) -> Self:
+        """All floating-point parameters and buffers in another dtype: `to(dtype)`, `to(device, dtype)` or `to(tensor)`.
+        The only device is "cpu", and there is nothing to block.
+        """
+        check_memory_format("to", memory_format)
+        dtype, _ = destination(args, dtype, device, tensor, flags=1)
         if dtype is None:
             return self
         check_dtype(dtype)
@@ -447,9 +458,9 @@ class Module(StateMethods, CheckpointingMethods):
         """All floating-point parameters and buffers as float64."""
         return self.to(types.float64)
 
-    def type(self: Self, dst_type: DType) -> Self:
-        """All floating-point parameters and buffers in another dtype."""
-        return self.to(dst_type)
+    def type(self: Self, dst_type: DType | str) -> Self:
+        """All floating-point parameters and buffers in another dtype, also by its name in `Tensor.type()`."""
+        return self.to(dtype_named(dst_type))
 
     def cpu(self: Self) -> Self:
         """The module itself: the only device is "cpu"."""

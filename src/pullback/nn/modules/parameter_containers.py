@@ -10,7 +10,7 @@ from typing import Any, Self
 from ...ops.primitive import user_source
 from ...tensor import Tensor
 from ..parameter import Parameter
-from .containers import iterated, pairs_of
+from .container import iterated, pairs_of
 from .module import Module
 
 
@@ -37,7 +37,7 @@ class ParameterList(Module):
 
     >>> scales = pb.nn.ParameterList([pb.ones(2), pb.ones(3)])
     >>> [(name, p.shape) for name, p in scales.named_parameters()]
-    [('0', (2,)), ('1', (3,))]
+    [('0', pullback.Size([2])), ('1', pullback.Size([3]))]
     """
 
     def __init__(self, values: Iterable[Any] | None = None):
@@ -97,7 +97,7 @@ class ParameterDict(Module):
 
     >>> ends = pb.nn.ParameterDict({"right": pb.ones(3), "left": pb.ones(2)})
     >>> [(name, p.shape) for name, p in ends.named_parameters()]
-    [('left', (2,)), ('right', (3,))]
+    [('left', pullback.Size([2])), ('right', pullback.Size([3]))]
     """
 
     def __init__(self, parameters: Any = None):

@@ -19,9 +19,11 @@ from ...tensor.promotion import get_default_dtype
 from .. import functional as F
 from .. import init
 from .attention import MultiheadAttention
-from .containers import ModuleList
-from .layers import Dropout, LayerNorm, Linear
+from .container import ModuleList
+from .dropout import Dropout
+from .linear import Linear
 from .module import Module
+from .normalization import LayerNorm
 
 Activation = str | Callable[[Tensor], Tensor]
 
@@ -118,7 +120,7 @@ class TransformerEncoderLayer(_Layer):
 
     >>> layer = pb.nn.TransformerEncoderLayer(8, 2, dim_feedforward=16, batch_first=True)
     >>> layer(pb.ones(3, 5, 8)).shape
-    (3, 5, 8)
+    pullback.Size([3, 5, 8])
     """
 
     def __init__(
@@ -168,7 +170,7 @@ class TransformerDecoderLayer(_Layer):
 
     >>> layer = pb.nn.TransformerDecoderLayer(8, 2, dim_feedforward=16)
     >>> layer(pb.ones(5, 3, 8), pb.ones(7, 3, 8)).shape
-    (5, 3, 8)
+    pullback.Size([5, 3, 8])
     """
 
     def __init__(
@@ -240,7 +242,7 @@ class TransformerEncoder(Module):
 
     >>> encoder = pb.nn.TransformerEncoder(pb.nn.TransformerEncoderLayer(8, 2, 16), 2)
     >>> encoder(pb.ones(5, 3, 8), mask=pb.nn.Transformer.generate_square_subsequent_mask(5)).shape
-    (5, 3, 8)
+    pullback.Size([5, 3, 8])
     """
 
     def __init__(
@@ -274,7 +276,7 @@ class TransformerDecoder(Module):
 
     >>> decoder = pb.nn.TransformerDecoder(pb.nn.TransformerDecoderLayer(8, 2, 16), 2)
     >>> decoder(pb.ones(5, 3, 8), pb.ones(7, 3, 8)).shape
-    (5, 3, 8)
+    pullback.Size([5, 3, 8])
     """
 
     def __init__(self, decoder_layer: Module, num_layers: int, norm: Module | None = None):
@@ -313,7 +315,7 @@ class Transformer(Module):
 
     >>> model = pb.nn.Transformer(d_model=8, nhead=2, num_encoder_layers=1, num_decoder_layers=1, dim_feedforward=16)
     >>> model(pb.ones(7, 3, 8), pb.ones(5, 3, 8), tgt_mask=model.generate_square_subsequent_mask(5)).shape
-    (5, 3, 8)
+    pullback.Size([5, 3, 8])
     """
 
     def __init__(
@@ -403,8 +405,8 @@ class Transformer(Module):
         """[sz, sz]: 0 where position i may look (0 to i), -inf elsewhere.
 
         >>> pb.nn.Transformer.generate_square_subsequent_mask(2)
-        tensor([[  0., -inf],
-                [  0.,   0.]])
+        tensor([[0., -inf],
+                [0., 0.]])
         """
         return _causal_mask(sz, device, dtype)
 

@@ -12,7 +12,7 @@ from ...tensor.grad_modes import no_grad
 from ...tensor.joining import cat
 from ...tensor.random import randn
 from .. import functional as F
-from ..modules.convolution import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
+from ..modules.conv import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from ..modules.module import Module
 from .parametrize import register_parametrization
 

@@ -15,7 +15,7 @@ from ...ops.primitive import user_source
 from ...tensor import Tensor
 from ...tensor.grad_modes import no_grad
 from ...tensor.handle import STATE, structure_changed
-from ..modules.containers import ModuleDict, ModuleList
+from ..modules.container import ModuleDict, ModuleList
 from ..modules.module import Module
 from ..parameter import Parameter
 

@@ -19,7 +19,7 @@ from ...tensor.grad_modes import no_grad
 from ...tensor.hooks import RemovableHandle
 from ...tensor.random import rand, rand_like
 from .computed import compute, computed_no_more
-from .vector import parameters_to_vector
+from .convert_parameters import parameters_to_vector
 
 
 class BasePruningMethod(ABC):

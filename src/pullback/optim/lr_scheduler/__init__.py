@@ -18,6 +18,9 @@ from .decays import (
 )
 from .schedule import LRScheduler
 
+#: PyTorch's former name of the base
+_LRScheduler = LRScheduler
+
 __all__ = [
     "ChainedScheduler",
     "ConstantLR",

@@ -1,10 +1,10 @@
 """Datasets, the order in which they are gone through, and the batches that are drawn from them."""
 
 from .collate import default_collate, default_convert
-from .datasets import ConcatDataset, Dataset, IterableDataset, Subset, TensorDataset, random_split
+from .dataloader import DataLoader
+from .dataset import ConcatDataset, Dataset, IterableDataset, Subset, TensorDataset, random_split
 from .files import TableDataset, TokenFile
-from .loader import DataLoader
-from .samplers import (
+from .sampler import (
     BatchSampler,
     RandomSampler,
     Sampler,

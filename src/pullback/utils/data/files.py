@@ -12,7 +12,7 @@ import numpy as np
 from ...ops.primitive import user_source
 from ...tensor import Tensor
 from ...tensor.creation import from_numpy
-from .datasets import Dataset
+from .dataset import Dataset
 
 
 class TokenFile(Dataset[tuple[np.ndarray, np.ndarray]]):

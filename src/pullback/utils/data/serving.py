@@ -18,7 +18,7 @@ from ...tensor import Tensor
 from ...tensor.creation import from_stored
 from ...tensor.random import manual_seed
 from .collate import default_collate, default_convert
-from .datasets import batch_of
+from .dataset import batch_of
 
 
 @dataclass

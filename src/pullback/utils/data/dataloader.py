@@ -13,9 +13,10 @@ from ...graph.types import int64
 from ...ops.primitive import user_source
 from ...tensor.creation import tensor
 from ...tensor.random import Generator, default_generator
-from .datasets import IterableDataset
+from .collate import default_collate as default_collate
+from .dataset import IterableDataset
 from .files import TableDataset, is_table
-from .samplers import BatchSampler, RandomSampler, SequentialSampler
+from .sampler import BatchSampler, RandomSampler, SequentialSampler
 from .serving import END, REDUCERS, Batches, Begin, Make, serve
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from .module import Module
 _MODES = ("zeros", "reflect", "replicate", "circular")
 
 
-class _Convolution(Module):
+class _ConvNd(Module):
     """What all convolutional layers have: sizes, a weight and a bias, which start as PyTorch's."""
 
     rank: int
@@ -47,7 +47,7 @@ class _Convolution(Module):
         self.in_channels, self.out_channels, self.groups, self.padding_mode = (
             in_channels, out_channels, groups, padding_mode,
         )  # fmt: skip
-        self.kernel_size = sizes_of(name, "kernel_size", kernel_size, self.rank, 1)
+        self.kernel_size = sizes_of(name, "kernel_size", kernel_size, self.rank, 1, alone=False)
         self.stride = sizes_of(name, "stride", stride, self.rank, 1)
         self.dilation = sizes_of(name, "dilation", dilation, self.rank, 1)
         self.padding: str | tuple[int, ...]
@@ -89,7 +89,7 @@ class _Convolution(Module):
         return text + (f", padding_mode={self.padding_mode}" if self.padding_mode != "zeros" else "")
 
 
-class _Forward(_Convolution):
+class _Forward(_ConvNd):
     """A convolution of `rank` axes."""
 
     function: Callable[..., Tensor]
@@ -132,7 +132,7 @@ class Conv2d(_Forward):
     """A convolution over [N, in_channels, H, W]; see `functional.conv2d`. weight is [out, in / groups, KH, KW].
 
     >>> pb.nn.Conv2d(3, 16, 3, padding="same")(pb.randn(2, 3, 8, 8)).shape
-    (2, 16, 8, 8)
+    pullback.Size([2, 16, 8, 8])
     """
 
     rank, function = 2, staticmethod(F.conv2d)
@@ -144,7 +144,7 @@ class Conv3d(_Forward):
     rank, function = 3, staticmethod(F.conv3d)
 
 
-class _Transposed(_Convolution):
+class _ConvTransposeNd(_ConvNd):
     """A transposed convolution of `rank` axes."""
 
     transposed = True
@@ -195,23 +195,23 @@ class _Transposed(_Convolution):
         return extra
 
 
-class ConvTranspose1d(_Transposed):
+class ConvTranspose1d(_ConvTransposeNd):
     """A transposed convolution over [N, in_channels, L]; see `functional.conv_transpose1d`."""
 
     rank, function = 1, staticmethod(F.conv_transpose1d)
 
 
-class ConvTranspose2d(_Transposed):
+class ConvTranspose2d(_ConvTransposeNd):
     """A transposed convolution over [N, in_channels, H, W]; see `functional.conv_transpose2d`.
 
     >>> pb.nn.ConvTranspose2d(16, 3, 4, stride=2, padding=1)(pb.randn(2, 16, 8, 8)).shape
-    (2, 3, 16, 16)
+    pullback.Size([2, 3, 16, 16])
     """
 
     rank, function = 2, staticmethod(F.conv_transpose2d)
 
 
-class ConvTranspose3d(_Transposed):
+class ConvTranspose3d(_ConvTransposeNd):
     """A transposed convolution over [N, in_channels, D, H, W]; see `functional.conv_transpose3d`."""
 
     rank, function = 3, staticmethod(F.conv_transpose3d)

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+from . import amp
+
 
 def is_available() -> bool:
     """False: Pullback runs on the CPU."""
@@ -21,10 +23,33 @@ def manual_seed_all(seed: int) -> None:
     """Nothing: there is no generator of a GPU to seed. `pullback.manual_seed` seeds the one of the CPU."""
 
 
+def empty_cache() -> None:
+    """Nothing: there is no memory of a GPU to give back."""
+
+
+def memory_allocated(device: object = None) -> int:
+    """0: no memory of a GPU is taken. What a step takes of the CPU's is told by `plan`."""
+    return 0
+
+
+def max_memory_allocated(device: object = None) -> int:
+    """0: no memory of a GPU is taken. What a step takes of the CPU's is told by `plan`."""
+    return 0
+
+
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
         raise AttributeError(f"pullback.cuda.{name} is not there: there is no GPU, and is_available() says so")
 
 
-__all__ = ["device_count", "is_available", "manual_seed", "manual_seed_all"]
+__all__ = [
+    "amp",
+    "device_count",
+    "empty_cache",
+    "is_available",
+    "manual_seed",
+    "manual_seed_all",
+    "max_memory_allocated",
+    "memory_allocated",
+]

@@ -241,7 +241,7 @@ class RNN(RNNBase):
 
     >>> output, h = pb.nn.RNN(3, 5)(pb.ones(7, 2, 3))
     >>> output.shape, h.shape
-    ((7, 2, 5), (1, 2, 5))
+    (pullback.Size([7, 2, 5]), pullback.Size([1, 2, 5]))
     """
 
     def __init__(
@@ -282,7 +282,7 @@ class LSTM(RNNBase):
 
     >>> output, (h, c) = pb.nn.LSTM(3, 5, num_layers=2, batch_first=True)(pb.ones(2, 7, 3))
     >>> output.shape, h.shape, c.shape
-    ((2, 7, 5), (2, 2, 5), (2, 2, 5))
+    (pullback.Size([2, 7, 5]), pullback.Size([2, 2, 5]), pullback.Size([2, 2, 5]))
     """
 
     def __init__(
@@ -318,7 +318,7 @@ class GRU(RNNBase):
 
     >>> output, h = pb.nn.GRU(3, 5, bidirectional=True)(pb.ones(7, 2, 3))
     >>> output.shape, h.shape
-    ((7, 2, 10), (2, 2, 5))
+    (pullback.Size([7, 2, 10]), pullback.Size([2, 2, 5]))
     """
 
     def __init__(
@@ -401,7 +401,7 @@ class RNNCell(RNNCellBase):
     """One step of RNN: [batch, input] and h [batch, hidden] to the next h; also without a batch axis.
 
     >>> pb.nn.RNNCell(3, 5)(pb.ones(2, 3)).shape
-    (2, 5)
+    pullback.Size([2, 5])
     """
 
     def __init__(
@@ -426,7 +426,7 @@ class LSTMCell(RNNCellBase):
 
     >>> h, c = pb.nn.LSTMCell(3, 5)(pb.ones(2, 3))
     >>> h.shape, c.shape
-    ((2, 5), (2, 5))
+    (pullback.Size([2, 5]), pullback.Size([2, 5]))
     """
 
     kind = "lstm"
@@ -447,7 +447,7 @@ class GRUCell(RNNCellBase):
     """One step of GRU: [batch, input] and h [batch, hidden] to the next h.
 
     >>> pb.nn.GRUCell(3, 5)(pb.ones(2, 3)).shape
-    (2, 5)
+    pullback.Size([2, 5])
     """
 
     kind = "gru"

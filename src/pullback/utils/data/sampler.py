@@ -15,7 +15,7 @@ from ...ops.primitive import user_source
 from ...tensor.creation import as_tensor, tensor
 from ...tensor.draws import multinomial
 from ...tensor.random import Generator, default_generator, randint
-from .datasets import permutation
+from .dataset import permutation
 
 T = TypeVar("T", covariant=True)
 
