@@ -46,6 +46,7 @@ from .nn.functional.grid import affine_grid_generator, grid_sampler, grid_sample
 from .nn.functional.padding import constant_pad_nd
 from .nn.functional.top_level import *  # noqa: F403
 from .profiler import profile
+from .recovery import Guard
 from .runtime.threads import get_num_threads, set_num_threads
 from .settings import (
     are_deterministic_algorithms_enabled,
@@ -150,6 +151,7 @@ if not TYPE_CHECKING:
 __all__ = [
     "Checkpointer",
     "Generator",
+    "Guard",
     "Size",
     "Tensor",
     "__version__",

@@ -208,13 +208,15 @@ def autocast_mode(lowering: Lowering) -> Iterator[None]:
 class source_of:
     """Nodes made inside are ascribed to the line that made `node`, as gradients are to the forward operation.
 
-    `backward` says that they are part of its gradient.
+    `backward` says that they are part of its gradient, `steps` that they do this for so many steps of a loop at once.
     """
 
     __slots__ = ("before", "source")
 
-    def __init__(self, node: Node, backward: bool = False):
+    def __init__(self, node: Node, backward: bool = False, steps: int = 0):
         source = node.source
+        if steps and source is not None:
+            source = source._replace(steps=steps)
         self.source = _backward(source) if backward and source is not None else source
 
     def __enter__(self) -> None:

@@ -9,8 +9,10 @@ docs/decisions/finite-steps.md has the measurements.
 from __future__ import annotations
 
 import math
+import threading
 import warnings
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from ..diagnosis import Root, diagnose, unexplained
 from ..errors import NonFiniteError
@@ -22,9 +24,9 @@ from ..ops.primitive import HOST, LEAF, MOVEMENT, constant, grad_mode, source_of
 from ..ops.reduction import SUM, reduce_max, reduce_sum
 from .trace import Trace, Watched
 
-RAISE, SKIP, IGNORE = "raise", "skip", "ignore"
+RAISE, SKIP, ROLLBACK, IGNORE = "raise", "skip", "rollback", "ignore"
 #: what a step does where a loss or a gradient is not finite
-POLICIES = (RAISE, SKIP, IGNORE)
+POLICIES = (RAISE, SKIP, ROLLBACK, IGNORE)
 
 
 #: makes of a watched value a number that is infinite or NaN where an element is; told of which nodes the recording
@@ -32,15 +34,30 @@ POLICIES = (RAISE, SKIP, IGNORE)
 Part = Callable[[Node, Collection[Node]], Node]
 
 
+class _Takers(threading.local):
+    """Who takes the faults of steps with the policy "rollback", the innermost last."""
+
+    def __init__(self) -> None:
+        self.stack: list[Callable[[NonFiniteError], None]] = []
+
+
+_TAKERS = _Takers()
+
+
+@contextmanager
+def taking_faults(take: Callable[[NonFiniteError], None]) -> Iterator[None]:
+    """Meanwhile `take` is told of the faults of steps with the policy "rollback", in this thread."""
+    _TAKERS.stack.append(take)
+    try:
+        yield
+    finally:
+        _TAKERS.stack.remove(take)
+
+
 class Policy:
     """What one compiled step does about values that are not finite, and what it has met so far."""
 
     def __init__(self, on_nonfinite: str = RAISE):
-        if on_nonfinite == "rollback":
-            raise NotImplementedError(
-                'on_nonfinite="rollback" needs snapshots of the state, which are not there yet; "skip" leaves the '
-                'state as it was before the bad step, "raise" stops there'
-            )
         if on_nonfinite not in POLICIES:
             raise ValueError(f"on_nonfinite must be one of {', '.join(map(repr, POLICIES))}, got {on_nonfinite!r}")
         self.on_nonfinite = on_nonfinite
@@ -53,8 +70,16 @@ class Policy:
         return self.on_nonfinite == SKIP and self.skipped > 0
 
     def meet(self, fault: NonFiniteError | None) -> None:
-        """Raise the fault, or count it; None where nobody asks."""
-        if self.on_nonfinite == RAISE and fault is not None:
+        """Raise the fault, hand it to the Guard that takes it, or count it; None where nobody asks."""
+        if self.on_nonfinite == ROLLBACK and fault is not None and _TAKERS.stack:
+            self.skipped += 1
+            _TAKERS.stack[-1](fault)
+            return
+        if self.on_nonfinite in (RAISE, ROLLBACK) and fault is not None:
+            if self.on_nonfinite == ROLLBACK:
+                fault.add_note("there is nobody to roll back: run the loop over the batches of a pullback.Guard")
+            elif _TAKERS.stack:
+                fault.add_note('a Guard is there: it takes the faults of steps compiled with on_nonfinite="rollback"')
             raise fault
         self.skipped += 1
         if self.skipped == 1:
@@ -258,4 +283,16 @@ def watched_of(trace: Trace, changes: bool) -> list[Watched]:
     return sorted(found, key=lambda w: (order.index(w.what), places.get(id(w.owner), len(places))))
 
 
-__all__ = ["IGNORE", "POLICIES", "RAISE", "SKIP", "Guard", "Policy", "exactly", "squares", "watched_of"]
+__all__ = [
+    "IGNORE",
+    "POLICIES",
+    "RAISE",
+    "ROLLBACK",
+    "SKIP",
+    "Guard",
+    "Policy",
+    "exactly",
+    "squares",
+    "taking_faults",
+    "watched_of",
+]
