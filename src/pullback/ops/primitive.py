@@ -250,6 +250,10 @@ _PROGRAMS = os.path.join(_PACKAGE, "train", "")
 _NAMING = {os.path.join("nn", "functional"): 3, os.path.join("nn", "utils"): 3, "optim": 3, "autograd": 2, "tensor": 1}
 
 
+#: what Python calls where the left operand is a number
+_MIRRORED = {f"r{name}": name for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul")}
+
+
 class _Caller:
     """What is known of a function that may stand on the stack where a node is made."""
 
@@ -268,6 +272,7 @@ class _Caller:
             if name.isidentifier() and name != "init" and not name.startswith("_"):
                 folder = code.co_filename[len(_PACKAGE) :]
                 self.rank = max((rank for place, rank in _NAMING.items() if folder.startswith(place)), default=0)
+                name = _MIRRORED.get(name, name) if special else name
                 self.name = f"optimizer.{name}" if folder.startswith("optim") else name
 
 
