@@ -389,6 +389,50 @@ class RuleThatOverflows(Fault):
         return self.Rule.apply(h, gap)
 
 
+class NaNInTheData:
+    """A NaN in what the network is given: the first operation that reads it is told."""
+
+    op, how, phase = "", "NaN in the data", "forward"
+
+    def spoil_data(self, values: Any) -> None:
+        """Put a NaN among the values."""
+        values.flat[0] = float("nan")
+
+
+class BadUpdate:
+    """An update that makes a NaN or an infinity of gradients that are finite."""
+
+    op, phase, how = "optimizer.step", "update", ""
+
+    def spoil(self, optimizer: Any) -> None:
+        """Have the next step of the optimizer go wrong."""
+        raise NotImplementedError
+
+
+class RateBeyondTheRange(BadUpdate):
+    """A learning rate that float32 cannot hold."""
+
+    how = "overflow of float32"
+
+    def spoil(self, optimizer: Any) -> None:
+        for group in optimizer.param_groups:
+            group["lr"] = 1e39
+
+
+class NegativeState(BadUpdate):
+    """A running average of squares that is negative."""
+
+    how = "square root of a negative"
+
+    def spoil(self, optimizer: Any) -> None:
+        with pb.no_grad():
+            for state in optimizer.state.values():
+                state["exp_avg_sq"].fill_(-1.0)
+
+
+#: what is done to data or to the optimizer, and not part of the network
+OUTSIDE: list[Any] = [NaNInTheData, RateBeyondTheRange, NegativeState]
+
 FAULTS: list[type[Fault]] = [
     LogOfZero, LogOfNegative, LogThreeLayersOn, DivisionByZero, ZeroByZero, Reciprocal, InverseRoot, ExpOverflow,
     HalfProduct, HalfMatmul, BfloatConversion, PowerOfNegative, PowerOverflow, ArcCosine, ArcSine, ArcTangent,

@@ -22,15 +22,18 @@ class Stage(nn.Module):
         self.inner, self.fault = inner, fault
 
     def forward(self, h: Any, gap: Any) -> Any:
-        h = self.inner(h)
+        h = self.inner(h)  # first
         return h if self.fault is None else self.fault(h, gap)
 
 
 class Network(nn.Module):
-    """Stages one after the other. `shape` is that of the input, which the operation `first` is the first to read."""
+    """Stages one after the other. `shape` is that of the input, which the operation `first` is the first to read, at
+    the line of `reader` that is marked so.
+    """
 
-    def __init__(self, stages: list[Any], shape: tuple[int, ...], first: str):
+    def __init__(self, stages: list[Any], shape: tuple[int, ...], first: str, reader: Any = Stage):
         super().__init__()
+        self.reader = reader
         self.stages, self.shape, self.first = nn.ModuleList(stages), shape, first
         self.head = nn.Linear(math.prod(shape[1:]), 1)
 
@@ -81,14 +84,14 @@ class _Recurrent(nn.Module):
         self.layer = layer
 
     def forward(self, x: Any) -> Any:
-        return self.layer(x)[0]  # stage
+        return self.layer(x)[0]  # first
 
 
 def recurrent(fault: Fault | None, chance: random.Random) -> Network:
     """LSTM, GRU or plain recurrent layers."""
     kind = chance.choice([nn.LSTM, nn.GRU, nn.RNN])
     stages = _staged(lambda n: _Recurrent(kind(6, 6, batch_first=True)), fault, chance)
-    return Network(stages, (2, 5, 6), "linear")
+    return Network(stages, (2, 5, 6), "linear", _Recurrent)
 
 
 class _Block(nn.Module):
@@ -101,7 +104,7 @@ class _Block(nn.Module):
         self.up, self.down = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
 
     def forward(self, h: Any) -> Any:
-        normal = self.norm1(h)  # stage
+        normal = self.norm1(h)  # first
         hidden = pb.ones(h.shape[1], h.shape[1], dtype=pb.bool).triu(1)
         h = h + self.attention(normal, normal, normal, attn_mask=hidden, need_weights=False)[0]
         return h + self.down(F.gelu(self.up(self.norm2(h))))
@@ -110,7 +113,7 @@ class _Block(nn.Module):
 def transformer(fault: Fault | None, chance: random.Random) -> Network:
     """Blocks of masked attention."""
     width = chance.choice([4, 8])
-    return Network(_staged(lambda n: _Block(width), fault, chance), (2, 5, width), "layer_norm")
+    return Network(_staged(lambda n: _Block(width), fault, chance), (2, 5, width), "layer_norm", _Block)
 
 
 class _Scaled(pb.autograd.Function):
@@ -131,12 +134,12 @@ class _OwnRule(nn.Module):
         self.linear = nn.Linear(6, 6)
 
     def forward(self, h: Any) -> Any:
-        return _Scaled.apply(self.linear(h)).tanh()
+        return _Scaled.apply(self.linear(h)).tanh()  # first
 
 
 def own_rules(fault: Fault | None, chance: random.Random) -> Network:
     """Functions with backward passes of their own."""
-    return Network(_staged(lambda n: _OwnRule(), fault, chance), (3, 6), "linear")
+    return Network(_staged(lambda n: _OwnRule(), fault, chance), (3, 6), "linear", _OwnRule)
 
 
 class Mixed(Network):
@@ -161,13 +164,14 @@ class Partial(Network):
         self.detached, self.unreached = nn.Linear(6, 6), nn.Parameter(pb.ones(3))
 
     def forward(self, x: Any, gap: Any) -> Any:
-        return super().forward(x + self.detached(x).detach() * 0.1, gap)
+        aside = self.detached(x).detach()  # first
+        return super().forward(x + aside * 0.1, gap)
 
 
 def partial(fault: Fault | None, chance: random.Random) -> Network:
     """Only part of the network is trained."""
     make = lambda n: nn.Sequential(nn.Linear(6, 6), nn.Tanh())  # noqa: E731
-    return Partial(_staged(make, fault, chance), (3, 6), "linear")
+    return Partial(_staged(make, fault, chance), (3, 6), "linear", Partial)
 
 
 class Penalized(Network):
@@ -191,7 +195,7 @@ class Looped(nn.Module):
 
     def __init__(self, fault: Fault | None, at: int):
         super().__init__()
-        self.shape, self.at = (20, 3, 6), at
+        self.shape, self.at, self.first, self.reader = (20, 3, 6), at, "linear", Looped
         self.given, self.recurrent, self.fault = nn.Linear(6, 6), nn.Linear(6, 6), fault
         self.head = nn.Linear(6, 1)
 
@@ -200,10 +204,10 @@ class Looped(nn.Module):
 
         def body(h: Any, given: Any) -> Any:
             x, gap = given
-            h = (self.given(x) + self.recurrent(h)).tanh()
+            h = (self.given(x) + self.recurrent(h)).tanh()  # first
             return h, h if self.fault is None else self.fault(h, gap)
 
-        _, outputs = pb.func.scan(body, x[0] * 0, (x, gaps))
+        _, outputs = pb.func.scan(body, pb.zeros(3, 6), (x, gaps))
         return self.head(outputs.float()).square().mean()
 
 
@@ -216,12 +220,13 @@ class Embedded(Network):
 
     def forward(self, x: Any, gap: Any) -> Any:
         tokens = (x[..., 0].abs() * 3).long() % 7
-        return super().forward(self.embedding(tokens) + x, gap)
+        h = self.embedding(tokens) + x  # first
+        return super().forward(h, gap)
 
 
 def embedded(fault: Fault | None, chance: random.Random) -> Network:
     """Embeddings before blocks of attention."""
-    return Embedded(_staged(lambda n: _Block(8), fault, chance), (2, 4, 8), "add")
+    return Embedded(_staged(lambda n: _Block(8), fault, chance), (2, 4, 8), "add", Embedded)
 
 
 def looped(fault: Fault | None, chance: random.Random) -> Looped:

@@ -21,13 +21,11 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 import pullback as pb
 from pullback.errors import NonFiniteError
 
-from .fault_kinds import FAULTS, Fault
-from .fault_networks import NETWORKS, Looped, looped, mlp
+from .fault_kinds import FAULTS, OUTSIDE, BadUpdate, Fault, NaNInTheData, marked
+from .fault_networks import NETWORKS, Looped
 
 
 @dataclass
@@ -36,28 +34,27 @@ class Case:
 
     kind: str
     network: Any
-    fault: Fault | None
+    fault: Any
     seed: int
 
     @property
     def name(self) -> str:
-        return f"{type(self.fault).__name__ if self.fault else 'NaN in the data'} in {self.kind}"
+        return f"{type(self.fault).__name__} in {self.kind}"
 
 
 def cases(networks: int, seed: int) -> list[Case]:
     """So many networks: every kind of fault, and every kind of network, as often as it comes round."""
     chance = random.Random(seed)
-    kinds: list[Any] = [*FAULTS, None]
+    kinds: list[Any] = [*FAULTS, *OUTSIDE]
     found = []
     for number in range(networks):
         if number % len(kinds) == 0:
             chance.shuffle(kinds)
         kind, own = kinds[number % len(kinds)], NETWORKS[number % len(NETWORKS)]
         pb.manual_seed(seed + number)
-        fault = None if kind is None else kind()
-        if fault is None and own is looped:
-            own = mlp
-        found.append(Case(own.__name__, own(fault, chance), fault, seed + number))
+        fault = kind()
+        network = own(fault if isinstance(fault, Fault) else None, chance)
+        found.append(Case(own.__name__, network, fault, seed + number))
     return found
 
 
@@ -72,17 +69,18 @@ def run(case: Case, compiled: bool) -> list[str]:
         optimizer.zero_grad()
         loss = network(x, gap)
         loss.backward()
-        optimizer.step()
+        optimizer.step()  # update
         return loss
 
     train = pb.compile(step) if compiled else step
-    bad, gap = x, pb.tensor(0.0 if case.fault is not None else 1.0)
-    if case.fault is None:
-        values = x.numpy().copy()
-        values.flat[0] = np.nan
-        bad = pb.tensor(values)
+    values = x.numpy().copy()
+    if isinstance(case.fault, NaNInTheData):
+        case.fault.spoil_data(values)
+    bad, gap = pb.tensor(values), pb.tensor(0.0 if isinstance(case.fault, Fault) else 1.0)
     with pb.autograd.detect_anomaly():
         train(x, pb.tensor(1.0))
+        if isinstance(case.fault, BadUpdate):
+            case.fault.spoil(optimizer)
         before = _bits(network, optimizer)
         try:
             train(bad, gap)
@@ -102,17 +100,19 @@ def _bits(network: Any, optimizer: Any) -> list[bytes]:
 def _differences(case: Case, error: NonFiniteError) -> list[str]:
     """What the error says that is not so."""
     network, fault = case.network, case.fault
-    if fault is not None:
-        (path,) = [name for name, part in network.named_modules() if part is fault]
-        expected = {"op": fault.op, "phase": fault.phase, "module": path}
-        expected["filename"], expected["lineno"] = fault.line()  # type: ignore[assignment]
+    expected: dict[str, Any] = {"op": fault.op, "phase": fault.phase}
+    if isinstance(fault, Fault):
+        (expected["module"],) = [name for name, part in network.named_modules() if part is fault]
+        expected["filename"], expected["lineno"] = fault.line()
         if isinstance(network, Looped):
-            expected["time"] = network.at  # type: ignore[assignment]
-        how = fault.how
+            expected["time"] = network.at
+    elif isinstance(fault, BadUpdate):
+        expected["filename"], expected["lineno"] = marked(run, "# update")
     else:
-        expected, how = {"phase": "forward", "op": network.first}, "NaN in the data"
+        expected["op"] = network.first
+        expected["filename"], expected["lineno"] = marked(network.reader, "# first")
     wrong = [f"{k} is {getattr(error, k)!r}, not {v!r}" for k, v in expected.items() if getattr(error, k) != v]
-    return wrong + ([] if how in error.how else [f"how is {error.how!r}, not {how!r}"])
+    return wrong + ([] if fault.how in error.how else [f"how is {error.how!r}, not {fault.how!r}"])
 
 
 def main() -> int:
@@ -128,10 +128,9 @@ def main() -> int:
             wrong = run(case, compiled)
             missed[f"{compiled}"] += bool(wrong)
             if wrong or options.verbose:
-                print(
-                    f"{'compiled' if compiled else 'anomaly '}  {case.name}: {'; '.join(wrong) or 'named'}", flush=True
-                )
-    kinds = f"{len(FAULTS) + 1} kinds of faults, {len(NETWORKS)} kinds of networks"
+                way = "compiled" if compiled else "anomaly "
+                print(f"{way}  {case.name}: {'; '.join(wrong) or 'named'}", flush=True)
+    kinds = f"{len(FAULTS) + len(OUTSIDE)} kinds of faults, {len(NETWORKS)} kinds of networks"
     found = [options.networks - missed[str(compiled)] for compiled in (True, False)]
     print(f"{options.networks} networks with one fault each ({kinds}): {found[0]} found and named in a compiled step,")
     print(f"{found[1]} under detect_anomaly in code that is not compiled")

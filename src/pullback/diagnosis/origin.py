@@ -18,7 +18,7 @@ import numpy as np
 
 from ..errors import NonFiniteError
 from ..graph.interpreter import interpret
-from ..graph.node import Graph, Node
+from ..graph.node import Graph, Node, ancestors
 from ..ops.primitive import ALIAS, ELEMENTWISE, MOVEMENT, REDUCTION
 from ..ops.scan import REPEAT, steps_of
 from .causes import Cause, cause
@@ -30,10 +30,14 @@ _DATA = ("buffer", "input", "parameter")
 
 #: what a root is that is looked at because it was computed: an infinity on purpose is no fault in it
 VALUE = "value"
+#: what a new state is: what comes behind losses and gradients is the update
+UPDATE = "update"
 
 
 class Root(NamedTuple):
-    """A value that should be finite: the node, what it is ("loss", "gradient", "check", VALUE), the user's message."""
+    """A value that should be finite: the node, what it is ("loss", "gradient", "check", UPDATE, VALUE), and the user's
+    message or the name of the state.
+    """
 
     node: Node
     what: str
@@ -176,7 +180,9 @@ def diagnose(
     first = bad[0]
     order = {node: place for place, node in enumerate(graph.nodes)}
     fault = _origin([(0, root.node) for root in bad if root.what == first.what], [watch.findings], order, {})
-    return report(first.what, first.message, _innermost(fault), name_of, step)
+    before = ancestors([root.node for root in roots if root.what != UPDATE]) if first.what == UPDATE else {fault.node}
+    phase = "" if fault.node in before else UPDATE
+    return report(first.what, first.message, _innermost(fault), name_of, step, phase)
 
 
 #: a node of the step of a loop that has this number, in the order of computation

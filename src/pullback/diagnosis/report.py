@@ -85,8 +85,11 @@ def report(
     fault: Fault,
     name_of: Callable[[Node], str],
     step: int,
+    phase: str = "",
 ) -> NonFiniteError:
-    """The error for a fault: the operation that made it or, where it is data, that was the first to read it."""
+    """The error for a fault: the operation that made it or, where it is data, that was the first to read it. `phase` is
+    told where it is not that of the line.
+    """
     node, finding, reader, times = fault
     is_data = finding.nan and not finding.made
     told = node if finding.made or reader is None else reader
@@ -95,14 +98,16 @@ def report(
         _DATA if is_data else _UNTOLD if finding.made else _UNKNOWN if finding.fault else _ON_PURPOSE
     )
     how = f"{name_of(node) or 'a tensor from outside'} {found.how}" if is_data else found.how
-    op, module, phase = called(told) or told.op.name, path_of(source), phase_of(source)
+    op, module, phase = called(told) or told.op.name, path_of(source), phase or phase_of(source)
     value = "NaN" if finding.nan else "an infinity"
     lines = [f"{_subject(what, message)} is not finite{f' at call {step} of the step' if step else ''}: {how}."]
     place = f" at {source}" if source is not None else ""
     inside = f" in {module}" if module else ""
     primitive = f" ({told.op.name})" if told.op.name != op else ""
     verb = "first read by" if told is not node else f"{value} first made by"
-    lines.append(f"{verb} {op}{primitive}{place}{inside}{_in_steps(times)}, in the {phase} pass")
+    lines.append(
+        f"{verb} {op}{primitive}{place}{inside}{_in_steps(times)}, in the {phase}{'' if phase == 'update' else ' pass'}"
+    )
     if any(size > 1 for size in node.shape):
         lines.append(f"    the first {'in the data' if is_data else 'of the result'} at {list(finding.index)}")
     lines += [f"    operand {operand}" for operand in finding.operands]
@@ -125,6 +130,8 @@ def _in_steps(times: tuple[int, ...]) -> str:
 def _subject(what: str, message: str) -> str:
     if what == "check":
         return f"check_numerics: {message}" if message else "a checked value"
+    if what == "update":
+        return f"the new value of {message}" if message else "a new value"
     return {"loss": "the loss", "gradient": "a gradient"}.get(what, "a value")
 
 

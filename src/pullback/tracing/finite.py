@@ -89,13 +89,18 @@ class Policy:
 class Guard:
     """The outputs of a recorded step with the guard in them, and the recording as it is without."""
 
-    def __init__(self, watched: Sequence[Watched], outputs: Sequence[Node], old: Mapping[int, Node]):
+    def __init__(
+        self, watched: Sequence[Watched], outputs: Sequence[Node], old: Mapping[int, Node], updates: Sequence[Watched]
+    ):
         """`watched` and `outputs` are of the program's graph; `old` are the inputs that hold what the outputs at these
-        places are new values of.
+        places are new values of; `updates` are those of the new values that are not watched themselves.
         """
         self.watched, self.plain, self.old = list(watched), list(outputs), dict(old)
-        #: which of the outputs is the total
-        self.place = len(self.plain)
+        self.updates = list(updates)
+        #: the updates that are computed before anything is written, and looked at; nothing is known of them beforehand
+        self.looked_at: list[Watched] = []
+        #: which of the outputs is the total, and what it must stay below
+        self.place, self.limit = len(self.plain), math.inf
 
     def graph(self, part: Part) -> Graph:
         """The guarded outputs, and the total of what `part` makes of each watched value.
@@ -106,7 +111,7 @@ class Guard:
             total = self._known(self._total(part))
             with source_of(self.watched[0].node):
                 # a copy, so that the state is written by kernels that read it, and not by the one that sums
-                sound = copy(lt(total, constant(math.inf, float32)))
+                sound = copy(lt(total, constant(self.limit, float32)))
             before = reachable([sound])
             outputs, rest = self._chosen(set(before), sound)
         return Graph(_ordered(before, rest, ancestors([*outputs, total])), [*outputs, total])
@@ -115,7 +120,7 @@ class Guard:
         """The sum of all parts, those of the gradients first, as `clip_grad_norm_` sums them."""
         total: Node | None = None
         summed = _summed(self.plain)
-        for watched in sorted(self.watched, key=lambda w: w.what != "gradient"):
+        for watched in sorted([*self.watched, *self.looked_at], key=lambda w: w.what != "gradient"):
             with source_of(watched.node):
                 own = convert(part(watched.node, summed), float32)
                 total = own if total is None else add(total, own)
@@ -186,8 +191,13 @@ class Guard:
         self, values: Callable[[Node], object], name_of: Callable[[Node], str], step: int
     ) -> NonFiniteError | None:
         """What went wrong, found by computing the step again on the reference; None where all is finite there."""
-        roots = [Root(w.node, w.what, w.message) for w in self.watched]
-        return diagnose(Graph.of([w.node for w in self.watched]), roots, values, name_of, step)
+        found = [*self.watched, *self.updates]
+        roots = [Root(w.node, w.what, w.message) for w in found]
+        return diagnose(Graph.of([w.node for w in found]), roots, values, name_of, step)
+
+    def look_at_all(self) -> None:
+        """Have every update computed before anything is written, so that no bound is needed."""
+        self.looked_at, self.limit = list(self.updates), math.inf
 
     def unexplained(self, step: int) -> NonFiniteError:
         """The error where native code found what the reference does not."""
@@ -276,10 +286,10 @@ def watched_of(trace: Trace, changes: bool) -> list[Watched]:
     """What must be finite: losses first, then what was asked to be, then gradients. Losses and gradients only where the
     step `changes` something.
     """
-    order = ("loss", "check", "gradient")
+    order = ("loss", "check", "gradient", "update")
     # gradients in the order in which they were first asked for, which is that of the optimizer's parameters
     places = {key: place for place, key in enumerate(trace.grads)}
-    found = [w for w in trace.watched.values() if 0 not in w.node.shape and (changes or w.what == "check")]
+    found = [w for w in trace.watched.values() if 0 not in w.node.shape and (changes or w.what in ("check", "update"))]
     return sorted(found, key=lambda w: (order.index(w.what), places.get(id(w.owner), len(places))))
 
 
