@@ -1,4 +1,4 @@
-"""What PyTorch's anomaly mode does not do, on one example each: it costs much (the guard's launches and bytes are held in
+"""What PyTorch's anomaly mode does not do, on one example each: it costs much (launches and bytes of the guard are in
 `tests/tracing/test_finite.py`), sees no infinities, not the forward pass, no compiled code, and may name another line.
 """
 
