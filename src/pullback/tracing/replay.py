@@ -427,7 +427,7 @@ class Replay:
         """Whether what a run gave leaves the state changed: whether all that is looked at is finite. A sum of squares
         that overflows counts as not finite here.
         """
-        return self.guard is None or bool(outputs[self.total].array.item(0) < _INFINITY)
+        return self.guard is None or bool(outputs[self.total].array.item(0) < self.limit)
 
     def gradient_names(self) -> dict[int, str]:
         """What the gradients among the outputs are of, by their places: several models may have a "0.weight" each."""
