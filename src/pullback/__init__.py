@@ -50,6 +50,7 @@ from .nn.functional.grid import affine_grid_generator, grid_sampler, grid_sample
 from .nn.functional.padding import constant_pad_nd
 from .nn.functional.top_level import *  # noqa: F403
 from .profiler import profile
+from .recovery import Guard
 from .runtime.threads import get_num_threads, set_num_threads
 from .settings import (
     are_deterministic_algorithms_enabled,
@@ -180,6 +181,7 @@ __all__ = [
     "DoubleTensor",
     "FloatTensor",
     "Generator",
+    "Guard",
     "HalfTensor",
     "IntTensor",
     "LongTensor",

@@ -88,17 +88,34 @@ class NonFiniteError(PullbackError, FloatingPointError):
     `op` is what the user called that introduced the fault, `primitive` the operation within; `filename` and `lineno`
     are the user's line, `module` the path of the module whose forward was running, such as "blocks.3.norm1" ("" outside
     of modules); `phase` is "forward", "backward" or "update"; `step` counts the calls of the compiled step from 1 (0
-    outside of one). `operands` are the statistics of what the operation was given (`diagnosis.OperandStatistics`),
-    `how` says how they came to this.
+    outside of one). `times` are the steps of the loops (`func.scan`, recurrent layers) in whose bodies the operation
+    stands, counted from 0 as their slices are, the outermost loop first, and `time` is that of the innermost, or None.
+    `index` is the place of the first bad element in the result, or in the data where that is bad. `operands` are the
+    statistics of what the operation was given (`diagnosis.OperandStatistics`), `how` says how they came to this.
     """
 
     def __init__(
         self, message: str, *, op: str = "", primitive: str = "", filename: str = "", lineno: int = 0, module: str = "",
         phase: str = "forward", step: int = 0, operands: tuple[object, ...] = (), how: str = "",
+        times: tuple[int, ...] = (), index: tuple[int, ...] = (),
     ):  # fmt: skip
         super().__init__(message)
+        self.times, self.index = times, index
         self.op, self.primitive, self.filename, self.lineno = op, primitive, filename, lineno
         self.module, self.phase, self.step, self.operands, self.how = module, phase, step, operands, how
+
+    @property
+    def time(self) -> int | None:
+        """The step of the innermost loop."""
+        return self.times[-1] if self.times else None
+
+
+class GuardError(PullbackError, RuntimeError):
+    """A Guard that has gone back too often, or has nothing to go back to; `events` are all that it did."""
+
+    def __init__(self, message: str, events: tuple[object, ...] = ()):
+        super().__init__(message)
+        self.events = list(events)
 
 
 class CheckError(PullbackError, ArithmeticError):

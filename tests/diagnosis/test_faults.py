@@ -256,3 +256,8 @@ def test_of_data_that_is_nan_the_first_operation_that_computes_with_it_is_told()
     with pytest.raises(NonFiniteError, match="activations") as caught:
         pb.check_numerics(x.detach().t() * 2, "activations")
     assert caught.value.op == "mul" and "NaN in the data" in caught.value.how
+
+
+def test_what_is_made_of_numbers_alone_is_looked_at_too() -> None:
+    with pytest.raises(NonFiniteError, match="logarithm of zero"), pb.autograd.detect_anomaly():
+        pb.zeros(3).log().sum().item()

@@ -141,7 +141,7 @@ def test_loading_makes_no_new_recording(compiled: bool) -> None:
 
 
 def _program(run: Run, compiled: bool):
-    return run.step.program if compiled else run.optimizer._alone.program
+    return run.step.program if compiled else run.optimizer._alone[False].program
 
 
 def test_counters_that_the_dictionary_tells_apart_are_told_apart() -> None:

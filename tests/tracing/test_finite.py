@@ -87,10 +87,15 @@ def test_what_is_to_be_ignored_reaches_the_state() -> None:
 
 
 def test_policies_are_checked() -> None:
-    with pytest.raises(ValueError, match="'raise', 'skip', 'ignore', got 'stop'"):
+    with pytest.raises(ValueError, match="'raise', 'skip', 'rollback', 'ignore', got 'stop'"):
         pb.compile(lambda x: x, on_nonfinite="stop")
-    with pytest.raises(NotImplementedError, match="snapshots"):
-        pb.compile(lambda x: x, on_nonfinite="rollback")
+
+
+def test_without_a_guard_there_is_nobody_to_roll_back() -> None:
+    _, _, step = _trained("SGD", False, on_nonfinite="rollback")
+    with pytest.raises(NonFiniteError) as caught:
+        step(pb.full((8, 4), math.nan))
+    assert "pullback.Guard" in caught.value.__notes__[0]
 
 
 def _descent(scale: float, **options: Any) -> tuple[Any, Any]:

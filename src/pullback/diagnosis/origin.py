@@ -4,12 +4,12 @@ A value is *sound* unless it has a NaN, or an infinity that some operation made 
 put in on purpose, as constants or as data, and those that are only handed on, are sound: a mask is no fault. From the
 bad value the search goes back through operands that are not sound; where it can go no further stands an operation that
 made something bad of sound operands. One that made a NaN comes before one that made an infinity, and the earlier before
-the later.
+the later. A loop that did it is computed once more, step by step (`unrolled`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -18,8 +18,9 @@ import numpy as np
 
 from ..errors import NonFiniteError
 from ..graph.interpreter import interpret
-from ..graph.node import Graph, Node
+from ..graph.node import Graph, Node, ancestors
 from ..ops.primitive import ALIAS, ELEMENTWISE, MOVEMENT, REDUCTION
+from ..ops.scan import REPEAT, steps_of
 from .causes import Cause, cause
 from .report import OperandStatistics, report, statistics
 
@@ -29,10 +30,14 @@ _DATA = ("buffer", "input", "parameter")
 
 #: what a root is that is looked at because it was computed: an infinity on purpose is no fault in it
 VALUE = "value"
+#: what a new state is: what comes behind losses and gradients is the update
+UPDATE = "update"
 
 
 class Root(NamedTuple):
-    """A value that should be finite: the node, what it is ("loss", "gradient", "check", VALUE), the user's message."""
+    """A value that should be finite: the node, what it is ("loss", "gradient", "check", UPDATE, VALUE), and the user's
+    message or the name of the state.
+    """
 
     node: Node
     what: str
@@ -51,22 +56,38 @@ class Finding:
     made: bool = False
     cause: Cause | None = None
     operands: list[OperandStatistics] = field(default_factory=list)
+    #: where the first of the bad elements stands
+    index: tuple[int, ...] = ()
+    #: of a loop: what made it in its body
+    inside: Fault | None = None
 
     @property
     def is_sound(self) -> bool:
         return not (self.nan or self.fault)
 
 
+class Fault(NamedTuple):
+    """The operation that introduced a fault, and, where that is data, the one that was first to read it; `times` are
+    the steps of the loops that it stands in, the outermost first.
+    """
+
+    node: Node
+    finding: Finding
+    reader: Node | None
+    times: tuple[int, ...] = ()
+
+
 class _Found(Exception):
     """A bad loss is computed: what follows it need not be."""
 
 
-class _Watch:
-    """Looks at each value as it is computed."""
+class Watch:
+    """Looks at each value as it is computed. Values of the nodes `stops` end it where they are bad; `handed` are what
+    was found of parameters that a loop's step before has made.
+    """
 
-    def __init__(self, roots: list[Root], name_of: Callable[[Node], str]):
-        self.name_of = name_of
-        self.stops = {root.node for root in roots if root.what in ("loss", "check")}
+    def __init__(self, stops: set[Node], name_of: Callable[[Node], str], handed: Mapping[Node, Finding] | None = None):
+        self.name_of, self.stops, self.handed = name_of, stops, handed or {}
         self.findings: dict[Node, Finding] = {}
 
     def __call__(self, node: Node, values: Mapping[Node, Any]) -> None:
@@ -78,22 +99,34 @@ class _Watch:
 
     def _look(self, node: Node, value: Any, values: Mapping[Node, Any]) -> Finding:
         nan = any(bool(np.isnan(v).any()) for v in _arrays(value))
+        if node in self.handed:
+            return self.handed[node]
         if node.buffer is not None or node.op.name in _DATA:
-            return Finding(nan, False)
+            return Finding(nan, False, index=_first(value, nan))
         if _is_number(node):  # which is no fault by itself: what uses it may be
             return Finding(False, False)
         unsound = [i for i in dict.fromkeys(node.inputs) if i in self.findings and not self.findings[i].is_sound]
         handed = any(self.findings[i].fault for i in unsound)
         new = _makes_infinity(node, value, values)
         made = not unsound and (nan or new)
-        finding = Finding(nan, new or handed, unsound, made)
+        finding = Finding(nan, new or handed, unsound, made, index=_first(value, nan))
         if made or new:
             operands = [values[i] for i in node.inputs]
             whole = isinstance(value, np.ndarray) and all(isinstance(o, np.ndarray) for o in operands)
             finding.cause = cause(node, operands, value) if whole else None
             finding.operands = [statistics(self.name_of(i), i, values[i]) for i in node.inputs]
             finding.made = made or not nan
+            if node.op is REPEAT:
+                finding.inside = _in_the_loop(node, [values[i] for i in node.inputs], value, self.name_of)
         return finding
+
+
+def _first(value: Any, nan: bool) -> tuple[int, ...]:
+    """The place of the first NaN, or else the first infinity, of an array."""
+    if not isinstance(value, np.ndarray):
+        return ()
+    bad = np.isnan(value) if nan else np.isinf(value)
+    return tuple(map(int, np.unravel_index(int(bad.argmax()), bad.shape)))
 
 
 def _is_number(node: Node) -> bool:
@@ -138,50 +171,144 @@ def diagnose(
     """The error that names the operation, or None where every root is finite on the reference. `value_of` gives the
     values of leaves, `name_of` what they are called; `step` is told along.
     """
-    watch = _Watch(roots, name_of)
+    watch = Watch({root.node for root in roots if root.what in ("loss", "check")}, name_of)
     with suppress(_Found):
         interpret(graph, value_of, watch)
     bad = [r for r in roots if r.node in watch.findings and not (r.what == VALUE and watch.findings[r.node].is_sound)]
     if not bad:
         return None
     first = bad[0]
-    bad = [root for root in bad if root.what == first.what]
     order = {node: place for place, node in enumerate(graph.nodes)}
-    node, finding, reader = _origin([root.node for root in bad], watch.findings, order)
-    return report(first.what, first.message, node, finding, reader, name_of, step)
+    fault = _origin([(0, root.node) for root in bad if root.what == first.what], [watch.findings], order, {})
+    before = ancestors([root.node for root in roots if root.what != UPDATE]) if first.what == UPDATE else {fault.node}
+    phase = "" if fault.node in before else UPDATE
+    return report(first.what, first.message, _innermost(fault), name_of, step, phase)
+
+
+#: a node of the step of a loop that has this number, in the order of computation
+Place = tuple[int, Node]
 
 
 def _origin(
-    roots: list[Node], findings: Mapping[Node, Finding], order: Mapping[Node, int]
-) -> tuple[Node, Finding, Node | None]:
-    """Where the fault was made, and, where it is data or an infinity on purpose, who was first to read it."""
-    readers: dict[Node, Node] = {}
-    seen: set[Node] = set()
-    sound = all(findings[root].is_sound for root in roots)
+    roots: list[Place], steps: list[dict[Node, Finding]], order: Mapping[Node, int], before: Mapping[Node, Node]
+) -> Fault:
+    """Where the fault was made, and, where it is data or an infinity on purpose, who was first to read it.
+
+    `steps` are what was found in each step of a loop, of which the parameters are what the nodes that `before` names
+    were in the step before; outside of loops there is one.
+    """
+
+    def found(place: Place) -> Finding:
+        return steps[place[0]][place[1]]
+
+    def operands(place: Place, nodes: Iterable[Node]) -> list[Place]:
+        number, node = place
+        if number and node in before:
+            return [(number - 1, before[node])]
+        return [(number, i) for i in nodes if i in steps[number]]
+
+    def position(place: Place) -> tuple[int, int]:
+        return place[0], order[place[1]]
+
+    readers: dict[Place, Place] = {}
+    seen: set[Place] = set()
+    sound = all(found(root).is_sound for root in roots)
     stack = list(roots)
     while stack:
-        node = stack.pop()
-        if node in seen:
+        place = stack.pop()
+        if place in seen:
             continue
-        seen.add(node)
+        seen.add(place)
         # an infinity that was only handed on is followed to where it was put in
-        back = [i for i in node.inputs if i in findings] if sound else findings[node].unsound
+        back = operands(place, place[1].inputs if sound else found(place).unsound)
         for operand in back:
-            if operand not in readers or order[node] < order[readers[operand]]:
-                readers[operand] = node
+            if operand not in readers or position(place) < position(readers[operand]):
+                readers[operand] = place
         stack.extend(back)
-    ends = [n for n in seen if findings[n].made] or [n for n in seen if not any(i in seen for i in n.inputs)]
-    ends += [n for n in seen if findings[n].nan and not findings[n].unsound and n not in ends]
-    node = min(ends, key=lambda n: (not findings[n].nan, order[n]))
-    reader = readers.get(node)
-    while reader is not None and reader.op.kind in (ALIAS, MOVEMENT) and reader in readers:
+    own = [place for place in seen if not (place[0] and place[1] in before)]
+    ends = [p for p in own if found(p).made]
+    ends = ends or [p for p in own if not any(i in seen for i in operands(p, p[1].inputs))]
+    ends += [p for p in own if found(p).nan and not found(p).unsound and p not in ends]
+    end = min(ends, key=lambda p: (not found(p).nan, *position(p)))
+    reader = readers.get(end)
+    while reader is not None and _only_hands_on(reader, before) and reader in readers:
         reader = readers[reader]  # which computes something
-    return node, findings[node], reader
+    time = reader[0] if reader is not None and not found(end).made else end[0]
+    return Fault(end[1], found(end), None if reader is None else reader[1], (time,))
+
+
+def _only_hands_on(place: Place, before: Mapping[Node, Node]) -> bool:
+    return place[1].op.kind in (ALIAS, MOVEMENT) or place[1] in before
+
+
+def _in_the_loop(
+    loop: Node, arrays: list[np.ndarray], results: Mapping[Any, Any], name_of: Callable[[Node], str]
+) -> Fault | None:
+    """What introduced the fault in the body of a loop whose `results` are not sound, though its operands are."""
+    body = loop["body"]
+    graph = Graph.of(body.values)
+    names = {p: name_of(i) for p, i in zip(body.parameters, loop.inputs, strict=True)}
+    before = dict(zip(body.parameters, body.next, strict=False))
+    steps: list[dict[Node, Finding]] = []
+    times = list(steps_of(loop))
+    handed: dict[Node, Finding] = {}
+
+    def look(number: int, given: Mapping[Node, np.ndarray]) -> Mapping[Node, np.ndarray]:
+        watch = Watch(set(), lambda node: names.get(node, ""), handed if number else {})
+        next_ = interpret(Graph(graph.nodes, list(body.next)), given.__getitem__, watch)
+        steps.append(watch.findings)
+        handed.clear()
+        handed.update((p, watch.findings[n]) for p, n in before.items() if n in watch.findings)
+        return dict(zip(before, next_, strict=True))
+
+    given: dict[Node, np.ndarray] = dict(zip(body.parameters, arrays, strict=True))
+    slices = body.parameters[len(body.next) : len(body.next) + loop["slices"]]
+    for number, time in enumerate(times):
+        sliced = {p: given[p][time] for p in slices}
+        given.update(look(number, {**given, **sliced}))
+    roots = [place for place in _bad_results(loop, results, steps)]
+    if not roots:
+        return None
+    order = {node: place for place, node in enumerate(graph.nodes)}
+    fault = _origin(roots, steps, order, before)
+    return fault._replace(times=(times[fault.times[0]],))
+
+
+def _bad_results(loop: Node, results: Mapping[Any, Any], steps: list[dict[Node, Finding]]) -> Iterator[Place]:
+    """The values of the body, in their steps, that results of the loop which are not finite have in them."""
+    body, last = loop["body"], len(steps) - 1
+    for (of, place), value in results.items():
+        if _is_finite(value):
+            continue
+        node = body.values[place] if of == "stack" else body.next[place]
+        for number in [last] if of == "final" else range(len(steps)):
+            if node in steps[number]:
+                yield number, node
+
+
+def _innermost(fault: Fault) -> Fault:
+    """The operation within the loop that a fault is, if it is one, with the steps of all loops on the way."""
+    times: tuple[int, ...] = ()
+    while fault.finding.inside is not None:
+        fault = fault.finding.inside
+        times += fault.times
+    return fault._replace(times=times + _of_all_at_once(fault))
+
+
+def _of_all_at_once(fault: Fault) -> tuple[int, ...]:
+    """The step of a loop where the operation does all of them at once, along its first axis."""
+    told = fault.node if fault.finding.made or fault.reader is None else fault.reader
+    if told.source is None or not told.source.steps or not fault.finding.index:
+        return ()
+    is_like_it = not told.source.is_backward or told.op.kind == ELEMENTWISE
+    rows, steps = fault.node.shape[0], told.source.steps
+    # the axis may have been joined with the next
+    return (fault.finding.index[0] // (rows // steps),) if is_like_it and rows and rows % steps == 0 else ()
 
 
 def unexplained(roots: list[Root], step: int) -> NonFiniteError:
     """The error for values that are not finite in native code alone."""
-    return report(roots[0].what, "", roots[0].node, Finding(False, True), None, lambda _: "", step)
+    return report(roots[0].what, "", Fault(roots[0].node, Finding(False, True), None), lambda _: "", step)
 
 
-__all__ = ["Finding", "Root", "diagnose", "unexplained"]
+__all__ = ["Fault", "Finding", "Root", "diagnose", "unexplained"]

@@ -14,7 +14,7 @@ from ..ops.primitive import path_of
 from .causes import Cause
 
 if TYPE_CHECKING:
-    from .origin import Finding
+    from .origin import Fault
 
 _UNKNOWN = Cause(
     "the native code gave a value that is not finite where the reference gives one",
@@ -82,13 +82,15 @@ def phase_of(source: Source | None) -> str:
 def report(
     what: str,
     message: str,
-    node: Node,
-    finding: Finding,
-    reader: Node | None,
+    fault: Fault,
     name_of: Callable[[Node], str],
     step: int,
+    phase: str = "",
 ) -> NonFiniteError:
-    """The error for the fault that `node` made, or, where it is data, that `reader` was the first to read."""
+    """The error for a fault: the operation that made it or, where it is data, that was the first to read it. `phase` is
+    told where it is not that of the line.
+    """
+    node, finding, reader, times = fault
     is_data = finding.nan and not finding.made
     told = node if finding.made or reader is None else reader
     source = told.source
@@ -96,26 +98,40 @@ def report(
         _DATA if is_data else _UNTOLD if finding.made else _UNKNOWN if finding.fault else _ON_PURPOSE
     )
     how = f"{name_of(node) or 'a tensor from outside'} {found.how}" if is_data else found.how
-    op, module, phase = called(told) or told.op.name, path_of(source), phase_of(source)
+    op, module, phase = called(told) or told.op.name, path_of(source), phase or phase_of(source)
     value = "NaN" if finding.nan else "an infinity"
     lines = [f"{_subject(what, message)} is not finite{f' at call {step} of the step' if step else ''}: {how}."]
     place = f" at {source}" if source is not None else ""
     inside = f" in {module}" if module else ""
     primitive = f" ({told.op.name})" if told.op.name != op else ""
     verb = "first read by" if told is not node else f"{value} first made by"
-    lines.append(f"{verb} {op}{primitive}{place}{inside}, in the {phase} pass")
+    lines.append(
+        f"{verb} {op}{primitive}{place}{inside}{_in_steps(times)}, in the {phase}{'' if phase == 'update' else ' pass'}"
+    )
+    if any(size > 1 for size in node.shape):
+        lines.append(f"    the first {'in the data' if is_data else 'of the result'} at {list(finding.index)}")
     lines += [f"    operand {operand}" for operand in finding.operands]
     lines.append(f"{'State is as it was before the step. ' if step else ''}To mend it: {found.mend}.")
     return NonFiniteError(
         "\n".join(lines), op=op, primitive=told.op.name, filename=source.file if source else "",
         lineno=source.line if source else 0, module=module, phase=phase, step=step,
-        operands=tuple(finding.operands), how=how,
+        operands=tuple(finding.operands), how=how, times=times,
+        index=finding.index,
     )  # fmt: skip
+
+
+def _in_steps(times: tuple[int, ...]) -> str:
+    """Which steps of loops, the outermost first."""
+    if not times:
+        return ""
+    return f" at step {', '.join(map(str, times))} of the loop{'s around it' if len(times) > 1 else ''}"
 
 
 def _subject(what: str, message: str) -> str:
     if what == "check":
         return f"check_numerics: {message}" if message else "a checked value"
+    if what == "update":
+        return f"the new value of {message}" if message else "a new value"
     return {"loss": "the loss", "gradient": "a gradient"}.get(what, "a value")
 
 

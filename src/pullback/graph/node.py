@@ -16,7 +16,8 @@ class Source(NamedTuple):
     """The line of the user's program that made a node, and what that line called, such as "linear".
 
     `checkpoint` are the numbers of the checkpointed calls that the line was run in, the outermost first; `modules` are
-    the ids of the modules whose forward was running, the outermost first.
+    the ids of the modules whose forward was running, the outermost first. `steps` is of nodes that do for that many
+    steps of a loop at once, along their first axis, what the line says of one (0 of others).
     """
 
     file: str
@@ -24,6 +25,7 @@ class Source(NamedTuple):
     operation: str = ""
     checkpoint: tuple[int, ...] = ()
     modules: tuple[int, ...] = ()
+    steps: int = 0
 
     @property
     def is_backward(self) -> bool:

@@ -208,13 +208,15 @@ def autocast_mode(lowering: Lowering) -> Iterator[None]:
 class source_of:
     """Nodes made inside are ascribed to the line that made `node`, as gradients are to the forward operation.
 
-    `backward` says that they are part of its gradient.
+    `backward` says that they are part of its gradient, `steps` that they do this for so many steps of a loop at once.
     """
 
     __slots__ = ("before", "source")
 
-    def __init__(self, node: Node, backward: bool = False):
+    def __init__(self, node: Node, backward: bool = False, steps: int = 0):
         source = node.source
+        if steps and source is not None:
+            source = source._replace(steps=steps)
         self.source = _backward(source) if backward and source is not None else source
 
     def __enter__(self) -> None:
@@ -248,6 +250,10 @@ _PROGRAMS = os.path.join(_PACKAGE, "train", "")
 _NAMING = {os.path.join("nn", "functional"): 3, os.path.join("nn", "utils"): 3, "optim": 3, "autograd": 2, "tensor": 1}
 
 
+#: what Python calls where the left operand is a number
+_MIRRORED = {f"r{name}": name for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul")}
+
+
 class _Caller:
     """What is known of a function that may stand on the stack where a node is made."""
 
@@ -266,6 +272,7 @@ class _Caller:
             if name.isidentifier() and name != "init" and not name.startswith("_"):
                 folder = code.co_filename[len(_PACKAGE) :]
                 self.rank = max((rank for place, rank in _NAMING.items() if folder.startswith(place)), default=0)
+                name = _MIRRORED.get(name, name) if special else name
                 self.name = f"optimizer.{name}" if folder.startswith("optim") else name
 
 

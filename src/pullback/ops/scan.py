@@ -7,7 +7,7 @@ So differentiation can ask an existing scan for what it needs to know of its ste
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -33,7 +33,7 @@ def _evaluate_scan(node: Node, *arrays: np.ndarray, wanted: Sequence[Selector]) 
     histories = {i: _empty_stack(body.parameters[i], length + 1) for of, i in wanted if of == "history"}
     for history in histories:
         histories[history][length if node["reverse"] else 0] = carries[history]
-    for step in reversed(range(length)) if node["reverse"] else range(length):
+    for step in steps_of(node):
         given = dict(zip(body.parameters, (*carries, *(x[step] for x in slices), *constants), strict=True))
         results = interpret(graph, given.__getitem__)
         carries = results[:count]
@@ -43,6 +43,11 @@ def _evaluate_scan(node: Node, *arrays: np.ndarray, wanted: Sequence[Selector]) 
             histories[history][step + (not node["reverse"])] = carries[history]
     found = {"final": dict(enumerate(carries)), "stack": stacks, "history": histories}
     return {(of, place): np.asarray(found[of][place]) for of, place in wanted}
+
+
+def steps_of(loop: Node) -> Iterable[int]:
+    """Which slice each step of a loop reads, in the order of computation."""
+    return reversed(range(loop["length"])) if loop["reverse"] else range(loop["length"])
 
 
 def _pull(

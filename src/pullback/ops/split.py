@@ -76,7 +76,7 @@ class Split:
     def _batch(self, node: Node) -> None:
         varying = [i in self.outside for i in node.inputs]
         operands = [self.outside.get(i, i) for i in node.inputs]
-        with source_of(node):
+        with source_of(node, steps=self.length):
             self.outside[node] = batched(node, operands, varying, self.length)
 
     # ---- after the loop

@@ -12,7 +12,7 @@ from weakref import ref
 from ..errors import StateDictError, TraceError
 from ..graph.node import Shape
 from ..graph.types import float32, float64
-from ..ops.primitive import user_source
+from ..ops.primitive import MODE, user_source
 from ..tensor import Tensor
 from ..tensor.creation import full, tensor
 from ..tensor.grad_modes import enable_grad, no_grad
@@ -74,8 +74,8 @@ class Optimizer(OptimizerHooks):
         self._written: list[float] = []
         #: further hyperparameters that programs read from tensors, by name: one tensor a group
         self._followed: dict[str, list[Tensor]] = {}
-        #: the update as a step of its own, once it has been needed
-        self._alone: Callable[[list[list[Tensor | None]]], None] | None = None
+        #: the update as a step of its own, once it has been needed: by whether `detect_anomaly` looks at it
+        self._alone: dict[bool, Callable[[list[list[Tensor | None]]], None]] = {}
         #: while an update is recorded, what has been computed of numbers that parameters share
         self._shared: dict[tuple[Any, int], Any] = {}
         found = listed(params, type(self).__name__)
@@ -197,7 +197,8 @@ class Optimizer(OptimizerHooks):
         """`_update_all` as a compiled step, for code that is not compiled itself: building its graph anew at every step
         would take longer than a small network's forward and backward pass do.
         """
-        if self._alone is None:
+        looks = MODE.anomaly
+        if looks not in self._alone:
             # recordings must not keep the optimizer alive that keeps them
             me = ref(self)
 
@@ -205,13 +206,24 @@ class Optimizer(OptimizerHooks):
                 optimizer = me()
                 assert optimizer is not None
                 optimizer._update_all(gradients)
+                if looks:
+                    optimizer._watch_states()
 
-            self._alone = compile(update)
-        return self._alone
+            self._alone[looks] = compile(update)
+        return self._alone[looks]
+
+    def _watch_states(self) -> None:
+        """Have the step that is being recorded change nothing where a new value is not finite."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                STATE.watch(parameter.node, "update")
+                for name, value in self.state.get(parameter, {}).items():
+                    if isinstance(value, Tensor):
+                        STATE.watch(value.node, "update", message=name)
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy of an optimizer makes recordings of its own."""
-        return {**vars(self), "_alone": None, "_shared": {}}
+        return {**vars(self), "_alone": {}, "_shared": {}}
 
     def _update(
         self, parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], group: Group, rate: Tensor

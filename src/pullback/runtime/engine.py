@@ -105,12 +105,12 @@ def _compute(outputs: list[Node]) -> None:
                 "only recorded there, and later runs do not pass that line. Return the tensor from the step."
             )
     if not leaves and len(graph.nodes) <= _FILLED:
-        for node, value in zip(outputs, interpret(graph, _no_leaf), strict=True):
-            node.settle(_filled(node, to_storage(value, node.dtype)))
-        return
-    program = _program(graph, leaves)
-    results = [Buffer.empty(count(node), node.dtype) for node in outputs]
-    program.run([leaf.buffer for leaf in leaves], results)
+        values = interpret(graph, _no_leaf)
+        results = [_filled(node, to_storage(v, node.dtype)) for node, v in zip(outputs, values, strict=True)]
+    else:
+        program = _program(graph, leaves)
+        results = [Buffer.empty(count(node), node.dtype) for node in outputs]
+        program.run([leaf.buffer for leaf in leaves], results)
     for inspect in INSPECTORS:
         inspect(outputs, results)
     for node, buffer in zip(outputs, results, strict=True):

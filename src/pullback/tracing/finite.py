@@ -9,8 +9,10 @@ docs/decisions/finite-steps.md has the measurements.
 from __future__ import annotations
 
 import math
+import threading
 import warnings
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from ..diagnosis import Root, diagnose, unexplained
 from ..errors import NonFiniteError
@@ -22,9 +24,9 @@ from ..ops.primitive import HOST, LEAF, MOVEMENT, constant, grad_mode, source_of
 from ..ops.reduction import SUM, reduce_max, reduce_sum
 from .trace import Trace, Watched
 
-RAISE, SKIP, IGNORE = "raise", "skip", "ignore"
+RAISE, SKIP, ROLLBACK, IGNORE = "raise", "skip", "rollback", "ignore"
 #: what a step does where a loss or a gradient is not finite
-POLICIES = (RAISE, SKIP, IGNORE)
+POLICIES = (RAISE, SKIP, ROLLBACK, IGNORE)
 
 
 #: makes of a watched value a number that is infinite or NaN where an element is; told of which nodes the recording
@@ -32,15 +34,30 @@ POLICIES = (RAISE, SKIP, IGNORE)
 Part = Callable[[Node, Collection[Node]], Node]
 
 
+class _Takers(threading.local):
+    """Who takes the faults of steps with the policy "rollback", the innermost last."""
+
+    def __init__(self) -> None:
+        self.stack: list[Callable[[NonFiniteError], None]] = []
+
+
+_TAKERS = _Takers()
+
+
+@contextmanager
+def taking_faults(take: Callable[[NonFiniteError], None]) -> Iterator[None]:
+    """Meanwhile `take` is told of the faults of steps with the policy "rollback", in this thread."""
+    _TAKERS.stack.append(take)
+    try:
+        yield
+    finally:
+        _TAKERS.stack.remove(take)
+
+
 class Policy:
     """What one compiled step does about values that are not finite, and what it has met so far."""
 
     def __init__(self, on_nonfinite: str = RAISE):
-        if on_nonfinite == "rollback":
-            raise NotImplementedError(
-                'on_nonfinite="rollback" needs snapshots of the state, which are not there yet; "skip" leaves the '
-                'state as it was before the bad step, "raise" stops there'
-            )
         if on_nonfinite not in POLICIES:
             raise ValueError(f"on_nonfinite must be one of {', '.join(map(repr, POLICIES))}, got {on_nonfinite!r}")
         self.on_nonfinite = on_nonfinite
@@ -53,8 +70,16 @@ class Policy:
         return self.on_nonfinite == SKIP and self.skipped > 0
 
     def meet(self, fault: NonFiniteError | None) -> None:
-        """Raise the fault, or count it; None where nobody asks."""
-        if self.on_nonfinite == RAISE and fault is not None:
+        """Raise the fault, hand it to the Guard that takes it, or count it; None where nobody asks."""
+        if self.on_nonfinite == ROLLBACK and fault is not None and _TAKERS.stack:
+            self.skipped += 1
+            _TAKERS.stack[-1](fault)
+            return
+        if self.on_nonfinite in (RAISE, ROLLBACK) and fault is not None:
+            if self.on_nonfinite == ROLLBACK:
+                fault.add_note("there is nobody to roll back: run the loop over the batches of a pullback.Guard")
+            elif _TAKERS.stack:
+                fault.add_note('a Guard is there: it takes the faults of steps compiled with on_nonfinite="rollback"')
             raise fault
         self.skipped += 1
         if self.skipped == 1:
@@ -64,13 +89,18 @@ class Policy:
 class Guard:
     """The outputs of a recorded step with the guard in them, and the recording as it is without."""
 
-    def __init__(self, watched: Sequence[Watched], outputs: Sequence[Node], old: Mapping[int, Node]):
+    def __init__(
+        self, watched: Sequence[Watched], outputs: Sequence[Node], old: Mapping[int, Node], updates: Sequence[Watched]
+    ):
         """`watched` and `outputs` are of the program's graph; `old` are the inputs that hold what the outputs at these
-        places are new values of.
+        places are new values of; `updates` are those of the new values that are not watched themselves.
         """
         self.watched, self.plain, self.old = list(watched), list(outputs), dict(old)
-        #: which of the outputs is the total
-        self.place = len(self.plain)
+        self.updates = list(updates)
+        #: the updates that are computed before anything is written, and looked at; nothing is known of them beforehand
+        self.looked_at: list[Watched] = []
+        #: which of the outputs is the total, and what it must stay below
+        self.place, self.limit = len(self.plain), math.inf
 
     def graph(self, part: Part) -> Graph:
         """The guarded outputs, and the total of what `part` makes of each watched value.
@@ -81,7 +111,7 @@ class Guard:
             total = self._known(self._total(part))
             with source_of(self.watched[0].node):
                 # a copy, so that the state is written by kernels that read it, and not by the one that sums
-                sound = copy(lt(total, constant(math.inf, float32)))
+                sound = copy(lt(total, constant(self.limit, float32)))
             before = reachable([sound])
             outputs, rest = self._chosen(set(before), sound)
         return Graph(_ordered(before, rest, ancestors([*outputs, total])), [*outputs, total])
@@ -90,7 +120,7 @@ class Guard:
         """The sum of all parts, those of the gradients first, as `clip_grad_norm_` sums them."""
         total: Node | None = None
         summed = _summed(self.plain)
-        for watched in sorted(self.watched, key=lambda w: w.what != "gradient"):
+        for watched in sorted([*self.watched, *self.looked_at], key=lambda w: w.what != "gradient"):
             with source_of(watched.node):
                 own = convert(part(watched.node, summed), float32)
                 total = own if total is None else add(total, own)
@@ -161,8 +191,13 @@ class Guard:
         self, values: Callable[[Node], object], name_of: Callable[[Node], str], step: int
     ) -> NonFiniteError | None:
         """What went wrong, found by computing the step again on the reference; None where all is finite there."""
-        roots = [Root(w.node, w.what, w.message) for w in self.watched]
-        return diagnose(Graph.of([w.node for w in self.watched]), roots, values, name_of, step)
+        found = [*self.watched, *self.updates]
+        roots = [Root(w.node, w.what, w.message) for w in found]
+        return diagnose(Graph.of([w.node for w in found]), roots, values, name_of, step)
+
+    def look_at_all(self) -> None:
+        """Have every update computed before anything is written, so that no bound is needed."""
+        self.looked_at, self.limit = list(self.updates), math.inf
 
     def unexplained(self, step: int) -> NonFiniteError:
         """The error where native code found what the reference does not."""
@@ -251,11 +286,23 @@ def watched_of(trace: Trace, changes: bool) -> list[Watched]:
     """What must be finite: losses first, then what was asked to be, then gradients. Losses and gradients only where the
     step `changes` something.
     """
-    order = ("loss", "check", "gradient")
+    order = ("loss", "check", "gradient", "update")
     # gradients in the order in which they were first asked for, which is that of the optimizer's parameters
     places = {key: place for place, key in enumerate(trace.grads)}
-    found = [w for w in trace.watched.values() if 0 not in w.node.shape and (changes or w.what == "check")]
+    found = [w for w in trace.watched.values() if 0 not in w.node.shape and (changes or w.what in ("check", "update"))]
     return sorted(found, key=lambda w: (order.index(w.what), places.get(id(w.owner), len(places))))
 
 
-__all__ = ["IGNORE", "POLICIES", "RAISE", "SKIP", "Guard", "Policy", "exactly", "squares", "watched_of"]
+__all__ = [
+    "IGNORE",
+    "POLICIES",
+    "RAISE",
+    "ROLLBACK",
+    "SKIP",
+    "Guard",
+    "Policy",
+    "exactly",
+    "squares",
+    "taking_faults",
+    "watched_of",
+]

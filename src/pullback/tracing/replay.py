@@ -33,6 +33,8 @@ from ..tensor.handle import STRUCTURE_CHANGES, Handle
 from ..tensor.views import root_of
 from ..timeline import span
 from ..trees import flatten, unflatten
+from .assurance import WRITERS, State
+from .assured import Assured
 from .deferred import Deferred, defer
 from .finite import IGNORE, Guard, Policy, exactly, squares, watched_of
 from .freed import freed_gradients
@@ -144,9 +146,12 @@ class Replay:
         self.input_count = len(trace.inputs)
         #: what keeps bad values from the state, and which output tells of them
         self.guard: Guard | None = None
-        self.total, self.is_exact = -1, False
+        self.total, self.is_exact, self.limit = -1, False, math.inf
+        #: what is known of updates beforehand; without that, who wrote the states last (see `WRITERS`)
+        self.assured: Assured | None = None
+        self.token, self.change = object(), object()
         if watched:
-            graph = self._guarded(graph, watched, old)
+            graph = self._guarded(graph, watched, old, trace, bool(freed))
         aliases = {place: places[id(c.node)] for c, place in self.states}
         #: gradients stay in the program's own memory, which is free for other values until they are made. Not where the
         #: next run reads them.
@@ -196,12 +201,27 @@ class Replay:
                 old[place] = known[id(tensor)]
         return old
 
-    def _guarded(self, graph: Graph, watched: Sequence[Watched], old: dict[int, Node]) -> Graph:
-        """The graph with the guard in it; what is watched stands behind the outputs."""
+    def _guarded(
+        self, graph: Graph, watched: Sequence[Watched], old: dict[int, Node], trace: Trace, is_early: bool
+    ) -> Graph:
+        """The graph with the guard in it; what is watched stands behind the outputs. Updates that are made early wait
+        for nothing, and so for no bound either.
+        """
         own, bad = graph.outputs[: len(self.outputs)], graph.outputs[len(self.outputs) :]
         old = {p: node for p, node in old.items() if (node.shape, node.dtype) == (own[p].shape, own[p].dtype)}
-        guard = self.guard = Guard([w._replace(node=node) for w, node in zip(watched, bad, strict=True)], own, old)
-        self.total = guard.place
+        is_new = {p for p, node in old.items() if node.dtype.is_floating_point and own[p] not in {*bad, node}}
+        names = _names_of_states(trace, self.states)
+        updates = [] if is_early else [Watched(own[p], "update", None, names.get(p, "")) for p in sorted(is_new)]
+        guard = Guard([w._replace(node=node) for w, node in zip(watched, bad, strict=True)], own, old, updates)
+        if updates:
+            states = [State(old[p], own[p]) for p in sorted(is_new)]
+            self.assured = Assured.of(states, bad, trace, self.captured)
+            guard.looked_at = [w for w in updates if w.node in self.assured.looked_at]
+            if self.assured.is_empty:
+                self.assured = None
+            else:
+                guard.limit = self.assured.limit
+        self.guard, self.total, self.limit = guard, guard.place, guard.limit
         self.outputs.append(_Output((), float32, 1))
         return guard.graph(squares)
 
@@ -262,7 +282,11 @@ class Replay:
             callback()
         # what is settled refers to nodes and buffers: a run that fails leaves nothing settled
         settled, self.settled = self.settled, None
-        if settled is not None and ((alone and settled.is_calm()) or settled.holds(alone)):
+        if (
+            settled is not None
+            and ((alone and settled.is_calm()) or settled.holds(alone))
+            and (WRITERS.change is self.change if self.assured is None else self.assured.goes_on())
+        ):
             return self._run_settled(arguments, settled)
         del settled
         if not self._fits():
@@ -329,7 +353,7 @@ class Replay:
         self.program.run(inputs, outputs, self.moved)  # type: ignore[arg-type]
         if self.overwrites:
             overwritten()
-        if self.guard is not None and not outputs[self.total].array.item(0) < _INFINITY:  # type: ignore[union-attr]
+        if self.guard is not None and not outputs[self.total].array.item(0) < self.limit:  # type: ignore[union-attr]
             return self._after_bad(arguments, inputs, outputs, self.always_fresh)
         result = self._take_in(arguments, outputs)
         settled.forget(self.argument_places, self.always_fresh)
@@ -356,16 +380,23 @@ class Replay:
         for tensor in tensors:  # what has no value yet can be written over once it has
             if tensor._node.buffer is None:
                 tensor._buffer()
+        if self.assured is None:
+            WRITERS.claim([c.tensor for c, _ in self.states], self.token)
+            self.change = WRITERS.change
+        elif not self.assured.renew(tensors):
+            self._look_at_all()
         outputs = self._in_place_outputs(tensors, alone)
         inputs = self._inputs(tensors)
         fresh = {place for place, buffer in enumerate(outputs) if buffer is None}
         self._feed(arguments, inputs, outputs, fresh)
         self.program.run(inputs, outputs)  # type: ignore[arg-type]
         overwritten()
-        if self.guard is not None and not outputs[self.total].array.item(0) < _INFINITY:  # type: ignore[union-attr]
+        if self.guard is not None and not outputs[self.total].array.item(0) < self.limit:  # type: ignore[union-attr]
             return self._after_bad(arguments, inputs, outputs, fresh)
         self._take_in_state(outputs, fresh)
         disturb()
+        if self.assured is not None:
+            self.assured.after(self._tensors())
         if not self.owned:
             self.last_serials = [*map(_SERIAL_OF, tensors)]
         result = self._take_in(arguments, outputs)
@@ -398,7 +429,7 @@ class Replay:
         """Whether what a run gave leaves the state changed: whether all that is looked at is finite. A sum of squares
         that overflows counts as not finite here.
         """
-        return self.guard is None or bool(outputs[self.total].array.item(0) < _INFINITY)
+        return self.guard is None or bool(outputs[self.total].array.item(0) < self.limit)
 
     def gradient_names(self) -> dict[int, str]:
         """What the gradients among the outputs are of, by their places: several models may have a "0.weight" each."""
@@ -449,13 +480,22 @@ class Replay:
         assert self.guard is not None
         if self.is_exact:
             return False
-        with span("compile"):
-            self.program, self.is_exact = self.make(self.guard.graph(exactly)), True
+        self._look_at_all()
         for place in self.resident:
             outputs[place] = self.program.residence(place)
         self.program.run(inputs, outputs)  # type: ignore[arg-type]
         overwritten()
-        return self._total_of(outputs) < _INFINITY
+        return self._total_of(outputs) < self.limit
+
+    def _look_at_all(self) -> None:
+        """From now on run a program that looks at every element of gradients and of updates before it writes anything:
+        it needs no sums of squares, which can overflow, and no bounds.
+        """
+        assert self.guard is not None
+        self.guard.look_at_all()
+        with span("compile"):
+            self.program, self.is_exact = self.make(self.guard.graph(exactly)), True
+        self.limit, self.assured, self.settled = self.guard.limit, None, None
 
     def _settle(self, outputs: list[Memory | None]) -> Settled | None:
         """What can be kept for the next run, all states having been written in place just now."""
@@ -578,6 +618,19 @@ class Replay:
         return unflatten(self.result_shape, leaves) if self.result_shape is not None else leaves[0]
 
 
+def _names_of_states(trace: Trace, states: Sequence[tuple[Captured, int]]) -> dict[int, str]:
+    """What the tensors are called whose new values the outputs at these places are."""
+    called = trace.names()
+    names = {}
+    for state, place in states:
+        name = called.get(id(state.tensor), "")
+        if id(state.tensor) in trace.optimizer_state:
+            own, parameter = trace.optimizer_state[id(state.tensor)]
+            name = f"{own} of {called[parameter]}" if parameter in called and state.node.shape else own
+        names[place] = name
+    return names
+
+
 def _described(freed: int, rows: Sequence[int]) -> dict[str, str]:
     """The changes that were made, of gradients that are freed and output layers in blocks of so many rows."""
     found = {}
@@ -603,5 +656,4 @@ def _found(captured: Captured) -> Any:
 
 
 _SERIAL_OF = attrgetter("_node.serial")
-_INFINITY = math.inf
 _NO_GRADIENT = SimpleNamespace(_node=None)

@@ -48,8 +48,8 @@ class Grad:
 
 
 class Watched(NamedTuple):
-    """A value that must be finite: a loss, the gradient of the leaf `owner`, or what `check_numerics` was given, with
-    its message.
+    """A value that must be finite: a loss, the gradient of the leaf `owner`, what `check_numerics` was given, with its
+    message, or an update, with the name of what is updated.
     """
 
     node: Node

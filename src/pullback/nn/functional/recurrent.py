@@ -55,7 +55,7 @@ def relu_step(given: Tensor, state: Sequence[Tensor], recurrent: Recurrent) -> l
 CELLS: dict[str, Cell] = {"lstm": lstm_step, "gru": gru_step, "tanh": tanh_step, "relu": relu_step}
 
 
-def directed(
+def recurrence(
     cell: Cell,
     given: Tensor,
     state: Sequence[Tensor],

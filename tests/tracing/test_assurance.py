@@ -1,0 +1,207 @@
+"""Updates that are not finite reach no state; that they are finite is known beforehand, without looking at them."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+import pullback as pb
+from oracle import numbers
+from pullback.errors import NonFiniteError
+from pullback.tracing.assurance import LARGEST, Assurance
+from pullback.tracing.bounds import Interval, measured
+
+nn, optim = pb.nn, pb.optim
+
+MAKERS: dict[str, Any] = {
+    "SGD": lambda p: optim.SGD(p, lr=0.1),
+    "momentum": lambda p: optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True),
+    "momentum and decay": lambda p: optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=1e-4),
+    "Adam": lambda p: optim.Adam(p, lr=0.01),
+    "Adam and decay": lambda p: optim.Adam(p, lr=0.01, weight_decay=1e-4),
+    "amsgrad": lambda p: optim.Adam(p, lr=0.01, amsgrad=True),
+    "AdamW": lambda p: optim.AdamW(p, lr=0.01),
+    "Adagrad": lambda p: optim.Adagrad(p, lr=0.01),
+    "RMSprop": lambda p: optim.RMSprop(p, lr=0.01, momentum=0.9),
+    "Adamax": lambda p: optim.Adamax(p, lr=0.01),
+    "NAdam": lambda p: optim.NAdam(p, lr=0.01),
+    "RAdam": lambda p: optim.RAdam(p, lr=0.01),
+    "Adafactor": lambda p: optim.Adafactor(p, lr=0.01),
+    "Muon": lambda p: optim.Muon(p, lr=0.01),
+}
+#: of these nothing need be looked at before it is written
+ASSURED = ["SGD", "momentum", "momentum and decay", "Adam", "amsgrad", "AdamW", "Adagrad", "RMSprop", "Adamax"]
+
+
+class _Run:
+    """The gradient is what is given."""
+
+    def __init__(self, name: str, clip: bool = False, **options: Any) -> None:
+        self.w = pb.linspace(-1, 1, 12).reshape(3, 4).clone().requires_grad_()
+        self.optimizer = MAKERS[name]([self.w])
+
+        @pb.compile(**options)
+        def step(x: Any) -> Any:
+            self.optimizer.zero_grad()
+            loss = ((self.w - self.w.detach()) * x).sum() * 1e-3
+            loss.backward()
+            if clip:
+                nn.utils.clip_grad_norm_([self.w], 1.0)
+            self.optimizer.step()  # update
+            return loss
+
+        self.step = step
+
+    def bits(self) -> list[bytes]:
+        held = [self.w, *self.optimizer.state[self.w].values()]
+        return [numbers(tensor.detach()).tobytes() for tensor in held if isinstance(tensor, pb.Tensor)]
+
+
+# Adafactor takes the lesser of its rate and 1 / sqrt(step)
+@pytest.mark.parametrize("name", [name for name in MAKERS if name != "Adafactor"])
+def test_an_update_that_overflows_changes_no_bit_and_is_named(name: str) -> None:
+    run, undisturbed = _Run(name), _Run(name)
+    x = pb.linspace(1, 2, 12).reshape(3, 4)
+    run.step(x), run.step(x)
+    before = run.bits()
+    rate = run.optimizer.param_groups[0]["lr"]
+    run.optimizer.param_groups[0]["lr"] = 1e39
+    with pytest.raises(NonFiniteError) as caught:
+        run.step(x)
+    error = caught.value
+    assert run.bits() == before
+    assert (error.op, error.phase, error.step) == ("optimizer.step", "update", 3), error
+    assert error.filename == __file__ and "the new value" not in error.how and "a new value" in str(error)
+    run.optimizer.param_groups[0]["lr"] = rate
+    run.step(x)
+    for _ in range(3):
+        undisturbed.step(x)
+    assert run.bits() == undisturbed.bits()
+
+
+@pytest.mark.parametrize("clip", [False, True])
+@pytest.mark.parametrize("name", ASSURED)
+def test_bounds_hold_what_a_run_comes_to(name: str, clip: bool) -> None:
+    run = _Run(name, clip)
+    for number in range(6):
+        # as large as the guard lets through, of either sign
+        run.step(pb.full((3, 4), (-1) ** (number // 3) * LARGEST * 100))
+        replay = run.step._last
+        assert replay.assured is not None and not replay.guard.looked_at and not replay.is_exact
+        known = {role.key[0]: bounds for role, bounds in replay.assured.ledger.known.items()}
+        state = {"parameter": run.w, **run.optimizer.state[run.w]}
+        for slot, tensor in state.items():
+            if slot in known:
+                assert known[slot].holds(measured(numbers(tensor.detach()))), (slot, known[slot])
+        assert run.step.program is replay.program and math.isfinite(run.w.sum().item())
+
+
+def test_state_that_somebody_has_spoilt_is_seen() -> None:
+    run = _Run("Adam")
+    x = pb.ones(3, 4)
+    run.step(x), run.step(x)
+    with pb.no_grad():
+        run.optimizer.state[run.w]["exp_avg_sq"].fill_(-1.0)
+    before = run.bits()
+    with pytest.raises(NonFiniteError, match="square root of a negative") as caught:
+        run.step(x)
+    assert caught.value.phase == "update" and run.bits() == before
+
+
+def test_state_that_another_step_has_spoilt_is_seen() -> None:
+    run = _Run("Adam")
+    x = pb.ones(3, 4)
+    run.step(x), run.step(x)
+
+    @pb.compile(on_nonfinite="ignore")
+    def spoil() -> None:
+        with pb.no_grad():
+            run.optimizer.state[run.w]["exp_avg_sq"].mul_(-1e6)
+
+    spoil()
+    before = run.bits()
+    with pytest.raises(NonFiniteError, match="square root of a negative"):
+        run.step(x)
+    assert run.bits() == before
+
+
+def test_steps_for_several_sizes_measure_the_state_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[int] = []
+    find = Assurance.find
+    monkeypatch.setattr(Assurance, "find", lambda *given: found.append(1) or find(*given))
+    layer = nn.Linear(3, 2)
+    optimizer = optim.AdamW(layer.parameters(), lr=0.01)
+
+    @pb.compile
+    def step(x: Any) -> Any:
+        optimizer.zero_grad()
+        loss = layer(x).square().mean()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    for size in (4, 5):
+        step(pb.ones(size, 3))
+    found.clear()
+    for number in range(12):
+        optimizer.param_groups[0]["lr"] = 0.01 * (1 + number / 10)
+        step(pb.ones(4 + number % 2, 3))
+    assert found == []
+
+
+def test_larger_gradients_are_applied_nevertheless() -> None:
+    run = _Run("SGD")
+    run.optimizer.param_groups[0]["lr"] = 1e-20
+    before = numbers(run.w.detach()).copy()
+    for _ in range(2):
+        run.step(pb.full((3, 4), 1e22))
+    assert np.allclose(numbers(run.w.detach()), before - 2 * 0.1, rtol=1e-5)
+    assert run.step._last.is_exact
+
+
+def test_running_averages_are_state_too() -> None:
+    norm, head = nn.BatchNorm1d(2), nn.Linear(2, 1)
+
+    @pb.compile
+    def step(x: Any) -> None:
+        head.zero_grad()
+        head(norm(x)).square().mean().backward()
+
+    step(pb.randn(4, 2))
+    before = norm.running_var.tolist()
+    with pytest.raises(NonFiniteError) as caught:
+        step(pb.tensor([[1e25, 0.0], [-1e25, 1.0], [1e25, 2.0], [0.0, 3.0]]))
+    assert norm.running_var.tolist() == before and caught.value.phase == "forward"
+
+
+def test_an_update_of_ones_own_is_named() -> None:
+    w = pb.ones(3, requires_grad=True)
+
+    @pb.compile
+    def step(x: Any, rate: Any) -> None:
+        w.grad = None
+        (w * x).sum().backward()
+        with pb.no_grad():
+            w.sub_(w.grad / rate)
+
+    step(pb.ones(3), pb.tensor(4.0))
+    with pytest.raises(NonFiniteError) as caught:
+        step(pb.ones(3), pb.tensor(0.0))
+    assert (caught.value.phase, caught.value.op, caught.value.how) == ("update", "truediv", "division by zero")
+    assert w.tolist() == [0.75] * 3
+
+
+def test_under_detect_anomaly_an_optimizer_changes_nothing_either() -> None:
+    w = pb.ones(3, requires_grad=True)
+    optimizer = optim.Adam([w], lr=1e39)
+    w.square().sum().backward()
+    with pytest.raises(NonFiniteError) as caught, pb.autograd.detect_anomaly():
+        optimizer.step()
+    assert caught.value.phase == "update" and w.tolist() == [1.0] * 3
+
+
+def test_intervals() -> None:
+    x = Interval(-2.0, 3.0)
+    assert x.hull(Interval(4.0, 5.0)) == (-2.0, 5.0) and x.holds(Interval(0.0, 3.0)) and not x.holds(Interval(0.0, 4.0))
+    assert measured(np.array([1.0, math.nan])) is None and measured(np.zeros((0,))) == (0.0, 0.0)
