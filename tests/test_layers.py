@@ -46,6 +46,7 @@ RULES = {
     "special": {"tensor", "nn"},
     "signal": {"graph", "ops", "tensor"},
     "optim": {"graph", "ops", "tensor", "tracing", "nn", "errors"},
+    "monitoring": {"graph", "ops", "diagnosis", "tensor", "tracing", "nn", "optim", "trees"},
     "func": {"graph", "ops", "tensor", "autograd", "nn", "trees", "errors"},
     "array_api": {"graph", "ops", "tensor", "linalg", "errors"},
     "workers": {"runtime", "errors"},

@@ -14,6 +14,7 @@ from . import (
     functions,
     inplace_functions,
     linalg,
+    monitoring,
     nn,
     optim,
     profiler,
@@ -22,6 +23,7 @@ from . import (
     utils,
 )
 from .accumulation import accumulate
+from .diagnosis import Alert
 from .func import vmap
 from .functions import *  # noqa: F403 (the list is long, and stands there)
 from .graph.types import DType as dtype
@@ -31,6 +33,7 @@ from .inplace_functions import *  # noqa: F403
 from .linalg.decompositions import lu_unpack
 from .linalg.low_rank import pca_lowrank, svd_lowrank
 from .linalg.methods import geqrf, lu, orgqr, ormqr
+from .monitoring import Monitor
 from .nn.functional import (
     bilinear,
     channel_shuffle,
@@ -148,8 +151,10 @@ if not TYPE_CHECKING:
 
 
 __all__ = [
+    "Alert",
     "Checkpointer",
     "Generator",
+    "Monitor",
     "Size",
     "Tensor",
     "__version__",
@@ -239,6 +244,7 @@ __all__ = [
     "lu_unpack",
     "manual_seed",
     "matmul",
+    "monitoring",
     "multinomial",
     "nan",
     "newaxis",

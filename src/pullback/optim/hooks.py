@@ -8,15 +8,14 @@ from typing import Any
 from weakref import ref
 
 from ..ops.primitive import user_source
+from ..tensor.handle import Store
 
-Hooks = dict[int, Callable[..., Any]]
-
-#: the kinds of hooks an optimizer keeps
-KINDS = ("step_pre", "step_post", "state_dict_pre", "state_dict_post", "load_pre", "load_post")
+#: the kinds of hooks an optimizer keeps; those of when it has "updated" parameters are called inside the recording
+KINDS = ("step_pre", "step_post", "updated", "state_dict_pre", "state_dict_post", "load_pre", "load_post")
 
 
-class _Held(Hooks):
-    """A dictionary of hooks, which a handle can refer to without keeping it alive."""
+class _Held(Store):
+    """A dictionary of hooks, which a handle can refer to without keeping it alive. Recordings can depend on it."""
 
 
 class RemovableHandle:

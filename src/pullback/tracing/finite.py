@@ -64,11 +64,14 @@ class Policy:
 class Guard:
     """The outputs of a recorded step with the guard in them, and the recording as it is without."""
 
-    def __init__(self, watched: Sequence[Watched], outputs: Sequence[Node], old: Mapping[int, Node]):
+    def __init__(
+        self, watched: Sequence[Watched], outputs: Sequence[Node], old: Mapping[int, Node], early: Sequence[int] = ()
+    ):
         """`watched` and `outputs` are of the program's graph; `old` are the inputs that hold what the outputs at these
-        places are new values of.
+        places are new values of; no output at the places `early` waits for the guard.
         """
         self.watched, self.plain, self.old = list(watched), list(outputs), dict(old)
+        self.early = [self.plain[place] for place in early]
         #: which of the outputs is the total
         self.place = len(self.plain)
 
@@ -82,7 +85,7 @@ class Guard:
             with source_of(self.watched[0].node):
                 # a copy, so that the state is written by kernels that read it, and not by the one that sums
                 sound = copy(lt(total, constant(math.inf, float32)))
-            before = reachable([sound])
+            before = reachable([sound, *self.early])
             outputs, rest = self._chosen(set(before), sound)
         return Graph(_ordered(before, rest, ancestors([*outputs, total])), [*outputs, total])
 

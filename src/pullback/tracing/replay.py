@@ -36,6 +36,7 @@ from ..trees import flatten, unflatten
 from .deferred import Deferred, defer
 from .finite import IGNORE, Guard, Policy, exactly, squares, watched_of
 from .freed import freed_gradients
+from .observed import Observed
 from .relations import Findings, Related, is_had
 from .settled import REFERENCES, Memory, Settled, is_alone, stays_of
 from .trace import Captured, Trace, Watched
@@ -120,6 +121,8 @@ class Replay:
         old = self._old(trace, arguments)
         self._defer(outputs)
         self.results = [(output(leaf), leaf.shape) if isinstance(leaf, Handle) else (None, leaf) for leaf in leaves]
+        #: who is told numbers of each run, and the places of these; the last ones are made of new state
+        self.observed = Observed(trace.observers, outputs)
         always, self.attributes = trace.surroundings.guards() if trace.surroundings is not None else ([], [])
         self.still_hold = [guard.holds for guard in always]
         self.outputs = [_Output(node.shape, node.dtype, count(node)) for node in outputs]
@@ -149,7 +152,7 @@ class Replay:
         #: gradients stay in the program's own memory, which is free for other values until they are made. Not where the
         #: next run reads them.
         self.resident = set() if self.owned else {place for _, place in self.new_grads if place is not None}
-        self.resident |= {self.total} - {-1}
+        self.resident |= {self.total, *self.observed.places} - {-1}
         with span("compile"):
             self.make = partial(
                 Program, inputs=[*trace.inputs, *extra], aliases=aliases, resident=self.resident, budget=budget
@@ -198,7 +201,8 @@ class Replay:
         """The graph with the guard in it; what is watched stands behind the outputs."""
         own, bad = graph.outputs[: len(self.outputs)], graph.outputs[len(self.outputs) :]
         old = {p: node for p, node in old.items() if (node.shape, node.dtype) == (own[p].shape, own[p].dtype)}
-        guard = self.guard = Guard([w._replace(node=node) for w, node in zip(watched, bad, strict=True)], own, old)
+        watched = [w._replace(node=node) for w, node in zip(watched, bad, strict=True)]
+        guard = self.guard = Guard(watched, own, old, self.observed.early)
         self.total = guard.place
         self.outputs.append(_Output((), float32, 1))
         return guard.graph(squares)
@@ -332,6 +336,7 @@ class Replay:
         result = self._take_in(arguments, outputs)
         settled.forget(self.argument_places, self.always_fresh)
         self.settled = settled
+        self.observed.tell(outputs)
         return result
 
     def _feed(
@@ -367,9 +372,11 @@ class Replay:
         if not self.owned:
             self.last_serials = [*map(_SERIAL_OF, tensors)]
         result = self._take_in(arguments, outputs)
+        values = self.observed.values(outputs)
         if fresh - set(self.numbers.values()) <= self.always_fresh:
             inputs.clear()  # counting references must not find those
             self.settled = self._settle(outputs)
+        self.observed.give(values)
         return result
 
     def _inputs(self, tensors: list[Any]) -> list[Memory | None]:
@@ -417,11 +424,14 @@ class Replay:
             if fault is None and self._is_finite_exactly(inputs, outputs):
                 self._take_in_state(outputs, fresh)
                 disturb()
-                return self._take_in(arguments, outputs)
+                result = self._take_in(arguments, outputs)
+                self.observed.tell(outputs)
+                return result
         self._take_in_state(outputs, fresh)
         disturb()
         assert self.guard is not None
         self.policy.meet(fault or (None if self.policy.is_told else self.guard.unexplained(self.policy.calls)))
+        self.observed.tell(outputs)
         return self._results(outputs)
 
     def _total_of(self, outputs: list[Memory | None]) -> float:
