@@ -95,7 +95,8 @@ class Collector:
         self.steps = 0
         #: which parameters have no gradients, and why: found once for each recording
         self.structure: list[Any] = []
-        self._columns: list[tuple[Entry, str]] = []
+        #: what the numbers of a recording are of, and what they are called
+        self._columns: list[tuple[Key, Facts, tuple[str, ...]]] = []
 
     # ---- what is met
 
@@ -138,8 +139,9 @@ class Collector:
         def build() -> dict[str, Node]:
             wide = before.dtype.compute
             change = sub(convert(after, wide), convert(before, wide))
-            found = {"change": sum_of_squares(change), "weight": sum_of_squares(before)}
-            return found | self._bins(before)
+            # the old weights told from the new ones, so that they are looked at in the pass that writes over them
+            old = sub(convert(after, wide), change)
+            return {"change": sum_of_squares(change), "weight": sum_of_squares(old)} | self._bins(after)
 
         self._enter(Entry(Key(UPDATE, name), Facts(math.prod(before.shape)), after, build, late=True))
 
@@ -170,9 +172,9 @@ class Collector:
             for late in (False, True):
                 for entry in self._wanted():
                     if entry.late is late:
-                        for name, node in entry.build().items():
-                            (numbers.late if late else numbers.early).append(node)
-                            self._columns.append((entry, name))
+                        built = entry.build()
+                        (numbers.late if late else numbers.early).extend(built.values())
+                        self._columns.append((entry.key, entry.facts, tuple(built)))
         return numbers
 
     def _wanted(self) -> list[Entry]:
@@ -181,11 +183,12 @@ class Collector:
 
     def take(self, values: list[float]) -> None:
         """See `Observer`."""
-        sums: dict[int, Found] = {}
-        for (entry, name), value in zip(self._columns, values, strict=True):
-            found = sums.setdefault(id(entry), Found(entry.key, entry.facts, {}))
-            found.sums[name] = value
-        self.monitor.learn(list(sums.values()), self.structure)
+        found, start = [], 0
+        for key, facts, names in self._columns:
+            stop = start + len(names)
+            found.append(Found(key, facts, dict(zip(names, values[start:stop], strict=True))))
+            start = stop
+        self.monitor.learn(found, self.structure)
         for _ in range(self.steps):
             self.monitor.finish_step()
 
