@@ -23,6 +23,7 @@ from . import (
     utils,
 )
 from .accumulation import accumulate
+from .checkup import doctor
 from .diagnosis import Alert
 from .func import vmap
 from .functions import *  # noqa: F403 (the list is long, and stands there)
@@ -188,6 +189,7 @@ __all__ = [
     "debug",
     "default_generator",
     "device",
+    "doctor",
     "double",
     "dtype",
     "e",

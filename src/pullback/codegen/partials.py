@@ -110,8 +110,8 @@ def reduced_of(node: Node, level: str, columns: int) -> Reduced:
 class Partials:
     """The partial results of one part of a kernel's work, at `places`, as the part is gone through row by row.
 
-    Columns are added up in memory, in the cache; totals in registers, sums of a row by themselves first, so that less is
-    rounded off.
+    Columns are added up in memory, in the cache; totals in registers, the sum of a row by itself first, so that less
+    is rounded off.
     """
 
     def __init__(self, emitter: Emitter, reduced: list[Reduced], places: list[str]):

@@ -48,16 +48,18 @@ def _alert(history: Sequence[Node], member: Member) -> Alert | None:
 
 
 def cut_of(history: Sequence[Node], parameter: Node) -> Node | None:
-    """The first node that depends on `parameter` and does not pass gradients on, among those that a loss was made of,
-    which stand in order; None where there is none.
+    """The node at which the way from `parameter` to a loss is cut, among those that the loss was made of, which stand
+    in order; None where there is no way. A mask beside the way, as ReLU has it, is not taken for the cut if there is
+    another.
     """
-    depends = {parameter}
+    depends, cuts = {parameter}, []
     for node in history:
         if node not in depends and any(i in depends for i in node.inputs):
             if node.op.name == "detach" or not node.requires_grad:
-                return node
-            depends.add(node)
-    return None
+                cuts.append(node)
+            else:
+                depends.add(node)
+    return min(cuts, key=lambda n: (n.op.name != "detach", not n.dtype.is_floating_point), default=None)
 
 
 def _how(cut: Node) -> str:

@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from ..diagnosis import Alert
 from ..graph.node import Node, Source, ancestors
 from ..ops.elementwise import convert, sub
 from ..ops.primitive import MODE, grad_mode
@@ -94,7 +95,7 @@ class Collector:
         #: how often the optimizer has stepped
         self.steps = 0
         #: which parameters have no gradients, and why: found once for each recording
-        self.structure: list[Any] = []
+        self.structure: list[Alert] = []
         #: what the numbers of a recording are of, and what they are called
         self._columns: list[tuple[Key, Facts, tuple[str, ...]]] = []
 
@@ -158,6 +159,10 @@ class Collector:
                 entry.tensors = {name: Tensor(node) for name, node in entry.build().items()}
         return entry
 
+    def look_at_structure(self) -> None:
+        """Find why parameters have no gradients, while it can still be seen what the losses were made of."""
+        self.structure = self.monitor.structure(self.losses, set(self.gradients))
+
     # ---- of a recording
 
     def numbers(self) -> Numbers:
@@ -166,7 +171,7 @@ class Collector:
         """
         if not self.turn:
             return Numbers([], [])
-        self.structure = self.monitor.structure(self.losses, set(self.gradients))
+        self.look_at_structure()
         numbers = Numbers([], [])
         with _unseen():
             for late in (False, True):
@@ -196,12 +201,11 @@ class Collector:
 
     def read(self) -> None:
         """Give the monitor what the step has computed."""
-        structure = self.monitor.structure(self.losses, set(self.gradients))
         found = [
             Found(entry.key, entry.facts, {name: float(t.item()) for name, t in entry.tensors.items()})
             for entry in self._wanted()
         ]
-        self.monitor.learn(found, structure)
+        self.monitor.learn(found, self.structure)
 
 
 __all__ = ["ACTIVATION", "GRADIENT", "LOSS", "UPDATE", "Collector", "Facts", "Found", "Key"]

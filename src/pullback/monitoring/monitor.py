@@ -107,10 +107,11 @@ class Monitor:
 
     def _hooks_of_the_optimizer(self) -> list[Any]:
         optimizer = self.optimizer
-        after = optimizer.register_step_post_hook(lambda *_: self._after_step())
-        if type(optimizer)._update is not Optimizer._update:
-            return [after, optimizer._register("updated", lambda _, before: self._updated(before))]
-        return [after, optimizer.register_step_pre_hook(lambda *_: self._before_own_step())]
+        return [
+            optimizer.register_step_pre_hook(lambda *_: self._before_step()),
+            optimizer.register_step_post_hook(lambda *_: self._after_step()),
+            optimizer._register("updated", lambda _, before: self._updated(before)),
+        ]
 
     # ---- what has been recorded
 
@@ -216,11 +217,15 @@ class Monitor:
                 if id(parameter) in self._parameters and 0 not in node.shape:
                     collector.update(self._parameters[id(parameter)], node, parameter)
 
-    def _before_own_step(self) -> None:
-        """An optimizer steps in a way of its own: what it has changed is seen afterwards."""
+    def _before_step(self) -> None:
+        """Of an optimizer that steps in a way of its own, what it has changed is seen afterwards."""
         self._before = []
         collector = self._collector()
-        if collector is not None and collector.turn:
+        if collector is None or not collector.turn:
+            return
+        if STATE.trace is None:  # what is computed forgets what it was made of
+            collector.look_at_structure()
+        if type(self.optimizer)._update is Optimizer._update:
             parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
             self._before = [(p, p.node) for p in parameters if p.grad is not None]
 

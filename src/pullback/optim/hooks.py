@@ -41,6 +41,26 @@ class RemovableHandle:
         self.remove()
 
 
+#: hooks of all optimizers, which run before an optimizer's own
+GLOBAL: dict[str, _Held] = {kind: _Held() for kind in ("step_pre", "step_post")}
+
+
+def _register_globally(kind: str, hook: Callable[..., Any]) -> RemovableHandle:
+    handle = RemovableHandle(GLOBAL[kind])
+    GLOBAL[kind][handle.id] = hook
+    return handle
+
+
+def register_optimizer_step_pre_hook(hook: Callable[..., Any]) -> RemovableHandle:
+    """Call `hook(optimizer, args, kwargs)` before each step of every optimizer; see register_step_pre_hook."""
+    return _register_globally("step_pre", hook)
+
+
+def register_optimizer_step_post_hook(hook: Callable[..., Any]) -> RemovableHandle:
+    """Call `hook(optimizer, args, kwargs)` after each step of every optimizer."""
+    return _register_globally("step_post", hook)
+
+
 class OptimizerHooks:
     """The registering and the calling. Inside a compiled step hooks run while the step is recorded, not at each call.
 
@@ -117,17 +137,20 @@ def _hooked(plain: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(plain)
     def step(self: OptimizerHooks, *args: Any, **kwargs: Any) -> Any:
         self._stepped = True
-        for hook in list(self._hooks["step_pre"].values()):
+        for hook in [*GLOBAL["step_pre"].values(), *self._hooks["step_pre"].values()]:
             result = hook(self, args, kwargs)
             if result is not None:
                 if not (isinstance(result, tuple) and len(result) == 2):
                     raise RuntimeError(f"a hook before step() must return None or (args, kwargs), got {result!r}")
                 args, kwargs = result
         loss = plain(self, *args, **kwargs)
-        self._call("step_post", args, kwargs)
+        for hook in [*GLOBAL["step_post"].values(), *self._hooks["step_post"].values()]:
+            hook(self, args, kwargs)
         return loss
 
     return step
 
 
-__all__ = ["OptimizerHooks", "RemovableHandle"]
+__all__ = [
+    "OptimizerHooks", "RemovableHandle", "register_optimizer_step_post_hook", "register_optimizer_step_pre_hook",
+]  # fmt: skip
