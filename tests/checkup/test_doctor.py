@@ -126,9 +126,7 @@ if __name__ == "__main__":
         ({"clear": "pass", "train": "print"}, 1, "WRONG backward called"),
     ],
 )
-def test_a_script_is_run_up_to_its_first_steps(
-    tmp_path: Path, filled: dict[str, str], status: int, told: str
-) -> None:
+def test_a_script_is_run_up_to_its_first_steps(tmp_path: Path, filled: dict[str, str], status: int, told: str) -> None:
     script = tmp_path / "train.py"
     script.write_text(SCRIPT.format(**filled), encoding="utf-8")
     result = CliRunner().invoke(app, ["doctor", "--steps", "5", str(script), "--epochs", "3"])
