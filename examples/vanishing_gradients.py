@@ -10,6 +10,7 @@ sigmoid's slope of 1/4 takes away); and, for gradients that explode because weig
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -143,7 +144,9 @@ def draw(done: list[Run], path: Path) -> None:
         style = {"color": "black", "linewidth": 2.5} if run is done[0] else {}
         dashed = "--" if run.layer is exploding else "-"
         left.semilogy(range(1, DEPTH + 1), run.depth, dashed, label=run.name, **style)
-        right.semilogy(range(1, len(run.losses) + 1), run.losses, dashed, label=run.name, **style)
+        diverged = not all(map(math.isfinite, run.losses))
+        marker, label = ("x", f"{run.name}: diverges") if diverged else (None, run.name)
+        right.semilogy(range(1, len(run.losses) + 1), run.losses, dashed, label=label, marker=marker, **style)
     left.set(xlabel="layer, from the input", ylabel="gradient of its weights (rms)", title="At the first step")
     left.set_xticks(range(1, DEPTH + 1, 3))
     right.set(xlabel="step", ylabel="loss (1 is the variance of the targets)", title="While training")
