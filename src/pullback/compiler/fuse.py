@@ -112,7 +112,7 @@ class _Fuser:
         if group is None or group.kind != LOOP or found is None or found[1] != 1:
             return None
         whole = len(node["axes"]) == len(operand.shape) and elements(operand) == group.size
-        return group.row if whole and group.members.get(found[0]) == _FULL else None
+        return group.row if whole and group.members.get(found[0]) == FULL else None
 
     def _is_summed(self, total: Node) -> bool:
         """Whether a convolution gives the sums of its channels `total` on its way."""
