@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Self
 from weakref import finalize, ref
 
@@ -16,7 +17,7 @@ from ..tensor.grad_modes import is_grad_enabled
 from ..tensor.handle import STATE, Handle, add_watcher
 from ..trees import flatten
 from .activations import kind_of
-from .collecting import Collector, Found, Key
+from .collecting import Collector, Found
 from .making import made_record
 from .record import Record
 from .rules import Limits, Watch
@@ -294,7 +295,7 @@ class Monitor:
         for alert in structure:
             if (alert.kind, alert.where) not in self._told:
                 self._told.add((alert.kind, alert.where))
-                record.alerts.append(_at(alert, record.step))
+                record.alerts.append(replace(alert, step=record.step))
         self.records = [*self.records[len(self.records) + 1 - self.keep :], record][-self.keep :]
         for sink in self.sinks:
             sink.write(record)
@@ -311,12 +312,6 @@ class _Layer:
 
     def __call__(self, module: Module, args: Any, result: Any) -> None:
         self.monitor._called(self.name, module, result)
-
-
-def _at(alert: Alert, step: int) -> Alert:
-    from dataclasses import replace
-
-    return replace(alert, step=step)
 
 
 def _listed(sinks: Any) -> list[Any]:
@@ -337,4 +332,4 @@ def _check(model: object, optimizer: object, every: object, histograms: object, 
         raise ValueError(f"Monitor: histograms must be a multiple of every ({every}), got {histograms}")
 
 
-__all__ = ["Key", "Monitor"]
+__all__ = ["Monitor"]
