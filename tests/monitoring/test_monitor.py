@@ -181,6 +181,27 @@ def test_gradients_of_several_batches_are_one_step() -> None:
     assert monitor.last.layers["first"].activation.count == 32 * 16
 
 
+@pytest.mark.parametrize("compiled", [True, False])
+def test_what_was_cleared_before_the_step_does_not_count(compiled: bool) -> None:
+    """As in the closures of a line search."""
+    pb.manual_seed(0)
+    model, x, y = Network(), pb.randn(32, 6), pb.randint(0, 3, (32,))
+    optimizer = pb.optim.SGD(model.parameters(), lr=0.1)
+    monitor = pb.Monitor(model, optimizer)
+
+    def step() -> pb.Tensor:
+        for _ in range(3):
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(x), y)
+            loss.backward()
+        optimizer.step()
+        return loss
+
+    loss = (pb.compile(step) if compiled else step)()
+    assert monitor.last.loss == loss.item()
+    assert monitor.last.layers["first"].activation.count == 32 * 16
+
+
 def test_a_forward_pass_and_an_update_compiled_apart() -> None:
     pb.manual_seed(0)
     model, x, y = Network(), pb.randn(32, 6), pb.randint(0, 3, (32,))

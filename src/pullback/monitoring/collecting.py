@@ -120,7 +120,10 @@ class Collector:
         self.gradients[name] = self._ready(entry)
 
     def loss(self, node: Node) -> None:
-        """What backward() was called on."""
+        """What backward() was called on. What was there before counts no more where its gradients have been cleared."""
+        if self.losses and not self.monitor.has_gradients():
+            self.losses, self.gradients = [], {}
+            self.entries = [e for e in self.entries if e.key.what == ACTIVATION and not e.used]
         self.losses.append(node)
         self._enter(Entry(Key(LOSS), Facts(1), node, lambda: {"sum": over_all(convert(node, node.dtype.compute))}))
         history = ancestors([node], stop_at_buffers=False)

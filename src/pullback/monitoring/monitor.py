@@ -255,6 +255,10 @@ class Monitor:
         """Whether the line belongs to an activation module, which is known as a layer."""
         return source is not None and bool(source.modules) and source.modules[-1] in self._functions
 
+    def has_gradients(self) -> bool:
+        """Whether a parameter of the model has a gradient now."""
+        return any(parameter._grad is not None for parameter in self.model.parameters())
+
     def structure(self, losses: list[Node], with_gradients: set[str]) -> list[Alert]:
         """Why parameters are not trained, as far as it is to be seen in what the losses are made of."""
         if not losses:
