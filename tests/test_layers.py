@@ -50,6 +50,8 @@ RULES = {
     "distributions": {"ops", "tensor", "linalg", "nn", "errors"},
     "optim": {"graph", "ops", "tensor", "tracing", "nn", "errors"},
     "recovery": {"ops", "tensor", "tracing", "snapshots", "errors"},
+    "monitoring": {"graph", "ops", "diagnosis", "tensor", "tracing", "nn", "optim", "trees"},
+    "checkup": {"graph", "ops", "diagnosis", "tensor", "tracing", "nn", "optim"},
     "func": {"graph", "ops", "tensor", "autograd", "nn", "trees", "errors"},
     "array_api": {"graph", "ops", "tensor", "linalg", "errors"},
     "workers": {"runtime", "errors"},
@@ -58,7 +60,7 @@ RULES = {
     "cuda": {"graph", "tensor", "amp"},
     "data": {"errors"},
     "train": {"pullback", "nn", "data", "errors"},
-    "cli": {"pullback", "train", "data", "runtime", "memory", "debug", "errors"},
+    "cli": {"pullback", "train", "checkup", "data", "runtime", "memory", "debug", "errors"},
     "profiler": {"graph", "timeline", "compiler", "runtime"},
     "__init__": {
         "pullback",
@@ -69,6 +71,9 @@ RULES = {
         "autograd",
         "tracing",
         "accumulation",
+        "checkup",
+        "diagnosis",
+        "monitoring",
         "functions",
         "inplace_functions",
         "special",
@@ -165,7 +170,7 @@ def violations(room: str, found: list[Import]) -> list[str]:
             wrong.append(f"line {item.line}: only runtime may import llvmlite")
         if room in ANY_BACKEND and item.top in CONCURRENCY:
             wrong.append(f"line {item.line}: {room} serves every backend, so it may not import {item.module}")
-        if item.top in COMMAND_DEPENDENCIES and room not in {"cli", "train"}:
+        if item.top in COMMAND_DEPENDENCIES and room not in {"cli", "train", "monitoring"}:
             wrong.append(f"line {item.line}: the engine may not import {item.top}")
         if item.top in PICKLES:
             wrong.append(f"line {item.line}: no pickle is ever read or written ({item.module})")

@@ -17,6 +17,7 @@ from . import (
     functions,
     inplace_functions,
     linalg,
+    monitoring,
     nn,
     optim,
     profiler,
@@ -26,6 +27,8 @@ from . import (
     utils,
 )
 from .accumulation import accumulate
+from .checkup import doctor
+from .diagnosis import Alert
 from .func import vmap
 from .functions import *  # noqa: F403 (the list is long, and stands there)
 from .graph.types import DType as dtype
@@ -35,6 +38,7 @@ from .inplace_functions import *  # noqa: F403
 from .linalg.decompositions import lu_unpack
 from .linalg.low_rank import pca_lowrank, svd_lowrank
 from .linalg.methods import geqrf, lu, orgqr, ormqr
+from .monitoring import Monitor
 from .nn.functional import (
     bilinear,
     channel_shuffle,
@@ -173,6 +177,7 @@ if not TYPE_CHECKING:
 
 
 __all__ = [
+    "Alert",
     "BFloat16Tensor",
     "BoolTensor",
     "ByteTensor",
@@ -185,6 +190,7 @@ __all__ = [
     "HalfTensor",
     "IntTensor",
     "LongTensor",
+    "Monitor",
     "ShortTensor",
     "Size",
     "Tensor",
@@ -225,6 +231,7 @@ __all__ = [
     "default_generator",
     "device",
     "distributions",
+    "doctor",
     "double",
     "dtype",
     "e",
@@ -284,6 +291,7 @@ __all__ = [
     "manual_seed",
     "matmul",
     "memory_format",
+    "monitoring",
     "multinomial",
     "nan",
     "newaxis",

@@ -1,4 +1,4 @@
-"""The commands: `pullback train`, `pullback train digits`, `pullback sample`, `pullback plan` and `pullback info`."""
+"""The commands: `pullback train`, `train digits`, `sample`, `plan`, `doctor` and `info`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import typer
 import pullback as pb
 
 from .. import debug
+from ..checkup.doctor import examine_script
 from ..data import Corpus, TextError, read_python_topics, read_text
 from ..errors import SnapshotError, SnapshotLockError, StateDictError
 from ..memory import parse_bytes
@@ -266,6 +267,22 @@ def _refuse_options_of_models(context: typer.Context) -> None:
         source = context.get_parameter_source(name)
         if source is not None and source.name != "DEFAULT":
             raise ValueError(f"--{name} is for named models; your own function gives the step with its arguments")
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def doctor(
+    context: typer.Context,
+    script: Annotated[Path, typer.Argument(metavar="SCRIPT", help="A Python script that trains.", exists=True)],
+    steps: Annotated[int, typer.Option(help="Steps to watch.", min=2)] = 20,
+) -> None:
+    """Run the first steps of a script and go through the checklist for training; further arguments are the script's.
+
+    Exits with 1 where something is wrong.
+    """
+    report = examine_script(script, context.args, steps)
+    print(report)
+    if not report.ok:
+        raise typer.Exit(EXIT_FAILED)
 
 
 @app.command()

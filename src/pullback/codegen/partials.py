@@ -110,7 +110,7 @@ def reduced_of(node: Node, level: str, columns: int) -> Reduced:
 class Partials:
     """The partial results of one part of a kernel's work, at `places`, as the part is gone through row by row.
 
-    Columns are added up in memory, in the cache; totals in registers, those of a row by themselves first, so that less
+    Columns are added up in memory, in the cache; totals in registers, the sum of a row by itself first, so that less
     is rounded off.
     """
 
@@ -119,7 +119,7 @@ class Partials:
         pairs = list(zip(reduced, places, strict=True))
         self.columns = [(one, place) for one, place in pairs if one.level == COLUMN]
         self.totals = [(one, place, one.variable(self.arithmetic)) for one, place in pairs if one.level == TOTAL]
-        self._of_row: list[Variable] = []
+        self._of_row: list[Variable] = [total for _, _, total in self.totals]
 
     def _column(self, reduced: Reduced, place: str, n: str) -> str:
         return self.emitter.writer.element(place, self.emitter.scalar.storage_type(reduced.node.dtype), n)
@@ -137,7 +137,10 @@ class Partials:
 
     def begin_row(self) -> None:
         """Before the columns of a row."""
-        self._of_row = [reduced.variable(self.arithmetic) for reduced, _, _ in self.totals]
+        self._of_row = [
+            reduced.variable(self.arithmetic) if reduced.operation == "sum" else total
+            for reduced, _, total in self.totals
+        ]
 
     def take(self, domain: Affine, n: str) -> None:
         """Take in a vector of elements, those of the columns from `n` on, inside the emitter's body for them."""
@@ -157,7 +160,8 @@ class Partials:
     def end_row(self) -> None:
         """After the columns of a row."""
         for (reduced, _, total), of_row in zip(self.totals, self._of_row, strict=True):
-            reduced.add(self.arithmetic, total, Value(of_row.get(), reduced.node.dtype))
+            if of_row is not total:
+                reduced.add(self.arithmetic, total, Value(of_row.get(), reduced.node.dtype))
 
     def end(self) -> None:
         """After all rows."""

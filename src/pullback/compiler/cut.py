@@ -19,8 +19,17 @@ _BLOCK = 4096
 _COLUMNS = 64
 
 
-def cut(node: Node) -> Node:
-    """The reduction `node`, over its last axes or over axes before the last, in as many steps as it wants."""
+#: elements of a row from which on a total may be summed by such rows
+_SHORTEST_ROW = 32
+
+
+def cut(node: Node, row: int | None = None) -> Node:
+    """The reduction `node`, over its last axes or over axes before the last, in as many steps as it wants. A total of
+    what is made in rows of `row` elements is one of the totals of these.
+    """
+    if row is not None and _SHORTEST_ROW <= row < math.prod(node.inputs[0].shape):
+        parts = reshape(node.inputs[0], (math.prod(node.inputs[0].shape) // row, row))
+        return cut(apply(node.op, apply(node.op, parts, axes=(1,)), axes=(0,)))
     rows = node["axes"][-1] == len(node.inputs[0].shape) - 1
     return _rows(node) if rows else _columns(node)
 

@@ -104,7 +104,15 @@ class _Fuser:
             taken = distances.spread()
             if self._tiles_level(taken):
                 return taken
-        return node if self._tiles_level(node) else cut(node)
+        return node if self._tiles_level(node) else cut(node, self._row_behind(node))
+
+    def _row_behind(self, node: Node) -> int | None:
+        """The rows that the kernel which makes the operand of a total goes through, so that it can join that."""
+        operand, group, found = node.inputs[0], self._latest(node), resolve(node.inputs[0])
+        if group is None or group.kind != LOOP or found is None or found[1] != 1:
+            return None
+        whole = len(node["axes"]) == len(operand.shape) and elements(operand) == group.size
+        return group.row if whole and group.members.get(found[0]) == FULL else None
 
     def _is_summed(self, total: Node) -> bool:
         """Whether a convolution gives the sums of its channels `total` on its way."""

@@ -5,20 +5,24 @@ named is the one that introduced the fault: on the way back from the bad value t
 is none, an infinity, from operands that were sound (`origin`); how it did so is told from them (`causes`).
 
 Where native code differs from what was to be computed (`agreement`), in float64 (`reference`), and gradients from
-slopes (`slopes`).
+slopes (`slopes`). Alerts (`alert`), and why a parameter has no gradient (`structure`).
 """
 
 from .agreement import TRIES, Disagreement, disagreement, shake, shaken_by
+from .alert import Alert
 from .origin import VALUE, Root, diagnose, unexplained
 from .reference import Reference, is_given
 from .report import OperandStatistics, called, phase_of
 from .slopes import Audit, Slope, Slopes
+from .structure import Member, structural
 
 __all__ = [
     "TRIES",
     "VALUE",
+    "Alert",
     "Audit",
     "Disagreement",
+    "Member",
     "OperandStatistics",
     "Reference",
     "Root",
@@ -31,5 +35,6 @@ __all__ = [
     "phase_of",
     "shake",
     "shaken_by",
+    "structural",
     "unexplained",
 ]

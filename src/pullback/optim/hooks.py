@@ -8,15 +8,14 @@ from typing import Any
 from weakref import ref
 
 from ..ops.primitive import user_source
+from ..tensor.handle import Store
 
-Hooks = dict[int, Callable[..., Any]]
-
-#: the kinds of hooks an optimizer keeps
-KINDS = ("step_pre", "step_post", "state_dict_pre", "state_dict_post", "load_pre", "load_post")
+#: the kinds of hooks an optimizer keeps; those of when it has "updated" parameters are called inside the recording
+KINDS = ("step_pre", "step_post", "updated", "state_dict_pre", "state_dict_post", "load_pre", "load_post")
 
 
-class _Held(Hooks):
-    """A dictionary of hooks, which a handle can refer to without keeping it alive."""
+class _Held(Store):
+    """A dictionary of hooks, which a handle can refer to without keeping it alive. Recordings can depend on it."""
 
 
 class RemovableHandle:
@@ -40,6 +39,26 @@ class RemovableHandle:
 
     def __exit__(self, *error: object) -> None:
         self.remove()
+
+
+#: hooks of all optimizers, which run before an optimizer's own
+GLOBAL: dict[str, _Held] = {kind: _Held() for kind in ("step_pre", "step_post")}
+
+
+def _register_globally(kind: str, hook: Callable[..., Any]) -> RemovableHandle:
+    handle = RemovableHandle(GLOBAL[kind])
+    GLOBAL[kind][handle.id] = hook
+    return handle
+
+
+def register_optimizer_step_pre_hook(hook: Callable[..., Any]) -> RemovableHandle:
+    """Call `hook(optimizer, args, kwargs)` before each step of every optimizer; see register_step_pre_hook."""
+    return _register_globally("step_pre", hook)
+
+
+def register_optimizer_step_post_hook(hook: Callable[..., Any]) -> RemovableHandle:
+    """Call `hook(optimizer, args, kwargs)` after each step of every optimizer."""
+    return _register_globally("step_post", hook)
 
 
 class OptimizerHooks:
@@ -118,17 +137,20 @@ def _hooked(plain: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(plain)
     def step(self: OptimizerHooks, *args: Any, **kwargs: Any) -> Any:
         self._stepped = True
-        for hook in list(self._hooks["step_pre"].values()):
+        for hook in [*GLOBAL["step_pre"].values(), *self._hooks["step_pre"].values()]:
             result = hook(self, args, kwargs)
             if result is not None:
                 if not (isinstance(result, tuple) and len(result) == 2):
                     raise RuntimeError(f"a hook before step() must return None or (args, kwargs), got {result!r}")
                 args, kwargs = result
         loss = plain(self, *args, **kwargs)
-        self._call("step_post", args, kwargs)
+        for hook in [*GLOBAL["step_post"].values(), *self._hooks["step_post"].values()]:
+            hook(self, args, kwargs)
         return loss
 
     return step
 
 
-__all__ = ["OptimizerHooks", "RemovableHandle"]
+__all__ = [
+    "OptimizerHooks", "RemovableHandle", "register_optimizer_step_post_hook", "register_optimizer_step_pre_hook",
+]  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Any
 from weakref import ref
 
 from ..errors import StateDictError, TraceError
-from ..graph.node import Shape
+from ..graph.node import Node, Shape
 from ..graph.types import float32, float64
 from ..ops.primitive import MODE, user_source
 from ..tensor import Tensor
@@ -162,7 +162,20 @@ class Optimizer(OptimizerHooks):
         return loss
 
     def _update_all(self, gradients: list[list[Tensor | None]]) -> None:
-        """Give every parameter with a gradient, and its state, the values that follow, inside a recording."""
+        """Give every parameter with a gradient, and its state, the values that follow, inside a recording. Hooks of the
+        kind "updated" are told which parameters, and what they were.
+        """
+        assert STATE.trace is not None
+        STATE.trace.depend_on(self._hooks["updated"])
+        before: list[tuple[Tensor, Node]] = []
+        if self._hooks["updated"]:
+            parameters = [parameter for group in self.param_groups for parameter in group["params"]]
+            given = [gradient for of_group in gradients for gradient in of_group]
+            before = [(p, p.node) for p, g in zip(parameters, given, strict=True) if g is not None]
+        self._compute_updates(gradients)
+        self._call("updated", before)
+
+    def _compute_updates(self, gradients: list[list[Tensor | None]]) -> None:
         with no_grad():
             for place, (group, rate) in enumerate(zip(self.param_groups, self._rates, strict=True)):
                 pairs = [(p, g) for p, g in zip(group["params"], gradients[place], strict=True) if g is not None]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakKeyDictionary, ref
@@ -49,12 +49,19 @@ class _State(threading.local):
     def watch(
         self, node: Node, what: str, owner: Handle | None = None, before: Node | None = None, message: str = ""
     ) -> None:
-        """Have the step that is being recorded, if any, look at whether a value is finite: see `Trace.watch`. The body
-        of a loop has no values to look at.
+        """Have the step that is being recorded, if any, look at whether a value is finite: see `Trace.watch`. Who else
+        wants to know of losses and gradients is told too. The body of a loop has no values to look at.
         """
-        if self.trace is not None and self.loop is None and self.example is None:
+        if self.loop is not None or self.example is not None:
+            return
+        if self.trace is not None:
             self.trace.watch(node, what, owner, before, message)
+        for watcher in WATCHERS:
+            watcher(node, what, owner)
 
+
+#: told of every loss, and of the gradient of every leaf, as `backward` finds them; replaced, never changed
+WATCHERS: tuple[Callable[[Node, str, Handle | None], None], ...] = ()
 
 #: the trace, the body of a loop, and the example of a batch, that is being recorded in this thread, if any
 STATE = _State()
@@ -135,6 +142,20 @@ class Store(dict[Any, Any]):
 
 #: how often any module was given another parameter, buffer or part, or any optimizer another state
 STRUCTURE_CHANGES = [0]
+
+
+def add_watcher(watcher: Callable[[Node, str, Handle | None], None]) -> Callable[[], None]:
+    """Have `watcher(node, what, owner)` called for each loss and each gradient of a leaf (see `_State.watch`). Gives
+    what ends that.
+    """
+    global WATCHERS
+    WATCHERS = (*WATCHERS, watcher)
+
+    def remove() -> None:
+        global WATCHERS
+        WATCHERS = tuple(other for other in WATCHERS if other is not watcher)
+
+    return remove
 
 
 def structure_changed() -> None:

@@ -90,13 +90,16 @@ class Guard:
     """The outputs of a recorded step with the guard in them, and the recording as it is without."""
 
     def __init__(
-        self, watched: Sequence[Watched], outputs: Sequence[Node], old: Mapping[int, Node], updates: Sequence[Watched]
-    ):
+        self, watched: Sequence[Watched], outputs: Sequence[Node], old: Mapping[int, Node],
+        updates: Sequence[Watched] = (), early: Sequence[int] = (),
+    ):  # fmt: skip
         """`watched` and `outputs` are of the program's graph; `old` are the inputs that hold what the outputs at these
-        places are new values of; `updates` are those of the new values that are not watched themselves.
+        places are new values of; `updates` are those of the new values that are not watched themselves; no output at
+        the places `early` waits for the guard.
         """
         self.watched, self.plain, self.old = list(watched), list(outputs), dict(old)
         self.updates = list(updates)
+        self.early = [self.plain[place] for place in early]
         #: the updates that are computed before anything is written, and looked at; nothing is known of them beforehand
         self.looked_at: list[Watched] = []
         #: which of the outputs is the total, and what it must stay below
@@ -112,7 +115,7 @@ class Guard:
             with source_of(self.watched[0].node):
                 # a copy, so that the state is written by kernels that read it, and not by the one that sums
                 sound = copy(lt(total, constant(self.limit, float32)))
-            before = reachable([sound])
+            before = reachable([sound, *self.early])
             outputs, rest = self._chosen(set(before), sound)
         return Graph(_ordered(before, rest, ancestors([*outputs, total])), [*outputs, total])
 

@@ -38,6 +38,7 @@ from .assured import Assured
 from .deferred import Deferred, defer
 from .finite import IGNORE, Guard, Policy, exactly, squares, watched_of
 from .freed import freed_gradients
+from .observed import Observed
 from .relations import Findings, Related, is_had
 from .settled import REFERENCES, Memory, Settled, is_alone, stays_of
 from .trace import Captured, Trace, Watched
@@ -124,6 +125,8 @@ class Replay:
         self.results = [
             (output(leaf), leaf._node.shape) if isinstance(leaf, Handle) else (None, leaf) for leaf in leaves
         ]
+        #: who is told numbers of each run, and the places of these; the last ones are made of new state
+        self.observed = Observed(trace.observers, outputs)
         always, self.attributes = trace.surroundings.guards() if trace.surroundings is not None else ([], [])
         self.still_hold = [guard.holds for guard in always]
         self.outputs = [_Output(node.shape, node.dtype, count(node)) for node in outputs]
@@ -156,7 +159,7 @@ class Replay:
         #: gradients stay in the program's own memory, which is free for other values until they are made. Not where the
         #: next run reads them.
         self.resident = set() if self.owned else {place for _, place in self.new_grads if place is not None}
-        self.resident |= {self.total} - {-1}
+        self.resident |= {self.total, *self.observed.places} - {-1}
         with span("compile"):
             self.make = partial(
                 Program, inputs=[*trace.inputs, *extra], aliases=aliases, resident=self.resident, budget=budget
@@ -212,7 +215,8 @@ class Replay:
         is_new = {p for p, node in old.items() if node.dtype.is_floating_point and own[p] not in {*bad, node}}
         names = _names_of_states(trace, self.states)
         updates = [] if is_early else [Watched(own[p], "update", None, names.get(p, "")) for p in sorted(is_new)]
-        guard = Guard([w._replace(node=node) for w, node in zip(watched, bad, strict=True)], own, old, updates)
+        watched = [w._replace(node=node) for w, node in zip(watched, bad, strict=True)]
+        guard = Guard(watched, own, old, updates, self.observed.early)
         if updates:
             states = [State(old[p], own[p]) for p in sorted(is_new)]
             self.assured = Assured.of(states, bad, trace, self.captured)
@@ -358,6 +362,7 @@ class Replay:
         result = self._take_in(arguments, outputs)
         settled.forget(self.argument_places, self.always_fresh)
         self.settled = settled
+        self.observed.tell(outputs)
         return result
 
     def _feed(
@@ -400,9 +405,11 @@ class Replay:
         if not self.owned:
             self.last_serials = [*map(_SERIAL_OF, tensors)]
         result = self._take_in(arguments, outputs)
+        values = self.observed.values(outputs)
         if fresh - set(self.numbers.values()) <= self.always_fresh:
             inputs.clear()  # counting references must not find those
             self.settled = self._settle(outputs)
+        self.observed.give(values)
         return result
 
     def _inputs(self, tensors: list[Any]) -> list[Memory | None]:
@@ -450,11 +457,14 @@ class Replay:
             if fault is None and self._is_finite_exactly(inputs, outputs):
                 self._take_in_state(outputs, fresh)
                 disturb()
-                return self._take_in(arguments, outputs)
+                result = self._take_in(arguments, outputs)
+                self.observed.tell(outputs)
+                return result
         self._take_in_state(outputs, fresh)
         disturb()
         assert self.guard is not None
         self.policy.meet(fault or (None if self.policy.is_told else self.guard.unexplained(self.policy.calls)))
+        self.observed.tell(outputs)
         return self._results(outputs)
 
     def _total_of(self, outputs: list[Memory | None]) -> float:

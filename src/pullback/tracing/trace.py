@@ -9,7 +9,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from weakref import ref
 
 import numpy as np
@@ -58,6 +58,23 @@ class Watched(NamedTuple):
     message: str = ""
 
 
+class Observer(Protocol):
+    """Wants numbers that a recorded step computes, and to know when it has run."""
+
+    def numbers(self) -> Numbers:
+        """What each run is to compute for it, asked for when all else has been recorded."""
+
+    def take(self, values: list[float]) -> None:
+        """The numbers of a run, when its state has been taken in."""
+
+
+class Numbers(NamedTuple):
+    """Nodes of shape (): those that new state has no part in, and those made of new state."""
+
+    early: list[Node]
+    late: list[Node]
+
+
 @dataclass(eq=False)
 class Trace:
     """A step being recorded: no values are computed on the way. Of one that is only `planned` nothing is compiled."""
@@ -99,6 +116,8 @@ class Trace:
     rows: list[int] = field(default_factory=list)
     #: what must be finite for the step to change anything
     watched: dict[Node, Watched] = field(default_factory=dict)
+    #: who wants to know values that the step computes on its way
+    observers: list[Observer] = field(default_factory=list)
     #: serial numbers of nodes that were made during the recording and are no part of it
     outside: list[tuple[int, int]] = field(default_factory=list)
 
@@ -200,6 +219,10 @@ class Trace:
         if before is not None:
             self.watched.pop(before, None)
         self.watched[node] = Watched(node, what, owner, message)
+
+    def observe(self, observer: Observer) -> None:
+        """Have each run compute an observer's numbers along with all else, and give it their values."""
+        self.observers.append(observer)
 
     def before_call(self, callback: Callable[[], None]) -> None:
         """Have `callback` run, outside of the program, before each run of it (once now)."""

@@ -1,0 +1,214 @@
+"""What one recording of a step, or one step that is not compiled, computes for a monitor."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..diagnosis import Alert
+from ..graph.node import Node, Source, ancestors
+from ..ops.elementwise import convert, sub
+from ..ops.primitive import MODE, grad_mode
+from ..tensor import Tensor
+from ..tracing.trace import Numbers
+from .activations import function_of, places_of_a_unit, sums_of_saturation, units_of
+from .histograms import sums_of_bins
+from .statistics import over_all, sum_of_squares, sums_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .monitor import Monitor
+
+#: what the operations of a monitor are called in profiles
+_SOURCE = Source("monitor", 0, "monitor")
+
+#: what is known of something, by what it is and its name
+ACTIVATION, GRADIENT, UPDATE, LOSS = "activation", "gradient", "update", "loss"
+
+
+class Key(NamedTuple):
+    """What numbers are of: an activation of a layer, the gradient or update of a parameter, the loss."""
+
+    what: str
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a value before it is computed."""
+
+    count: int
+    kind: str = ""
+    function: str | None = None
+    units: int = 0
+    places: int = 0
+    rows: int = 0
+    #: by which layers are put in the order in which they were called
+    order: int = 0
+
+
+@dataclass
+class Entry:
+    """Something of which numbers are wanted: the functions that build them, and whether new state has a part in it."""
+
+    key: Key
+    facts: Facts
+    node: Node
+    build: Callable[[], dict[str, Node]]
+    late: bool = False
+    #: whether a loss was made of it
+    used: bool = False
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Found(NamedTuple):
+    """An entry whose numbers are known."""
+
+    key: Key
+    facts: Facts
+    sums: dict[str, float]
+
+
+@contextmanager
+def _unseen() -> Iterator[None]:
+    """What is built inside is nobody's line, and has no gradient."""
+    before, MODE.source = MODE.source, _SOURCE
+    try:
+        with grad_mode(False):
+            yield
+    finally:
+        MODE.source = before
+
+
+class Collector:
+    """Collects what is to be known of a step as its forward pass, its backward pass and its update are gone through."""
+
+    def __init__(self, monitor: Monitor, turn: int, traced: bool):
+        self.monitor, self.turn, self.traced = monitor, turn, traced
+        self.entries: list[Entry] = []
+        self.gradients: dict[str, Entry] = {}
+        self.losses: list[Node] = []
+        #: how often the optimizer has stepped
+        self.steps = 0
+        #: which parameters have no gradients, and why: found once for each recording
+        self.structure: list[Alert] = []
+        #: what the numbers of a recording are of, and what they are called
+        self._columns: list[tuple[Key, Facts, tuple[str, ...]]] = []
+
+    # ---- what is met
+
+    def activation(self, name: str, kind: str, function: str | None, node: Node) -> None:
+        """The result of a layer; `function` is the kind of activation function that it is, if it is one."""
+        rows = math.prod(node.shape[:-1])
+        facts = Facts(math.prod(node.shape), kind, function, units_of(node), places_of_a_unit(node), rows, node.serial)
+
+        def build() -> dict[str, Node]:
+            found = sums_of(node)
+            if function is not None:
+                found |= sums_of_saturation(function, node)
+            return found | self._bins(node)
+
+        self._enter(Entry(Key(ACTIVATION, name), facts, node, build))
+
+    def gradient(self, name: str, node: Node) -> None:
+        """The gradient of a parameter, of all losses so far."""
+        entry = Entry(Key(GRADIENT, name), Facts(math.prod(node.shape)), node, lambda: sums_of(node) | self._bins(node))
+        self.gradients[name] = self._ready(entry)
+
+    def loss(self, node: Node) -> None:
+        """What backward() was called on. What was there before counts no more where its gradients have been cleared."""
+        if self.losses and not self.monitor.has_gradients():
+            self.losses, self.gradients = [], {}
+            self.entries = [e for e in self.entries if e.key.what == ACTIVATION and not e.used]
+        self.losses.append(node)
+        self._enter(Entry(Key(LOSS), Facts(1), node, lambda: {"sum": over_all(convert(node, node.dtype.compute))}))
+        history = ancestors([node], stop_at_buffers=False)
+        known = {entry.node for entry in self.entries}
+        for entry in self.entries:
+            entry.used = entry.used or entry.node in history
+        for made in sorted(history - known, key=lambda n: n.serial):
+            function = function_of(made)
+            if function is not None and not self.monitor.is_activation(made.source):
+                self.activation(self.monitor.name_of(made.source, function), function, function, made)
+                self.entries[-1].used = True
+
+    def update(self, name: str, before: Node, parameter: Tensor) -> None:
+        """A parameter that has been updated."""
+        after = parameter.node
+
+        def build() -> dict[str, Node]:
+            wide = before.dtype.compute
+            change = sub(convert(after, wide), convert(before, wide))
+            # the old weights told from the new ones, so that they are looked at in the pass that writes over them
+            old = sub(convert(after, wide), change)
+            return {"change": sum_of_squares(change), "weight": sum_of_squares(old)} | self._bins(after)
+
+        self._enter(Entry(Key(UPDATE, name), Facts(math.prod(before.shape)), after, build, late=True))
+
+    def _bins(self, node: Node) -> dict[str, Node]:
+        return sums_of_bins(node) if self.turn > 1 and math.prod(node.shape) > 1 else {}
+
+    def _enter(self, entry: Entry) -> None:
+        self.entries.append(self._ready(entry))
+
+    def _ready(self, entry: Entry) -> Entry:
+        """Outside of recordings numbers are built at once, so that they are computed where what they are of is."""
+        if not self.traced:
+            with _unseen():
+                entry.tensors = {name: Tensor(node) for name, node in entry.build().items()}
+        return entry
+
+    def look_at_structure(self) -> None:
+        """Find why parameters have no gradients, while it can still be seen what the losses were made of."""
+        self.structure = self.monitor.structure(self.losses, set(self.gradients))
+
+    # ---- of a recording
+
+    def numbers(self) -> Numbers:
+        """See `Observer`. They are built last, so that the compiler has placed all else: nothing of the step is
+        computed otherwise than without them.
+        """
+        if not self.turn:
+            return Numbers([], [])
+        self.look_at_structure()
+        numbers = Numbers([], [])
+        with _unseen():
+            for late in (False, True):
+                for entry in self._wanted():
+                    if entry.late is late:
+                        built = entry.build()
+                        (numbers.late if late else numbers.early).extend(built.values())
+                        self._columns.append((entry.key, entry.facts, tuple(built)))
+        return numbers
+
+    def _wanted(self) -> list[Entry]:
+        """Activations of which no loss was made are those of somebody else's step."""
+        return [e for e in self.entries if e.used or e.key.what != ACTIVATION] + [*self.gradients.values()]
+
+    def take(self, values: list[float]) -> None:
+        """See `Observer`."""
+        found, start = [], 0
+        for key, facts, names in self._columns:
+            stop = start + len(names)
+            found.append(Found(key, facts, dict(zip(names, values[start:stop], strict=True))))
+            start = stop
+        self.monitor.learn(found, self.structure)
+        for _ in range(self.steps):
+            self.monitor.finish_step()
+
+    # ---- of a step that is not compiled
+
+    def read(self) -> None:
+        """Give the monitor what the step has computed."""
+        found = [
+            Found(entry.key, entry.facts, {name: float(t.item()) for name, t in entry.tensors.items()})
+            for entry in self._wanted()
+        ]
+        self.monitor.learn(found, self.structure)
+
+
+__all__ = ["ACTIVATION", "GRADIENT", "LOSS", "UPDATE", "Collector", "Facts", "Found", "Key"]

@@ -1,0 +1,339 @@
+"""Monitor: what gradients, activations and updates are like, known from the passes that a step makes anyway."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any, Self
+from weakref import finalize, ref
+
+from ..diagnosis import Alert, Member, structural
+from ..graph.node import Node, Source
+from ..nn import Module
+from ..optim import Optimizer
+from ..tensor import Tensor
+from ..tensor.grad_modes import is_grad_enabled
+from ..tensor.handle import STATE, Handle, add_watcher
+from ..trees import flatten
+from .activations import kind_of
+from .collecting import Collector, Found
+from .making import made_record
+from .record import Record
+from .rules import Limits, Watch
+from .sinks import Sink, opened
+
+#: what the next step is: of no concern, recorded, or recorded with histograms
+_OFF, _RECORDED, _WITH_HISTOGRAMS = 0, 1, 2
+
+
+class Monitor:
+    """Records what the gradients, activations and updates of a model are like, and tells what goes wrong.
+
+    The first step, and each whose number is a multiple of `every`, is recorded: a compiled step has one program for
+    those, in which the numbers come out of the passes that make gradients, activations and new weights, and another for
+    the rest, which is what it is without a monitor. Weights get the same bits either way. Code that is not compiled is
+    recorded too.
+
+    `sinks` are told each record: a function, a path that ends with ".jsonl", "terminal", `TensorBoard(directory)`, or
+    what has `write(record)`. `histograms` is after how many steps histograms of activations, gradients and weights are
+    made as well (a multiple of `every`; None: never). `limits` says what alerts are raised at. `on_alert` is called
+    with each alert. `records` keeps the last `keep` records.
+
+    >>> model = pb.nn.Sequential(pb.nn.Linear(4, 8), pb.nn.ReLU(), pb.nn.Linear(8, 1))
+    >>> optimizer = pb.optim.SGD(model.parameters(), lr=0.1)
+    >>> monitor = pb.Monitor(model, optimizer)
+    >>> @pb.compile
+    ... def step(x, y):
+    ...     optimizer.zero_grad()
+    ...     loss = pb.nn.functional.mse_loss(model(x), y)
+    ...     loss.backward()
+    ...     optimizer.step()
+    ...     return loss
+    >>> loss = step(pb.randn(16, 4), pb.randn(16, 1))
+    >>> sorted(monitor.last.parameters)
+    ['0.bias', '0.weight', '2.bias', '2.weight']
+    >>> monitor.last.loss == loss.item()
+    True
+    """
+
+    def __init__(
+        self,
+        model: Module,
+        optimizer: Optimizer,
+        every: int = 1,
+        sinks: Any = (),
+        *,
+        histograms: int | None = None,
+        limits: Limits | None = None,
+        on_alert: Callable[[Alert], object] | None = None,
+        keep: int = 100,
+    ):
+        _check(model, optimizer, every, histograms, keep)
+        self.model, self.optimizer, self.every, self.histograms = model, optimizer, every, histograms
+        self.keep, self.on_alert = keep, on_alert
+        #: the last records, the newest one last
+        self.records: list[Record] = []
+        #: how many steps have been done
+        self.steps = 0
+        self.watch = Watch(limits or Limits())
+        self.sinks: list[Sink] = [opened(sink) for sink in _listed(sinks)]
+        self._names = {id(module): name or type(module).__name__ for name, module in model.named_modules()}
+        self._functions = {id(m): kind for m in model.modules() if (kind := kind_of(m)) is not None}
+        self._parameters = {id(p): name for name, p in model.named_parameters()}
+        self._found: list[Found] = []
+        self._structure: list[Alert] = []
+        self._told: set[tuple[str, str]] = set()
+        self._recording: tuple[ref[Any], Collector] | None = None
+        self._eager: Collector | None = None
+        self._before: list[tuple[Tensor, Node]] = []
+        self._turn = self._next_turn()
+        self._handles = [*self._hooks_of_layers(), *self._hooks_of_the_optimizer()]
+        me = ref(self)
+
+        def watcher(node: Node, what: str, owner: Handle | None) -> None:
+            monitor = me()
+            if monitor is not None:
+                monitor._meet(node, what, owner)
+
+        self._unwatch = finalize(self, add_watcher(watcher))
+
+    def _hooks_of_layers(self) -> list[Any]:
+        """Hooks of the modules that compute something themselves: those without parts, or with parameters."""
+        found = []
+        for name, module in self.model.named_modules():
+            if not module._modules or module._parameters:
+                found.append(module.register_forward_hook(_Layer(self, name or type(module).__name__)))
+        return found
+
+    def _hooks_of_the_optimizer(self) -> list[Any]:
+        optimizer = self.optimizer
+        return [
+            optimizer.register_step_pre_hook(lambda *_: self._before_step()),
+            optimizer.register_step_post_hook(lambda *_: self._after_step()),
+            optimizer._register("updated", lambda _, before: self._updated(before)),
+        ]
+
+    # ---- what has been recorded
+
+    @property
+    def last(self) -> Record:
+        """The newest record."""
+        if not self.records:
+            raise LookupError("the monitor has recorded no step yet")
+        return self.records[-1]
+
+    @property
+    def alerts(self) -> list[Alert]:
+        """The alerts of the records that are kept, the newest last."""
+        return [alert for record in self.records for alert in record.alerts]
+
+    def close(self) -> None:
+        """Watch no more: take the hooks away, and close the sinks."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        self._turn = _OFF
+        self._unwatch()
+        for sink in self.sinks:
+            sink.close()
+        self.sinks = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many steps have been done, what losses there were, and which alerts have been raised already."""
+        return {"steps": self.steps, "watch": self.watch.state_dict(), "told": sorted(map(list, self._told))}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on as the monitor whose state it is: with the same step numbers, and without the same alerts again."""
+        self.steps = int(state_dict["steps"])
+        self.watch.load_state_dict(state_dict["watch"])
+        self._told = {(kind, where) for kind, where in state_dict["told"]}
+        self._found, self._structure, self._eager = [], [], None
+        self._turn = self._next_turn()
+
+    # ---- which steps
+
+    def _next_turn(self) -> int:
+        """What the next step is."""
+        step = self.steps + 1
+        if step != 1 and step % self.every:
+            return _OFF
+        return _WITH_HISTOGRAMS if self.histograms and (step == 1 or not step % self.histograms) else _RECORDED
+
+    def _read_turn(self) -> int:
+        return self._turn
+
+    def _collector(self) -> Collector | None:
+        """What collects for the recording, or for the step that is not compiled, which is going on; None in a step that
+        is of no concern, and where there are no values.
+        """
+        trace = STATE.trace
+        if STATE.loop is not None or STATE.example is not None:
+            return None
+        if trace is None:
+            if self._eager is None and self._turn:
+                self._eager = Collector(self, self._turn, traced=False)
+            return self._eager
+        if self._recording is None or self._recording[0]() is not trace:
+            trace.guard(self._read_turn)
+            collector = Collector(self, self._turn, traced=True)
+            trace.observe(collector)
+            self._recording = ref(trace), collector
+        return self._recording[1]
+
+    # ---- what is met on the way
+
+    def _called(self, name: str, module: Module, result: Any) -> None:
+        """A layer has been called."""
+        collector = self._collector() if is_grad_enabled() else None
+        if collector is None or not collector.turn:
+            return
+        kind, function = type(module).__name__, self._functions.get(id(module))
+        for tensor in flatten(result)[0]:
+            if isinstance(tensor, Tensor) and tensor.dtype.is_floating_point and 0 not in tensor.shape:
+                collector.activation(name, kind, function, tensor.node)
+
+    def _meet(self, node: Node, what: str, owner: Handle | None) -> None:
+        """backward() has found a loss, or the gradient of a leaf."""
+        if what == "check" or (what == "gradient" and id(owner) not in self._parameters):
+            return
+        collector = self._collector()
+        if collector is None or not collector.turn:
+            return
+        if what == "loss":
+            collector.loss(node)
+        elif 0 not in node.shape:
+            collector.gradient(self._parameters[id(owner)], node)
+
+    def _updated(self, before: Iterable[tuple[Tensor, Node]]) -> None:
+        collector = self._collector()
+        if collector is not None and collector.turn:
+            for parameter, node in before:
+                if id(parameter) in self._parameters and 0 not in node.shape:
+                    collector.update(self._parameters[id(parameter)], node, parameter)
+
+    def _before_step(self) -> None:
+        """Of an optimizer that steps in a way of its own, what it has changed is seen afterwards."""
+        self._before = []
+        collector = self._collector()
+        if collector is None or not collector.turn:
+            return
+        if STATE.trace is None:  # what is computed forgets what it was made of
+            collector.look_at_structure()
+        if type(self.optimizer)._update is Optimizer._update:
+            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+            self._before = [(p, p.node) for p in parameters if p.grad is not None]
+
+    def _after_step(self) -> None:
+        before, self._before = self._before, []
+        if before:
+            self._updated(before)
+        del before
+        collector = self._collector()
+        if STATE.trace is not None:
+            if collector is not None:
+                collector.steps += 1
+            return
+        if collector is not None:
+            self._eager = None
+            collector.read()
+        self.finish_step()
+
+    def name_of(self, source: Source | None, function: str) -> str:
+        """What a function that was called in a module's forward is called, such as "blocks.0.relu"."""
+        running = source.modules if source is not None else ()
+        inside = self._names.get(running[-1], "") if running else ""
+        return f"{inside}.{function}" if inside and running[-1] != id(self.model) else function
+
+    def is_activation(self, source: Source | None) -> bool:
+        """Whether the line belongs to an activation module, which is known as a layer."""
+        return source is not None and bool(source.modules) and source.modules[-1] in self._functions
+
+    def has_gradients(self) -> bool:
+        """Whether a parameter of the model has a gradient now."""
+        return any(parameter._grad is not None for parameter in self.model.parameters())
+
+    def structure(self, losses: list[Node], with_gradients: set[str]) -> list[Alert]:
+        """Why parameters are not trained, as far as it is to be seen in what the losses are made of."""
+        if not losses:
+            return []
+        optimized = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+        trace = STATE.trace
+        members = []
+        for name, parameter in self.model.named_parameters():
+            captured = None if trace is None else trace.captured.get(id(parameter))
+            node = parameter._node if trace is None else None if captured is None else captured.node
+            members.append(
+                Member(name, node, parameter.requires_grad, name in with_gradients, id(parameter) in optimized)
+            )
+        return structural(losses, members)
+
+    # ---- after a run
+
+    def learn(self, found: list[Found], structure: list[Alert]) -> None:
+        """Take what a run has computed; it is made a record when the optimizer has stepped."""
+        if self._turn:
+            self._found += found
+            self._structure += structure
+
+    def finish_step(self) -> None:
+        """The optimizer has stepped."""
+        self.steps += 1
+        found, self._found = self._found, []
+        structure, self._structure = self._structure, []
+        recorded, self._turn = self._turn, self._next_turn()
+        if recorded and self._handles:
+            rates = [float(group["lr"]) for group in self.optimizer.param_groups if "lr" in group]
+            record = made_record(self.steps, found, rates, self.model)
+            self._tell(record, structure)
+
+    def _tell(self, record: Record, structure: list[Alert]) -> None:
+        """Look for what goes wrong, and give the record to all who want it."""
+        record.alerts = self.watch.alerts(record)
+        for alert in structure:
+            if (alert.kind, alert.where) not in self._told:
+                self._told.add((alert.kind, alert.where))
+                record.alerts.append(replace(alert, step=record.step))
+        self.records = [*self.records[len(self.records) + 1 - self.keep :], record][-self.keep :]
+        for sink in self.sinks:
+            sink.write(record)
+        if self.on_alert is not None:
+            for alert in record.alerts:
+                self.on_alert(alert)
+
+
+class _Layer:
+    """The hook of one layer."""
+
+    def __init__(self, monitor: Monitor, name: str):
+        self.monitor, self.name = monitor, name
+
+    def __call__(self, module: Module, args: Any, result: Any) -> None:
+        self.monitor._called(self.name, module, result)
+
+
+def _listed(sinks: Any) -> list[Any]:
+    is_one = callable(sinks) or isinstance(sinks, (str, os.PathLike)) or hasattr(sinks, "write")
+    return [sinks] if is_one else list(sinks)
+
+
+def _check(model: object, optimizer: object, every: object, histograms: object, keep: object) -> None:
+    if not isinstance(model, Module):
+        raise TypeError(f"Monitor takes a Module, got {type(model).__name__}")
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"Monitor takes the model's optimizer, got {type(optimizer).__name__}")
+    given = {"every": every, "keep": keep, "histograms": every if histograms is None else histograms}
+    for name, value in given.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"Monitor: {name} must be a whole number of at least 1, got {value!r}")
+    if histograms is not None and histograms % every:  # type: ignore[operator]
+        raise ValueError(f"Monitor: histograms must be a multiple of every ({every}), got {histograms}")
+
+
+__all__ = ["Monitor"]

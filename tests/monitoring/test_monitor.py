@@ -1,0 +1,294 @@
+"""The monitor: what it records is so, and nothing is computed otherwise because of it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import pullback as pb
+from benchmarks import workloads
+
+nn = pb.nn
+
+
+class Network(nn.Module):
+    """Layers called as modules and as functions, one of them twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.again, self.last = nn.Linear(6, 16), nn.Linear(16, 16), nn.Linear(16, 3)
+        self.norm, self.relu = nn.LayerNorm(16), nn.ReLU()
+
+    def forward(self, x: pb.Tensor) -> pb.Tensor:
+        x = self.relu(self.norm(self.first(x)))
+        x = self.again(self.again(x).tanh())
+        return self.last(x.sigmoid())
+
+
+def training(make: Callable[[], nn.Module] = Network, compiled: bool = True, clip: bool = True, **options: Any) -> Any:
+    """A step of training, the monitor, the model, and its data."""
+    pb.manual_seed(0)
+    model = make()
+    optimizer = pb.optim.AdamW(model.parameters(), lr=1e-2)
+    monitor = pb.Monitor(model, optimizer, **options) if options else None
+    x, y = pb.randn(32, 6), pb.randint(0, 3, (32,))
+
+    def step(x: pb.Tensor, y: pb.Tensor) -> pb.Tensor:
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(x), y)
+        loss.backward()
+        if clip:
+            nn.utils.clip_grad_norm_(model.parameters(), 0.01)
+        optimizer.step()
+        return loss
+
+    return pb.compile(step) if compiled else step, monitor, model, (x, y)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_numbers_are_those_of_the_step(compiled: bool) -> None:
+    seen: dict[str, list[np.ndarray]] = {}
+    step, _, model, data = training(compiled=False, clip=False)
+    for name, module in model.named_modules():
+        module.register_forward_hook(lambda _, __, y, n=name: seen.setdefault(n, []).append(y.detach().numpy().copy()))
+    before = {name: p.detach().numpy().copy() for name, p in model.named_parameters()}
+    loss = step(*data).item()
+    after = {name: p.detach().numpy() for name, p in model.named_parameters()}
+    gradients = {name: p.grad.numpy() for name, p in model.named_parameters()}
+
+    own, monitor, _, data = training(compiled=compiled, every=1)  # clips: gradients are recorded before that
+    own(*data)
+    record = monitor.last
+    assert record.step == 1
+    assert record.loss == pytest.approx(loss, rel=1e-6)
+    assert record.learning_rates == [0.01]
+    assert record.gradient_norm == pytest.approx(np.sqrt(sum((g**2).sum() for g in gradients.values())), rel=1e-5)
+    for name, gradient in gradients.items():
+        found = record.parameters[name].gradient
+        assert found.norm == pytest.approx(np.linalg.norm(gradient), rel=1e-5)
+        assert (found.mean, found.std) == pytest.approx((gradient.mean(), gradient.std()), rel=1e-3, abs=1e-7)
+        assert (found.largest, found.zeros) == pytest.approx((abs(gradient).max(), (gradient == 0).mean()))
+        assert record.parameters[name].weight_norm == pytest.approx(np.linalg.norm(before[name]), rel=1e-3, abs=1e-6)
+        change = np.linalg.norm(after[name] - before[name])
+        assert record.parameters[name].update_norm == pytest.approx(change, rel=0.05)  # of gradients that are clipped
+    names = ["first", "norm", "relu", "again", "tanh", "sigmoid", "last"]
+    assert sorted(record.layers) == sorted(names)
+    for name in ("first", "norm", "relu", "again", "last"):
+        values = np.concatenate([part.ravel() for part in seen[name]])
+        found = record.layers[name].activation
+        assert found.count == values.size
+        expected = np.linalg.norm(values), values.mean(), values.std(), (values == 0).mean(), abs(values).max()
+        assert (found.norm, found.mean, found.std, found.zeros, found.largest) == pytest.approx(
+            expected, rel=1e-4, abs=1e-6
+        )
+    relu, tanh = record.layers["relu"], np.tanh(seen["again"][0])
+    assert relu.dead == (seen["relu"][0] == 0).all(0).mean()
+    assert relu.saturated == relu.activation.zeros
+    assert record.layers["tanh"].saturated == pytest.approx((abs(tanh) > 0.99).mean())
+    weights = gradients["again.weight"]
+    assert record.depth["again"] == pytest.approx(np.sqrt((weights**2).mean()), rel=1e-5)
+
+
+# One matrix product after the other with clipping, convolutions and normalization, a loop, outer products.
+CASES: dict[str, dict[str, Any]] = {
+    "ppo": {}, "lstm": {}, "sigmoid20": {}, "gpt-char": {"layers": 1, "batch": 2},
+    "resnet20": {"blocks": 1, "batch": 4, "size": 8},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_same_bits_with_and_without(name: str) -> None:
+    def trained(every: int | None, compiled: bool = True) -> tuple[list[float], list[np.ndarray]]:
+        pb.manual_seed(0)
+        workload = workloads.build(pb, name, **CASES[name])
+        if every is not None:
+            pb.Monitor(workload.model, workload.optimizer, every=every, histograms=every if name == "ppo" else None)
+        step = pb.compile(workload.step) if compiled else workload.step
+        losses = [step().item() for _ in range(3)]
+        return losses, [value.numpy().copy() for value in workload.model.state_dict().values()]
+
+    expected = trained(None)
+    others = [trained(2)] + ([trained(1, compiled=False)] if name == "ppo" else [])
+    for losses, weights in others:
+        assert losses == expected[0]
+        assert all(map(np.array_equal, weights, expected[1]))
+
+
+def test_steps_that_are_not_recorded_are_what_they_are_without() -> None:
+    plain, _, _, data = training()
+    plain(*data)
+    step, monitor, _, data = training(every=3)
+    for _ in range(4):
+        step(*data)
+    assert [record.step for record in monitor.records] == [1, 3]
+    assert len(step.program.outputs) == len(plain.program.outputs)
+    assert step.memory == plain.memory
+    for _ in range(2):
+        step(*data)
+    assert [record.step for record in monitor.records] == [1, 3, 6]
+    assert "2 recordings" in repr(step)
+
+
+def test_no_pass_over_memory_is_added_for_matrix_products() -> None:
+    """All that is large is looked at where it is made: further launches read numbers and vectors alone."""
+
+    def read(every: int | None) -> int:
+        pb.manual_seed(0)
+        workload = workloads.build(pb, "gpt-char", layers=1, batch=4)
+        if every:
+            pb.Monitor(workload.model, workload.optimizer)
+        step = pb.compile(workload.step)
+        step()
+        nodes = (node for launch in step.program.layout.launches() for node in launch.reads)
+        return sum(int(np.prod(node.shape)) * node.dtype.itemsize for node in nodes)
+
+    assert read(1) < 1.03 * read(None)
+
+
+def test_a_step_that_is_refused_is_not_counted() -> None:
+    step, monitor, _, (x, y) = training(every=1)
+    step(x, y)
+    with pytest.raises(pb.errors.NonFiniteError):
+        step(x * float("nan"), y)
+    step(x, y)
+    assert [record.step for record in monitor.records] == [1, 2]
+
+
+def test_evaluation_is_not_recorded() -> None:
+    step, monitor, model, (x, y) = training(every=1)
+    evaluate = pb.compile(lambda x: nn.functional.cross_entropy(model(x), y))
+    evaluate(x)
+    model(x).sum().item()
+    step(x, y)
+    assert monitor.steps == 1
+    assert monitor.last.layers["first"].activation.count == 32 * 16
+
+
+def test_gradients_of_several_batches_are_one_step() -> None:
+    pb.manual_seed(0)
+    model, x, y = Network(), pb.randn(32, 6), pb.randint(0, 3, (32,))
+    optimizer = pb.optim.SGD(model.parameters(), lr=0.1)
+    monitor = pb.Monitor(model, optimizer)
+    for part in range(2):
+        rows = slice(16 * part, 16 * part + 16)
+        (nn.functional.cross_entropy(model(x[rows]), y[rows]) / 2).backward()
+    gradient = model.first.weight.grad.numpy().copy()
+    optimizer.step()
+    assert monitor.last.parameters["first.weight"].gradient.norm == pytest.approx(np.linalg.norm(gradient), rel=1e-5)
+    assert monitor.last.layers["first"].activation.count == 32 * 16
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_what_was_cleared_before_the_step_does_not_count(compiled: bool) -> None:
+    """As in the closures of a line search."""
+    pb.manual_seed(0)
+    model, x, y = Network(), pb.randn(32, 6), pb.randint(0, 3, (32,))
+    optimizer = pb.optim.SGD(model.parameters(), lr=0.1)
+    monitor = pb.Monitor(model, optimizer)
+
+    def step() -> pb.Tensor:
+        for _ in range(3):
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(x), y)
+            loss.backward()
+        optimizer.step()
+        return loss
+
+    loss = (pb.compile(step) if compiled else step)()
+    assert monitor.last.loss == loss.item()
+    assert monitor.last.layers["first"].activation.count == 32 * 16
+
+
+def test_a_forward_pass_and_an_update_compiled_apart() -> None:
+    pb.manual_seed(0)
+    model, x, y = Network(), pb.randn(32, 6), pb.randint(0, 3, (32,))
+    optimizer = pb.optim.SGD(model.parameters(), lr=0.1)
+    monitor = pb.Monitor(model, optimizer, every=2)
+
+    @pb.compile
+    def gradients() -> pb.Tensor:
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(x), y)
+        loss.backward()
+        return loss
+
+    update = pb.compile(lambda: optimizer.step())
+    for _ in range(3):
+        loss = gradients().item()
+        update()
+        if monitor.last.step == monitor.steps:
+            assert monitor.last.loss == loss
+            assert monitor.last.parameters["first.weight"].gradient.norm > 0
+            assert monitor.last.parameters["first.weight"].update_ratio > 0
+    assert [record.step for record in monitor.records] == [1, 2]
+
+
+def test_histograms_count_all_elements() -> None:
+    step, monitor, model, data = training(every=1, histograms=2)
+    for _ in range(2):
+        step(*data)
+    weights = model.again.weight.detach().numpy()
+    found = monitor.last.histograms["again.weight"]["weight"]
+    counts, _ = np.histogram(weights, np.asarray(found.edges))
+    assert found.largest == pytest.approx(abs(weights).max())
+    assert sum(found.counts) == weights.size
+    assert abs(np.asarray(found.counts) - counts).sum() <= 2  # the outermost lie on an edge
+    assert set(monitor.last.histograms["again.weight"]) == {"gradient", "weight"}
+    assert sum(monitor.last.histograms["relu"]["activation"].counts) == 32 * 16
+    step(*data)
+    assert not monitor.last.histograms
+
+
+def test_sinks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    records: list[Any] = []
+    path = tmp_path / "run.jsonl"
+    step, monitor, _, data = training(every=1, sinks=[records.append, path, "terminal"])
+    for _ in range(2):
+        step(*data)
+    monitor.close()
+    step(*data)
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert [line["step"] for line in lines] == [1, 2] == [record.step for record in records]
+    assert lines[1]["gradient/again.weight/norm"] == records[1].parameters["again.weight"].gradient.norm
+    assert "activation/relu/dead" in lines[0]
+    printed = capsys.readouterr().out
+    assert "step 2: loss" in printed
+    assert "tanh" in printed
+
+
+def test_tensorboard_reads_what_is_written(tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    step, monitor, _, data = training(every=1, histograms=1, sinks=pb.monitoring.TensorBoard(tmp_path))
+    step(*data)
+    monitor.close()
+    events = accumulator.EventAccumulator(str(tmp_path))
+    events.Reload()
+    (scalar,) = events.Scalars("gradient/again.weight/norm")
+    assert scalar.step == 1
+    assert scalar.value == pytest.approx(monitor.last.parameters["again.weight"].gradient.norm)
+    (histogram,) = events.Histograms("weights/again.weight")
+    assert histogram.histogram_value.num == 256
+
+
+def test_the_state_goes_on(tmp_path: Path) -> None:
+    step, monitor, _, data = training(every=2)
+    for _ in range(3):
+        step(*data)
+    pb.save({"monitor": monitor.state_dict()}, tmp_path / "state.safetensors")
+    step, other, _, data = training(every=2)
+    other.load_state_dict(pb.load(tmp_path / "state.safetensors")["monitor"])
+    step(*data)
+    assert [record.step for record in other.records] == [4]
+    assert other.watch.losses == [*monitor.watch.losses, other.last.loss]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"every": 0}, "every"), ({"every": 2, "histograms": 3}, "multiple of every"), ({"sinks": "out.txt"}, ".jsonl")],
+)
+def test_wrong_options_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        training(**options)
