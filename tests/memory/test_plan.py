@@ -15,7 +15,7 @@ import pullback as pb
 from benchmarks import flops, workloads
 from pullback import debug
 from pullback.errors import MemoryBudgetError
-from pullback.memory import ROLES, Plan, available_bytes, parse_bytes
+from pullback.memory import ROLES, Plan, available_bytes, format_bytes, parse_bytes
 from pullback.memory.table import format_seconds, place, text
 from pullback.runtime.buffers import live_bytes
 
@@ -311,3 +311,19 @@ def test_micro_batches_are_not_advised_where_they_are_refused(training: bool) ->
 
 def test_numbers_of_numpy_are_numbers_of_bytes() -> None:
     assert parse_bytes(np.int64(10**8)) == parse_bytes(np.float32(1e8)) == 10**8
+
+
+def test_a_plan_says_whether_it_keeps_to_its_budget(tmp_path: Path) -> None:
+    _, free = planned("ppo")
+    assert free.budget is None and free.over_budget_bytes == 0 and "budget" not in str(free)
+    peak = free.peak_bytes
+    for asked, words in [
+        (peak + 2048, f"keeps to the budget of {format_bytes(peak + 2048)}, 2 KiB of it left"),
+        (peak // 8, f"MISSES the budget of {format_bytes(peak // 8)} by "),
+        ("least", "the least for at most about one more forward pass; without a budget"),
+    ]:
+        _, plan = planned("ppo", memory=asked)
+        assert str(plan).splitlines()[1].startswith(f"  {words}")
+        missed = max(plan.peak_bytes - asked, 0) if isinstance(asked, int) else 0
+        assert plan.over_budget_bytes == missed == plan.to_dict()["over_budget_bytes"]
+        assert plan.to_dict()["budget"] == plan.budget == asked
