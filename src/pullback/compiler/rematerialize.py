@@ -9,7 +9,7 @@ the bits are the same and next to nothing has to be compiled.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 
 from ..graph.node import Graph, Node
@@ -30,16 +30,19 @@ _SUMMED = (TOTAL, COLUMN)
 
 @dataclass(eq=False)
 class Retention:
-    """The problem of what to keep, and which node each of its values is."""
+    """The problem of what to keep, and which node each of its values is. `columns` are the loops in which a group's
+    kernel sums rows.
+    """
 
     problem: Problem
     nodes: list[Node]
     groups: list[Group]
+    columns: Mapping[Group, tuple[int, ...]] = field(default_factory=dict)
 
     def ordered(self, order: Sequence[int]) -> Retention:
         """The same with its steps in another order; parts that are made again keep the numbers of their steps."""
         steps = [self.problem.steps[number] for number in order]
-        return Retention(replace(self.problem, steps=steps), self.nodes, [self.groups[number] for number in order])
+        return replace(self, problem=replace(self.problem, steps=steps), groups=[self.groups[n] for n in order])
 
 
 #: what a user says of a value: that it is kept, that it is computed again; None leaves it to the search
@@ -318,7 +321,8 @@ class _Writer:
         members = {member: level for member, level in group.members.items() if member in needed}
         kind = group.kind if any(n.op.kind != ELEMENTWISE for n in members) else LOOP
         row = group.row if ROW in members.values() else None
-        return replace(group, kind=kind, members=members, row=row, stored=[node], readers=set())
+        columns = self.known.columns.get(group, ()) if row else ()
+        return replace(group, kind=kind, members=members, row=row, columns=columns, stored=[node], readers=set())
 
     def _group(self, group: Group, stored: Sequence[Node], again: bool, along: Sequence[Node] = ()) -> None:
         self.here = {}

@@ -124,18 +124,22 @@ class Fitter:
         """What the kernels of a fusion, that of the layout or the same in another order, make and read."""
         fusion = fusion or self.first.fusion
         extra: dict[Group, int] = {}
+        columns: dict[Group, tuple[int, ...]] = {}
         for segment in self.first.segments:
             for launch, group in zip(segment.launches, segment.groups, strict=True):
                 if group is not None:
                     owners = {owner_of(argument) for argument in launch.arguments}
                     besides = sum(owner.nbytes for owner in owners if isinstance(owner, Workspace))
                     extra[group] = max(extra.get(group, 0), besides)
+                    if launch.columns:
+                        columns[group] = launch.columns
         for group in fusion.groups:  # what is written over something takes nothing besides it
             over = [node for node in group.stored if node in self.first.heirs]
             extra[group] = extra.get(group, 0) - sum(aligned(bytes_of(node)) for node in over)
         places = self.first.memory_of
         elsewhere = {node for node, (where, _) in places.items() if where != "arena"}
-        return retention(fusion, lambda g: extra.get(g, 0), elsewhere.__contains__, self._policy())
+        known = retention(fusion, lambda g: extra.get(g, 0), elsewhere.__contains__, self._policy())
+        return replace(known, columns=columns)
 
     def fit(self, limit: int | str | None) -> Fitted:
         """The layout whose arena is at most `limit` bytes, LEAST or, where there is none, the least one found.
