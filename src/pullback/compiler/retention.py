@@ -366,6 +366,11 @@ def _asked_for(problem: Problem, base: Timeline | None = None) -> dict[int, list
     return {step: sorted(values, key=made.__getitem__) for step, values in together.items()}
 
 
+def asked(problem: Problem) -> Schedule:
+    """The schedule of what somebody asked for, whatever memory that takes."""
+    return _Search(problem, 0, _asked_for(problem)).schedule()
+
+
 def _events(timeline: Timeline, values: Iterable[int], before: int) -> Iterator[int]:
     """The events before one at which values are made or read."""
     for value in values:

@@ -15,7 +15,7 @@ from ..compiler.groups import Fusion, Group
 from ..compiler.narrow import chosen_for, narrowable, narrowed
 from ..compiler.order import constraints, forwarded
 from ..compiler.rematerialize import Policy, Retention, aligned, checkpointed, rematerialize, retention, work_of
-from ..compiler.retention import cheap, floor, least, solve
+from ..compiler.retention import asked, cheap, floor, least, solve
 from ..compiler.schedules import Schedule, Timeline
 from ..graph.node import Node
 from ..ops.primitive import LEAF, MOVEMENT
@@ -190,14 +190,25 @@ class Fitter:
 
     def _within(self, known: Retention, limit: int | str | None) -> Fitted:
         """What keeps to a limit by computing values again; the fewest bytes that are found where nothing does."""
-        if limit is None:  # only what the user wants computed again
-            return self._laid_out(known, solve(known.problem, self.first.arena_bytes))
+        if limit is None:
+            return self._as_asked(known)
         if isinstance(limit, int):
             found = self._tried(known, limit)
             if found is not None:
                 return found
             return min(self._descent(known), key=lambda fitted: _rank(fitted, limit))
         return self._laid_out(known, least(known.problem, self._work()))
+
+    def _as_asked(self, known: Retention) -> Fitted:
+        """What the user wants computed again, and nothing else where that does not take more than keeping all. What
+        stands in checkpointed calls is kept where computing it again lowers nothing.
+        """
+        found = self._laid_out(known, asked(known.problem))
+        if found.layout.arena_bytes > self.first.arena_bytes:
+            found = self._laid_out(known, solve(known.problem, self.first.arena_bytes))
+        if found.layout.arena_bytes > self.first.arena_bytes and self.said is None:
+            return Fitted(self.first, {})
+        return found
 
     def _tried(self, known: Retention, limit: int) -> Fitted | None:
         """What keeps to a limit, from aims that are lowered by what layouts take too much."""
