@@ -111,10 +111,10 @@ def test_a_step_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     (tmp_path / "needs.py").write_text("\nimport nothing_such", encoding="utf-8")
     here = str(tmp_path / "planned_here.py")
     for name, words in [
-        ("planned_here:raises", f"{here}:23: RuntimeError: there is no data"),
-        ("planned_here:mismatched", f"(at {here}:27)"),
-        ("planned_here:fails_when_called", f"{here}:31: KeyError: 'a'"),
-        ("planned_here:exits", f"{here}:35: it exited with 3"),
+        ("planned_here:raises", f"{here}:24: RuntimeError: there is no data"),
+        ("planned_here:mismatched", f"(at {here}:28)"),
+        ("planned_here:fails_when_called", f"{here}:32: KeyError: 'a'"),
+        ("planned_here:exits", f"{here}:36: it exited with 3"),
         ("planned_here:more", "is called with the arguments that it gives: too many positional arguments"),
         ("planned_here:helper.x", "is named module:function"),
         ("planned_here:", "is named module:function"),

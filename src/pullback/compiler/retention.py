@@ -290,9 +290,9 @@ _VAIN = 20
 _LONG = 400_000
 
 
-def solve(problem: Problem, limit: int, attempts: int = _VAIN) -> Schedule:
+def solve(problem: Problem, limit: int, most: float = inf, attempts: int = _VAIN) -> Schedule:
     """The schedule with the least added work whose peak is at most `limit`, as far as it is found; where none is found,
-    the one with the least peak.
+    the one with the least peak. What adds more than `most` is of no use, and is not looked for.
     """
     limit = max(limit, floor(problem))
     searches = [_Search(problem, limit, _asked_for(problem))]
@@ -304,7 +304,6 @@ def solve(problem: Problem, limit: int, attempts: int = _VAIN) -> Schedule:
         beyond = sorted((s for s in begun if s.timeline.peak > limit), key=lambda search: search.timeline.peak)
         searches += [s for s in begun if s.timeline.peak <= limit] + beyond[:_CLOSEST]
     found: list[Schedule] = []
-    most = inf
     # those that keep to the limit come first: what they add tells how far it is worth to go from the others
     for search in sorted(searches, key=lambda search: max(search.timeline.peak - limit, 0)):
         if search.run(attempts, most) and not problem.parts:

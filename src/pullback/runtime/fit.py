@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import inf
 
 from ..codegen.launch import Workspace, owner_of
 from ..compiler.costs import operations, work
@@ -158,7 +159,7 @@ class Fitter:
                 return Fitted(self.first, {})
             found = [self._within(known, limit)]
             if self.may_round and limit is not None and not self._is_cheap(found[0], limit):
-                found += self._rounding(known, limit)
+                found += self._rounding(known, limit, found[0])
             return min(found, key=lambda fitted: _rank(fitted, limit))
 
     def _relieved(self) -> Fitted:
@@ -174,19 +175,34 @@ class Fitter:
         """Whether it keeps to the limit in little more time than without one."""
         return not _rank(fitted, limit)[0] and fitted.work <= _LITTLE * Fitted(self.first, {}).work
 
-    def _rounding(self, known: Retention, limit: int | str) -> list[Fitted]:
-        """The same with activations in bfloat16: as many as the limit asks for, or else all of them."""
+    def _rounding(self, known: Retention, limit: int | str, exact: Fitted) -> list[Fitted]:
+        """The same with activations in bfloat16: as many as the limit asks for, or else all of them. Where `exact`
+        keeps to the limit without that, only what takes less work.
+        """
         values = narrowable(self.first.fusion, known)
         excess = self.first.arena_bytes - limit if isinstance(limit, int) else sum(value.saved for value in values)
         found = []
         for chosen in dict.fromkeys([tuple(chosen_for(values, excess)), tuple(value.node for value in values)]):
             if chosen:
                 layout = self.lay_out(narrowed(self.first.fusion, chosen))
-                fitted = Fitter(layout, self.lay_out, self.said).fit(limit)
-                found.append(replace(fitted, rounded=chosen))
-                if not _rank(fitted, limit)[0]:
-                    break
+                fitter = Fitter(layout, self.lay_out, self.said)
+                if isinstance(limit, int) and exact.layout.arena_bytes <= limit:
+                    fitted = fitter._cheaper(limit, exact.work)
+                else:
+                    fitted = fitter.fit(limit)
+                if fitted is not None:
+                    found.append(replace(fitted, rounded=chosen))
+                    if not _rank(fitted, limit)[0]:
+                        break
         return found
+
+    def _cheaper(self, limit: int, work: float) -> Fitted | None:
+        """What keeps to a limit in less than so much work, where it is found."""
+        if self.first.arena_bytes <= limit and self._policy() is None:
+            return Fitted(self.first, {})
+        left = work - Fitted(self.first, {}).work
+        with span("rematerialize"):
+            return self._tried(self._known(), limit, left) if left > 0 else None
 
     def _within(self, known: Retention, limit: int | str | None) -> Fitted:
         """What keeps to a limit by computing values again; the fewest bytes that are found where nothing does."""
@@ -210,11 +226,15 @@ class Fitter:
             return Fitted(self.first, {})
         return found
 
-    def _tried(self, known: Retention, limit: int) -> Fitted | None:
-        """What keeps to a limit, from aims that are lowered by what layouts take too much."""
+    def _tried(self, known: Retention, limit: int, most: float = inf) -> Fitted | None:
+        """What keeps to a limit and adds at most so much work, from aims that are lowered by what layouts take too
+        much.
+        """
         aim, bottom, tries = limit, floor(known.problem), _TRIES
         while aim >= bottom and tries:
-            schedule = solve(known.problem, aim)
+            schedule = solve(known.problem, aim, most)
+            if schedule.work > most:
+                break
             fitted = self._laid_out(known, schedule)
             excess = fitted.layout.arena_bytes - limit
             if excess <= 0:
