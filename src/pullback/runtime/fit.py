@@ -33,6 +33,8 @@ LEAST = "least"
 _LARGE, _CHEAP = 128 << 20, 10
 #: how often a schedule whose layout takes more than it may is looked for anew
 _TRIES = 6
+#: from the second time on by at least this part of the limit less, and twice that each time
+_NARROWER = 1 / 4096
 #: values up to which the fewest bytes are looked for in fine steps of the limit, which takes a second; and the steps
 _FEW_VALUES, _FINE_STEP, _STEP = 500, 1.04, 1.15
 #: and how often, and by how much, the fewest found are lowered then
@@ -241,8 +243,10 @@ class Fitter:
                 return fitted
             if schedule.peak > aim:  # less still will not be found either
                 break
-            # a schedule whose peak is below the aim by itself would be found again by a little less
-            aim, tries = min(aim, schedule.peak) - excess, tries - 1
+            # a schedule whose peak is below the aim by itself would be found again by a little less, and one like it by
+            # as little as some layouts take too much
+            step = 0 if tries == _TRIES else int(limit * _NARROWER) << (_TRIES - tries)
+            aim, tries = min(aim, schedule.peak) - max(excess, step), tries - 1
         return None
 
     def _descent(self, known: Retention) -> list[Fitted]:
