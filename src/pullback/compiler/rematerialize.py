@@ -8,7 +8,7 @@ the bits are the same and next to nothing has to be compiled.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 
@@ -31,18 +31,21 @@ _SUMMED = (TOTAL, COLUMN)
 @dataclass(eq=False)
 class Retention:
     """The problem of what to keep, and which node each of its values is. `columns` are the loops in which a group's
-    kernel sums rows.
+    kernel sums rows; `asked` are the values that the user wants computed again, and `calls` where they were made.
     """
 
     problem: Problem
     nodes: list[Node]
     groups: list[Group]
     columns: Mapping[Group, tuple[int, ...]] = field(default_factory=dict)
+    asked: Sequence[int] = ()
+    calls: Calls | None = None
 
     def ordered(self, order: Sequence[int]) -> Retention:
-        """The same with its steps in another order; parts that are made again keep the numbers of their steps."""
-        steps = [self.problem.steps[number] for number in order]
-        return replace(self, problem=replace(self.problem, steps=steps), groups=[self.groups[n] for n in order])
+        """The same with its steps in another order."""
+        steps, groups = [self.problem.steps[number] for number in order], [self.groups[number] for number in order]
+        parts = _parts(groups, self.nodes, steps, self.asked, self.calls)
+        return replace(self, problem=replace(self.problem, steps=steps, parts=parts), groups=groups)
 
 
 #: what a user says of a value: that it is kept, that it is computed again; None leaves it to the search
@@ -51,12 +54,14 @@ Policy = Callable[[Node], str | None]
 
 
 def retention(
-    fusion: Fusion, extra: Callable[[Group], int], outside: Callable[[Node], bool], policy: Policy | None = None
-) -> Retention:
+    fusion: Fusion, extra: Callable[[Group], int], outside: Callable[[Node], bool], policy: Policy | None = None,
+    calls: Calls | None = None,
+) -> Retention:  # fmt: skip
     """The problem that a fused graph poses.
 
     `extra` tells the bytes that a group's kernels need besides while they run, `outside` which nodes lie in memory that
-    the arena does not hold: they are there throughout. `policy` is asked about each value that may be computed again.
+    the arena does not hold: they are there throughout. `policy` is asked about each value that may be computed again,
+    and `calls` are those of the fusion where they are known.
     """
     nodes = [node for group in fusion.groups for node in group.stored]
     number = {node: place for place, node in enumerate(nodes)}
@@ -83,8 +88,11 @@ def retention(
         makes = tuple(number[node] for node in group.stored)
         steps.append(Step(tuple(n for n in reads if n not in makes), makes, extra(group)))
     wanted = frozenset(number[node] for node in fusion.graph.outputs if node in number)
-    parts = _parts(fusion, nodes, steps, [value for value, word in said.items() if word == RECOMPUTE])
-    return Retention(Problem(steps, values, wanted, parts), nodes, list(fusion.groups))
+    asked = [value for value, word in said.items() if word == RECOMPUTE]
+    if asked and calls is None:
+        calls = Calls.of(fusion)
+    parts = _parts(fusion.groups, nodes, steps, asked, calls)
+    return Retention(Problem(steps, values, wanted, parts), nodes, list(fusion.groups), asked=asked, calls=calls)
 
 
 def _starts(loop: Group) -> tuple[Node, ...]:
@@ -100,29 +108,31 @@ def is_backward(node: Node) -> bool:
     return node.source is not None and node.source.is_backward
 
 
-def _parts(fusion: Fusion, nodes: Sequence[Node], steps: Sequence[Step], asked: Sequence[int]) -> list[Part]:
+def _parts(
+    groups: Sequence[Group], nodes: Sequence[Node], steps: Sequence[Step], asked: Sequence[int], calls: Calls | None
+) -> list[Part]:
     """The values of the forward pass that the user wants computed again, by where the backward pass first reads one of
     what was made in the same checkpointed call.
     """
-    if not asked:
+    if not asked or calls is None:
         return []
-    late = late_groups(fusion)
+    made: dict[int, int] = {}
     first: dict[int, int] = {}
     last: dict[int, int] = {}
     for step, (reads, makes, _) in enumerate(steps):
+        made.update(dict.fromkeys(makes, step))
         last.update(dict.fromkeys(makes, step))
-        backward = fusion.groups[step] in late
+        backward = groups[step] in calls.late
         for value in reads:
             if backward:
                 first.setdefault(value, step)
             else:
                 last[value] = step
-    calls = _calls(fusion)
     together: dict[object, set[int]] = {}
     for value in asked:
         node = nodes[value]
-        if last[value] < first.get(value, 0) and fusion.group_of[node] not in late:
-            together.setdefault(calls.get(node, node), set()).add(value)
+        if last[value] < first.get(value, 0) and groups[made[value]] not in calls.late:
+            together.setdefault(calls.innermost.get(node, node), set()).add(value)
     parts = []
     for call, rest in together.items():
         path = _path(nodes[next(iter(rest))])
@@ -150,14 +160,29 @@ def late_groups(fusion: Fusion) -> set[Group]:
     return {g for g in fusion.groups if any(map(is_backward, g.members)) and not any(map(is_forward, g.members))}
 
 
-def checkpointed(fusion: Fusion) -> Policy | None:
-    """The policy of checkpointed calls: what the forward pass reads in its own call alone is not kept for the backward
-    pass. None where there are no such calls.
+@dataclass
+class Calls:
+    """The kernels of a backward pass, and the checkpointed call that a value of the forward pass does not leave: the
+    innermost such call of each value that has one.
     """
-    if not any(map(_path, fusion.graph.nodes)):
-        return None
-    calls = _calls(fusion)
-    return lambda node: RECOMPUTE if node in calls else None
+
+    late: set[Group]
+    innermost: dict[Node, int]
+
+    @classmethod
+    def of(cls, fusion: Fusion) -> Calls:
+        """Those of a fusion."""
+        late = late_groups(fusion)
+        return cls(late, _innermost(fusion, late))
+
+    def policy(self, node: Node) -> str | None:
+        """What the forward pass reads in its own call alone is not kept for the backward pass."""
+        return RECOMPUTE if node in self.innermost else None
+
+
+def checkpointed(fusion: Fusion) -> Calls | None:
+    """The checkpointed calls of a fusion; None where there are none."""
+    return Calls.of(fusion) if any(map(_path, fusion.graph.nodes)) else None
 
 
 def _path(node: Node) -> tuple[int, ...]:
@@ -165,7 +190,7 @@ def _path(node: Node) -> tuple[int, ...]:
     return node.source.checkpoint if node.source is not None else ()
 
 
-def _calls(fusion: Fusion) -> dict[Node, int]:
+def _innermost(fusion: Fusion, backward: Collection[Group]) -> dict[Node, int]:
     """For each value of the forward pass the innermost checkpointed call that it does not leave; nothing for one that
     is read outside of all.
 
@@ -173,7 +198,6 @@ def _calls(fusion: Fusion) -> dict[Node, int]:
     call reads it, and then it is what the relu is made of that leaves the call.
     """
     within: dict[Node, tuple[int, ...]] = {}
-    backward = late_groups(fusion)
 
     def late(node: Node) -> bool:
         return fusion.group_of[node] in backward if node in fusion.group_of else is_backward(node)

@@ -92,13 +92,13 @@ class Fitter:
         """
         self.first, self.lay_out, self.may_round = layout, lay_out, may_round
         self.said = policy
-        self.by_call = checkpointed(layout.fusion)
+        self.calls = checkpointed(layout.fusion)
 
     def _policy(self) -> Policy | None:
-        said, by_call = self.said, self.by_call
-        if said is None or by_call is None:
-            return said or by_call
-        return lambda node: said(node) or by_call(node)
+        said, calls = self.said, self.calls
+        if calls is None or said is None:
+            return said if calls is None else calls.policy
+        return lambda node: said(node) or calls.policy(node)
 
     def _known(self) -> Retention:
         """The problem that the kernels pose in their order; in a better one where that lowers the peak."""
@@ -119,13 +119,11 @@ class Fitter:
         if order == sorted(order):
             return known
         other = known.ordered(order)
-        if known.problem.parts:  # they stand before steps that have other numbers now
-            other = self._problem(replace(self.first.fusion, groups=other.groups))
         return other if Timeline(other.problem, {}).peak < Timeline(known.problem, {}).peak else known
 
-    def _problem(self, fusion: Fusion | None = None) -> Retention:
-        """What the kernels of a fusion, that of the layout or the same in another order, make and read."""
-        fusion = fusion or self.first.fusion
+    def _problem(self) -> Retention:
+        """What the kernels of the layout make and read."""
+        fusion = self.first.fusion
         extra: dict[Group, int] = {}
         columns: dict[Group, tuple[int, ...]] = {}
         for segment in self.first.segments:
@@ -141,7 +139,7 @@ class Fitter:
             extra[group] = extra.get(group, 0) - sum(aligned(bytes_of(node)) for node in over)
         places = self.first.memory_of
         elsewhere = {node for node, (where, _) in places.items() if where != "arena"}
-        known = retention(fusion, lambda g: extra.get(g, 0), elsewhere.__contains__, self._policy())
+        known = retention(fusion, lambda g: extra.get(g, 0), elsewhere.__contains__, self._policy(), self.calls)
         return replace(known, columns=columns)
 
     def fit(self, limit: int | str | None) -> Fitted:
