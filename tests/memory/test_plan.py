@@ -327,3 +327,33 @@ def test_a_plan_says_whether_it_keeps_to_its_budget(tmp_path: Path) -> None:
         missed = max(plan.peak_bytes - asked, 0) if isinstance(asked, int) else 0
         assert plan.over_budget_bytes == missed == plan.to_dict()["over_budget_bytes"]
         assert plan.to_dict()["budget"] == plan.budget == asked
+
+
+@pytest.mark.skipif(debug.get("backend") == "reference", reason="the reference computes nothing again")
+def test_no_product_is_computed_again_unasked() -> None:
+    """What a large step gives up by itself is made again for next to nothing; narrow layers are cheap a byte too."""
+    layers = nn.Sequential(*[nn.Sequential(nn.Linear(32, 32), nn.GELU()) for _ in range(6)])
+
+    def step(x: pb.Tensor) -> pb.Tensor:
+        layers.zero_grad()
+        loss = layers(x).square().mean()
+        loss.backward()
+        return loss
+
+    plan = pb.plan(step, pb.zeros(1 << 18, 32))
+    assert not any(node.op.name == "matmul" for node in plan._program.copies())
+
+
+@pytest.mark.skipif(debug.get("backend") == "reference", reason="the reference computes nothing again")
+def test_the_least_is_below_segments_set_by_hand() -> None:
+    layers = nn.Sequential(*[nn.Sequential(nn.Linear(16, 16), nn.Tanh()) for _ in range(36)])
+    x = pb.zeros(2048, 16)
+
+    def peak(segments: int, memory: str | None = None) -> int:
+        def step(x: pb.Tensor) -> None:
+            y = pb.utils.checkpoint.checkpoint_sequential(layers, segments, x) if segments else layers(x)
+            y.square().mean().backward()
+
+        return pb.plan(step, x, memory=memory).peak_bytes
+
+    assert peak(0, "least") < peak(6) < peak(0) / 2

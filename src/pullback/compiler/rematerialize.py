@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from itertools import takewhile
 
 from ..graph.node import Graph, Node
-from ..ops.primitive import ELEMENTWISE, HOST, LEAF
+from ..ops.primitive import ATTENTION, CONTRACTION, ELEMENTWISE, HOST, LEAF, RECURRENCE, SCAN
 from .costs import weight
 from .groups import CALL, CHECK, COLUMN, FULL, LOOP, PRODUCT, ROW, STEPS, TOTAL, Fusion, Group, elements
 from .schedules import Again, Part, Problem, Step, Value
@@ -22,6 +22,8 @@ from .schedules import Again, Part, Problem, Step, Value
 _NEAR = 4
 #: how the members of a kernel stand that can make other elements of its domain along
 _PLAIN = {FULL, TOTAL, COLUMN}
+#: what is never done again for next to nothing
+_PRODUCTS = (ATTENTION, CONTRACTION, RECURRENCE, SCAN)
 #: groups that may not run a second time: Python may do anything, and a check has been made
 _ONCE = (CALL, CHECK)
 #: how a value stands to a product whose tiles it is summed from: it costs the product, and is small
@@ -31,15 +33,33 @@ _SUMMED = (TOTAL, COLUMN)
 @dataclass(eq=False)
 class Retention:
     """The problem of what to keep, and which node each of its values is. `columns` are the loops in which a group's
-    kernel sums rows; `asked` are the values that the user wants computed again, and `calls` where they were made.
+    kernel sums rows; `asked` are the values that the user wants computed again, and `calls` where they were made;
+    `products` are those that take a product to make.
     """
 
     problem: Problem
     nodes: list[Node]
     groups: list[Group]
+    #: all nodes, each after its operands
+    order: Sequence[Node]
     columns: Mapping[Group, tuple[int, ...]] = field(default_factory=dict)
     asked: Sequence[int] = ()
     calls: Calls | None = None
+    products: frozenset[int] = frozenset()
+
+    def without_products(self) -> Problem:
+        """The problem with none of the products computed again."""
+        values = [v._replace(work=None) if n in self.products else v for n, v in enumerate(self.problem.values)]
+        return replace(self.problem, values=values)
+
+    def forward_work(self) -> float:
+        """What it takes to compute all values of the forward pass once more."""
+        after: set[Node] = set()
+        for node in self.order:
+            if is_backward(node) or any(operand in after for operand in node.inputs):
+                after.add(node)
+        values = zip(self.nodes, self.problem.values, strict=True)
+        return sum(value.work or 0.0 for node, value in values if node not in after)
 
     def ordered(self, order: Sequence[int]) -> Retention:
         """The same with its steps in another order."""
@@ -67,11 +87,13 @@ def retention(
     number = {node: place for place, node in enumerate(nodes)}
     starts = {start for group in fusion.groups if group.kind == STEPS for start in _starts(group)}
     apart = {node: place for node, place in number.items() if node not in starts}
-    values, steps = [], []
+    values, steps, products = [], [], []
     said: dict[int, str | None] = {}
     for node in nodes:
         interior, read = _made_of([node], apart)
         work: float | None = sum(work_of(n, n is node) for n in interior)
+        if any(n.op.kind in _PRODUCTS for n in interior):
+            products.append(number[node])
         group = fusion.group_of[node]
         if group.kind == STEPS:
             work = (work or 0.0) / len(group.stored)  # what a loop makes is mostly wanted together
@@ -92,7 +114,10 @@ def retention(
     if asked and calls is None:
         calls = Calls.of(fusion)
     parts = _parts(fusion.groups, nodes, steps, asked, calls)
-    return Retention(Problem(steps, values, wanted, parts), nodes, list(fusion.groups), asked=asked, calls=calls)
+    return Retention(
+        Problem(steps, values, wanted, parts), nodes, list(fusion.groups), fusion.graph.nodes, asked=asked, calls=calls,
+        products=frozenset(products),
+    )  # fmt: skip
 
 
 def _starts(loop: Group) -> tuple[Node, ...]:

@@ -384,25 +384,21 @@ def cheap(problem: Problem, price: float) -> Schedule:
     return search.schedule()
 
 
-#: how much of the work of all steps may at most be done again for the least memory: about one forward pass
-_LEAST_WORK = 1 / 3
 #: how much lower each limit is that is tried on the way to the least
 _LOWER = 0.9
 
 
 def least(problem: Problem, work: float) -> Schedule:
-    """The schedule with the lowest peak that is found among those that add at most a third of `work`, which is that of
-    all steps: as much as computing the forward pass once more.
-    """
+    """The schedule with the lowest peak that is found among those that add at most `work`: that of the forward pass."""
     best = solve(problem, Timeline(problem, {}).peak)
     counts = [] if problem.parts else [n for n in _SEGMENTS if 4 * n <= len(problem.values)]
     for schedule in (_Search(problem, 0, segments(problem, n)).schedule() for n in counts):
-        if schedule.peak < best.peak and schedule.work <= _LEAST_WORK * work:
+        if schedule.peak < best.peak and schedule.work <= work:
             best = schedule
     bottom = floor(problem)
     while best.peak > bottom:
         lower = solve(problem, max(int(best.peak * _LOWER), bottom))
-        if lower.peak >= best.peak or lower.work > _LEAST_WORK * work:
+        if lower.peak >= best.peak or lower.work > work:
             break
         best = lower
     return best

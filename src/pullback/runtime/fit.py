@@ -15,11 +15,10 @@ from ..compiler.costs import operations, work
 from ..compiler.groups import Fusion, Group
 from ..compiler.narrow import chosen_for, narrowable, narrowed
 from ..compiler.order import constraints, forwarded
-from ..compiler.rematerialize import Policy, Retention, aligned, checkpointed, rematerialize, retention, work_of
+from ..compiler.rematerialize import Policy, Retention, aligned, checkpointed, rematerialize, retention
 from ..compiler.retention import asked, cheap, floor, least, solve
 from ..compiler.schedules import Schedule, Timeline
 from ..graph.node import Node
-from ..ops.primitive import LEAF, MOVEMENT
 from ..timeline import span
 from .bundles import bytes_of
 from .layout import Layout
@@ -166,7 +165,7 @@ class Fitter:
         """A large arena without what is made again for next to nothing, in a better order of its kernels."""
         known = self._problem()
         for problem in dict.fromkeys((self._forwarded(known), known)):
-            made = self._laid_out(problem, cheap(problem.problem, _CHEAP))
+            made = self._laid_out(problem, cheap(problem.without_products(), _CHEAP))
             if made.layout.arena_bytes < self.first.arena_bytes:
                 return made
         return Fitted(self.first, {})
@@ -213,7 +212,7 @@ class Fitter:
             if found is not None:
                 return found
             return min(self._descent(known), key=lambda fitted: _rank(fitted, limit))
-        return self._laid_out(known, least(known.problem, self._work()))
+        return self._laid_out(known, least(known.problem, known.forward_work()))
 
     def _as_asked(self, known: Retention) -> Fitted:
         """What the user wants computed again, and nothing else where that does not take more than keeping all. What
@@ -254,7 +253,7 @@ class Fitter:
         problem = known.problem
         few = len(problem.values) <= _FEW_VALUES
         step = _FINE_STEP if few else _STEP
-        found = [self._laid_out(known, least(problem, self._work()))] if few else []
+        found = [self._laid_out(known, least(problem, known.forward_work()))] if few else []
         aim, peaks = floor(problem) if few else int(floor(problem) * step), set[int]()
         # an arena has at least the bytes that live at once
         while not found or aim < min(fitted.layout.arena_bytes for fitted in found):
@@ -275,7 +274,3 @@ class Fitter:
             return Fitted(self.first, {})
         made = rematerialize(self.first.fusion, known, schedule.again)
         return Fitted(self.lay_out(made.fusion), made.copies)
-
-    def _work(self) -> float:
-        nodes = self.first.fusion.graph.nodes
-        return sum(work_of(node, False) for node in nodes if node.op.kind not in (LEAF, MOVEMENT))
