@@ -53,13 +53,14 @@ class Retention:
         return replace(self.problem, values=values)
 
     def forward_work(self) -> float:
-        """What it takes to compute all values of the forward pass once more."""
+        """What it takes to compute once more all that kernels of the forward pass make, slopes included."""
         after: set[Node] = set()
         for node in self.order:
             if is_backward(node) or any(operand in after for operand in node.inputs):
                 after.add(node)
-        values = zip(self.nodes, self.problem.values, strict=True)
-        return sum(value.work or 0.0 for node, value in values if node not in after)
+        steps = zip(self.groups, self.problem.steps, strict=True)
+        made = (value for group, step in steps if not group.members.keys() <= after for value in step.makes)
+        return sum(self.problem.values[value].work or 0.0 for value in made)
 
     def ordered(self, order: Sequence[int]) -> Retention:
         """The same with its steps in another order."""

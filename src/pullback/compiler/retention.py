@@ -384,8 +384,8 @@ def cheap(problem: Problem, price: float) -> Schedule:
     return search.schedule()
 
 
-#: how much lower each limit is that is tried on the way to the least
-_LOWER = 0.9
+#: how much lower each limit is that is tried on the way to the least, and so near that it is not tried
+_LOWER, _LOWEST = 0.9, 0.98
 
 
 def least(problem: Problem, work: float) -> Schedule:
@@ -395,12 +395,13 @@ def least(problem: Problem, work: float) -> Schedule:
     for schedule in (_Search(problem, 0, segments(problem, n)).schedule() for n in counts):
         if schedule.peak < best.peak and schedule.work <= work:
             best = schedule
-    bottom = floor(problem)
-    while best.peak > bottom:
-        lower = solve(problem, max(int(best.peak * _LOWER), bottom))
-        if lower.peak >= best.peak or lower.work > work:
-            break
-        best = lower
+    bottom, part = floor(problem), _LOWER
+    while best.peak > bottom and part < _LOWEST:
+        lower = solve(problem, max(int(best.peak * part), bottom), work)
+        if lower.peak < best.peak and lower.work <= work:
+            best = lower
+        else:  # too far at once
+            part = (1 + part) / 2
     return best
 
 
