@@ -4,7 +4,9 @@
     python -m benchmarks growth           networks of 10 to 1,000 layers: all kept, memory="least", √n segments by hand
 
 Each budgeted step runs beside the same step without a budget, in turns. What is divided is the memory that a budget can
-lower: the peak less parameters, optimizer state and inputs.
+lower: the peak less parameters, optimizer state, inputs, and the gradients that are all there at the end; that of the
+step itself without a budget, and that which PyTorch takes for the same step, which is what the published figures are
+parts of.
 """
 
 from __future__ import annotations
@@ -50,8 +52,10 @@ def _planned(workload: workloads.Workload, memory: int | str | None) -> Measured
 
 
 def state_of(plan: Any) -> int:
-    """Bytes that no budget lowers: parameters, optimizer state and inputs."""
-    return sum(plan.breakdown[role] for role in ("parameters", "optimizer", "inputs"))
+    """Bytes that no budget lowers: parameters, optimizer state, inputs, and all gradients at the end."""
+    return sum(plan.breakdown[role] for role in ("parameters", "optimizer", "inputs")) + int(
+        plan.timeline["gradients"].max()
+    )
 
 
 def _ratios(steps: Sequence[Any], rounds: int) -> list[float]:
@@ -118,16 +122,19 @@ def measure(names: Iterable[str], rounds: int) -> list[dict[str, Any]]:
         network = NETWORKS[name]
         free, torch = _planned(network.build(pb), None), _beside(name)
         fixed = state_of(free.plan)
-        limits = [fixed + int((free.plan.peak_bytes - fixed) / factor) for factor in network.factors]
-        found = [_planned(network.build(pb), limit) for limit in limits]
+        wholes = {"own": free.plan.peak_bytes, **({} if torch is None else {"PyTorch's": torch})}
+        asked = [(factor, of) for factor in network.factors for of in wholes]
+        limits = [fixed + int((wholes[of] - fixed) / factor) for factor, of in asked]
+        found = [free if free.plan.peak_bytes <= limit else _planned(network.build(pb), limit) for limit in limits]
         able = [one for one, limit in zip(found, limits, strict=True) if one.plan.peak_bytes <= limit]
         ratios = _ratios([one.step for one in (free, *able)], rounds)
-        time_of = {id(one): ratio for one, ratio in zip((free, *able), ratios, strict=True)}
-        for factor, one in zip(network.factors, found, strict=True):
-            row: dict[str, Any] = {"network": name, "factor": factor, "published": network.published}
+        time_of = {id(one): ratio for one, ratio in zip((free, *able), ratios, strict=True)} | {id(free): 1.0}
+        for (factor, of), limit, one in zip(asked, limits, found, strict=True):
+            row: dict[str, Any] = {"network": name, "factor": factor, "of": of, "published": network.published}
             row |= {"free": free.plan.peak_bytes, "torch": torch}
-            if id(one) in time_of:
-                row |= {**_row(one, free), "time": time_of[id(one)]}
+            if one.plan.peak_bytes <= limit:
+                less = (wholes[of] - fixed) / (one.plan.peak_bytes - fixed)
+                row |= {**_row(one, free), "less": less, "time": time_of[id(one)]}
             else:
                 row |= {"refused": f"refused, the least is {output.megabytes(one.plan.peak_bytes)}"}
             rows.append(row)
@@ -140,7 +147,7 @@ def table(rows: Sequence[dict[str, Any]]) -> None:
     cells = []
     for row in rows:
         torch = "–" if row["torch"] is None else output.megabytes(row["torch"])
-        begin = (row["network"], torch, output.megabytes(row["free"]), f"1/{row['factor']:g}")
+        begin = (row["network"], torch, output.megabytes(row["free"]), f"1/{row['factor']:g} of {row['of']}")
         if "refused" in row:
             cells.append((*begin, "", "", "", "", "", row["refused"]))
             continue

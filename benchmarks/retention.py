@@ -12,8 +12,10 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pullback as pb
+from pullback.compiler.rematerialize import work_of as work_of_node
 from pullback.compiler.retention import segments, solve
 from pullback.compiler.schedules import Life, Part, Problem, Schedule, Step, Timeline, Value
+from pullback.ops.primitive import LEAF, MOVEMENT
 from pullback.runtime.fit import Fitter
 from pullback.runtime.layout import Layout
 
@@ -48,7 +50,9 @@ def step_of(name: str, **sizes: Any) -> Case:
     workload = workloads.build(pb, name, **sizes)
     layout: Layout = pb.compile(workload.step).plan()._program.layout  # type: ignore[attr-defined]
     fitter = Fitter(layout, lambda fusion: layout, None)
-    return Case(name, fitter._known().problem, fitter._work())
+    nodes = layout.fusion.graph.nodes
+    work = sum(work_of_node(node, False) for node in nodes if node.op.kind not in (LEAF, MOVEMENT))
+    return Case(name, fitter._known().problem, work)
 
 
 # ---- ways

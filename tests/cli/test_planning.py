@@ -31,6 +31,27 @@ def training():
 
 def wrong():
     return 3
+
+def raises():
+    return helper()
+
+def helper():
+    raise RuntimeError("there is no data")
+
+def mismatched():
+    model = pb.nn.Linear(64, 64)
+    return lambda x: model(x).sum(), (pb.zeros(2, 63),)
+
+def fails_when_called():
+    def step(x):
+        return {}["a"]
+    return step, (pb.zeros(1),)
+
+def exits():
+    raise SystemExit(3)
+
+def more():
+    return lambda x: x, (1, 2)
 """
 
 
@@ -84,13 +105,28 @@ def test_a_step_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert result.exit_code == 0, result.output
     assert "plan of step:" in result.stdout and "it fits in 10 MiB" in result.stdout
     assert "planned_here.py:10" in result.stdout
+    least = invoke("--model", "planned_here:training", "--memory", "least")
+    assert least.exit_code == 0 and least.stdout.splitlines()[-1].startswith("the least for at most about one more")
+    (tmp_path / "broken.py").write_text("def f(:", encoding="utf-8")
+    (tmp_path / "needs.py").write_text("\nimport nothing_such", encoding="utf-8")
+    here = str(tmp_path / "planned_here.py")
     for name, words in [
+        ("planned_here:raises", f"{here}:24: RuntimeError: there is no data"),
+        ("planned_here:mismatched", f"(at {here}:28)"),
+        ("planned_here:fails_when_called", f"{here}:32: KeyError: 'a'"),
+        ("planned_here:exits", f"{here}:36: it exited with 3"),
+        ("planned_here:more", "is called with the arguments that it gives: too many positional arguments"),
+        ("planned_here:helper.x", "is named module:function"),
+        ("planned_here:", "is named module:function"),
+        ("broken:f", f"{tmp_path / 'broken.py'}:1: SyntaxError"),
+        ("needs:f", f"{tmp_path / 'needs.py'}:2: ModuleNotFoundError: No module named 'nothing_such'"),
         ("planned_here:wrong", "must give a step and a tuple of its arguments, it gave something of type int"),
         ("planned_here:nothing", "planned_here has no function 'nothing'"),
         ("not_there:training", "there is no module 'not_there'"),
     ]:
         refused = invoke("--model", name)
         assert refused.exit_code == 2 and words in refused.stderr, refused.output
+        assert "Traceback" not in refused.output and len(refused.stderr.splitlines()) == 1
     assert "--batch is for named models" in invoke("--model", "planned_here:training", "--batch", 2).stderr
 
 
@@ -103,9 +139,19 @@ def test_a_step_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         (["--model", "gpt2", "--batch", 0], "--batch must be"),
         (["--model", "gpt2", "--tokens", 4096], "--tokens must be at most 1024 for gpt2"),
         (["--model", "gpt2", "--memory", "much"], "--memory must be a number and a unit"),
+        (["--model", "gpt2", "--memory", "0"], "--memory must be at least one byte"),
         (["--model", "gpt2", "--save", "plan.txt"], "ends in .html or .json"),
+        (["--model", "gpt2", "--save", "no/such/folder/plan.json"], "--save: no/such/folder/plan.json: cannot be"),
     ],
 )
 def test_options_that_make_no_sense(options: list[object], words: str) -> None:
     result = invoke(*options)
     assert result.exit_code == 2 and words in result.stderr, result.output
+
+
+def test_an_error_of_ones_own_names_ones_own_line_and_ours_keeps_its_stack(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match=rf"--model a:b: {__file__}:\d+: JSONDecodeError: "), planning.running("a:b"):
+        json.loads("{")
+    monkeypatch.setattr(planning, "_PACKAGE", str(Path(__file__).parent))
+    with pytest.raises(AssertionError, match="of ours"), planning.running("a:b"):
+        raise AssertionError("of ours")

@@ -152,6 +152,7 @@ WRONG = {
     "a fraction of a task": lambda p: changed(p, lambda d: d["launches"][0].update(tasks=1.5)),
     "a word for a number": lambda p: changed(p, lambda d: d["launches"][0].update(scratch="1")),
     "an unknown argument": lambda p: changed(p, lambda d: d["launches"][0]["arguments"].append(["pointer", 0, 0])),
+    "a loop of no length": lambda p: changed(p, lambda d: d["launches"][0].update(columns=[4, -1])),
     "a code that is not there": lambda p: changed(p, lambda d: d["launches"][0].update(code=7)),
     "a code that needs itself": lambda p: changed(p, lambda d: d["codes"][0][2].append(0)),
     "a name that is none": lambda p: changed(p, lambda d: d["codes"][0].__setitem__(0, "a b")),

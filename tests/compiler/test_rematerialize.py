@@ -204,6 +204,39 @@ def test_a_sum_does_not_depend_on_what_else_its_kernel_computes() -> None:
             assert trained(budget)[0] == plain
 
 
+@pytest.mark.parametrize(("shape", "gate"), [((3, 5), (3, 1)), ((4, 12), (4, 1)), ((4, 3, 7), (1, 3, 1))])
+def test_rows_of_several_axes_are_summed_in_the_same_order(shape: tuple[int, ...], gate: tuple[int, ...]) -> None:
+    """What is normalized and then multiplied along an axis asks its kernel for loops of its own, whose lengths are no
+    multiples of a vector; that its sums are taken in the same loops where they are computed again without it.
+    """
+
+    def trained(memory: Any = None) -> tuple[list[bytes], Any]:
+        pb.manual_seed(1)
+        x = pb.randn(16, *shape)
+        weights = [(1 + 0.1 * pb.randn(*shape)).requires_grad_() for _ in range(4)]
+        gates = [(1 + 0.1 * pb.randn(*gate)).requires_grad_() for _ in range(4)]
+
+        def step() -> list[pb.Tensor]:
+            y = x
+            for weight, along in zip(weights, gates, strict=True):
+                h, k = F.layer_norm(y * along, shape), F.layer_norm(y, shape, weight)
+                y = y + h.sin() * along + k.cos()
+            loss = y.square().mean()
+            return [loss, *pb.autograd.grad(loss, [*weights, *gates])]
+
+        run = pb.compile(step, memory=memory)
+        return [t.detach().numpy().tobytes() for t in run()], run.program
+
+    again = 0
+    plain, program = trained()
+    for budget in (int(0.95 * program.memory.peak), "least"):
+        with contextlib.suppress(MemoryBudgetError):
+            found, less = trained(budget)
+            assert found == plain
+            again += len(less.fitted.copies)
+    assert again
+
+
 def test_a_loop_that_is_run_again_begins_with_the_same() -> None:
     """The beginning of a loop's carry lies in memory that the loop writes over: the second run has one of its own."""
     plain, program = trained("lstm")

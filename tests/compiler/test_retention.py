@@ -33,7 +33,7 @@ def test_schedules_are_sound_and_say_what_they_hold_and_add(problem: Problem, fr
 def test_larger_problems(problem: Problem, fraction: float) -> None:
     found = solve(problem, int(fraction * kept(problem)))
     assert replay(problem, found.again) == (found.peak, found.work)
-    lowest = least(problem, work=30.0)
+    lowest = least(problem, work=10.0)
     assert replay(problem, lowest.again) == (lowest.peak, lowest.work)
     assert lowest.work <= 10.0 and lowest.peak <= kept(problem)
 

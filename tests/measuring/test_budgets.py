@@ -34,10 +34,14 @@ def test_a_budget_is_measured_beside_the_step_without_one(
     small = published.Network(lambda library: published.deep_resnet(library, 8, 8, 512), {}, (2, 1000), "nobody: 1×")
     monkeypatch.setitem(published.NETWORKS, "small", small)
     monkeypatch.setattr(budgets, "_beside", lambda name: 1 << 20)
-    met, refused = budgets.measure(["small"], rounds=1)
+    rows = budgets.measure(["small"], rounds=1)
+    assert [(row["factor"], row["of"]) for row in rows] == [(f, of) for f in (2, 1000) for of in ("own", "PyTorch's")]
+    met, beside, refused, _ = rows
     assert met["held"] == met["peak"] < met["free"] and met["less"] >= 2 and met["recomputed"] > 0
+    # what takes less than the part of PyTorch's by itself has no budget
+    assert beside["peak"] == met["free"] and beside["time"] == 1 and beside["less"] >= 2
     assert refused["refused"].startswith("refused, the least is")
-    budgets.table([met, refused])
+    budgets.table(rows)
     assert "nobody: 1×" in capsys.readouterr().out
 
 

@@ -41,6 +41,14 @@ def test_the_page_fetches_nothing(page: Path) -> None:
     assert not re.search(r"<(script|link|img|iframe)[^>]*\b(src|href)=", text)
 
 
+def test_the_page_says_whether_the_budget_is_kept(tmp_path: Path) -> None:
+    plan = pb.plan(workloads.build(pb, "mlp").step, memory="1KiB")
+    plan.save(tmp_path / "plan.html")
+    text = (tmp_path / "plan.html").read_text(encoding="utf-8")
+    missed = format_bytes(plan.over_budget_bytes)
+    assert f"the budget of 1 KiB, which is missed by {missed}." in text and "MISSES the budget of 1 KiB by" in text
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed to look at the page with")
 def test_a_browser_draws_the_page(page: Path, tmp_path: Path) -> None:
     command = [str(CHROMIUM), *FLAGS, f"--user-data-dir={tmp_path}", "--dump-dom", page.as_uri()]

@@ -15,7 +15,7 @@ import pullback as pb
 from benchmarks import flops, workloads
 from pullback import debug
 from pullback.errors import MemoryBudgetError
-from pullback.memory import ROLES, Plan, available_bytes, parse_bytes
+from pullback.memory import ROLES, Plan, available_bytes, format_bytes, parse_bytes
 from pullback.memory.table import format_seconds, place, text
 from pullback.runtime.buffers import live_bytes
 
@@ -311,3 +311,49 @@ def test_micro_batches_are_not_advised_where_they_are_refused(training: bool) ->
 
 def test_numbers_of_numpy_are_numbers_of_bytes() -> None:
     assert parse_bytes(np.int64(10**8)) == parse_bytes(np.float32(1e8)) == 10**8
+
+
+def test_a_plan_says_whether_it_keeps_to_its_budget(tmp_path: Path) -> None:
+    _, free = planned("ppo")
+    assert free.budget is None and free.over_budget_bytes == 0 and "budget" not in str(free)
+    peak = free.peak_bytes
+    for asked, words in [
+        (peak + 2048, f"keeps to the budget of {format_bytes(peak + 2048)}, 2 KiB of it left"),
+        (peak // 8, f"MISSES the budget of {format_bytes(peak // 8)} by "),
+        ("least", "the least for at most about one more forward pass; without a budget"),
+    ]:
+        _, plan = planned("ppo", memory=asked)
+        assert str(plan).splitlines()[1].startswith(f"  {words}")
+        missed = max(plan.peak_bytes - asked, 0) if isinstance(asked, int) else 0
+        assert plan.over_budget_bytes == missed == plan.to_dict()["over_budget_bytes"]
+        assert plan.to_dict()["budget"] == plan.budget == asked
+
+
+@pytest.mark.skipif(debug.get("backend") == "reference", reason="the reference computes nothing again")
+def test_no_product_is_computed_again_unasked() -> None:
+    """What a large step gives up by itself is made again for next to nothing; narrow layers are cheap a byte too."""
+    layers = nn.Sequential(*[nn.Sequential(nn.Linear(32, 32), nn.GELU()) for _ in range(6)])
+
+    def step(x: pb.Tensor) -> pb.Tensor:
+        layers.zero_grad()
+        loss = layers(x).square().mean()
+        loss.backward()
+        return loss
+
+    plan = pb.plan(step, pb.zeros(1 << 18, 32))
+    assert not any(node.op.name == "matmul" for node in plan._program.copies())
+
+
+@pytest.mark.skipif(debug.get("backend") == "reference", reason="the reference computes nothing again")
+def test_the_least_is_below_segments_set_by_hand() -> None:
+    layers = nn.Sequential(*[nn.Sequential(nn.Linear(16, 16), nn.Tanh()) for _ in range(36)])
+    x = pb.zeros(2048, 16)
+
+    def peak(segments: int, memory: str | None = None) -> int:
+        def step(x: pb.Tensor) -> None:
+            y = pb.utils.checkpoint.checkpoint_sequential(layers, segments, x) if segments else layers(x)
+            y.square().mean().backward()
+
+        return pb.plan(step, x, memory=memory).peak_bytes
+
+    assert peak(0, "least") < peak(6) < peak(0) / 2

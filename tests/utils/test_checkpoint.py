@@ -242,6 +242,46 @@ def test_scan_vmap_and_second_derivatives() -> None:
             assert gradient(checkpoint) == gradient(plainly), (make.__name__, compiled)
 
 
+def test_in_the_body_of_a_loop_only_what_a_call_reads_is_kept() -> None:
+    """Of layers in a scan what crosses from one to the next; of a recurrence also what weights' gradients are made of,
+    which is put together again in the backward pass.
+    """
+    x = pb.randn(64, 16)
+    stacks = [(pb.randn(8, 16, 32) / 4).requires_grad_(), (pb.randn(8, 32, 16) / 6).requires_grad_()]
+    w, series = (pb.randn(16, 16) / 4).requires_grad_(), pb.randn(8, 64, 16)
+
+    def layers(call: Callable[..., Any]) -> list[pb.Tensor]:
+        def block(c: pb.Tensor, a: pb.Tensor, b: pb.Tensor) -> pb.Tensor:
+            return c + F.dropout((c @ a).sin().exp() @ b, 0.2)
+
+        y, _ = pb.func.scan(lambda c, ws: (call(block, c, *ws), None), x, tuple(stacks))
+        return list(pb.autograd.grad(y.square().mean(), stacks))
+
+    def steps(call: Callable[..., Any], order: int = 1) -> list[pb.Tensor]:
+        def body(c: pb.Tensor, x: pb.Tensor) -> tuple[pb.Tensor, pb.Tensor]:
+            new = call(lambda c, x: ((c @ w).tanh().exp() @ w).sin() + x, c, x)
+            return new, new.square().sum()
+
+        (found,) = pb.autograd.grad(pb.func.scan(body, pb.zeros(64, 16), series)[1].sum(), w, create_graph=order > 1)
+        return [found] if order == 1 else list(pb.autograd.grad(found.square().sum(), w))
+
+    def drawn(function: Callable[..., Any], call: Callable[..., Any]) -> tuple[list[np.ndarray], int]:
+        pb.manual_seed(4)
+        return arena(lambda: function(call))
+
+    def nested(function: Callable[..., Any], *args: Any) -> Any:
+        return checkpoint(lambda *args: checkpoint(function, *args), *args)
+
+    with debug.override(verify=True):
+        for function in (layers, steps, lambda call: steps(call, 2)):
+            plain, all_kept = drawn(function, plainly)
+            for call in (checkpoint, nested):
+                found, less = drawn(function, call)
+                assert same(found, plain)
+                # a gradient that is differentiated again keeps all
+                assert less < all_kept or function not in (layers, steps) or debug.get("backend") == "reference"
+
+
 def test_arguments_and_results_may_be_anything() -> None:
     x = pb.randn(3, requires_grad=True)
 
@@ -263,6 +303,22 @@ def test_a_second_backward_pass_is_refused_as_ever() -> None:
     y.backward()
     with pytest.raises(GradientError, match="second backward"):
         y.backward()
+
+
+def test_no_number_of_segments_takes_more_than_none() -> None:
+    x = pb.zeros(256, 64)
+    for depth in (2, 4):
+        model = nn.Sequential(*(layer for _ in range(depth) for layer in (nn.Linear(64, 64), nn.Tanh())))
+
+        def peak(segments: int) -> int:
+            def step(x: pb.Tensor) -> None:
+                y = checkpoint_sequential(model, segments, x) if segments else model(x)  # noqa: B023
+                y.square().mean().backward()
+
+            return pb.plan(step, x).peak_bytes
+
+        plain = peak(0)
+        assert all(peak(segments) <= plain for segments in range(1, depth + 1))
 
 
 def test_what_is_not_supported_says_so() -> None:

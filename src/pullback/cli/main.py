@@ -12,13 +12,10 @@ from typing import Annotated
 
 import typer
 
-import pullback as pb
-
 from .. import debug
 from ..checkup.doctor import examine_script
 from ..data import Corpus, TextError, read_python_topics, read_text
 from ..errors import SnapshotError, SnapshotLockError, StateDictError
-from ..memory import parse_bytes
 from ..runtime import jit, threads
 from ..train import Loop, NonFiniteLossError, Progress, models
 from ..train.digits import DigitsSettings, DigitsTraining, load_digits
@@ -217,34 +214,37 @@ def plan(
     checkpoint: Annotated[
         bool, typer.Option("--checkpoint", help="Compute each block again: gradient_checkpointing_enable().")
     ] = False,
-    memory: Annotated[str | None, typer.Option(help='Tell whether that much is enough, such as "24GiB".')] = None,
+    memory: Annotated[
+        str | None, typer.Option(help='Tell whether that much is enough, such as "24GiB"; or "least": how little is.')
+    ] = None,
     save: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the plan, to .html or .json.")] = None,
 ) -> None:
     """Print what a training step would hold in memory, exactly, without running it or allocating anything.
 
     Exits with 1 where `--memory` is not enough."""
-    with _refusing(ValueError):
+    with _refusing(ValueError, OSError, ImportError):
         planning.check_path(save)
         if memory is not None:
-            parse_bytes(memory, "--memory")
-        if ":" in model:
-            _refuse_options_of_models(context)
-            step, arguments = planning.load(model)
-            found, training = pb.plan(step, *arguments), None
-            replan = lambda nbytes: pb.plan(step, *arguments, memory=nbytes)  # noqa: E731
-        else:
+            planning.budget_of(memory)
+        if ":" not in model:
             training = _training(model, batch, tokens, optimizer, dtype)._replace(checkpoint=checkpoint)
-            found = training.plan()
-            replan = lambda nbytes: training.plan(memory=nbytes)  # noqa: E731
+            found, replan = training.plan(), training.plan
+        else:
+            training = None
+            _refuse_options_of_models(context)
+            with planning.running(model):
+                own = planning.load(model)
+                found, replan = own.plan(), own.plan
     print(found, flush=True)
     if save is not None:
-        with _refusing(OSError, ImportError):
+        with _refusing(OSError):
             found.save(save)
         print(f"\nwritten to {save}")
     if training is not None:
         print(f"\n{planning.table(found, list(planning.reductions(training, found)))}", flush=True)
     if memory is not None:
-        enough, words = planning.fits(found, memory, replan)
+        with _refusing(ValueError), planning.running(model):
+            enough, words = planning.fits(found, memory, lambda budget: replan(memory=budget))
         print(f"\n{words}")
         if not enough:
             raise typer.Exit(EXIT_FAILED)

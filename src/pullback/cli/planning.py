@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import sys
+import sysconfig
+import traceback
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pullback as pb
 
-from ..memory import Plan, format_bytes, parse_bytes
+from ..errors import CompileError, PullbackError
+from ..memory import LEAST, Plan, format_bytes, parse_bytes
+from ..memory.page import drawing_library
 from ..train import models
+from ..train.weights import check_writable
 
 DTYPES = {"float32": pb.float32, "bfloat16": pb.bfloat16}
 #: what the rows of the table are called, by role
@@ -92,9 +99,23 @@ def _less(nbytes: int) -> str:
     return f"{format_bytes(nbytes)} less" if nbytes >= 0 else f"{format_bytes(-nbytes)} more"
 
 
-def fits(plan: Plan, memory: str, replan: Callable[[int], Plan]) -> tuple[bool, str]:
+def budget_of(memory: str) -> int | str:
+    """What `--memory` names: bytes, or the fewest. Raises ValueError where it is neither."""
+    if memory == LEAST:
+        return memory
+    try:
+        return parse_bytes(memory, "--memory")
+    except ValueError as error:
+        raise ValueError(f'{error}; or "least"') from None
+
+
+def fits(plan: Plan, memory: str, replan: Callable[[int | str], Plan]) -> tuple[bool, str]:
     """Whether a step can be run in `memory`, as it is or with values computed again, and that in words."""
-    budget = parse_bytes(memory)
+    budget = budget_of(memory)
+    if isinstance(budget, str):
+        least = replan(budget)
+        found = f"{format_bytes(least.peak_bytes)}{_at_the_price(least)}"
+        return True, f"the least for at most about one more forward pass is {found}"
     if plan.peak_bytes <= budget:
         return True, f"it fits in {format_bytes(budget)}"
     state = max(
@@ -107,36 +128,63 @@ def fits(plan: Plan, memory: str, replan: Callable[[int], Plan]) -> tuple[bool, 
             f"{format_bytes(state)}"
         )
     least = replan(budget)
-    if least.peak_bytes <= budget:
-        share = least.recomputed_flops / (least.flops - least.recomputed_flops)
-        return True, f"it fits in {format_bytes(budget)} with memory={memory!r}, at {share:.0%} more FLOP"
+    if not least.over_budget_bytes:
+        return True, f"it fits in {format_bytes(budget)} with memory={memory!r}{_at_the_price(least)}"
     return False, f"it cannot be run in {format_bytes(budget)}: the least is {format_bytes(least.peak_bytes)}"
 
 
-def load(name: str) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+def _at_the_price(plan: Plan) -> str:
+    once = plan.flops - plan.recomputed_flops
+    return f", at {plan.recomputed_flops / once:.0%} more FLOP" if plan.recomputed_flops else ""
+
+
+class Own(NamedTuple):
+    """A step of the user's own, with its arguments."""
+
+    step: Callable[..., Any]
+    arguments: tuple[Any, ...]
+
+    def plan(self, **budget: Any) -> Plan:
+        """The plan of the step, with the arguments of `pullback.plan`."""
+        return pb.plan(self.step, *self.arguments, **budget)
+
+
+def load(name: str) -> Own:
     """The step and its arguments that the function named "module:function" gives.
 
-    Raises ValueError where there is none or it gives something else.
+    Raises ValueError where there is none, or it gives something else.
     """
     module_name, _, function_name = name.partition(":")
-    sys.path.insert(0, os.getcwd())  # as `python -m` finds modules
+    if not all(part.isidentifier() for part in (*module_name.split("."), function_name)):
+        raise ValueError(f"--model: a step of your own is named module:function, got {name!r}")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise
         raise ValueError(f"--model: there is no module {module_name!r} here or among what is installed") from None
-    finally:
-        sys.path.remove(os.getcwd())
     function = getattr(module, function_name, None)
     if not callable(function):
         raise ValueError(f"--model: {module_name} has no function {function_name!r}")
+    _check_call(function, (), f"{name} is called without arguments")
     given = function()
     if not (
         isinstance(given, tuple) and len(given) == 2 and callable(given[0]) and isinstance(given[1], (tuple, list))
     ):
         raise ValueError(f"--model: {name} must give a step and a tuple of its arguments, it gave {_kind(given)}")
-    return given[0], tuple(given[1])
+    _check_call(given[0], given[1], f"the step that {name} gives is called with the arguments that it gives")
+    return Own(given[0], tuple(given[1]))
+
+
+def _check_call(function: Callable[..., Any], arguments: tuple[Any, ...] | list[Any], words: str) -> None:
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # something native, which tells when it is called
+        return
+    try:
+        signature.bind(*arguments)
+    except TypeError as error:
+        raise ValueError(f"--model: {words}: {error}") from None
 
 
 def _kind(given: object) -> str:
@@ -145,7 +193,64 @@ def _kind(given: object) -> str:
     return f"{kind} with {len(given)} elements" if isinstance(given, (tuple, list)) else kind
 
 
+@contextmanager
+def running(name: str) -> Iterator[None]:
+    """For the time that the user's own code runs: modules are found here, as `python -m` finds them, and what the code
+    raises becomes a ValueError in one message with its line.
+    """
+    here = os.getcwd()
+    sys.path.insert(0, here)
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        words = _told(error)
+        if words is None:
+            raise
+        raise ValueError(f"--model {name}: {words}") from None
+    finally:
+        if here in sys.path:
+            sys.path.remove(here)
+
+
+def _told(error: BaseException) -> str | None:
+    """An error of the user's code in words; None where it is none of his, and its stack is what tells most."""
+    frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    if _is_ours(frames[-1][0]) and isinstance(error, (AssertionError, CompileError)):
+        return None
+    own = [frame for frame in frames if not _is_ours(frame[0]) and not frame[0].startswith("<frozen ")]
+    own = [frame for frame in own if not frame[0].startswith(_INSTALLED)] or own
+    if isinstance(error, SyntaxError) and error.filename is not None:
+        own, words = [(error.filename, error.lineno or 0)], f"SyntaxError: {error.msg}"
+    elif isinstance(error, SystemExit):
+        words = f"it exited with {error.code!r}"
+    else:
+        words = f"{type(error).__name__}: {error}".removesuffix(": ")
+    if not own:
+        return words if isinstance(error, PullbackError) else None
+    where = "{}:{}".format(*own[-1])
+    return words if where in words else f"{where}: {words}"
+
+
+_PACKAGE = os.path.dirname(pb.__file__) + os.sep
+#: the programs of others: where a line of the user's called them, that one is named
+_INSTALLED = tuple(sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib", "platlib"))
+
+
+def _is_ours(file: str) -> bool:
+    return file.startswith(_PACKAGE)
+
+
 def check_path(path: Path | None) -> None:
-    """Raise ValueError for a name that a plan cannot be saved to, before any time is spent."""
-    if path is not None and path.suffix not in (".html", ".htm", ".json"):
+    """Raise ValueError, OSError or ImportError where a plan cannot be saved to `path`, before any time is spent."""
+    if path is None:
+        return
+    if path.suffix not in (".html", ".htm", ".json"):
         raise ValueError(f"--save: a plan is saved to a name that ends in .html or .json, got {path.name!r}")
+    try:
+        check_writable(path)
+    except OSError as error:
+        raise OSError(f"--save: {error}") from None
+    if path.exists() and not os.access(path, os.W_OK):
+        raise OSError(f"--save: {path}: cannot be written: permission denied")
+    if path.suffix != ".json":
+        drawing_library()

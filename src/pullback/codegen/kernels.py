@@ -145,4 +145,4 @@ def _structure(group: Group, nodes: list[Node], in_memory: Callable[[Node], bool
         rows.append((node.op, attributes, node.shape, node.dtype, inputs, known, in_memory(node), same))
     stored = tuple(numbers[node] for node in group.stored)
     share = None if group.share is None else (group.share.rows, group.share.each)
-    return group.kind, group.size, group.row, share, tuple(group.members.values()), stored, tuple(rows)
+    return group.kind, group.size, group.row, group.columns, share, tuple(group.members.values()), stored, tuple(rows)

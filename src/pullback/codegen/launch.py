@@ -55,6 +55,7 @@ class Launch:
     elements that it writes afterwards, so that what it writes may lie in the same memory; for `in_place` launches that
     holds of all they write, others may use the memory of a result for what is not final. `work` is about the number of
     operations and of elements moved, by which it is decided whether threads pay; in a loop the launch runs `times`.
+    `columns` are the loops in which rows are summed: who sums them once more, and shall have the same bits, does it so.
     """
 
     code: Code
@@ -67,6 +68,7 @@ class Launch:
     work: int = 0
     in_place: bool = False
     times: int = 1
+    columns: tuple[int, ...] = ()
 
 
 @dataclass(eq=False)

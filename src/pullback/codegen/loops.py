@@ -3,7 +3,9 @@
 The domain of a group is cut into loops at every place where a member's shape has an axis; loops that every operand runs
 through in step are then made one. A group without row reductions is a nest of loops with the innermost one in vectors.
 With row reductions each row is gone over in stages: a stage computes the reductions that the next one needs, and stores
-what is complete. The row stays in the cache from one stage to the next.
+what is complete. The row stays in the cache from one stage to the next. A part of a group that is computed a second
+time goes over its rows in the loops of the whole, which its own operands might not ask for: they make the order of
+additions.
 """
 
 from __future__ import annotations
@@ -218,6 +220,8 @@ class _LoopKernel:
         loops = self._all_loops()
         trial = self._emit(loops)
         loops = self._merged(loops, trial.touched)
+        if self.group.columns:
+            loops = Loops(loops.rows, self.group.columns)
         self.flat = self.group.row is None and not loops.rows
         emitter = self._emit(loops)
         nodes = list(emitter.slots.nodes)
@@ -231,6 +235,7 @@ class _LoopKernel:
             written,
             self._exact(emitter),
             in_place=True,
+            columns=loops.columns if self.reductions else (),
         )
 
     def _exact(self, emitter: Emitter) -> set[Node]:

@@ -70,7 +70,9 @@ class Template:
             else:
                 arguments.append(("node", numbers[argument], 0))
         places = [tuple(sorted(numbers[n] for n in some)) for some in (launch.reads, launch.writes, launch.exact)]
-        pattern = _pattern(launch.code, launch.tasks, launch.scratch_bytes, launch.work, launch.in_place)
+        pattern = _pattern(
+            launch.code, launch.tasks, launch.scratch_bytes, launch.work, launch.in_place, launch.columns
+        )
         return cls(pattern, arguments, *places)
 
     def launch(self, nodes: list[Node], workspaces: dict[int, Workspace]) -> Launch:
@@ -95,11 +97,12 @@ class Template:
             exact_,
             pattern.work,
             pattern.in_place,
+            columns=pattern.columns,
         )
 
 
-def _pattern(code: Code, tasks: int, scratch_bytes: int, work: int, in_place: bool) -> Launch:
-    return Launch(code, tasks, [], scratch_bytes, set(), set(), set(), work, in_place)
+def _pattern(code: Code, tasks: int, scratch_bytes: int, work: int, in_place: bool, columns: tuple[int, ...]) -> Launch:
+    return Launch(code, tasks, [], scratch_bytes, set(), set(), set(), work, in_place, columns=columns)
 
 
 # ---- keys
@@ -171,6 +174,7 @@ def written(templates: Sequence[Template]) -> bytes:
             "scratch": t.pattern.scratch_bytes,
             "work": t.pattern.work,
             "in place": t.pattern.in_place,
+            "columns": t.pattern.columns,
             "arguments": t.arguments,
             "nodes": [t.reads, t.writes, t.exact],
         }
@@ -199,7 +203,8 @@ def _template(launch: Mapping[str, Any], codes: Sequence[Code], count: int) -> T
     in_place = launch["in place"]
     _demand(isinstance(in_place, bool))
     tasks, scratch, work = (_whole(launch[name]) for name in ("tasks", "scratch", "work"))
-    pattern = _pattern(codes[_whole(launch["code"], len(codes))], tasks, scratch, work, in_place)
+    columns = _numbers(launch["columns"])
+    pattern = _pattern(codes[_whole(launch["code"], len(codes))], tasks, scratch, work, in_place, columns)
     arguments = []
     for kind, what, more in launch["arguments"]:
         _demand(kind in _KINDS)
@@ -209,11 +214,14 @@ def _template(launch: Mapping[str, Any], codes: Sequence[Code], count: int) -> T
     return Template(pattern, arguments, reads, writes, exact)
 
 
-def _numbers(some: Iterable[Any], count: int) -> tuple[int, ...]:
-    return tuple([_whole(number, count) for number in some])
+_LARGEST = 1 << 62
 
 
-def _whole(number: Any, below: int = 1 << 62) -> int:
+def _numbers(some: Iterable[Any], below: int = _LARGEST) -> tuple[int, ...]:
+    return tuple([_whole(number, below) for number in some])
+
+
+def _whole(number: Any, below: int = _LARGEST) -> int:
     """`number`, if it is a whole one from 0 on."""
     _demand(type(number) is int and 0 <= number < below)
     return number

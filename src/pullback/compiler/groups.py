@@ -32,7 +32,8 @@ MANY_ROWS = 8
 class Group:
     """What one kernel computes. `stored` are the members whose values are written to memory, `constants` operands that
     stay the same while the kernel is run again and again. `share` says which rows a task takes, where the kernel is not
-    to choose; `times` how often a launch computes all of it.
+    to choose; `times` how often a launch computes all of it. `columns` are the loops over a row, where those of another
+    kernel are to be taken.
     """
 
     kind: str
@@ -46,6 +47,7 @@ class Group:
     readers: set[Group] = field(default_factory=set)
     cost: int = 0
     position: int = 0
+    columns: tuple[int, ...] = ()
 
 
 @dataclass

@@ -44,7 +44,8 @@ def narrowable(fusion: Fusion, known: Retention) -> list[Narrowable]:
     if not timeline.events:
         return []
     full = timeline.bytes.index(timeline.peak)
-    late = {number for number, group in enumerate(known.groups) if group in late_groups(fusion)}
+    backward = late_groups(fusion)
+    late = {number for number, group in enumerate(known.groups) if group in backward}
     found = []
     for life in timeline.lives:
         node, value = known.nodes[life.value], known.problem.values[life.value]

@@ -8,12 +8,12 @@ the bits are the same and next to nothing has to be compiled.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 
 from ..graph.node import Graph, Node
-from ..ops.primitive import ELEMENTWISE, HOST, LEAF
+from ..ops.primitive import ATTENTION, CONTRACTION, ELEMENTWISE, HOST, LEAF, RECURRENCE, SCAN
 from .costs import weight
 from .groups import CALL, CHECK, COLUMN, FULL, LOOP, PRODUCT, ROW, STEPS, TOTAL, Fusion, Group, elements
 from .schedules import Again, Part, Problem, Step, Value
@@ -22,6 +22,8 @@ from .schedules import Again, Part, Problem, Step, Value
 _NEAR = 4
 #: how the members of a kernel stand that can make other elements of its domain along
 _PLAIN = {FULL, TOTAL, COLUMN}
+#: what is never done again for next to nothing
+_PRODUCTS = (ATTENTION, CONTRACTION, RECURRENCE, SCAN)
 #: groups that may not run a second time: Python may do anything, and a check has been made
 _ONCE = (CALL, CHECK)
 #: how a value stands to a product whose tiles it is summed from: it costs the product, and is small
@@ -30,16 +32,41 @@ _SUMMED = (TOTAL, COLUMN)
 
 @dataclass(eq=False)
 class Retention:
-    """The problem of what to keep, and which node each of its values is."""
+    """The problem of what to keep, and which node each of its values is. `columns` are the loops in which a group's
+    kernel sums rows; `asked` are the values that the user wants computed again, and `calls` where they were made;
+    `products` are those that take a product to make.
+    """
 
     problem: Problem
     nodes: list[Node]
     groups: list[Group]
+    #: all nodes, each after its operands
+    order: Sequence[Node]
+    columns: Mapping[Group, tuple[int, ...]] = field(default_factory=dict)
+    asked: Sequence[int] = ()
+    calls: Calls | None = None
+    products: frozenset[int] = frozenset()
+
+    def without_products(self) -> Problem:
+        """The problem with none of the products computed again."""
+        values = [v._replace(work=None) if n in self.products else v for n, v in enumerate(self.problem.values)]
+        return replace(self.problem, values=values)
+
+    def forward_work(self) -> float:
+        """What it takes to compute once more all that kernels of the forward pass make, slopes included."""
+        after: set[Node] = set()
+        for node in self.order:
+            if is_backward(node) or any(operand in after for operand in node.inputs):
+                after.add(node)
+        steps = zip(self.groups, self.problem.steps, strict=True)
+        made = (value for group, step in steps if not group.members.keys() <= after for value in step.makes)
+        return sum(self.problem.values[value].work or 0.0 for value in made)
 
     def ordered(self, order: Sequence[int]) -> Retention:
-        """The same with its steps in another order; parts that are made again keep the numbers of their steps."""
-        steps = [self.problem.steps[number] for number in order]
-        return Retention(replace(self.problem, steps=steps), self.nodes, [self.groups[number] for number in order])
+        """The same with its steps in another order."""
+        steps, groups = [self.problem.steps[number] for number in order], [self.groups[number] for number in order]
+        parts = _parts(groups, self.nodes, steps, self.asked, self.calls)
+        return replace(self, problem=replace(self.problem, steps=steps, parts=parts), groups=groups)
 
 
 #: what a user says of a value: that it is kept, that it is computed again; None leaves it to the search
@@ -48,22 +75,26 @@ Policy = Callable[[Node], str | None]
 
 
 def retention(
-    fusion: Fusion, extra: Callable[[Group], int], outside: Callable[[Node], bool], policy: Policy | None = None
-) -> Retention:
+    fusion: Fusion, extra: Callable[[Group], int], outside: Callable[[Node], bool], policy: Policy | None = None,
+    calls: Calls | None = None,
+) -> Retention:  # fmt: skip
     """The problem that a fused graph poses.
 
     `extra` tells the bytes that a group's kernels need besides while they run, `outside` which nodes lie in memory that
-    the arena does not hold: they are there throughout. `policy` is asked about each value that may be computed again.
+    the arena does not hold: they are there throughout. `policy` is asked about each value that may be computed again,
+    and `calls` are those of the fusion where they are known.
     """
     nodes = [node for group in fusion.groups for node in group.stored]
     number = {node: place for place, node in enumerate(nodes)}
     starts = {start for group in fusion.groups if group.kind == STEPS for start in _starts(group)}
     apart = {node: place for node, place in number.items() if node not in starts}
-    values, steps = [], []
+    values, steps, products = [], [], []
     said: dict[int, str | None] = {}
     for node in nodes:
         interior, read = _made_of([node], apart)
         work: float | None = sum(work_of(n, n is node) for n in interior)
+        if any(n.op.kind in _PRODUCTS for n in interior):
+            products.append(number[node])
         group = fusion.group_of[node]
         if group.kind == STEPS:
             work = (work or 0.0) / len(group.stored)  # what a loop makes is mostly wanted together
@@ -80,8 +111,14 @@ def retention(
         makes = tuple(number[node] for node in group.stored)
         steps.append(Step(tuple(n for n in reads if n not in makes), makes, extra(group)))
     wanted = frozenset(number[node] for node in fusion.graph.outputs if node in number)
-    parts = _parts(fusion, nodes, steps, [value for value, word in said.items() if word == RECOMPUTE])
-    return Retention(Problem(steps, values, wanted, parts), nodes, list(fusion.groups))
+    asked = [value for value, word in said.items() if word == RECOMPUTE]
+    if asked and calls is None:
+        calls = Calls.of(fusion)
+    parts = _parts(fusion.groups, nodes, steps, asked, calls)
+    return Retention(
+        Problem(steps, values, wanted, parts), nodes, list(fusion.groups), fusion.graph.nodes, asked=asked, calls=calls,
+        products=frozenset(products),
+    )  # fmt: skip
 
 
 def _starts(loop: Group) -> tuple[Node, ...]:
@@ -97,29 +134,31 @@ def is_backward(node: Node) -> bool:
     return node.source is not None and node.source.is_backward
 
 
-def _parts(fusion: Fusion, nodes: Sequence[Node], steps: Sequence[Step], asked: Sequence[int]) -> list[Part]:
+def _parts(
+    groups: Sequence[Group], nodes: Sequence[Node], steps: Sequence[Step], asked: Sequence[int], calls: Calls | None
+) -> list[Part]:
     """The values of the forward pass that the user wants computed again, by where the backward pass first reads one of
     what was made in the same checkpointed call.
     """
-    if not asked:
+    if not asked or calls is None:
         return []
-    late = late_groups(fusion)
+    made: dict[int, int] = {}
     first: dict[int, int] = {}
     last: dict[int, int] = {}
     for step, (reads, makes, _) in enumerate(steps):
+        made.update(dict.fromkeys(makes, step))
         last.update(dict.fromkeys(makes, step))
-        backward = fusion.groups[step] in late
+        backward = groups[step] in calls.late
         for value in reads:
             if backward:
                 first.setdefault(value, step)
             else:
                 last[value] = step
-    calls = _calls(fusion)
     together: dict[object, set[int]] = {}
     for value in asked:
         node = nodes[value]
-        if last[value] < first.get(value, 0) and fusion.group_of[node] not in late:
-            together.setdefault(calls.get(node, node), set()).add(value)
+        if last[value] < first.get(value, 0) and groups[made[value]] not in calls.late:
+            together.setdefault(calls.innermost.get(node, node), set()).add(value)
     parts = []
     for call, rest in together.items():
         path = _path(nodes[next(iter(rest))])
@@ -147,14 +186,29 @@ def late_groups(fusion: Fusion) -> set[Group]:
     return {g for g in fusion.groups if any(map(is_backward, g.members)) and not any(map(is_forward, g.members))}
 
 
-def checkpointed(fusion: Fusion) -> Policy | None:
-    """The policy of checkpointed calls: what the forward pass reads in its own call alone is not kept for the backward
-    pass. None where there are no such calls.
+@dataclass
+class Calls:
+    """The kernels of a backward pass, and the checkpointed call that a value of the forward pass does not leave: the
+    innermost such call of each value that has one.
     """
-    if not any(map(_path, fusion.graph.nodes)):
-        return None
-    calls = _calls(fusion)
-    return lambda node: RECOMPUTE if node in calls else None
+
+    late: set[Group]
+    innermost: dict[Node, int]
+
+    @classmethod
+    def of(cls, fusion: Fusion) -> Calls:
+        """Those of a fusion."""
+        late = late_groups(fusion)
+        return cls(late, _innermost(fusion, late))
+
+    def policy(self, node: Node) -> str | None:
+        """What the forward pass reads in its own call alone is not kept for the backward pass."""
+        return RECOMPUTE if node in self.innermost else None
+
+
+def checkpointed(fusion: Fusion) -> Calls | None:
+    """The checkpointed calls of a fusion; None where there are none."""
+    return Calls.of(fusion) if any(map(_path, fusion.graph.nodes)) else None
 
 
 def _path(node: Node) -> tuple[int, ...]:
@@ -162,7 +216,7 @@ def _path(node: Node) -> tuple[int, ...]:
     return node.source.checkpoint if node.source is not None else ()
 
 
-def _calls(fusion: Fusion) -> dict[Node, int]:
+def _innermost(fusion: Fusion, backward: Collection[Group]) -> dict[Node, int]:
     """For each value of the forward pass the innermost checkpointed call that it does not leave; nothing for one that
     is read outside of all.
 
@@ -170,7 +224,6 @@ def _calls(fusion: Fusion) -> dict[Node, int]:
     call reads it, and then it is what the relu is made of that leaves the call.
     """
     within: dict[Node, tuple[int, ...]] = {}
-    backward = late_groups(fusion)
 
     def late(node: Node) -> bool:
         return fusion.group_of[node] in backward if node in fusion.group_of else is_backward(node)
@@ -318,7 +371,8 @@ class _Writer:
         members = {member: level for member, level in group.members.items() if member in needed}
         kind = group.kind if any(n.op.kind != ELEMENTWISE for n in members) else LOOP
         row = group.row if ROW in members.values() else None
-        return replace(group, kind=kind, members=members, row=row, stored=[node], readers=set())
+        columns = self.known.columns.get(group, ()) if row else ()
+        return replace(group, kind=kind, members=members, row=row, columns=columns, stored=[node], readers=set())
 
     def _group(self, group: Group, stored: Sequence[Node], again: bool, along: Sequence[Node] = ()) -> None:
         self.here = {}

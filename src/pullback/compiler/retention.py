@@ -290,9 +290,9 @@ _VAIN = 20
 _LONG = 400_000
 
 
-def solve(problem: Problem, limit: int, attempts: int = _VAIN) -> Schedule:
+def solve(problem: Problem, limit: int, most: float = inf, attempts: int = _VAIN) -> Schedule:
     """The schedule with the least added work whose peak is at most `limit`, as far as it is found; where none is found,
-    the one with the least peak.
+    the one with the least peak. What adds more than `most` is of no use, and is not looked for.
     """
     limit = max(limit, floor(problem))
     searches = [_Search(problem, limit, _asked_for(problem))]
@@ -304,7 +304,6 @@ def solve(problem: Problem, limit: int, attempts: int = _VAIN) -> Schedule:
         beyond = sorted((s for s in begun if s.timeline.peak > limit), key=lambda search: search.timeline.peak)
         searches += [s for s in begun if s.timeline.peak <= limit] + beyond[:_CLOSEST]
     found: list[Schedule] = []
-    most = inf
     # those that keep to the limit come first: what they add tells how far it is worth to go from the others
     for search in sorted(searches, key=lambda search: max(search.timeline.peak - limit, 0)):
         if search.run(attempts, most) and not problem.parts:
@@ -366,6 +365,11 @@ def _asked_for(problem: Problem, base: Timeline | None = None) -> dict[int, list
     return {step: sorted(values, key=made.__getitem__) for step, values in together.items()}
 
 
+def asked(problem: Problem) -> Schedule:
+    """The schedule of what somebody asked for, whatever memory that takes."""
+    return _Search(problem, 0, _asked_for(problem)).schedule()
+
+
 def _events(timeline: Timeline, values: Iterable[int], before: int) -> Iterator[int]:
     """The events before one at which values are made or read."""
     for value in values:
@@ -380,27 +384,24 @@ def cheap(problem: Problem, price: float) -> Schedule:
     return search.schedule()
 
 
-#: how much of the work of all steps may at most be done again for the least memory: about one forward pass
-_LEAST_WORK = 1 / 3
-#: how much lower each limit is that is tried on the way to the least
-_LOWER = 0.9
+#: how much lower each limit is that is tried on the way to the least, and so near that it is not tried
+_LOWER, _LOWEST = 0.9, 0.98
 
 
 def least(problem: Problem, work: float) -> Schedule:
-    """The schedule with the lowest peak that is found among those that add at most a third of `work`, which is that of
-    all steps: as much as computing the forward pass once more.
-    """
+    """The schedule with the lowest peak that is found among those that add at most `work`: that of the forward pass."""
     best = solve(problem, Timeline(problem, {}).peak)
     counts = [] if problem.parts else [n for n in _SEGMENTS if 4 * n <= len(problem.values)]
     for schedule in (_Search(problem, 0, segments(problem, n)).schedule() for n in counts):
-        if schedule.peak < best.peak and schedule.work <= _LEAST_WORK * work:
+        if schedule.peak < best.peak and schedule.work <= work:
             best = schedule
-    bottom = floor(problem)
-    while best.peak > bottom:
-        lower = solve(problem, max(int(best.peak * _LOWER), bottom))
-        if lower.peak >= best.peak or lower.work > _LEAST_WORK * work:
-            break
-        best = lower
+    bottom, part = floor(problem), _LOWER
+    while best.peak > bottom and part < _LOWEST:
+        lower = solve(problem, max(int(best.peak * part), bottom), work)
+        if lower.peak < best.peak and lower.work <= work:
+            best = lower
+        else:  # too far at once
+            part = (1 + part) / 2
     return best
 
 

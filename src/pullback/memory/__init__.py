@@ -1,5 +1,6 @@
 """What a step needs of memory, known before it runs; and what may be had."""
 
+from ..runtime.fit import LEAST
 from .available import available_bytes
 from .budget import Candidate, budget_of, over_budget, too_large
 from .lives import ROLES, Held, Named, Roles
@@ -7,6 +8,7 @@ from .plan import Plan
 from .sizes import format_bytes, parse_bytes
 
 __all__ = [
+    "LEAST",
     "ROLES",
     "Candidate",
     "Held",

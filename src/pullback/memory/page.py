@@ -34,7 +34,8 @@ pre {{ font: 13px/1.35 ui-monospace, monospace; overflow-x: auto; background: #f
 <h1>{title}</h1>
 <pre>{summary}</pre>
 <h2>Memory over the schedule</h2>
-<p>What is held at each step, by what it is held for. The dashed line is what is allocated throughout: the peak.</p>
+<p>What is held at each step, by what it is held for. The dashed line is what is allocated throughout: the peak.
+{budget}</p>
 {timeline}
 <h2>What lives at the peak</h2>
 <p>The largest buffers at step {step}, with the line of your code that made them.</p>
@@ -47,8 +48,8 @@ pre {{ font: 13px/1.35 ui-monospace, monospace; overflow-x: auto; background: #f
 """
 
 
-def page(plan: Plan) -> str:
-    """The whole page. Raises ImportError where Plotly is not installed."""
+def drawing_library() -> Any:
+    """Plotly's module of figures. Raises ImportError where it is not installed."""
     try:
         import plotly.graph_objects as go
     except ImportError as error:
@@ -56,7 +57,17 @@ def page(plan: Plan) -> str:
             "the page of a plan is drawn with Plotly, which is not installed: pip install 'pullback[plots]'. A name "
             "that ends in .json needs nothing."
         ) from error
+    return go
+
+
+def page(plan: Plan) -> str:
+    """The whole page. Raises ImportError where Plotly is not installed."""
+    go = drawing_library()
     title = f"Plan of {plan.name}: {format_bytes(plan.peak_bytes)} at the peak"
+    budget = ""
+    if isinstance(plan.budget, int):
+        missed = f"missed by {format_bytes(plan.over_budget_bytes)}" if plan.over_budget_bytes else "kept to"
+        budget = f" The full line is the budget of {format_bytes(plan.budget)}, which is {missed}."
     figures = _timeline(plan, go), _at_peak(plan, go), _arena(plan, go)
     for figure in figures:
         figure.update_layout(template="plotly_white", margin=dict(l=70, r=20, t=20, b=50), legend_traceorder="normal")
@@ -69,7 +80,9 @@ def page(plan: Plan) -> str:
         )
         for number, (name, figure) in enumerate(zip(names, figures, strict=True))
     }  # fmt: skip
-    return _PAGE.format(title=html.escape(title), summary=html.escape(text(plan)), step=plan.peak_step, **drawn)
+    return _PAGE.format(
+        title=html.escape(title), summary=html.escape(text(plan)), step=plan.peak_step, budget=budget, **drawn
+    )
 
 
 def _timeline(plan: Plan, go: Any) -> Any:
@@ -82,6 +95,11 @@ def _timeline(plan: Plan, go: Any) -> Any:
             hovertemplate="%{y:.2f} MiB",
         )  # fmt: skip
     figure.add_hline(y=plan.peak_bytes / _MIB, line=dict(dash="dash", color="#222", width=1))
+    if isinstance(plan.budget, int):
+        figure.add_hline(
+            y=plan.budget / _MIB, line=dict(color="#c00" if plan.over_budget_bytes else "#393", width=1),
+            annotation_text="budget",
+        )  # fmt: skip
     figure.add_vline(x=plan.peak_step + 0.5, line=dict(dash="dot", color="#222", width=1))
     figure.update_layout(height=380, hovermode="x unified", xaxis_title="step of the schedule", yaxis_title="MiB")
     figure.update_yaxes(rangemode="tozero")

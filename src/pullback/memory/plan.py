@@ -48,10 +48,13 @@ class Plan:
     """
 
     def __init__(
-        self, program: Program, roles: Roles, name: str = "step", changes: Mapping[str, str] = MappingProxyType({})
-    ):
+        self, program: Program, roles: Roles, name: str = "step", changes: Mapping[str, str] = MappingProxyType({}),
+        budget: int | str | None = None,
+    ):  # fmt: skip
         self._program, self.name = program, name
         self.peak_bytes: int = program.memory.peak
+        #: the budget that the step was to keep to: bytes, "least", or None for none
+        self.budget: int | str | None = budget
         #: the peak where nothing is computed again: what the step would take without a budget
         self.unbudgeted_bytes: int = program.unbudgeted_bytes or program.memory.peak
         #: what of `allow=` was done to keep to the budget, and what that is here
@@ -71,6 +74,13 @@ class Plan:
         from .table import text
 
         return text(self)
+
+    @property
+    def over_budget_bytes(self) -> int:
+        """By how many bytes the peak misses the budget: 0 where it is kept, or where no number of bytes was asked for.
+        A step is not run while this is not 0.
+        """
+        return max(self.peak_bytes - self.budget, 0) if isinstance(self.budget, int) else 0
 
     @functools.cached_property
     def timeline(self) -> dict[str, np.ndarray]:
@@ -151,6 +161,8 @@ class Plan:
             "name": self.name,
             "peak_bytes": self.peak_bytes,
             "unbudgeted_bytes": self.unbudgeted_bytes,
+            "budget": self.budget,
+            "over_budget_bytes": self.over_budget_bytes,
             "changes": self.changes,
             "breakdown": self.breakdown,
             "gap_bytes": self.gap_bytes,

@@ -25,6 +25,7 @@ def text(plan: Plan) -> str:
     """The peak and what it consists of, work and time, memory over the schedule, and the largest buffers."""
     lines = [
         f"plan of {plan.name}: {format_bytes(plan.peak_bytes)} at the peak ({plan.peak_bytes:,} bytes)",
+        *_budget(plan),
         *_breakdown(plan),
         f"  {_work(plan)}",
         *(f"  allowed and done: {name}: {what}" for name, what in plan.changes.items()),
@@ -37,6 +38,21 @@ def text(plan: Plan) -> str:
         ),
     ]
     return "\n".join(line.rstrip()[:_WIDTH] for line in lines)
+
+
+def _budget(plan: Plan) -> Iterable[str]:
+    """Whether the budget is kept, and how far from it the peak is."""
+    if plan.budget is None:
+        return
+    if not isinstance(plan.budget, int):
+        free = format_bytes(plan.unbudgeted_bytes)
+        yield f"  the least for at most about one more forward pass; without a budget {free}"
+    elif plan.over_budget_bytes:
+        missed = format_bytes(plan.over_budget_bytes)
+        yield f"  MISSES the budget of {format_bytes(plan.budget)} by {missed}: no less was found"
+    else:
+        left = plan.budget - plan.peak_bytes
+        yield f"  keeps to the budget of {format_bytes(plan.budget)}, {format_bytes(left)} of it left"
 
 
 def _breakdown(plan: Plan) -> Iterable[str]:

@@ -18,7 +18,7 @@ from .body import Body, Closing, is_number, substituted
 from .elementwise import add, convert
 from .movement import expand, reshape
 from .primitive import ELEMENTWISE, MODE, MOVEMENT, REDUCTION, apply, constant, parameter
-from .residuals import choose
+from .residuals import choose, inside_calls
 
 Gradients = Callable[..., list[Node | None]]
 
@@ -47,6 +47,12 @@ class Reverse:
             before = before["body"].before
         self.finals = {place: c for (of, place), c in cotangents.items() if of == "final"}
         self.stacks = {place: c for (of, place), c in cotangents.items() if of == "stack"}
+        #: what a checkpointed call in the body makes for itself: it is computed again in the reverse loop, save where
+        #: that is differentiated once more, whose sums would have another order
+        self.again: set[Node] = set()
+        if not MODE.grad:
+            depth = len(loop.source.checkpoint) if loop.source is not None else 0
+            self.again = inside_calls(self.body, depth, [self.body.values[place] for place in self.stacks])
         self.bars = {i: _parameter(p) for i, p in enumerate(self.body.parameters[: self.count]) if p.requires_grad}
 
     def run(self, indices: Sequence[int]) -> list[Node | None]:
@@ -65,7 +71,7 @@ class Reverse:
             for group in products.values()
             for product in group
             for factor in product.matmul.inputs
-            if (leaf := _under_movement(factor)) not in self.forward and not is_number(leaf)
+            if not self._is_kept(leaf := _under_movement(factor)) and not is_number(leaf)
         }
         self._build(next_, [*slices.values(), *factors], added)
 
@@ -103,7 +109,7 @@ class Reverse:
 
         frontier = self._frontier([*next_, *others])
         known = [node for node in frontier if node in self.earlier]
-        kept = choose(frontier.difference(known), self.body, self.loop["slices"])
+        kept = choose(frontier.difference(known), self.body, self.loop["slices"], self.again)
         outside = dict(zip(self.body.parameters, self.loop.inputs, strict=True))
         self.closing = Closing(
             [*self.bars.values(), *added.values()],
@@ -122,6 +128,10 @@ class Reverse:
         like = self.body.parameters[carry]
         found = self.finals.get(carry)
         return _zeros(like.shape, like.dtype) if found is None else found
+
+    def _is_kept(self, node: Node) -> bool:
+        """Whether the forward loop stacks the value where all steps of it are asked for."""
+        return node in self.forward and node not in self.again
 
     def _frontier(self, outputs: Iterable[Node]) -> set[Node]:
         """The values of the forward body that computing `outputs` asks for."""
@@ -150,9 +160,9 @@ class Reverse:
 
         if is_number(node):
             return _repeated(node, self.length)
-        if node.op.kind == MOVEMENT and node.op.name != "concatenate" and node not in self.forward:
+        if node.op.kind == MOVEMENT and node.op.name != "concatenate" and not self._is_kept(node):
             return moved(node, self._lifted(node.inputs[0]), self.length)
-        if node in self.forward:
+        if self._is_kept(node):
             return stacked(self.loop, node)
         inside = self.closing.inner.get(node)
         if inside is None:

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import inf
 
 from ..codegen.launch import Workspace, owner_of
 from ..compiler.costs import operations, work
 from ..compiler.groups import Fusion, Group
 from ..compiler.narrow import chosen_for, narrowable, narrowed
 from ..compiler.order import constraints, forwarded
-from ..compiler.rematerialize import Policy, Retention, aligned, checkpointed, rematerialize, retention, work_of
-from ..compiler.retention import cheap, floor, least, solve
+from ..compiler.rematerialize import Policy, Retention, aligned, checkpointed, rematerialize, retention
+from ..compiler.retention import asked, cheap, floor, least, solve
 from ..compiler.schedules import Schedule, Timeline
 from ..graph.node import Node
-from ..ops.primitive import LEAF, MOVEMENT
 from ..timeline import span
 from .bundles import bytes_of
 from .layout import Layout
@@ -32,6 +32,8 @@ LEAST = "least"
 _LARGE, _CHEAP = 128 << 20, 10
 #: how often a schedule whose layout takes more than it may is looked for anew
 _TRIES = 6
+#: from the second time on by at least this part of the limit less, and twice that each time
+_NARROWER = 1 / 4096
 #: values up to which the fewest bytes are looked for in fine steps of the limit, which takes a second; and the steps
 _FEW_VALUES, _FINE_STEP, _STEP = 500, 1.04, 1.15
 #: and how often, and by how much, the fewest found are lowered then
@@ -89,13 +91,13 @@ class Fitter:
         """
         self.first, self.lay_out, self.may_round = layout, lay_out, may_round
         self.said = policy
-        self.by_call = checkpointed(layout.fusion)
+        self.calls = checkpointed(layout.fusion)
 
     def _policy(self) -> Policy | None:
-        said, by_call = self.said, self.by_call
-        if said is None or by_call is None:
-            return said or by_call
-        return lambda node: said(node) or by_call(node)
+        said, calls = self.said, self.calls
+        if calls is None or said is None:
+            return said if calls is None else calls.policy
+        return lambda node: said(node) or calls.policy(node)
 
     def _known(self) -> Retention:
         """The problem that the kernels pose in their order; in a better one where that lowers the peak."""
@@ -116,26 +118,28 @@ class Fitter:
         if order == sorted(order):
             return known
         other = known.ordered(order)
-        if known.problem.parts:  # they stand before steps that have other numbers now
-            other = self._problem(replace(self.first.fusion, groups=other.groups))
         return other if Timeline(other.problem, {}).peak < Timeline(known.problem, {}).peak else known
 
-    def _problem(self, fusion: Fusion | None = None) -> Retention:
-        """What the kernels of a fusion, that of the layout or the same in another order, make and read."""
-        fusion = fusion or self.first.fusion
+    def _problem(self) -> Retention:
+        """What the kernels of the layout make and read."""
+        fusion = self.first.fusion
         extra: dict[Group, int] = {}
+        columns: dict[Group, tuple[int, ...]] = {}
         for segment in self.first.segments:
             for launch, group in zip(segment.launches, segment.groups, strict=True):
                 if group is not None:
                     owners = {owner_of(argument) for argument in launch.arguments}
                     besides = sum(owner.nbytes for owner in owners if isinstance(owner, Workspace))
                     extra[group] = max(extra.get(group, 0), besides)
+                    if launch.columns:
+                        columns[group] = launch.columns
         for group in fusion.groups:  # what is written over something takes nothing besides it
             over = [node for node in group.stored if node in self.first.heirs]
             extra[group] = extra.get(group, 0) - sum(aligned(bytes_of(node)) for node in over)
         places = self.first.memory_of
         elsewhere = {node for node, (where, _) in places.items() if where != "arena"}
-        return retention(fusion, lambda g: extra.get(g, 0), elsewhere.__contains__, self._policy())
+        known = retention(fusion, lambda g: extra.get(g, 0), elsewhere.__contains__, self._policy(), self.calls)
+        return replace(known, columns=columns)
 
     def fit(self, limit: int | str | None) -> Fitted:
         """The layout whose arena is at most `limit` bytes, LEAST or, where there is none, the least one found.
@@ -154,14 +158,14 @@ class Fitter:
                 return Fitted(self.first, {})
             found = [self._within(known, limit)]
             if self.may_round and limit is not None and not self._is_cheap(found[0], limit):
-                found += self._rounding(known, limit)
+                found += self._rounding(known, limit, found[0])
             return min(found, key=lambda fitted: _rank(fitted, limit))
 
     def _relieved(self) -> Fitted:
         """A large arena without what is made again for next to nothing, in a better order of its kernels."""
         known = self._problem()
         for problem in dict.fromkeys((self._forwarded(known), known)):
-            made = self._laid_out(problem, cheap(problem.problem, _CHEAP))
+            made = self._laid_out(problem, cheap(problem.without_products(), _CHEAP))
             if made.layout.arena_bytes < self.first.arena_bytes:
                 return made
         return Fitted(self.first, {})
@@ -170,44 +174,76 @@ class Fitter:
         """Whether it keeps to the limit in little more time than without one."""
         return not _rank(fitted, limit)[0] and fitted.work <= _LITTLE * Fitted(self.first, {}).work
 
-    def _rounding(self, known: Retention, limit: int | str) -> list[Fitted]:
-        """The same with activations in bfloat16: as many as the limit asks for, or else all of them."""
+    def _rounding(self, known: Retention, limit: int | str, exact: Fitted) -> list[Fitted]:
+        """The same with activations in bfloat16: as many as the limit asks for, or else all of them. Where `exact`
+        keeps to the limit without that, only what takes less work.
+        """
         values = narrowable(self.first.fusion, known)
         excess = self.first.arena_bytes - limit if isinstance(limit, int) else sum(value.saved for value in values)
         found = []
         for chosen in dict.fromkeys([tuple(chosen_for(values, excess)), tuple(value.node for value in values)]):
             if chosen:
                 layout = self.lay_out(narrowed(self.first.fusion, chosen))
-                fitted = Fitter(layout, self.lay_out, self.said).fit(limit)
-                found.append(replace(fitted, rounded=chosen))
-                if not _rank(fitted, limit)[0]:
-                    break
+                fitter = Fitter(layout, self.lay_out, self.said)
+                if isinstance(limit, int) and exact.layout.arena_bytes <= limit:
+                    fitted = fitter._cheaper(limit, exact.work)
+                else:
+                    fitted = fitter.fit(limit)
+                if fitted is not None:
+                    found.append(replace(fitted, rounded=chosen))
+                    if not _rank(fitted, limit)[0]:
+                        break
         return found
+
+    def _cheaper(self, limit: int, work: float) -> Fitted | None:
+        """What keeps to a limit in less than so much work, where it is found."""
+        if self.first.arena_bytes <= limit and self._policy() is None:
+            return Fitted(self.first, {})
+        left = work - Fitted(self.first, {}).work
+        with span("rematerialize"):
+            return self._tried(self._known(), limit, left) if left > 0 else None
 
     def _within(self, known: Retention, limit: int | str | None) -> Fitted:
         """What keeps to a limit by computing values again; the fewest bytes that are found where nothing does."""
-        if limit is None:  # only what the user wants computed again
-            return self._laid_out(known, solve(known.problem, self.first.arena_bytes))
+        if limit is None:
+            return self._as_asked(known)
         if isinstance(limit, int):
             found = self._tried(known, limit)
             if found is not None:
                 return found
             return min(self._descent(known), key=lambda fitted: _rank(fitted, limit))
-        return self._laid_out(known, least(known.problem, self._work()))
+        return self._laid_out(known, least(known.problem, known.forward_work()))
 
-    def _tried(self, known: Retention, limit: int) -> Fitted | None:
-        """What keeps to a limit, from aims that are lowered by what layouts take too much."""
+    def _as_asked(self, known: Retention) -> Fitted:
+        """What the user wants computed again, and nothing else where that does not take more than keeping all. What
+        stands in checkpointed calls is kept where computing it again lowers nothing.
+        """
+        found = self._laid_out(known, asked(known.problem))
+        if found.layout.arena_bytes > self.first.arena_bytes:
+            found = self._laid_out(known, solve(known.problem, self.first.arena_bytes))
+        if found.layout.arena_bytes > self.first.arena_bytes and self.said is None:
+            return Fitted(self.first, {})
+        return found
+
+    def _tried(self, known: Retention, limit: int, most: float = inf) -> Fitted | None:
+        """What keeps to a limit and adds at most so much work, from aims that are lowered by what layouts take too
+        much.
+        """
         aim, bottom, tries = limit, floor(known.problem), _TRIES
         while aim >= bottom and tries:
-            schedule = solve(known.problem, aim)
+            schedule = solve(known.problem, aim, most)
+            if schedule.work > most:
+                break
             fitted = self._laid_out(known, schedule)
             excess = fitted.layout.arena_bytes - limit
             if excess <= 0:
                 return fitted
             if schedule.peak > aim:  # less still will not be found either
                 break
-            # a schedule whose peak is below the aim by itself would be found again by a little less
-            aim, tries = min(aim, schedule.peak) - excess, tries - 1
+            # a schedule whose peak is below the aim by itself would be found again by a little less, and one like it by
+            # as little as some layouts take too much
+            step = 0 if tries == _TRIES else int(limit * _NARROWER) << (_TRIES - tries)
+            aim, tries = min(aim, schedule.peak) - max(excess, step), tries - 1
         return None
 
     def _descent(self, known: Retention) -> list[Fitted]:
@@ -217,7 +253,7 @@ class Fitter:
         problem = known.problem
         few = len(problem.values) <= _FEW_VALUES
         step = _FINE_STEP if few else _STEP
-        found = [self._laid_out(known, least(problem, self._work()))] if few else []
+        found = [self._laid_out(known, least(problem, known.forward_work()))] if few else []
         aim, peaks = floor(problem) if few else int(floor(problem) * step), set[int]()
         # an arena has at least the bytes that live at once
         while not found or aim < min(fitted.layout.arena_bytes for fitted in found):
@@ -238,7 +274,3 @@ class Fitter:
             return Fitted(self.first, {})
         made = rematerialize(self.first.fusion, known, schedule.again)
         return Fitted(self.lay_out(made.fusion), made.copies)
-
-    def _work(self) -> float:
-        nodes = self.first.fusion.graph.nodes
-        return sum(work_of(node, False) for node in nodes if node.op.kind not in (LEAF, MOVEMENT))

@@ -208,7 +208,7 @@ class CompiledStep:
         return check(variant, [*leaves, *roots], directions)
 
     def _plan_of(self, variant: Replay) -> Plan:
-        return Plan(variant.program, variant.roles, self.__name__, variant.allowed)
+        return Plan(variant.program, variant.roles, self.__name__, variant.allowed, self.budget.nbytes)
 
     def _refuse_too_large(self, recording: ref[Replay], leaves: list[Any]) -> None:
         """Raise MemoryBudgetError for a recording that does not keep to the budget, or that there is no memory for."""

@@ -37,8 +37,9 @@ def checkpoint(
     deep nets with sublinear memory cost", 2016). Arguments and results may be anything; calls may be nested.
 
     It works in compiled steps and outside of them, and has no effect where no gradients are taken. In the body of
-    `func.scan` only what stands in straight line is computed again, not what a loop's own rule keeps of each step: put
-    the call around the scan.
+    `func.scan` the loop of the backward pass computes the call again at each step, save where its gradient is to be
+    differentiated again. What the gradient of a weight that all steps share is summed from is put together in the
+    backward pass for all steps, so that the sum has the same bits; that is so with the call around the scan too.
 
     Both values of `use_reentrant` mean the same, and so do both of `preserve_rng_state`, since a second computation of
     a random draw always gives the same numbers; there is nothing that `determinism_check`, "default" or "none", could
