@@ -194,6 +194,33 @@ def test_alerts_of_a_monitor_are_asked_for() -> None:
     assert run.guard.events[0].reason == "vanishing gradients in 0.weight"
 
 
+def test_a_monitor_can_call_the_guard() -> None:
+    pb.manual_seed(2)
+    model = nn.Linear(3, 1)
+    optimizer = pb.optim.SGD(model.parameters(), lr=0.01)
+    monitor = pb.Monitor(model, optimizer)
+    guard = pb.Guard(model, optimizer, every=4, spike=None, explosion=None, alerts=[monitor])
+
+    @pb.compile
+    def step(x: Any) -> Any:
+        optimizer.zero_grad()
+        loss = (model(x) - 1).square().mean()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    batches = [pb.randn(16, 3) for _ in range(80)]
+    batches[60] = 1e3 * batches[60]
+    losses = []
+    for x in guard.batches(batches):
+        loss = step(x)
+        if guard.observe(loss):
+            losses.append(loss.item())
+    (event,) = guard.events
+    assert event.kind in ("loss_spike", "exploding") and event.batch == 60, str(event)
+    assert losses[-1] < 1.5
+
+
 def test_an_exploding_norm_is_an_alert() -> None:
     run = _Run({})
     run.guard.snapshot()

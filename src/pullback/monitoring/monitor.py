@@ -27,6 +27,10 @@ from .sinks import Sink, opened
 _OFF, _RECORDED, _WITH_HISTOGRAMS = 0, 1, 2
 
 
+#: the kinds of alerts that come with one step, and may go with it
+_SUDDEN = ("nonfinite", "exploding", "loss_spike")
+
+
 class Monitor:
     """Records what the gradients, activations and updates of a model are like, and tells what goes wrong.
 
@@ -76,6 +80,7 @@ class Monitor:
         self.records: list[Record] = []
         #: how many steps have been done
         self.steps = 0
+        self._asked: Record | None = None
         self.watch = Watch(limits or Limits())
         self.sinks: list[Sink] = [opened(sink) for sink in _listed(sinks)]
         self._names = {id(module): name or type(module).__name__ for name, module in model.named_modules()}
@@ -127,6 +132,15 @@ class Monitor:
     def alerts(self) -> list[Alert]:
         """The alerts of the records that are kept, the newest last."""
         return [alert for record in self.records for alert in record.alerts]
+
+    def alert(self) -> Alert | None:
+        """What of the newest record a return to an earlier state may mend, told once: values that are not finite,
+        gradients that explode, a spike of the loss. So a monitor can stand among the `alerts` of a `Guard`.
+        """
+        if not self.records or self.records[-1] is self._asked:
+            return None
+        self._asked = self.records[-1]
+        return next((alert for alert in self._asked.alerts if alert.kind in _SUDDEN), None)
 
     def close(self) -> None:
         """Watch no more: take the hooks away, and close the sinks."""

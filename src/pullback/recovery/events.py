@@ -41,7 +41,7 @@ class Event:
 
 
 @dataclass(frozen=True)
-class Alert:
+class Trigger:
     """Why a guard is to act."""
 
     kind: str
@@ -49,20 +49,20 @@ class Alert:
     fault: dict[str, Any] = field(default_factory=dict)
 
 
-def alert_of(what: object) -> Alert:
-    """An alert of whatever says one: a NonFiniteError, another exception, a text, an object of a monitor."""
-    if isinstance(what, Alert):
+def trigger_of(what: object) -> Trigger:
+    """A trigger from whatever says one: a NonFiniteError, another exception, a text, an object of a monitor."""
+    if isinstance(what, Trigger):
         return what
     if isinstance(what, NonFiniteError):
-        return Alert("nonfinite", str(what), {name: getattr(what, name) for name in _OF_A_FAULT})
+        return Trigger("nonfinite", str(what), {name: getattr(what, name) for name in _OF_A_FAULT})
     if isinstance(what, BaseException):
-        return Alert("alert", f"{type(what).__name__}: {what}")
-    return Alert(str(getattr(what, "kind", "alert")), str(what))
+        return Trigger("alert", f"{type(what).__name__}: {what}")
+    return Trigger(str(getattr(what, "kind", "alert")), str(what))
 
 
-def not_finite(what: str, value: float) -> Alert:
+def not_finite(what: str, value: float) -> Trigger:
     """The alert for a number that is not finite."""
-    return Alert("nonfinite", f"the {what} is {'NaN' if math.isnan(value) else 'infinite'}")
+    return Trigger("nonfinite", f"the {what} is {'NaN' if math.isnan(value) else 'infinite'}")
 
 
-__all__ = ["Alert", "Event", "alert_of", "not_finite"]
+__all__ = ["Event", "Trigger", "not_finite", "trigger_of"]

@@ -17,7 +17,7 @@ from ..snapshots import Checkpointer
 from ..snapshots.parts import KINDS, kind_of
 from ..tracing.finite import taking_faults
 from .changes import scale_rates, ways_of
-from .events import Alert, Event, alert_of, not_finite
+from .events import Event, Trigger, not_finite, trigger_of
 from .ring import Ring, Snapshot
 from .spikes import Window
 
@@ -40,8 +40,8 @@ class Guard:
       a list the first is for the first try, the next for the next, and the last for all that follow.
     - `spike`: by how many robust standard deviations (from the median absolute deviation, at least 5% of the median) a
       loss is a spike; `explosion`: the same of the logarithm of the gradient norm. None: not looked at.
-    - `alerts`: functions that are asked at each step, or objects with an `alert()` method; what they give, unless it is
-      None or empty, is an alert.
+    - `alerts`: functions that are asked at each step, or objects with an `alert()` method, such as a `Monitor`; what
+      they give, unless it is None or empty, is an alert.
     - `checkpointer` saves the same parts, and the guard, to disk whenever a snapshot is taken, as its own `every` says,
       and after each return; `resume()` goes on from there.
 
@@ -128,7 +128,7 @@ back to step 10; batches 14 to 16 of epoch 0 left out
         self._good, self._lost = 0, 0
         self._ring = Ring(keep)
         self._loader: Any = None
-        self._pending: Alert | None = None
+        self._pending: Trigger | None = None
         #: whether the batch of the position is given out already, and whether the data must go back
         self._given, self._rewind = False, False
         #: whether a snapshot is to be taken when the loop is through with the step
@@ -197,27 +197,27 @@ back to step 10; batches 14 to 16 of epoch 0 left out
         """Go back now, for a reason from elsewhere: a text, an exception such as NonFiniteError, a monitor's alert."""
         self._pending = None
         self.step += 1
-        self._go_back(alert_of(what))
+        self._go_back(trigger_of(what))
 
     def _take(self, fault: BaseException) -> None:
         """A compiled step was not finite: what came of it is done when the loop comes back."""
-        self._pending = alert_of(fault)
+        self._pending = trigger_of(fault)
 
-    def _judge(self, loss: float, norm: float | None) -> Alert | None:
+    def _judge(self, loss: float, norm: float | None) -> Trigger | None:
         for what, value in (("loss", loss), ("gradient norm", 0.0 if norm is None else norm)):
             if not math.isfinite(value):
                 return not_finite(what, value)
         scales, middle = self._losses.deviation(loss)
         if self.spike is not None and scales > self.spike:
-            return Alert("spike", f"the loss is {loss:.4g}, {scales:.0f} robust deviations above {middle:.4g}")
+            return Trigger("spike", f"the loss is {loss:.4g}, {scales:.0f} robust deviations above {middle:.4g}")
         if norm is not None and self.explosion is not None:
             scales, middle = self._norms.deviation(norm)
             if scales > self.explosion:
-                return Alert("explosion", f"the gradient norm is {norm:.4g}, {norm / middle:.0f} times {middle:.4g}")
+                return Trigger("explosion", f"the gradient norm is {norm:.4g}, {norm / middle:.0f} times {middle:.4g}")
         for source in self.alerts:
             told = getattr(source, "alert", source)()
             if told:
-                return alert_of(told[0] if isinstance(told, (list, tuple)) else told)
+                return trigger_of(told[0] if isinstance(told, (list, tuple)) else told)
         return None
 
     # ---- snapshots
@@ -253,7 +253,7 @@ back to step 10; batches 14 to 16 of epoch 0 left out
 
     # ---- going back
 
-    def _go_back(self, alert: Alert) -> None:
+    def _go_back(self, alert: Trigger) -> None:
         event = Event(self.step, self.epoch, self.batch, alert.kind, alert.reason, fault=alert.fault)
         here = self.epoch, self.batch
         is_further = here > self._furthest if self._given else self._good > self._lost
