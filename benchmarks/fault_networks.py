@@ -238,3 +238,5 @@ NETWORKS: list[Callable[..., Any]] = [
     mlp, convolutional, normalized, recurrent, transformer, own_rules, mixed_precision, partial, second_order, looped,
     embedded,
 ]  # fmt: skip
+#: those of which every parameter is reached
+PLAIN = NETWORKS[:5]

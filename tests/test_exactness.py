@@ -153,6 +153,16 @@ def test_a_profiler(plain: list[bytes]) -> None:
     assert not _differences(_trained(around=pb.profile), plain)
 
 
+@pytest.mark.parametrize("every", [1, 4])
+def test_a_monitor(every: int, plain: list[bytes]) -> None:
+    with debug.override(num_threads=2):
+        run = Run()
+        with pb.Monitor(run.model, run.optimizer, every=every) as monitor:
+            run.go(0, STEPS)
+    assert monitor.steps == STEPS and monitor.records
+    assert not _differences(run.bits(), plain)
+
+
 def test_checks(plain: list[bytes]) -> None:
     assert not _differences(_trained(check_every=4), plain)
 

@@ -83,8 +83,13 @@ class Slopes:
         cotangents = [self.audit.found[node] for node in variables]
         self._compute([*function.fixed, *variables, *cotangents, *self.audit.cotangents])
         values = [self.known[node] for node in variables]
-        directions = [self.generator.standard_normal(value.shape) * (_typical(value) or _LEAST) for value in values]
-        terms = [self.known[c] * d for c, d in zip(cotangents, directions, strict=True)]
+        directions = [
+            # what is infinite on purpose, as a mask, stays as it is
+            np.where(np.isfinite(value), self.generator.standard_normal(value.shape) * (_typical(value) or _LEAST), 0.0)
+            for value in values
+        ]
+        with np.errstate(invalid="ignore"):  # an infinity that stays has no part, whatever its cotangent
+            terms = [np.where(d == 0, 0.0, self.known[c] * d) for c, d in zip(cotangents, directions, strict=True)]
         size = float(np.sqrt(sum(np.sum(np.square(term)) for term in terms)))
 
         def at(step: float) -> float:
@@ -179,7 +184,8 @@ def _parts(roots: Sequence[Node], variables: set[Node]) -> tuple[set[Node], list
 
 
 def _typical(value: np.ndarray) -> float:
-    return float(np.sqrt(np.mean(np.square(value)))) if value.size else 0.0
+    finite = value[np.isfinite(value)]
+    return float(np.sqrt(np.mean(np.square(finite)))) if finite.size else 0.0
 
 
 __all__ = ["Audit", "Slope", "Slopes"]

@@ -159,10 +159,10 @@ class Buffer:
     extent. `owned` tells that Pullback allocated the memory: it is then 64-byte aligned and counted by `live_bytes`.
     `shared` tells that others than the tensor may look at the memory, which must then not be written again.
     `overwritten` tells that a compiled step may write new values over these. `lent` tells that the memory is a part of
-    a program's arena, which the next run writes over.
+    a program's arena, which the next run writes over. `zeroed` tells that it was made as zeros: see `is_blank`.
     """
 
-    __slots__ = ("__weakref__", "address", "array", "lent", "nbytes", "overwritten", "owned", "shared")
+    __slots__ = ("__weakref__", "address", "array", "lent", "nbytes", "overwritten", "owned", "shared", "zeroed")
 
     def __init__(self, array: np.ndarray, owned: bool, address: int | None = None):
         """`address` is that of the array's first byte, where it is known."""
@@ -171,7 +171,7 @@ class Buffer:
         self.nbytes: int = array.nbytes
         self.owned = owned
         self.shared = not owned
-        self.overwritten = self.lent = False
+        self.overwritten = self.lent = self.zeroed = False
         if owned:
             _count(self.nbytes)
 
@@ -196,7 +196,7 @@ class Buffer:
         made = cls.__new__(cls)
         made.array = np.ndarray((count,), dtype.storage, page, offset)
         made.address, made.nbytes = address, count * dtype.itemsize
-        made.owned, made.shared, made.overwritten, made.lent = True, False, False, False
+        made.owned, made.shared, made.overwritten, made.lent, made.zeroed = True, False, False, False, False
         _count(made.nbytes)
         return made
 
@@ -212,7 +212,9 @@ class Buffer:
             memory = np.asarray(lease)
             if lease.was_used:
                 memory.fill(0)
-        return cls(memory.view(dtype.storage), owned=True)
+        made = cls(memory.view(dtype.storage), owned=True)
+        made.zeroed = True
+        return made
 
     @classmethod
     def of(cls, array: np.ndarray, copy: bool) -> Buffer:
@@ -229,6 +231,13 @@ class Buffer:
         if not (array.flags.c_contiguous and array.flags.aligned):
             raise ValueError("only a contiguous (row-major), aligned array can be shared; use copy=True")
         return cls(array.reshape(-1), owned=False)
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether it is known to be nothing but zeros, so that there is no need to read it: pages that are read before
+        they are written come one by one, and stay small ones.
+        """
+        return self.zeroed and not (self.overwritten or self.shared)
 
     @classmethod
     def within(cls, memory: np.ndarray, dtype: DType) -> Buffer:

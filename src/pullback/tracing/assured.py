@@ -133,6 +133,8 @@ class Assured:
 
 
 def _measured(node: Node) -> Interval | None:
+    if node.buffer.is_blank:
+        return _NOTHING
     return measured(to_carrier(node.buffer.array, node.dtype))
 
 
