@@ -6,7 +6,8 @@ generators become state of the program without being named. `replay` feeds a rec
 `step` chooses the recording that fits a call.
 """
 
+from .compiling import compile
 from .plan import plan
-from .step import CompiledStep, compile
+from .step import CompiledStep
 
 __all__ = ["CompiledStep", "compile", "plan"]

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import copy
 import functools
-import gc
-import inspect
 import threading
 import warnings
-from collections.abc import Callable, Collection, Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable
 from dataclasses import replace
 from types import FunctionType, MethodType
 from typing import Any, NamedTuple, NoReturn, Self
@@ -20,25 +17,25 @@ import numpy as np
 from .. import forks, timeline
 from ..errors import TraceError
 from ..graph.node import next_serial
-from ..graph.types import from_numpy as array_dtype
-from ..memory import Plan, available_bytes, budget_of, over_budget, too_large
+from ..memory import Plan, available_bytes, over_budget, too_large
 from ..ops.primitive import MODE
 from ..runtime.fit import BFLOAT16, BLOCKS, Budget
 from ..runtime.program import UNLIMITED, Program
 from ..runtime.report import reported
 from ..tensor import Tensor
-from ..tensor.creation import from_argument, from_numpy
+from ..tensor.creation import from_numpy
 from ..tensor.handle import RECEIVERS, STATE, Handle
 from ..tensor.promotion import Default
 from ..trees import flatten, unflatten
 from .check import Check, check, checked_directions
 from .finite import RAISE, Policy
+from .kinds import Kind, first_places, is_hooked, signature
 from .parts import meets
-from .recordable import is_module, refuse
 from .relations import Related, along, findings, name_of
 from .replay import MISFIT, Replay
 from .surroundings import Surroundings
 from .trace import Trace
+from .turns import STEPS, without_collections
 from .ways import Way, choose, peaks_allowed
 
 #: from this many recordings of one function on, each further one warns
@@ -46,8 +43,6 @@ _MANY_VARIANTS = 16
 #: how many recordings for the same shapes, dtypes and values of arguments are kept
 _KEPT_VARIANTS = 32
 _NO_ROOTS: list[Handle] = []
-#: how long a fork waits for the steps of other threads, in seconds
-_LONGEST_WAIT = 20.0
 #: under which attribute an object keeps the steps that are its methods
 _BOUND_STEPS = "_pullback_bound_steps"
 
@@ -73,7 +68,7 @@ class CompiledStep:
         self._variants: dict[Hashable, list[Replay]] = {}
         self._last: Replay | None = None
         #: how the last call was, since most are like the one before
-        self._recent: _Kind | None = None
+        self._recent: Kind | None = None
         self._recordings, self._parts = 0, 1
         #: held while a recording is fed, run and taken in: two threads' calls come one after the other
         forks.register(self)
@@ -128,7 +123,7 @@ class CompiledStep:
         if kind is None or leaves is None:
             kind, leaves, roots = self._kind_of(args, kwargs)
             self._recent = kind
-        alone = _STEPS.begin_run()
+        alone = STEPS.begin_run()
         try:
             with self._alone:
                 for variant in kind.variants:
@@ -137,33 +132,33 @@ class CompiledStep:
                         self._last = variant
                         return result
         finally:
-            _STEPS.end_run()
-        with _STEPS.recording(), _without_collections(), reported("record", self.__name__) as report:
-            hooked = frozenset(place for place, leaf in enumerate(leaves) if _is_hooked(leaf))
+            STEPS.end_run()
+        with STEPS.recording(), without_collections(), reported("record", self.__name__) as report:
+            hooked = frozenset(place for place, leaf in enumerate(leaves) if is_hooked(leaf))
             variant = self._record_to_budget(kind.key, leaves, kind.shape, hooked)
             report.program = variant.program
-        alone = _STEPS.begin_run()
+        alone = STEPS.begin_run()
         try:
             with self._alone:
                 self._last = variant
                 return variant.run([*leaves, *roots], alone)
         finally:
-            _STEPS.end_run()
+            STEPS.end_run()
 
-    def _kind_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[_Kind, list[Any], list[Handle]]:
+    def _kind_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Kind, list[Any], list[Handle]]:
         """Which recordings are for a call, its arguments one by one, and the roots of which some are views."""
         leaves, shape = flatten((args, kwargs))
         leaves = [from_numpy(leaf) if isinstance(leaf, np.ndarray) else leaf for leaf in leaves]
         related = Related(leaves)
         modes = MODE.grad, MODE.autocast[:2], Default.floating
-        key = (shape, modes, _first_places(leaves), related.families, *map(_signature, leaves))
-        return _Kind(key, shape, self._variants.setdefault(key, []), leaves), leaves, related.roots
+        key = (shape, modes, first_places(leaves), related.families, *map(signature, leaves))
+        return Kind(key, shape, self._variants.setdefault(key, []), leaves), leaves, related.roots
 
     def plan(self, *args: Any, **kwargs: Any) -> Plan:
         """What a call with these arguments would hold in memory and compute: see `pullback.plan`."""
         kind, leaves, _ = self._kind_of(args, kwargs)
-        with _STEPS.recording(), _without_collections(), reported("record", self.__name__) as report:
-            hooked = frozenset(place for place, leaf in enumerate(leaves) if _is_hooked(leaf))
+        with STEPS.recording(), without_collections(), reported("record", self.__name__) as report:
+            hooked = frozenset(place for place, leaf in enumerate(leaves) if is_hooked(leaf))
             variant = self._record_to_budget(kind.key, leaves, kind.shape, hooked, planned=True)
             report.program = variant.program
         return self._plan_of(variant)
@@ -198,8 +193,8 @@ class CompiledStep:
         kept, total = list(kind.variants), self._recordings
         STATE.audits = []
         try:
-            with _STEPS.recording(), _without_collections(), reported("record", self.__name__) as report:
-                hooked = frozenset(place for place, leaf in enumerate(leaves) if _is_hooked(leaf))
+            with STEPS.recording(), without_collections(), reported("record", self.__name__) as report:
+                hooked = frozenset(place for place, leaf in enumerate(leaves) if is_hooked(leaf))
                 variant = self._record_to_budget(kind.key, leaves, kind.shape, hooked)
                 report.program = variant.program
         finally:
@@ -379,56 +374,6 @@ class CompiledModule(CompiledStep):
             setattr(module, name, value)
 
 
-class _Kind:
-    """Calls that the same recordings are for, and a short way to tell that another call is one of them: it has plain
-    tensors or arrays by position, all different ones, each as before.
-    """
-
-    __slots__ = ("_autocast", "_default", "_expected", "_grad", "key", "shape", "variants")
-
-    def __init__(self, key: Hashable, shape: Any, variants: list[Replay], leaves: list[Any]):
-        self.key, self.shape, self.variants = key, shape, variants
-        self._grad, self._autocast, self._default = MODE.grad, MODE.autocast, Default.floating
-        is_flat = shape == flatten(((None,) * len(leaves), {}))[1] and len(set(map(id, leaves))) == len(leaves)
-        #: shape, dtype and whether gradients are wanted of each argument; None for calls that are not of this sort
-        self._expected: list[tuple[Any, ...]] | None = None
-        if is_flat and all(map(_is_plain, leaves)):
-            self._expected = [(leaf._node.shape, leaf._node.dtype, leaf._node.requires_grad) for leaf in leaves]
-
-    def leaves_of(self, args: tuple[Any, ...]) -> list[Any] | None:
-        """The arguments as tensors, where the call is known at once to be of this kind; else None."""
-        expected = self._expected
-        if expected is None or len(args) != len(expected):
-            return None
-        if MODE.grad is not self._grad or MODE.autocast is not self._autocast:
-            return None
-        if Default.floating is not self._default:
-            return None
-        leaves: list[Any] = []
-        if not expected:
-            return leaves
-        for leaf, (shape, dtype, requires_grad) in zip(args, expected, strict=True):
-            if type(leaf) is np.ndarray:
-                if leaf.shape != shape or requires_grad or array_dtype(leaf.dtype) != dtype:
-                    return None
-                leaves.append(from_argument(leaf, dtype))
-                continue
-            if not _is_plain(leaf):
-                return None
-            node = leaf._node
-            if node.shape != shape or node.dtype is not dtype or node.requires_grad is not requires_grad:
-                return None
-            leaves.append(leaf)
-        return leaves if len(leaves) < 2 or len(set(map(id, leaves))) == len(leaves) else None
-
-
-def _is_plain(leaf: Any) -> bool:
-    """Whether the leaf is a tensor that has its value from nowhere else, and no hooks."""
-    return (
-        type(leaf) is Tensor and leaf._link is None and leaf._alias is None and not (leaf._hooks or leaf._accumulated)
-    )
-
-
 class _BoundSteps:
     """The compiled methods of one object. A copy of the object gets none of them."""
 
@@ -438,231 +383,3 @@ class _BoundSteps:
 
     def __reduce__(self) -> Any:
         return _BoundSteps, ()
-
-
-def _first_places(leaves: list[Any]) -> tuple[int, ...]:
-    """For each tensor among the arguments where it stands first: the same tensor given twice is one."""
-    first: dict[int, int] = {}
-    return tuple(first.setdefault(id(leaf), place) for place, leaf in enumerate(leaves) if isinstance(leaf, Handle))
-
-
-@contextmanager
-def _without_collections() -> Iterator[None]:
-    """No garbage is collected meanwhile: a recording makes tens of thousands of objects that stay, and each time that
-    some more are there Python would look through all of them, and all of the caller's, for cycles.
-    """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
-class _Steps:
-    """Steps run side by side; while one is recorded, which touches tensors that others may use, no other goes on.
-
-    A run enters itself and then looks for a recorder; a recorder enters itself and then looks for runs. Whichever comes
-    second sees the other, so a run takes no lock unless somebody records.
-    """
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition(threading.RLock())
-        self._running: dict[int, int] = {}
-        self._recorder = 0
-        #: who recorded before this thread forked, or None where it waited in vain
-        self._before_fork: int | None = None
-
-    def before_fork(self) -> None:
-        """Wait for the steps of other threads, which would be half done in the child for ever. A thread that itself
-        waits for the one that forks is not waited for longer than some seconds.
-        """
-        me = threading.get_ident()
-        with self._changed:
-            self._before_fork = None
-            if not self._changed.wait_for(lambda: self._recorder in (0, me), _LONGEST_WAIT):
-                return
-            self._before_fork, self._recorder = self._recorder, me
-            self._changed.wait_for(lambda: list(self._running) in ([], [me]), _LONGEST_WAIT)
-
-    def after_fork_in_parent(self) -> None:
-        """Let the other threads go on."""
-        if self._before_fork is not None:
-            with self._changed:
-                self._recorder = self._before_fork
-                self._changed.notify_all()
-
-    def after_fork_in_child(self) -> None:
-        """Know no more of threads that are not there."""
-        me = threading.get_ident()
-        self._changed = threading.Condition(threading.RLock())
-        self._running = {thread: depth for thread, depth in self._running.items() if thread == me}
-        self._recorder = self._before_fork or 0
-
-    def begin_run(self) -> bool:
-        """Wait until nothing is being recorded by another thread. Gives whether this is the only run now."""
-        me = threading.get_ident()
-        running = self._running
-        depth = running[me] = running.get(me, 0) + 1
-        while self._recorder and self._recorder != me:
-            self.end_run()
-            with self._changed:
-                while self._recorder not in (0, me):
-                    self._changed.wait()
-            running[me] = running.get(me, 0) + 1
-        return depth == 1 and len(running) == 1
-
-    def end_run(self) -> None:
-        """The run that this thread began last is over."""
-        me = threading.get_ident()
-        left = self._running.pop(me) - 1
-        if left:
-            self._running[me] = left
-        if self._recorder and self._recorder != me:
-            with self._changed:
-                self._changed.notify_all()
-
-    @contextmanager
-    def recording(self) -> Iterator[None]:
-        """Wait until no other thread records or runs a step."""
-        me = threading.get_ident()
-        with self._changed:
-            while self._recorder not in (0, me):
-                self._changed.wait()
-            before, self._recorder = self._recorder, me
-            while list(self._running) not in ([], [me]):
-                self._changed.wait()
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._recorder = before
-                self._changed.notify_all()
-
-
-_STEPS = _Steps()
-forks.around(_STEPS.before_fork, _STEPS.after_fork_in_parent, _STEPS.after_fork_in_child)
-
-
-def _is_hooked(leaf: Any) -> bool:
-    """Whether an argument has hooks: its recordings are for this very tensor."""
-    return isinstance(leaf, Handle) and bool(leaf._hooks or leaf._accumulated)
-
-
-def _signature(leaf: Any) -> Hashable:
-    """What of an argument a recording depends on."""
-    if isinstance(leaf, Handle):
-        return leaf._node.shape, leaf.dtype, leaf.requires_grad, _is_hooked(leaf)
-    try:
-        hash(leaf)
-    except TypeError:
-        raise TraceError(
-            f"an argument of a compiled step is a {type(leaf).__name__}, which is neither a tensor, nor a container of "
-            "them, nor hashable. Pass tensors, and keep other objects in the function's closure."
-        ) from None
-    return type(leaf), leaf
-
-
-def compile(
-    function: Callable[..., Any] | None = None,
-    *,
-    memory: int | float | str | None = None,
-    policy: Callable[[Any], str | None] | None = None,
-    allow: Collection[str] | None = None,
-    on_nonfinite: str = RAISE,
-    check_every: int | None = None,
-    check_directions: int = 1,
-    **unknown: Any,
-) -> Any:
-    """Make `function`, such as a whole training step, one native program; also usable as a decorator.
-
-    The function is recorded at the first call with new shapes and dtypes of its arguments, and run as recorded after
-    that. Tensors that it touches (parameters, optimizer state, random generators, `.grad`) are taken as they are at
-    each call and hold their new values afterwards. Python code in it runs only while recording: values of tensors are
-    not to be had there (`item()`, `if tensor:`). Arguments other than tensors and containers of them must be hashable,
-    and each value makes a recording of its own.
-
-    What the function finds outside may be bound to something else between calls, which makes a new recording:
-    globals and closure variables that its code names, functions and classes among them, or that the code of functions,
-    methods and properties it names; one level deep what stands in lists, dictionaries and deques, and their subclasses
-    (of at most 1,000 elements), and under attributes of objects, also in `__slots__`, of classes and of Python modules
-    (not those that are installed or Python's own); parameters, buffers, parts, training flags, `forward` and other
-    attributes of modules; groups and state of optimizers; the default dtype. A NumPy array that is given to `tensor`
-    is read anew at each call.
-
-    Not followed is what is reached by other ways: getattr with a computed name, a container in a container, an object
-    in an attribute of an object, the order of a dictionary, sets, iterators and arrays of the standard library; numbers
-    that Python takes out of a NumPy array, and arrays that are computed from others; defaults of functions that are
-    changed; the environment, files and clocks. Random numbers of Python's `random` and of `numpy.random` are those of
-    the recording in every call: draw with Pullback's own functions, or pass them as arguments.
-
-    Arguments may be views of one another or of tensors that the function knows: where one of these is written, all
-    change along, and a recording is made for each way in which they are related. Where that cannot be, because a view
-    was made a leaf, TraceError is raised.
-
-    A place of these kinds that the function binds to a tensor it has computed holds the new tensor after each call;
-    TraceError is raised if the function also uses the tensor that stood there. Other things that Python code does,
-    such as counting in a variable or appending to a list, happen only while recording.
-
-    It may be a method, decorated in its class or bound (`pb.compile(trainer.step)`), and a module: each object then
-    has recordings of its own, and its attributes are followed as said above. A compiled module has the attributes of
-    the module. Generators, asynchronous functions and classes are refused with TypeError. A process may fork while
-    other threads are in steps: the fork waits for these to end (20 seconds at most, in case they wait for it).
-
-    `memory` is a budget for what a call holds in tensors at once: bytes, a text such as "1.5GiB", or "least", which is
-    the least that can be had for about one more forward pass. What it has no room for is computed again when it is
-    needed, with the same bits. MemoryBudgetError is raised, before anything runs, where it cannot be kept, and also
-    where a call needs more than the machine has free. `policy` may say of each value that could be computed again
-    whether to "keep" or to "recompute" it; None leaves it to the compiler. It is asked about `Candidate`s.
-
-    `allow` names what may be changed where the budget is not kept otherwise, or not as cheaply (docs/memory.md):
-    "early-update" (a parameter is updated as soon as its gradient is complete, and `.grad` is None afterwards),
-    "blocks" (the output layer and its cross entropy in blocks of rows) and "bfloat16" (float32 activations wait for the
-    backward pass in bfloat16). Without it every budget gives the same bits as none.
-
-    Where the function calls backward() and changes state, the state stays as it was, to the bit, at a call in which a
-    loss or a gradient of a leaf is not finite. `on_nonfinite` says what then: "raise" NonFiniteError, which names the
-    operation that made the NaN or infinity and its line; "skip", which returns as always, counts in `step.skipped` and
-    warns once; "rollback", which returns as always and leaves the rest to the `Guard` whose batches the loop runs over
-    (without one it raises); or "ignore", with which nothing is looked at and the state takes what comes. Where a budget
-    makes use of "early-update" the loss alone is looked at, since no update waits for the gradients of other parameters
-    then.
-
-    With `check_every=k` the first call and every k-th after it are preceded by `step.check(...)` on their arguments,
-    which raises CheckError where the program does not compute what it should, before anything has changed;
-    `check_directions` are the directions in which slopes are looked at, 0 where a gradient is not meant to be a slope.
-
-    >>> w = pb.ones(3, requires_grad=True)
-    >>> @pb.compile
-    ... def step(x):
-    ...     w.grad = None
-    ...     loss = (w * x).sum()
-    ...     loss.backward()
-    ...     with pb.no_grad():
-    ...         w.sub_(0.125 * w.grad)
-    ...     return loss
-    >>> step(pb.ones(3)).item(), step(pb.ones(3)).item()
-    (3.0, 2.625)
-    """
-    if unknown:
-        known = [name for name in inspect.signature(compile).parameters if name != "unknown"]
-        raise TypeError(f"compile() has no argument {', '.join(unknown)}; its arguments are: {', '.join(known)}")
-    if function is None:
-        return functools.partial(
-            compile, memory=memory, policy=policy, allow=allow, on_nonfinite=on_nonfinite, check_every=check_every,
-            check_directions=check_directions,
-        )  # fmt: skip
-    if isinstance(function, (staticmethod, classmethod)):
-        return type(function)(
-            compile(
-                function.__func__, memory=memory, policy=policy, allow=allow, on_nonfinite=on_nonfinite,
-                check_every=check_every, check_directions=check_directions,
-            )
-        )  # fmt: skip
-    if check_every is not None and (not isinstance(check_every, int) or check_every < 1):
-        raise ValueError(f"compile: check_every must be a number of calls from 1 on, or None, got {check_every!r}")
-    checked_directions(check_directions)
-    refuse(function)
-    kind = CompiledModule if is_module(function) else CompiledStep
-    return kind(function, budget_of(memory, policy, allow), on_nonfinite, check_every, check_directions)
