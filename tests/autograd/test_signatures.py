@@ -111,3 +111,25 @@ def test_keyword_arguments_of_apply_count_at_their_places() -> None:
     x = pb.ones(2, requires_grad=True)
     Times.apply(x, k=3).sum().backward()
     assert x.grad is not None and x.grad.tolist() == [3.0, 3.0]
+
+
+def test_gradcheck_looks_at_every_element_unless_it_is_to_be_fast() -> None:
+    class Wrong(pb.autograd.Function):
+        @staticmethod
+        def forward(context, x):
+            context.save_for_backward(x)
+            return x.sin()
+
+        @staticmethod
+        def backward(context, cotangent):
+            (x,) = context.saved_tensors
+            slope = x.cos()
+            return cotangent * pb.where(pb.arange(200) == 137, 1.01 * slope, slope)
+
+    x = pb.linspace(0.1, 1.0, 200, dtype=pb.float64).requires_grad_()
+    with pytest.raises(pb.errors.GradientError, match=r"element \[137\]"):
+        pb.autograd.gradcheck(Wrong.apply, x)
+    assert pb.autograd.gradcheck(lambda x: x.sin(), x)
+    for options in ({"eps": 0.0}, {"atol": -1.0}, {"rtol": -1.0}):
+        with pytest.raises(ValueError, match="must be positive"):
+            pb.autograd.gradcheck(lambda x: x.sin(), x, **options)

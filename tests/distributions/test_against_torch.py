@@ -1,5 +1,6 @@
 """Distributions against PyTorch's: every number they tell, gradients, shapes, errors; values by their moments."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -249,3 +250,37 @@ def test_what_is_computed_is_looked_at_when_it_is() -> None:
     np.testing.assert_allclose([*log_prob.tolist(), entropy[0].item()], [-np.log(2)] * 3 + [np.log(2)])
     with pytest.raises(ValueError, match="integer_interval"):
         step(pb.zeros(3, 2), pb.tensor([0, 1, 2]))[0].numpy()
+
+
+@pytest.mark.parametrize("make", [
+    lambda lib: lib.distributions.AffineTransform(0.5, -2.0),
+    lambda lib: [lib.distributions.AffineTransform(0.0, -1.0), lib.distributions.ExpTransform()],
+    lambda lib: [lib.distributions.ExpTransform(), lib.distributions.PowerTransform(lib.tensor(-1.0))],
+])  # fmt: skip
+def test_functions_that_fall_turn_the_distribution_round(make: Any) -> None:
+    def made(lib: Any) -> Any:
+        base = lib.distributions.Normal(lib.tensor(0.3), lib.tensor(1.2))
+        return lib.distributions.TransformedDistribution(base, make(lib))
+
+    ours, theirs = made(pb), made(torch)
+    for value in (0.2, 0.7):
+        assert ours.cdf(pb.tensor(value)).item() == pytest.approx(theirs.cdf(torch.tensor(value)).item(), abs=1e-6)
+        assert ours.icdf(pb.tensor(value)).item() == pytest.approx(theirs.icdf(torch.tensor(value)).item(), rel=1e-5)
+
+
+def test_what_lies_outside_is_refused() -> None:
+    distributions = pb.distributions
+    squashed = distributions.TransformedDistribution(distributions.Normal(0.0, 1.0), distributions.SigmoidTransform())
+    for wrong in (
+        lambda: squashed.log_prob(pb.tensor([-5.0, 0.3])),
+        lambda: distributions.Categorical(pb.tensor([0.0, 0.0])),
+        lambda: distributions.Categorical(logits=pb.tensor([math.nan, 0.0])),
+        lambda: distributions.Geometric(pb.tensor(0.0)),
+        lambda: distributions.AffineTransform(0.0, 0.0),
+    ):
+        with pytest.raises(ValueError):
+            wrong()
+    drawn = distributions.TransformedDistribution(
+        distributions.Normal(pb.tensor([20.0]), pb.tensor([1.0])), [distributions.TanhTransform()]
+    )
+    assert math.isfinite(drawn.log_prob(drawn.sample()).item())

@@ -178,8 +178,8 @@ def test_second_derivatives_are_pytorchs(kind: str) -> None:
 def test_derivatives_are_those_of_finite_differences(kind: str) -> None:
     given = [v.ours(True) for v in operands((2,), (5, 4, 3, 2), "float64")]
     expression = with_mask(masks(kind, (), 5, 4))
-    assert gradcheck(lambda *t: expression(pb, *t), given)
-    assert gradgradcheck(lambda *t: expression(pb, *t), given)
+    assert gradcheck(lambda *t: expression(pb, *t), given, fast_mode=True)
+    assert gradgradcheck(lambda *t: expression(pb, *t), given, fast_mode=True)
 
 
 def test_a_mask_that_is_learned_gets_its_gradient() -> None:

@@ -40,8 +40,8 @@ def test_derivatives_of_either_order_are_those_of_finite_differences(mode: str) 
     x = pb.tensor(draw.normal(size=(1, 1, 3, 4)), requires_grad=True)
     grid = pb.tensor(draw.uniform(-1.3, 1.3, size=(1, 2, 1, 2)), requires_grad=True)
     with debug.override(backend="reference"):
-        assert gradcheck(lambda x, grid: F.grid_sample(x, grid, mode, "border", False), [x, grid])
-        assert gradgradcheck(lambda x, grid: F.grid_sample(x, grid, mode, "border", False), [x, grid])
+        assert gradcheck(lambda x, grid: F.grid_sample(x, grid, mode, "border", False), [x, grid], fast_mode=True)
+        assert gradgradcheck(lambda x, grid: F.grid_sample(x, grid, mode, "border", False), [x, grid], fast_mode=True)
 
 
 @pytest.mark.parametrize(

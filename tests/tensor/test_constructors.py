@@ -146,3 +146,20 @@ def test_what_scripts_ask_before_they_choose_a_device():
         pb.amp.GradScaler("cpu")
     with pb.cuda.amp.autocast(enabled=False):
         assert model(pb.ones(1, 1)).dtype is pb.float32 and not pb.cuda.amp.GradScaler(enabled=False).is_enabled()
+
+
+@pytest.mark.parametrize("draw", ["rand", "randn"])
+def test_random_tensors_refuse_negative_sizes(draw: str) -> None:
+    for shape in ((-1,), (2, -1)):
+        with pytest.raises(pb.errors.ShapeError, match="negative sizes"):
+            getattr(pb, draw)(*shape)
+    with pytest.raises(pb.errors.ShapeError, match="negative sizes"):
+        pb.randint(0, 3, (-1,))
+    with pytest.raises(pb.errors.ShapeError, match="negative sizes"):
+        pb.distributions.Normal(0.0, 1.0).sample((-1,))
+
+
+def test_legacy_constructors_refuse_other_devices() -> None:
+    for made in (lambda: pb.FloatTensor([1.0], device="cuda"), lambda: pb.LongTensor([1], device="foo")):
+        with pytest.raises(ValueError, match="is not there"):
+            made()

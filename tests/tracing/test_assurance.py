@@ -205,3 +205,23 @@ def test_intervals() -> None:
     x = Interval(-2.0, 3.0)
     assert x.hull(Interval(4.0, 5.0)) == (-2.0, 5.0) and x.holds(Interval(0.0, 3.0)) and not x.holds(Interval(0.0, 4.0))
     assert measured(np.array([1.0, math.nan])) is None and measured(np.zeros((0,))) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "name", ["Adam", "RMSprop", "Adagrad", "NAdam", "Adadelta", "Adafactor", "SGD", "AdamW", "RAdam"]
+)
+def test_bounds_beyond_the_range_of_floats_are_no_bounds(name: str, dtype: str) -> None:
+    w = pb.nn.Parameter(pb.ones(2, dtype=getattr(pb, dtype)))
+    optimizer = getattr(pb.optim, name)([w], lr=0.01, weight_decay=0.1)
+
+    @pb.compile
+    def step() -> Any:
+        optimizer.zero_grad()
+        loss = (w * w).sum()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    losses = [step().item() for _ in range(3)]
+    assert losses[0] > losses[2] > 0

@@ -1,8 +1,8 @@
 """Gradients against finite differences: is a rule right?
 
 A function's reverse mode is compared with central differences along one random direction, which costs two evaluations
-however many inputs there are (the check of JAX's `jax.test_util`). Where they disagree, each element is differenced
-alone to say which it is. Gradients of gradients are checked by giving the gradient to the same check as a function.
+however many inputs there are (the check of JAX's `jax.test_util`), and then of each element alone, unless that is
+left out. Gradients of gradients are checked by giving the gradient to the same check as a function.
 """
 
 from __future__ import annotations
@@ -52,10 +52,12 @@ def gradcheck(
     GradientError naming the input and the element, or gives False without `raise_exception`; so does a second run of
     backward that differs by more than `nondet_tol`, and with `check_grad_dtypes` a gradient of another dtype.
 
-    The check is always one along a random direction, PyTorch's `fast_mode`, and where it fails one of every element;
-    `fast_mode` changes nothing. `check_forward_ad` compares `func.jvp` along that direction with the differences too,
-    `check_batched_grad` and `check_batched_forward_grad` `func.vmap` of both modes with one cotangent, or tangent, at a
-    time, `check_undefined_grad` the gradients of each output alone with those where the others' cotangents are zeros.
+    Every element is differenced alone. In `fast_mode` there is one difference along a random direction, and those of
+    the elements only where it fails: a gradient that is wrong in one element of many may pass then.
+
+    `check_forward_ad` compares `func.jvp` along that direction with the differences too, `check_batched_grad` and
+    `check_batched_forward_grad` `func.vmap` of both modes with one cotangent, or tangent, at a time,
+    `check_undefined_grad` the gradients of each output alone with those where the others' cotangents are zeros.
     `masked` is of sparse tensors, and refused.
 
     >>> x = pb.tensor([0.5, 2.0], dtype=pb.float64, requires_grad=True)
@@ -63,6 +65,8 @@ def gradcheck(
     True
     """
     _refuse_masked("gradcheck", masked)
+    if not eps > 0 or not atol >= 0 or not rtol >= 0:
+        raise ValueError(f"gradcheck: eps must be positive, atol and rtol not negative (at {user_source()})")
     if not check_backward_ad and not check_forward_ad:
         raise ValueError(
             f"gradcheck: without check_backward_ad and check_forward_ad there is nothing to check (at {user_source()})"
@@ -70,7 +74,7 @@ def gradcheck(
     if check_batched_forward_grad and not check_forward_ad:
         raise ValueError(f"gradcheck: check_batched_forward_grad needs check_forward_ad (at {user_source()})")
     check = _Check(func, inputs, eps, atol, rtol)
-    problem = check.problem(nondet_tol, check_grad_dtypes) if check_backward_ad else None
+    problem = check.problem(nondet_tol, check_grad_dtypes, fast_mode) if check_backward_ad else None
     asked = {
         modes.undefined: check_backward_ad and check_undefined_grad,
         modes.forward: check_forward_ad,
@@ -163,7 +167,7 @@ class _Check:
         self.eps, self.rtol, self.atol = (max(column) for column in zip(*steps, strict=True))
         self.random = np.random.default_rng(_SEED)
 
-    def problem(self, nondet_tol: float, check_grad_dtypes: bool) -> str | None:
+    def problem(self, nondet_tol: float, check_grad_dtypes: bool, fast_mode: bool) -> str | None:
         """What disagrees, in words; None where nothing does."""
         from .backward import grad
 
@@ -193,9 +197,16 @@ class _Check:
         direction = [d / max(float(np.linalg.norm(d)), 1e-12) for d in direction]
         expected = self._difference(direction)
         actual = float(sum(np.sum(r * d) for r, d in zip(reverse, direction, strict=True)))
-        if self._close(actual, expected):
+        agrees = self._close(actual, expected)
+        if agrees and fast_mode:
             return None
-        return self._located(reverse, actual, expected)
+        wrong = self._wrong_element(reverse)
+        if agrees or wrong is not None:
+            return wrong
+        return (
+            f"gradcheck: along a random direction reverse mode gives {actual:.8g}, finite differences give "
+            f"{expected:.8g}, though every element alone agrees within tolerance (at {user_source()})"
+        )
 
     def point(self) -> modes.Point:
         """What the checks of other modes need to know."""
@@ -228,7 +239,7 @@ class _Check:
     def _close(self, actual: float, expected: float) -> bool:
         return bool(np.isclose(actual, expected, rtol=self.rtol, atol=self.atol, equal_nan=True))
 
-    def _located(self, reverse: Sequence[np.ndarray], actual: float, expected: float) -> str:
+    def _wrong_element(self, reverse: Sequence[np.ndarray]) -> str | None:
         """The first element whose own difference disagrees with its gradient, as a message."""
         for place, (i, gradient) in enumerate(zip(self.checked, reverse, strict=True)):
             for element in np.ndindex(gradient.shape):
@@ -240,10 +251,7 @@ class _Check:
                         f"gradcheck: input {i}, element {list(element)}: reverse mode gives {gradient[element]:.8g}, "
                         f"finite differences give {alone:.8g} (step {self.eps:g}, at {user_source()})"
                     )
-        return (
-            f"gradcheck: along a random direction reverse mode gives {actual:.8g}, finite differences give "
-            f"{expected:.8g}, though every element alone agrees within tolerance (at {user_source()})"
-        )
+        return None
 
 
 def _is_checked(value: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ..ops.primitive import user_source
@@ -10,6 +11,9 @@ from ..tensor.size import Size
 from . import constraints
 from .distribution import Distribution
 from .utils import broadcast_all, logits_to_probs, probs_to_logits
+
+_not_all_zero = constraints.Constraint("not all 0", lambda x: (x > 0).any(-1), 1)
+_below_infinity = constraints.Constraint("below infinity", lambda x: x < math.inf)
 
 
 class OfProbabilities(Distribution):
@@ -33,8 +37,11 @@ class OfProbabilities(Distribution):
             wanted = self.validates if validate_args is None else validate_args
             if wanted:
                 value = self._held(value, constraints.nonnegative, "probs must be nonnegative")
+                value = self._held(value, _not_all_zero, "probs must not all be 0")
             value = value / value.sum(-1, keepdim=True)
         elif self._classes:
+            if self.validates if validate_args is None else validate_args:
+                value = self._held(value, _below_infinity, "logits must be numbers below infinity")
             value = value - value.logsumexp(-1, keepdim=True)
         else:
             value = self._parameter(name, value, validate_args)

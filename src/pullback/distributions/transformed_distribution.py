@@ -17,8 +17,6 @@ class TransformedDistribution(Distribution):
     What it drew last is remembered with where it came from, so that log_prob of it inverts nothing.
     """
 
-    support = constraints.real
-
     def __init__(
         self, base_distribution: Distribution, transforms: Transform | Sequence[Transform],
         validate_args: bool | None = None,
@@ -36,18 +34,26 @@ class TransformedDistribution(Distribution):
         """As the base's."""
         return self.base_dist.has_rsample
 
-    def _remembered(self, x: Tensor) -> Tensor:
-        y = self._transform(x)
+    @property
+    def support(self) -> constraints.Constraint:  # type: ignore[override]
+        """What the last of the functions gives."""
+        given = self._transform.codomain
+        extra = len(self._event_shape) - given.event_dim
+        return constraints.independent(given, extra) if extra > 0 else given
+
+    def _remembered(self, y: Tensor, x: Tensor) -> Tensor:
         self._drawn = (ref(y), x)
         return y
 
     def sample(self, sample_shape: Shape = ()) -> Tensor:
         """The function of the base's values."""
-        return self._remembered(self.base_dist.sample(sample_shape)).detach()
+        x = self.base_dist.sample(sample_shape)
+        return self._remembered(self._transform(x).detach(), x)
 
     def rsample(self, sample_shape: Shape = ()) -> Tensor:
         """The function of the base's values, through which gradients go."""
-        return self._remembered(self.base_dist.rsample(sample_shape))
+        x = self.base_dist.rsample(sample_shape)
+        return self._remembered(self._transform(x), x)
 
     def _before(self, value: Tensor) -> Tensor:
         drawn = self._drawn
@@ -56,6 +62,7 @@ class TransformedDistribution(Distribution):
     def log_prob(self, value: Tensor) -> Tensor:
         """The base's of what is before, less the logarithm of what the function stretches by."""
         x = self._before(value)
+        value = self._value(value)
         stretched = self._transform.log_abs_det_jacobian(x, value)
         extra = len(self._event_shape) - self._transform.event_dim
         stretched = stretched.sum(tuple(range(-extra, 0))) if extra else stretched
@@ -64,12 +71,16 @@ class TransformedDistribution(Distribution):
         return (base.sum(tuple(range(-more, 0))) if more else base) - stretched
 
     def cdf(self, value: Tensor) -> Tensor:
-        """The base's of what is before, for functions that grow."""
-        return self.base_dist.cdf(self._before(value))
+        """The base's of what is before; 1 less that, where the function falls."""
+        return self._turned(self.base_dist.cdf(self._before(value)))
 
     def icdf(self, value: Tensor) -> Tensor:
-        """The function of the base's, for functions that grow."""
-        return self._transform(self.base_dist.icdf(value))
+        """The function of the base's; of the base's of 1 less the value, where the function falls."""
+        return self._transform(self.base_dist.icdf(self._turned(value)))
+
+    def _turned(self, probability: Tensor) -> Tensor:
+        sign = self._transform.sign
+        return sign * (probability - 0.5) + 0.5 if isinstance(sign, Tensor) or sign < 0 else probability
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.base_dist}, {self.transforms})"

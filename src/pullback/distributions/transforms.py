@@ -10,6 +10,7 @@ from ..nn.functional import softplus
 from ..ops.primitive import user_source
 from ..tensor import Tensor
 from ..tensor.creation import tensor
+from . import constraints
 from .utils import broadcast_all, clamp_probs
 
 
@@ -21,6 +22,9 @@ class Transform:
     """
 
     event_dim = 0
+    #: what it gives, and whether it grows (1) or falls (-1)
+    codomain = constraints.real
+    sign: Any = 1
 
     def __init__(self, cache_size: int = 0):
         if cache_size not in (0, 1):
@@ -50,7 +54,7 @@ class Transform:
 class _Inverse(Transform):
     def __init__(self, base: Transform):
         super().__init__()
-        self.base, self.event_dim = base, base.event_dim
+        self.base, self.event_dim, self.sign = base, base.event_dim, base.sign
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.base.inverse(x)
@@ -71,7 +75,10 @@ class AffineTransform(Transform):
 
     def __init__(self, loc: Any, scale: Any, event_dim: int = 0, cache_size: int = 0):
         super().__init__(cache_size)
+        if not isinstance(scale, Tensor) and not float(scale):
+            raise ValueError(f"AffineTransform: scale must not be 0 (at {user_source()})")
         self.loc, self.scale, self.event_dim = loc, scale, event_dim
+        self.sign = scale.detach().sign() if isinstance(scale, Tensor) else math.copysign(1.0, float(scale))
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.loc + self.scale * x
@@ -88,6 +95,8 @@ class AffineTransform(Transform):
 class ExpTransform(Transform):
     """exp(x)."""
 
+    codomain = constraints.positive
+
     def __call__(self, x: Tensor) -> Tensor:
         return x.exp()
 
@@ -100,6 +109,8 @@ class ExpTransform(Transform):
 
 class TanhTransform(Transform):
     """tanh(x). Of values that were not drawn by it the inverse is exact only away from -1 and 1."""
+
+    codomain = constraints.interval(-1.0, 1.0)
 
     def __call__(self, x: Tensor) -> Tensor:
         return x.tanh()
@@ -115,6 +126,8 @@ class TanhTransform(Transform):
 class SigmoidTransform(Transform):
     """sigmoid(x)."""
 
+    codomain = constraints.unit_interval
+
     def __call__(self, x: Tensor) -> Tensor:
         return clamp_probs(x.sigmoid())
 
@@ -129,9 +142,12 @@ class SigmoidTransform(Transform):
 class PowerTransform(Transform):
     """x ** exponent of positive x."""
 
+    codomain = constraints.positive
+
     def __init__(self, exponent: Any, cache_size: int = 0):
         super().__init__(cache_size)
         (self.exponent,) = broadcast_all(exponent)
+        self.sign = self.exponent.detach().sign()
 
     def __call__(self, x: Tensor) -> Tensor:
         return x.pow(self.exponent)
@@ -150,6 +166,9 @@ class ComposeTransform(Transform):
         super().__init__(cache_size)
         self.parts = list(parts)
         self.event_dim = max((part.event_dim for part in self.parts), default=0)
+        self.sign = math.prod(part.sign for part in self.parts)
+        if self.parts:
+            self.codomain = self.parts[-1].codomain
 
     def __call__(self, x: Tensor) -> Tensor:
         for part in self.parts:

@@ -43,6 +43,8 @@ class _Constructor(metaclass=_Kind):
                     f"{cls.__name__}() of a {data[0].dtype.name} tensor (at {user_source()}); use .to({cls.dtype!r})"
                 )
             return Handle._result(data[0], device=device)
+        if device not in (None, "cpu"):
+            raise ValueError(f'device {device!r} is not there (at {user_source()}); Pullback runs on "cpu"')
         if len(data) == 1 and not isinstance(data[0], (int, np.integer, Size)):
             return _of_elements(data[0], cls.dtype)
         made: Tensor = Handle._result(*data, device=device)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import DTypeError
+from ..errors import DTypeError, ShapeError
 from ..graph import types
 from ..graph.node import Node, Shape
 from ..graph.types import DType, float32, float64, int64, uint32
@@ -135,6 +135,8 @@ def set_rng_state(new_state: Tensor) -> None:
 
 def random_words(shape: Shape, generator: Generator | None, count: int = 1) -> list[Node]:
     """`count` (at most 4) independent uint32 words for each element of `shape`, of one draw."""
+    if any(size < 0 for size in shape):
+        raise ShapeError(f"a shape cannot have negative sizes, got {list(shape)} (at {user_source()})")
     key, number = (generator or default_generator())._draw()
     size = math.prod(shape)
     index = iota((size,), 0, int64)

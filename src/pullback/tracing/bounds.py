@@ -285,7 +285,10 @@ class Bounds:
         found: list[Interval] = []
         for entry in self.entries:
             if isinstance(entry, _Entry):
-                low, high = entry.rule(*(found[i] for i in entry.operands))
+                try:
+                    low, high = entry.rule(*(found[i] for i in entry.operands))
+                except (OverflowError, ZeroDivisionError):  # of Python's own floats
+                    raise Unbounded from None
                 wider = Interval(low - abs(low) * entry.slack, high + abs(high) * entry.slack)
                 if not -entry.largest <= wider.low <= wider.high <= entry.largest:
                     raise Unbounded
