@@ -163,3 +163,19 @@ def test_legacy_constructors_refuse_other_devices() -> None:
     for made in (lambda: pb.FloatTensor([1.0], device="cuda"), lambda: pb.LongTensor([1], device="foo")):
         with pytest.raises(ValueError, match="is not there"):
             made()
+
+
+@pytest.mark.parametrize("value", [256, -1, -255, -256, 300, -129, -128, 2**31, 1.5, 300.7, float("nan")])
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int32", "int64"])
+def test_whole_numbers_that_do_not_fit_are_refused_where_pytorch_refuses_them(value: float, dtype: str) -> None:
+    for make in (
+        lambda lib: lib.tensor([value], dtype=getattr(lib, dtype)),
+        lambda lib: lib.full((2,), value, dtype=getattr(lib, dtype)),
+    ):
+        try:
+            expected = make(torch).tolist()
+        except RuntimeError:
+            with pytest.raises(RuntimeError, match="without overflow"):
+                make(pb)
+        else:
+            assert make(pb).tolist() == expected

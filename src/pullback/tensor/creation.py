@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import DTypeError, ShapeError
 from ..graph import types
 from ..graph.node import Node
-from ..graph.types import FLOAT, DType, encode_bfloat16, float64, int64
+from ..graph.types import FLOAT, INTEGER, DType, encode_bfloat16, float64, int64
 from ..ops import elementwise as e
 from ..ops.movement import expand
 from ..ops.primitive import BUFFER, buffer_node, check_dtype, complex_refused, constant, iota, user_source
@@ -63,11 +63,30 @@ def tensor(data: Any, dtype: DType | None = None, requires_grad: bool = False, d
         raise DTypeError(f"arrays of {array.dtype} are not taken (at {user_source()}); the dtypes are {names}")
     if requires_grad and wanted.category != FLOAT:
         raise DTypeError(f"only floating point tensors can require gradients, got {wanted.name} (at {user_source()})")
+    if not isinstance(data, np.ndarray):
+        _refuse_overflow("tensor", array, wanted)
     node = buffer_node(Buffer.of(_stored(array, wanted), copy=True), array.shape, wanted, False)
     if STATE.trace is not None and isinstance(data, np.ndarray):
         assert node.buffer is not None
         STATE.trace.follow_array(data, node.buffer, lambda held: _stored(held, wanted))
     return _finish(node, requires_grad)
+
+
+def _refuse_overflow(name: str, array: np.ndarray, dtype: DType) -> None:
+    """Raise RuntimeError, as PyTorch does, where a Python number has no place in a whole-number dtype. Of the unsigned
+    ones -1 is the largest number, -2 the one before, and so on.
+    """
+    if dtype.category != INTEGER or array.dtype == dtype.storage:
+        return
+    limits = np.iinfo(dtype.storage)
+    least = -limits.max if dtype.is_unsigned else limits.min
+    fits = (array >= least) & (array <= limits.max)
+    if not fits.all():
+        value = array[~fits].flat[0]
+        raise RuntimeError(
+            f"{name}: {value} cannot be converted to {dtype.name} without overflow (at {user_source()}); it holds "
+            f"{limits.min} to {limits.max}"
+        )
 
 
 def _has_numpy(data: Any) -> bool:
@@ -197,6 +216,8 @@ def _full(shape: tuple[int, ...], value: Number, dtype: DType, requires_grad: bo
     dtype = dtype_of(dtype)
     if any(size < 0 for size in shape):
         raise ShapeError(f"a shape cannot have negative sizes, got {list(shape)} (at {user_source()})")
+    if isinstance(dtype, DType) and dtype.category == INTEGER:
+        _refuse_overflow("full", np.asarray(value), dtype)
     return _finish(expand(constant(value, dtype), shape), requires_grad)
 
 
