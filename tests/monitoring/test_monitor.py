@@ -292,3 +292,40 @@ def test_the_state_goes_on(tmp_path: Path) -> None:
 def test_wrong_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         training(**options)
+
+
+def test_steps_of_other_models_are_no_part_of_a_record() -> None:
+    pb.manual_seed(0)
+    one, other = pb.nn.Linear(4, 1), pb.nn.Linear(4, 1)
+    x, y = pb.randn(8, 4), pb.randn(8, 1)
+
+    def stepped(model: Any) -> Any:
+        optimizer = pb.optim.SGD(model.parameters(), lr=0.1)
+
+        @pb.compile
+        def step() -> Any:
+            optimizer.zero_grad()
+            loss = pb.nn.functional.mse_loss(model(x), y)
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        return optimizer, step
+
+    (own, step), (_, another) = stepped(one), stepped(other)
+    monitor = pb.Monitor(one, own)
+    for _ in range(3):
+        loss = step()
+        another()
+        assert monitor.last.loss == loss.item()
+    assert monitor.steps == 3 and not [a for a in monitor.alerts if a.kind in ("unreached", "detached")]
+
+
+def test_updates_that_an_anomaly_mode_looks_at_are_no_gradients() -> None:
+    model, other = pb.nn.Linear(2, 1), pb.ones(2, requires_grad=True)
+    monitor = pb.Monitor(model, pb.optim.SGD(model.parameters(), lr=0.1))
+    optimizer = pb.optim.SGD([other], lr=0.1)
+    with pb.autograd.detect_anomaly():
+        other.sum().backward()
+        optimizer.step()
+    assert other.tolist() == pytest.approx([0.9, 0.9]) and monitor.steps == 0

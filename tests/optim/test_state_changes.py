@@ -163,3 +163,27 @@ def test_a_state_dictionary_may_be_replaced_whole() -> None:
     rate = run.optimizer.param_groups[0]["lr"]
     for parameter, start in zip((run.weight, run.bias), before, strict=True):
         np.testing.assert_allclose(parameter.tolist(), (start - rate * parameter.grad).tolist(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam"])
+def test_a_compiled_step_sees_which_parameters_the_optimizer_has(name: str) -> None:
+    def train(compiled: bool) -> list[list[float]]:
+        w, v, u = (pb.ones(2, requires_grad=True) for _ in range(3))
+        optimizer = getattr(pb.optim, name)([w], lr=0.1)
+
+        def step() -> None:
+            w.grad = v.grad = u.grad = None
+            (w * v * u).sum().backward()
+            optimizer.step()
+
+        run = pb.compile(step) if compiled else step
+        run()
+        optimizer.add_param_group({"params": [v]})
+        run()
+        optimizer.param_groups[0]["params"][0] = u
+        run()
+        optimizer.param_groups[1]["params"].pop()
+        run()
+        return [tensor.tolist() for tensor in (w, v, u)]
+
+    assert train(True) == train(False)

@@ -283,3 +283,51 @@ def test_a_step_that_raises_says_how_a_guard_would_take_it() -> None:
         for x in guard.batches([pb.full((2,), math.nan)]):
             step(x)
     assert 'on_nonfinite="rollback"' in caught.value.__notes__[0]
+
+
+@pytest.mark.parametrize("as_list", [False, True], ids=["loader", "list"])
+def test_what_a_return_writes_to_disk_goes_on_where_the_run_goes_on(as_list: bool, tmp_path: Path) -> None:
+    inputs = pb.randn(40, 8, generator=pb.Generator(3))
+    inputs[17] = math.nan
+
+    def run(directory: Path, stop: int | None) -> tuple[list[int], bytes]:
+        pb.manual_seed(4)
+        model = nn.Linear(8, 1)
+        optimizer = pb.optim.SGD(model.parameters(), lr=0.01)
+        numbered = data.TensorDataset(inputs, pb.arange(40))
+        loader: Any = data.DataLoader(numbered, 1)
+        if as_list:
+            loader = [(inputs[i : i + 1], pb.arange(i, i + 1)) for i in range(40)]
+
+        @pb.compile(on_nonfinite="rollback")
+        def step(x: Any) -> Any:
+            optimizer.zero_grad()
+            loss = model(x).square().mean()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        seen = []
+        with pb.Checkpointer(directory, every=5) as kept:
+            guard = pb.Guard(model, optimizer, every=5, policy="skip", checkpointer=kept)
+            guard.resume() if as_list else guard.resume(loader)
+            for x, number in guard.batches(loader):
+                guard.observe(step(x))
+                seen.append(number.item())
+                if len(seen) == stop:
+                    break
+        return seen, numbers(model.weight.detach()).tobytes()
+
+    whole, weights = run(tmp_path / "whole", None)
+    assert whole[15:22] == [15, 16, 17, 15, 19, 20, 21]
+    first, _ = run(tmp_path / "cut", 19)  # just behind the return
+    rest, again = run(tmp_path / "cut", None)
+    assert first == whole[:19] and rest == whole[18:] and again == weights
+
+
+def test_an_alert_of_a_step_that_was_thrown_away_is_not_told_again() -> None:
+    run = _Run({19: math.nan}, shuffle=False)
+    monitor = pb.Monitor(run.model, run.optimizer, every=10)
+    run.guard.alerts.append(monitor)
+    run.train(1)
+    assert len(run.guard.events) == 1, run.guard

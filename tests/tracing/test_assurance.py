@@ -225,3 +225,21 @@ def test_bounds_beyond_the_range_of_floats_are_no_bounds(name: str, dtype: str) 
 
     losses = [step().item() for _ in range(3)]
     assert losses[0] > losses[2] > 0
+
+
+def test_an_infinity_that_is_put_into_a_buffer_is_no_fault() -> None:
+    w, best = pb.nn.Parameter(pb.ones(2)), pb.full((2,), math.inf)
+    optimizer = pb.optim.SGD([w], lr=0.1)
+
+    @pb.compile
+    def step() -> Any:
+        optimizer.zero_grad()
+        loss = (w * w).sum()
+        loss.backward()
+        optimizer.step()
+        best.copy_(pb.cat([best[1:], loss.detach()[None]]))
+        return loss
+
+    assert step().item() == 2.0 and best.tolist() == [math.inf, 2.0]
+    step()
+    assert best[1].item() < 2.0

@@ -196,7 +196,9 @@ class Collector:
             stop = start + len(names)
             found.append(Found(key, facts, dict(zip(names, values[start:stop], strict=True))))
             start = stop
-        self.monitor.learn(found, self.structure)
+        # or else it is the step of another model
+        if self.gradients or self.steps or any(entry.key.what == UPDATE for entry in self.entries):
+            self.monitor.learn(found, self.structure, is_whole=bool(self.losses and self.gradients and self.steps))
         for _ in range(self.steps):
             self.monitor.finish_step()
 

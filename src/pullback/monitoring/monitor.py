@@ -215,7 +215,7 @@ class Monitor:
 
     def _meet(self, node: Node, what: str, owner: Handle | None) -> None:
         """backward() has found a loss, or the gradient of a leaf."""
-        if what == "check" or (what == "gradient" and id(owner) not in self._parameters):
+        if what not in ("loss", "gradient") or (what == "gradient" and id(owner) not in self._parameters):
             return
         collector = self._collector()
         if collector is None or not collector.turn:
@@ -290,8 +290,12 @@ class Monitor:
 
     # ---- after a run
 
-    def learn(self, found: list[Found], structure: list[Alert]) -> None:
-        """Take what a run has computed; it is made a record when the optimizer has stepped."""
+    def learn(self, found: list[Found], structure: list[Alert], is_whole: bool = False) -> None:
+        """Take what a run has computed; it is made a record when the optimizer has stepped. What is a whole step, from
+        loss to update, takes the place of what gradients other steps have left, as those of another model's loss.
+        """
+        if self._turn and is_whole:
+            self._found, self._structure = [], []
         if self._turn:
             self._found += found
             self._structure += structure

@@ -176,6 +176,7 @@ class Optimizer(OptimizerHooks):
         self._call("updated", before)
 
     def _compute_updates(self, gradients: list[list[Tensor | None]]) -> None:
+        STATE.trace.guard(_Members(ref(self)))  # type: ignore[union-attr]
         with no_grad():
             for place, (group, rate) in enumerate(zip(self.param_groups, self._rates, strict=True)):
                 pairs = [(p, g) for p, g in zip(group["params"], gradients[place], strict=True) if g is not None]
@@ -467,6 +468,19 @@ class _Refresh:
         optimizer = self.optimizer()
         if optimizer is not None:
             optimizer._refresh_rates()
+
+
+class _Members:
+    """Gives which parameters an optimizer has: one that is added or replaced makes a new recording."""
+
+    __slots__ = ("_optimizer",)
+
+    def __init__(self, optimizer: ref[Optimizer]):
+        self._optimizer = optimizer
+
+    def __call__(self) -> tuple[tuple[int, ...], ...]:
+        optimizer = self._optimizer()
+        return () if optimizer is None else tuple([tuple(map(id, group["params"])) for group in optimizer.param_groups])
 
 
 class _Settings:

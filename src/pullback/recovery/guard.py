@@ -133,6 +133,8 @@ back to step 10; batches 14 to 16 of epoch 0 left out
         self._given, self._rewind = False, False
         #: whether a snapshot is to be taken when the loop is through with the step
         self._is_due = False
+        #: whether one is to be written to disk before the next batch is given
+        self._is_saved_first = False
 
     # ---- the loop
 
@@ -154,6 +156,9 @@ back to step 10; batches 14 to 16 of epoch 0 left out
         """The rest of an epoch, or up to a return."""
         self._rewind = self._given = self._is_due = False
         source = iter(loader)
+        if self._is_saved_first:
+            self._is_saved_first = False
+            self._save(force=True)
         if isinstance(loader, (list, tuple)):
             source = islice(source, self.batch, None)
         for batch in source:
@@ -268,8 +273,13 @@ back to step 10; batches 14 to 16 of epoch 0 left out
         self._restore(found)
         changes = [said for change in way if (said := change(self, event))]
         self.events.append(Event(**{**event.to_dict(), "restored": found.step, "changes": changes}))
+        for source in self.alerts:  # what is told of the steps that are thrown away is told
+            source.alert() if hasattr(source, "alert") else source()
         if self.checkpointer is not None:
-            self._save(force=True)
+            if self._rewind:
+                self._is_saved_first = True  # where the data stands again, which is known when it is begun anew
+            else:
+                self._save(force=True)
 
     def _restore(self, snapshot: Snapshot) -> None:
         loader = self._loader_part()

@@ -23,7 +23,7 @@ from ..graph.node import Graph, Node, Shape
 from ..graph.types import DType, float32, to_carrier
 from ..memory.available import available_bytes
 from ..memory.lives import GRADIENTS, INPUTS, OPTIMIZER, PARAMETERS, Named, Roles
-from ..ops.primitive import BUFFER
+from ..ops.primitive import BUFFER, CONSTANT
 from ..runtime.buffers import Buffer
 from ..runtime.engine import count, without_values
 from ..runtime.fit import BLOCKS, EARLY_UPDATE, Budget
@@ -61,6 +61,18 @@ class Recorded(NamedTuple):
     inputs: list[Node]
     outputs: list[Node]
     audits: Sequence[Audit]
+
+
+def _is_infinite_on_purpose(captured: Captured, trace: Trace) -> bool:
+    """Whether a tensor that is neither a parameter nor an optimizer's holds an infinity before its first step."""
+    if captured.node.requires_grad or id(captured.tensor) in trace.optimizer_state:
+        return False
+    node = captured.original
+    while node.buffer is None and len(node.inputs) == 1:  # a number that is not spread out yet
+        node = node.inputs[0]
+    if node.buffer is None:
+        return node.op is CONSTANT and not math.isfinite(node["value"])
+    return not bool(np.isfinite(to_carrier(node.buffer.array, node.dtype)).all())
 
 
 class Replay:
@@ -213,6 +225,8 @@ class Replay:
         own, bad = graph.outputs[: len(self.outputs)], graph.outputs[len(self.outputs) :]
         old = {p: node for p, node in old.items() if (node.shape, node.dtype) == (own[p].shape, own[p].dtype)}
         is_new = {p for p, node in old.items() if node.dtype.is_floating_point and own[p] not in {*bad, node}}
+        # an infinity that somebody put into a buffer on purpose, such as a best loss so far, is no fault in it
+        is_new -= {place for captured, place in self.states if _is_infinite_on_purpose(captured, trace)}
         names = _names_of_states(trace, self.states)
         updates = [] if is_early else [Watched(own[p], "update", None, names.get(p, "")) for p in sorted(is_new)]
         watched = [w._replace(node=node) for w, node in zip(watched, bad, strict=True)]
