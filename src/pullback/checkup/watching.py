@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -202,10 +202,8 @@ class Watcher:
     def run(self, function: Callable[[], object]) -> Facts:
         """Call the function, and give the facts of what it did."""
         try:
-            with self.watching():
+            with suppress(Enough), self.watching():
                 function()
-        except Enough:
-            pass
         except SystemExit as ended:
             if ended.code not in (None, 0):
                 self.facts.error = "SystemExit", str(ended.code), ""

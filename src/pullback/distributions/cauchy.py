@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
 
 from ..tensor import Tensor
 from ..tensor.random import rand
-from . import constraints
-from .distribution import Distribution, Shape
-from .utils import broadcast_all
+from .distribution import Shape
+from .located import Located
 
 
-class Cauchy(Distribution):
+class Cauchy(Located):
     """The Cauchy distribution around `loc`, half of it within `scale`. It has no mean."""
-
-    arg_constraints: ClassVar = {"loc": constraints.real, "scale": constraints.positive}
-    support = constraints.real
-    has_rsample = True
-
-    def __init__(self, loc: Any, scale: Any, validate_args: bool | None = None):
-        loc, scale = broadcast_all(loc, scale)
-        self.loc = self._parameter("loc", loc, validate_args)
-        self.scale = self._parameter("scale", scale, validate_args)
-        super().__init__(loc.shape, (), validate_args)
 
     @property
     def mean(self) -> Tensor:
