@@ -243,3 +243,24 @@ def test_an_infinity_that_is_put_into_a_buffer_is_no_fault() -> None:
     assert step().item() == 2.0 and best.tolist() == [math.inf, 2.0]
     step()
     assert best[1].item() < 2.0
+
+
+def test_clipped_gradients_of_large_layers_under_autocast_are_bounded_by_their_norm() -> None:
+    """A plan needs no memory: with 16 million elements, bounds of single elements would leave the range of float32."""
+    model = pb.nn.Sequential(*[pb.nn.Linear(2048, 2048) for _ in range(4)])
+    optimizer = pb.optim.AdamW(model.parameters())
+    x = pb.ones(8, 2048)
+
+    @pb.compile
+    def step() -> pb.Tensor:
+        with pb.autocast("cpu"):
+            loss = model(x).square().mean()
+        loss.backward()
+        pb.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss
+
+    plan = step.plan()
+    gradients = 4 * 2048 * 2048 * 2
+    assert plan.breakdown["temporaries"] < 1.1 * gradients, f"updates were written aside, not in place:\n{plan}"

@@ -262,7 +262,7 @@ class Bounds:
         squared = node.inputs[0]
         if squared.op.name == "mul" and squared.inputs[0] is squared.inputs[1]:
             x = squared.inputs[0]
-            while x.op.name == "convert":
+            while x.op.name == "convert" and x not in self.watched:
                 x = x.inputs[0]
             if x in self.watched:
                 return self._entry("squares", lambda: Interval(0.0, 1.001 * self.largest**2))
