@@ -202,9 +202,10 @@ def test_states_go_both_ways(name, options):
     ours = torchs
     copied(first, ours)
     ours.optimizer.load_state_dict(first.optimizer.state_dict())
+    first.optimizer.load_state_dict(first.optimizer.state_dict())  # NAdam goes on in the parameters' dtype from there
     for _ in range(4):
         first.step(), ours.step()
-    assert_same(ours, first)
+    assert_same(ours, first, tolerance=1e-12 if name == "NAdam" else 1e-10)
     mine, theirs = ours.optimizer.state_dict(), first.optimizer.state_dict()
     assert [set(group) for group in mine["param_groups"]] == [set(group) for group in theirs["param_groups"]]
     for number, held in theirs["state"].items():

@@ -1,14 +1,21 @@
 """Optimizers and the schedules of their learning rates."""
 
 from . import lr_scheduler, swa_utils
+from .adadelta import Adadelta
 from .adafactor import Adafactor
-from .adagrad import Adadelta, Adagrad, RMSprop
-from .adam import Adam, AdamW
-from .adam_family import Adamax, Lion, NAdam, RAdam
+from .adagrad import Adagrad
+from .adam import Adam
+from .adamax import Adamax
+from .adamw import AdamW
+from .asgd import ASGD
 from .lbfgs import LBFGS
+from .lion import Lion
 from .muon import Muon
+from .nadam import NAdam
 from .optimizer import Optimizer
-from .rprop import ASGD, Rprop
+from .radam import RAdam
+from .rmsprop import RMSprop
+from .rprop import Rprop
 from .sgd import SGD
 
 __all__ = [

@@ -183,6 +183,17 @@ def check_names(names: list[str] | None, groups: list[Group]) -> None:
             )
 
 
+class _Required:
+    """The default of a hyperparameter that has none."""
+
+    def __repr__(self) -> str:
+        return "<required parameter>"
+
+
+#: a default of one's own optimizer that says that every group must give the value
+required = _Required()
+
+
 def check_keys(param_group: Any, defaults: Group, kind: str) -> None:
     """Raise where a group is no dictionary with "params", or has what is nearly a hyperparameter: a misspelt one. What
     else users write there is theirs, and is kept."""
@@ -191,6 +202,11 @@ def check_keys(param_group: Any, defaults: Group, kind: str) -> None:
             f'param_group must be a dict with "params", but got {type(param_group).__name__} {param_group!r} '
             f"(at {user_source()})"
         )
+    for name, default in defaults.items():
+        if default is required and name not in param_group:
+            raise ValueError(
+                f"parameter group didn't specify a value of required optimization parameter {name} (at {user_source()})"
+            )
     for key in param_group:
         if key in defaults or key in NOT_HYPERPARAMETERS or not isinstance(key, str):
             continue
@@ -211,6 +227,7 @@ __all__ = [
     "listed",
     "number",
     "plain",
+    "required",
     "split_names",
     "within",
 ]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from operator import is_, itemgetter
-from typing import Any
+from typing import Any, ClassVar
 from weakref import ref
 
 from ..errors import StateDictError, TraceError
@@ -30,9 +30,10 @@ from .groups import (
     listed,
     number,
     plain,
+    required,
     split_names,
 )
-from .hooks import OptimizerHooks
+from .hooks import OptimizerHooks, register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from .saving import array_of, misfits, own_value, saved_number
 
 
@@ -81,6 +82,9 @@ class Optimizer(OptimizerHooks):
         found = listed(params, type(self).__name__)
         for group in found if isinstance(found[0], Mapping) else [{"params": found}]:
             self.add_param_group(group)
+
+    #: the numbers of the state that are computed from themselves, in their own precision
+    _growing: ClassVar[frozenset[str]] = frozenset()
 
     @property
     def state(self) -> dict[Tensor, dict[str, Any]]:
@@ -413,7 +417,10 @@ class Optimizer(OptimizerHooks):
         """The numbers for each parameter: those that it has, brought to the loaded values, where the parameters that
         share them are loaded with the same; else new ones for all parameters of the same values.
         """
-        values = [{name: saved_number(state[name]) for name in names if name in state} for state in held]
+        values = [
+            {name: self._loaded_number(name, state[name], parameter) for name in names if name in state}
+            for parameter, state in zip(parameters, held, strict=True)
+        ]
         states = [self.state.get(parameter, {}) for parameter in parameters]
         own = [{name: state[name] for name in names if name in state} for state in states]
         pairs = [(tensors[n], v[n]) for tensors, v in zip(own, values, strict=True) for n in tensors if n in v]
@@ -433,6 +440,14 @@ class Optimizer(OptimizerHooks):
             if key not in made:
                 made[key] = {name: scalar(*value) for name, value in numbers.items()}
         return [made[tuple(numbers.items())] for numbers in values]
+
+    def _loaded_number(self, name: str, value: Any, parameter: Tensor) -> tuple[float, bool]:
+        """A saved number, and whether it is kept in float64: our own as it was saved, so that a run goes on with the
+        same bits. PyTorch brings its own to the parameter's dtype, which matters to the `_growing`.
+        """
+        saved, double = saved_number(value)
+        follows = name in self._growing and not isinstance(value, Tensor)
+        return saved, parameter.dtype is float64 if follows else double
 
     @property
     def _is_known(self) -> bool:
@@ -557,4 +572,15 @@ def power(base: float | Tensor, exponent: Tensor) -> Tensor:
     return (exponent * math.log(base)).exp() if base else exponent * 0
 
 
-__all__ = ["Group", "Optimizer", "Slot", "alike", "is_on", "power", "scalar"]
+__all__ = [
+    "Group",
+    "Optimizer",
+    "Slot",
+    "alike",
+    "is_on",
+    "power",
+    "register_optimizer_step_post_hook",
+    "register_optimizer_step_pre_hook",
+    "required",
+    "scalar",
+]
