@@ -96,7 +96,14 @@ from .tensor.device import device, get_default_device, set_default_device
 from .tensor.differences import gradient
 from .tensor.display import set_printoptions
 from .tensor.draws import bernoulli, binomial, multinomial, normal, poisson
-from .tensor.grad_modes import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
+from .tensor.grad_modes import (
+    enable_grad,
+    inference_mode,
+    is_grad_enabled,
+    is_inference_mode_enabled,
+    no_grad,
+    set_grad_enabled,
+)
 from .tensor.legacy import (
     BFloat16Tensor,
     BoolTensor,
@@ -108,14 +115,17 @@ from .tensor.legacy import (
     IntTensor,
     LongTensor,
     ShortTensor,
+    set_default_tensor_type,
 )
 from .tensor.limits import can_cast, finfo, iinfo, promote_types
 from .tensor.memory_format import (
     channels_last,
     channels_last_3d,
     contiguous_format,
+    layout,
     memory_format,
     preserve_format,
+    strided,
 )
 from .tensor.metadata import is_tensor
 from .tensor.products import matmul
@@ -278,9 +288,11 @@ __all__ = [
     "int64",
     "is_autocast_enabled",
     "is_grad_enabled",
+    "is_inference_mode_enabled",
     "is_tensor",
     "isin",
     "kaiser_window",
+    "layout",
     "linalg",
     "linspace",
     "load",
@@ -329,6 +341,7 @@ __all__ = [
     "seed",
     "set_default_device",
     "set_default_dtype",
+    "set_default_tensor_type",
     "set_float32_matmul_precision",
     "set_grad_enabled",
     "set_num_threads",
@@ -337,6 +350,7 @@ __all__ = [
     "short",
     "signal",
     "special",
+    "strided",
     "svd_lowrank",
     "tensor",
     "testing",

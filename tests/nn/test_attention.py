@@ -484,3 +484,59 @@ def test_masks_and_heads_that_do_not_fit_are_named(monkeypatch: pytest.MonkeyPat
             F.scaled_dot_product_attention(q, k, k)
         with pytest.raises(ShapeError, match=r"scaled_dot_product_attention: of the axes before.*\[5\]"):
             F.scaled_dot_product_attention(q, q, q, attn_mask=pb.zeros(5, 1, 1))
+
+
+def test_the_way_can_be_asked_for() -> None:
+    """`sdpa_kernel` restricts the ways, in a compiled step too; what is not there raises as PyTorch's does."""
+    from pullback.nn.attention import SDPBackend as Backend
+    from pullback.nn.attention import sdpa_kernel
+
+    x = pb.tensor(np.random.default_rng(0).standard_normal((1, 20, 4)).astype(np.float32))
+
+    def attended() -> pb.Tensor:
+        return F.scaled_dot_product_attention(x, x, x)
+
+    def way(*asked: Any, **options: Any) -> str:
+        with sdpa_kernel(*asked, **options):
+            (name,) = {node.op.name for node in reachable([attended().node])} & {"attention", "matmul"}
+        return name
+
+    both = [Backend.MATH, Backend.FLASH_ATTENTION]
+    assert way(Backend.MATH) == way([Backend.MATH, Backend.CUDNN_ATTENTION]) == way(both, set_priority=True) == "matmul"
+    assert way(Backend.FLASH_ATTENTION) == way(both) == way(both[::-1], set_priority=True) == "attention"
+    with sdpa_kernel(Backend.MATH), sdpa_kernel(Backend.FLASH_ATTENTION):
+        pass
+    assert way(both) == "attention"  # the ways are what they were
+    for asked in (Backend.EFFICIENT_ATTENTION, Backend.CUDNN_ATTENTION, []):
+        with sdpa_kernel(asked), pytest.raises(RuntimeError, match="No viable backend"):
+            attended()
+    for wrong in ("MATH", (Backend.MATH,), ["MATH"]):
+        with pytest.raises(AssertionError, match="Backend must be an instance of SDPBackend"), sdpa_kernel(wrong):
+            pass
+    assert {b.name: int(b) for b in Backend} == {
+        name: int(value) for name, value in torch.nn.attention.SDPBackend.__members__.items()
+    }
+
+
+def test_a_compiled_step_goes_the_way_that_was_asked_for() -> None:
+    from pullback.nn.attention import SDPBackend as Backend
+    from pullback.nn.attention import sdpa_kernel
+
+    recorded: list[str] = []
+
+    def step(x: pb.Tensor) -> pb.Tensor:
+        result = F.scaled_dot_product_attention(x, x, x)
+        with sdpa_kernel(Backend.MATH):
+            inner = F.scaled_dot_product_attention(x, x, x)
+        for made in (result, inner):
+            recorded.extend({node.op.name for node in reachable([made.node])} & {"attention", "matmul"})
+        return result + inner
+
+    compiled, x = pb.compile(step), pb.ones(1, 20, 4)
+    compiled(x), compiled(x)
+    assert recorded == ["attention", "matmul"]
+    with sdpa_kernel(Backend.MATH):
+        compiled(x), compiled(x)
+    assert recorded == ["attention", "matmul", "matmul", "matmul"]
+    compiled(x)
+    assert len(recorded) == 4

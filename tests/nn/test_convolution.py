@@ -306,3 +306,29 @@ def test_small_integers_wrap_around_in_convolutions():
     assert ours.dtype is pb.uint8 and ours.tolist() == theirs.tolist()
     with pytest.raises(DTypeError, match="bool"):
         pb.nn.functional.conv1d(pb.tensor(x > 0), pb.tensor(weight > 0))
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_gradients_as_functions_are_pytorchs(rank: int) -> None:
+    numbers = np.random.default_rng(rank)
+    sizes = {"x": (2, 4, *(5, 6, 7)[:rank]), "w": (6, 2, *(3, 2, 3)[:rank])}
+    options = {"stride": 2, "padding": 1, "dilation": 1, "groups": 2}
+    x, w = (numbers.standard_normal(size) for size in sizes.values())
+    result = getattr(torch.nn.functional, f"conv{rank}d")(torch.tensor(x), torch.tensor(w), **options)
+    g = numbers.standard_normal(tuple(result.shape))
+
+    def found(lib: Any) -> list[Any]:
+        grad, (a, b, c) = lib.nn.grad, (lib.tensor(value) for value in (x, w, g))
+        made = [
+            getattr(grad, f"conv{rank}d_input")(sizes["x"], b, c, **options),
+            getattr(grad, f"conv{rank}d_weight")(a, sizes["w"], c, **options),
+        ]
+        c.requires_grad_()
+        again = getattr(grad, f"conv{rank}d_input")(sizes["x"], b, c, **options)
+        (again * a).sum().backward()
+        with lib.no_grad():
+            assert not getattr(grad, f"conv{rank}d_weight")(a, sizes["w"], c, **options).requires_grad
+        return [*(m.numpy() for m in made), c.grad.numpy()]
+
+    for ours, theirs in zip(found(pb), found(torch), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)

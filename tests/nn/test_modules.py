@@ -216,11 +216,11 @@ def test_a_compiled_step_follows_train_and_eval() -> None:
 
 
 def test_classes_stand_in_the_files_where_pytorchs_do() -> None:
-    elsewhere = {"MultiheadAttention", "ParameterDict", "ParameterList", "LinearCrossEntropyOptions"}
+    elsewhere = {"MultiheadAttention", "LinearCrossEntropyOptions"}  # there by their names, see test_names.py
     places = {
         name: (getattr(pb.nn, name).__module__.split(".")[-1], getattr(torch.nn, name).__module__.split(".")[-1])
         for name in pb.nn.__all__
-        if isinstance(getattr(pb.nn, name), type) and name not in elsewhere and not name.startswith("Lazy")
+        if isinstance(getattr(pb.nn, name), type) and name not in elsewhere
     }
     assert {name: place for name, place in places.items() if place[0] != place[1]} == {}
 
@@ -254,3 +254,55 @@ def test_pairs() -> None:
     for name in ("_single", "_pair", "_triple", "_quadruple"):
         ours, theirs = (getattr(nn.modules.utils, name) for nn in (pb.nn, torch.nn))
         assert [ours(x) for x in (2, (1, 2), [3])] == [theirs(x) for x in (2, (1, 2), [3])]
+
+
+def test_helpers_of_modules_do_what_pytorchs_do() -> None:
+    def told(lib: Any) -> list[Any]:
+        utils, state = lib.nn.modules.utils, lib.nn.Linear(1, 1).state_dict(prefix="module.")
+        state["other"] = lib.zeros(1)
+        metadata = getattr(state, "_metadata", None)
+        utils.consume_prefix_in_state_dict_if_present(state, "module.")
+        clones = lib.nn.modules.transformer._get_clones(lib.nn.Linear(2, 2), 3)
+        return [
+            utils._reverse_repeat_tuple((1, 2), 2),
+            utils._list_with_default([None, 2], [5, 6, 7]),
+            sorted(state),
+            sorted(metadata),
+            type(clones).__name__,
+            len({*map(id, clones.parameters())}),
+            lib.nn.modules.module._addindent("a\nb", 2),
+            lib.nn.modules.transformer._get_activation_fn("relu")(lib.tensor([-1.0])).item(),
+        ]
+
+    assert told(pb) == told(torch)
+    for nn in (pb.nn, torch.nn):
+        with pytest.raises(RuntimeError, match="relu/gelu"):
+            nn.modules.transformer._get_activation_fn("tanh")
+
+
+def test_what_loading_says_is_pytorchs() -> None:
+    def told(lib: Any) -> list[str]:
+        layer = lib.nn.Linear(1, 1)
+        state = layer.state_dict()
+        first = layer.load_state_dict(state)
+        state["other"] = state.pop("bias")
+        return [repr(first), str(first), repr(layer.load_state_dict(state, strict=False))]
+
+    ours, theirs = told(pb), told(torch)
+    assert ours[:2] == theirs[:2] == ["<All keys matched successfully>"] * 2
+    assert ours[2].removeprefix("_") == theirs[2].removeprefix("_")
+
+
+def test_names_of_before_warn_as_pytorchs() -> None:
+    for nn in (pb.nn, torch.nn):
+        with pytest.warns(FutureWarning):
+            assert [name for name, _ in nn.Container(a=nn.ReLU()).named_children()] == ["a"]
+        with pytest.warns(FutureWarning):
+            assert isinstance(nn.NLLLoss2d(), nn.NLLLoss)
+        weight = nn.Linear(2, 2).weight
+        with pytest.warns(FutureWarning):
+            assert nn.init.constant(weight, 3.0) is weight
+        with pytest.warns(FutureWarning):
+            nn.utils.clip_grad_norm([weight], 1.0)
+        assert nn.init._calculate_correct_fan(nn.Linear(3, 2).weight, "fan_out") == 2
+        assert (nn.init._no_grad_fill_(weight, 2.0) == 2).all() and (nn.init._no_grad_zero_(weight) == 0).all()

@@ -123,3 +123,113 @@ def test_masks_are_not_subtracted(run, mend):
     with pytest.raises(pb.errors.DTypeError, match=mend) as raised:
         run(pb.tensor([True]))
     assert isinstance(raised.value, RuntimeError)
+
+
+#: calls with a switch that is `v`; PyTorch's C++ takes True and False alone, its Python whatever can be looked at
+SWITCHES = """
+x.var(unbiased=v)
+x.std(unbiased=v)
+x.var(0, unbiased=v)
+var_mean(x, unbiased=v)
+x.sum(0, keepdim=v)
+max(x, 0, v)
+aminmax(x, dim=0, keepdim=v)
+x.nonzero(as_tuple=v)
+unique(x, sorted=v)
+topk(x, 1, 0, v)
+allclose(x, x, equal_nan=v)
+sort(x, stable=v)
+argsort(x, descending=v)
+x.to(float64, copy=v)
+isin(x, x, invert=v)
+bucketize(x, x[0], right=v)
+linalg.vector_norm(x, keepdim=v)
+svd(x, some=v)
+zeros(2, requires_grad=v)
+tensor(1.0, requires_grad=v)
+hann_window(4, periodic=v)
+vander(x[0], increasing=v)
+randn(2, requires_grad=v)
+x.clone().requires_grad_(v)
+nn.Parameter(x, v)
+nn.Linear(1, 1).requires_grad_(v)
+nn.Linear(1, 1).train(v)
+setattr(x.clone(), 'requires_grad', v)
+set_grad_enabled(v)
+nn.ReLU(inplace=v)(x)
+nn.functional.relu(x, inplace=v)
+nn.functional.dropout(x, 0.5, v)
+nn.functional.max_pool1d(x, 2, ceil_mode=v)
+nn.functional.kl_div(x, x, log_target=v)
+nn.functional.poisson_nll_loss(x, x, full=v)
+nn.Linear(1, 1, bias=v)
+nn.functional.gaussian_nll_loss(x, x, x + 1, full=v)
+nn.functional.interpolate(x[None], scale_factor=2, mode='linear', align_corners=v)
+nn.functional.embedding(tensor([0]), x, scale_grad_by_freq=v)
+nn.functional.scaled_dot_product_attention(x, x, x, is_causal=v)
+nn.functional.pairwise_distance(x, x, keepdim=v)
+nn.GRU(2, 2, batch_first=v)(zeros(1, 1, 2))
+nn.GRU(2, 2, bidirectional=v)(zeros(1, 1, 2))
+nn.utils.rnn.pad_sequence([x[0]], batch_first=v)
+autograd.grad((y * y).sum(), y, create_graph=v)
+autograd.grad((y * y).sum(), y, materialize_grads=v)
+""".strip().splitlines()
+
+
+@pytest.mark.parametrize("call", SWITCHES)
+@pytest.mark.filterwarnings("ignore")
+def test_switches_are_true_or_false_where_pytorch_asks_for_it(call):
+    def refusal(lib, value):
+        space = {**vars(lib), "x": lib.ones(2, 4) / 2, "y": lib.ones(2, requires_grad=True), "v": value}
+        before = lib.is_grad_enabled()
+        try:
+            eval(call, space)
+        except (TypeError, ValueError, RuntimeError) as error:
+            return next(kind for kind in (TypeError, ValueError, RuntimeError) if isinstance(error, kind))
+        finally:
+            lib.set_grad_enabled(before)
+        return None
+
+    for value in (True, 1, 0, "x", np.True_):
+        assert refusal(pb, value) == refusal(torch, value), value
+    if "unbiased" in call or "keepdim" in call:
+        assert refusal(pb, None) is refusal(torch, None) is TypeError
+
+
+@pytest.mark.parametrize("name", ["zeros", "ones", "empty", "rand", "randn", "full", "randint", "randperm"])
+def test_what_is_made_has_a_size(name):
+    for lib in (pb, torch):
+        with pytest.raises(TypeError):
+            getattr(lib, name)()
+    if name in ("zeros", "randn"):
+        for given in ({"size": ()}, {"size": (2,)}):
+            assert getattr(pb, name)(**given).shape == getattr(torch, name)(**given).shape
+        assert getattr(pb, name)(()).shape == getattr(pb, name)([]).shape == ()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        *(
+            "x.pow(v)",
+            "x.eq(v)",
+            "not_equal(x, v)",
+            "x ** v",
+            "x.add(v)",
+            "x.clamp(v)",
+            "x.lerp(x, v)",
+            "x.std(correction=v)",
+        ),
+        "nn.functional.batch_norm(x, None, None, training=True, momentum=v)",
+        "nn.functional.instance_norm(x[None], momentum=v)",
+        "nn.functional.poisson_nll_loss(x, x, eps=v)",
+        "nn.functional.leaky_relu(x, v)",
+    ],
+)
+def test_text_is_no_number(call):
+    for lib in (pb, torch):
+        for value in ("a", "0.5"):
+            with pytest.raises(TypeError):
+                eval(call, {**vars(lib), "x": lib.ones(2, 4), "v": value})
+    for lib in (pb, torch):
+        assert (lib.ones(2) == "a") is False and (lib.ones(2) != "a") is True

@@ -625,6 +625,40 @@ def test_a_users_function_runs_in_its_region_both_ways() -> None:
     np.testing.assert_array_equal(numbers(w.grad), 2.0)
 
 
+@pytest.mark.parametrize("cast", [False, True])
+@pytest.mark.parametrize("region", [False, True])
+def test_decorated_functions_run_in_the_modes_of_pytorchs(cast: bool, region: bool) -> None:
+    def told(lib: Any) -> list[Any]:
+        seen: list[Any] = []
+
+        class Product(lib.autograd.Function):  # type: ignore[name-defined, misc]
+            @staticmethod
+            @lib.amp.custom_fwd(device_type="cpu", cast_inputs=lib.float16 if cast else None)
+            def forward(context: Any, x: Any, w: Any) -> Any:
+                seen.append((str(x.dtype), str(w.dtype), lib.is_autocast_enabled("cpu")))
+                context.save_for_backward(x, w)
+                return x @ w
+
+            @staticmethod
+            @lib.amp.custom_bwd(device_type="cpu")
+            def backward(context: Any, cotangent: Any) -> Any:
+                x, w = context.saved_tensors
+                seen.append((str(x.dtype), lib.is_autocast_enabled("cpu"), str(lib.get_autocast_dtype("cpu"))))
+                return cotangent.to(x.dtype) @ w.T, x.T @ cotangent.to(x.dtype)
+
+        x, w = lib.ones(2, 2, requires_grad=True), lib.ones(2, 2, dtype=lib.float64)
+        with lib.autocast("cpu", dtype=lib.bfloat16, enabled=region):
+            y = Product.apply(x, w.to(lib.float32))
+        seen.append(str(y.dtype))
+        y.sum().backward()
+        return [str(part).replace("pullback", "torch") for part in seen]
+
+    assert told(pb) == told(torch)
+    for lib in (pb, torch):
+        with pytest.raises(ValueError):
+            lib.amp.custom_fwd(device_type=1)(lambda ctx: None)
+
+
 # ---- compiled steps
 
 

@@ -72,3 +72,20 @@ def test_one_object_can_be_entered_again_inside():
             pass
         assert not pb.is_grad_enabled()
     assert pb.is_grad_enabled()
+
+
+def test_whether_inference_mode_is_on_is_told_as_pytorch_tells():
+    def told(lib):
+        found, on = [], lib.is_inference_mode_enabled
+        with lib.inference_mode():
+            found.append(on())
+            with lib.inference_mode(False):
+                found.append((on(), lib.is_grad_enabled()))
+            with lib.enable_grad():
+                found.append((on(), lib.is_grad_enabled()))
+        with lib.no_grad():
+            found.append(on())
+        lib.inference_mode()(lambda: found.append(on()))()
+        return [*found, on()]
+
+    assert told(pb) == told(torch)

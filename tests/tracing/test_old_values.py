@@ -515,3 +515,29 @@ def test_gradients_shown_to_numpy_stay_and_cost_no_new_program(monkeypatch: pyte
             np.testing.assert_array_equal(array, same)
     assert not np.array_equal(kept[0][0], kept[1][0])
     assert not loads, "a gradient that NumPy looks at has the program loaded anew"
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_buffers_are_written_in_place_while_a_state_dictionary_is_held(gone: bool) -> None:
+    """The dictionary follows them, and is right when the module is gone."""
+    norm = pb.nn.BatchNorm1d(3)
+    x = pb.tensor(np.arange(12.0, dtype=np.float32).reshape(4, 3))
+    step = pb.compile(lambda: norm(x))
+    for _ in range(3):
+        step()
+    held = norm.state_dict()
+    step()
+
+    def place() -> int:
+        assert norm.running_mean is not None
+        return int(norm.running_mean._node.buffer.array.ctypes.data)  # type: ignore[union-attr]
+
+    before = place()
+    step()
+    assert place() == before
+    mean, count = numbers(norm.running_mean).copy(), norm.num_batches_tracked.item()
+    if gone:
+        del norm, step
+        gc.collect()
+    np.testing.assert_array_equal(numbers(held["running_mean"]), mean)
+    assert held["num_batches_tracked"].item() == count == 5

@@ -1,6 +1,7 @@
 """Mixed precision under PyTorch's names."""
 
-from ..tensor.autocast_mode import autocast, is_autocast_available
+from . import autocast_mode
+from .autocast_mode import autocast, custom_bwd, custom_fwd, is_autocast_available
 from .grad_scaler import GradScaler
 
-__all__ = ["GradScaler", "autocast", "is_autocast_available"]
+__all__ = ["GradScaler", "autocast", "autocast_mode", "custom_bwd", "custom_fwd", "is_autocast_available"]

@@ -2,7 +2,7 @@
 
 from ..tensor.anomaly import detect_anomaly, set_detect_anomaly
 from ..tensor.grad_modes import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
-from . import function, functional
+from . import function, functional, grad_mode
 from .backward import backward, grad
 from .function import Function
 from .gradcheck import gradcheck, gradgradcheck
@@ -17,6 +17,7 @@ __all__ = [
     "function",
     "functional",
     "grad",
+    "grad_mode",
     "gradcheck",
     "gradgradcheck",
     "inference_mode",

@@ -34,8 +34,11 @@ def backward(
     >>> x.grad.item()
     7.0
     """
+    from ..tensor.arguments import truth
     from ..tensor.handle import RECEIVERS, STATE, Handle
 
+    create_graph = truth(create_graph, "backward", "create_graph")
+    retain = create_graph if retain_graph is None else truth(retain_graph, "backward", "retain_graph")
     outputs = _as_tuple(tensors)
     roots = [o.node for o in outputs]
     for root in roots:
@@ -51,7 +54,6 @@ def backward(
             raise GradientError(f"backward(): inputs are none (at {user_source()}); leave them out for all leaves")
         nodes = [t.node for t in receivers]
     with span("differentiate"):
-        retain = create_graph if retain_graph is None else retain_graph
         found = _looked_at(roots, cotangents, nodes, create_graph, retain)
     for root in roots:
         STATE.watch(root, "loss")
@@ -88,11 +90,16 @@ def grad(
     >>> pb.autograd.grad(x * x, x)[0].item()
     6.0
     """
+    from ..tensor.arguments import truth
+
     if not only_inputs:
         raise GradientError(f"grad() gives gradients of inputs only; call backward() for .grad (at {user_source()})")
     if materialize_grads and allow_unused is False:
         raise GradientError(f"grad(): materialize_grads is for unused inputs, which are refused (at {user_source()})")
-    retain = create_graph if retain_graph is None else retain_graph
+    create_graph = truth(create_graph, "grad", "create_graph")
+    materialize_grads = truth(materialize_grads, "grad", "materialize_grads")
+    retain = create_graph if retain_graph is None else truth(retain_graph, "grad", "retain_graph")
+    unused = allow_unused is not None and truth(allow_unused, "grad", "allow_unused")
     outputs, inputs = _as_tuple(outputs), _as_tuple(inputs)
     if is_grads_batched:
         found = _batched(outputs, inputs, grad_outputs, retain, create_graph)
@@ -100,9 +107,9 @@ def grad(
         found = _gradients(outputs, inputs, grad_outputs, retain, create_graph)
     if materialize_grads:
         lead = _as_tuple(grad_outputs)[0].shape[:1] if is_grads_batched else ()
-        return tuple(i.new_zeros(*lead, *i.shape) if g is None else g for i, g in zip(inputs, found, strict=True))
+        return tuple(i.new_zeros((*lead, *i.shape)) if g is None else g for i, g in zip(inputs, found, strict=True))
     for index, value in enumerate(found):
-        if value is None and not allow_unused:
+        if value is None and not unused:
             raise GradientError(
                 f"input {index} of shape {list(inputs[index].shape)} was not used in computing the outputs "
                 f"(at {user_source()}); pass allow_unused=True to get None for it"

@@ -1,5 +1,5 @@
-"""What scripts ask of `torch.backends`: the libraries of other devices, none of which is there."""
+"""What scripts ask of `torch.backends`: libraries and devices, none of which is used or there."""
 
-from . import cuda, cudnn, mps
+from . import cuda, cudnn, mkl, mkldnn, mps, openmp
 
-__all__ = ["cuda", "cudnn", "mps"]
+__all__ = ["cuda", "cudnn", "mkl", "mkldnn", "mps", "openmp"]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+
 from ..amp import GradScaler
+from ..amp.autocast_mode import custom_bwd as _custom_bwd
+from ..amp.autocast_mode import custom_fwd as _custom_fwd
 from ..graph.types import DType, float16
 from ..tensor.autocast_mode import autocast as _autocast
 
@@ -14,4 +18,7 @@ class autocast(_autocast):
         super().__init__("cuda", dtype, enabled, cache_enabled)
 
 
-__all__ = ["GradScaler", "autocast"]
+custom_fwd = functools.partial(_custom_fwd, device_type="cuda")
+custom_bwd = functools.partial(_custom_bwd, device_type="cuda")
+
+__all__ = ["GradScaler", "autocast", "custom_bwd", "custom_fwd"]

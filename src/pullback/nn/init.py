@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,7 +13,7 @@ import numpy as np
 from ..errors import ShapeError
 from ..ops.primitive import user_source
 from ..tensor import Tensor
-from ..tensor.creation import eye
+from ..tensor.creation import eye as identity
 from ..tensor.creation import tensor as make
 from ..tensor.grad_modes import no_grad
 from ..tensor.random import Generator, rand, randn
@@ -106,7 +109,7 @@ def eye_(tensor: Tensor) -> Tensor:
     if tensor.ndim != 2:
         raise ShapeError(f"eye_ takes a matrix, got shape {list(tensor.shape)} (at {user_source()})")
     with no_grad():
-        return tensor.copy_(eye(tensor.shape[0], tensor.shape[1], dtype=tensor.dtype))
+        return tensor.copy_(identity(tensor.shape[0], tensor.shape[1], dtype=tensor.dtype))
 
 
 def _calculate_fan_in_and_fan_out(tensor: Tensor) -> tuple[int, int]:
@@ -132,11 +135,15 @@ def xavier_normal_(tensor: Tensor, gain: float = 1.0, generator: Generator | Non
     return normal_(tensor, 0.0, gain * math.sqrt(2.0 / sum(_calculate_fan_in_and_fan_out(tensor))), generator)
 
 
-def _kaiming_deviation(tensor: Tensor, a: float, mode: str, nonlinearity: str) -> float:
-    if mode not in ("fan_in", "fan_out"):
+def _calculate_correct_fan(tensor: Tensor, mode: str) -> int:
+    """How many inputs each output has ("fan_in", in capitals too), or outputs each input ("fan_out")."""
+    if mode.lower() not in ("fan_in", "fan_out"):
         raise ValueError(f'mode must be "fan_in" or "fan_out", got {mode!r} (at {user_source()})')
-    inputs, outputs = _calculate_fan_in_and_fan_out(tensor)
-    return calculate_gain(nonlinearity, a) / math.sqrt(max(inputs if mode == "fan_in" else outputs, 1))
+    return _calculate_fan_in_and_fan_out(tensor)[mode.lower() == "fan_out"]
+
+
+def _kaiming_deviation(tensor: Tensor, a: float, mode: str, nonlinearity: str) -> float:
+    return calculate_gain(nonlinearity, a) / math.sqrt(max(_calculate_correct_fan(tensor, mode), 1))
 
 
 def kaiming_uniform_(
@@ -220,20 +227,59 @@ def _filled(tensor: Tensor, values: np.ndarray) -> Tensor:
         return tensor.copy_(make(values).to(tensor.dtype))
 
 
+# PyTorch's own parts of these, which scripts import
+_no_grad_uniform_, _no_grad_normal_, _no_grad_trunc_normal_ = uniform_, normal_, trunc_normal_
+_no_grad_fill_, _no_grad_zero_ = constant_, zeros_
+
+
+def _make_deprecate(meth: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The function under its former name, without the underscore, which PyTorch warns of."""
+    name = meth.__name__
+
+    @functools.wraps(meth)
+    def deprecated_init(*args: Any, **kwargs: Any) -> Tensor:
+        warnings.warn(
+            f"`nn.init.{name[:-1]}` is now deprecated in favor of `nn.init.{name}`.", FutureWarning, stacklevel=2
+        )
+        return meth(*args, **kwargs)
+
+    deprecated_init.__name__ = deprecated_init.__qualname__ = name[:-1]
+    return deprecated_init
+
+
+_RENAMED: tuple[Callable[..., Tensor], ...] = (
+    *(uniform_, normal_, constant_, dirac_, orthogonal_, sparse_, eye_),
+    *(xavier_uniform_, xavier_normal_, kaiming_uniform_, kaiming_normal_),
+)
+uniform, normal, constant, dirac, orthogonal, sparse, eye, *_others = map(_make_deprecate, _RENAMED)
+xavier_uniform, xavier_normal, kaiming_uniform, kaiming_normal = _others
+
+
 __all__ = [
     "calculate_gain",
+    "constant",
     "constant_",
+    "dirac",
     "dirac_",
+    "eye",
     "eye_",
+    "kaiming_normal",
     "kaiming_normal_",
+    "kaiming_uniform",
     "kaiming_uniform_",
+    "normal",
     "normal_",
     "ones_",
+    "orthogonal",
     "orthogonal_",
+    "sparse",
     "sparse_",
     "trunc_normal_",
+    "uniform",
     "uniform_",
+    "xavier_normal",
     "xavier_normal_",
+    "xavier_uniform",
     "xavier_uniform_",
     "zeros_",
 ]

@@ -126,6 +126,7 @@ class _Mode(threading.local):
     """Per-thread switches of graph building."""
 
     grad = True
+    inference = False
     autocast = Lowering()
     source: Source | None = None
     #: the line of an operation whose gradient the user's own code is making

@@ -27,6 +27,7 @@ from .scattering import ScatterMethods
 from .sorting import SortingMethods
 from .spellings import spell_methods
 from .statistics import StatisticsMethods
+from .values import ValueMethods
 
 #: what PyTorch has of complex numbers and FFTs, which are out of scope
 COMPLEX = {
@@ -56,6 +57,7 @@ class Tensor(
     InplaceMathematics,
     HookMethods,
     MetadataMethods,
+    ValueMethods,
 ):
     """A multidimensional array, computed when it is needed, through which gradients can be taken.
 

@@ -43,6 +43,16 @@ def _plain(value: object) -> object:
     return value
 
 
+def _known(result: Any, name: str, argument: str, given: object) -> Any:
+    """The result of an operator; TypeError where it does not know what it was given."""
+    if result is NotImplemented:
+        raise TypeError(
+            f"{name}(): argument {argument!r} must be a tensor or a number, not {type(given).__name__} "
+            f"(at {user_source()})"
+        )
+    return result
+
+
 class ArithmeticMethods(Handle):
     """What works element by element, broadcasting and promoting dtypes as PyTorch does."""
 
@@ -99,7 +109,7 @@ class ArithmeticMethods(Handle):
         return self._binary(_remainder, other, reverse=True)
 
     def __pow__(self, other: Operand) -> Tensor:
-        return self.pow(other)
+        return self._to_the(other)
 
     def __rpow__(self, other: Operand) -> Tensor:
         return self._binary(_power, other, reverse=True)
@@ -213,11 +223,11 @@ class ArithmeticMethods(Handle):
 
     def eq(self, other: Operand) -> Tensor:
         """self == other, element by element."""
-        return self == other
+        return _known(self == other if _is_operand(_plain(other)) else NotImplemented, "eq", "other", other)
 
     def ne(self, other: Operand) -> Tensor:
         """self != other, element by element."""
-        return self != other
+        return _known(self != other if _is_operand(_plain(other)) else NotImplemented, "ne", "other", other)
 
     def lt(self, other: Operand) -> Tensor:
         """self < other."""
@@ -288,6 +298,10 @@ class ArithmeticMethods(Handle):
         exponent = _plain(exponent)  # type: ignore[assignment]
         if not isinstance(self, Handle):
             return _two(_power, self, exponent)
+        return _known(self._to_the(exponent), "pow", "exponent", exponent)
+
+    def _to_the(self, exponent: Operand) -> Tensor:
+        exponent = _plain(exponent)  # type: ignore[assignment]
         if isinstance(exponent, (int, float)) and not isinstance(exponent, bool):
             dtype = result_type(self, exponent)
             if exponent in (2, 3):

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ..ops.primitive import MODE
+from .arguments import flag
 
 
 class _Mode:
@@ -68,6 +69,7 @@ class set_grad_enabled(_Mode):
     """Record history (True) or not (False): at once, and back at the end if used as a context manager."""
 
     def __init__(self, mode: bool):
+        flag(mode, "set_grad_enabled", "mode")
         self._before = []
         self.mode, self._at_once = mode, [MODE.grad]
         MODE.grad = mode
@@ -115,14 +117,30 @@ class enable_grad(_Fixed):
 class inference_mode(_Mode):
     """`no_grad()`; with `mode` False `enable_grad()`. What is computed inside may be used outside as any tensor."""
 
+    _outside: list[bool]
+
     def __new__(cls, mode: bool | Callable[..., Any] = True) -> Self:
         made = super().__new__(cls)
-        made._before = []
+        made._before, made._outside = [], []
         if not isinstance(mode, bool):
             made.mode = False
             return made(mode)
         made.mode = not mode
         return made
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        self._outside.append(MODE.inference)
+        MODE.inference = not self.mode
+
+    def __exit__(self, *error: Any) -> None:
+        MODE.inference = self._outside.pop()
+        super().__exit__(*error)
+
+
+def is_inference_mode_enabled() -> bool:
+    """Whether the innermost `inference_mode` block says so."""
+    return MODE.inference
 
 
 def is_grad_enabled() -> bool:

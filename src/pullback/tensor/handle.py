@@ -18,13 +18,12 @@ import numpy as np
 from ..errors import DTypeError, GradientError, ShapeError, TraceError, ViewError
 from ..graph.calm import disturb
 from ..graph.node import Node, next_serial
-from ..graph.types import DType, bfloat16, to_carrier
+from ..graph.types import DType, to_carrier
 from ..ops.gradient_hooks import attach
 from ..ops.host import custom, detach
 from ..ops.primitive import MODE, buffer_node, grad_mode, user_source
 from ..runtime import engine
 from ..runtime.buffers import Buffer
-from ..runtime.dlpack import exported
 from .device import CPU, device
 from .size import Size, sized
 from .views import Chain, Detach, Layout, Link, Movement, contiguous_strides, is_detaching
@@ -212,9 +211,11 @@ class Handle:
         """A view of this tensor, read by `movement`."""
         return self._read_as(movement.read(self.node), movement)
 
-    def _read_as(self, node: Node, movement: Movement) -> Tensor:
-        """The view of this tensor that `node` is, and that is read by `movement` when this one has changed."""
-        link = Link(self, movement, self._stamp())
+    def _read_as(self, node: Node, movement: Movement, keeps: bool = False) -> Tensor:
+        """The view of this tensor that `node` is, and that is read by `movement` when this one has changed; whether it
+        `keeps` this one alive in any case.
+        """
+        link = Link(self, movement, self._stamp(), keeps)
         view = self._wrap(node, link)
         link.enlist(view)
         return view
@@ -309,6 +310,8 @@ class Handle:
 
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
+        if not isinstance(value, bool):
+            raise RuntimeError(f"requires_grad must be a bool, got {value!r} (at {user_source()})")
         self.requires_grad_(value)
 
     @property
@@ -463,9 +466,15 @@ class Handle:
 
     def detach(self) -> Tensor:
         """The same value, cut off from its history."""
+        return self._detached(False)
+
+    def _detached(self, keeps: bool) -> Tensor:
+        """The detached tensor. One that `keeps` its source alive asks it when it is read, and need not be told of each
+        value that the source is given: it does not stand in the way of writing those in place.
+        """
         node = detach(self.node)
         base, movement = self._detached_from()
-        return base._read_as(node, movement)
+        return base._read_as(node, movement, keeps)
 
     def _detached_from(self) -> tuple[Handle, Movement]:
         """What holds the value, and the way from there: views on the way may be gone before it is."""
@@ -573,56 +582,6 @@ class Handle:
         """The value as stored, in this tensor's shape, without a copy."""
         return self._buffer().array.reshape(self.shape)
 
-    def numpy(self, *, force: bool = False) -> np.ndarray:
-        """The value as a NumPy array that shares memory with the tensor where the layout allows. It is read-only.
-
-        `force` takes it of a tensor that requires grad too, as `.detach().numpy()` does.
-        """
-        if self.requires_grad and not force:
-            raise GradientError(f"numpy() on a tensor that requires grad (at {user_source()}); use .detach().numpy()")
-        return self.__array__()
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        if self.dtype is bfloat16:
-            raise DTypeError(f"NumPy has no bfloat16 (at {user_source()}); use .float().numpy()")
-        buffer = self._buffer()
-        array = buffer.array.reshape(self.shape)
-        if dtype is not None and np.dtype(dtype) != array.dtype:
-            return array.astype(dtype)
-        if copy:
-            return array.copy()
-        buffer.share()
-        array = buffer.array.reshape(self.shape)
-        array.flags.writeable = False
-        return array
-
-    def __dlpack__(
-        self,
-        *,
-        stream: Any = None,
-        max_version: tuple[int, int] | None = None,
-        dl_device: tuple[int, int] | None = None,
-        copy: bool | None = None,
-    ) -> Any:
-        if self.requires_grad:
-            raise BufferError(f"a tensor that requires grad cannot be exported (at {user_source()}); use .detach()")
-        buffer = self._buffer()
-        buffer.share()
-        options = {"stream": stream, "max_version": max_version, "dl_device": dl_device, "copy": copy}
-        return exported(buffer.array.reshape(self.shape), self.dtype is bfloat16, **options)
-
-    def __array_namespace__(self, *, api_version: str | None = None) -> Any:
-        """The functions of the Array API standard on tensors: `pullback.array_api`."""
-        from .. import array_api
-
-        known = ("2021.12", "2022.12", "2023.12", array_api.__array_api_version__)
-        if api_version not in (None, *known):
-            raise ValueError(f"the Array API in version {api_version!r} is not there; it is in {', '.join(known)}")
-        return array_api
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return (1, 0)
-
     def item(self) -> Any:
         """The one element, as a Python number."""
         array = self._buffer().array
@@ -645,35 +604,6 @@ class Handle:
     def numel(self) -> int:
         """How many elements there are."""
         return math.prod(self.shape)
-
-    def __bool__(self) -> bool:
-        return bool(self.item())
-
-    def __float__(self) -> float:
-        return float(self.item())
-
-    def __int__(self) -> int:
-        return int(self.item())
-
-    def __complex__(self) -> complex:
-        return complex(self.item())
-
-    def __index__(self) -> int:
-        if self.dtype.is_floating_point:
-            raise DTypeError(f"a {self.dtype.name} tensor cannot be an index (at {user_source()})")
-        return int(self.item())
-
-    def __format__(self, spec: str) -> str:
-        is_number = not self.shape if not spec else self.numel() == 1
-        return format(self.item(), spec) if is_number and STATE.trace is None else format(str(self), spec)
-
-    def __len__(self) -> int:
-        if not self.shape:
-            raise TypeError(f"len() of a 0-d tensor (at {user_source()})")
-        return self.shape[0]
-
-    def __contains__(self, element: Any) -> bool:
-        return bool((self == element).any())
 
     def __repr__(self) -> str:
         from .display import describe

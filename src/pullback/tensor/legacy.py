@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -10,8 +11,9 @@ from ..errors import DTypeError
 from ..graph import types
 from ..graph.types import DType
 from ..ops.primitive import user_source
-from .creation import tensor
+from .creation import _check_device, tensor
 from .handle import Handle
+from .promotion import set_default_dtype
 from .size import Size
 
 if TYPE_CHECKING:
@@ -43,8 +45,7 @@ class _Constructor(metaclass=_Kind):
                     f"{cls.__name__}() of a {data[0].dtype.name} tensor (at {user_source()}); use .to({cls.dtype!r})"
                 )
             return Handle._result(data[0], device=device)
-        if device not in (None, "cpu"):
-            raise ValueError(f'device {device!r} is not there (at {user_source()}); Pullback runs on "cpu"')
+        _check_device(device)
         if len(data) == 1 and not isinstance(data[0], (int, np.integer, Size)):
             return _of_elements(data[0], cls.dtype)
         made: Tensor = Handle._result(*data, device=device)
@@ -133,6 +134,14 @@ def name_of(dtype: DType) -> str:
     return found[0] if found else f"torch.{dtype.name.capitalize()}Tensor"
 
 
+def set_default_tensor_type(t: Any) -> None:
+    """Make FloatTensor or DoubleTensor, or what `Tensor.type()` calls them, what new floating-point tensors are."""
+    warnings.warn("set_default_tensor_type() is deprecated; use set_default_dtype()", UserWarning, stacklevel=2)
+    if not isinstance(t, (str, _Kind)):
+        raise TypeError(f"invalid type object: set_default_tensor_type of {t!r} (at {user_source()})")
+    set_default_dtype(dtype_named(t))
+
+
 def dtype_named(given: Any) -> Any:
     """The dtype of a constructor, or of the name that `Tensor.type()` gives; anything else as it is."""
     if isinstance(given, _Kind):
@@ -155,4 +164,5 @@ __all__ = [
     "IntTensor",
     "LongTensor",
     "ShortTensor",
+    "set_default_tensor_type",
 ]

@@ -1,13 +1,11 @@
-"""PyTorch's names for the order of a tensor's elements in memory. There is one here, by rows."""
+"""PyTorch's names for how tensors lie in memory: dense, and their elements by rows. There is no other way here."""
 
 from __future__ import annotations
 
 from ..ops.primitive import user_source
 
 
-class memory_format:
-    """The order in which elements lie, as `clone(memory_format=)` and its like take it."""
-
+class _Named:
     __slots__ = ("name",)
 
     def __init__(self, name: str):
@@ -17,8 +15,23 @@ class memory_format:
         return f"pullback.{self.name}"
 
 
+class memory_format(_Named):
+    """The order in which elements lie, as `clone(memory_format=)` and its like take it."""
+
+    __slots__ = ()
+
+
 contiguous_format, preserve_format = memory_format("contiguous_format"), memory_format("preserve_format")
 channels_last, channels_last_3d = memory_format("channels_last"), memory_format("channels_last_3d")
+
+
+class layout(_Named):
+    """Whether a tensor's elements all lie in memory, with a stride for each axis; those of all tensors here do."""
+
+    __slots__ = ()
+
+
+strided = layout("strided")
 
 
 def _name(given: object) -> str:
@@ -48,6 +61,8 @@ __all__ = [
     "channels_last_3d",
     "check_memory_format",
     "contiguous_format",
+    "layout",
     "memory_format",
     "preserve_format",
+    "strided",
 ]

@@ -8,7 +8,7 @@ from ..errors import GradientError
 from ..graph.node import Node
 from ..ops.primitive import user_source
 from .handle import Handle
-from .memory_format import check_memory_format, preserve_format
+from .memory_format import check_memory_format, preserve_format, strided
 
 if TYPE_CHECKING:
     from . import Tensor
@@ -39,6 +39,7 @@ class MetadataMethods(Handle):
 
     is_sparse = is_quantized = is_meta = is_cuda = is_mps = is_xpu = is_mkldnn = is_nested = False
     is_cpu = True
+    layout = strided
 
     @property
     def grad_fn(self) -> GradFn | None:

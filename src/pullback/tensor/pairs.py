@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import DTypeError
+from ..errors import DomainError, DTypeError
 from ..graph.node import Node
 from ..graph.types import BOOL, FLOAT, INTEGER, DType, bfloat16, float16, float64
 from ..ops import elementwise as e
@@ -152,7 +152,9 @@ class PairMethods(Handle):
         With `equal_nan` NaN is close to NaN. Both must have one dtype, as in PyTorch.
         """
         if rtol < 0 or atol < 0:
-            raise ValueError(f"isclose: rtol and atol must not be negative, got {rtol} and {atol} (at {user_source()})")
+            raise DomainError(
+                f"isclose: rtol and atol must not be negative, got {rtol} and {atol} (at {user_source()})"
+            )
         left, right = (o.dtype if isinstance(o, Handle) else dtype_of_number(o) for o in (self, other))
         if left is not right:
             raise DTypeError(f"isclose: {left.name} and {right.name} differ (at {user_source()}); use .to(dtype)")

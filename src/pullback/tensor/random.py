@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import DTypeError, ShapeError
+from ..errors import DomainError, DTypeError, ShapeError
 from ..graph import types
 from ..graph.node import Node, Shape
 from ..graph.types import DType, float32, float64, int64, uint32
@@ -45,6 +45,8 @@ class Generator:
         """Start again from `seed`, any int of 64 bits."""
         if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool):
             raise TypeError(f"manual_seed: the seed must be an int, got {seed!r}")
+        if not -(2**63) <= seed < 2**64:
+            raise DomainError(f"manual_seed: the seed must have at most 64 bits, got {seed!r}")
         signed = (int(seed) + 2**63) % 2**64 - 2**63
         self.state._rebind(_state_tensor(signed, 0)._node)
         return self
@@ -107,8 +109,8 @@ def default_generator() -> Generator:
 
 
 def manual_seed(seed: int) -> Generator:
-    """Seed the default generator."""
-    return default_generator().manual_seed(seed)
+    """Seed the default generator with an int, or with what `int` makes one of."""
+    return default_generator().manual_seed(int(seed))
 
 
 def initial_seed() -> int:

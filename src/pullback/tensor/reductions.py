@@ -15,6 +15,7 @@ from ..ops.host import detach
 from ..ops.movement import expand, reshape
 from ..ops.primitive import constant, iota, user_source
 from ..ops.reduction import kept_shape, reduce_max, reduce_min, reduce_sum
+from .arguments import UNSAID
 from .handle import Handle
 from .promotion import get_default_dtype, require_float
 
@@ -62,6 +63,17 @@ def _dim_or_other(name: str, dim: Any, keepdim: bool, other: Tensor | None) -> A
     return dim if other is None else other
 
 
+def _axes_and_correction(dim: Any, unbiased: bool, correction: float | None) -> tuple[Axes, float]:
+    """Along what a variance is taken, and what its count of elements is lessened by."""
+    if isinstance(dim, bool):
+        dim, unbiased = None, dim
+    if unbiased is UNSAID:
+        return dim, 1 if correction is None else correction
+    if correction is not None:
+        raise TypeError(f"var and std take unbiased or correction, not both (at {user_source()})")
+    return dim, int(unbiased)
+
+
 class ReductionMethods(Handle):
     """What makes many elements one. `dim` is an axis or several (None: all); `keepdim` leaves them with size 1."""
 
@@ -93,7 +105,7 @@ class ReductionMethods(Handle):
     def var(
         self,
         dim: Any = None,
-        unbiased: bool | None = None,
+        unbiased: bool = UNSAID,
         keepdim: bool = False,
         *,
         correction: float | None = None,
@@ -103,16 +115,12 @@ class ReductionMethods(Handle):
         Their sum is divided by the number of elements less `correction` (1); `unbiased`, also as the only positional
         argument, is the older name for a correction of 1 or 0.
         """
-        if isinstance(dim, bool):
-            dim, unbiased = None, dim
-        if unbiased is not None and correction is not None:
-            raise TypeError(f"var and std take unbiased or correction, not both (at {user_source()})")
         require_float("var", self)
-        if self.dtype.compute is not self.dtype:
-            wide = self._wrap(e.convert(self.node, self.dtype.compute))
-            return wide.var(dim, unbiased, keepdim, correction=correction).to(self.dtype)
-        lost = 1 if correction is None else correction
-        lost = lost if unbiased is None else int(unbiased)
+        dim, lost = _axes_and_correction(dim, unbiased, correction)
+        wide = self._wrap(e.convert(self.node, self.dtype.compute))
+        return self._wrap(e.convert(wide._variance(dim, lost, keepdim).node, self.dtype))
+
+    def _variance(self, dim: Axes, lost: float, keepdim: bool) -> Tensor:
         distance = self - self.mean(dim, keepdim=True)
         degrees = max(self._count(dim, "var") - lost, 0)
         return (distance * distance).sum(dim, keepdim) / degrees
@@ -120,7 +128,7 @@ class ReductionMethods(Handle):
     def std(
         self,
         dim: Any = None,
-        unbiased: bool | None = None,
+        unbiased: bool = UNSAID,
         keepdim: bool = False,
         *,
         correction: float | None = None,
@@ -133,8 +141,8 @@ class ReductionMethods(Handle):
         from .arithmetic import where
 
         require_float("std", self)
-        wide = self._wrap(e.convert(self.node, float64))
-        variance = wide.var(dim, unbiased, keepdim, correction=correction)
+        dim, lost = _axes_and_correction(dim, unbiased, correction)
+        variance = self._wrap(e.convert(self.node, float64))._variance(dim, lost, keepdim)
 
         def rule(deviation: Tensor, cotangent: Tensor) -> list[Tensor]:
             return [where(deviation == 0, 0.0, cotangent / (deviation * 2))]

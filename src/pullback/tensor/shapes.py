@@ -39,8 +39,8 @@ def one_or_listed(given: tuple[Any, ...], named: Any, name: str, argument: str) 
 
 
 def sizes(given: tuple[Any, ...], size: Any, name: str) -> tuple[int, ...]:
-    """The sizes of a tensor to be made, given one by one, as one sequence, or as `size`; none make a scalar."""
-    return as_shape(given) if size is None else one_or_listed(given, size, name, "size")
+    """The sizes of a tensor to be made, given one by one, as one sequence, or as `size`; () makes a scalar."""
+    return one_or_listed(given, size, name, "size")
 
 
 def completed(sizes: tuple[int, ...], count: int, name: str, shape: Sequence[int]) -> tuple[int, ...]:

@@ -83,7 +83,7 @@ class SortingMethods(Handle):
             return constant(0, int64)
         return host_call((detach(self.node),), _ordering(axis, descending), self.shape, int64)
 
-    def sort(self, dim: int = -1, descending: bool = False, stable: bool = False) -> ValuesIndices:
+    def sort(self, dim: int = -1, descending: bool = False, stable: bool | None = False) -> ValuesIndices:
         """The elements in order, and where each stood (int64). Always stable; NaN counts as greatest.
 
         >>> pb.tensor([3.0, 1.0, 2.0]).sort()[1]

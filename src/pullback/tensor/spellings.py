@@ -1,4 +1,5 @@
-"""PyTorch's other spellings of arguments: `axis` for `dim`, `keepdims` for `keepdim`, Python's types for dtypes.
+"""PyTorch's other spellings of arguments: `axis` for `dim`, `keepdims` for `keepdim`, Python's types for dtypes; and
+that a switch is True or False, which PyTorch asks of all arguments that its C++ takes as `bool`.
 
 They are given to functions by the names of their parameters, so that a new function has them too. A function takes
 them by a thin caller of the same name and parameters, whose call Python inlines (some 0.05 µs); its code says that it
@@ -8,20 +9,30 @@ stands where the function's does, so that the line and the name of what a user c
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from inspect import CO_VARARGS, CO_VARKEYWORDS
 from types import CodeType, FunctionType
 from typing import Any, NamedTuple
 
 from ..graph.types import DType, bool_, float64, int64
 from ..ops.primitive import user_source
+from .arguments import UNSAID, flag
 
 #: what PyTorch also calls a parameter
 _ALIASES = {
     **{"dim": "axis", "keepdim": "keepdims", "split_size": "split_size_or_sections"},
     **{"A": "input", "B": "other", "x": "input"},  # PyTorch's documents say the one, and its calls take the other
 }
+#: switches that PyTorch's Python looks at, and so takes anything for
+_TRUTHS = {
+    *("inplace", "return_indices", "hard", "include_last_offset", "full", "size_average", "reduce", "antialias"),
+    *("recompute_scale_factor", "need_weights", "add_zero_attn", "use_separate_proj_weight", "average_attn_weights"),
+    *("get_infos", "center", "create_graph", "retain_graph", "sci_mode", "weights_only"),
+}
 #: under which a caller keeps the function that it calls
 _PLAIN = "__plain__"
+#: the same, of one that only asks for switches
+_CHECKED = "__checked__"
 _DTYPES = {float: float64, int: int64, bool: bool_}
 
 
@@ -39,15 +50,26 @@ def dtype_of(given: Any) -> Any:
 
 
 class _Parameters(NamedTuple):
-    """The names of a function's parameters by kind; `needed` of them, from the left, have no default."""
+    """The names of a function's parameters by kind; `needed` of them, from the left, have no default.
+
+    `switches` are the conditions under which those that are bool are not: Python's text, by name.
+    """
 
     positional: tuple[str, ...]
     several: str | None
     named: tuple[str, ...]
     needed: int
+    switches: tuple[tuple[str, str], ...]
+    is_renamed: bool
+
+    def differ(self) -> bool:
+        """Whether there is anything for a caller to do."""
+        return bool(self.switches) or (
+            self.is_renamed and not {"dtype", *_ALIASES}.isdisjoint((*self.positional, *self.named))
+        )
 
 
-def _parameters(function: FunctionType) -> _Parameters | None:
+def _parameters(function: FunctionType, is_renamed: bool = True) -> _Parameters | None:
     """None where the function takes any keyword, and so says itself what it does with it."""
     code = function.__code__
     if code.co_flags & CO_VARKEYWORDS:
@@ -55,22 +77,32 @@ def _parameters(function: FunctionType) -> _Parameters | None:
     positional, end = code.co_argcount, code.co_argcount + code.co_kwonlyargcount
     several = code.co_varnames[end] if code.co_flags & CO_VARARGS else None
     names = code.co_varnames
-    return _Parameters(
-        names[:positional], several, names[positional:end], positional - len(function.__defaults__ or ())
-    )
+    needed = positional - len(function.__defaults__ or ())
+    switches = tuple(_switches(function.__annotations__))
+    return _Parameters(names[:positional], several, names[positional:end], needed, switches, is_renamed)
+
+
+def _switches(annotations: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, kind in annotations.items():
+        text = kind.__name__ if isinstance(kind, type) else str(kind)
+        if name not in _TRUTHS and name != "return" and text in ("bool", "bool | None"):
+            others = f" and {name} is not None" if text == "bool | None" else ""
+            yield name, f"{name} is not False and {name} is not True{others}"
 
 
 @functools.cache
 def _caller(parameters: _Parameters) -> tuple[CodeType, tuple[str, ...]]:
     """The code of a function of these parameters and their aliases that calls `function`, and the aliases' names."""
-    positional, several, named, _ = parameters
+    positional, several, named = parameters[:3]
     known = (*positional, *named)
     aliases = {n: _ALIASES[n] for n in known if n in _ALIASES and _ALIASES[n] not in known}
+    aliases = aliases if parameters.is_renamed else {}
     star = [f"*{several}"] if several else ["*"] if named or aliases else []
     head = ", ".join([*positional, *star, *named, *aliases.values()])
     body = [f"    if {a} is not MISSING: {n} = settled(function, {n!r}, {n}, {a!r}, {a})" for n, a in aliases.items()]
     body += [f"    if {n} is MISSING: missing(function, {n!r})" for n in _optional(parameters)]
-    if "dtype" in known:
+    body += [f"    if {condition}: switch(function, {n!r}, {n})" for n, condition in parameters.switches]
+    if "dtype" in known and parameters.is_renamed:
         body.append("    if dtype is not None and type(dtype) is not DType: dtype = dtype_of(dtype)")
     given = ", ".join([*positional, *([f"*{several}"] if several else []), *(f"{n}={n}" for n in named)])
     source = [f"def made(function):\n  def caller({head}):", *body, f"    return function({given})", "  return caller"]
@@ -81,6 +113,8 @@ def _caller(parameters: _Parameters) -> tuple[CodeType, tuple[str, ...]]:
 
 def _optional(parameters: _Parameters) -> tuple[str, ...]:
     """The parameters without a default from the first that has an alias on, which Python cannot ask for any more."""
+    if not parameters.is_renamed:
+        return ()
     needed = parameters.positional[: parameters.needed]
     first = next((i for i, n in enumerate(needed) if n in _ALIASES), len(needed))
     return needed[first:]
@@ -100,16 +134,27 @@ def _missing(function: FunctionType, name: str) -> None:
     raise TypeError(f"{function.__name__}() missing a required argument: {name!r} (at {user_source()})")
 
 
-_SPACE = {"MISSING": _MISSING, "DType": DType, "settled": _settled, "missing": _missing, "dtype_of": dtype_of}
+def _switch(function: FunctionType, name: str, value: Any) -> None:
+    if value is not UNSAID:
+        flag(value, function.__name__, name)
 
 
-def spelled(function: Any) -> Any:
-    """The function, taking PyTorch's other spellings too; the same where it has no such parameter."""
+_SPACE = {
+    **{"MISSING": _MISSING, "DType": DType, "settled": _settled, "missing": _missing, "dtype_of": dtype_of},
+    **{"switch": _switch},
+}
+
+
+def spelled(function: Any, is_renamed: bool = True) -> Any:
+    """The function, taking PyTorch's other spellings too (`is_renamed`) and refusing what is no switch; the same where
+    it has no such parameter.
+    """
     if not isinstance(function, FunctionType) or _PLAIN in function.__dict__:
         return function
+    function = function.__dict__.get(_CHECKED, function)
     described = getattr(function, "__wrapped__", function)  # a decorator's own code takes anything
-    parameters = _parameters(described) if isinstance(described, FunctionType) else None
-    if parameters is None or not {"dtype", *_ALIASES} & {*parameters.positional, *parameters.named}:
+    parameters = _parameters(described, is_renamed) if isinstance(described, FunctionType) else None
+    if parameters is None or not parameters.differ():
         return function
     return _with_caller(function, described, parameters)
 
@@ -123,7 +168,7 @@ def _with_caller(function: FunctionType, described: FunctionType, parameters: _P
     functools.update_wrapper(caller, described)
     caller.__defaults__ = (*[_MISSING] * len(_optional(parameters)), *(described.__defaults__ or ())) or None
     caller.__kwdefaults__ = {**(described.__kwdefaults__ or {}), **dict.fromkeys(aliases, _MISSING)}
-    caller.__dict__[_PLAIN] = function
+    caller.__dict__[_PLAIN if parameters.is_renamed else _CHECKED] = function
     return caller
 
 
@@ -172,6 +217,14 @@ def spell_methods(made: type) -> None:
         if caller is not method:
             caller.__module__, caller.__qualname__ = made.__module__, f"{made.__name__}.{method.__name__}"
             setattr(made, name, caller)
+
+
+def check_switches(space: dict[str, Any]) -> None:
+    """Have the public functions of a module refuse what is no switch, as PyTorch's C++ does; no other spellings."""
+    for name, found in space.items():
+        if not name.startswith("_") and (other := spelled(found, is_renamed=False)) is not found:
+            other.__module__, other.__qualname__ = space["__name__"], name
+            space[name] = other
 
 
 def spell_functions(space: dict[str, Any], firsts: dict[str, str] | None = None) -> None:

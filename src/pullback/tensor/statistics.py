@@ -17,7 +17,7 @@ from ..ops.indexing import take
 from ..ops.movement import reshape
 from ..ops.primitive import constant, iota, user_source
 from ..ops.reduction import sum_to_shape
-from .arguments import whole_number
+from .arguments import UNSAID, whole_number
 from .autocast_mode import widening
 from .creation import linspace, ones, tensor
 from .handle import Handle
@@ -102,18 +102,18 @@ class StatisticsMethods(Handle):
 
     __slots__ = ()
 
-    def var_mean(self, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
+    def var_mean(self, dim: Any = None, unbiased: bool = UNSAID, keepdim: bool = False, *,
                  correction: float | None = None) -> tuple[Tensor, Tensor]:  # fmt: skip
         """The variance and the mean, see `var`."""
         return self._with_mean(self.var, dim, unbiased, keepdim, correction)  # type: ignore[attr-defined]
 
-    def std_mean(self, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
+    def std_mean(self, dim: Any = None, unbiased: bool = UNSAID, keepdim: bool = False, *,
                  correction: float | None = None) -> tuple[Tensor, Tensor]:  # fmt: skip
         """The standard deviation and the mean, see `std`."""
         return self._with_mean(self.std, dim, unbiased, keepdim, correction)  # type: ignore[attr-defined]
 
     def _with_mean(
-        self, spread: Callable[..., Tensor], dim: Any, unbiased: bool | None, keepdim: bool, correction: float | None
+        self, spread: Callable[..., Tensor], dim: Any, unbiased: bool, keepdim: bool, correction: float | None
     ) -> tuple[Tensor, Tensor]:
         if isinstance(dim, bool):
             dim, unbiased = None, dim

@@ -407,10 +407,10 @@ class Link:
 
     __slots__ = ("_base", "_turns", "grad", "is_leaf", "is_weak", "movement", "stamp", "turns")
 
-    def __init__(self, base: Handle, movement: Movement, stamp: object):
+    def __init__(self, base: Handle, movement: Movement, stamp: object, keeps: bool = False):
         # a detached tensor does not keep alive the history that it was cut off from: `Handle._pass_on` tells it of
         # writes. A leaf that requires a gradient never has one
-        self.is_weak = is_detaching(movement) and not _is_trained(base)
+        self.is_weak = is_detaching(movement) and not (keeps or _is_trained(base))
         self._base: Callable[[], Handle | None] = ref(base) if self.is_weak else lambda: base
         self.movement, self.stamp = movement, stamp
         self.grad = MODE.grad

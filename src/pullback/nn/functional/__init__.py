@@ -1,5 +1,6 @@
 """The functions of networks, under PyTorch's names. All are compositions: the compiler makes each of them one pass."""
 
+from ...tensor.spellings import check_switches
 from .activation import (
     dropout,
     gelu,
@@ -250,3 +251,5 @@ __all__ = [
     "upsample_bilinear",
     "upsample_nearest",
 ]
+
+check_switches(globals())

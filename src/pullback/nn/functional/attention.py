@@ -17,6 +17,7 @@ from ...tensor.autocast_mode import lowered
 from ...tensor.grad_modes import is_grad_enabled, no_grad
 from ...tensor.products import product_in
 from ...tensor.random import uniform_nodes
+from ..attention import SDPBackend, allowed_ways
 from .activation import dropout, finished, softmax, widened
 
 #: queries up to which a tile would be mostly empty
@@ -63,7 +64,7 @@ def scaled_dot_product_attention(
             f"scaled_dot_product_attention: dropout_p must lie between 0 and 1, got {dropout_p} (at {user_source()})"
         )
     factor = 1 / math.sqrt(max(query.shape[-1], 1)) if scale is None else float(scale)
-    way = _composed if _is_small(query, key, value, is_causal) else _tiled
+    way = _composed if _goes_by_products(query, key, value, is_causal) else _tiled
     return way(query, key, value, attn_mask, dropout_p, is_causal, factor)
 
 
@@ -83,6 +84,16 @@ def _shared_heads(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Te
             f"the query's ({heads}) (at {user_source()})"
         )
     return key.repeat_interleave(heads // given[0], -3), value.repeat_interleave(heads // given[1], -3)
+
+
+def _goes_by_products(query: Tensor, key: Tensor, value: Tensor, is_causal: bool) -> bool:
+    ways = allowed_ways()
+    if not ways:
+        raise RuntimeError(
+            f"No viable backend for scaled_dot_product_attention was found (at {user_source()}): sdpa_kernel asked for "
+            "none of MATH and FLASH_ATTENTION"
+        )
+    return ways[0] is SDPBackend.MATH if len(ways) == 1 else _is_small(query, key, value, is_causal)
 
 
 def _is_small(query: Tensor, key: Tensor, value: Tensor, is_causal: bool) -> bool:

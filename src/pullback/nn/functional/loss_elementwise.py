@@ -15,6 +15,7 @@ from ...graph.types import DType
 from ...ops.elementwise import broadcast_shapes
 from ...ops.primitive import user_source
 from ...tensor import Tensor
+from ...tensor.arguments import flag, real
 from ...tensor.arithmetic import where
 from ...tensor.autocast_mode import in_float32
 from ...tensor.grad_modes import no_grad
@@ -223,6 +224,7 @@ def poisson_nll_loss(
     `full` adds Stirling's approximation of log(target!) for targets above 1. `eps` keeps the rate's logarithm finite.
     """
     name = "poisson_nll_loss"
+    full, eps = flag(full, name, "full"), real(eps, name, "eps")
     reduction = chosen_reduction(name, size_average, reduce, reduction)
     x, y, dtype = compared(name, input.to(floating(input, target)), target)
     loss = x.exp() - y * x if log_input else x - y * (x + eps).log()

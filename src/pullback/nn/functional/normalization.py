@@ -9,6 +9,7 @@ from ...errors import ShapeError
 from ...ops import elementwise as e
 from ...ops.primitive import constant, user_source
 from ...tensor import Tensor
+from ...tensor.arguments import real
 from ...tensor.grad_modes import no_grad
 from .activation import finished, widened
 
@@ -24,6 +25,7 @@ def batch_norm(
     otherwise the running statistics are used. Ioffe & Szegedy, "Batch Normalization" (2015). The gradient is the
     three-term formula rstd * (g - mean(g) - x̂ mean(g x̂)), with the sums that weight's and bias's gradients are.
     """
+    momentum = real(momentum, "batch_norm", "momentum")
     if not input.numel():
         return _of_nothing(input, weight, bias)
     if input.ndim < 2:

@@ -13,6 +13,7 @@ from ...ops import elementwise as e
 from ...ops.movement import pad
 from ...ops.primitive import constant, user_source
 from ...tensor import Tensor
+from ...tensor.arguments import real
 from ...tensor.grad_modes import no_grad
 from ...tensor.promotion import require_float
 from ...tensor.reductions import normalize_axis
@@ -67,6 +68,7 @@ def instance_norm(
     are what is normalized by. Ulyanov, Vedaldi & Lempitsky, "Instance Normalization" (2016).
     """
     name = "instance_norm"
+    momentum = real(momentum, name, "momentum")
     if input.ndim < 2:
         raise ShapeError(f"{name}: input must be [N, C, …], got {list(input.shape)} (at {user_source()})")
     if not use_input_stats:

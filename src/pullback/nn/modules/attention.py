@@ -9,12 +9,8 @@ from ...tensor.creation import empty
 from .. import init
 from ..functional.multi_head import Masks, Projections, Weights, attend
 from ..parameter import Parameter
-from .linear import Linear
+from .linear import NonDynamicallyQuantizableLinear
 from .module import Module
-
-
-class NonDynamicallyQuantizableLinear(Linear):
-    """Linear, under the name by which PyTorch prints the last layer of MultiheadAttention."""
 
 
 class MultiheadAttention(Module):

@@ -13,7 +13,8 @@ from ...tensor.grad_modes import no_grad
 from ...tensor.handle import STATE
 from .. import functional as F
 from .. import init
-from ..parameter import Parameter
+from ..parameter import Parameter, UninitializedBuffer, UninitializedParameter
+from .lazy import LazyModuleMixin
 from .module import Module
 
 
@@ -129,4 +130,64 @@ class BatchNorm3d(_BatchNorm):
     axes = (5,)
 
 
-__all__ = ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d"]
+class _LazyNormBase(LazyModuleMixin):
+    """What lazy batch and instance normalization share; `num_features` are the channels of the first input."""
+
+    #: how many axes an input of one sample, without a batch, has
+    alone: int | None = None
+
+    def __init__(
+        self, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True, track_running_stats: bool = True,
+        device: str | None = None, dtype: DType | None = None, *, bias: bool = True,
+    ):  # fmt: skip
+        super().__init__(0, eps, momentum, False, False, device, dtype, bias=False)
+        self.affine, self.track_running_stats = affine, track_running_stats
+        if affine:
+            self.weight = UninitializedParameter(device=device, dtype=dtype)
+            if bias:
+                self.bias = UninitializedParameter(device=device, dtype=dtype)
+        if track_running_stats:
+            self.running_mean = UninitializedBuffer(device=device, dtype=dtype)
+            self.running_var = UninitializedBuffer(device=device, dtype=dtype)
+            self.num_batches_tracked = zeros((), dtype=int64)
+
+    def reset_parameters(self) -> None:
+        """The weight, bias and statistics as they start, if they are there."""
+        if not self.has_uninitialized_params() and self.num_features:
+            super().reset_parameters()  # type: ignore[misc]
+
+    def initialize_parameters(self, input: Tensor) -> None:
+        """Take `num_features` from the input; what no state dictionary has given starts as it does."""
+        if input.ndim not in self.axes:
+            raise ShapeError(
+                f"{type(self).__name__}: the input must have {' or '.join(map(str, self.axes))} axes, got "
+                f"{list(input.shape)} (at {user_source()})"
+            )
+        self.num_features = input.shape[0 if input.ndim == self.alone else 1]
+        if self.has_uninitialized_params():
+            with no_grad():
+                for held in (self.weight, self.bias, self.running_mean, self.running_var):
+                    if held is not None:
+                        held.materialize((self.num_features,))
+                self.reset_parameters()
+
+
+class LazyBatchNorm1d(_LazyNormBase, BatchNorm1d):
+    """BatchNorm1d whose `num_features` are the channels of its first input."""
+
+    cls_to_become = BatchNorm1d
+
+
+class LazyBatchNorm2d(_LazyNormBase, BatchNorm2d):
+    """BatchNorm2d whose `num_features` are the channels of its first input."""
+
+    cls_to_become = BatchNorm2d
+
+
+class LazyBatchNorm3d(_LazyNormBase, BatchNorm3d):
+    """BatchNorm3d whose `num_features` are the channels of its first input."""
+
+    cls_to_become = BatchNorm3d
+
+
+__all__ = ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "LazyBatchNorm1d", "LazyBatchNorm2d", "LazyBatchNorm3d"]

@@ -6,15 +6,18 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ...errors import ShapeError
 from ...graph.types import DType
 from ...ops.convolution import reach
 from ...ops.primitive import user_source
 from ...tensor import Tensor
 from ...tensor.creation import empty
+from ...tensor.grad_modes import no_grad
 from .. import functional as F
 from .. import init
 from ..functional.convolution import Sizes, padded, sizes_of
-from ..parameter import Parameter
+from ..parameter import Parameter, UninitializedParameter
+from .lazy import LazyModuleMixin
 from .module import Module
 
 _MODES = ("zeros", "reflect", "replicate", "circular")
@@ -217,4 +220,120 @@ class ConvTranspose3d(_ConvTransposeNd):
     rank, function = 3, staticmethod(F.conv_transpose3d)
 
 
-__all__ = ["Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"]
+class _LazyConvXdMixin(LazyModuleMixin):
+    """What the lazy convolutions share; they take their channels from the input."""
+
+    def _wait(self, out_channels: int, bias: bool, device: str | None, dtype: DType | None) -> None:
+        self.weight = UninitializedParameter(device=device, dtype=dtype)
+        self.out_channels = out_channels
+        if out_channels % self.groups:
+            raise ValueError(
+                f"{type(self).__name__}: out_channels={out_channels} must be divisible by groups={self.groups} "
+                f"(at {user_source()})"
+            )
+        if bias:
+            self.bias = UninitializedParameter(device=device, dtype=dtype)
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew, if they are there."""
+        if not self.has_uninitialized_params() and self.in_channels:
+            super().reset_parameters()  # type: ignore[misc]
+
+    def initialize_parameters(self, input: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Take `in_channels` from the input, and draw the parameters if no state dictionary has given them."""
+        name, axes = type(self).__name__, (self.rank + 1, self.rank + 2)
+        if input.ndim not in axes:
+            raise ShapeError(
+                f"{name}: the input must have {axes[0]} axes, or {axes[1]} with a batch, got {list(input.shape)} "
+                f"(at {user_source()})"
+            )
+        self.in_channels = input.shape[-self.rank - 1]
+        if self.in_channels % self.groups:
+            raise ValueError(
+                f"{name}: in_channels={self.in_channels} must be divisible by groups={self.groups} (at {user_source()})"
+            )
+        if self.has_uninitialized_params():
+            first, second = self.out_channels, self.in_channels
+            first, second = (second, first) if self.transposed else (first, second)
+            with no_grad():
+                self.weight.materialize((first, second // self.groups, *self.kernel_size))
+                if self.bias is not None:
+                    self.bias.materialize((self.out_channels,))
+                self.reset_parameters()
+
+
+class _LazyForward(_LazyConvXdMixin):
+    def __init__(
+        self, out_channels: int, kernel_size: Sizes, stride: Sizes = 1, padding: str | Sizes = 0, dilation: Sizes = 1,
+        groups: int = 1, bias: bool = True, padding_mode: str = "zeros", device: str | None = None,
+        dtype: DType | None = None,
+    ):  # fmt: skip
+        super().__init__(0, 0, kernel_size, stride, padding, dilation, groups, False, padding_mode)
+        self._wait(out_channels, bias, device, dtype)
+
+
+class _LazyTransposed(_LazyConvXdMixin):
+    def __init__(
+        self, out_channels: int, kernel_size: Sizes, stride: Sizes = 1, padding: Sizes = 0, output_padding: Sizes = 0,
+        groups: int = 1, bias: bool = True, dilation: Sizes = 1, padding_mode: str = "zeros",
+        device: str | None = None, dtype: DType | None = None,
+    ):  # fmt: skip
+        super().__init__(0, 0, kernel_size, stride, padding, output_padding, groups, False, dilation, padding_mode)
+        self._wait(out_channels, bias, device, dtype)
+
+
+class LazyConv1d(_LazyForward, Conv1d):
+    """Conv1d whose `in_channels` are those of its first input."""
+
+    cls_to_become = Conv1d
+
+
+class LazyConv2d(_LazyForward, Conv2d):
+    """Conv2d whose `in_channels` are those of its first input.
+
+    >>> layer = pb.nn.LazyConv2d(4, kernel_size=3)
+    >>> layer(pb.ones(1, 2, 5, 5)).shape, layer
+    (pullback.Size([1, 4, 3, 3]), Conv2d(2, 4, kernel_size=(3, 3), stride=(1, 1)))
+    """
+
+    cls_to_become = Conv2d
+
+
+class LazyConv3d(_LazyForward, Conv3d):
+    """Conv3d whose `in_channels` are those of its first input."""
+
+    cls_to_become = Conv3d
+
+
+class LazyConvTranspose1d(_LazyTransposed, ConvTranspose1d):
+    """ConvTranspose1d whose `in_channels` are those of its first input."""
+
+    cls_to_become = ConvTranspose1d
+
+
+class LazyConvTranspose2d(_LazyTransposed, ConvTranspose2d):
+    """ConvTranspose2d whose `in_channels` are those of its first input."""
+
+    cls_to_become = ConvTranspose2d
+
+
+class LazyConvTranspose3d(_LazyTransposed, ConvTranspose3d):
+    """ConvTranspose3d whose `in_channels` are those of its first input."""
+
+    cls_to_become = ConvTranspose3d
+
+
+__all__ = [
+    "Conv1d",
+    "Conv2d",
+    "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
+    "LazyConv1d",
+    "LazyConv2d",
+    "LazyConv3d",
+    "LazyConvTranspose1d",
+    "LazyConvTranspose2d",
+    "LazyConvTranspose3d",
+]

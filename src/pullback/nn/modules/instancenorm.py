@@ -9,7 +9,7 @@ from ...graph.types import DType
 from ...ops.primitive import user_source
 from ...tensor import Tensor
 from .. import functional as F
-from .batchnorm import _NormBase
+from .batchnorm import _LazyNormBase, _NormBase
 
 
 class _InstanceNorm(_NormBase):
@@ -70,4 +70,29 @@ class InstanceNorm3d(_InstanceNorm):
     axes = (4, 5)
 
 
-__all__ = ["InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d"]
+class LazyInstanceNorm1d(_LazyNormBase, InstanceNorm1d):
+    """InstanceNorm1d whose `num_features` are the channels of its first input."""
+
+    cls_to_become, alone = InstanceNorm1d, 2
+
+
+class LazyInstanceNorm2d(_LazyNormBase, InstanceNorm2d):
+    """InstanceNorm2d whose `num_features` are the channels of its first input."""
+
+    cls_to_become, alone = InstanceNorm2d, 3
+
+
+class LazyInstanceNorm3d(_LazyNormBase, InstanceNorm3d):
+    """InstanceNorm3d whose `num_features` are the channels of its first input."""
+
+    cls_to_become, alone = InstanceNorm3d, 4
+
+
+__all__ = [
+    "InstanceNorm1d",
+    "InstanceNorm2d",
+    "InstanceNorm3d",
+    "LazyInstanceNorm1d",
+    "LazyInstanceNorm2d",
+    "LazyInstanceNorm3d",
+]

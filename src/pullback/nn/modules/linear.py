@@ -9,9 +9,11 @@ from ...graph.types import DType
 from ...ops.primitive import user_source
 from ...tensor import Tensor
 from ...tensor.creation import empty
+from ...tensor.grad_modes import no_grad
 from .. import functional as F
 from .. import init
-from ..parameter import Parameter
+from ..parameter import Parameter, UninitializedParameter
+from .lazy import LazyModuleMixin
 from .module import Module
 
 
@@ -67,6 +69,10 @@ class Linear(Module):
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
 
 
+class NonDynamicallyQuantizableLinear(Linear):
+    """Linear under another name, by which PyTorch's quantizer knows what to leave alone; attention's last layer."""
+
+
 class Bilinear(Module):
     """x1ᵀ W_o x2 + b_o for each output o, with weight [out_features, in1_features, in2_features].
 
@@ -107,4 +113,37 @@ class Bilinear(Module):
         return f"{sizes}, out_features={self.out_features}, bias={self.bias is not None}"
 
 
-__all__ = ["Bilinear", "Identity", "Linear"]
+class LazyLinear(LazyModuleMixin, Linear):
+    """Linear whose `in_features` are the size of the last axis of its first input.
+
+    >>> layer = pb.nn.LazyLinear(2)
+    >>> layer(pb.ones(4, 3)).shape, layer
+    (pullback.Size([4, 2]), Linear(in_features=3, out_features=2, bias=True))
+    """
+
+    cls_to_become = Linear
+
+    def __init__(self, out_features: int, bias: bool = True, device: str | None = None, dtype: DType | None = None):
+        super().__init__(0, 0, False)
+        self.weight = UninitializedParameter(device=device, dtype=dtype)
+        self.out_features = out_features
+        if bias:
+            self.bias = UninitializedParameter(device=device, dtype=dtype)
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew, if they are there."""
+        if not self.has_uninitialized_params() and self.in_features:
+            super().reset_parameters()
+
+    def initialize_parameters(self, input: Tensor) -> None:
+        """Take `in_features` from the input, and draw the parameters if no state dictionary has given them."""
+        self.in_features = input.shape[-1]
+        if self.has_uninitialized_params():
+            with no_grad():
+                self.weight.materialize((self.out_features, self.in_features))
+                if self.bias is not None:
+                    self.bias.materialize((self.out_features,))
+                self.reset_parameters()
+
+
+__all__ = ["Bilinear", "Identity", "LazyLinear", "Linear", "NonDynamicallyQuantizableLinear"]

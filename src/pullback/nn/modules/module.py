@@ -29,13 +29,19 @@ from .hooks import (
     register_module_module_registration_hook,
     register_module_parameter_registration_hook,
 )
-from .state import LoadedKeys, StateMethods
+from .state import StateMethods
+from .state import _IncompatibleKeys as _IncompatibleKeys
 
 Self = TypeVar("Self", bound="Module")
 
 #: hooks that run where a module is called, and whether it is a checkpointed call; hooks of its state dictionaries
 _CALLED = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks", "_checkpointing")
 _OF_STATE = ("_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks")
+
+
+def _addindent(s_: str, numSpaces: int) -> str:
+    """Text whose lines but the first are moved to the right; PyTorch's name, for modules that print themselves."""
+    return s_.replace("\n", "\n" + " " * numSpaces)
 
 
 class Module(StateMethods, CheckpointingMethods):
@@ -383,6 +389,8 @@ class Module(StateMethods, CheckpointingMethods):
 
     def train(self: Self, mode: bool = True) -> Self:
         """Set the module and its parts to training, or evaluation with False."""
+        if not isinstance(mode, bool):
+            raise ValueError(f"training mode is expected to be boolean, got {mode!r} (at {user_source()})")
         for module in self.modules():
             module.training = mode
         return self
@@ -502,14 +510,13 @@ class Module(StateMethods, CheckpointingMethods):
     def __repr__(self) -> str:
         extra = self.extra_repr()
         lines = extra.split("\n") if extra else []
-        parts = [f"({name}): " + repr(part).replace("\n", "\n  ") for name, part in self._modules.items()]
+        parts = [f"({name}): " + _addindent(repr(part), 2) for name, part in self._modules.items()]
         if not parts and len(lines) <= 1:
             return f"{self._get_name()}({extra})"
         return f"{self._get_name()}(\n  " + "\n  ".join(lines + parts) + "\n)"
 
 
 __all__ = [
-    "LoadedKeys",
     "Module",
     "register_module_buffer_registration_hook",
     "register_module_forward_hook",

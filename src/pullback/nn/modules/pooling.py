@@ -12,7 +12,7 @@ from ..functional.pooling_shares import OutputSizes, Ratios
 from .module import Module
 
 
-class _MaxPool(Module):
+class _MaxPoolNd(Module):
     """The greatest element of each window."""
 
     function: Callable[..., Tensor | tuple[Tensor, Tensor]]
@@ -39,25 +39,25 @@ class _MaxPool(Module):
         )
 
 
-class MaxPool1d(_MaxPool):
+class MaxPool1d(_MaxPoolNd):
     """Over the last axis of [N, C, L]; see `functional.max_pool1d`."""
 
     function = staticmethod(F.max_pool1d)
 
 
-class MaxPool2d(_MaxPool):
+class MaxPool2d(_MaxPoolNd):
     """Over the last two axes of [N, C, H, W]; see `functional.max_pool2d`."""
 
     function = staticmethod(F.max_pool2d)
 
 
-class MaxPool3d(_MaxPool):
+class MaxPool3d(_MaxPoolNd):
     """Over the last three axes of [N, C, D, H, W]; see `functional.max_pool3d`."""
 
     function = staticmethod(F.max_pool3d)
 
 
-class _MaxUnpool(Module):
+class _MaxUnpoolNd(Module):
     """The elements that a max pool found, put back to their places among zeros."""
 
     rank: int
@@ -79,47 +79,25 @@ class _MaxUnpool(Module):
         return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
 
 
-class MaxUnpool1d(_MaxUnpool):
+class MaxUnpool1d(_MaxUnpoolNd):
     """The inverse of MaxPool1d; see `functional.max_unpool1d`."""
 
     rank, function = 1, staticmethod(F.max_unpool1d)
 
 
-class MaxUnpool2d(_MaxUnpool):
+class MaxUnpool2d(_MaxUnpoolNd):
     """The inverse of MaxPool2d; see `functional.max_unpool2d`."""
 
     rank, function = 2, staticmethod(F.max_unpool2d)
 
 
-class MaxUnpool3d(_MaxUnpool):
+class MaxUnpool3d(_MaxUnpoolNd):
     """The inverse of MaxPool3d; see `functional.max_unpool3d`."""
 
     rank, function = 3, staticmethod(F.max_unpool3d)
 
 
-class AvgPool1d(Module):
-    """The mean of each window of the last axis of [N, C, L]; see `functional.avg_pool1d`."""
-
-    def __init__(
-        self, kernel_size: Sizes, stride: Sizes | None = None, padding: Sizes = 0, ceil_mode: bool = False,
-        count_include_pad: bool = True,
-    ):  # fmt: skip
-        super().__init__()
-        self.kernel_size = sizes_of("AvgPool1d", "kernel_size", kernel_size, 1, 1)
-        self.stride = sizes_of("AvgPool1d", "stride", kernel_size if stride is None else stride, 1, 1)
-        self.padding = sizes_of("AvgPool1d", "padding", padding, 1, 0)
-        self.ceil_mode, self.count_include_pad = ceil_mode, count_include_pad
-
-    def forward(self, input: Tensor) -> Tensor:
-        """The pooled input."""
-        return F.avg_pool1d(input, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad)
-
-    def extra_repr(self) -> str:
-        """The windows."""
-        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
-
-
-class _AvgPool(Module):
+class _AvgPoolNd(Module):
     """The mean of each window."""
 
     function: Callable[..., Tensor]
@@ -145,19 +123,39 @@ class _AvgPool(Module):
         return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
 
 
-class AvgPool2d(_AvgPool):
+class AvgPool1d(_AvgPoolNd):
+    """The mean of each window of the last axis of [N, C, L]; see `functional.avg_pool1d`."""
+
+    def __init__(
+        self, kernel_size: Sizes, stride: Sizes | None = None, padding: Sizes = 0, ceil_mode: bool = False,
+        count_include_pad: bool = True,
+    ):  # fmt: skip
+        super().__init__(
+            sizes_of("AvgPool1d", "kernel_size", kernel_size, 1, 1),
+            sizes_of("AvgPool1d", "stride", kernel_size if stride is None else stride, 1, 1),
+            sizes_of("AvgPool1d", "padding", padding, 1, 0),
+            ceil_mode,
+            count_include_pad,
+        )
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The pooled input."""
+        return F.avg_pool1d(input, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad)
+
+
+class AvgPool2d(_AvgPoolNd):
     """The mean of each window of the last two axes of [N, C, H, W]; see `functional.avg_pool2d`."""
 
     function = staticmethod(F.avg_pool2d)
 
 
-class AvgPool3d(_AvgPool):
+class AvgPool3d(_AvgPoolNd):
     """The mean of each window of the last three axes of [N, C, D, H, W]; see `functional.avg_pool3d`."""
 
     function = staticmethod(F.avg_pool3d)
 
 
-class _LPPool(Module):
+class _LPPoolNd(Module):
     """The norm of each window."""
 
     function: Callable[..., Tensor]
@@ -178,25 +176,25 @@ class _LPPool(Module):
         )
 
 
-class LPPool1d(_LPPool):
+class LPPool1d(_LPPoolNd):
     """Over the last axis of [N, C, L]; see `functional.lp_pool1d`."""
 
     function = staticmethod(F.lp_pool1d)
 
 
-class LPPool2d(_LPPool):
+class LPPool2d(_LPPoolNd):
     """Over the last two axes of [N, C, H, W]; see `functional.lp_pool2d`."""
 
     function = staticmethod(F.lp_pool2d)
 
 
-class LPPool3d(_LPPool):
+class LPPool3d(_LPPoolNd):
     """Over the last three axes of [N, C, D, H, W]; see `functional.lp_pool3d`."""
 
     function = staticmethod(F.lp_pool3d)
 
 
-class _AdaptiveAvgPool(Module):
+class _AdaptiveAvgPoolNd(Module):
     """The means of equal shares."""
 
     function: Callable[..., Tensor]
@@ -214,25 +212,25 @@ class _AdaptiveAvgPool(Module):
         return f"output_size={self.output_size}"
 
 
-class AdaptiveAvgPool1d(_AdaptiveAvgPool):
+class AdaptiveAvgPool1d(_AdaptiveAvgPoolNd):
     """The means of `output_size` equal shares of the last axis; see `functional.adaptive_avg_pool1d`."""
 
     function = staticmethod(F.adaptive_avg_pool1d)
 
 
-class AdaptiveAvgPool2d(_AdaptiveAvgPool):
+class AdaptiveAvgPool2d(_AdaptiveAvgPoolNd):
     """The means of equal shares of the last two axes; see `functional.adaptive_avg_pool2d`."""
 
     function = staticmethod(F.adaptive_avg_pool2d)
 
 
-class AdaptiveAvgPool3d(_AdaptiveAvgPool):
+class AdaptiveAvgPool3d(_AdaptiveAvgPoolNd):
     """The means of equal shares of the last three axes; see `functional.adaptive_avg_pool3d`."""
 
     function = staticmethod(F.adaptive_avg_pool3d)
 
 
-class _AdaptiveMaxPool(Module):
+class _AdaptiveMaxPoolNd(Module):
     """The greatest elements of equal shares."""
 
     function: Callable[..., Tensor | tuple[Tensor, Tensor]]
@@ -250,19 +248,19 @@ class _AdaptiveMaxPool(Module):
         return f"output_size={self.output_size}"
 
 
-class AdaptiveMaxPool1d(_AdaptiveMaxPool):
+class AdaptiveMaxPool1d(_AdaptiveMaxPoolNd):
     """The greatest elements of equal shares of the last axis; see `functional.adaptive_max_pool1d`."""
 
     function = staticmethod(F.adaptive_max_pool1d)
 
 
-class AdaptiveMaxPool2d(_AdaptiveMaxPool):
+class AdaptiveMaxPool2d(_AdaptiveMaxPoolNd):
     """The greatest elements of equal shares of the last two axes; see `functional.adaptive_max_pool2d`."""
 
     function = staticmethod(F.adaptive_max_pool2d)
 
 
-class AdaptiveMaxPool3d(_AdaptiveMaxPool):
+class AdaptiveMaxPool3d(_AdaptiveMaxPoolNd):
     """The greatest elements of equal shares of the last three axes; see `functional.adaptive_max_pool3d`."""
 
     function = staticmethod(F.adaptive_max_pool3d)

@@ -71,7 +71,7 @@ class RNNBase(Module):
 
     def _check_options(self) -> None:
         name = type(self).__name__
-        _check_kinds(name, bool, bias=self.bias, batch_first=self.batch_first)
+        _check_kinds(name, bool, bias=self.bias, batch_first=self.batch_first, bidirectional=self.bidirectional)
         _check_kinds(name, int, input_size=self.input_size, hidden_size=self.hidden_size)
         if min(self.hidden_size, self.num_layers, self.input_size) <= 0:
             raise ValueError(
@@ -224,6 +224,16 @@ class RNNBase(Module):
             )
         return [part if batched else part.unsqueeze(1) for part in state]
 
+    def forward(self, input: Any, hx: Any = None) -> tuple[Any, Any]:
+        """[steps, batch, input] to outputs [steps, batch, directions * hidden] and the last h.
+
+        h is [layers * directions, batch, hidden]. With `batch_first` input and outputs are [batch, steps, …]; without
+        a batch axis all lack it. `hx` is the initial h, zeros if None. A PackedSequence gives one of outputs; the
+        states are in the order in which the sequences were packed.
+        """
+        output, (h,) = self._run(input, None if hx is None else [hx])
+        return output, h
+
     def extra_repr(self) -> str:
         """The sizes, and what differs from the defaults."""
         parts = [f"{self.input_size}, {self.hidden_size}"]
@@ -262,16 +272,6 @@ class RNN(RNNBase):
             mode, input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, 0, device, dtype
         )
         self.nonlinearity = nonlinearity
-
-    def forward(self, input: Any, hx: Tensor | None = None) -> tuple[Any, Tensor]:
-        """[steps, batch, input] to outputs [steps, batch, directions * hidden] and the last h.
-
-        h is [layers * directions, batch, hidden]. With `batch_first` input and outputs are [batch, steps, …]; without
-        a batch axis all lack it. `hx` is the initial h, zeros if None. A PackedSequence gives one of outputs; the
-        states are in the order in which the sequences were packed.
-        """
-        output, (h,) = self._run(input, None if hx is None else [hx])
-        return output, h
 
 
 class LSTM(RNNBase):
@@ -337,11 +337,6 @@ class GRU(RNNBase):
             "GRU", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, 0, device, dtype
         )
 
-    def forward(self, input: Any, hx: Tensor | None = None) -> tuple[Any, Tensor]:
-        """As RNN's."""
-        output, (h,) = self._run(input, None if hx is None else [hx])
-        return output, h
-
 
 class RNNCellBase(Module):
     """The cells, which take one step: weight_ih [gates, input], weight_hh [gates, hidden], bias_ih and bias_hh.
@@ -368,6 +363,10 @@ class RNNCellBase(Module):
     def reset_parameters(self) -> None:
         """Draw the parameters anew, uniform on ±1/sqrt(hidden_size)."""
         _draw(self, self.hidden_size)
+
+    def forward(self, input: Tensor, hx: Any = None) -> Any:
+        """The next h; the first is zeros if None."""
+        return self._step(input, None if hx is None else [hx])[0]
 
     def _step(self, input: Tensor, state: Sequence[Tensor] | None) -> list[Tensor]:
         name = type(self).__name__
@@ -416,12 +415,18 @@ class RNNCell(RNNCellBase):
         super().__init__(input_size, hidden_size, bias, 1, device, dtype)
         self.nonlinearity = self.kind = _checked(nonlinearity)
 
-    def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
-        """The next h; the first is zeros if None."""
-        return self._step(input, None if hx is None else [hx])[0]
+
+class _GatedCell(RNNCellBase):
+    """A cell whose kind says how many gates it has."""
+
+    def __init__(
+        self, input_size: int, hidden_size: int, bias: bool = True, device: str | None = None,
+        dtype: DType | None = None,
+    ):  # fmt: skip
+        super().__init__(input_size, hidden_size, bias, _GATES[self.kind], device, dtype)
 
 
-class LSTMCell(RNNCellBase):
+class LSTMCell(_GatedCell):
     """One step of LSTM: [batch, input] and (h, c) to the next (h, c).
 
     >>> h, c = pb.nn.LSTMCell(3, 5)(pb.ones(2, 3))
@@ -431,19 +436,13 @@ class LSTMCell(RNNCellBase):
 
     kind = "lstm"
 
-    def __init__(
-        self, input_size: int, hidden_size: int, bias: bool = True, device: str | None = None,
-        dtype: DType | None = None,
-    ):  # fmt: skip
-        super().__init__(input_size, hidden_size, bias, 4, device, dtype)
-
     def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """The next (h, c); the first are zeros if None."""
         h, c = self._step(input, hx)
         return h, c
 
 
-class GRUCell(RNNCellBase):
+class GRUCell(_GatedCell):
     """One step of GRU: [batch, input] and h [batch, hidden] to the next h.
 
     >>> pb.nn.GRUCell(3, 5)(pb.ones(2, 3)).shape
@@ -451,16 +450,6 @@ class GRUCell(RNNCellBase):
     """
 
     kind = "gru"
-
-    def __init__(
-        self, input_size: int, hidden_size: int, bias: bool = True, device: str | None = None,
-        dtype: DType | None = None,
-    ):  # fmt: skip
-        super().__init__(input_size, hidden_size, bias, 3, device, dtype)
-
-    def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
-        """The next h; the first is zeros if None."""
-        return self._step(input, None if hx is None else [hx])[0]
 
 
 __all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNBase", "RNNCell", "RNNCellBase"]

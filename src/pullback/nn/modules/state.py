@@ -19,11 +19,16 @@ from .hooks import RemovableHandle, register
 _EXTRA = "_extra_state"
 
 
-class LoadedKeys(NamedTuple):
+class _IncompatibleKeys(NamedTuple):
     """What load_state_dict(strict=False) left out: keys the module has and the dictionary lacks, and the reverse."""
 
     missing_keys: list[str]
     unexpected_keys: list[str]
+
+    def __repr__(self) -> str:
+        if not self.missing_keys and not self.unexpected_keys:
+            return "<All keys matched successfully>"
+        return f"IncompatibleKeys(missing_keys={self.missing_keys}, unexpected_keys={self.unexpected_keys})"
 
 
 class StateMethods:
@@ -85,13 +90,17 @@ class StateMethods:
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         """Add the module's own state, without that of its parts."""
         for name, value in self._own_state().items():
-            destination[prefix + name] = value if keep_vars or isinstance(value, Uninitialized) else value.detach()
+            whole = keep_vars or isinstance(value, Uninitialized)
+            # a buffer has no history that a dictionary would keep alive with it
+            destination[prefix + name] = value if whole else value._detached(keeps=not value.requires_grad)
         if type(self).get_extra_state is not StateMethods.get_extra_state:
             destination[prefix + _EXTRA] = self.get_extra_state()
 
     # ---- loading
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> LoadedKeys:
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> _IncompatibleKeys:
         """Take the values of `state_dict` (tensors or NumPy arrays), converted to the dtypes that are here.
 
         With `assign` its tensors themselves take the places of the module's, with their dtypes. Raises StateDictError,
@@ -126,7 +135,7 @@ class StateMethods:
                 "\n".join([f"the state dictionary does not fit {type(self).__name__} (at {user_source()}):", *faults])
                 + ("\nPass strict=False to leave out missing and unexpected keys." if missing or unexpected else "")
             )
-        return LoadedKeys(missing, unexpected)
+        return _IncompatibleKeys(missing, unexpected)
 
     def _load(
         self, given: Any, prefix: str, metadata: Any, assign: bool, said: tuple[list[str], list[str], list[str]]
@@ -141,7 +150,7 @@ class StateMethods:
                 inner = f"{prefix}{name}."
                 part._load({k: v for k, v in given.items() if k.startswith(inner)}, inner, metadata, assign, said)
         for hook in list(self._load_state_dict_post_hooks.values()):
-            if hook(self, LoadedKeys(*said[:2])) is not None:
+            if hook(self, _IncompatibleKeys(*said[:2])) is not None:
                 raise RuntimeError("a load_state_dict post-hook must return None, and may change the lists it gets")
 
     def _load_from_state_dict(
@@ -258,4 +267,4 @@ def _shape(value: Any) -> str:
     return "" if isinstance(value, Uninitialized) or not hasattr(value, "shape") else f" {list(value.shape)}"
 
 
-__all__ = ["LoadedKeys", "StateMethods"]
+__all__ = ["StateMethods"]

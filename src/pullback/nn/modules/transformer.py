@@ -31,7 +31,7 @@ Activation = str | Callable[[Tensor], Tensor]
 _CAUSAL: WeakSet[Node] = WeakSet()
 
 
-def _causal_mask(sz: int, device: str | None = None, dtype: DType | None = None) -> Tensor:
+def _generate_square_subsequent_mask(sz: int, device: str | None = None, dtype: DType | None = None) -> Tensor:
     mask = full((sz, sz), -math.inf, dtype=dtype or get_default_dtype(), device=device).triu(1)
     _CAUSAL.add(mask._node)
     return mask
@@ -59,12 +59,16 @@ def _outside(tensor: Tensor) -> Node:
     return captured.original if captured is not None and captured.node is tensor._node else tensor._node
 
 
-def _activation(given: Activation) -> Callable[[Tensor], Tensor]:
-    if not isinstance(given, str):
-        return given
-    if given not in ("relu", "gelu"):
-        raise ValueError(f"activation must be 'relu', 'gelu' or a function, got {given!r} (at {user_source()})")
-    return F.relu if given == "relu" else F.gelu
+def _get_activation_fn(activation: str) -> Callable[[Tensor], Tensor]:
+    """The function of that name."""
+    if activation not in ("relu", "gelu"):
+        raise RuntimeError(f"activation should be relu/gelu, not {activation!r} (at {user_source()}), or a function")
+    return F.relu if activation == "relu" else F.gelu
+
+
+def _get_clones(module: Module, N: int) -> ModuleList:
+    """`N` copies of a module, each with parameters of its own."""
+    return ModuleList([copy.deepcopy(module) for _ in range(N)])
 
 
 class _Layer(Module):
@@ -99,7 +103,7 @@ class _Layer(Module):
             self.add_module(f"norm{number}", LayerNorm(d_model, eps=layer_norm_eps, bias=bias, dtype=dtype))
         for number in blocks:
             self.add_module(f"dropout{number}", Dropout(dropout))
-        self.activation = _activation(activation)
+        self.activation = _get_activation_fn(activation) if isinstance(activation, str) else activation
 
     def _block(self, x: Tensor, number: int, block: Callable[[Tensor], Tensor]) -> Tensor:
         """x with what the block makes of it added, normalized before the block or after."""
@@ -230,10 +234,6 @@ class TransformerDecoderLayer(_Layer):
         return self._block(self._block(self._block(tgt, 1, own), 2, to_memory), 3, self._feed_forward)
 
 
-def _clones(layer: Module, count: int) -> ModuleList:
-    return ModuleList([copy.deepcopy(layer) for _ in range(count)])
-
-
 class TransformerEncoder(Module):
     """`num_layers` copies of a layer, one after the other, and `norm` after the last.
 
@@ -254,7 +254,7 @@ class TransformerEncoder(Module):
         mask_check: bool = True,
     ):
         super().__init__()
-        self.layers, self.num_layers, self.norm = _clones(encoder_layer, num_layers), num_layers, norm
+        self.layers, self.num_layers, self.norm = _get_clones(encoder_layer, num_layers), num_layers, norm
         self.enable_nested_tensor, self.mask_check = enable_nested_tensor, mask_check
 
     def forward(
@@ -281,7 +281,7 @@ class TransformerDecoder(Module):
 
     def __init__(self, decoder_layer: Module, num_layers: int, norm: Module | None = None):
         super().__init__()
-        self.layers, self.num_layers, self.norm = _clones(decoder_layer, num_layers), num_layers, norm
+        self.layers, self.num_layers, self.norm = _get_clones(decoder_layer, num_layers), num_layers, norm
 
     def forward(
         self,
@@ -408,7 +408,7 @@ class Transformer(Module):
         tensor([[0., -inf],
                 [0., 0.]])
         """
-        return _causal_mask(sz, device, dtype)
+        return _generate_square_subsequent_mask(sz, device, dtype)
 
 
 __all__ = [

@@ -14,6 +14,7 @@ from ...errors import DTypeError, ShapeError, TraceError
 from ...graph import types
 from ...ops.primitive import user_source
 from ...tensor import Tensor
+from ...tensor.arguments import flag
 from ...tensor.arithmetic import where
 from ...tensor.creation import arange, full, tensor, zeros_like
 from ...tensor.handle import STATE
@@ -183,6 +184,7 @@ def pack_padded_sequence(
     >>> packed.data.tolist(), packed.batch_sizes.tolist(), packed.sorted_indices.tolist()
     ([3, 1, 4, 2, 5], [2, 2, 1], [1, 0])
     """
+    batch_first = flag(batch_first, "pack_padded_sequence", "batch_first")
     sizes = np.asarray(numbers("lengths", lengths), np.int64)
     _check_lengths(input, sizes, batch_first)
     if enforce_sorted and (np.diff(sizes) > 0).any():
@@ -222,6 +224,7 @@ def pad_packed_sequence(
 
     [steps, batch, …], or [batch, steps, …] if `batch_first`.
     """
+    batch_first = flag(batch_first, "pad_packed_sequence", "batch_first")
     steps = steps_of(sequence)
     longest = len(steps)
     if total_length is not None and total_length < longest:
@@ -255,6 +258,7 @@ def pad_sequence(
     >>> pb.nn.utils.rnn.pad_sequence([pb.tensor([1, 2, 3]), pb.tensor([4])], batch_first=True).tolist()
     [[1, 2, 3], [4, 0, 0]]
     """
+    batch_first = flag(batch_first, "pad_sequence", "batch_first")
     if not isinstance(sequences, Iterable):
         raise TypeError(f"pad_sequence takes an iterable of tensors, got {type(sequences).__name__}")
     held = list(sequences)

@@ -1,0 +1,5 @@
+"""PyTorch's file of what `LinearCrossEntropyLoss` may be told."""
+
+from ..functional.linear_cross_entropy import LinearCrossEntropyOptions
+
+__all__ = ["LinearCrossEntropyOptions"]
