@@ -1,0 +1,91 @@
+"""The sizes of normal numbers and of Cauchy's, around 0."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+from ..tensor import Tensor
+from ..tensor.arithmetic import where
+from ..tensor.creation import zeros_like
+from . import constraints
+from .cauchy import Cauchy
+from .located import Located
+from .normal import Normal
+from .transformed_distribution import TransformedDistribution
+from .transforms import AbsTransform
+from .utils import lazy_property
+
+
+class _Half(TransformedDistribution):
+    """The size of values of a distribution that is even around 0."""
+
+    arg_constraints: ClassVar = {"scale": constraints.positive}
+    support = constraints.nonnegative
+    base_dist: Located
+    _base: type[Located]
+
+    def __init__(self, scale: Any, validate_args: bool | None = None):
+        super().__init__(self._base(0, scale, validate_args), AbsTransform(), validate_args)
+
+    @lazy_property
+    def scale(self) -> Tensor:
+        """The base's."""
+        return self.base_dist.scale
+
+    @property
+    def mode(self) -> Tensor:
+        """0."""
+        return zeros_like(self.scale)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The logarithm of the density: -infinity below 0."""
+        value = self._value(value)
+        return where(value >= 0, self.base_dist.log_prob(value) + math.log(2), -math.inf)
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """The probability of `value` and less."""
+        return 2 * self.base_dist.cdf(self._value(value)) - 1
+
+    def icdf(self, value: Tensor) -> Tensor:
+        """The value whose `cdf` is `value`."""
+        return self.base_dist.icdf((value + 1) / 2)
+
+    def entropy(self) -> Tensor:
+        """The entropy in nats."""
+        return self.base_dist.entropy() - math.log(2)
+
+
+class HalfNormal(_Half):
+    """The size of normal numbers of mean 0 and standard deviation `scale`."""
+
+    _base = Normal
+
+    @property
+    def mean(self) -> Tensor:
+        """scale * sqrt(2 / π)."""
+        return self.scale * math.sqrt(2 / math.pi)
+
+    @property
+    def variance(self) -> Tensor:
+        """scale² (1 - 2 / π)."""
+        return self.scale.pow(2) * (1 - 2 / math.pi)
+
+
+class HalfCauchy(_Half):
+    """The size of Cauchy's numbers around 0, half of them below `scale`. It has no mean."""
+
+    _base = Cauchy
+
+    @property
+    def mean(self) -> Tensor:
+        """Infinity."""
+        return self.scale.detach() * 0 + math.inf
+
+    @property
+    def variance(self) -> Tensor:
+        """Infinity."""
+        return self.base_dist.variance
+
+
+__all__ = ["HalfCauchy", "HalfNormal"]
