@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from ..ops.elementwise import broadcast_shapes
 from ..ops.primitive import user_source
 from ..tensor import Tensor
 from ..tensor.grad_modes import no_grad
@@ -80,7 +79,11 @@ class Distribution:
                 f"The right-most size of value must match event_shape: {list(value.shape)} vs {list(end)} (at "
                 f"{user_source()})"
             )
-        broadcast_shapes(f"{type(self).__name__}.log_prob", tuple(value.shape), shape)
+        if any(i not in (1, j) and j != 1 for i, j in zip(reversed(value.shape), reversed(shape), strict=False)):
+            raise ValueError(
+                f"Value is not broadcastable with batch_shape+event_shape: {list(value.shape)} vs {list(shape)} (at "
+                f"{user_source()})"
+            )
         try:
             support = self.support
         except NotImplementedError:

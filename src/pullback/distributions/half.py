@@ -9,15 +9,13 @@ from ..tensor import Tensor
 from ..tensor.arithmetic import where
 from ..tensor.creation import zeros_like
 from . import constraints
-from .cauchy import Cauchy
 from .located import Located
-from .normal import Normal
 from .transformed_distribution import TransformedDistribution
 from .transforms import AbsTransform
 from .utils import lazy_property
 
 
-class _Half(TransformedDistribution):
+class Half(TransformedDistribution):
     """The size of values of a distribution that is even around 0."""
 
     arg_constraints: ClassVar = {"scale": constraints.positive}
@@ -56,36 +54,4 @@ class _Half(TransformedDistribution):
         return self.base_dist.entropy() - math.log(2)
 
 
-class HalfNormal(_Half):
-    """The size of normal numbers of mean 0 and standard deviation `scale`."""
-
-    _base = Normal
-
-    @property
-    def mean(self) -> Tensor:
-        """scale * sqrt(2 / π)."""
-        return self.scale * math.sqrt(2 / math.pi)
-
-    @property
-    def variance(self) -> Tensor:
-        """scale² (1 - 2 / π)."""
-        return self.scale.pow(2) * (1 - 2 / math.pi)
-
-
-class HalfCauchy(_Half):
-    """The size of Cauchy's numbers around 0, half of them below `scale`. It has no mean."""
-
-    _base = Cauchy
-
-    @property
-    def mean(self) -> Tensor:
-        """Infinity."""
-        return self.scale.detach() * 0 + math.inf
-
-    @property
-    def variance(self) -> Tensor:
-        """Infinity."""
-        return self.base_dist.variance
-
-
-__all__ = ["HalfCauchy", "HalfNormal"]
+__all__ = ["Half"]
