@@ -12,7 +12,7 @@ from . import constraints
 from .located import Located
 from .transformed_distribution import TransformedDistribution
 from .transforms import AbsTransform
-from .utils import lazy_property
+from .utils import broadcast_all, lazy_property
 
 
 class Half(TransformedDistribution):
@@ -24,7 +24,9 @@ class Half(TransformedDistribution):
     _base: type[Located]
 
     def __init__(self, scale: Any, validate_args: bool | None = None):
-        super().__init__(self._base(0, scale, validate_args), AbsTransform(), validate_args)
+        (scale,) = broadcast_all(scale)
+        scale = self._parameter("scale", scale, constraints.positive, validate_args)
+        super().__init__(self._base(0, scale, validate_args=False), AbsTransform(), validate_args)
 
     @lazy_property
     def scale(self) -> Tensor:
