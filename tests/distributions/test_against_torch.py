@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 import pullback as pb
+from pullback import debug
 
 random = np.random.default_rng(0)
 
@@ -45,7 +47,7 @@ CASES = [
         for name in ("Normal", "Laplace", "Cauchy", "Gumbel")
     ),
     ("LogNormal", {"loc": normal(3), "scale": positive(3)}, positive(4, 3)),
-    ("HalfNormal", {"scale": positive(3)}, positive(4, 3)),
+    *((name, {"scale": positive(3)}, positive(4, 3)) for name in ("HalfNormal", "HalfCauchy")),
     ("Uniform", {"low": LOW, "high": LOW + 2}, LOW + random.random((4, 3))),
     ("Exponential", {"rate": positive(3)}, positive(4, 3)),
     ("Gamma", {"concentration": positive(3), "rate": positive(3)}, positive(4, 3)),
@@ -70,7 +72,30 @@ CASES = [
     ("RelaxedBernoulli", {"temperature": np.array(0.7), "logits": normal(3)}, simplex(4, 3)),
     ("RelaxedOneHotCategorical", {"temperature": np.array(0.7), "logits": normal(2, 3)}, simplex(4, 2, 3)),
     ("Normal", {"loc": 0.0, "scale": 1.0}, normal(3)),
+    ("StudentT", {"df": 2.5 + positive(3), "loc": normal(3), "scale": positive(3)}, normal(4, 3)),
+    ("StudentT", {"df": np.array([0.5, 1.5])}, normal(4, 2)),
+    ("FisherSnedecor", {"df1": 2 + positive(3), "df2": 9 + positive(3)}, positive(4, 3)),
+    ("Pareto", {"scale": positive(3), "alpha": 4 + positive(3)}, 2 + positive(4, 3)),
+    ("Weibull", {"scale": positive(3), "concentration": 1 + positive(3)}, positive(4, 3)),
+    ("Kumaraswamy", {"concentration1": 1 + positive(3), "concentration0": 1 + positive(3)}, simplex(4, 3)),
+    ("InverseGamma", {"concentration": 5 + positive(3), "rate": positive(3)}, positive(4, 3)),
+    ("LogisticNormal", {"loc": normal(2, 2), "scale": positive(2, 2)}, simplex(4, 2, 3)),
+    *(("Binomial", {"total_count": 5, **p}, np.array([0.0, 1, 5, 3])) for p in BITS),
+    *(("NegativeBinomial", {"total_count": 3, **p}, np.array([0.0, 1, 5, 3])) for p in BITS),
+    *(
+        ("Multinomial", {"total_count": 5, **p}, np.array([[0.0, 1, 4, 0], [2, 1, 1, 1]]))
+        for p in ({"probs": positive(2, 4)}, {"logits": normal(2, 4)})
+    ),
 ]
+
+
+#: further kinds, whose functions need no native code of their own
+PLAIN = {"StudentT", "FisherSnedecor", "Pareto", "Weibull", "Kumaraswamy", "InverseGamma", "LogisticNormal", "Binomial"}
+PLAIN |= {"NegativeBinomial", "Multinomial", "HalfCauchy"}
+
+
+def backend(name: str) -> Any:
+    return debug.override(backend="reference") if name in PLAIN else nullcontext()
 
 
 def given(lib: Any, parameters: dict[str, Any]) -> dict[str, Any]:
@@ -107,7 +132,8 @@ def told(lib: Any, name: str, parameters: dict[str, Any], value: np.ndarray) -> 
 
 @pytest.mark.parametrize(("name", "parameters", "value"), CASES, ids=[f"{c[0]}-{'-'.join(c[1])}" for c in CASES])
 def test_all_that_they_tell(name: str, parameters: dict[str, Any], value: np.ndarray) -> None:
-    ours, theirs = (told(lib, name, parameters, value) for lib in (pb, torch))
+    with backend(name):
+        ours, theirs = (told(lib, name, parameters, value) for lib in (pb, torch))
     for what, wanted in theirs.items():
         if wanted is None or isinstance(wanted, str):
             assert ours[what] == wanted, what
@@ -183,32 +209,39 @@ def test_composed_distributions() -> None:
     [
         (name, p)
         for name, p, _ in CASES
-        if name not in ("Cauchy", "Categorical", "RelaxedBernoulli", "RelaxedOneHotCategorical")
+        if name not in ("Cauchy", "HalfCauchy", "Categorical", "RelaxedBernoulli", "RelaxedOneHotCategorical")
+        and name not in ("LogisticNormal", "FisherSnedecor")
+        and not (name == "StudentT" and p["df"].min() < 2)
     ],
     ids=lambda p: p if isinstance(p, str) else "-".join(p),
 )
 def test_values_have_the_moments(name: str, parameters: dict[str, Any]) -> None:
     pb.manual_seed(0)
-    made = getattr(pb.distributions, name)(**{k: pb.tensor(v) for k, v in parameters.items()})
-    drawn = made.sample((4000,))
-    mean, deviation = made.mean.numpy(), made.stddev.numpy()
+    made = getattr(pb.distributions, name)(
+        **{k: pb.tensor(v) if k != "total_count" else v for k, v in parameters.items()}
+    )
+    with backend(name):
+        drawn = made.sample((4000,))
+        mean, deviation = made.mean.numpy(), made.stddev.numpy()
     np.testing.assert_allclose(drawn.numpy().mean(0), mean, atol=5 * deviation.max() / 4000**0.5)
-    if name != "LogNormal":  # whose fourth moment is far too large for that
+    if name not in ("LogNormal", "StudentT", "Pareto"):  # whose fourth moments are far too large for that
         np.testing.assert_allclose(drawn.numpy().std(0), deviation, rtol=0.25)
 
 
 def test_gradients_go_through_values_where_they_do_in_pytorch() -> None:
     for name, parameters, _ in CASES:
-        if "Gamma" in name or name in ("Chi2", "Beta", "Dirichlet"):
+        if "Gamma" in name or name in ("Chi2", "Beta", "Dirichlet", "StudentT", "FisherSnedecor"):
             continue
-        arguments = {k: pb.tensor(v, requires_grad=True) for k, v in parameters.items() if k != "temperature"}
-        extra = {"temperature": 0.7} if "temperature" in parameters else {}
+        known = ("temperature", "total_count")
+        arguments = {k: pb.tensor(v, requires_grad=True) for k, v in parameters.items() if k not in known}
+        extra = {k: v for k, v in parameters.items() if k not in arguments}
         made = getattr(pb.distributions, name)(**arguments, **extra)
         theirs = getattr(torch.distributions, name)(**given(torch, parameters))
         assert made.has_rsample == theirs.has_rsample, name
         assert not made.sample().requires_grad
         if made.has_rsample:
-            made.rsample((3,)).sum().backward()
+            with backend(name):
+                made.rsample((3,)).sum().backward()
             assert all(t.grad is not None for t in arguments.values()), name
     with pytest.raises(NotImplementedError, match="log_prob"):
         pb.distributions.Gamma(1.0, 1.0).rsample()
@@ -217,16 +250,21 @@ def test_gradients_go_through_values_where_they_do_in_pytorch() -> None:
 @pytest.mark.parametrize(
     ("run", "message"),
     [
-        (lambda D: D.Normal(pb.tensor([0.0]), pb.tensor([-1.0])), "scale must be positive"),
-        (lambda D: D.Normal(0.0, 1.0).log_prob(pb.tensor(float("nan"))), "a value must be real"),
-        (lambda D: D.Categorical(probs=pb.tensor([-1.0, 2.0])), "probs must be nonnegative"),
-        (lambda D: D.Bernoulli(probs=pb.tensor(1.5)), r"interval\(0.0, 1.0\)"),
-        (lambda D: D.Categorical(logits=pb.tensor([1.0, 1.0])).log_prob(pb.tensor(5)), "integer_interval"),
+        (
+            lambda D: D.Normal(pb.tensor([0.0]), pb.tensor([-1.0])),
+            "Expected parameter scale .*GreaterThan.lower_bound=0.0",
+        ),
+        (lambda D: D.Normal(0.0, 1.0).log_prob(pb.tensor(float("nan"))), r"within the support \(Real\(\)\)"),
+        (lambda D: D.Categorical(probs=pb.tensor([-1.0, 2.0])), "Expected parameter probs .*GreaterThanEq"),
+        (lambda D: D.Bernoulli(probs=pb.tensor(1.5)), r"Interval\(lower_bound=0.0, upper_bound=1.0\)"),
+        (lambda D: D.Categorical(logits=pb.tensor([1.0, 1.0])).log_prob(pb.tensor(5)), "IntegerInterval"),
         (lambda D: D.Categorical(), "either probs or logits"),
-        (lambda D: D.Uniform(1.0, 0.0), "high must be greater than low"),
+        (lambda D: D.Uniform(1.0, 0.0), "not defined when low >= high"),
         (lambda D: D.MultivariateNormal(pb.zeros(2)), "one of covariance_matrix"),
-        (lambda D: D.MultivariateNormal(pb.zeros(2), pb.tensor([[1.0, 2], [2, 1]])), "positive_definite"),
-        (lambda D: D.Normal(0.0, 1.0).log_prob(1.0), "must be a tensor"),
+        (lambda D: D.MultivariateNormal(pb.zeros(2), pb.tensor([[1.0, 2], [2, 1]])), "PositiveDefinite"),
+        (lambda D: D.Normal(0.0, 1.0).log_prob(1.0), "must be a Tensor"),
+        (lambda D: D.Normal(pb.zeros(2), 1.0).log_prob(pb.ones(3)), "not broadcastable"),
+        (lambda D: D.MultivariateNormal(pb.zeros(2), pb.eye(2)).log_prob(pb.ones(3)), "match event_shape"),
     ],
 )
 def test_what_is_not_allowed_is_said(run: Any, message: str) -> None:
@@ -237,7 +275,7 @@ def test_what_is_not_allowed_is_said(run: Any, message: str) -> None:
 def test_what_is_computed_is_looked_at_when_it_is() -> None:
     D = pb.distributions
     made = D.Normal(pb.zeros(2), pb.tensor([1.0, -1.0]) * 2)
-    with pytest.raises(ValueError, match="scale must be positive"):
+    with pytest.raises(ValueError, match="Expected parameter scale"):
         made.rsample().numpy()
     assert D.Normal(pb.zeros(1), pb.tensor([-1.0]), validate_args=False).sample().shape == (1,)
 
@@ -248,7 +286,7 @@ def test_what_is_computed_is_looked_at_when_it_is() -> None:
 
     log_prob, entropy, _ = step(pb.zeros(3, 2), pb.tensor([0, 1, 1]))
     np.testing.assert_allclose([*log_prob.tolist(), entropy[0].item()], [-np.log(2)] * 3 + [np.log(2)])
-    with pytest.raises(ValueError, match="integer_interval"):
+    with pytest.raises(ValueError, match="IntegerInterval"):
         step(pb.zeros(3, 2), pb.tensor([0, 1, 2]))[0].numpy()
 
 

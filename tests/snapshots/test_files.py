@@ -1,6 +1,8 @@
 """`pb.save` and `pb.load`: what goes in comes out, and no file is believed."""
 
 import errno
+import gzip
+import io
 import json
 import os
 import random
@@ -231,6 +233,8 @@ def test_a_hostile_file_is_refused_by_name_and_fault(kind: str, tmp_path: Path) 
         pb.load(path)
     assert caught.value.path == str(path)
     assert str(caught.value) == f"{path}: {caught.value.fault}"
+    with pytest.raises(SnapshotError, match=fault):
+        pb.load(io.BytesIO(content))
 
 
 def test_files_of_torch_and_numpy_are_refused_with_the_mend(tmp_path: Path) -> None:
@@ -313,10 +317,77 @@ def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
         pb.save(1, tmp_path / "nothing" / "file")
 
 
-def test_pytorchs_arguments_of_load(tmp_path):
-    pb.save({"x": pb.ones(2)}, tmp_path / "x")
-    for options in ({"weights_only": True}, {"weights_only": False}, {"map_location": pb.device("cpu")}):
-        assert pb.load(tmp_path / "x", **options)["x"].tolist() == [1, 1]
-    for elsewhere in ("cuda", lambda storage, place: storage):
+def test_pytorchs_arguments_of_load(tmp_path: Path) -> None:
+    pb.save({"x": pb.ones(2), "n": (1, [pb.zeros(1)])}, tmp_path / "x")
+    seen: list[str] = []
+    for options in (
+        {"weights_only": True},
+        {"weights_only": False, "mmap": False},
+        {"map_location": pb.device("cpu")},
+        {"map_location": {"cuda:0": "cpu", "cpu": pb.device("cpu:0")}},
+        {"map_location": lambda storage, place: seen.append(place) or storage},
+        {"map_location": lambda storage, place: None},
+    ):
+        assert pb.load(tmp_path / "x", **options)["x"].tolist() == [1, 1]  # type: ignore[arg-type]
+    assert seen == ["cpu", "cpu"]
+    for elsewhere in ("cuda", {"cpu": "cuda:0"}, 0):
         with pytest.raises(ValueError, match='map_location can be "cpu" only'):
             pb.load(tmp_path / "x", map_location=elsewhere)
+    with pytest.raises(ValueError, match="must give back the tensor"):
+        pb.load(tmp_path / "x", lambda storage, place: storage + 1)
+    with pytest.raises(ValueError, match="mmap=True is not there"):
+        pb.load(tmp_path / "x", mmap=True)
+    with pytest.raises(TypeError, match="weights_only must be True or False"):
+        pb.load(tmp_path / "x", weights_only="no")  # type: ignore[arg-type]
+
+
+class OneWay(io.RawIOBase):
+    """A pipe that takes and gives a few bytes at a time."""
+
+    def __init__(self, content: bytes = b""):
+        self.content = content
+
+    def writable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return True
+
+    def write(self, piece: Any) -> int:
+        self.content += bytes(piece[:7])
+        return min(7, len(piece))
+
+    def readinto(self, memory: Any) -> int:
+        count = min(7, len(memory), len(self.content))
+        memory[:count], self.content = self.content[:count], self.content[count:]
+        return count
+
+
+def test_open_files_are_written_and_read_from_where_they_stand(tmp_path: Path) -> None:
+    value = {"a": pb.arange(5), "b": (1, pb.ones(2, 2).bfloat16())}
+    memory, pipe = io.BytesIO(b"front"), OneWay()
+    memory.seek(5)
+    pb.save(value, memory)
+    pb.save(value, pipe)
+    pb.save(value, f=tmp_path / "file")
+    assert memory.getvalue()[5:] == pipe.content == (tmp_path / "file").read_bytes()
+    with pytest.raises(SnapshotError, match=r"<BytesIO>: it ends after 0 bytes .* seek\(0\)"):
+        pb.load(memory)
+    memory.seek(5)
+    assert same(pb.load(memory), value) and same(pb.load(pipe), value) and not memory.closed
+    with gzip.open(tmp_path / "packed", "wb") as packed:
+        pb.save(value, packed)
+    with gzip.open(tmp_path / "packed") as packed, (tmp_path / "file").open("rb") as file:
+        assert same(pb.load(packed), value) and same(pb.load(file), value)
+    for wrong in (pb.save, lambda _, f: pb.load(f)):
+        with pytest.raises(TypeError, match="opened in binary mode"):
+            wrong(value, io.StringIO())
+    damaged = bytearray(memory.getvalue()[5:])
+    damaged[-1] ^= 1
+    for content, fault in (
+        (damaged, "checksum"),
+        (damaged + b"x", "bytes"),
+        (damaged[:-3], "bytes"),
+    ):
+        with pytest.raises(SnapshotError, match=fault):
+            pb.load(io.BytesIO(content))

@@ -322,6 +322,7 @@ OTHER = set(
         requires_grad requires_grad_ retain_grad retains_grad register_hook
         register_post_accumulate_grad_hook data_ptr detach_ dim_order element_size get_device grad_fn is_complex
         is_conj is_neg is_nonzero is_same_size is_signed itemsize nbytes nelement random_ type cpu __getattr__
+        __reversed__ apply_ map_ map2_ is_distributed is_inference is_pinned is_shared
         shape size tolist __and__ __or__ __xor__ __rand__
         __ror__ __rxor__ __invert__ __array__ __bool__ __deepcopy__ __dlpack__ __dlpack_device__
         __float__ __format__ __index__ __int__ __iter__ __len__ __setitem__

@@ -10,7 +10,6 @@ from ..tensor.creation import arange
 from ..tensor.draws import multinomial
 from ..tensor.joining import broadcast_tensors
 from ..tensor.limits import finfo
-from ..tensor.size import Size
 from . import constraints
 from .distribution import Shape
 from .probabilities import OfProbabilities
@@ -34,18 +33,10 @@ class Categorical(OfProbabilities):
         self._num_events = shape[-1]
         super().__init__(shape[:-1], (), validate_args)
 
-    @property
-    def support(self) -> constraints.Constraint:  # type: ignore[override]
+    @constraints.dependent_property(is_discrete=True, event_dim=0)
+    def support(self) -> constraints.Constraint:
         """The numbers of the classes."""
         return constraints.integer_interval(0, self._num_events - 1)
-
-    def expand(self, batch_shape: Shape) -> Any:
-        """The distribution with parameters expanded to `batch_shape`."""
-        made = type(self).__new__(type(self))
-        made.__dict__.update(self.__dict__)
-        made._param = self._param.expand(*batch_shape, self._num_events)
-        made._batch_shape = Size(batch_shape)
-        return made
 
     @property
     def mean(self) -> Tensor:

@@ -27,7 +27,7 @@ class Dirichlet(Distribution):
     def __init__(self, concentration: Tensor, validate_args: bool | None = None):
         if not concentration.ndim:
             raise ValueError(f"Dirichlet: concentration must have an axis of classes (at {user_source()})")
-        self.concentration = self._parameter("concentration", concentration, validate_args)
+        self.concentration = concentration
         super().__init__(concentration.shape[:-1], concentration.shape[-1:], validate_args)
 
     @property
@@ -77,10 +77,8 @@ class Beta(Distribution):
     support = constraints.unit_interval
 
     def __init__(self, concentration1: Any, concentration0: Any, validate_args: bool | None = None):
-        first, second = broadcast_all(concentration1, concentration0)
-        self.concentration1 = self._parameter("concentration1", first, validate_args)
-        self.concentration0 = self._parameter("concentration0", second, validate_args)
-        super().__init__(first.shape, (), validate_args)
+        self.concentration1, self.concentration0 = broadcast_all(concentration1, concentration0)
+        super().__init__(self.concentration1.shape, (), validate_args)
 
     @property
     def _dirichlet(self) -> Dirichlet:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from ..ops.elementwise import broadcast_shapes
 from ..ops.primitive import user_source
 from ..tensor import Tensor
 from ..tensor.grad_modes import no_grad
@@ -13,7 +13,8 @@ from ..tensor.handle import STATE
 from ..tensor.joining import broadcast_tensors
 from ..tensor.order import checked
 from ..tensor.size import Size
-from .constraints import Constraint
+from .constraints import Constraint, is_dependent
+from .utils import lazy_property
 
 Shape = Sequence[int]
 
@@ -28,37 +29,80 @@ class Distribution:
     has_rsample = False
     has_enumerate_support = False
     arg_constraints: ClassVar[dict[str, Constraint]] = {}
-    support: Constraint
     #: whether arguments are looked at where it is not said
-    validates = True
+    _validate_args: bool = True
 
     def __init__(self, batch_shape: Shape = (), event_shape: Shape = (), validate_args: bool | None = None):
         self._batch_shape, self._event_shape = Size(batch_shape), Size(event_shape)
         if validate_args is not None:
-            self.validates = validate_args
+            self._validate_args = validate_args
+        if self._validate_args:
+            for name, constraint in self.arg_constraints.items():
+                self._look_at(name, constraint)
 
     @staticmethod
     def set_default_validate_args(value: bool) -> None:
         """Have arguments looked at from now on, or not, where it is not said."""
-        Distribution.validates = bool(value)
+        if value not in (True, False):
+            raise ValueError(f"set_default_validate_args takes True or False, got {value!r} (at {user_source()})")
+        Distribution._validate_args = bool(value)
 
-    def _parameter(self, name: str, value: Tensor, validate_args: bool | None) -> Tensor:
-        """A parameter, looked at."""
-        wanted = self.validates if validate_args is None else validate_args
-        constraint = self.arg_constraints[name]
-        return self._held(value, constraint, f"{name} must be {constraint}") if wanted else value
+    def _look_at(self, name: str, constraint: Constraint) -> None:
+        """Have a parameter of the object looked at, if its constraint can be known of it alone."""
+        given = name in self.__dict__
+        told = isinstance(getattr(type(self), name, None), lazy_property)  # from what is looked at itself
+        if is_dependent(constraint) or (told and not given):
+            return
+        value = getattr(self, name)
+        if not isinstance(value, Tensor):
+            raise TypeError(
+                f"{type(self).__name__}: the parameter {name} must be a tensor, got {value!r} (at {user_source()})"
+            )
+        held = self._parameter(name, value, constraint)
+        if given:
+            self.__dict__[name] = held
+
+    def _parameter(self, name: str, value: Tensor, constraint: Constraint, validate_args: bool | None = True) -> Tensor:
+        """A parameter, looked at where that is wanted."""
+        if not (self._validate_args if validate_args is None else validate_args):
+            return value
+        said = f"Expected parameter {name} (Tensor of shape {tuple(value.shape)}) to satisfy the constraint"
+        return self._held(value, constraint, f"{said} {constraint}")
+
+    def _validate_sample(self, value: Tensor) -> Tensor:
+        """A value, looked at; to be used in its place, since what is not known yet is looked at when it is computed."""
+        if not isinstance(value, Tensor):
+            raise ValueError(f"The value argument to log_prob must be a Tensor, got {value!r} (at {user_source()})")
+        shape, end = (*self._batch_shape, *self._event_shape), tuple(self._event_shape)
+        if tuple(value.shape[len(value.shape) - len(end) :]) != end:
+            raise ValueError(
+                f"The right-most size of value must match event_shape: {list(value.shape)} vs {list(end)} (at "
+                f"{user_source()})"
+            )
+        if any(i not in (1, j) and j != 1 for i, j in zip(reversed(value.shape), reversed(shape), strict=False)):
+            raise ValueError(
+                f"Value is not broadcastable with batch_shape+event_shape: {list(value.shape)} vs {list(shape)} (at "
+                f"{user_source()})"
+            )
+        try:
+            support = self.support
+        except NotImplementedError:
+            warnings.warn(
+                f"{type(self).__name__} does not define `support` to enable sample validation. Please initialize the "
+                "distribution with `validate_args=False` to turn off validation.",
+                stacklevel=2,
+            )
+            return value
+        said = f"Expected value argument (Tensor of shape {tuple(value.shape)}) to be within the support"
+        return self._held(value, support, f"{said} ({support})")
 
     def _value(self, value: Tensor) -> Tensor:
-        """A value whose density is asked for, looked at."""
-        if not isinstance(value, Tensor):
-            raise ValueError(f"the value of a distribution must be a tensor, got {value!r} (at {user_source()})")
-        shape = (*self._batch_shape, *self._event_shape)
-        broadcast_shapes(f"{type(self).__name__}.log_prob", tuple(value.shape), shape)
-        return self._held(value, self.support, f"a value must be {self.support}") if self.validates else value
+        """A value whose density is asked for, looked at where that is wanted."""
+        return self._validate_sample(value) if self._validate_args else value
 
     def _held(self, value: Tensor, constraint: Constraint, message: str) -> Tensor:
         with no_grad():
-            holds = constraint.check(value)
+            holds = constraint.check(value.detach())
         whole, wide = broadcast_tensors(holds.reshape((*holds.shape, *(1,) * constraint.event_dim)), value)
         known = STATE.trace is None and value._node.buffer is not None
         held = Tensor(checked(wide.node, whole.node, f"{type(self).__name__}: {message}"))
@@ -66,6 +110,11 @@ class Distribution:
             held._buffer()
             return value
         return held
+
+    @property
+    def support(self) -> Any:
+        """The constraint of all values."""
+        raise NotImplementedError(f"{type(self).__name__} has no support")
 
     @property
     def batch_shape(self) -> Size:
@@ -137,13 +186,17 @@ class Distribution:
         """All values there are, along a new first axis; with `expand` for each place of the batch."""
         raise NotImplementedError(f"{type(self).__name__} has no finite support")
 
-    def expand(self, batch_shape: Shape) -> Any:
-        """The distribution with parameters expanded to `batch_shape`."""
+    def expand(self, batch_shape: Shape, _instance: Any = None) -> Any:
+        """The distribution with parameters expanded to `batch_shape`.
+
+        A derived class with an `__init__` of its own, which may hold more than `arg_constraints` name, has its own
+        `expand` too: it may make the object by `_get_checked_instance` and have this one fill `_instance`.
+        """
         wanted = Size(batch_shape)
-        made = type(self).__new__(type(self))
-        made.__dict__.update(self.__dict__)
+        made = self._get_checked_instance(_own_maker(type(self)), _instance)
+        made.__dict__.update({**self.__dict__, **made.__dict__})
         for name, value in self.__dict__.items():
-            if isinstance(value, Tensor) and (name in self.arg_constraints or name == "_param"):
+            if isinstance(value, Tensor) and name in self.arg_constraints:
                 made.__dict__[name] = value.expand(wanted + value.shape[len(self._batch_shape) :])
             elif isinstance(value, Distribution):
                 extra = value.batch_shape[len(self._batch_shape) :]
@@ -151,13 +204,27 @@ class Distribution:
         made._batch_shape = wanted
         return made
 
+    def _get_checked_instance(self, cls: type, _instance: Any = None) -> Any:
+        """An object to be filled by `expand` of `cls`, whose `__init__` this one must have."""
+        if _instance is None and type(self).__init__ is not cls.__init__:  # type: ignore[misc]
+            raise NotImplementedError(
+                f"Subclass {type(self).__name__} of {cls.__name__} that defines a custom __init__ method must also "
+                f"define a custom .expand() method (at {user_source()})."
+            )
+        return type(self).__new__(type(self)) if _instance is None else _instance
+
     def _extended_shape(self, sample_shape: Shape = ()) -> Size:
         return Size((*sample_shape, *self._batch_shape, *self._event_shape))
 
     def __repr__(self) -> str:
-        held = {name: getattr(self, name) for name in self.arg_constraints if name in self.__dict__}
-        said = (f"{name}: {value if not value.ndim else list(value.shape)}" for name, value in held.items())
+        held = {name: self.__dict__[name] for name in self.arg_constraints if name in self.__dict__}
+        said = (f"{name}: {value if value.numel() == 1 else value.size()}" for name, value in held.items())
         return f"{type(self).__name__}({', '.join(said)})"
+
+
+def _own_maker(kind: type) -> type:
+    """The first class of the package that objects of `kind` derive from."""
+    return next(base for base in kind.__mro__ if base.__module__.startswith(__package__))
 
 
 __all__ = ["Distribution"]

@@ -19,9 +19,8 @@ class Exponential(Distribution):
     has_rsample = True
 
     def __init__(self, rate: Any, validate_args: bool | None = None):
-        (rate,) = broadcast_all(rate)
-        self.rate = self._parameter("rate", rate, validate_args)
-        super().__init__(rate.shape, (), validate_args)
+        (self.rate,) = broadcast_all(rate)
+        super().__init__(self.rate.shape, (), validate_args)
 
     @property
     def mean(self) -> Tensor:

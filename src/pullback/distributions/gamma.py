@@ -9,7 +9,7 @@ from ..tensor.draws import standard_gamma
 from ..tensor.limits import finfo
 from . import constraints
 from .distribution import Distribution, Shape
-from .utils import broadcast_all
+from .utils import broadcast_all, lazy_property
 
 
 class Gamma(Distribution):
@@ -22,10 +22,8 @@ class Gamma(Distribution):
     support = constraints.nonnegative
 
     def __init__(self, concentration: Any, rate: Any, validate_args: bool | None = None):
-        concentration, rate = broadcast_all(concentration, rate)
-        self.concentration = self._parameter("concentration", concentration, validate_args)
-        self.rate = self._parameter("rate", rate, validate_args)
-        super().__init__(rate.shape, (), validate_args)
+        self.concentration, self.rate = broadcast_all(concentration, rate)
+        super().__init__(self.rate.shape, (), validate_args)
 
     @property
     def mean(self) -> Tensor:
@@ -67,13 +65,20 @@ class Gamma(Distribution):
 class Chi2(Gamma):
     """The distribution of the sum of squares of `df` standard normal numbers."""
 
-    arg_constraints: ClassVar = {**Gamma.arg_constraints, "df": constraints.positive}
+    arg_constraints: ClassVar = {"df": constraints.positive}
 
     def __init__(self, df: Any, validate_args: bool | None = None):
         (df,) = broadcast_all(df)
+        df = self._parameter("df", df, constraints.positive, validate_args)
         super().__init__(0.5 * df, 0.5, validate_args)
 
-    @property
+    def expand(self, batch_shape: Shape, _instance: Any = None) -> Any:
+        """The distribution with parameters expanded to `batch_shape`."""
+        made = super().expand(batch_shape, _instance)
+        made.concentration, made.rate = (x.expand(made.batch_shape) for x in (self.concentration, self.rate))
+        return made
+
+    @lazy_property
     def df(self) -> Tensor:
         """The degrees of freedom."""
         return self.concentration * 2

@@ -15,13 +15,18 @@ from .distribution import Shape
 from .probabilities import OfProbabilities
 from .utils import broadcast_all
 
-_ABOVE_ZERO = constraints.Constraint("in (0, 1]", lambda x: (x > 0) & (x <= 1))
+
+class _AboveZero(constraints.Constraint):
+    """In (0, 1]."""
+
+    def check(self, value: Tensor) -> Tensor:
+        return (value > 0) & (value <= 1)
 
 
 class Geometric(OfProbabilities):
     """The number of failures before the first success of probability `probs`."""
 
-    arg_constraints: ClassVar = {"probs": _ABOVE_ZERO, "logits": constraints.real}
+    arg_constraints: ClassVar = {"probs": _AboveZero(), "logits": constraints.real}
     support = constraints.nonnegative_integer
 
     def __init__(self, probs: Any = None, logits: Any = None, validate_args: bool | None = None):

@@ -3,21 +3,47 @@
 from __future__ import annotations
 
 import math
+from typing import Any, ClassVar
 
 from ..tensor import Tensor
+from ..tensor.creation import full_like
 from ..tensor.limits import finfo
-from ..tensor.random import rand
-from .distribution import Shape
-from .located import Located
+from . import constraints
+from .transformed_distribution import TransformedDistribution
+from .transforms import AffineTransform, ExpTransform
+from .uniform import Uniform
+from .utils import broadcast_all
+
+#: Euler's constant
+GAMMA = 0.57721566490153286
 
 
-class Gumbel(Located):
+class Gumbel(TransformedDistribution):
     """The Gumbel distribution: of the greatest of many numbers."""
+
+    arg_constraints: ClassVar = {"loc": constraints.real, "scale": constraints.positive}
+    support = constraints.real
+
+    def __init__(self, loc: Any, scale: Any, validate_args: bool | None = None):
+        self.loc, self.scale = broadcast_all(loc, scale)
+        limits = finfo(self.loc.dtype)
+        inside = full_like(self.loc, limits.tiny), full_like(self.loc, 1 - limits.eps)
+        logarithm = ExpTransform().inv
+        moved = [logarithm, AffineTransform(0, -1), logarithm, AffineTransform(self.loc, -self.scale)]
+        super().__init__(Uniform(*inside, validate_args=False), moved, validate_args)
+        # of parameters that were looked at
+        self.transforms[-1] = AffineTransform(self.loc, -self.scale)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
+        """The distribution with parameters expanded to `batch_shape`."""
+        made = super().expand(batch_shape, _instance)
+        made.transforms = [*self.transforms[:-1], AffineTransform(made.loc, -made.scale)]
+        return made
 
     @property
     def mean(self) -> Tensor:
         """loc + scale * Euler's constant."""
-        return self.loc + self.scale * 0.57721566490153286
+        return self.loc + self.scale * GAMMA
 
     @property
     def mode(self) -> Tensor:
@@ -28,11 +54,6 @@ class Gumbel(Located):
     def variance(self) -> Tensor:
         """π² scale² / 6."""
         return self.scale.square() * (math.pi**2 / 6)
-
-    def rsample(self, sample_shape: Shape = ()) -> Tensor:
-        """By inverting the distribution."""
-        unit = rand(self._extended_shape(sample_shape), dtype=self.loc.dtype)
-        return self.icdf(unit.clamp(min=finfo(unit.dtype).tiny, max=1 - finfo(unit.dtype).eps))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The logarithm of the density."""
@@ -49,7 +70,7 @@ class Gumbel(Located):
 
     def entropy(self) -> Tensor:
         """The entropy in nats."""
-        return self.scale.log() + (1 + 0.57721566490153286)
+        return self.scale.log() + (1 + GAMMA)
 
 
-__all__ = ["Gumbel"]
+__all__ = ["GAMMA", "Gumbel"]

@@ -6,6 +6,7 @@ from ..ops.primitive import user_source
 from ..tensor import Tensor
 from . import constraints
 from .distribution import Distribution, Shape
+from .utils import sum_rightmost
 
 
 class Independent(Distribution):
@@ -36,9 +37,15 @@ class Independent(Distribution):
         return self.base_dist.has_rsample
 
     @property
-    def support(self) -> constraints.Constraint:  # type: ignore[override]
+    def has_enumerate_support(self) -> bool:  # type: ignore[override]
+        """Whether the base has, unless axes of its batch are axes of a value."""
+        return self.base_dist.has_enumerate_support and not self.reinterpreted_batch_ndims
+
+    @constraints.dependent_property
+    def support(self) -> constraints.Constraint:
         """Of all elements of one value."""
-        return constraints.independent(self.base_dist.support, self.reinterpreted_batch_ndims)
+        count = self.reinterpreted_batch_ndims
+        return constraints.independent(self.base_dist.support, count) if count else self.base_dist.support
 
     @property
     def mean(self) -> Tensor:
@@ -63,22 +70,19 @@ class Independent(Distribution):
         """The base's values as functions of its parameters."""
         return self.base_dist.rsample(sample_shape)
 
-    def _summed(self, each: Tensor) -> Tensor:
-        count = self.reinterpreted_batch_ndims
-        return each.sum(tuple(range(-count, 0))) if count else each
-
     def log_prob(self, value: Tensor) -> Tensor:
         """The sum of the base's over the axes that were taken."""
-        return self._summed(self.base_dist.log_prob(value))
+        return sum_rightmost(self.base_dist.log_prob(value), self.reinterpreted_batch_ndims)
 
     def entropy(self) -> Tensor:
         """The sum of the base's."""
-        return self._summed(self.base_dist.entropy())
+        return sum_rightmost(self.base_dist.entropy(), self.reinterpreted_batch_ndims)
 
-    def expand(self, batch_shape: Shape) -> Independent:
-        """The base expanded."""
-        taken = self._event_shape[: self.reinterpreted_batch_ndims]
-        return Independent(self.base_dist.expand((*batch_shape, *taken)), self.reinterpreted_batch_ndims)
+    def enumerate_support(self, expand: bool = True) -> Tensor:
+        """The base's values, where no axes of its batch are axes of a value."""
+        if self.reinterpreted_batch_ndims:
+            raise NotImplementedError(f"Enumeration over cartesian product is not implemented (at {user_source()})")
+        return self.base_dist.enumerate_support(expand)
 
     def __repr__(self) -> str:
         return f"Independent({self.base_dist}, {self.reinterpreted_batch_ndims})"

@@ -12,18 +12,25 @@ from ..tensor import Tensor
 from ..tensor.arithmetic import where
 from .bernoulli import Bernoulli
 from .categorical import Categorical
+from .cauchy import Cauchy
+from .counts import Binomial
 from .dirichlet import Beta, Dirichlet
 from .distribution import Distribution
 from .exponential import Exponential
 from .gamma import Gamma
+from .geometric import Geometric
+from .gumbel import GAMMA, Gumbel
+from .half_normal import HalfNormal
 from .independent import Independent
 from .laplace import Laplace
 from .multivariate_normal import MultivariateNormal
 from .normal import Normal
 from .one_hot_categorical import OneHotCategorical
 from .poisson import Poisson
+from .transformed import Pareto
 from .transformed_distribution import TransformedDistribution
 from .uniform import Uniform
+from .utils import sum_rightmost
 
 Rule = Callable[[Any, Any], Tensor]
 _RULES: dict[tuple[type, type], Rule] = {}
@@ -31,6 +38,10 @@ _RULES: dict[tuple[type, type], Rule] = {}
 
 def register_kl(type_p: type, type_q: type) -> Callable[[Rule], Rule]:
     """A decorator that has a function of two distributions give the divergence of these two kinds."""
+
+    for name, kind in (("type_p", type_p), ("type_q", type_q)):
+        if not isinstance(kind, type) or not issubclass(kind, Distribution):
+            raise TypeError(f"Expected {name} to be a Distribution subclass but got {kind!r} (at {user_source()})")
 
     def register(rule: Rule) -> Rule:
         _RULES[type_p, type_q] = rule
@@ -141,16 +152,52 @@ def _vectors(p: MultivariateNormal, q: MultivariateNormal) -> Tensor:
 def _independents(p: Independent, q: Independent) -> Tensor:
     if p.reinterpreted_batch_ndims != q.reinterpreted_batch_ndims:
         raise NotImplementedError(f"the divergence of Independents of different axes (at {user_source()})")
-    return p._summed(kl_divergence(p.base_dist, q.base_dist))
+    return sum_rightmost(kl_divergence(p.base_dist, q.base_dist), p.reinterpreted_batch_ndims)
 
 
 @register_kl(TransformedDistribution, TransformedDistribution)
 def _transformed(p: TransformedDistribution, q: TransformedDistribution) -> Tensor:
-    if [type(t) for t in p.transforms] != [type(t) for t in q.transforms] or any(vars(t) for t in p.transforms):
+    if p.transforms != q.transforms or p.event_shape != q.event_shape:
         raise NotImplementedError(f"the divergence of distributions of different functions (at {user_source()})")
-    found = kl_divergence(p.base_dist, q.base_dist)
-    extra = len(p.event_shape) - len(p.base_dist.event_shape)
-    return found.sum(tuple(range(-extra, 0))) if extra else found
+    return kl_divergence(p.base_dist, q.base_dist)
+
+
+@register_kl(Binomial, Binomial)
+def _binomials(p: Binomial, q: Binomial) -> Tensor:
+    if bool((p.total_count < q.total_count).any()):
+        raise NotImplementedError(
+            f"KL between Binomials where q.total_count > p.total_count is not implemented (at {user_source()})"
+        )
+    each = p.probs * (p.logits - q.logits) + (-p.probs).log1p() - (-q.probs).log1p()
+    return where(p.total_count > q.total_count, math.inf, p.total_count * each)
+
+
+@register_kl(Pareto, Pareto)
+def _paretos(p: Pareto, q: Pareto) -> Tensor:
+    ratio, shape = p.scale / q.scale, q.alpha / p.alpha
+    return where(p.scale < q.scale, math.inf, q.alpha * ratio.log() - shape.log() + shape - 1)
+
+
+@register_kl(Geometric, Geometric)
+def _geometrics(p: Geometric, q: Geometric) -> Tensor:
+    return -p.entropy() - (-q.probs).log1p() / p.probs - q.logits
+
+
+@register_kl(Gumbel, Gumbel)
+def _gumbels(p: Gumbel, q: Gumbel) -> Tensor:
+    ratio, distance = p.scale / q.scale, (p.loc - q.loc) / q.scale
+    return distance - ratio.log() + ratio * GAMMA + ((1 + ratio).lgamma() - distance).exp() - (1 + GAMMA)
+
+
+@register_kl(HalfNormal, HalfNormal)
+def _half_normals(p: HalfNormal, q: HalfNormal) -> Tensor:
+    return _normals(p.base_dist, q.base_dist)
+
+
+@register_kl(Cauchy, Cauchy)
+def _cauchys(p: Cauchy, q: Cauchy) -> Tensor:
+    """Chyzak and Nielsen, 2019."""
+    return ((p.scale + q.scale).square() + (p.loc - q.loc).square()).log() - (4 * p.scale * q.scale).log()
 
 
 __all__ = ["kl_divergence", "register_kl"]

@@ -17,10 +17,8 @@ class Located(Distribution):
     has_rsample = True
 
     def __init__(self, loc: Any, scale: Any, validate_args: bool | None = None):
-        loc, scale = broadcast_all(loc, scale)
-        self.loc = self._parameter("loc", loc, validate_args)
-        self.scale = self._parameter("scale", scale, validate_args)
-        super().__init__(loc.shape, (), validate_args)
+        self.loc, self.scale = broadcast_all(loc, scale)
+        super().__init__(self.loc.shape, (), validate_args)
 
 
 __all__ = ["Located"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from ..ops.primitive import user_source
 from ..tensor import Tensor
 from . import constraints
@@ -12,10 +14,22 @@ from .distribution import Distribution, Shape
 class MixtureSameFamily(Distribution):
     """One of the components along the last axis of `component_distribution`'s batch, chosen by a `Categorical`."""
 
+    arg_constraints: ClassVar = {}
+
     def __init__(
         self, mixture_distribution: Categorical, component_distribution: Distribution,
         validate_args: bool | None = None,
     ):  # fmt: skip
+        if not isinstance(mixture_distribution, Categorical):
+            raise ValueError(
+                f"The Mixture distribution needs to be an instance of Categorical, got {mixture_distribution!r} (at "
+                f"{user_source()})"
+            )
+        if not isinstance(component_distribution, Distribution):
+            raise ValueError(
+                f"The Component distribution needs to be a Distribution, got {component_distribution!r} (at "
+                f"{user_source()})"
+            )
         batch = component_distribution.batch_shape
         count = mixture_distribution.param_shape[-1]
         if not batch or batch[-1] != count:
@@ -37,10 +51,10 @@ class MixtureSameFamily(Distribution):
         """What is chosen from."""
         return self._component
 
-    @property
-    def support(self) -> constraints.Constraint:  # type: ignore[override]
-        """The components'."""
-        return self._component.support
+    @constraints.dependent_property
+    def support(self) -> constraints.Constraint:
+        """That of all components."""
+        return constraints.MixtureSameFamilyConstraint(self._component.support)
 
     def _weights(self) -> Tensor:
         probs = self._mixture.probs
@@ -76,7 +90,7 @@ class MixtureSameFamily(Distribution):
         return (self._component.cdf(value.unsqueeze(-1)) * self._mixture.probs).sum(-1)
 
     def __repr__(self) -> str:
-        return f"MixtureSameFamily({self._mixture}, {self._component})"
+        return f"MixtureSameFamily(\n  {self._mixture},\n  {self._component})"
 
 
 __all__ = ["MixtureSameFamily"]

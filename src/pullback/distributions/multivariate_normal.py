@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from ..linalg import cholesky, inv, solve_triangular
 from ..ops.elementwise import broadcast_shapes
@@ -12,6 +12,7 @@ from ..tensor import Tensor
 from ..tensor.random import randn
 from . import constraints
 from .distribution import Distribution, Shape
+from .utils import lazy_property
 
 
 class MultivariateNormal(Distribution):
@@ -44,19 +45,29 @@ class MultivariateNormal(Distribution):
         ((name, matrix),) = given.items()
         if loc.ndim < 1 or matrix.ndim < 2:
             raise ValueError(f"MultivariateNormal: loc must be a vector and {name} a matrix (at {user_source()})")
-        matrix = self._parameter(name, matrix, validate_args)
-        self.scale_tril = _factor(name, matrix)
         batch = broadcast_shapes("MultivariateNormal", tuple(matrix.shape[:-2]), tuple(loc.shape[:-1]))
-        self.loc = self._parameter("loc", loc, validate_args).expand(*batch, loc.shape[-1])
-        self.scale_tril = self.scale_tril.expand(*batch, *matrix.shape[-2:])
+        self.loc = loc.expand(*batch, loc.shape[-1])
+        self.__dict__[name] = matrix.expand(*batch, *matrix.shape[-2:])
         super().__init__(batch, self.loc.shape[-1:], validate_args)
+        self._factor = _factor(name, self.__dict__[name])
 
-    @property
+    def expand(self, batch_shape: Shape, _instance: Any = None) -> Any:
+        """The distribution with parameters expanded to `batch_shape`."""
+        made = super().expand(batch_shape, _instance)
+        made._factor = self._factor.expand(*batch_shape, *self._factor.shape[-2:])
+        return made
+
+    @lazy_property
+    def scale_tril(self) -> Tensor:
+        """The lower Cholesky factor of the covariance."""
+        return self._factor
+
+    @lazy_property
     def covariance_matrix(self) -> Tensor:
         """The covariance."""
         return self.scale_tril @ self.scale_tril.mT
 
-    @property
+    @lazy_property
     def precision_matrix(self) -> Tensor:
         """The inverse of the covariance."""
         return inv(self.covariance_matrix)
@@ -74,21 +85,21 @@ class MultivariateNormal(Distribution):
     @property
     def variance(self) -> Tensor:
         """The covariance's diagonal."""
-        return self.scale_tril.square().sum(-1)
+        return self._factor.square().sum(-1)
 
     def rsample(self, sample_shape: Shape = ()) -> Tensor:
         """loc + scale_tril @ standard normal numbers."""
         unit = randn(self._extended_shape(sample_shape), dtype=self.loc.dtype)
-        return self.loc + (self.scale_tril @ unit.unsqueeze(-1)).squeeze(-1)
+        return self.loc + (self._factor @ unit.unsqueeze(-1)).squeeze(-1)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The logarithm of the density."""
         distance = self._value(value) - self.loc
-        unit = solve_triangular(self.scale_tril, distance.unsqueeze(-1), upper=False).squeeze(-1)
+        unit = solve_triangular(self._factor, distance.unsqueeze(-1), upper=False).squeeze(-1)
         return -0.5 * (self._event_shape[0] * math.log(2 * math.pi) + unit.square().sum(-1)) - self._half_log_det()
 
     def _half_log_det(self) -> Tensor:
-        return self.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        return self._factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
     def entropy(self) -> Tensor:
         """The entropy in nats."""

@@ -9,6 +9,7 @@ from ..tensor.creation import arange
 from . import constraints
 from .categorical import Categorical
 from .distribution import Distribution, Shape
+from .utils import lazy_property
 
 
 class OneHotCategorical(Distribution):
@@ -23,12 +24,12 @@ class OneHotCategorical(Distribution):
         shape = self._categorical.param_shape
         super().__init__(shape[:-1], shape[-1:], validate_args)
 
-    @property
+    @lazy_property
     def probs(self) -> Tensor:
         """The probabilities of the classes."""
         return self._categorical.probs
 
-    @property
+    @lazy_property
     def logits(self) -> Tensor:
         """Their logarithms."""
         return self._categorical.logits

@@ -10,17 +10,24 @@ from ..tensor import Tensor
 from ..tensor.size import Size
 from . import constraints
 from .distribution import Distribution
-from .utils import broadcast_all, logits_to_probs, probs_to_logits
+from .utils import broadcast_all, lazy_property, logits_to_probs, probs_to_logits
 
-_not_all_zero = constraints.Constraint("not all 0", lambda x: (x > 0).any(-1), 1)
-_below_infinity = constraints.Constraint("below infinity", lambda x: x < math.inf)
+
+class _NotAllZero(constraints.Constraint):
+    event_dim = 1
+
+    def check(self, value: Tensor) -> Tensor:
+        return (value > 0).any(-1)
+
+
+_not_all_zero = _NotAllZero()
+_below_infinity = constraints.less_than(math.inf)
 
 
 class OfProbabilities(Distribution):
     """A distribution that takes `probs` or `logits`, and tells both; with `_classes` along the last axis."""
 
     _classes = False
-    _usual: float | None = None
 
     def _given(self, probs: Any, logits: Any, validate_args: bool | None) -> Tensor:
         """The one that was given, looked at."""
@@ -34,30 +41,34 @@ class OfProbabilities(Distribution):
         if self._classes and not value.ndim:
             raise ValueError(f"{type(self).__name__}: {name} must have an axis of classes (at {user_source()})")
         if self._classes and name == "probs":
-            wanted = self.validates if validate_args is None else validate_args
-            if wanted:
-                value = self._held(value, constraints.nonnegative, "probs must be nonnegative")
-                value = self._held(value, _not_all_zero, "probs must not all be 0")
+            value = self._parameter(name, value, constraints.nonnegative, validate_args)
+            value = self._parameter(name, value, _not_all_zero, validate_args)
             value = value / value.sum(-1, keepdim=True)
         elif self._classes:
-            if self.validates if validate_args is None else validate_args:
-                value = self._held(value, _below_infinity, "logits must be numbers below infinity")
+            value = self._parameter(name, value, _below_infinity, validate_args)
             value = value - value.logsumexp(-1, keepdim=True)
-        else:
-            value = self._parameter(name, value, validate_args)
-        self._is_logits = name == "logits"
-        self._param = value
+        self.__dict__[name] = value
         return value
 
-    @property
-    def probs(self) -> Tensor:
-        """The probabilities."""
-        return logits_to_probs(self._param, not self._classes) if self._is_logits else self._param
+    def _look_at(self, name: str, constraint: constraints.Constraint) -> None:
+        """Of classes the parameter was looked at before it was normalized, which rounds."""
+        if not self._classes:
+            super()._look_at(name, constraint)
 
     @property
+    def _param(self) -> Tensor:
+        """The one that was given."""
+        return self.__dict__["logits" if "logits" in self.__dict__ else "probs"]
+
+    @lazy_property
+    def probs(self) -> Tensor:
+        """The probabilities."""
+        return logits_to_probs(self.logits, not self._classes)
+
+    @lazy_property
     def logits(self) -> Tensor:
         """Their log-odds; of several classes their logarithms."""
-        return self._param if self._is_logits else probs_to_logits(self._param, not self._classes)
+        return probs_to_logits(self.probs, not self._classes)
 
     @property
     def param_shape(self) -> Size:
@@ -66,10 +77,6 @@ class OfProbabilities(Distribution):
 
     def _new(self, *args: Any, **kwargs: Any) -> Tensor:
         return self._param.new_empty(*args, **kwargs)
-
-    def __repr__(self) -> str:
-        name = "logits" if self._is_logits else "probs"
-        return f"{type(self).__name__}({name}: {list(self._param.shape) if self._param.ndim else self._param})"
 
 
 __all__ = ["OfProbabilities"]

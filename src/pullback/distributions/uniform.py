@@ -15,18 +15,21 @@ from .utils import broadcast_all
 class Uniform(Distribution):
     """The uniform distribution on [low, high)."""
 
-    arg_constraints: ClassVar = {"low": constraints.real, "high": constraints.real}
+    arg_constraints: ClassVar = {
+        "low": constraints.dependent(is_discrete=False, event_dim=0),
+        "high": constraints.dependent(is_discrete=False, event_dim=0),
+    }
     has_rsample = True
 
     def __init__(self, low: Any, high: Any, validate_args: bool | None = None):
         self.low, self.high = broadcast_all(low, high)
         super().__init__(self.low.shape, (), validate_args)
-        if self.validates:
-            above = constraints.Constraint("greater than low", lambda high: high > self.low.detach())
-            self.high = self._held(self.high, above, "high must be greater than low")
+        if self._validate_args:
+            above = constraints.greater_than(self.low.detach())
+            self.high = self._held(self.high, above, "Uniform is not defined when low >= high")
 
-    @property
-    def support(self) -> constraints.Constraint:  # type: ignore[override]
+    @constraints.dependent_property(is_discrete=False, event_dim=0)
+    def support(self) -> constraints.Constraint:
         """From low to high."""
         return constraints.interval(self.low.detach(), self.high.detach())
 

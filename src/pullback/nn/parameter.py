@@ -9,6 +9,7 @@ from ..graph.node import Node
 from ..graph.types import DType
 from ..ops.primitive import user_source
 from ..tensor import Tensor
+from ..tensor.copying import leaf_copy
 from ..tensor.creation import empty, tensor
 from ..tensor.handle import Handle
 
@@ -25,6 +26,10 @@ class Parameter(Tensor):
 
     def __repr__(self) -> str:
         return "Parameter containing:\n" + super().__repr__()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        # as in PyTorch a parameter leaves its gradient and what users have set on it behind
+        return leaf_copy(self, memo)
 
 
 class Buffer(Tensor):

@@ -12,7 +12,7 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,10 +21,12 @@ from ..errors import SnapshotError
 from ..graph import types
 from ..ops.primitive import user_source
 from ..runtime.buffers import allocate
+from ..tensor import Tensor
 from .description import describe, rebuild, tensor_of
 from .foreign import check_kind
 from .header import Header, header_length, make_header, parse_description, parse_header
 from .stored import Fault, Stored
+from .streams import is_stream, name_of, rest_of, write_all
 
 #: what the description and the checksum stand under; a file with only one of them is damaged
 _DESCRIPTION = "pullback"
@@ -36,9 +38,9 @@ _PIECE = 1 << 20
 AnyPath = str | os.PathLike[str]
 
 
-def save(obj: Any, path: AnyPath) -> None:
-    """Write `obj` to the file `path`, a safetensors file that `load` gives back the same, and replace what was there
-    in one move.
+def save(obj: Any, f: AnyPath | BinaryIO) -> None:
+    """Write `obj` to the file `f`, a safetensors file that `load` gives back the same, and replace what was there in
+    one move. `f` may also be a file that is open for bytes, such as io.BytesIO, which is written from where it stands.
 
     It may be any nesting of dicts (with strings and whole numbers as keys), lists, tuples, tensors, NumPy arrays and
     numbers, int, float, bool, str, bytes, dtypes and None. Tensors that require gradients come back as such that do
@@ -52,19 +54,57 @@ def save(obj: Any, path: AnyPath) -> None:
     {'weights': tensor([1., 1.]), 'step': 3, 'rates': (0.1, None)}
     """
     description, arrays = describe(obj, copy=False)
-    write(Path(os.path.realpath(path)), description, arrays)
+    if is_stream(f, "write"):
+        _write_stream(f, description, arrays)  # type: ignore[arg-type]
+    else:
+        write(Path(os.path.realpath(f)), description, arrays)  # type: ignore[arg-type]
 
 
-def load(path: AnyPath, map_location: str | None = None, *, weights_only: bool = True) -> Any:
+def load(
+    f: AnyPath | BinaryIO, map_location: Any = None, *, weights_only: bool = True, mmap: bool | None = None
+) -> Any:
     """What `save` wrote to a file; of a safetensors file that others wrote, a dict of its tensors by name.
 
-    Nothing in the file is executed, and everything in it is checked before it is used: SnapshotError names the file and
-    what is wrong with it. Pickles, as torch.save writes them, are refused, so that of what `weights_only` False would
-    let in there is nothing. `map_location` can be "cpu" only. FileNotFoundError where there is no file.
+    `f` is a path or a file that is open for bytes, which is read from where it stands to its end. Nothing in the file
+    is executed, and everything in it is checked before it is used: SnapshotError names the file and what is wrong with
+    it. Pickles, as torch.save writes them, are refused whatever `weights_only` says: False would let in more than
+    tensors and plain values, and there is no more. Since everything is read to be checked, `mmap` cannot be True.
+
+    There is one device, so `map_location` is None, "cpu", a dict whose devices are the CPU, or a function that is
+    called with each tensor and "cpu" and gives the tensor back, or None. FileNotFoundError where there is no file.
     """
-    if map_location not in (None, "cpu"):
-        raise ValueError(f'load: map_location can be "cpu" only, got {map_location!r} (at {user_source()})')
-    return read(Path(path), follow=True, foreign=True)
+    if not isinstance(weights_only, bool):
+        raise TypeError(f"load: weights_only must be True or False, got {weights_only!r} (at {user_source()})")
+    if mmap:
+        raise ValueError(
+            f"load: mmap=True is not there (at {user_source()}): a file is read whole, since its checksum is checked"
+        )
+    _check_location(map_location)
+    value = _read_stream(f) if is_stream(f, "read") else read(Path(f), follow=True, foreign=True)  # type: ignore[arg-type]
+    if callable(map_location):
+        _place(value, map_location)
+    return value
+
+
+def _check_location(map_location: Any) -> None:
+    asked = list(map_location.values()) if isinstance(map_location, dict) else [map_location]
+    for place in asked:
+        if not (place is None or callable(place) or str(place).partition(":")[0] == "cpu"):
+            raise ValueError(f'load: map_location can be "cpu" only, got {map_location!r} (at {user_source()})')
+
+
+def _place(value: Any, map_location: Callable[[Tensor, str], Any]) -> None:
+    """Ask a function where each tensor is to be: there is only the place where it is."""
+    if isinstance(value, Tensor):
+        found = map_location(value, "cpu")
+        if found is not None and found is not value:
+            raise ValueError(
+                f"load: the function map_location must give back the tensor that it was given, or None, got {found!r} "
+                f"(at {user_source()})"
+            )
+    elif isinstance(value, (dict, list, tuple)):
+        for item in value.values() if isinstance(value, dict) else value:
+            _place(item, map_location)
 
 
 # ---- writing
@@ -72,10 +112,7 @@ def load(path: AnyPath, map_location: str | None = None, *, weights_only: bool =
 
 def write(path: Path, description: Any, arrays: dict[str, Stored], temporary: str | None = None) -> None:
     """Write a description and its arrays to `path`, by way of a file of the name `temporary` beside it."""
-    # larger elements first, so that each array is aligned to its elements
-    arrays = dict(sorted(arrays.items(), key=lambda item: -item[1].dtype.itemsize))
-    text = json.dumps(description, separators=(",", ":"), allow_nan=False)
-    head = make_header(arrays, {_CHECKSUM: _ZEROS, _DESCRIPTION: text})
+    head, arrays = _head(description, arrays)
     needed = len(head) + sum(stored.flat.nbytes for stored in arrays.values())
     try:
         with replacing(path, temporary or f".{path.name}.{secrets.token_hex(4)}.tmp") as file:
@@ -84,16 +121,43 @@ def write(path: Path, description: Any, arrays: dict[str, Stored], temporary: st
         raise SnapshotError(path, _not_written(path, error, needed)) from error
 
 
+def _head(description: Any, arrays: dict[str, Stored]) -> tuple[bytes, dict[str, Stored]]:
+    """The header with zeros for the checksum, and the arrays in their order: larger elements first, so that each array
+    is aligned to its elements."""
+    arrays = dict(sorted(arrays.items(), key=lambda item: -item[1].dtype.itemsize))
+    text = json.dumps(description, separators=(",", ":"), allow_nan=False)
+    return make_header(arrays, {_CHECKSUM: _ZEROS, _DESCRIPTION: text}), arrays
+
+
+def _pieces(arrays: dict[str, Stored]) -> Iterator[Any]:
+    for stored in arrays.values():
+        content = stored.bytes
+        for start in range(0, len(content), _PIECE):
+            yield content[start : start + _PIECE]
+
+
+def _write_stream(stream: BinaryIO, description: Any, arrays: dict[str, Stored]) -> None:
+    """Write to an open file, which may be one that goes forward only: the checksum is taken first."""
+    head, arrays = _head(description, arrays)
+    digest = _digest()
+    digest.update(head)
+    for piece in _pieces(arrays):
+        digest.update(piece)
+    try:
+        write_all(stream, head.replace(_ZEROS.encode(), digest.hexdigest().encode(), 1))
+        for piece in _pieces(arrays):
+            write_all(stream, piece)
+    except OSError as error:
+        raise SnapshotError(name_of(stream), f"cannot be written ({error.strerror or error})") from error
+
+
 def _write(file: BinaryIO, head: bytes, arrays: dict[str, Stored]) -> None:
     digest = _digest()
     digest.update(head)
     file.write(head)
-    for stored in arrays.values():
-        content = stored.bytes
-        for start in range(0, len(content), _PIECE):
-            piece = content[start : start + _PIECE]
-            digest.update(piece)
-            file.write(piece)
+    for piece in _pieces(arrays):
+        digest.update(piece)
+        file.write(piece)
     file.seek(head.index(_ZEROS.encode()))
     file.write(digest.hexdigest().encode())
 
@@ -152,22 +216,39 @@ def read(path: Path, follow: bool, foreign: bool) -> Any:
     """What a file holds. Symbolic links are followed, and files that others wrote read, only where that is said."""
     try:
         with _opened(path, follow) as (file, size):
-            check_kind(file)
-            header = _read_header(file, size)
-            own = _DESCRIPTION in header.metadata or _CHECKSUM in header.metadata
-            if not own and not foreign:
-                raise Fault("it is a safetensors file that Pullback did not write")
-            description = _description(header) if own else None
-            arrays = _read_arrays(file, header, own)
-        if own:
-            return rebuild(description, arrays)
-        return {name: tensor_of(stored) for name, stored in arrays.items()}
+            return _content(file, size, foreign)
     except Fault as fault:
         raise SnapshotError(path, str(fault)) from None
     except FileNotFoundError:
         raise
     except OSError as error:
         raise SnapshotError(path, f"cannot be read ({error.strerror or error})") from error
+
+
+def _read_stream(stream: BinaryIO) -> Any:
+    name = name_of(stream)
+    try:
+        file, size = rest_of(stream)
+        if not size:
+            raise Fault("it ends after 0 bytes from where it stands; what was written is read after seek(0)")
+        return _content(file, size, foreign=True)
+    except Fault as fault:
+        raise SnapshotError(name, str(fault)) from None
+    except OSError as error:
+        raise SnapshotError(name, f"cannot be read ({error.strerror or error})") from error
+
+
+def _content(file: BinaryIO, size: int, foreign: bool) -> Any:
+    check_kind(file)
+    header = _read_header(file, size)
+    own = _DESCRIPTION in header.metadata or _CHECKSUM in header.metadata
+    if not own and not foreign:
+        raise Fault("it is a safetensors file that Pullback did not write")
+    description = _description(header) if own else None
+    arrays = _read_arrays(file, header, own)
+    if own:
+        return rebuild(description, arrays)
+    return {name: tensor_of(stored) for name, stored in arrays.items()}
 
 
 @contextmanager

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from ..graph.types import DType
+from .absent import ABSENT, COMPLEX
 from .arithmetic import ArithmeticMethods
 from .arranging import ArrangeMethods
 from .conversions import ConversionMethods
 from .creation import CreationMethods
 from .cumulative import CumulativeMethods
 from .draws import DrawMethods
+from .elementwise_calls import CallMethods
 from .handle import Handle
 from .hooks import HookMethods
 from .indexing import IndexMethods
@@ -28,12 +30,6 @@ from .sorting import SortingMethods
 from .spellings import spell_methods
 from .statistics import StatisticsMethods
 from .values import ValueMethods
-
-#: what PyTorch has of complex numbers and FFTs, which are out of scope
-COMPLEX = {
-    *("cdouble", "cfloat", "chalf", "complex", "complex128", "complex32", "complex64", "fft", "imag", "istft", "polar"),
-    *("stft", "view_as_complex", "view_as_real"),
-}
 
 
 class Tensor(
@@ -58,6 +54,7 @@ class Tensor(
     HookMethods,
     MetadataMethods,
     ValueMethods,
+    CallMethods,
 ):
     """A multidimensional array, computed when it is needed, through which gradients can be taken.
 
@@ -99,8 +96,8 @@ class Tensor(
         return prelu(self, weight)
 
     def __getattr__(self, name: str) -> Any:
-        if name in COMPLEX:
-            raise AttributeError(f"Tensor.{name} is not there: complex numbers, and with them FFTs, are out of scope")
+        if name in ABSENT:
+            raise AttributeError(f"Tensor.{name} is not there: {ABSENT[name]}", name=name, obj=self)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
 
     def __rmatmul__(self, other: object) -> Tensor:

@@ -42,6 +42,15 @@ def given(made: Handle, data: tuple[Any, ...], device: Any) -> tuple[Node, Link 
     return detach(data[0].node), link
 
 
+def one_of(kind: str, said: tuple[Any, ...], data: Any) -> tuple[Any, ...]:
+    """What was given by place or by the name `data`; neither is an empty list."""
+    if isinstance(data, tuple) and not data:
+        return said
+    if said not in ((), ((),)):
+        raise TypeError(f"{kind}() got multiple values for argument 'data' (at {user_source()})")
+    return (data,)
+
+
 def _is_size(value: Any) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
@@ -52,4 +61,4 @@ def _zeros(sizes: tuple[int, ...]) -> Node:
     return zeros(sizes, dtype=get_default_dtype()).node
 
 
-__all__ = ["given"]
+__all__ = ["given", "one_of"]

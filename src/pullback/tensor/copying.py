@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..errors import GradientError
 from ..graph.calm import disturb
 from ..graph.types import DType
-from ..ops.primitive import buffer_node
+from ..ops.primitive import buffer_node, user_source
 from ..runtime.buffers import Buffer
 from .handle import Handle
 
@@ -38,6 +39,30 @@ def shallow(tensor: Handle) -> Handle:
     return copied
 
 
+def deep(tensor: Handle, memo: dict[int, Any]) -> Handle:
+    """A leaf of the same value, with copies of its gradient and of what users have set on it."""
+    copied = leaf_copy(tensor, memo)
+    if (gradient := tensor.grad) is not None:
+        copied.grad = copy.deepcopy(gradient, memo)
+    for name, value in _attributes(tensor)[0].items():
+        object.__setattr__(copied, name, copy.deepcopy(value, memo))
+    return copied
+
+
+def leaf_copy(tensor: Handle, memo: dict[int, Any]) -> Handle:
+    """A leaf of the same value and nothing else."""
+    if not tensor.is_leaf:
+        raise GradientError(
+            f"Only Tensors created explicitly by the user (graph leaves) support the deepcopy protocol (at "
+            f"{user_source()}); use .detach().clone()"
+        )
+    copied = type(tensor).__new__(type(tensor))
+    Handle.__init__(copied, tensor.node)
+    copied._set_leaf(tensor.node, tensor.requires_grad)
+    memo[id(tensor)] = copied
+    return copied
+
+
 def reduced(tensor: Handle) -> tuple[Any, ...]:
     """What pickles a tensor: its value, whether it requires a gradient, and what users have set on it.
 
@@ -60,4 +85,4 @@ def rebuilt(kind: type[Tensor], array: np.ndarray, dtype: DType, requires_grad: 
     return tensor
 
 
-__all__ = ["rebuilt", "reduced", "shallow"]
+__all__ = ["deep", "leaf_copy", "rebuilt", "reduced", "shallow"]

@@ -473,6 +473,11 @@ def full_like(
     return full(input.shape, fill_value, dtype or input.dtype, requires_grad, device)
 
 
+def _need_size(name: str, given: tuple[Any, ...], size: Any) -> None:
+    if not given and size is None:
+        raise TypeError(f"{name}() missing 1 required positional argument: 'size' (at {user_source()})")
+
+
 class CreationMethods(Handle):
     """New tensors of this one's dtype, unless another is given."""
 
@@ -500,6 +505,7 @@ class CreationMethods(Handle):
         device: str | None = None,
     ) -> Tensor:
         """A tensor of zeros."""
+        _need_size("new_zeros", given, size)
         return zeros(*given, size=size, dtype=dtype or self.dtype, requires_grad=requires_grad, device=device)
 
     def new_ones(
@@ -511,6 +517,7 @@ class CreationMethods(Handle):
         device: str | None = None,
     ) -> Tensor:
         """A tensor of ones."""
+        _need_size("new_ones", given, size)
         return ones(*given, size=size, dtype=dtype or self.dtype, requires_grad=requires_grad, device=device)
 
     def new_empty(
@@ -522,6 +529,7 @@ class CreationMethods(Handle):
         device: str | None = None,
     ) -> Tensor:
         """A tensor to be filled; it holds zeros."""
+        _need_size("new_empty", given, size)
         return zeros(*given, size=size, dtype=dtype or self.dtype, requires_grad=requires_grad, device=device)
 
     def new_full(

@@ -185,11 +185,12 @@ class Handle:
     #: the class that results have; set once, by the package
     _result: type[Tensor]
 
-    def __init__(self, node: Any = (), link: Any = None, *sizes: Any, device: Any = None):
+    def __init__(self, node: Any = (), link: Any = None, *sizes: Any, device: Any = None, data: Any = ()):
         if type(node) is not Node:  # what users call the class with: see `constructor.given`
-            from .constructor import given
+            from .constructor import given, one_of
 
-            node, link = given(self, (node, *([] if link is None else [link]), *sizes), device)
+            said = (node, *([] if link is None else [link]), *sizes)
+            node, link = given(self, one_of("Tensor", said, data), device)
         self._node: Node = node
         self._grad: Tensor | None = None
         self._link: Link | None = link
@@ -621,13 +622,9 @@ class Handle:
         return shallow(self)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        if not self.is_leaf:
-            raise GradientError(f"only leaves can be deep-copied (at {user_source()}); use .detach().clone()")
-        copied = type(self).__new__(type(self))
-        Handle.__init__(copied, self.node)
-        copied._set_leaf(self.node, self.requires_grad)
-        memo[id(self)] = copied
-        return copied
+        from .copying import deep
+
+        return deep(self, memo)
 
 
 def materialize(nodes: list[Node]) -> None:

@@ -11,9 +11,10 @@ from ..errors import DTypeError
 from ..graph import types
 from ..graph.types import DType
 from ..ops.primitive import user_source
+from .constructor import one_of
 from .creation import _check_device, tensor
 from .handle import Handle
-from .promotion import set_default_dtype
+from .promotion import get_default_dtype, set_default_dtype
 from .size import Size
 
 if TYPE_CHECKING:
@@ -37,8 +38,9 @@ class _Constructor(metaclass=_Kind):
 
     dtype: ClassVar[DType]
 
-    def __new__(cls, *data: Any, device: Any = None) -> Any:
+    def __new__(cls, *elements: Any, device: Any = None, data: Any = ()) -> Any:
         """Raises DTypeError for a tensor of another dtype, which PyTorch refuses too."""
+        data = one_of(cls.__name__, elements, data)
         if len(data) == 1 and isinstance(data[0], Handle):
             if data[0].dtype is not cls.dtype:
                 raise DTypeError(
@@ -146,6 +148,8 @@ def dtype_named(given: Any) -> Any:
     """The dtype of a constructor, or of the name that `Tensor.type()` gives; anything else as it is."""
     if isinstance(given, _Kind):
         return given.dtype
+    if given is Handle._result:
+        return get_default_dtype()
     if isinstance(given, str):
         if given not in _BY_NAME:
             raise ValueError(f"invalid type: {given!r} (at {user_source()}); the names are {', '.join(_BY_NAME)}")

@@ -9,6 +9,7 @@ from ..graph.node import Node
 from ..ops.primitive import user_source
 from .handle import Handle
 from .memory_format import check_memory_format, preserve_format, strided
+from .views import Layout, contiguous_strides
 
 if TYPE_CHECKING:
     from . import Tensor
@@ -38,6 +39,7 @@ class MetadataMethods(Handle):
     __slots__ = ()
 
     is_sparse = is_quantized = is_meta = is_cuda = is_mps = is_xpu = is_mkldnn = is_nested = False
+    is_ipu = is_maia = is_mtia = is_vulkan = is_xla = False
     is_cpu = True
     layout = strided
 
@@ -79,8 +81,11 @@ class MetadataMethods(Handle):
         return self  # type: ignore[return-value]
 
     def data_ptr(self) -> int:
-        """The address of the first element, which holds as long as the value does."""
-        return int(self._buffer().array.__array_interface__["data"][0])
+        """The address of the first element, which holds as long as the value does; of a view, in its base."""
+        root, (_, _, offset) = _memory(self)
+        if root.dtype is not self.dtype:
+            root, offset = self, 0
+        return int(root._buffer().array.__array_interface__["data"][0]) + offset * self.dtype.itemsize
 
     def is_complex(self) -> bool:
         """False: there are no complex numbers here."""
@@ -92,6 +97,22 @@ class MetadataMethods(Handle):
 
     def is_neg(self) -> bool:
         """False: a negated tensor is a tensor of its own here."""
+        return False
+
+    def is_inference(self) -> bool:
+        """False: what is computed under inference_mode() may be used anywhere."""
+        return False
+
+    def is_pinned(self) -> bool:
+        """False: there is no other device to copy to."""
+        return False
+
+    def is_shared(self) -> bool:
+        """False: processes hand each other copies."""
+        return False
+
+    def is_distributed(self) -> bool:
+        """False: all of it is here."""
         return False
 
     def is_signed(self) -> bool:
@@ -122,6 +143,21 @@ class MetadataMethods(Handle):
         if dtype is not None:
             return self.to(dtype_named(dtype), non_blocking=non_blocking)  # type: ignore[attr-defined]
         return name_of(self.dtype)
+
+
+def _memory(tensor: Handle) -> tuple[Handle, Layout]:
+    """The tensor in whose memory this one's elements are, and how they lie there."""
+    alias, link = tensor._alias, tensor._link
+    if alias is not None and alias._storage is tensor._storage:
+        return _memory(alias)
+    base = None if link is None else link.base
+    if link is not None and base is not None:
+        root, layout = _memory(base)
+        found = link.movement.layout(layout)
+        if found is not None:
+            return root, found
+    shape = tensor._node.shape
+    return tensor, (shape, contiguous_strides(shape), 0)
 
 
 def is_tensor(obj: object) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,6 +11,9 @@ from ..graph.types import bfloat16
 from ..ops.primitive import user_source
 from ..runtime.dlpack import exported
 from .handle import STATE, Handle
+
+if TYPE_CHECKING:
+    from . import Tensor
 
 
 class ValueMethods(Handle):
@@ -87,7 +90,14 @@ class ValueMethods(Handle):
 
     def __format__(self, spec: str) -> str:
         is_number = not self.shape if not spec else self.numel() == 1
-        return format(self.item(), spec) if is_number and STATE.trace is None else format(str(self), spec)
+        if is_number and STATE.trace is None:
+            return format(self.item(), spec)
+        if spec:
+            raise TypeError(
+                f"unsupported format string {spec!r} passed to Tensor.__format__: a tensor of shape {list(self.shape)} "
+                f"is no number (at {user_source()})"
+            )
+        return str(self)
 
     def __len__(self) -> int:
         if not self.shape:
@@ -95,7 +105,15 @@ class ValueMethods(Handle):
         return self.shape[0]
 
     def __contains__(self, element: Any) -> bool:
-        return bool((self == element).any())
+        if not isinstance(element, (Handle, int, float, np.number, np.bool_)):
+            raise DTypeError(
+                f"Tensor.__contains__ only supports Tensor or scalar, but you passed in a {type(element)} (at "
+                f"{user_source()})"
+            )
+        return bool((self == element).any())  # type: ignore[attr-defined]
+
+    def __reversed__(self) -> Tensor:
+        return self.flip(0) if self.shape else self  # type: ignore[attr-defined,return-value]
 
 
 __all__ = ["ValueMethods"]
