@@ -21,6 +21,7 @@ from . import (
     nn,
     optim,
     profiler,
+    quant,
     signal,
     special,
     testing,

@@ -5,6 +5,7 @@ from .adafactor import Adafactor
 from .adagrad import Adadelta, Adagrad, RMSprop
 from .adam import Adam, AdamW
 from .adam_family import Adamax, Lion, NAdam, RAdam
+from .blockwise import Adam8bit, AdamW8bit, Lion8bit, SGD8bit
 from .lbfgs import LBFGS
 from .muon import Muon
 from .optimizer import Optimizer
@@ -15,13 +16,17 @@ __all__ = [
     "ASGD",
     "LBFGS",
     "SGD",
+    "SGD8bit",
     "Adadelta",
     "Adafactor",
     "Adagrad",
     "Adam",
+    "Adam8bit",
     "AdamW",
+    "AdamW8bit",
     "Adamax",
     "Lion",
+    "Lion8bit",
     "Muon",
     "NAdam",
     "Optimizer",
