@@ -316,6 +316,7 @@ __all__ = [
     "profile",
     "profiler",
     "promote_types",
+    "quant",
     "rand",
     "rand_like",
     "randint",

@@ -10,8 +10,8 @@ from pullback import quant
 
 
 def published_map(signed: bool) -> np.ndarray:
-    """Dettmers et al. (2022) as bitsandbytes builds it: in each decade the middles of equal parts, twice as many in each
-    further one; and 0 and 1."""
+    """Dettmers et al. (2022) as bitsandbytes builds it: 0, 1 and in each decade the middles of equal parts, twice as
+    many in each further one."""
     found = [0.0, 1.0]
     for decade in range(7):
         parts = 2 ** (decade if signed else decade + 1)

@@ -20,7 +20,6 @@ from ..tensor.handle import STATE, outside_trace
 from ..tracing.skipping import changing_only_where, sound_gradients
 
 if TYPE_CHECKING:
-    from ..optim import Optimizer
     from ..tracing.trace import Trace
 
 
@@ -36,7 +35,7 @@ class _Progress:
 
 
 class GradScaler:
-    """Multiplies losses by a scale, and gradients by its inverse; a step whose gradients are not finite changes nothing.
+    """Multiplies losses by a scale and gradients by its inverse; a step whose gradients are not finite does nothing.
 
     After such a step the scale is multiplied by `backoff_factor`, after `growth_interval` steps without one by
     `growth_factor`. In a compiled function all of that happens inside the program: scale, counter, parameters and the
@@ -94,22 +93,23 @@ class GradScaler:
         scaled = [self.scale(output) for output in outputs]
         return type(outputs)(scaled) if isinstance(outputs, list | tuple) else iter(scaled)
 
-    def unscale_(self, optimizer: Optimizer) -> None:
+    def unscale_(self, optimizer: Any) -> None:
         """Divide the gradients of the optimizer's parameters by the scale, such as to clip them, once before `step`."""
         if not self._enabled:
             return
         if (done := self._of(optimizer)) is not None:
             what = "step() was called" if done.has_stepped else "unscale_() has already been called"
             raise RuntimeError(f"{what} on this optimizer since the last update() (at {user_source()})")
-        parameters = _with_gradients(optimizer)
-        given = [parameter.grad for parameter in parameters]
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        pairs = [(p, gradient) for p in parameters if (gradient := p.grad) is not None]
         with no_grad():
             inverse = 1.0 / self._scale
-            for parameter, gradient in zip(parameters, given, strict=True):
+            for parameter, gradient in pairs:
                 parameter.grad = (gradient.to(gradient.dtype.compute) * inverse).to(gradient.dtype)
-            self._progress[id(optimizer)] = _Progress(sound_gradients(parameters, given), STATE.trace)
+            sound = sound_gradients([p for p, _ in pairs], [gradient for _, gradient in pairs])
+        self._progress[id(optimizer)] = _Progress(sound, STATE.trace)
 
-    def step(self, optimizer: Optimizer, *args: Any, **kwargs: Any) -> Any:
+    def step(self, optimizer: Any, *args: Any, **kwargs: Any) -> Any:
         """`optimizer.step(…)` on unscaled gradients, which changes nothing where one of them is not finite.
 
         Outside a compiled function its result is None then, and the step is not made.
@@ -127,7 +127,8 @@ class GradScaler:
         progress = self._progress[id(optimizer)]
         progress.has_stepped = True
         if STATE.trace is not None:
-            with changing_only_where(progress.sound, _with_gradients(optimizer)):
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            with changing_only_where(progress.sound, parameters):
                 return optimizer.step(**kwargs)
         return optimizer.step(**kwargs) if progress.sound.item() else None
 
@@ -162,7 +163,7 @@ class GradScaler:
     def _options(self) -> tuple[float, float, int]:
         return self._growth_factor, self._backoff_factor, self._growth_interval
 
-    def _of(self, optimizer: Optimizer) -> _Progress | None:
+    def _of(self, optimizer: Any) -> _Progress | None:
         progress = self._progress.get(id(optimizer))
         return progress if progress is not None and self._is_here(progress) else None
 
@@ -236,10 +237,6 @@ class GradScaler:
         with no_grad():
             self._scale.fill_(scale)
             self._growth_tracker.fill_(int(tracker))
-
-
-def _with_gradients(optimizer: Optimizer) -> list[Tensor]:
-    return [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
 
 
 def _positive(name: str, value: float) -> float:

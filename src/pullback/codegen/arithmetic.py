@@ -69,12 +69,17 @@ class Abilities(NamedTuple):
     permutes: int = 0
 
 
+#: those of most processors
+PLAIN = Abilities()
+
+
 def abilities_of(target: Target) -> Abilities:
     """The abilities of a processor."""
     if not is_x86(target.triple):
-        return Abilities()
-    has = lambda feature: f"+{feature}" in target.features or target.cpu in ("x86-64-v3", "x86-64-v4")  # noqa: E731
-    return Abilities(has("f16c"), target.vector_bytes // 4 if has("avx2") else 0)
+        return PLAIN
+    modern = target.cpu in ("x86-64-v3", "x86-64-v4")
+    has_permutations = modern or "+avx2" in target.features
+    return Abilities(modern or "+f16c" in target.features, target.vector_bytes // 4 if has_permutations else 0)
 
 
 #: the instruction that permutes so many float32, on x86
@@ -88,7 +93,7 @@ class LLVMArithmetic:
     run-time library, which a process need not have.
     """
 
-    def __init__(self, writer: Writer, lanes: int, abilities: Abilities = Abilities()):
+    def __init__(self, writer: Writer, lanes: int, abilities: Abilities = PLAIN):
         assert lanes >= 1 and lanes & (lanes - 1) == 0, f"lanes must be a power of two, not {lanes}"
         self.writer, self.lanes, self.abilities = writer, lanes, abilities
 

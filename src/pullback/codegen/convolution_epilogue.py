@@ -137,7 +137,7 @@ class Epilogue:
             return node not in own and self.in_memory(node)
 
         abilities = abilities_of(self.target)
-        emitter = Emitter(writer, self.lanes, slots, loadable, half, self.group.members)
+        emitter = Emitter(writer, self.lanes, slots, loadable, abilities, self.group.members)
         emitter.begin_row(made.names)
         _Pass(self, emitter, made, self._partials(emitter, slot, made)).emit()
         return Seen(self, emitter)

@@ -149,7 +149,7 @@ class _LoopKernel:
         return [n for n in self.members if n in found]
 
     def _computed_for_reductions(self) -> set[Node]:
-        """The members that a reduction's own stage computes, element by element, to sum them or what is made of them."""
+        """The members that a reduction's own stage computes, element by element, for what is summed."""
         found: set[Node] = set()
         for reduction in self.reductions:
             stack = sources(reduction.inputs[0])

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from ..graph.types import DType, bfloat16, bool_, int64
-from .arithmetic import Abilities, LLVMArithmetic, Value
+from .arithmetic import PLAIN, Abilities, LLVMArithmetic, Value
 from .matmul_tile import Element, Size, prefetch, scalar_type, shuffle, transposed
 from .text import Code, Writer, code
 
@@ -36,7 +36,7 @@ class Geometry:
     lanes: int
     registers: int
     pairs: bool = False
-    abilities: Abilities = Abilities()
+    abilities: Abilities = PLAIN
 
     @property
     def rows(self) -> int:

@@ -88,7 +88,7 @@ def _fma(x: Number, y: Number, z: Number) -> Number:
 
 
 def _value_at(middle: Number, tables: _Tables) -> Number:
-    """The magnitude of a position, given as that and a half: the leading bit says the decade, the rest the way in it."""
+    """The magnitude of a position, given as that and a half: the leading bit says the decade, the rest the way."""
     bits = middle.bits()
     way = ((bits & _FRACTION) | _ONE_BITS).from_bits(float32) - 1.0
     decade = bits.shift_right(_FRACTION_BITS)
@@ -119,23 +119,24 @@ def _position(magnitude: Number, tables: _Tables) -> Number:
 
 
 def _encode_signed(x: Number) -> Number:
+    x = x.convert(float32)
     place = _position(abs(x), _tables(True)).copysign(x) + float(SIGNED_ZERO)
     return where(place > 0.0, place, 0.0).convert(int32).convert(uint8)  # -1 has no code
 
 
 def _encode_unsigned(x: Number) -> Number:
-    return (_position(abs(x), _tables(False)) - 1.0).convert(int32).convert(uint8)
+    return (_position(abs(x.convert(float32)), _tables(False)) - 1.0).convert(int32).convert(uint8)
 
 
 # ---- magnitudes as integers, of which a NaN is the greatest: one instruction finds the greatest
 
 
 def _magnitude_bits(x: Number) -> Number:
-    return abs(x).bits()
+    return abs(x.convert(float32)).bits()
 
 
 def _float_of_bits(bits: Number) -> Number:
-    return bits.from_bits(float32)
+    return bits.convert(int32).from_bits(float32)
 
 
 magnitude_bits: Builder = builder(

@@ -16,7 +16,6 @@ __all__ = [
     "ASGD",
     "LBFGS",
     "SGD",
-    "SGD8bit",
     "Adadelta",
     "Adafactor",
     "Adagrad",
@@ -33,6 +32,7 @@ __all__ = [
     "RAdam",
     "RMSprop",
     "Rprop",
+    "SGD8bit",
     "lr_scheduler",
     "swa_utils",
 ]

@@ -90,14 +90,15 @@ def quantize_blockwise(x: Tensor, signed: bool = True) -> tuple[Tensor, Tensor]:
 
     `signed=False` is for values that are not negative, with twice as many codes for each magnitude; of others it takes
     the magnitude. The error of an element is at most 0.0071 of its block's scale (0.0036 unsigned), and falls with its
-    magnitude: a tenth of the scale has half as many codes, and the error a fifth. A NaN or an infinity makes its block's scale, and so all
-    that is decoded of it, NaN or infinite. It has no gradient. Raises DTypeError for integers.
+    magnitude: a tenth of the scale has half as many codes, and the error a fifth. A NaN or an infinity makes its
+    block's scale, and so all that is decoded of it, NaN or infinite. It has no gradient. Raises DTypeError
+    for integers.
 
     >>> codes, scales = pb.quant.quantize_blockwise(pb.tensor([0.5, -2.0, 0.0]))
     >>> codes.dtype, scales
     (pullback.uint8, tensor([2.]))
     >>> pb.quant.dequantize_blockwise(codes, scales)
-    tensor([ 0.5012, -1.9859,  0.0000])
+    tensor([ 0.4953, -1.9859,  0.0000])
     """
     if not x.dtype.is_floating_point:
         raise DTypeError(f"quantize_blockwise takes floats, got {x.dtype.name} (at {user_source()})")
@@ -132,7 +133,7 @@ def dequantize_blockwise(codes: Tensor, scales: Tensor, signed: bool = True) -> 
 
 
 def dynamic_map(signed: bool = True) -> Tensor:
-    """What the codes 0 to 255 stand for, in ascending order: float32[256], bitsandbytes' map to a unit in the last place.
+    """What codes stand for, in ascending order: float32[256], bitsandbytes' map to a unit in the last place.
 
     >>> pb.quant.dynamic_map()[-2:]
     tensor([0.9930, 1.0000])

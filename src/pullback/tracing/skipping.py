@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import cast
 
 from ..graph.types import float32
 from ..ops.elementwise import add, convert, copy, lt, where
@@ -59,4 +60,4 @@ def changing_only_where(sound: Tensor, parameters: Sequence[Tensor]) -> Iterator
         for key, captured in list(trace.captured.items()):
             old, new = before.get(key, captured.node), captured.tensor._node
             if new is not old:
-                captured.tensor.copy_(Tensor._wrap(where(condition, new, old)))
+                cast(Tensor, captured.tensor).copy_(Tensor._wrap(where(condition, new, old)))
