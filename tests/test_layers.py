@@ -48,7 +48,8 @@ RULES = {
     "signal": {"graph", "ops", "tensor"},
     "testing": {"graph", "ops", "tensor", "errors"},
     "distributions": {"ops", "tensor", "linalg", "nn", "errors"},
-    "optim": {"graph", "ops", "tensor", "tracing", "nn", "errors"},
+    "quant": {"graph", "ops", "tensor", "errors"},
+    "optim": {"graph", "ops", "tensor", "tracing", "nn", "quant", "errors"},
     "recovery": {"ops", "tensor", "tracing", "snapshots", "errors"},
     "monitoring": {"graph", "ops", "diagnosis", "tensor", "tracing", "nn", "optim", "trees"},
     "checkup": {"graph", "ops", "diagnosis", "tensor", "tracing", "nn", "optim"},
@@ -56,7 +57,7 @@ RULES = {
     "array_api": {"graph", "ops", "tensor", "linalg", "errors"},
     "workers": {"runtime", "errors"},
     "utils": {"graph", "ops", "tensor", "nn", "workers", "errors"},
-    "amp": {"graph", "ops", "tensor", "trees", "errors"},
+    "amp": {"graph", "ops", "tensor", "tracing", "trees", "errors"},
     "cuda": {"graph", "tensor", "amp"},
     "data": {"errors"},
     "train": {"pullback", "nn", "data", "errors"},
@@ -85,6 +86,7 @@ RULES = {
         "array_api",
         "nn",
         "optim",
+        "quant",
         "func",
         "linalg",
         "utils",
@@ -107,7 +109,7 @@ LATE = {"autograd": {"func"}, "utils": {"pullback"}, "tensor": {"array_api", "au
 KNOWN_TO_TENSORS = ("pullback.runtime.engine", "pullback.runtime.buffers", "pullback.runtime.dlpack")
 # Rooms that a second backend must be able to share: no LLVM and no running of threads in them. `threading` itself is
 # let through, because state such as "gradients are off" belongs to a thread (threading.local).
-ANY_BACKEND = {"graph", "ops", "differentiate", "autograd", "linalg", "nn", "optim", "func", "utils", "amp"}
+ANY_BACKEND = {"graph", "ops", "differentiate", "autograd", "linalg", "nn", "optim", "quant", "func", "utils", "amp"}
 CONCURRENCY = {"_thread", "concurrent", "multiprocessing", "ctypes"}
 COMMAND_DEPENDENCIES = {"typer", "rich", "safetensors"}
 PICKLES = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve"}

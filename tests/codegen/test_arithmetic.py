@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pullback.codegen import mathematics
-from pullback.codegen.arithmetic import REDUCTIONS, LLVMArithmetic, Value, has_half_conversions
+from pullback.codegen.arithmetic import REDUCTIONS, Abilities, LLVMArithmetic, Value, abilities_of
 from pullback.codegen.text import Writer, code
 from pullback.graph.types import (
     ALL,
@@ -38,7 +38,8 @@ from pullback.runtime.jit import host_target, load
 COMPUTE = [dtype for dtype in ALL if dtype.compute is dtype]
 LANES = [1, 4, 8, 16]
 REFERENCE = NumPyArithmetic()
-HALF = has_half_conversions(host_target())
+ABILITIES = abilities_of(host_target())
+HALF = ABILITIES.half_conversions
 
 
 class Kernel(NamedTuple):
@@ -47,7 +48,7 @@ class Kernel(NamedTuple):
     emit: Callable[[Writer, LLVMArithmetic, list[str]], None]
     lanes: int
     arrays: Sequence[np.ndarray]
-    half_conversions: bool = HALF
+    abilities: Abilities = ABILITIES
 
 
 def run(*kernels: Kernel) -> None:
@@ -59,7 +60,7 @@ def run(*kernels: Kernel) -> None:
         for slot in range(len(kernel.arrays)):
             place = writer.op(f"getelementptr ptr, ptr %args, i64 {slot}")
             pointers.append(writer.op(f"load ptr, ptr {place}"))
-        kernel.emit(writer, LLVMArithmetic(writer, kernel.lanes, kernel.half_conversions), pointers)
+        kernel.emit(writer, LLVMArithmetic(writer, kernel.lanes, kernel.abilities), pointers)
         codes.append(code("arithmetic_test", writer))
     addresses = load(codes)
     prototype = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
@@ -91,10 +92,10 @@ def at(writer: Writer, pointer: str, dtype: DType, index: str | int) -> str:
 
 
 def apply(
-    body: Callable[..., Value], result: DType, *inputs: np.ndarray, lanes: int = 8, half_conversions: bool = HALF
+    body: Callable[..., Value], result: DType, *inputs: np.ndarray, lanes: int = 8, abilities: Abilities = ABILITIES
 ) -> np.ndarray:
     kernel, (output,) = elementwise([body], [result], inputs, lanes)
-    run(kernel._replace(half_conversions=half_conversions))
+    run(kernel._replace(abilities=abilities))
     return output
 
 
@@ -312,9 +313,9 @@ def test_sixteen_bit_floats_round_everywhere(dtype: DType, lanes: int, half_conv
         middle = ((exact.astype(np.float64) + following) / 2).astype(np.float32)
     x = np.concatenate([exact, middle, np.nextafter(middle, np.float32(9e9)), np.nextafter(middle, np.float32(-9e9))])
     expected = round_to(x, dtype)
-    rounded = apply(lambda a, x: a.round_to(x, dtype), float32, x, lanes=lanes, half_conversions=half_conversions)
+    rounded = apply(lambda a, x: a.round_to(x, dtype), float32, x, lanes=lanes, abilities=Abilities(half_conversions))
     assert agree(rounded, expected).all()
-    stored = apply(lambda a, x: x, dtype, x, lanes=lanes, half_conversions=half_conversions)
+    stored = apply(lambda a, x: x, dtype, x, lanes=lanes, abilities=Abilities(half_conversions))
     numbers = ~np.isnan(x)
     np.testing.assert_array_equal(stored.view(np.uint16)[numbers], to_storage(x, dtype).view(np.uint16)[numbers])
     if dtype is bfloat16:
@@ -325,7 +326,7 @@ def test_sixteen_bit_floats_round_everywhere(dtype: DType, lanes: int, half_conv
 @pytest.mark.parametrize("dtype", [float16, bfloat16], ids=lambda dtype: dtype.name)
 def test_what_was_read_or_rounded_is_written_without_rounding_again(dtype: DType, half_conversions: bool) -> None:
     writer = Writer("kernel", ["ptr %from", "ptr %to"])
-    a = LLVMArithmetic(writer, 8, half_conversions)
+    a = LLVMArithmetic(writer, 8, Abilities(half_conversions))
     rounded = a.round_to(a.load("%from", float32), dtype)
     for value in (rounded, a.load("%from", dtype)):
         before = len(writer.lines)
@@ -377,7 +378,7 @@ def test_gather_broadcast_and_iota(lanes: int) -> None:
         arrays = [values, index, *(np.zeros(16, dtype.storage) for _ in range(4))]
 
         def emit(writer: Writer, a: LLVMArithmetic, pointers: list[str], dtype: DType = dtype) -> None:
-            scalar = LLVMArithmetic(writer, 1, a.half_conversions)
+            scalar = LLVMArithmetic(writer, 1, a.abilities)
             a.store(a.gather(pointers[0], a.load(pointers[1], int64), dtype), pointers[2], dtype)
             a.store(a.broadcast(scalar.load(pointers[0], dtype)), pointers[3], dtype)
             a.store(a.broadcast(scalar.constant(1, dtype)), pointers[4], dtype)
@@ -526,3 +527,13 @@ def test_functions_of_float64() -> None:
         for name, got in zip(names, outputs, strict=True):
             expected = REFERENCE.pow(x, np.float64(1.7)) if name == "pow" else getattr(REFERENCE, name)(x)
             np.testing.assert_allclose(got, expected, rtol=1e-15, atol=0, err_msg=f"{name}, {lanes} lanes")
+
+
+@pytest.mark.parametrize("permutes", [0, ABILITIES.permutes] if ABILITIES.permutes else [0])
+@pytest.mark.parametrize("lanes", [1, 4, 8, 16, 32])
+@pytest.mark.parametrize("size", [2, 4, 8, 16])
+def test_lookups_take_the_lowest_bits(size: int, lanes: int, permutes: int) -> None:
+    table = tuple(float(i * i + 1) for i in range(size))
+    x = np.arange(-40, 88, dtype=np.int32)
+    found = apply(lambda a, x: a.lookup(x, table), float32, x, lanes=lanes, abilities=Abilities(permutes=permutes))
+    np.testing.assert_array_equal(found, NumPyArithmetic().lookup(x, table))

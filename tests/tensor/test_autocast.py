@@ -719,7 +719,7 @@ def test_a_region_inside_a_compiled_step_trains_as_outside_of_it() -> None:
 
 
 def test_cuda_warns_once_and_runs_on_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(autocast_mode._State, "warned", False)
+    monkeypatch.setattr(autocast_mode._State, "warned", set())
     with pytest.warns(UserWarning, match="no such device") as caught:
         for _ in range(3):
             with pb.autocast("cuda"):
@@ -730,7 +730,7 @@ def test_cuda_warns_once_and_runs_on_the_processor(monkeypatch: pytest.MonkeyPat
 
 
 def test_cuda_switched_off_does_not_warn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(autocast_mode._State, "warned", False)
+    monkeypatch.setattr(autocast_mode._State, "warned", set())
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pb.autocast("cuda", enabled=False):

@@ -8,6 +8,7 @@ import torch
 
 import pullback as pb
 from pullback.errors import DTypeError, ShapeError
+from pullback.tensor import autocast_mode
 
 GIVEN = {
     "nothing": (),
@@ -125,14 +126,15 @@ def test_former_spellings_keep_every_digit():
         pb.frombuffer(b"abc", dtype=pb.int16)
 
 
-def test_what_scripts_ask_before_they_choose_a_device():
+def test_what_scripts_ask_before_they_choose_a_device(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(autocast_mode._State, "warned", set())
     found = pb.accelerator.current_accelerator() if pb.accelerator.is_available() else "cpu"
     other = "mps" if pb.backends.mps.is_available() or pb.backends.cudnn.is_available() else "cpu"
     assert pb.device(found) == pb.device(other) == pb.get_default_device()
     pb.set_default_device(pb.device("cpu"))
     with pytest.raises(ValueError, match="cuda"):
         pb.set_default_device("cuda")
-    with pytest.warns(UserWarning, match="switched off"):
+    with pytest.warns(UserWarning, match="no such device"):
         scaler = pb.amp.GradScaler()
     model = pb.nn.Linear(1, 1)
     optimizer = pb.optim.SGD(model.parameters(), lr=0.1)
@@ -142,8 +144,6 @@ def test_what_scripts_ask_before_they_choose_a_device():
     scaler.step(optimizer)
     scaler.update()
     assert model.bias.item() == pytest.approx(before - 0.1)
-    with pytest.raises(NotImplementedError, match="bfloat16"):
-        pb.amp.GradScaler("cpu")
     with pb.cuda.amp.autocast(enabled=False):
         assert model(pb.ones(1, 1)).dtype is pb.float32 and not pb.cuda.amp.GradScaler(enabled=False).is_enabled()
 

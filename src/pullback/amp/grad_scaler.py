@@ -1,62 +1,254 @@
-"""The scaler of losses in float16, which PyTorch has switched off where there is no GPU."""
+"""Dynamic scaling of losses, so that small gradients are not lost in float16: Micikevicius et al., "Mixed Precision
+Training" (2018), in PyTorch's form."""
 
 from __future__ import annotations
 
-import warnings
-from typing import Any
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+from ..errors import GradientError, StateDictError, TraceError
+from ..graph.types import float32, int32
 from ..ops.primitive import user_source
+from ..tensor import Tensor
+from ..tensor.arithmetic import where
+from ..tensor.autocast_mode import warn_of_device
+from ..tensor.creation import tensor
+from ..tensor.grad_modes import no_grad
+from ..tensor.handle import STATE, outside_trace
+from ..tracing.skipping import changing_only_where, sound_gradients
+
+if TYPE_CHECKING:
+    from ..tracing.trace import Trace
+
+
+@dataclass
+class _Progress:
+    """What has been done with an optimizer since the last `update`."""
+
+    #: whether all its gradients are finite, once they have been unscaled: bool[]
+    sound: Tensor
+    #: the recording that this was done in, if it was in one
+    trace: Trace | None
+    has_stepped: bool = False
 
 
 class GradScaler:
-    """Passes losses, gradients and steps through: as in PyTorch without a GPU, one for "cuda" warns that it is switched
-    off. One for "cpu" is not there: bfloat16, the usual dtype of `autocast` on CPUs, needs none.
+    """Multiplies losses by a scale and gradients by its inverse; a step whose gradients are not finite does nothing.
 
-    >>> scaler = pb.amp.GradScaler(enabled=False)
-    >>> scaler.scale(pb.tensor(2.0)), scaler.get_scale()
-    (tensor(2.), 1.0)
+    After such a step the scale is multiplied by `backoff_factor`, after `growth_interval` steps without one by
+    `growth_factor`. In a compiled function all of that happens inside the program: scale, counter, parameters and the
+    optimizer's state are chosen there, nothing waits for the host, and `on_nonfinite` is not asked about these
+    gradients, though still about the loss. `scale`, `unscale_`, `step` and `update` have to be called in the same
+    function then.
+
+    Gradients whose norm is 1e15 or more count as not finite in a compiled function.
+
+    >>> model, scaler = pb.nn.Linear(4, 1), pb.amp.GradScaler("cpu", init_scale=1024.0)
+    >>> optimizer = pb.optim.SGD(model.parameters(), lr=0.1)
+    >>> with pb.autocast("cpu", dtype=pb.float16):
+    ...     loss = model(pb.ones(8, 4)).square().mean()
+    >>> scaler.scale(loss).backward()
+    >>> scaler.step(optimizer)
+    >>> scaler.update()
+    >>> scaler.get_scale()
+    1024.0
+
+    `device` is "cpu"; any other warns once and scales just so. Raises ValueError for factors that do not grow, or do
+    not back off.
     """
 
     def __init__(
         self, device: str = "cuda", init_scale: float = 2.0**16, growth_factor: float = 2.0,
         backoff_factor: float = 0.5, growth_interval: int = 2000, enabled: bool = True,
     ):  # fmt: skip
-        if enabled and device != "cuda":
-            raise NotImplementedError(
-                f"GradScaler for {device!r} is not there (at {user_source()}): use bfloat16, whose range is that of "
-                "float32, or enabled=False"
-            )
-        if enabled:
-            warnings.warn(f"GradScaler: there is no GPU, so that it is switched off (at {user_source()})", stacklevel=2)
+        self._enabled = bool(enabled)
+        if not enabled:
+            return
+        warn_of_device("GradScaler", device)
+        if not growth_factor > 1.0:
+            raise ValueError(f"growth_factor must be above 1, got {growth_factor} (at {user_source()})")
+        if not 0 < backoff_factor < 1.0:
+            raise ValueError(f"backoff_factor must be between 0 and 1, got {backoff_factor} (at {user_source()})")
+        self._growth_factor, self._backoff_factor = float(growth_factor), float(backoff_factor)
+        self._growth_interval = _interval(growth_interval)
+        with outside_trace():
+            self._scale = tensor(_positive("init_scale", init_scale), dtype=float32)
+            self._growth_tracker = tensor(0, dtype=int32)
+        self._progress: dict[int, _Progress] = {}
 
-    def is_enabled(self) -> bool:
-        """False."""
-        return False
+    # ---- a step
 
     def scale(self, outputs: Any) -> Any:
-        """`outputs` themselves."""
-        return outputs
+        """The loss times the scale, in float32 at least; of a list or tuple, or another iterable, each."""
+        if not self._enabled:
+            return outputs
+        if isinstance(outputs, Tensor):
+            return outputs * self._scale
+        if isinstance(outputs, Mapping | str) or not isinstance(outputs, Iterable):
+            raise TypeError(
+                f"scale takes a tensor or an iterable of tensors, got {type(outputs).__name__} (at {user_source()})"
+            )
+        scaled = [self.scale(output) for output in outputs]
+        return type(outputs)(scaled) if isinstance(outputs, list | tuple) else iter(scaled)
 
     def unscale_(self, optimizer: Any) -> None:
-        """Nothing: gradients are as they are."""
+        """Divide the gradients of the optimizer's parameters by the scale, such as to clip them, once before `step`."""
+        if not self._enabled:
+            return
+        if (done := self._of(optimizer)) is not None:
+            what = "step() was called" if done.has_stepped else "unscale_() has already been called"
+            raise RuntimeError(f"{what} on this optimizer since the last update() (at {user_source()})")
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        pairs = [(p, gradient) for p in parameters if (gradient := p.grad) is not None]
+        with no_grad():
+            inverse = 1.0 / self._scale
+            for parameter, gradient in pairs:
+                parameter.grad = (gradient.to(gradient.dtype.compute) * inverse).to(gradient.dtype)
+            sound = sound_gradients([p for p, _ in pairs], [gradient for _, gradient in pairs])
+        self._progress[id(optimizer)] = _Progress(sound, STATE.trace)
 
     def step(self, optimizer: Any, *args: Any, **kwargs: Any) -> Any:
-        """The optimizer's step."""
-        return optimizer.step(*args, **kwargs)
+        """`optimizer.step(…)` on unscaled gradients, which changes nothing where one of them is not finite.
 
-    def update(self, new_scale: float | None = None) -> None:
-        """Nothing: there is no scale."""
+        Outside a compiled function its result is None then, and the step is not made.
+        """
+        if not self._enabled:
+            return optimizer.step(*args, **kwargs)
+        if "closure" in kwargs or args:
+            raise GradientError(
+                f"GradScaler.step takes no closure (at {user_source()}): gradients computed in it would not be unscaled"
+            )
+        if (done := self._of(optimizer)) is not None and done.has_stepped:
+            raise RuntimeError(f"step() has already been called since the last update() (at {user_source()})")
+        if done is None:
+            self.unscale_(optimizer)
+        progress = self._progress[id(optimizer)]
+        progress.has_stepped = True
+        if STATE.trace is not None:
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            with changing_only_where(progress.sound, parameters):
+                return optimizer.step(**kwargs)
+        return optimizer.step(**kwargs) if progress.sound.item() else None
+
+    def update(self, new_scale: float | Tensor | None = None) -> None:
+        """Choose the scale of the next step, or set it to `new_scale`; once after all optimizers have stepped."""
+        if not self._enabled:
+            return
+        if new_scale is not None:
+            with no_grad():
+                self._scale.copy_(new_scale if isinstance(new_scale, Tensor) else tensor(float(new_scale)))
+            self._progress.clear()
+            return
+        stepped = [progress for progress in self._progress.values() if self._is_here(progress)]
+        if not stepped:
+            raise RuntimeError(
+                f"update() was called before step() of any optimizer since the last update() (at {user_source()})"
+            )
+        with no_grad():
+            sound = stepped[0].sound
+            for progress in stepped[1:]:
+                sound = sound & progress.sound
+            if STATE.trace is not None:
+                STATE.trace.guard(self._options)
+            successes = self._growth_tracker + 1
+            is_due = successes == self._growth_interval
+            grown = self._scale * self._growth_factor
+            next_scale = where(is_due & grown.isfinite(), grown, self._scale)
+            self._scale.copy_(where(sound, next_scale, self._scale * self._backoff_factor))
+            self._growth_tracker.copy_(where(sound & ~is_due, successes, 0))
+        self._progress.clear()
+
+    def _options(self) -> tuple[float, float, int]:
+        return self._growth_factor, self._backoff_factor, self._growth_interval
+
+    def _of(self, optimizer: Any) -> _Progress | None:
+        progress = self._progress.get(id(optimizer))
+        return progress if progress is not None and self._is_here(progress) else None
+
+    def _is_here(self, progress: _Progress) -> bool:
+        """Whether it is of this recording; of another one it can be used no more."""
+        if progress.trace is STATE.trace:
+            return True
+        raise TraceError(
+            f"gradients were unscaled inside a compiled function, and what follows is outside of it (at "
+            f"{user_source()}): call unscale_(), step() and update() in one function"
+        )
+
+    # ---- what it holds
+
+    def is_enabled(self) -> bool:
+        """Whether it scales."""
+        return self._enabled
 
     def get_scale(self) -> float:
-        """1."""
-        return 1.0
+        """The scale; 1 where it is switched off."""
+        return self._scale.item() if self._enabled else 1.0
+
+    def get_growth_factor(self) -> float:
+        """By what the scale grows."""
+        return self._growth_factor
+
+    def set_growth_factor(self, new_factor: float) -> None:
+        """Set by what the scale grows."""
+        self._growth_factor = float(new_factor)
+
+    def get_backoff_factor(self) -> float:
+        """By what the scale is multiplied after a step that changed nothing."""
+        return self._backoff_factor
+
+    def set_backoff_factor(self, new_factor: float) -> None:
+        """Set by what the scale is multiplied after a step that changed nothing."""
+        self._backoff_factor = float(new_factor)
+
+    def get_growth_interval(self) -> int:
+        """After how many steps the scale grows."""
+        return self._growth_interval
+
+    def set_growth_interval(self, new_interval: int) -> None:
+        """Set after how many steps the scale grows."""
+        self._growth_interval = _interval(new_interval)
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing."""
-        return {}
+        """PyTorch's: scale, factors, interval, and how many steps were good since the scale changed."""
+        if not self._enabled:
+            return {}
+        return {
+            "scale": self.get_scale(),
+            "growth_factor": self._growth_factor,
+            "backoff_factor": self._backoff_factor,
+            "growth_interval": self._growth_interval,
+            "_growth_tracker": self._growth_tracker.item(),
+        }
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Nothing: as in PyTorch, one that is switched off takes any state."""
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take over a state, of this library or PyTorch. Raises StateDictError where something is missing or wrong."""
+        if not self._enabled:
+            return
+        names = ("scale", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker")
+        if missing := [name for name in names if name not in state_dict]:
+            raise StateDictError(f"the state of a GradScaler lacks {', '.join(missing)} (at {user_source()})")
+        scale, growth, backoff, interval, tracker = (float(state_dict[name]) for name in names)
+        good = 0 < scale < math.inf and growth > 1 and 0 < backoff < 1 and interval >= 1 and tracker >= 0
+        if not good or interval != int(interval) or tracker != int(tracker):
+            raise StateDictError(f"not the state of a GradScaler: {dict(state_dict)} (at {user_source()})")
+        self._growth_factor, self._backoff_factor, self._growth_interval = growth, backoff, int(interval)
+        with no_grad():
+            self._scale.fill_(scale)
+            self._growth_tracker.fill_(int(tracker))
+
+
+def _positive(name: str, value: float) -> float:
+    if not 0 < float(value) < math.inf:
+        raise ValueError(f"{name} must be above 0 and finite, got {value} (at {user_source()})")
+    return float(value)
+
+
+def _interval(value: int) -> int:
+    if int(value) != value or value < 1:
+        raise ValueError(f"growth_interval must be a whole number of at least 1, got {value} (at {user_source()})")
+    return int(value)
 
 
 __all__ = ["GradScaler"]

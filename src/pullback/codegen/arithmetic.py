@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -57,21 +58,44 @@ class Value:
     narrow: tuple[DType, str] | None = None
 
 
-def has_half_conversions(target: Target) -> bool:
-    """Whether the processor converts float16 itself, as all but x86 before F16C (2012) do."""
-    return not is_x86(target.triple) or "+f16c" in target.features or target.cpu in ("x86-64-v3", "x86-64-v4")
+class Abilities(NamedTuple):
+    """What instructions there are for that LLVM does not find by itself, or would call a function for.
+
+    `half_conversions` tells that the processor converts float16, as all but x86 before F16C (2012) do; `permutes` how
+    many float32 one instruction takes from any places of a vector, 0 where there is none.
+    """
+
+    half_conversions: bool = True
+    permutes: int = 0
+
+
+#: those of most processors
+PLAIN = Abilities()
+
+
+def abilities_of(target: Target) -> Abilities:
+    """The abilities of a processor."""
+    if not is_x86(target.triple):
+        return PLAIN
+    modern = target.cpu in ("x86-64-v3", "x86-64-v4")
+    has_permutations = modern or "+avx2" in target.features
+    return Abilities(modern or "+f16c" in target.features, target.vector_bytes // 4 if has_permutations else 0)
+
+
+#: the instruction that permutes so many float32, on x86
+_PERMUTATIONS = {8: "llvm.x86.avx2.permps", 16: "llvm.x86.avx512.permvar.sf.512"}
 
 
 class LLVMArithmetic:
     """Emits the operations of the abstract arithmetic on `lanes` elements at a time into `writer`.
 
-    With `half_conversions` False float16 is converted by integer operations, where the processor cannot do it (ask
-    `has_half_conversions`): LLVM would call functions of a compiler's run-time library, which a process need not have.
+    Without `half_conversions` float16 is converted by integer operations: LLVM would call functions of a compiler's
+    run-time library, which a process need not have.
     """
 
-    def __init__(self, writer: Writer, lanes: int, half_conversions: bool = True):
+    def __init__(self, writer: Writer, lanes: int, abilities: Abilities = PLAIN):
         assert lanes >= 1 and lanes & (lanes - 1) == 0, f"lanes must be a power of two, not {lanes}"
-        self.writer, self.lanes, self.half_conversions = writer, lanes, half_conversions
+        self.writer, self.lanes, self.abilities = writer, lanes, abilities
 
     # types and literals
 
@@ -420,6 +444,41 @@ class LLVMArithmetic:
 
     # across lanes and branches
 
+    def lookup(self, x: Value, table: tuple[float, ...]) -> Value:
+        """By permutations of the table, or a tree of choices by the bits of x; either is faster than loads by lanes."""
+        width = self.abilities.permutes if self.lanes >= self.abilities.permutes else 0
+        if width:
+            entries = [self._permuted(x, table[at : at + width], width) for at in range(0, len(table), width)]
+        else:
+            entries = [self.constant(value, float32) for value in table]
+        bit = len(table) // len(entries)
+        while len(entries) > 1:
+            is_odd = self.ne(self.bit_and(x, self.constant(bit, int32)), self.constant(0, int32))
+            pairs = zip(entries[::2], entries[1::2], strict=True)
+            entries, bit = [self.select(is_odd, odd, even) for even, odd in pairs], 2 * bit
+        return entries[0]
+
+    def _permuted(self, x: Value, table: tuple[float, ...], width: int) -> Value:
+        """The entries that the lowest bits of x name, by the instruction for `width` lanes."""
+        name, floats, places = _PERMUTATIONS[width], f"<{width} x float>", f"<{width} x i32>"
+        self.writer.declare(f"declare {floats} @{name}({floats}, {places})")
+        numbers = ", ".join(f"float {_literal(table[i % len(table)], float32)}" for i in range(width))
+        part = LLVMArithmetic(self.writer, width, self.abilities)
+        found = []
+        for start in range(0, self.lanes, width):
+            place = x if self.lanes == width else part._part(x, start, self.lanes)
+            found.append(self.writer.op(f"call {floats} @{name}({floats} <{numbers}>, {places} {place.ref})"))
+        while len(found) > 1:
+            pairs = zip(found[::2], found[1::2], strict=True)
+            found, width = [self._side_by_side(low, high, width) for low, high in pairs], 2 * width
+        return Value(found[0], float32)
+
+    def _side_by_side(self, low: str, high: str, width: int) -> str:
+        """Two vectors of `width` floats as one."""
+        order = ", ".join(f"i32 {i}" for i in range(2 * width))
+        type_ = f"<{width} x float>"
+        return self.writer.op(f"shufflevector {type_} {low}, {type_} {high}, <{2 * width} x i32> <{order}>")
+
     def any(self, condition: Value) -> str:
         """The i1 that tells whether the bool holds in some lane."""
         if self.lanes == 1:
@@ -448,13 +507,13 @@ class LLVMArithmetic:
         assert kind in REDUCTIONS, f"no reduction {kind!r}; there are {', '.join(REDUCTIONS)}"
         if self.lanes == 1:
             return x
-        half = LLVMArithmetic(self.writer, self.lanes // 2, self.half_conversions)
-        low, high = half._part(x, 0), half._part(x, self.lanes // 2)
+        half = LLVMArithmetic(self.writer, self.lanes // 2, self.abilities)
+        low, high = half._part(x, 0, self.lanes), half._part(x, self.lanes // 2, self.lanes)
         return half.reduce(getattr(half, kind)(low, high), kind)
 
-    def _part(self, x: Value, start: int) -> Value:
-        """Lanes start, ..., start + lanes - 1 of a vector of twice as many."""
-        vector = f"<{2 * self.lanes} x {_REGISTER_TYPES[x.dtype.name]}>"
+    def _part(self, x: Value, start: int, of: int) -> Value:
+        """Lanes start, ..., start + lanes - 1 of a vector of `of` lanes."""
+        vector = f"<{of} x {_REGISTER_TYPES[x.dtype.name]}>"
         if self.lanes == 1:
             return Value(self.writer.op(f"extractelement {vector} {x.ref}, i64 {start}"), x.dtype)
         chosen = ", ".join(f"i32 {start + i}" for i in range(self.lanes))
@@ -541,7 +600,7 @@ class LLVMArithmetic:
         """The float32 register of 16-bit floats in a register of storage type."""
         if dtype is bfloat16:
             return self.bitcast(self.shift_left(self._widen(stored), 16), float32).ref
-        if self.half_conversions:
+        if self.abilities.half_conversions:
             return self.writer.op(f"fpext {self.storage_type(dtype)} {stored} to {self.llvm_type(float32)}")
         bits = self.writer.op(f"bitcast {self.storage_type(dtype)} {stored} to {self._vector('i16')}")
         return self._float_of_half(self._widen(bits)).ref
@@ -556,7 +615,7 @@ class LLVMArithmetic:
             return self.convert(value, uint8).ref
         if value.narrow is not None and value.narrow[0] is dtype:
             return value.narrow[1]
-        if dtype is float16 and self.half_conversions:
+        if dtype is float16 and self.abilities.half_conversions:
             return self.writer.op(f"fptrunc {self.llvm_type(float32)} {value.ref} to {self.storage_type(dtype)}")
         if dtype in (float16, bfloat16):
             bits = self._bfloat16_bits(value) if dtype is bfloat16 else self._half_bits(value)

@@ -91,7 +91,7 @@ class AttentionKernel:
             self.tile.lanes,
             slots,
             lambda n: n not in written and in_memory(n),
-            self.tile.half_conversions,
+            self.tile.abilities,
         )
         self.a = self.emitter.vector
 

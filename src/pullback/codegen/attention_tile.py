@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from ..graph.types import DType, bfloat16, float64
-from .arithmetic import LLVMArithmetic, Value, has_half_conversions
+from .arithmetic import Abilities, LLVMArithmetic, Value, abilities_of
 from .matmul_tile import multiply_add, splat, transposed
 from .target import Target, is_x86
 from .text import Code, Writer, code
@@ -36,7 +36,7 @@ class Tile:
     rows: int
     keys: int
     pairs: bool
-    half_conversions: bool
+    abilities: Abilities
 
     @classmethod
     def of(cls, target: Target, dtype: DType, pairs: bool) -> Tile:
@@ -44,7 +44,7 @@ class Tile:
         lanes = target.vector_bytes // dtype.compute.itemsize
         rows = 8 if target.registers >= 32 else 4
         keys = max(rows, min(256, target.l1 // 2 // (2 * target.vector_bytes) // rows * rows))
-        return cls(dtype, lanes, rows, keys, pairs, has_half_conversions(target))
+        return cls(dtype, lanes, rows, keys, pairs, abilities_of(target))
 
     @property
     def compute(self) -> DType:
@@ -76,7 +76,7 @@ class Tile:
 
     def arithmetic(self, writer: Writer, lanes: int = 0) -> LLVMArithmetic:
         """The arithmetic on vectors of `lanes`, of this tile's if it is not given."""
-        return LLVMArithmetic(writer, lanes or self.lanes, self.half_conversions)
+        return LLVMArithmetic(writer, lanes or self.lanes, self.abilities)
 
 
 def multiplies_pairs(target: Target, dtype: DType) -> bool:

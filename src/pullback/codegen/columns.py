@@ -13,7 +13,7 @@ from ..compiler.groups import Group
 from ..compiler.index import Affine, Index, variable
 from ..graph.node import Node
 from ..graph.types import int64
-from .arithmetic import Value, has_half_conversions
+from .arithmetic import Value, abilities_of
 from .emitter import COMBINE, LANE, VECTOR, Emitter, Slots, identity_of, lane_variable
 from .launch import Launch
 from .target import Target
@@ -35,7 +35,7 @@ def emit_columns(group: Group, in_memory: Callable[[Node], bool], target: Target
 
     writer = Writer("kernel", ["ptr %args", "ptr %scratch", "i64 %task"])
     loadable = lambda n: n not in group.members and in_memory(n)  # noqa: E731
-    emitter = Emitter(writer, lanes, Slots(), loadable, has_half_conversions(target))
+    emitter = Emitter(writer, lanes, Slots(), loadable, abilities_of(target))
     for node in members:
         emitter.pointer(node)
     names: dict[str, str] = {}

@@ -16,7 +16,7 @@ from ..compiler.groups import COLUMN, TOTAL, Group
 from ..compiler.index import Affine, Index
 from ..graph.node import Node
 from ..graph.types import int64
-from .arithmetic import Value, has_half_conversions
+from .arithmetic import Value, abilities_of
 from .emitter import LANE, VECTOR, Emitter, Slots
 from .launch import Argument, Launch
 from .loops import lanes_for
@@ -136,8 +136,8 @@ class Epilogue:
         def loadable(node: Node) -> bool:
             return node not in own and self.in_memory(node)
 
-        half = has_half_conversions(self.target)
-        emitter = Emitter(writer, self.lanes, slots, loadable, half, self.group.members)
+        abilities = abilities_of(self.target)
+        emitter = Emitter(writer, self.lanes, slots, loadable, abilities, self.group.members)
         emitter.begin_row(made.names)
         _Pass(self, emitter, made, self._partials(emitter, slot, made)).emit()
         return Seen(self, emitter)

@@ -16,7 +16,7 @@ from ..compiler.groups import Group
 from ..compiler.index import Affine, Index, View, strided_view, variable
 from ..graph.node import Node
 from ..graph.types import bfloat16
-from .arithmetic import has_half_conversions
+from .arithmetic import abilities_of
 from .convolution_epilogue import Along, Epilogue, Made, Seen
 from .convolution_tile import (
     UPPER_HALF,
@@ -216,7 +216,7 @@ class _Places:
 
     def _emitter(self, writer: Writer, slots: Slots, extent: int) -> Emitter:
         lanes = min(self.lanes, 1 << max(0, extent - 1).bit_length())
-        return Emitter(writer, lanes, slots, self.in_memory, has_half_conversions(self.target))
+        return Emitter(writer, lanes, slots, self.in_memory, abilities_of(self.target))
 
     # ---- the sums
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from ..compiler.groups import Group
 from ..compiler.index import Affine, Index, View, strided_view, variable
 from ..graph.node import Node
-from .arithmetic import has_half_conversions
+from .arithmetic import abilities_of
 from .convolution_epilogue import Along, Epilogue, Made
 from .convolution_tile import (
     UPPER_HALF,
@@ -145,7 +145,7 @@ class _Windows:
         writer = Writer("kernel", ["ptr %args", "ptr %scratch", "i64 %task"])
         type_ = scalar_type(self.dtype)
         lanes = min(self.lanes, 1 << max(0, max(self.units, self.columns) - 1).bit_length())
-        emitter = Emitter(writer, lanes, Slots(3), self.in_memory, has_half_conversions(self.target))
+        emitter = Emitter(writer, lanes, Slots(3), self.in_memory, abilities_of(self.target))
         rest, first_place = writer.divide("%task", self.places[0])
         share, group = writer.divide(rest, self.parallel)
         low = writer.multiply(share, self.each)

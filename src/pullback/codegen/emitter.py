@@ -17,7 +17,7 @@ from ..compiler.index import Affine, Guard, Index, Quotient, Variable, follow, v
 from ..graph.node import Node
 from ..graph.types import DType, bool_, int64
 from ..ops.primitive import ELEMENTWISE, REDUCTION
-from .arithmetic import LLVMArithmetic, Value
+from .arithmetic import Abilities, LLVMArithmetic, Value
 from .text import Writer
 
 ROW, SCALAR, VECTOR = 0, 1, 2
@@ -54,12 +54,12 @@ class Emitter:
         lanes: int,
         slots: Slots,
         in_memory: Callable[[Node], bool],
-        half_conversions: bool,
+        abilities: Abilities,
         members: Container[Node] = (),
     ):
         self.writer, self.slots, self.in_memory, self.members = writer, slots, in_memory, members
-        self.scalar = LLVMArithmetic(writer, 1, half_conversions)
-        self.vector = LLVMArithmetic(writer, lanes, half_conversions)
+        self.scalar = LLVMArithmetic(writer, 1, abilities)
+        self.vector = LLVMArithmetic(writer, lanes, abilities)
         self.names: dict[str, str] = {}
         self.row_names: set[str] = set()
         #: which lanes are inside the domain, where not all are

@@ -9,7 +9,7 @@ from ..compiler.groups import Group, elements
 from ..compiler.index import Affine, Index, variable
 from ..graph.node import Node
 from ..graph.types import int64
-from .arithmetic import Value, has_half_conversions
+from .arithmetic import Value, abilities_of
 from .emitter import LANE, SCALAR, VECTOR, Emitter, Slots, lane_variable
 from .launch import Launch, Workspace
 from .loops import TASK_ELEMENTS
@@ -25,7 +25,7 @@ def _kernel(
 ) -> tuple[Writer, Emitter]:
     writer = Writer("kernel", ["ptr %args", "ptr %scratch", "i64 %task"])
     slots = Slots(base)
-    return writer, Emitter(writer, lanes, slots, lambda n: n is not node and in_memory(n), has_half_conversions(target))
+    return writer, Emitter(writer, lanes, slots, lambda n: n is not node and in_memory(n), abilities_of(target))
 
 
 def _launch(name: str, writer: Writer, emitter: Emitter, node: Node, tasks: int) -> Launch:

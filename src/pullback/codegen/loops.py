@@ -20,7 +20,7 @@ from ..compiler.index import Affine, Index, variable
 from ..graph.node import Node
 from ..graph.types import int64
 from ..ops.primitive import REDUCTION
-from .arithmetic import Value, has_half_conversions
+from .arithmetic import Value, abilities_of
 from .emitter import COMBINE, LANE, ROW, VECTOR, Emitter, Slots, identity_of, lane_variable
 from .launch import Launch
 from .target import Target
@@ -89,6 +89,7 @@ class _LoopKernel:
         self.stored = [n for n in group.stored if elements(n)]
         self.reductions = self._needed_reductions()
         self.stages = self._stages()
+        self.stored_at = self._stored_at()
         self.kept = self._worth_keeping()
         self.flat = False
 
@@ -117,26 +118,59 @@ class _LoopKernel:
             stages[node] = stage
         return stages
 
+    def _stored_at(self) -> dict[Node, int]:
+        """For each stored member the stage that stores it. What no other member reads is stored with the last that are
+        stored element by element: not before the row has been read for the last time, so that it may lie over it.
+        """
+        last = max((self.stages[n] for n in self.stored if self.members[n] == "full"), default=0)
+        read = {source for n in self.members for operand in n.inputs for source in sources(operand)}
+        return {n: last if self.members[n] == "full" and n not in read else self.stages[n] for n in self.stored}
+
     def _worth_keeping(self) -> list[Node]:
         """Members that one stage computes dearly and a later one asks for again; kept for the time of a row."""
-        if (self.group.row or _LONGEST_KEPT + 1) > _LONGEST_KEPT:
+        if not self.reductions or (self.group.row or _LONGEST_KEPT + 1) > _LONGEST_KEPT:
             return []
-        later: set[Node] = set()
+        computed = self._computed_for_reductions()
+        found: set[Node] = set()
         for node in [*self.stored, *self.reductions]:
+            stage = self.stored_at.get(node, self.stages[node])
             seen: set[Node] = set()
             stack = [s for operand in node.inputs for s in sources(operand)]
             while stack:
                 source = stack.pop()
-                if source in seen or source not in self.members:
+                if source in seen or source not in self.members or source.op.kind == REDUCTION:
                     continue
                 seen.add(source)
-                dear = source.op.cost >= _DEAR and self.members[source] == "full" and source not in self.stored
-                if dear and self.stages[source] < self.stages[node]:
-                    later.add(source)
-                elif source.op.kind != REDUCTION:
+                is_there = self.stages[source] < stage and source in computed and source.dtype is source.dtype.compute
+                if is_there and source not in self.stored and self._cost_from_memory(source) >= _DEAR:
+                    found.add(source)
+                else:
                     stack.extend(s for operand in source.inputs for s in sources(operand))
-        first = {s for r in self.reductions for s in sources(r.inputs[0]) if self.stages.get(s) == self.stages[r]}
-        return [n for n in self.members if n in later and n in first and n.dtype is n.dtype.compute]
+        return [n for n in self.members if n in found]
+
+    def _computed_for_reductions(self) -> set[Node]:
+        """The members that a reduction's own stage computes, element by element, for what is summed."""
+        found: set[Node] = set()
+        for reduction in self.reductions:
+            stack = sources(reduction.inputs[0])
+            while stack:
+                node = stack.pop()
+                here = self.members.get(node) == "full" and self.stages[node] == self.stages[reduction]
+                if here and node not in found and node.op.kind != REDUCTION:
+                    found.add(node)
+                    stack.extend(s for operand in node.inputs for s in sources(operand))
+        return found
+
+    def _cost_from_memory(self, node: Node) -> int:
+        """Operations to compute an element of a member anew, from what is in memory."""
+        seen: set[Node] = set()
+        stack = [node]
+        while stack:
+            member = stack.pop()
+            if member not in seen and self.members.get(member) == "full":
+                seen.add(member)
+                stack.extend(s for operand in member.inputs for s in sources(operand))
+        return operation_cost(seen)
 
     # ---- the loops
 
@@ -247,17 +281,17 @@ class _LoopKernel:
         if JOINED in (self.members[n] for n in self.stored):
             return set()
         last = max(self.stages[n] for n in [*self.stored, *self.reductions])
-        if any(self.stages[n] < last and self.members[n] == "full" for n in self.stored):
+        if any(self.stored_at[n] < last and self.members[n] == "full" for n in self.stored):
             return set()
         return {n for n, places in emitter.loaded.items() if places == {self.domain}}
 
     def _emit(self, loops: Loops) -> Emitter:
         writer = Writer("kernel", ["ptr %args", "ptr %scratch", "i64 %task"])
         columns = loops.columns[-1] if loops.columns else 1
-        lanes = lanes_for(self.target, columns, self.members, bool(self.reductions))
+        lanes = lanes_for(self.target, columns, self.members, any(n.op.name == "sum" for n in self.reductions))
         self.complete: set[Node] = set()
         slots = Slots(base=1 if self.flat else 0)
-        emitter = Emitter(writer, lanes, slots, self._loadable, has_half_conversions(self.target), self.members)
+        emitter = Emitter(writer, lanes, slots, self._loadable, abilities_of(self.target), self.members)
         self.domain, row = self._flat(loops)
         for node in self.stored:
             emitter.pointer(node)
@@ -368,7 +402,7 @@ class _LoopKernel:
         return names
 
     def _emit_stage(self, emitter: Emitter, loops: Loops, row: Affine, stage: int) -> None:
-        here = [n for n in self.stored if self.stages[n] == stage]
+        here = [n for n in self.stored if self.stored_at[n] == stage]
         rows = [n for n in here if self.members[n] == "row"]
         stores = [n for n in here if self.members[n] != "row"]
         reductions = [n for n in self.reductions if self.stages[n] == stage]

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ..graph.types import bfloat16
-from .arithmetic import has_half_conversions
+from .arithmetic import abilities_of
 from .matmul_blocks import packed_stages
 from .matmul_direct import direct_stages
 from .matmul_pack import Geometry
@@ -85,7 +85,7 @@ def _geometry(product: Product, target: Target) -> Geometry:
     lanes = target.vector_bytes // product.dtype.itemsize
     bfloats = product.a.dtype is bfloat16 and product.b.dtype is bfloat16
     pairs = bfloats and target.has_bf16 and is_x86(target.triple) and target.vector_bytes == 64
-    return Geometry(product.dtype, lanes, target.registers, pairs, has_half_conversions(target))
+    return Geometry(product.dtype, lanes, target.registers, pairs, abilities_of(target))
 
 
 def _mirrored(product: Product) -> Product:

@@ -234,7 +234,7 @@ class _Direct:
                 writer.multiply(one, place.row if by_rows else place.column),
             )
             for start, stop, width in parts if lanes > 1 else parts[:1]:
-                arithmetic = LLVMArithmetic(writer, width, self.geometry.half_conversions)
+                arithmetic = LLVMArithmetic(writer, width, self.geometry.abilities)
                 with writer.loop(start, stop, width, as_written=True) as two:
                     value = _read(arithmetic, product.a, writer.element(source, stored, writer.multiply(two, along)))
                     address = writer.element(to, scalar_type(product.dtype), two)
@@ -301,7 +301,7 @@ class _Direct:
         start = 0
         while start < width:
             size = 1 << ((width - start).bit_length() - 1)
-            arithmetic = LLVMArithmetic(writer, size, self.geometry.half_conversions)
+            arithmetic = LLVMArithmetic(writer, size, self.geometry.abilities)
             ref = _read(arithmetic, element, writer.element(address, stored_type(writer, element), start)).ref
             if size == 1:
                 ref = writer.op(f"insertelement <1 x {type_}> poison, {type_} {ref}, i64 0")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from ..graph.types import DType, bfloat16, bool_, int64
-from .arithmetic import LLVMArithmetic, Value
+from .arithmetic import PLAIN, Abilities, LLVMArithmetic, Value
 from .matmul_tile import Element, Size, prefetch, scalar_type, shuffle, transposed
 from .text import Code, Writer, code
 
@@ -29,14 +29,14 @@ class Geometry:
     for accumulators: more hide no more of the latency, and 8 rows divide the sizes of most matrices.
 
     A *unit* is what one lane multiplies at a time: an element of `dtype`, or with `pairs` two bfloat16 that are
-    neighbours in k. `half_conversions` tells that the processor converts float16.
+    neighbours in k. `abilities` tells that the processor converts float16.
     """
 
     dtype: DType
     lanes: int
     registers: int
     pairs: bool = False
-    half_conversions: bool = True
+    abilities: Abilities = PLAIN
 
     @property
     def rows(self) -> int:
@@ -78,8 +78,8 @@ class _Reader:
 
     def __init__(self, writer: Writer, geometry: Geometry, element: Element):
         self.writer, self.geometry, self.element = writer, geometry, element
-        self.arithmetic = LLVMArithmetic(writer, geometry.lanes, geometry.half_conversions)
-        self.scalar = LLVMArithmetic(writer, 1, geometry.half_conversions)
+        self.arithmetic = LLVMArithmetic(writer, geometry.lanes, geometry.abilities)
+        self.scalar = LLVMArithmetic(writer, 1, geometry.abilities)
         self.stored = self.scalar.storage_type(element.stored)
 
     def at(self, pointer: str, index: str | int) -> str:

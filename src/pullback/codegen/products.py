@@ -11,7 +11,7 @@ from ..compiler.groups import COLUMN, TOTAL, Group, sources
 from ..compiler.index import Affine, Index, View, variable
 from ..graph.node import Node
 from ..graph.types import DType, int64
-from .arithmetic import Value, has_half_conversions
+from .arithmetic import Value, abilities_of
 from .emitter import LANE, VECTOR, Emitter, Slots, lane_variable
 from .launch import Argument, Launch, Workspace, owner_of
 from .loops import lanes_for
@@ -99,7 +99,7 @@ class _Tile:
         def loadable(node: Node) -> bool:
             return node not in own and node is not self.matmul and self.in_memory(node)
 
-        emitter = Emitter(writer, self.lanes, slots, loadable, has_half_conversions(self.target))
+        emitter = Emitter(writer, self.lanes, slots, loadable, abilities_of(self.target))
         self.emitter = emitter
         partials = self._begin_reductions(emitter, slots.base + len(self.nodes), region)
         type_ = emitter.scalar.storage_type(held.dtype)

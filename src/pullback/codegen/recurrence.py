@@ -15,7 +15,7 @@ from ..compiler.index import Affine, Index, variable
 from ..graph.node import Node
 from ..graph.types import int64
 from ..ops.recurrence import carried_in
-from .arithmetic import LLVMArithmetic, Value, has_half_conversions
+from .arithmetic import LLVMArithmetic, Value, abilities_of
 from .emitter import LANE, VECTOR, Emitter, Slots, lane_variable
 from .launch import Launch
 from .loops import TASK_ELEMENTS
@@ -43,7 +43,7 @@ class _Recurrence:
         self.lanes = min(target.vector_bytes // 4, 1 << max(0, inner - 1).bit_length())
         self.vectors = min(_VECTORS, -(-inner // self.lanes))
         self.writer = Writer("kernel", ["ptr %args", "ptr %scratch", "i64 %task"])
-        slots, halves = Slots(), has_half_conversions(target)
+        slots, halves = Slots(), abilities_of(target)
         self.emitter = Emitter(self.writer, self.lanes, slots, lambda n: n is not node and in_memory(n), halves)
         self.wide = carried_in(node.dtype)
 

@@ -97,6 +97,9 @@ class Arithmetic(Protocol):
     def select(self, condition: Value, x: Value, y: Value) -> Value:
         """x where the bool `condition` holds, else y."""
 
+    def lookup(self, x: Value, table: tuple[float, ...]) -> Value:
+        """The float32 in place x of a table of 2, 4, 8 or 16 numbers; x is int32, and only its lowest bits count."""
+
 
 def _quiet(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function` without NumPy's warnings: infinities and NaN are values here, not faults."""
@@ -173,6 +176,9 @@ class NumPyArithmetic:
 
     def shift_right(self, x: Value, count: int) -> Value:
         return np.right_shift(x, np.asarray(x).dtype.type(count))
+
+    def lookup(self, x: Value, table: tuple[float, ...]) -> Value:
+        return np.asarray(table, np.float32)[np.bitwise_and(x, len(table) - 1)]
 
     def multiply_high(self, x: Value, y: Value) -> Value:
         return ((np.asarray(x, np.uint64) * np.asarray(y, np.uint64)) >> np.uint64(32)).astype(uint32.carrier)

@@ -164,6 +164,10 @@ class Number:
         """Shifted by a constant; the sign fills up."""
         return Number(self.a, self.a.shift_right(self.value, count))
 
+    def lookup(self, table: tuple[float, ...]) -> Number:
+        """The float32 in this place, an int32, of a table of 2, 4, 8 or 16 numbers; only its lowest bits count."""
+        return Number(self.a, self.a.lookup(self.value, table))
+
 
 def where(condition: Number, x: Number | float, y: Number | float) -> Number:
     """x where the bool `condition` holds, else y; one of them at least is a Number."""

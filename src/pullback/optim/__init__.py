@@ -8,6 +8,7 @@ from .adam import Adam
 from .adamax import Adamax
 from .adamw import AdamW
 from .asgd import ASGD
+from .blockwise import Adam8bit, AdamW8bit, Lion8bit, SGD8bit
 from .lbfgs import LBFGS
 from .lion import Lion
 from .muon import Muon
@@ -26,15 +27,19 @@ __all__ = [
     "Adafactor",
     "Adagrad",
     "Adam",
+    "Adam8bit",
     "AdamW",
+    "AdamW8bit",
     "Adamax",
     "Lion",
+    "Lion8bit",
     "Muon",
     "NAdam",
     "Optimizer",
     "RAdam",
     "RMSprop",
     "Rprop",
+    "SGD8bit",
     "lr_scheduler",
     "swa_utils",
 ]

@@ -11,7 +11,7 @@ from weakref import ref
 
 from ..errors import StateDictError, TraceError
 from ..graph.node import Node, Shape
-from ..graph.types import float32, float64
+from ..graph.types import DType, float32, float64
 from ..ops.primitive import MODE, user_source
 from ..tensor import Tensor
 from ..tensor.creation import full, tensor
@@ -39,10 +39,13 @@ from .saving import array_of, misfits, own_value, saved_number
 
 @dataclass(frozen=True)
 class Slot:
-    """A tensor that an optimizer keeps for a parameter, in the parameter's dtype: its shape and what it starts as."""
+    """A tensor that an optimizer keeps for a parameter: its shape, what it starts as, and its dtype where that is not
+    the parameter's.
+    """
 
     shape: Shape
     start: float = 0.0
+    dtype: DType | None = None
 
 
 class Optimizer(OptimizerHooks):
@@ -321,7 +324,7 @@ class Optimizer(OptimizerHooks):
                         held[name] = fresh[name]
                 for name, slot in slots.items():
                     if name not in held:
-                        made = full(slot.shape, slot.start, dtype=parameter.dtype)
+                        made = full(slot.shape, slot.start, dtype=slot.dtype or parameter.dtype)
                         held[name] = made if recorded else _ready(made)
 
     def _shared_numbers(self, parameters: list[Tensor], group: Group) -> list[dict[str, Tensor]]:
@@ -401,7 +404,8 @@ class Optimizer(OptimizerHooks):
         names = list(dict.fromkeys(("step", *self._numbers(group))))
         numbers = self._loaded_numbers(group["params"], held, names)
         for parameter, values, counted in zip(group["params"], held, numbers, strict=True):
-            tensors = {n: _ready(tensor(array_of(v)).to(parameter.dtype)) for n, v in values.items() if n not in names}
+            dtypes = {name: slot.dtype or parameter.dtype for name, slot in self._slots(parameter, group).items()}
+            tensors = {n: _ready(tensor(array_of(v)).to(dtypes[n])) for n, v in values.items() if n not in names}
             own = self.state.get(parameter, {})
             if own.keys() == tensors.keys() | counted.keys() and all(own[n] is value for n, value in counted.items()):
                 for name, value in tensors.items():

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import ContextDecorator
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 from weakref import WeakValueDictionary
 
 from ..graph.types import DType, bfloat16, float16, float32, float64
@@ -26,8 +26,8 @@ _LOW = (bfloat16, float16)
 
 
 class _State:
-    #: whether it has been said that a region for "cuda" runs on the CPU
-    warned = False
+    #: of what it has been said that it runs on the CPU
+    warned: ClassVar[set[str]] = set()
 
 
 def _check_device(device_type: Any) -> None:
@@ -39,6 +39,18 @@ def _check_device(device_type: Any) -> None:
         raise RuntimeError(
             f"autocast: no device {device_type!r} (at {user_source()}): expected one of {', '.join(_DEFAULTS)}; "
             'Pullback runs on "cpu"'
+        )
+
+
+def warn_of_device(name: str, device_type: str) -> None:
+    """Say once of each name that what is meant for "cuda" runs on the CPU. Raises RuntimeError for other devices."""
+    _check_device(device_type)
+    if device_type == "cuda" and name not in _State.warned:
+        _State.warned.add(name)
+        warnings.warn(
+            f'{name}("cuda") at {user_source()}: there is no such device, so that it runs in the same precision on the '
+            f'CPU; write {name}("cpu")',
+            stacklevel=3,
         )
 
 
@@ -74,13 +86,8 @@ class autocast(ContextDecorator):
                 stacklevel=2,
             )
             enabled = False
-        if enabled and device_type == "cuda" and not _State.warned:
-            _State.warned = True
-            warnings.warn(
-                f'autocast("cuda") at {user_source()}: there is no such device, so the region runs in the same '
-                'precision on the CPU; write autocast("cpu")',
-                stacklevel=2,
-            )
+        if enabled:
+            warn_of_device("autocast", device_type)
         self.dtype = dtype or _DEFAULTS[device_type]
         self.enabled, self.cache_enabled = enabled, cache_enabled
         self._before: list[Lowering] = []

@@ -144,6 +144,11 @@ _EXACT: dict[str, Rule] = {
     "min": lambda x: x,
     "pad": lambda x: x.hull(Interval(0.0, 0.0)),
     "concatenate": lambda *parts: Interval(min(p.low for p in parts), max(p.high for p in parts)),
+    # the bits of a magnitude stand for it: they are in the same order
+    "magnitude_bits": _abs,
+    "float_of_bits": lambda x: x,
+    "decode_dynamic_signed": lambda _: Interval(-1.0, 1.0),
+    "decode_dynamic_unsigned": lambda _: Interval(0.0, 1.0),
     **{name: lambda *_: Interval(0.0, 1.0) for name in ("eq", "ne", "lt", "le", "bit_and", "bit_or", "bit_not")},
 }
 _ROUGH: dict[str, Rule] = {
@@ -158,7 +163,20 @@ _ROUGH: dict[str, Rule] = {
 }
 
 
-_UNROUNDED = {"neg", "abs", "minimum", "maximum", "where", "sign", "max", "min", "pad", "concatenate"}
+_UNROUNDED = {
+    "neg",
+    "abs",
+    "minimum",
+    "maximum",
+    "where",
+    "sign",
+    "max",
+    "min",
+    "pad",
+    "concatenate",
+    "magnitude_bits",
+    "float_of_bits",
+}
 
 
 class Role(NamedTuple):

@@ -153,7 +153,8 @@ class Replay:
         watched = watched_of(trace, writes) if policy.on_nonfinite != IGNORE else []
         if freed:  # an update that waits for no other gradient cannot wait for all of them to be finite
             watched = [w for w in watched if w.what != "gradient"]
-        graph = Graph.of([*outputs, *(w.node for w in watched)])
+        bounded = trace.bounded if watched else []
+        graph = Graph.of([*outputs, *(w.node for w in watched), *bounded])
         # tensors made from data inside the step: their values are part of the recording
         constants = [node for node in graph.nodes if node.buffer is not None]
         self.constants = [node.buffer for node in constants]
@@ -222,7 +223,8 @@ class Replay:
         """The graph with the guard in it; what is watched stands behind the outputs. Updates that are made early wait
         for nothing, and so for no bound either.
         """
-        own, bad = graph.outputs[: len(self.outputs)], graph.outputs[len(self.outputs) :]
+        own, rest = graph.outputs[: len(self.outputs)], graph.outputs[len(self.outputs) :]
+        bad, bounded = rest[: len(watched)], rest[len(watched) :]
         old = {p: node for p, node in old.items() if (node.shape, node.dtype) == (own[p].shape, own[p].dtype)}
         is_new = {p for p, node in old.items() if node.dtype.is_floating_point and own[p] not in {*bad, node}}
         # an infinity that somebody put into a buffer on purpose, such as a best loss so far, is no fault in it
@@ -233,7 +235,7 @@ class Replay:
         guard = Guard(watched, own, old, updates, self.observed.early)
         if updates:
             states = [State(old[p], own[p]) for p in sorted(is_new)]
-            self.assured = Assured.of(states, bad, trace, self.captured)
+            self.assured = Assured.of(states, [*bad, *bounded], trace, self.captured)
             guard.looked_at = [w for w in updates if w.node in self.assured.looked_at]
             if self.assured.is_empty:
                 self.assured = None

@@ -116,6 +116,8 @@ class Trace:
     rows: list[int] = field(default_factory=list)
     #: what must be finite for the step to change anything
     watched: dict[Node, Watched] = field(default_factory=dict)
+    #: gradients that are finite and not long because the step itself has looked
+    bounded: list[Node] = field(default_factory=list)
     #: who wants to know values that the step computes on its way
     observers: list[Observer] = field(default_factory=list)
     #: serial numbers of nodes that were made during the recording and are no part of it

@@ -1,0 +1,108 @@
+"""Optimizers whose state takes 8 bits an element: Dettmers et al., "8-bit Optimizers via Block-wise Quantization"
+(2022).
+
+A tensor of the state is kept as codes of one byte (`ops.dynamic_code`), and one float32 for each block of 256 elements,
+the greatest magnitude in it, by which the codes of the block are scaled. An update decodes a block, computes in float32
+what the optimizer without "8bit" in its name computes, and encodes the block again, all in the same pass: no more than
+a block of a moment ever exists in full. Beside a parameter's 4 bytes Adam then holds 2.03 and not 8.
+
+Parameters of fewer than 4,096 elements keep their state in full, as in bitsandbytes: they take little, and are those
+whose state matters most (norms, biases).
+"""
+
+from __future__ import annotations
+
+from ..graph.node import Node
+from ..graph.types import float32, uint8
+from ..ops.dynamic_code import SIGNED_ZERO
+from ..quant.blockwise import blocks_of, decoded, encoded, joined, run_of, runs, scales_of
+from ..tensor import Tensor
+from .adam import Adam
+from .adamw import AdamW
+from .groups import Group
+from .lion import Lion
+from .optimizer import Optimizer, Slot
+from .sgd import SGD
+
+#: parameters of fewer elements keep their state in full
+SMALLEST = 4096
+#: what the name of a state's scales ends in
+SCALES = "_scales"
+#: state that is never negative
+_UNSIGNED = ("exp_avg_sq", "max_exp_avg_sq")
+
+
+class _Blockwise(Optimizer):
+    """An optimizer that keeps its state as codes. It stands before the class whose update it makes."""
+
+    def _slots(self, parameter: Tensor, group: Group) -> dict[str, Slot]:
+        slots = super()._slots(parameter, group)
+        if parameter.numel() < SMALLEST:
+            return slots
+        found: dict[str, Slot] = {}
+        for name, slot in slots.items():
+            found[name] = Slot(slot.shape, 0 if name in _UNSIGNED else SIGNED_ZERO, uint8)
+            found[name + SCALES] = Slot((blocks_of(parameter.numel()),), dtype=float32)
+        return found
+
+    def _update(
+        self, parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], group: Group, rate: Tensor
+    ) -> None:
+        names = [name for name in state if name + SCALES in state]
+        if not names:
+            super()._update(parameter, gradient, state, group, rate)
+            return
+        written = {name: list[Node]() for name in ("", *names, *(name + SCALES for name in names))}
+        for run in runs(parameter.numel()):
+            values = {name: _decoded_run(state, name, run) for name in names}
+            new = _run(parameter, run)
+            super()._update(new, _run(gradient, run), {**state, **values}, group, rate)
+            written[""].append(new.node)
+            for name, value in values.items():
+                codes, scales = encoded(value.node, name not in _UNSIGNED)
+                written[name].append(codes)
+                written[name + SCALES].append(scales)
+        for name, nodes in written.items():
+            tensor = state[name] if name else parameter
+            tensor.copy_(tensor._wrap(joined(nodes, tensor.shape)))
+
+
+def _run(tensor: Tensor, run: tuple[int, int]) -> Tensor:
+    return tensor._wrap(run_of(tensor.node, *run))
+
+
+def _decoded_run(state: dict[str, Tensor], name: str, run: tuple[int, int]) -> Tensor:
+    codes, scales = run_of(state[name].node, *run), scales_of(state[name + SCALES].node, *run)
+    return Tensor._wrap(decoded(codes, scales, name not in _UNSIGNED))
+
+
+class Adam8bit(_Blockwise, Adam):
+    """`Adam` with both moments in 8 bits: see `Adam` for the arguments and `AdamW8bit` for the rest."""
+
+
+class AdamW8bit(_Blockwise, AdamW):
+    """`AdamW` with both moments in 8 bits: Dettmers et al., "8-bit Optimizers via Block-wise Quantization" (2022).
+
+    The state holds 2.03 bytes a parameter and not 8: codes of one byte under "exp_avg" and "exp_avg_sq", and a float32
+    for each block of 256 elements under "exp_avg_scales" and "exp_avg_sq_scales". The update decodes, computes in
+    float32 what `AdamW` computes, and encodes, in one pass. Parameters of fewer than 4,096 elements keep their state in
+    full.
+
+    >>> w = pb.ones(64, 64, requires_grad=True)
+    >>> optimizer = pb.optim.AdamW8bit([w], lr=1e-2)
+    >>> w.square().sum().backward()
+    >>> optimizer.step()
+    >>> optimizer.state[w]["exp_avg"].dtype, optimizer.state[w]["exp_avg_scales"].shape
+    (pullback.uint8, pullback.Size([16]))
+    """
+
+
+class Lion8bit(_Blockwise, Lion):
+    """`Lion` with its moment in 8 bits."""
+
+
+class SGD8bit(_Blockwise, SGD):
+    """`SGD` with its momentum in 8 bits."""
+
+
+__all__ = ["Adam8bit", "AdamW8bit", "Lion8bit", "SGD8bit"]

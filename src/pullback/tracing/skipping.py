@@ -1,0 +1,63 @@
+"""Steps that an optimizer makes only where its gradients are finite, chosen inside the program.
+
+A recording cannot branch on a value. So the gradients are read as zeros where one of them is not finite, and all that
+the optimizer writes is chosen between new and old, in the passes that compute it: the same as the guard of a recording
+does (`finite.py`), for a part of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import cast
+
+from ..graph.types import float32
+from ..ops.elementwise import add, convert, copy, lt, where
+from ..ops.primitive import constant, grad_mode
+from ..tensor import Tensor
+from ..tensor.handle import STATE
+from .assurance import LARGEST
+from .finite import squares
+
+#: what the sum of the squares of gradients must stay below, so that there are bounds for what an update makes of them
+_LIMIT = LARGEST**2
+
+
+def sound_gradients(parameters: Sequence[Tensor], given: Sequence[Tensor]) -> Tensor:
+    """Whether the gradients of all parameters are finite, bool[]; in a recording, whether they are shorter than 1e15 as
+    one vector. The recording does not look any more at what the gradients were made from, `given`.
+    """
+    found = [parameter.grad.node for parameter in parameters if parameter.grad is not None]
+    with grad_mode(False):
+        total = constant(0.0, float32)
+        for node in found:
+            total = add(total, convert(squares(node), float32))
+        if STATE.trace is not None:
+            for tensor in given:
+                STATE.trace.watched.pop(tensor.node, None)
+        # a copy, so that what depends on it is computed behind the gradients and not where they are made
+        return Tensor._wrap(copy(lt(total, constant(_LIMIT, float32))))
+
+
+@contextmanager
+def changing_only_where(sound: Tensor, parameters: Sequence[Tensor]) -> Iterator[None]:
+    """Inside a recording, have what is done meanwhile read gradients as zeros, and change nothing that comes from
+    outside, where `sound` is false."""
+    trace = STATE.trace
+    assert trace is not None
+    before = {key: captured.tensor._node for key, captured in trace.captured.items()}
+    gradients = [(parameter, parameter.grad) for parameter in parameters if parameter.grad is not None]
+    condition = sound.node
+    with grad_mode(False):
+        for parameter, gradient in gradients:
+            safe = where(condition, gradient.node, constant(0.0, gradient.dtype))
+            trace.bounded.append(safe)
+            parameter.grad = Tensor._wrap(safe)
+    yield
+    for parameter, gradient in gradients:
+        parameter.grad = gradient
+    with grad_mode(False):
+        for key, captured in list(trace.captured.items()):
+            old, new = before.get(key, captured.node), captured.tensor._node
+            if new is not old:
+                cast(Tensor, captured.tensor).copy_(Tensor._wrap(where(condition, new, old)))

@@ -1,0 +1,205 @@
+"""The scaler of losses: PyTorch's numbers, outside compiled steps and inside, through overflow and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import pullback as pb
+
+torch = pytest.importorskip("torch")
+
+OPTIONS: dict[str, Any] = {"init_scale": 2.0**14, "growth_interval": 2}
+
+
+def run(library: Any, compiled: bool, clip: bool, steps: int = 12) -> tuple[list[list[float]], np.ndarray, Any]:
+    """Losses and scales of steps of which the third and the eighth overflow float16 on the way back, and the weight."""
+    random = np.random.default_rng(0)
+    values = [random.standard_normal(shape).astype(np.float32) for shape in ((8, 8), (8, 8), (4, 8), (4, 8))]
+    first, second = (library.tensor(v / 3, requires_grad=True) for v in values[:2])
+    x, y = (library.tensor(v) for v in values[2:])
+    factor = library.tensor(1.0)
+    optimizer = library.optim.Adam([first, second], lr=0.05)
+    scaler = library.amp.GradScaler("cpu", **OPTIONS)
+
+    def step(x: Any, y: Any, factor: Any) -> Any:
+        optimizer.zero_grad()
+        with library.autocast("cpu", dtype=library.float16):
+            hidden = (x @ first).tanh()
+            out = hidden @ second
+        loss = ((out.float() - y) ** 2).mean() * factor
+        scaler.scale(loss).backward()
+        if clip:
+            scaler.unscale_(optimizer)
+            library.nn.utils.clip_grad_norm_([first, second], 0.5)
+        scaler.step(optimizer)
+        scaler.update()
+        return loss
+
+    taken = pb.compile(step) if compiled else step
+    found = []
+    for number in range(steps):
+        factor.fill_(300.0 if number in (2, 7) else 1.0)
+        loss = taken(x, y, factor)
+        found.append([loss.item(), scaler.get_scale()])
+    return found, first.detach().numpy().copy(), scaler
+
+
+@pytest.mark.parametrize("clip", [True, False])
+@pytest.mark.parametrize("compiled", [True, False])
+def test_overflow_and_back_are_pytorchs(compiled: bool, clip: bool) -> None:
+    expected, weight, theirs = run(torch, False, clip)
+    found, own, scaler = run(pb, compiled, clip)
+    scales = [scale for _, scale in expected]
+    assert len({*scales}) >= 3, f"the run does not reach an overflow: {scales}"
+    assert [scale for _, scale in found] == scales
+    np.testing.assert_allclose(np.array(found)[:, 0], np.array(expected)[:, 0], rtol=3e-3)
+    np.testing.assert_allclose(own, weight, atol=3e-3)
+    assert scaler.state_dict() == theirs.state_dict()
+
+
+def test_a_step_that_overflows_changes_neither_parameters_nor_moments() -> None:
+    w = pb.ones(3, requires_grad=True)
+    optimizer = pb.optim.AdamW([w], lr=0.1)
+    scaler = pb.amp.GradScaler("cpu", init_scale=4.0)
+
+    @pb.compile
+    def step(c: pb.Tensor) -> pb.Tensor:
+        optimizer.zero_grad()
+        loss = (w.half() * c.half()).float().sum()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        return loss
+
+    step(pb.ones(3))
+    before = [w.detach().numpy().copy(), *(v.numpy().copy() for v in optimizer.state[w].values())]
+    step(pb.full((3,), 30000.0))
+    after = [w.detach().numpy(), *(v.numpy() for v in optimizer.state[w].values())]
+    for old, new in zip(before, after, strict=True):
+        np.testing.assert_array_equal(new, old)
+    assert scaler.get_scale() == 2.0
+    step(pb.ones(3))
+    assert (w.detach().numpy() != before[0]).all()
+
+
+def test_a_loss_that_is_not_finite_is_a_fault_and_no_matter_of_scale() -> None:
+    w = pb.ones(3, requires_grad=True)
+    optimizer, scaler = pb.optim.SGD([w], lr=0.1), pb.amp.GradScaler("cpu")
+
+    @pb.compile
+    def step(x: pb.Tensor) -> pb.Tensor:
+        loss = (w * x).log().sum()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        return loss
+
+    step(pb.ones(3))
+    with pytest.raises(pb.errors.NonFiniteError, match="log"):
+        step(-pb.ones(3))
+    assert scaler.get_scale() == 2.0**16
+
+
+def test_two_optimizers_step_apart_and_the_scale_minds_both() -> None:
+    a, b = pb.ones(2, requires_grad=True), pb.ones(2, requires_grad=True)
+    first, second = pb.optim.SGD([a], lr=0.5), pb.optim.SGD([b], lr=0.5)
+    scaler = pb.amp.GradScaler("cpu", init_scale=8.0)
+
+    @pb.compile
+    def step(c: pb.Tensor) -> None:
+        first.zero_grad()
+        second.zero_grad()
+        loss = a.sum() + (b.half() * c.half()).float().sum()
+        scaler.scale(loss).backward()
+        scaler.step(first)
+        scaler.step(second)
+        scaler.update()
+
+    step(pb.full((2,), 20000.0))
+    assert a.tolist() == [0.5, 0.5] and b.tolist() == [1.0, 1.0] and scaler.get_scale() == 4.0
+
+
+def test_a_state_of_pytorch_is_taken_and_a_bad_one_is_not() -> None:
+    theirs = torch.amp.GradScaler("cpu", init_scale=32.0, growth_interval=7)
+    theirs.scale(torch.tensor(1.0))
+    scaler = pb.amp.GradScaler("cpu")
+    scaler.load_state_dict(theirs.state_dict())
+    assert scaler.state_dict() == theirs.state_dict()
+    for change in ({"scale": float("nan")}, {"growth_interval": 0}, {"backoff_factor": 2.0}):
+        with pytest.raises(pb.errors.StateDictError, match="not the state"):
+            scaler.load_state_dict({**theirs.state_dict(), **change})
+    with pytest.raises(pb.errors.StateDictError, match="lacks scale"):
+        scaler.load_state_dict({})
+
+
+def test_what_is_done_in_a_wrong_order_is_refused() -> None:
+    w = pb.ones(1, requires_grad=True)
+    optimizer, scaler = pb.optim.SGD([w], lr=0.1), pb.amp.GradScaler("cpu", init_scale=2.0)
+    with pytest.raises(RuntimeError, match="before step"):
+        scaler.update()
+    scaler.scale(w.sum()).backward()
+    scaler.unscale_(optimizer)
+    with pytest.raises(RuntimeError, match="already been called"):
+        scaler.unscale_(optimizer)
+    scaler.step(optimizer)
+    with pytest.raises(RuntimeError, match="already been called"):
+        scaler.step(optimizer)
+    scaler.update()
+    assert w.item() == pytest.approx(0.9)
+    with pytest.raises(pb.errors.GradientError, match="closure"):
+        scaler.step(optimizer, closure=lambda: None)
+
+    @pb.compile
+    def half() -> None:
+        scaler.scale(w.sum()).backward()
+        scaler.step(optimizer)
+
+    half()
+    with pytest.raises(pb.errors.TraceError, match="in one function"):
+        scaler.update()
+
+
+def test_wrong_arguments_raise() -> None:
+    for options in ({"growth_factor": 1.0}, {"backoff_factor": 1.0}, {"init_scale": 0.0}, {"growth_interval": 1.5}):
+        with pytest.raises(ValueError, match="must be"):
+            pb.amp.GradScaler("cpu", **options)
+    with pytest.raises(TypeError, match="takes a tensor or an iterable"):
+        pb.amp.GradScaler("cpu").scale(3.0)
+
+
+def test_one_that_is_switched_off_passes_everything_through() -> None:
+    w = pb.ones(1, requires_grad=True)
+    optimizer, scaler = pb.optim.SGD([w], lr=0.1), pb.amp.GradScaler(enabled=False)
+    loss = w.sum()
+    assert scaler.scale(loss) is loss and not scaler.is_enabled()
+    loss.backward()
+    scaler.unscale_(optimizer)
+    scaler.step(optimizer)
+    scaler.update()
+    assert w.item() == pytest.approx(0.9) and scaler.get_scale() == 1.0 and scaler.state_dict() == {}
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_the_scale_grows_after_the_interval_and_lists_are_scaled(compiled: bool) -> None:
+    w = pb.ones(2, requires_grad=True)
+    optimizer, scaler = pb.optim.SGD([w], lr=0.1), pb.amp.GradScaler("cpu", init_scale=2.0, growth_interval=2)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        one, two = scaler.scale([w[0], w[1]])
+        (one + two).backward()
+        scaler.step(optimizer)
+        scaler.update()
+
+    run = pb.compile(step) if compiled else step
+    scales = []
+    for _ in range(5):
+        run()
+        scales.append(scaler.get_scale())
+    assert scales == [2.0, 4.0, 4.0, 8.0, 8.0]
+    scaler.set_growth_factor(4.0)
+    run()
+    assert scaler.get_scale() == 32.0

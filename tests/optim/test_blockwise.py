@@ -1,0 +1,153 @@
+"""Optimizers with 8 bits of state: what they compute, what they hold, and what they write on their way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import pullback as pb
+from pullback import quant
+
+CASES: dict[str, tuple[Callable[..., Any], Callable[..., Any], dict[str, Any]]] = {
+    "Adam": (pb.optim.Adam8bit, pb.optim.Adam, {"lr": 1e-2, "weight_decay": 1e-2}),
+    "AdamW": (pb.optim.AdamW8bit, pb.optim.AdamW, {"lr": 1e-2}),
+    "Lion": (pb.optim.Lion8bit, pb.optim.Lion, {"lr": 1e-3}),
+    "SGD": (pb.optim.SGD8bit, pb.optim.SGD, {"lr": 1e-2, "momentum": 0.9}),
+}
+#: of whole blocks, with a part of one, and too small to be coded
+SHAPES = [(64, 128), (70, 67), (4095,)]
+
+
+def held(state: dict[str, pb.Tensor], name: str) -> np.ndarray:
+    """What a slot of the state stands for."""
+    scales = state.get(name + "_scales")
+    if scales is None:
+        return state[name].numpy()
+    return quant.dequantize_blockwise(state[name], scales, signed=name != "exp_avg_sq").numpy()
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_step_is_that_of_the_full_optimizer_from_the_decoded_state(name: str, compiled: bool) -> None:
+    make, plain, options = CASES[name]
+    random = np.random.default_rng(0)
+    values = [random.standard_normal(shape).astype(np.float32) for shape in SHAPES]
+    own = [pb.tensor(v, requires_grad=True) for v in values]
+    optimizer = make(own, **options)
+    gradients = [pb.zeros(shape) for shape in SHAPES]
+
+    def step() -> None:
+        for p, g in zip(own, gradients, strict=True):
+            p.grad = g * 1
+        optimizer.step()
+
+    run = pb.compile(step) if compiled else step
+    for _ in range(4):
+        others = [pb.tensor(p.detach().numpy().copy(), requires_grad=True) for p in own]
+        expected = plain(others, **options)
+        state = [dict(optimizer.state[p]) for p in own]
+        if state[0]:
+            loaded = {
+                place: {k: (v.numpy().copy() if not k.endswith("_scales") and v.shape == () else held(s, k))
+                        for k, v in s.items() if not k.endswith("_scales")}
+                for place, s in enumerate(state)
+            }  # fmt: skip
+            expected.load_state_dict({"state": loaded, "param_groups": expected.state_dict()["param_groups"]})
+        for g in gradients:
+            g.copy_(pb.tensor(random.standard_normal(g.shape).astype(np.float32)))
+        for p, g in zip(others, gradients, strict=True):
+            p.grad = pb.tensor(g.numpy().copy())
+        expected.step()
+        run()
+        for p, other in zip(own, others, strict=True):
+            np.testing.assert_allclose(p.detach().numpy(), other.detach().numpy(), rtol=2e-5, atol=2e-6)
+            slots = [k for k in optimizer.state[p] if not k.endswith("_scales") and optimizer.state[p][k].shape]
+            for slot in slots:
+                full, kept = expected.state[other][slot].numpy(), held(optimizer.state[p], slot)
+                assert abs(kept - full).max() <= 0.0072 * abs(full).max()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_state_takes_a_byte_an_element_and_a_number_a_block(name: str) -> None:
+    make, plain, options = CASES[name]
+    w = pb.zeros(512, 512, requires_grad=True)
+    sizes = []
+    for optimizer in (make([w], **options), plain([w], **options)):
+        w.grad = pb.ones(512, 512)
+        optimizer.step()
+        sizes.append(sum(t.numel() * t.dtype.itemsize for t in optimizer.state[w].values() if t.shape))
+    assert sizes[0] / w.numel() <= 2.1 * sizes[1] / (8 * w.numel())
+
+
+def test_no_moment_is_ever_written_in_full() -> None:
+    model = pb.nn.Linear(1024, 1024)
+    optimizer = pb.optim.AdamW8bit(model.parameters())
+    x = pb.ones(4, 1024)
+
+    @pb.compile
+    def step() -> pb.Tensor:
+        loss = model(x).square().mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss
+
+    plan = step.plan()
+    weight = 4 * 1024 * 1024
+    assert plan.breakdown["optimizer"] < 0.52 * weight, f"\n{plan}"
+    assert plan.breakdown["temporaries"] + plan.breakdown["gradients"] < 1.05 * weight, (
+        f"more than the gradient is written:\n{plan}"
+    )
+
+
+def test_state_dicts_go_both_ways_with_the_same_bits() -> None:
+    def trained(steps: int, state: Any = None, values: Any = None) -> tuple[np.ndarray, Any]:
+        w = pb.tensor(np.linspace(-1, 1, 5000, dtype=np.float32) if values is None else values, requires_grad=True)
+        optimizer = pb.optim.Adam8bit([w], lr=1e-2)
+        if state is not None:
+            optimizer.load_state_dict(state)
+        for _ in range(steps):
+            optimizer.zero_grad()
+            ((w - 0.3) ** 2).sum().backward()
+            optimizer.step()
+        return w.detach().numpy().copy(), optimizer.state_dict()
+
+    whole, _ = trained(6)
+    half, state = trained(3)
+    again, last = trained(3, state, half)
+    np.testing.assert_array_equal(again, whole)
+    assert last["state"][0]["exp_avg"].dtype is pb.uint8
+
+
+def test_a_state_in_full_is_not_taken_for_codes() -> None:
+    w = pb.zeros(5000, requires_grad=True)
+    w.grad = pb.ones(5000)
+    full = pb.optim.Adam([w])
+    full.step()
+    with pytest.raises(pb.errors.StateDictError, match="exp_avg_scales"):
+        pb.optim.Adam8bit([w]).load_state_dict(full.state_dict())
+
+
+def test_gradients_that_are_not_finite_change_no_code() -> None:
+    w = pb.ones(64, 64, requires_grad=True)
+    optimizer = pb.optim.AdamW8bit([w])
+    x = pb.ones(64, 64)
+
+    @pb.compile(on_nonfinite="skip")
+    def step() -> pb.Tensor:
+        loss = (w * x).sum()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss
+
+    step()
+    before = {k: v.numpy().copy() for k, v in optimizer.state[w].items()}
+    x[0, 0] = float("nan")
+    with pytest.warns(UserWarning, match="skipped"):
+        step()
+    for key, value in optimizer.state[w].items():
+        np.testing.assert_array_equal(value.numpy(), before[key])
