@@ -1,0 +1,166 @@
+"""Linear layers with a low-rank addition that is trained in their stead.
+
+y = x Wᵀ + b + scaling · (x Aᵀ) Bᵀ with A [r, in_features] and B [out_features, r]. A begins as a Linear's weight does,
+B at zero, so that the model is what it was before. The names are PEFT's: `base_layer`, `lora_A.default.weight`,
+`lora_B.default.weight`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from ..nn import Dropout, Identity, Linear, Module, ModuleDict, init
+from ..ops.primitive import user_source
+from ..tensor import Tensor
+from ..tensor.grad_modes import no_grad
+
+#: the name that PEFT gives an adapter that was given none
+_NAME = "default"
+
+
+@dataclass(frozen=True)
+class Config:
+    """What adapters are made by; `targets` are the ends of names of layers, or a regular expression for whole names."""
+
+    r: int
+    alpha: float
+    targets: tuple[str, ...] | str
+    dropout: float = 0.0
+    rslora: bool = False
+
+    @property
+    def scaling(self) -> float:
+        """What the addition is multiplied by."""
+        return self.alpha / (math.sqrt(self.r) if self.rslora else self.r)
+
+    def covers(self, name: str) -> bool:
+        """Whether the layer of this name gets an adapter."""
+        if isinstance(self.targets, str):
+            return re.fullmatch(self.targets, name) is not None
+        return any(name == target or name.endswith("." + target) for target in self.targets)
+
+
+class LoRALinear(Module):
+    """A Linear, `base_layer`, whose weight stays as it is, and a low-rank addition that is trained."""
+
+    def __init__(self, base_layer: Linear, config: Config):
+        super().__init__()
+        self.base_layer, self.config = base_layer, config
+        sizes, dtype = (base_layer.in_features, base_layer.out_features), base_layer.weight.dtype
+        self.lora_dropout = ModuleDict({_NAME: Dropout(config.dropout) if config.dropout else Identity()})
+        self.lora_A = ModuleDict({_NAME: Linear(sizes[0], config.r, bias=False, dtype=dtype)})
+        self.lora_B = ModuleDict({_NAME: Linear(config.r, sizes[1], bias=False, dtype=dtype)})
+        init.zeros_(self.lora_B[_NAME].weight)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[..., in_features] to [..., out_features]."""
+        low = self.lora_A[_NAME](self.lora_dropout[_NAME](input))
+        return self.base_layer(input) + self.lora_B[_NAME](low) * self.config.scaling
+
+    def addition(self) -> Tensor:
+        """What the adapter adds to the weight, [out_features, in_features]."""
+        return self.lora_B[_NAME].weight @ self.lora_A[_NAME].weight * self.config.scaling
+
+    def extra_repr(self) -> str:
+        """The rank and the scaling."""
+        return f"r={self.config.r}, scaling={self.config.scaling}"
+
+
+def apply(
+    model: Module, r: int, alpha: float, targets: Iterable[str] | str, *, dropout: float = 0.0, rslora: bool = False
+) -> Module:
+    """Freeze all parameters of the model, and give each Linear that `targets` name an adapter of rank `r` to train.
+
+    `targets` are ends of names, such as ["query", "value"], "all-linear" for every Linear, or another string for a
+    regular expression that whole names match. The addition is scaled by alpha / r, with `rslora` by alpha / sqrt(r)
+    (Kalajdzievski, 2023); `dropout` is that of its input. Layers are replaced in place, and the model is the result.
+    Parameters that have to be trained beside can be unfrozen by `requires_grad_()`.
+
+    Raises ValueError where r or dropout is out of its range, no layer is named, one is of another kind, or the model
+    has adapters already.
+
+    >>> model = pb.nn.Sequential(pb.nn.Linear(8, 8), pb.nn.ReLU(), pb.nn.Linear(8, 2))
+    >>> model = pb.lora.apply(model, r=2, alpha=4, targets=["0"])
+    >>> [name for name, p in model.named_parameters() if p.requires_grad]
+    ['0.lora_A.default.weight', '0.lora_B.default.weight']
+    """
+    config = _config(r, alpha, targets, dropout, rslora)
+    if any(isinstance(module, LoRALinear) for module in model.modules()):
+        raise ValueError(f"lora.apply: the model has adapters already (at {user_source()}); merge or unload them first")
+    found = [(parent, own, name) for parent, own, name in _children(model) if _is_target(config, parent, own, name)]
+    if not found:
+        raise ValueError(
+            f"lora.apply: no layer is named by targets={targets!r} (at {user_source()}); its Linear layers are "
+            f"{[name for parent, own, name in _children(model) if isinstance(parent._modules[own], Linear)]}"
+        )
+    for parent, own, name in found:
+        if type(layer := parent._modules[own]) is not Linear:
+            raise ValueError(
+                f"lora.apply: {name} is a {type(layer).__name__}, and adapters are for Linear (at {user_source()})"
+            )
+    model.requires_grad_(False)
+    for parent, own, _ in found:
+        setattr(parent, own, LoRALinear(parent._modules[own], config))  # type: ignore[arg-type]
+    return model
+
+
+def _is_target(config: Config, parent: Module, own: str, name: str) -> bool:
+    if config.targets == "all-linear":
+        return type(parent._modules[own]) is Linear
+    return config.covers(name)
+
+
+def _config(r: int, alpha: float, targets: Iterable[str] | str, dropout: float, rslora: bool) -> Config:
+    if isinstance(r, bool) or not isinstance(r, int) or r < 1:
+        raise ValueError(f"lora.apply: r must be a whole number of at least 1, got {r!r} (at {user_source()})")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"lora.apply: dropout must be from 0 to below 1, got {dropout!r} (at {user_source()})")
+    if not math.isfinite(alpha):
+        raise ValueError(f"lora.apply: alpha must be finite, got {alpha!r} (at {user_source()})")
+    named = targets if isinstance(targets, str) else tuple(targets)
+    return Config(r, float(alpha), named, float(dropout), bool(rslora))
+
+
+def _children(model: Module, prefix: str = "") -> Iterator[tuple[Module, str, str]]:
+    """Every module but the outermost: which one holds it, under which name, and its name from the outermost."""
+    for own, child in list(model._modules.items()):
+        if child is not None:
+            yield model, own, prefix + own
+            yield from _children(child, f"{prefix}{own}.")
+
+
+def adapters(model: Module) -> list[tuple[Module, str, str, LoRALinear]]:
+    """The layers with adapters: which module holds each, under which name, its name from the outermost, and itself."""
+    found = [(parent, own, name, parent._modules[own]) for parent, own, name in _children(model)]
+    return [(parent, own, name, layer) for parent, own, name, layer in found if isinstance(layer, LoRALinear)]
+
+
+def merge(model: Module) -> Module:
+    """Add each adapter to the weight of its layer, and put the layers back in their places; the model is the result.
+
+    What the model computes stays the same to rounding, without dropout. Its parameters stay frozen.
+    """
+    _require(model, "merge")
+    with no_grad():
+        for _, _, _, layer in adapters(model):
+            layer.base_layer.weight.add_(layer.addition())
+    return unload(model)
+
+
+def unload(model: Module) -> Module:
+    """Take all adapters away, so that the model is what it was; the model is the result. Its parameters stay frozen."""
+    _require(model, "unload")
+    for parent, own, _, layer in adapters(model):
+        setattr(parent, own, layer.base_layer)
+    return model
+
+
+def _require(model: Module, name: str) -> None:
+    if not adapters(model):
+        raise ValueError(f"lora.{name}: the model has no adapters inside (at {user_source()})")
+
+
+__all__ = ["LoRALinear", "apply", "merge", "unload"]

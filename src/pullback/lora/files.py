@@ -1,0 +1,131 @@
+"""Adapters in the two files of PEFT: `adapter_config.json` and `adapter_model.safetensors`."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from ..errors import SnapshotError
+from ..nn import Module
+from ..ops.primitive import user_source
+from ..snapshots import load as load_tensors
+from ..snapshots import save as save_tensors
+from ..tensor import Tensor
+from ..tensor.grad_modes import no_grad
+from .adapters import adapters, apply
+
+CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
+#: what PEFT puts before the name of a layer in its own model
+_PREFIX = "base_model.model."
+#: of a configuration: what is only right here with this value
+_ONLY = {"bias": "none", "fan_in_fan_out": False, "use_dora": False, "modules_to_save": None, "rank_pattern": {},
+         "alpha_pattern": {}, "layers_to_transform": None, "layers_pattern": None, "exclude_modules": None}  # fmt: skip
+_LONGEST = 1 << 20
+
+
+def save(model: Module, directory: str | os.PathLike[str]) -> None:
+    """Write the model's adapters to a directory, which is made where it is not there, as PEFT's `save_pretrained` does.
+
+    Raises ValueError where the model has none, SnapshotError where a file cannot be written.
+    """
+    found = adapters(model)
+    if not found:
+        raise ValueError(f"lora.save: the model has no adapters inside (at {user_source()})")
+    config = found[0][3].config
+    targets = config.targets if isinstance(config.targets, str) else list(config.targets)
+    written = {
+        **_ONLY, "peft_type": "LORA", "task_type": None, "base_model_name_or_path": None, "inference_mode": True,
+        "init_lora_weights": True, "r": config.r, "lora_alpha": config.alpha, "lora_dropout": config.dropout,
+        "target_modules": targets, "use_rslora": config.rslora,
+    }  # fmt: skip
+    path = Path(directory)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        save_tensors(_tensors(model), path / TENSORS)
+        (path / CONFIG).write_text(json.dumps(dict(sorted(written.items())), indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise SnapshotError(path, f"it cannot be written ({error}) (at {user_source()})") from error
+
+
+def load(model: Module, directory: str | os.PathLike[str]) -> Module:
+    """Give the model the adapters of a directory that `save` or PEFT wrote; the model is the result.
+
+    A model without adapters gets them as by `apply`; one that has them keeps the layers and takes the values. Raises
+    SnapshotError, with the model unchanged, where a file is damaged, of an option that is not there (DoRA, ranks by
+    layer …), or does not fit the model.
+    """
+    path = Path(directory)
+    config = _read(path / CONFIG)
+    tensors = load_tensors(path / TENSORS)
+    had = bool(adapters(model))
+    trained = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    if not had:
+        try:
+            apply(
+                model, config["r"], config["lora_alpha"], config["target_modules"],
+                dropout=config["lora_dropout"], rslora=config["use_rslora"],
+            )  # fmt: skip
+        except (ValueError, TypeError) as error:
+            raise SnapshotError(path / CONFIG, f"{error}") from error
+    fault = _misfit(_tensors(model), tensors)
+    if fault:
+        if not had:
+            for parent, own, _, layer in adapters(model):
+                setattr(parent, own, layer.base_layer)
+            for parameter, needed in trained.items():
+                parameter.requires_grad_(needed)
+        raise SnapshotError(path / TENSORS, f"{fault} (at {user_source()})")
+    with no_grad():
+        for name, parameter in _tensors(model).items():
+            parameter.copy_(tensors[name])
+    return model
+
+
+def _tensors(model: Module) -> dict[str, Tensor]:
+    """The parameters of all adapters under PEFT's names."""
+    return {
+        f"{_PREFIX}{name}.{part}.weight": parameter
+        for _, _, name, layer in adapters(model)
+        for part in ("lora_A", "lora_B")
+        for parameter in getattr(layer, part).parameters()
+    }
+
+
+def _misfit(own: dict[str, Tensor], given: Any) -> str:
+    if not isinstance(given, dict) or own.keys() != given.keys():
+        names = given.keys() if isinstance(given, dict) else set()
+        missing, others = sorted(own.keys() - names)[:3], sorted(names - own.keys())[:3]
+        return f"its tensors are not those of the model's adapters: {missing} missing, {others} too many"
+    for name, parameter in own.items():
+        if given[name].shape != parameter.shape:
+            return f"{name} is {list(given[name].shape)}, in the model {list(parameter.shape)}"
+    return ""
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """PEFT's configuration, checked: whatever it asks for that is not there is refused."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(_LONGEST + 1)
+        found = json.loads(text) if len(text) <= _LONGEST else None
+    except (OSError, ValueError, RecursionError) as error:
+        raise SnapshotError(path, f"it cannot be read ({error}) (at {user_source()})") from error
+    if not isinstance(found, dict) or found.get("peft_type") != "LORA":
+        raise SnapshotError(path, f"it is no configuration of a LoRA adapter (at {user_source()})")
+    for name, value in _ONLY.items():
+        if found.get(name, value) not in (value, None, {}, []):
+            raise SnapshotError(path, f"{name}={found[name]!r} is not supported (at {user_source()})")
+    config = {"lora_dropout": 0.0, "use_rslora": False, "lora_alpha": 8, **found}
+    kinds = {"r": int, "lora_alpha": int | float, "lora_dropout": int | float, "use_rslora": bool}
+    for name, kind in kinds.items():
+        if name not in config or not isinstance(config[name], kind):
+            raise SnapshotError(path, f"{name} is {config.get(name)!r} (at {user_source()})")
+    targets = config.get("target_modules")
+    if not isinstance(targets, str) and not (isinstance(targets, list) and all(isinstance(t, str) for t in targets)):
+        raise SnapshotError(path, f"target_modules is {targets!r} (at {user_source()})")
+    return config
+
+
+__all__ = ["load", "save"]

@@ -1,0 +1,155 @@
+"""Low-rank adapters: what they compute, what is trained, how they are merged, and PEFT's files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import pullback as pb
+
+
+class Block(pb.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.value, self.out = pb.nn.Linear(6, 6), pb.nn.Linear(6, 6, bias=False), pb.nn.Linear(6, 3)
+
+    def forward(self, x: pb.Tensor) -> pb.Tensor:
+        return self.out(self.query(x).tanh() * self.value(x))
+
+
+def model() -> pb.nn.Module:
+    pb.manual_seed(0)
+    return pb.nn.Sequential(Block(), pb.nn.ReLU(), pb.nn.Linear(3, 2))
+
+
+def trained(net: pb.nn.Module, steps: int = 5) -> list[float]:
+    optimizer = pb.optim.AdamW([p for p in net.parameters() if p.requires_grad], lr=0.05)
+    x, y = pb.tensor(np.linspace(-1, 1, 48, dtype=np.float32).reshape(8, 6)), pb.ones(8, 2)
+
+    @pb.compile
+    def step() -> pb.Tensor:
+        optimizer.zero_grad()
+        loss = pb.nn.functional.mse_loss(net(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return [step().item() for _ in range(steps)]
+
+
+def test_a_fresh_adapter_changes_nothing_and_only_adapters_are_trained() -> None:
+    x = pb.randn(4, 6)
+    net = model()
+    before, weights = net(x).detach().numpy(), {n: p.detach().numpy().copy() for n, p in net.named_parameters()}
+    assert pb.lora.apply(net, r=2, alpha=8, targets=["query", "value"]) is net
+    np.testing.assert_array_equal(net(x).detach().numpy(), before)
+    losses = trained(net)
+    assert losses[-1] < losses[0]
+    names = [n for n, p in net.named_parameters() if p.requires_grad]
+    assert names == [f"0.{layer}.lora_{m}.default.weight" for layer in ("query", "value") for m in "AB"]
+    kept = {n.replace(".base_layer", ""): p.detach().numpy() for n, p in net.named_parameters() if "lora" not in n}
+    assert kept.keys() == weights.keys()
+    for name, value in kept.items():
+        np.testing.assert_array_equal(value, weights[name])
+
+
+@pytest.mark.parametrize(("rslora", "scaling"), [(False, 8 / 2), (True, 8 / 2**0.5)])
+def test_an_adapter_adds_its_product(rslora: bool, scaling: float) -> None:
+    layer = pb.nn.Sequential(pb.nn.Linear(5, 3))
+    pb.lora.apply(layer, r=2, alpha=8, targets=["0"], rslora=rslora)
+    own = dict(layer.named_parameters())
+    own["0.lora_B.default.weight"].data = pb.randn(3, 2)
+    x = pb.randn(7, 5)
+    w = {n: p.detach().numpy().astype(np.float64) for n, p in layer.named_parameters()}
+    addition = w["0.lora_B.default.weight"] @ w["0.lora_A.default.weight"] * scaling
+    expected = x.numpy() @ (w["0.base_layer.weight"] + addition).T + w["0.base_layer.bias"]
+    np.testing.assert_allclose(layer(x).detach().numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_merged_layers_compute_the_same_and_unloaded_ones_what_they_did_before() -> None:
+    x = pb.randn(4, 6)
+    net = pb.lora.apply(model(), r=2, alpha=4, targets="all-linear")
+    before = model()(x).detach().numpy()
+    trained(net)
+    after = net(x).detach().numpy()
+    assert abs(after - before).max() > 1e-3
+    names = [n for n, _ in model().named_parameters()]
+    assert [n for n, _ in pb.lora.merge(net).named_parameters()] == names
+    np.testing.assert_allclose(net(x).detach().numpy(), after, rtol=1e-5, atol=1e-6)
+    other = pb.lora.apply(model(), r=2, alpha=4, targets=["out", "2"])
+    trained(other)
+    np.testing.assert_array_equal(pb.lora.unload(other)(x).detach().numpy(), before)
+
+
+def test_files_are_pefts_and_give_the_same_model_back(tmp_path: Path) -> None:
+    net = pb.lora.apply(model(), r=2, alpha=4, targets=["query", "out"], dropout=0.25)
+    trained(net)
+    pb.lora.save(net, tmp_path / "adapter")
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    wanted = {"peft_type": "LORA", "r": 2, "lora_alpha": 4.0, "target_modules": ["query", "out"]}
+    assert {
+        "peft_type": "LORA",
+        "r": 2,
+        "lora_alpha": 4.0,
+        "target_modules": ["query", "out"],
+    }.items() <= config.items()
+    tensors = pb.load(tmp_path / "adapter" / "adapter_model.safetensors")
+    assert set(tensors) == {f"base_model.model.0.{n}.lora_{m}.weight" for n in ("query", "out") for m in "AB"}
+    again = pb.lora.load(model(), tmp_path / "adapter")
+    x = pb.randn(4, 6)
+    np.testing.assert_array_equal(again.eval()(x).detach().numpy(), net.eval()(x).detach().numpy())
+    pb.lora.load(again, tmp_path / "adapter")  # into the adapters that are there
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"peft_type": "IA3"}, "no configuration of a LoRA"),
+        ({"use_dora": True}, "use_dora=True is not supported"),
+        ({"rank_pattern": {"query": 4}}, "rank_pattern"),
+        ({"r": "2"}, "r is '2'"),
+        ({"r": 0}, "at least 1"),
+        ({"r": 3}, "lora_A.weight is"),
+        ({"target_modules": ["nothing"]}, "no layer is named"),
+        ({"target_modules": ["value"]}, "missing"),
+        ({"target_modules": 3}, "target_modules is 3"),
+    ],
+)
+def test_what_does_not_fit_is_refused_and_changes_nothing(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    pb.lora.save(pb.lora.apply(model(), r=2, alpha=4, targets=["query"]), tmp_path)
+    path = tmp_path / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    net = model()
+    names = [(n, p.requires_grad) for n, p in net.named_parameters()]
+    with pytest.raises(pb.errors.SnapshotError, match=message):
+        pb.lora.load(net, tmp_path)
+    assert [(n, p.requires_grad) for n, p in net.named_parameters()] == names
+
+
+def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
+    pb.lora.save(pb.lora.apply(model(), r=2, alpha=4, targets=["query"]), tmp_path)
+    (tmp_path / "adapter_config.json").write_text("[" * 100_000)
+    with pytest.raises(pb.errors.SnapshotError, match="cannot be read"):
+        pb.lora.load(model(), tmp_path)
+
+
+def test_wrong_arguments_raise() -> None:
+    for options, message in (
+        ({"r": 0}, "r must be"),
+        ({"dropout": 1.0}, "dropout must be"),
+        ({"alpha": float("inf")}, "alpha must be"),
+        ({"targets": ["nothing"]}, "its Linear layers are"),
+        ({"targets": ["1"]}, "is a ReLU"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            pb.lora.apply(model(), **{"r": 2, "alpha": 4, "targets": ["query"], **options})
+    net = pb.lora.apply(model(), r=2, alpha=4, targets=["query"])
+    with pytest.raises(ValueError, match="already"):
+        pb.lora.apply(net, r=2, alpha=4, targets=["value"])
+    for function in (pb.lora.merge, pb.lora.unload):
+        with pytest.raises(ValueError, match="no adapters"):
+            function(model())
