@@ -182,11 +182,13 @@ def _as_tuple(value: Any) -> tuple[Any, ...]:
 
 def _check_history(root: Node) -> None:
     if not root.requires_grad:
-        raise GradientError(
+        error = GradientError(
             f"backward() on a tensor with no graph (at {user_source()}): it does not require grad, or was computed "
             "under no_grad(), from detached tensors, or by a compiled function (which must call backward() itself). "
             "Set requires_grad=True on what the gradient is wanted for."
         )
+        error.root = root
+        raise error
 
 
 def _cotangents(roots: Sequence[Node], given: Any) -> list[Node]:

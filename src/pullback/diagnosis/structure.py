@@ -42,7 +42,7 @@ def _alert(history: Sequence[Node], member: Member) -> Alert | None:
     line = f" at {cut.source}" if cut.source is not None else ""
     return Alert(
         "detached", member.name, None, None,
-        f"the way from it to the loss is cut{line}, by {_how(cut)}, so its gradient is None",
+        f"the way from it to the loss is cut{line}, by {how_cut(cut)}, so its gradient is None",
         "take the detach(), .data, no_grad() or conversion to numbers out of the forward pass there",
     )  # fmt: skip
 
@@ -62,7 +62,8 @@ def cut_of(history: Sequence[Node], parameter: Node) -> Node | None:
     return min(cuts, key=lambda n: (n.op.name != "detach", not n.dtype.is_floating_point), default=None)
 
 
-def _how(cut: Node) -> str:
+def how_cut(cut: Node) -> str:
+    """What it was that cut the way."""
     if cut.op.name == "detach":
         return "detach()"
     called = cut.source.operation if cut.source is not None and cut.source.operation else cut.op.name
@@ -83,4 +84,4 @@ def _not_optimized(member: Member) -> Alert:
     )  # fmt: skip
 
 
-__all__ = ["Member", "cut_of", "structural"]
+__all__ = ["Member", "cut_of", "how_cut", "structural"]
