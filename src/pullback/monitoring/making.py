@@ -17,14 +17,14 @@ def made_record(step: int, found: Iterable[Found], rates: list[float], model: Mo
     """The record of a step."""
     record = Record(step, learning_rates=rates)
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
-    record.parameters = {name: ParameterRecord() for name in shapes}
+    record.parameters = {name: ParameterRecord(axes=len(shape)) for name, shape in shapes.items()}
     layers: dict[str, tuple[Facts, dict[str, float]]] = {}
     losses = []
     for one in found:
         what, name = one.key
         if what == LOSS:
             losses.append(one.sums["sum"])
-        elif what == GRADIENT:
+        elif what == GRADIENT and (one.is_used or record.parameters[name].gradient is None):
             record.parameters[name].gradient = Statistics.of(one.facts.count, one.sums)
             _add_histogram(record, name, "gradient", one)
         elif what == UPDATE:

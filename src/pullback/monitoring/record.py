@@ -14,12 +14,13 @@ from .statistics import Statistics
 @dataclass
 class ParameterRecord:
     """A parameter in one step: its gradient as backward() made it (None where there was none), before clipping; the L2
-    norms of the parameter before its update and of the update; and their ratio.
+    norms of the parameter before its update and of the update; and their ratio. `axes` is how many axes it has.
     """
 
     gradient: Statistics | None = None
     weight_norm: float | None = None
     update_norm: float | None = None
+    axes: int = 0
 
     @property
     def update_ratio(self) -> float | None:
@@ -50,7 +51,11 @@ class LayerRecord:
 
 @dataclass
 class Record:
-    """What is known of one step; steps count from 1. Layers stand in the order in which they were called first."""
+    """What is known of one step; steps count from 1. Layers stand in the order in which they were called first.
+
+    A step that was `skipped` because something in it was not finite changed nothing and is not counted: the next record
+    has its number again. `compiled` is whether the step was a compiled one.
+    """
 
     step: int
     loss: float | None = None
@@ -60,6 +65,8 @@ class Record:
     #: by the name of the layer ("activation"), or of the parameter ("gradient", "weight")
     histograms: dict[str, dict[str, Histogram]] = field(default_factory=dict)
     alerts: list[Alert] = field(default_factory=list)
+    skipped: bool = False
+    compiled: bool = False
 
     @property
     def gradient_norm(self) -> float | None:
@@ -92,7 +99,7 @@ class Record:
 
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON has it; numbers that are not finite as text, which JSON has no numbers for."""
-        found: dict[str, Any] = {"step": self.step}
+        found: dict[str, Any] = {"step": self.step, **({"skipped": True} if self.skipped else {})}
         found |= {name: v if math.isfinite(v) else str(v) for name, v in self.scalars().items()}
         found["alerts"] = [alert.to_dict() for alert in self.alerts]
         return found
