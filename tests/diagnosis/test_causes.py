@@ -40,7 +40,7 @@ CAUSES: dict[str, tuple[Callable[[], Any], str]] = {
         "overflow of float16, whose largest number is 65504, in sums of numbers up to 1e+03",
     ),
     "running sum": (
-        lambda: large(4, value=2e38).cumsum(0),
+        lambda: large(4, value=1e38).cumsum(0),
         f"{OVERFLOW}, in running sums or products of numbers up to",
     ),
     "running product": (lambda: large(4).cumprod(0), f"{OVERFLOW}, in running sums or products of numbers up to 1e+30"),
