@@ -157,6 +157,37 @@ def test_a_step_that_is_refused_is_not_counted() -> None:
     assert [record.step for record in monitor.records] == [1, 2]
 
 
+@pytest.mark.parametrize("compiled", [True, False])
+def test_gradients_of_activations(compiled: bool) -> None:
+    step, _, model, data = training(compiled=False)
+    kept: dict[str, list[pb.Tensor]] = {}
+
+    def keep(name: str, y: pb.Tensor) -> None:
+        y.retain_grad()
+        kept.setdefault(name, []).append(y)
+
+    for name, module in model.named_modules():
+        module.register_forward_hook(lambda _, __, y, n=name: keep(n, y))
+    step(*data)
+    gradients = {
+        name: np.concatenate([y.grad.numpy().ravel() for y in of if y.grad is not None]) for name, of in kept.items()
+    }
+    expected = [value.numpy().copy() for value in model.state_dict().values()]
+    step, monitor, model, data = training(compiled=compiled, activation_gradients=True)
+    step(*data)
+    layers = monitor.last.layers
+    for name in ("first", "norm", "relu", "again", "last"):
+        found, own = layers[name].activation_gradient, gradients[name]
+        assert (found.count, found.zeros) == (own.size, pytest.approx((own == 0).mean()))
+        assert (found.norm, found.largest) == pytest.approx((np.linalg.norm(own), abs(own).max()), rel=1e-5)
+    assert layers["tanh"].activation_gradient.norm > 0
+    assert monitor.last.scalars()["activation_gradient/again/norm"] == layers["again"].activation_gradient.norm
+    assert all(map(np.array_equal, expected, [value.numpy() for value in model.state_dict().values()]))
+    step, monitor, _, data = training(compiled=compiled, every=1)
+    step(*data)
+    assert all(layer.activation_gradient is None for layer in monitor.last.layers.values())
+
+
 def test_a_step_that_is_skipped_is_told_and_not_counted() -> None:
     pb.manual_seed(0)
     model, (x, y) = Network(), (pb.randn(32, 6), pb.randint(0, 3, (32,)))

@@ -28,6 +28,8 @@ _SOURCE = Source("monitor", 0, "monitor")
 
 #: what is known of something, by what it is and its name
 ACTIVATION, GRADIENT, UPDATE, LOSS = "activation", "gradient", "update", "loss"
+#: the gradient of an activation
+COTANGENT = "cotangent"
 
 
 class Key(NamedTuple):
@@ -133,14 +135,28 @@ class Collector:
         self.losses.append(node)
         self._enter(Entry(Key(LOSS), Facts(1), node, lambda: {"sum": over_all(convert(node, node.dtype.compute))}))
         history = ancestors([node], stop_at_buffers=False)
-        known = {entry.node for entry in self.entries}
         for entry in self.entries:
             entry.used = entry.used or entry.node in history
+        self._find_functions(history)
+
+    def _find_functions(self, history: set[Node]) -> None:
+        """Enter the results of activation functions that were called as functions."""
+        known = {entry.node for entry in self.entries}
         for made in sorted(history - known, key=lambda n: n.serial):
             function = function_of(made)
             if function is not None and not self.monitor.is_activation(made.source):
                 self.activation(self.monitor.name_of(made.source, function), function, function, made)
                 self.entries[-1].used = True
+
+    def sought(self, history: set[Node]) -> list[Node]:
+        """The activations among the nodes that a loss depends on."""
+        self._find_functions(history)
+        return list(dict.fromkeys(e.node for e in self.entries if e.key.what == ACTIVATION and e.node in history))
+
+    def cotangent(self, node: Node, gradient: Node) -> None:
+        """The gradient of an activation."""
+        for entry in [e for e in self.entries if e.key.what == ACTIVATION and e.node is node]:
+            self._enter(Entry(Key(COTANGENT, entry.key.name), entry.facts, gradient, lambda: sums_of(gradient)))
 
     def update(self, name: str, before: Node, parameter: Tensor) -> None:
         """A parameter that has been updated."""
@@ -241,4 +257,4 @@ class Collector:
         self.monitor.learn(found, self.structure)
 
 
-__all__ = ["ACTIVATION", "GRADIENT", "LOSS", "UPDATE", "Collector", "Facts", "Found", "Key"]
+__all__ = ["ACTIVATION", "COTANGENT", "GRADIENT", "LOSS", "UPDATE", "Collector", "Facts", "Found", "Key"]

@@ -16,7 +16,7 @@ from ..ops.primitive import user_source
 from ..optim import Optimizer
 from ..tensor import Tensor
 from ..tensor.grad_modes import is_grad_enabled
-from ..tensor.handle import STATE, Handle, add_watcher
+from ..tensor.handle import STATE, Handle, add_seeker, add_watcher
 from ..trees import flatten
 from .activations import kind_of
 from .collecting import UPDATE, Collector, Found
@@ -47,7 +47,8 @@ class Monitor:
     `sinks` are told each record: a function, a path that ends with ".jsonl", "terminal", `TensorBoard(directory)`, or
     what has `write(record)`. `histograms` is after how many steps histograms of activations, gradients and weights are
     made as well (a multiple of `every`; None: never). `limits` says what alerts are raised at. `on_alert` is called
-    with each alert. `records` keeps the last `keep` records.
+    with each alert. `records` keeps the last `keep` records. With `activation_gradients` a recorded step computes
+    statistics of the gradients of activations as well.
 
     >>> model = pb.nn.Sequential(pb.nn.Linear(4, 8), pb.nn.ReLU(), pb.nn.Linear(8, 1))
     >>> optimizer = pb.optim.SGD(model.parameters(), lr=0.1)
@@ -77,6 +78,7 @@ class Monitor:
         limits: Limits | None = None,
         on_alert: Callable[[Alert], object] | None = None,
         keep: int = 100,
+        activation_gradients: bool = False,
     ):
         _check(model, every, histograms, keep)
         _check_others(limits, on_alert)
@@ -112,6 +114,7 @@ class Monitor:
                 monitor._meet(node, what, owner)
 
         self._unwatch = finalize(self, add_watcher(watcher))
+        self._unseek = finalize(self, add_seeker(_Seeker(me)) if activation_gradients else _nothing)
 
     def _hooks_of_layers(self) -> list[Any]:
         """Hooks of the modules that compute something themselves: those without parts, or with parameters."""
@@ -161,6 +164,7 @@ class Monitor:
         self._handles = []
         self._turn = _OFF
         self._unwatch()
+        self._unseek()
         for sink in self.sinks:
             sink.close()
         self.sinks = []
@@ -383,6 +387,33 @@ class Monitor:
         if self.on_alert is not None:
             for alert in record.alerts:
                 self.on_alert(alert)
+
+
+class _Seeker:
+    """Asks for the gradients of activations, as long as the monitor is there."""
+
+    def __init__(self, monitor: ref[Monitor]):
+        self.monitor = monitor
+
+    def seek(self, history: set[Node]) -> list[Node]:
+        """See `tensor.handle.Seeker`."""
+        collector = self._collector()
+        return [] if collector is None else collector.sought(history)
+
+    def receive(self, node: Node, gradient: Node) -> None:
+        """See `tensor.handle.Seeker`."""
+        collector = self._collector()
+        if collector is not None:
+            collector.cotangent(node, gradient)
+
+    def _collector(self) -> Collector | None:
+        monitor = self.monitor()
+        collector = None if monitor is None else monitor._collector()
+        return collector if collector is not None and collector.turn else None
+
+
+def _nothing() -> None:
+    """Ends nothing."""
 
 
 class _Layer:

@@ -40,6 +40,8 @@ class LayerRecord:
 
     kind: str
     activation: Statistics | None = None
+    #: of the gradient that came back to its results, where the monitor records it
+    activation_gradient: Statistics | None = None
     saturated: float | None = None
     dead: float | None = None
     units: int = 0
@@ -91,6 +93,7 @@ class Record:
             found[f"update/{name}/ratio"] = parameter.update_ratio
         for name, layer in self.layers.items():
             found |= _named("activation", name, layer.activation)
+            found |= _named("activation_gradient", name, layer.activation_gradient)
             found[f"activation/{name}/saturated"] = layer.saturated
             found[f"activation/{name}/dead"] = layer.dead
             found[f"depth/{name}/gradient_norm"] = layer.gradient_norm
