@@ -50,7 +50,8 @@ def course(facts: Facts, still: Facts) -> Course:
     """
     pairs = [(moved, still.losses[line]) for line, moved in facts.losses.items() if still.losses.get(line)]
     if not pairs or facts.error is not None or not all(math.isfinite(loss) for moved, _ in pairs for loss in moved):
-        return Course(math.nan, math.inf, math.inf, True, facts.steps)
+        before = [kept[0] for _, kept in pairs] or [math.nan]
+        return Course(before[0], math.inf, math.inf, True, facts.steps)
     return min((_compared(moved, kept, facts.steps) for moved, kept in pairs), key=lambda one: one.change)
 
 

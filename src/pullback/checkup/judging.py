@@ -219,7 +219,7 @@ def _better(facts_at: FactsAt, mine: Course) -> tuple[float, Course] | None:
     """The factor on the learning rate with which the loss falls most, and how, where it does not fall as it is. A rate
     that a schedule is raising is not told to be too low.
     """
-    if mine.has_fallen or not mine.is_clear:
+    if mine.has_fallen or _cannot_be_told(mine):
         return None
     rises = mine.rises
     factors = LOWER if rises else () if facts_at(1.0).rates_rise else HIGHER
@@ -228,10 +228,15 @@ def _better(facts_at: FactsAt, mine: Course) -> tuple[float, Course] | None:
     return min(fallen, key=lambda pair: pair[1].change, default=None)
 
 
+def _cannot_be_told(one: Course) -> bool:
+    """Whether what the updates have done is lost in noise."""
+    return not one.is_clear and one.change < _RISEN
+
+
 def _falls(facts: Facts, mine: Course, same_batch: bool, has_better_rate: bool) -> Finding:
     check = f"loss falls {'on one batch' if same_batch else 'over the first steps'}"
     told = f"from {mine.before:.4g} to {mine.after:.4g} in {facts.steps} steps"
-    if not mine.is_clear and mine.change < _RISEN:
+    if _cannot_be_told(mine):
         return Finding(check, True, f"{told}, as far as the noise of the steps lets it be told")
     if facts.rates_rise and not mine.rises:
         return Finding(check, True, f"{told}, while the learning rate is being raised")
@@ -262,10 +267,7 @@ def _rate(facts: Facts, mine: Course, better: tuple[float, Course] | None) -> Fi
 def _told(one: Course) -> str:
     if not math.isfinite(one.change):
         return "diverges"
-    share = one.change
-    if share < 1:
-        return f"falls to {share:.1%} of what it would be" if share < 0.999 else f"falls by {1 - share:.1e} of itself"
-    return f"rises to {share:.3g} times what it would be" if share > 1 else "stays as it is"
+    return f"comes to {one.after:.6g}, and without updates to {one.before:.6g}"
 
 
 __all__ = ["HIGHER", "LOWER", "FactsAt", "judge"]
