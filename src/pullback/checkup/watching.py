@@ -342,11 +342,11 @@ def _parameters(optimizer: Optimizer) -> list[Tensor]:
 
 
 def _plainly(compiled: Callable[..., Any]) -> Callable[..., Any]:
-    """A way to call compiled steps in which the user's own are not compiled."""
+    """A way to call compiled steps in which only the updates of optimizers are compiled."""
 
     def call(self: CompiledStep, *args: Any, **kwargs: Any) -> Any:
-        own = str(getattr(self.function, "__module__", "")).startswith(__name__.partition(".")[0] + ".")
-        return compiled(self, *args, **kwargs) if own else self.function(*args, **kwargs)
+        is_update = str(getattr(self.function, "__module__", "")).startswith(Optimizer.__module__.rpartition(".")[0])
+        return compiled(self, *args, **kwargs) if is_update else self.function(*args, **kwargs)
 
     return call
 
