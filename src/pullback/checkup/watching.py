@@ -171,14 +171,14 @@ class Watcher:
         is_new = id(optimizer) not in self.optimizers
         self.optimizers[id(optimizer)] = optimizer
         facts.stepped_at = facts.stepped_at or _line()
+        if self._since_step and facts.backwards <= _LOOKS:
+            self._look_at_structure()  # before anything is computed, which forgets what it was made of
         rates = [float(group["lr"]) for group in optimizer.param_groups if "lr" in group]
         if is_new:
             facts.rates += rates
             self._keep_weights(optimizer)
         elif len(self.optimizers) == 1:
             facts.rates_rise = facts.rates_rise or any(map(float.__gt__, rates, facts.rates))
-        if self._since_step and facts.backwards <= _LOOKS:
-            self._look_at_structure()
         if not _has_closure(args, kwargs):
             self._look_at_gradients(_parameters(optimizer))
         self._change_rates(optimizer)

@@ -436,8 +436,8 @@ def parameters_of(optimizer: Optimizer) -> list[Tensor]:
     return [p for group in optimizer.param_groups for p in group["params"]]
 
 
-def _optimizers(given: object) -> list[Optimizer]:
-    listed = list(given) if isinstance(given, (list, tuple)) else [given]
+def _optimizers(given: Any) -> list[Optimizer]:
+    listed: list[Any] = list(given) if isinstance(given, (list, tuple)) else [given]
     wrong = [type(each).__name__ for each in listed if not isinstance(each, Optimizer)]
     if wrong or not listed:
         raise TypeError(
