@@ -174,6 +174,19 @@ def updates_by_hand() -> Step:
     return step
 
 
+def updates_of_a_plain_tensor_by_hand() -> Step:
+    w, x = pb.zeros(6, requires_grad=True), pb.randn(32, 6)
+
+    def step() -> None:
+        nonlocal w
+        (x @ w - x.sum(1)).square().mean().backward()
+        with pb.no_grad():
+            w -= 0.1 * w.grad
+        w.grad = None
+
+    return step
+
+
 def log_likelihood() -> Step:
     model, (x, y) = net(), data()
     optimizer = optim.Adam(model.parameters(), lr=1e-3)
@@ -189,7 +202,8 @@ def log_likelihood() -> Step:
 SOUND = [
     ordinary, adamw_at_a_small_rate_with_dropout, fine_tuning_at_a_very_small_rate, sgd_at_a_small_rate,
     a_rate_that_warms_up, two_optimizers_of_a_part_each, adversaries, gradients_of_several_batches,
-    a_frozen_part_and_a_teacher, validation_between, a_line_search, updates_by_hand, log_likelihood,
+    a_frozen_part_and_a_teacher, validation_between, a_line_search, updates_by_hand,
+    updates_of_a_plain_tensor_by_hand, log_likelihood,
 ]  # fmt: skip
 
 
@@ -284,6 +298,31 @@ def a_detached_loss() -> Step:
 
     def step() -> None:
         scores = model(x).detach()  # fault
+        F.cross_entropy(scores, y).backward()
+        optimizer.step()
+
+    return step
+
+
+def a_loss_of_choices() -> Step:
+    model, (x, y) = net(), data()
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+
+    def step() -> None:
+        chosen = model(x).argmax(1)  # fault
+        (chosen - y).float().square().mean().backward()
+        optimizer.step()
+
+    return step
+
+
+def a_forward_pass_without_gradients() -> Step:
+    model, (x, y) = net(), data()
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+
+    def step() -> None:
+        with pb.no_grad():
+            scores = model(x)  # fault
         F.cross_entropy(scores, y).backward()
         optimizer.step()
 
@@ -448,6 +487,8 @@ FAULTY: list[tuple[Callable[[], Step], list[str], str]] = [
     (all_frozen, ["parameters require gradients"], "all 4 parameters have requires_grad=False"),
     (one_frozen, ["parameters require gradients"], "1 of 4 parameters"),
     (a_detached_loss, ["parameters get gradients"], "the way from all parameters to it is cut by detach()"),
+    (a_loss_of_choices, ["parameters get gradients"], "by argmax, through which no gradient goes"),
+    (a_forward_pass_without_gradients, ["parameters get gradients"], "computed under no_grad()"),
     (a_detached_layer, ["parameters get gradients"], "by detach()"),
     (an_unused_layer, ["parameters get gradients"], "spare.weight, spare.bias (unreached)"),
     (a_layer_that_came_later, ["optimizer has the parameters"], "3.weight, 3.bias (not_in_optimizer)"),

@@ -159,7 +159,7 @@ class Watcher:
                 self.facts.turned = part.operation, part.source
 
     def _look_for_changes_by_hand(self) -> None:
-        nodes = {id(p): p._node for model in self.models.values() for p in model.parameters()}
+        nodes = {key: owner._node for key, owner in self.origins.owners.items()}
         changed = any(self._nodes.get(key, node) is not node for key, node in nodes.items())
         self.facts.changed_by_hand = self.facts.changed_by_hand or changed
         self._nodes = nodes

@@ -62,11 +62,15 @@ def cut_of(history: Sequence[Node], parameter: Node) -> Node | None:
     return min(cuts, key=lambda n: (n.op.name != "detach", not n.dtype.is_floating_point), default=None)
 
 
+#: what the user calls to cut a graph on purpose
+_DETACHING = ("detach", "detach_", "data", "tolist", "numpy")
+
+
 def how_cut(cut: Node) -> str:
     """What it was that cut the way."""
-    if cut.op.name == "detach":
-        return "detach()"
     called = cut.source.operation if cut.source is not None and cut.source.operation else cut.op.name
+    if cut.op.name == "detach":
+        return "detach()" if called in _DETACHING else f"{called}, through which no gradient goes"
     return f"{called}, computed under no_grad() or without a gradient"
 
 

@@ -67,7 +67,8 @@ class Check:
             lines.append("a loss or a gradient is not finite: the step would change nothing, and no more was compared")
         if self.gradients:
             name, error = max(self.gradients.items(), key=lambda pair: pair[1])
-            lines.append(f"{len(self.gradients)} gradients within {error:.1e} of float64 ({name} is furthest)")
+            count = len(self.gradients)
+            lines.append(f"{count} gradient{'s'[: count > 1]} within {error:.1e} of float64 ({name} is furthest)")
         if self.zeros:
             name, size = max(self.zeros.items(), key=lambda pair: pair[1])
             count = "1 gradient is" if len(self.zeros) == 1 else f"{len(self.zeros)} gradients are"
