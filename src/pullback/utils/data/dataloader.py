@@ -17,7 +17,7 @@ from .collate import default_collate as default_collate
 from .dataset import IterableDataset
 from .files import TableDataset, is_table
 from .sampler import BatchSampler, RandomSampler, SequentialSampler
-from .serving import END, REDUCERS, Batches, Begin, Make, draws_of, mark_of, serve
+from .serving import END, REDUCERS, Batches, Begin, Make, OwnDraws, mark_of, serve
 
 if TYPE_CHECKING:
     from ...workers import Pool
@@ -186,17 +186,17 @@ class DataLoader:
             self.epoch += 1
 
     def _in_line(self, position: _Position) -> Iterator[Any]:
-        batches = self._batches
-        with draws_of(position.seed, -1):
+        batches, draws = self._batches, OwnDraws(position.seed)
+        with draws.of(-1):
             examples = iter(self.dataset)
         for number in range(position.batches - 1):
-            with draws_of(position.seed, number):
-                batches.skip(examples)
+            with draws.of(number):  # the first one whole, since whether anything is drawn is told from it
+                batches.skip(examples) if number else batches.following(examples)
         if position.batches:
-            with draws_of(position.seed, position.batches - 1):
+            with draws.of(position.batches - 1):
                 _check_same(mark_of(batches.following(examples)), position.marks[0], position.batches)
         while True:
-            with draws_of(position.seed, position.batches):
+            with draws.of(position.batches):
                 batch = batches.following(examples)
             if isinstance(batch, str) and batch == END:
                 return

@@ -135,20 +135,42 @@ def set_seeds(epoch: int, whose: object, batch: int) -> None:
     np.random.seed(seed % 2**32)
 
 
-@contextmanager
-def draws_of(epoch: int, batch: int) -> Iterator[None]:
-    """Inside, the global generators are those of a batch of an iterable dataset that has no workers; afterwards they go
-    on as if nothing had been drawn.
+class OwnDraws:
+    """The global generators as an iterable dataset without workers has them to itself: seeded for each batch of an
+    epoch as a worker's are, while those of the training go on as if nothing had been drawn.
+
+    A dataset that has drawn nothing when its first batch is made is taken to draw nothing, and is left alone.
     """
-    generator = default_generator()
-    own, plain, of_numpy = generator.state.node, random.getstate(), np.random.get_state()
-    set_seeds(epoch, 0, batch)
-    try:
-        yield
-    finally:
-        generator.state._rebind(own)
-        random.setstate(plain)
-        np.random.set_state(of_numpy)
+
+    def __init__(self, epoch: int):
+        self.epoch = epoch
+        self._draws, self._is_known = False, False
+        self._of_numpy = np.random.MT19937(0)
+
+    @contextmanager
+    def of(self, batch: int) -> Iterator[None]:
+        """Inside, what is drawn is drawn for this batch; -1 is the beginning of the epoch."""
+        if self._is_known and not self._draws:
+            yield
+            return
+        generator = default_generator()
+        kept, plain, of_numpy = generator.state.node, random.getstate(), np.random.get_bit_generator()
+        np.random.set_bit_generator(self._of_numpy)
+        set_seeds(self.epoch, 0, batch)
+        before = None if self._is_known else self._states()
+        try:
+            yield
+            if before is not None:
+                self._draws = self._draws or self._states() != before
+                self._is_known = batch >= 0
+        finally:
+            generator.state._rebind(kept)
+            random.setstate(plain)
+            np.random.set_bit_generator(of_numpy)
+
+    def _states(self) -> tuple[object, ...]:
+        inner = self._of_numpy.state["state"]
+        return default_generator().get_state().tolist(), random.getstate(), inner["pos"], inner["key"].tobytes()
 
 
 #: about how many elements of each array of a batch it is known again by
@@ -262,6 +284,6 @@ def _restored(stored: np.ndarray, name: str, requires_grad: bool, is_parameter: 
 REDUCERS = {Tensor: _reduced, Parameter: _reduced}
 
 __all__ = [
-    "END", "REDUCERS", "Batches", "Begin", "Make", "Server", "WorkerInfo", "draws_of", "get_worker_info", "mark_of",
+    "END", "REDUCERS", "Batches", "Begin", "Make", "OwnDraws", "Server", "WorkerInfo", "get_worker_info", "mark_of",
     "serve", "set_seeds",
 ]  # fmt: skip
