@@ -50,7 +50,7 @@ class Check:
     are the gradients that the program gave, by name, each with its largest distance from the reference in float64, as a
     part of its largest element; `zeros` are those that are 0 on paper, as of a bias before a BatchNorm, with the
     largest element that rounding makes of them; `slopes` are the directional derivatives beside finite differences.
-    Where a loss or a gradient is not finite (`is_finite`), the step changes nothing, and its kernels alone are compared.
+    Where a loss or a gradient is not finite (`is_finite`), the step changes nothing, and only its kernels are compared.
     """
 
     kernels: int = 0
@@ -71,8 +71,8 @@ class Check:
             lines.append(f"{count} gradient{'s'[: count > 1]} within {error:.1e} of float64 ({name} is furthest)")
         if self.zeros:
             name, size = max(self.zeros.items(), key=lambda pair: pair[1])
-            count = "1 gradient is" if len(self.zeros) == 1 else f"{len(self.zeros)} gradients are"
-            lines.append(f"{count} 0 but for rounding (up to {size:.1e}, of {name})")
+            they = "1 gradient is" if len(self.zeros) == 1 else f"{len(self.zeros)} gradients are"
+            lines.append(f"{they} 0 but for rounding (up to {size:.1e}, of {name})")
         told = [slope for slope in self.slopes if slope.is_conclusive]
         for slope in told:
             lines.append(f"slope {slope.by_gradient:+.6e}, by finite differences {slope.by_differences:+.6e}")

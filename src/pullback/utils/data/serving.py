@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+from numpy.random.mtrand import get_bit_generator, set_bit_generator
 
 from ...errors import GradientError
 from ...graph.types import DType, from_name
@@ -154,8 +155,8 @@ class OwnDraws:
             yield
             return
         generator = default_generator()
-        kept, plain, of_numpy = generator.state.node, random.getstate(), np.random.get_bit_generator()
-        np.random.set_bit_generator(self._of_numpy)
+        kept, plain, of_numpy = generator.state.node, random.getstate(), get_bit_generator()
+        set_bit_generator(self._of_numpy)
         set_seeds(self.epoch, 0, batch)
         before = None if self._is_known else self._states()
         try:
@@ -166,7 +167,7 @@ class OwnDraws:
         finally:
             generator.state._rebind(kept)
             random.setstate(plain)
-            np.random.set_bit_generator(of_numpy)
+            set_bit_generator(of_numpy)
 
     def _states(self) -> tuple[object, ...]:
         inner = self._of_numpy.state["state"]
