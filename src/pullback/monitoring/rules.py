@@ -173,12 +173,18 @@ def _growing(watch: Watch, record: Record) -> Iterator[Alert]:
 
 def _zero(watch: Watch, record: Record) -> Iterator[Alert]:
     found = [n for n, p in record.parameters.items() if p.gradient is not None and not p.gradient.largest]
-    if found:
+    if found and not any(map(_begins, record.parameters.values())):
         yield Alert(
             "zero_gradient", found[0], 0.0, None, f"its gradient is exactly 0 everywhere{_others(found)}",
             "look for dead ReLUs, saturation or underflow behind it, operations whose slope is 0 (round, argmax, "
             "comparisons), and weights or masks that are 0", record.step,
         )  # fmt: skip
+
+
+def _begins(parameter: ParameterRecord) -> bool:
+    """Whether this is a weight of zeros that this step moves: what stands behind it has a gradient from then on."""
+    gradient = parameter.gradient
+    return parameter.axes > 1 and parameter.weight_norm == 0 and gradient is not None and gradient.largest > 0
 
 
 def _dead(watch: Watch, record: Record) -> Iterator[Alert]:
