@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -117,6 +118,8 @@ def _show_steps(written: dict[str, Any], arguments: Any) -> None:
     report.steps(related)
     if arguments.markdown is not None:
         arguments.markdown.write_text(report.markdown(related))
+    if arguments.plot is not None and not any(compare.best_peer(related, result["workload"]) for result in related):
+        sys.exit(f"{arguments.plot} is not drawn: speeds are relative to the best peer, and no peer has a result")
     if arguments.plot is not None:
         plot.steps(related, written["machine"], arguments.plot)
 
@@ -272,6 +275,9 @@ def _choose(arguments: Any, parser: argparse.ArgumentParser) -> None:
         names = arguments.names or list(workloads.NAMES)
         lowered = [name + workloads.BF16 for name in names if arguments.bf16 and name in workloads.GPT]
         arguments.names = list(dict.fromkeys([*names, *lowered]))
+        peers = [contestant for contestant in arguments.contestants if contestant.is_peer]
+        if arguments.plot is not None and arguments.contestants and not peers:
+            parser.error("--plot draws speeds relative to the best peer: --only must name one, such as jax")
     if arguments.what == "backward" and (arguments.contestants or set(arguments.names) & set(_BF16_NAMES)):
         parser.error("`backward` measures Pullback alone, in float32")
     if arguments.what == "memory":

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import pullback as pb
 from pullback import debug
 
 
@@ -143,3 +144,13 @@ def test_table_has_a_row_for_every_switch():
     for line, switch in zip(lines[2:], debug.SWITCHES.values(), strict=True):
         assert line.startswith(f"| `{switch.variable}` |")
         assert line.count("|") == 5
+
+
+def test_the_plan_of_what_is_compiled_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    x = pb.ones(1000)
+    with debug.override(debug="plan"):
+        step = pb.compile(lambda: (x * 2).sum())
+        step()
+        step()
+    printed = capsys.readouterr().err
+    assert printed.count("plan of ") == 1 and "at the peak" in printed

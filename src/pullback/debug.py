@@ -160,7 +160,8 @@ SWITCHES: dict[str, Switch] = {
             f"a comma-separated list of {', '.join(STAGES)}",
             frozenset,
             "nothing",
-            f"Print these to standard error: a comma-separated list of {', '.join(STAGES)}.",
+            "Print to standard error, whenever something is compiled: its graph, its kernels, the plan of a step's "
+            "memory, where compile time went.",
             (set, frozenset, list, tuple),
         ),
     )

@@ -34,6 +34,9 @@ class LinAlgError(PullbackError, RuntimeError):
 class GradientError(PullbackError, RuntimeError):
     """A gradient was asked for that does not exist: no graph, no scalar, or a graph used up."""
 
+    #: of a tensor without a graph: the node that it is, for who looks for the reason
+    root: object = None
+
 
 class TraceError(PullbackError, RuntimeError):
     """Something inside a compiled step that only a value could answer, or a traced tensor used outside of it."""

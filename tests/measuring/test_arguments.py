@@ -78,6 +78,13 @@ def test_a_wrong_line_is_refused(line: str, message: str, capsys: pytest.Capture
     assert message in capsys.readouterr().err
 
 
+def test_a_plot_without_a_peer_is_refused_first(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib", reason="plots are drawn by matplotlib")
+    with pytest.raises(SystemExit):
+        command._arguments(["--only", "mlp,pullback", "--plot", "steps.svg"])
+    assert "relative to the best peer" in capsys.readouterr().err
+
+
 def test_a_plot_that_cannot_be_written_is_refused_first(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib", reason="plots are drawn by matplotlib")
     with pytest.raises(SystemExit):

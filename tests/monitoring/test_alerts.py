@@ -153,3 +153,31 @@ def test_what_goes_on_is_told_once() -> None:
 
 def test_the_slope_is_robust() -> None:
     assert slope([0.0, -1.0, -2.0, 30.0, -4.0, -5.0]) == pytest.approx(-1.0)
+
+
+def update_alerts(weights: list[float], updates: list[float], gradient: float = 1.0) -> list[str]:
+    """The steps of alerts of updates, of the norms of a weight and of its updates."""
+    watch, found = Watch(Limits()), []
+    for step, (weight, update) in enumerate(zip(weights, updates, strict=True), 1):
+        record = Record(step, learning_rates=[0.1])
+        record.parameters["w"] = ParameterRecord(Statistics(16, gradient, 0.0, 1.0, 0.0, 1.0), weight, update, 2)
+        found += [f"{alert.kind} {alert.step}" for alert in watch.alerts(record)]
+    return found
+
+
+def test_updates_are_told_from_beginnings_and_ends() -> None:
+    grown = [0.0, 1.0, 2.0, 3.0, 8.0, 8.0]
+    assert not update_alerts(grown[:5], [1.0] * 5)  # began at 0
+    assert update_alerts(grown, [1.0] * 5 + [4.0]) == ["update_ratio 6"]  # and is as others are
+    assert update_alerts([1.0] * 3, [1e-9] * 3) == ["update_ratio 1"]
+    assert not update_alerts([1.0] * 3, [1e-3, 1e-5, 1e-9])  # has come to rest
+    assert not update_alerts([1.0] * 3, [1e-9] * 3, gradient=1e-7)  # and had before
+
+
+def test_zeros_to_begin_with_are_no_alert() -> None:
+    pb.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 8))
+    with pb.no_grad():
+        model[2].weight.zero_()
+    assert not alerts_of(model, rate=1e-3, steps=4)  # nor that of the gradient behind them, which is 0 at first
+    assert [name for name in alerts_of(model, rate=1e-11) if name.startswith("update_ratio")]

@@ -157,6 +157,111 @@ def test_a_step_that_is_refused_is_not_counted() -> None:
     assert [record.step for record in monitor.records] == [1, 2]
 
 
+@pytest.mark.parametrize("compiled", [True, False])
+def test_gradients_of_activations(compiled: bool) -> None:
+    step, _, model, data = training(compiled=False)
+    kept: dict[str, list[pb.Tensor]] = {}
+
+    def keep(name: str, y: pb.Tensor) -> None:
+        y.retain_grad()
+        kept.setdefault(name, []).append(y)
+
+    for name, module in model.named_modules():
+        module.register_forward_hook(lambda _, __, y, n=name: keep(n, y))
+    step(*data)
+    gradients = {
+        name: np.concatenate([y.grad.numpy().ravel() for y in of if y.grad is not None]) for name, of in kept.items()
+    }
+    expected = [value.numpy().copy() for value in model.state_dict().values()]
+    step, monitor, model, data = training(compiled=compiled, activation_gradients=True)
+    step(*data)
+    layers = monitor.last.layers
+    for name in ("first", "norm", "relu", "again", "last"):
+        found, own = layers[name].activation_gradient, gradients[name]
+        assert (found.count, found.zeros) == (own.size, pytest.approx((own == 0).mean()))
+        assert (found.norm, found.largest) == pytest.approx((np.linalg.norm(own), abs(own).max()), rel=1e-5)
+    assert layers["tanh"].activation_gradient.norm > 0
+    assert monitor.last.scalars()["activation_gradient/again/norm"] == layers["again"].activation_gradient.norm
+    assert all(map(np.array_equal, expected, [value.numpy() for value in model.state_dict().values()]))
+    step, monitor, _, data = training(compiled=compiled, every=1)
+    step(*data)
+    assert all(layer.activation_gradient is None for layer in monitor.last.layers.values())
+
+
+def test_a_step_that_is_skipped_is_told_and_not_counted() -> None:
+    pb.manual_seed(0)
+    model, (x, y) = Network(), (pb.randn(32, 6), pb.randint(0, 3, (32,)))
+    optimizer = pb.optim.Adam(model.parameters(), lr=1e-2)
+    monitor = pb.Monitor(model, optimizer)
+
+    @pb.compile(on_nonfinite="skip")
+    def step(x: pb.Tensor) -> None:
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+
+    step(x)
+    with pytest.warns(UserWarning, match="skipped"):
+        step(x * float("nan"))
+    record = monitor.last
+    assert (record.step, record.skipped, monitor.steps) == (2, True, 1)
+    assert all(p.update_norm is None for p in record.parameters.values())
+    (alert,) = record.alerts
+    assert alert.kind == "nonfinite"
+    assert 'on_nonfinite="raise"' in alert.remedy
+    step(x)
+    assert (monitor.last.step, monitor.last.skipped, monitor.steps) == (2, False, 2)
+    assert len(monitor.watch.losses) == 2
+
+
+@pytest.mark.parametrize("compiled", ["not", "together", "apart"])
+def test_several_optimizers_that_step_in_turn(compiled: str) -> None:
+    """The gradient of each parameter is the one that its own optimizer has stepped with."""
+    pb.manual_seed(0)
+    made, judged, x = nn.Linear(4, 6), nn.Linear(6, 1), pb.randn(8, 6)
+    optimizers = [pb.optim.SGD(judged.parameters(), lr=0.1), pb.optim.SGD(made.parameters(), lr=0.2)]
+    monitor = pb.Monitor(nn.ModuleDict({"made": made, "judged": judged}), optimizers)
+    norms: list[Any] = []
+
+    def judging(z: pb.Tensor) -> Any:
+        optimizers[0].zero_grad()
+        (judged(made(z).detach()).mean() - judged(x).mean()).backward()
+        norm = judged.weight.grad.square().sum().sqrt()
+        optimizers[0].step()
+        return norm
+
+    def making(z: pb.Tensor) -> Any:
+        optimizers[1].zero_grad()
+        judged(made(z)).square().mean().backward()
+        norm = made.weight.grad.square().sum().sqrt()
+        optimizers[1].step()
+        return norm
+
+    if compiled == "apart":
+        judging, making = pb.compile(judging), pb.compile(making)
+    both = (
+        (lambda z: (judging(z), making(z))) if compiled != "together" else pb.compile(lambda z: (judging(z), making(z)))
+    )
+    for _ in range(2):
+        norms = [norm.item() for norm in both(pb.randn(8, 4))]
+    record = monitor.last
+    assert (record.step, record.learning_rates) == (2, [0.1, 0.2])
+    found = [record.parameters[f"{name}.weight"].gradient.norm for name in ("judged", "made")]
+    assert found == pytest.approx(norms, rel=1e-5)
+    assert all(p.update_norm is not None for p in record.parameters.values())
+    assert not [a for a in monitor.alerts if a.kind in ("detached", "unreached", "not_in_optimizer")]
+
+
+@pytest.mark.parametrize("state", [{}, {"steps": 3}, {"steps": 3, "watch": {"losses": None}, "told": []}, 7])
+def test_what_is_no_state_is_refused_and_changes_nothing(state: Any) -> None:
+    step, monitor, _, data = training(every=1)
+    step(*data)
+    before = monitor.state_dict()
+    with pytest.raises(pb.errors.StateDictError, match="not the state of a Monitor"):
+        monitor.load_state_dict(state)
+    assert monitor.state_dict() == before
+
+
 def test_evaluation_is_not_recorded() -> None:
     step, monitor, model, (x, y) = training(every=1)
     evaluate = pb.compile(lambda x: nn.functional.cross_entropy(model(x), y))
@@ -292,6 +397,18 @@ def test_the_state_goes_on(tmp_path: Path) -> None:
 def test_wrong_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         training(**options)
+
+
+def test_what_is_no_optimizer_is_refused() -> None:
+    model = Network()
+    optimizer = pb.optim.SGD(model.parameters(), lr=0.1)
+    for given in (model, [], [optimizer, model], None):
+        with pytest.raises(TypeError, match="takes the model's optimizer, or a list of them"):
+            pb.Monitor(model, given)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="twice"):
+        pb.Monitor(model, [optimizer, optimizer])
+    with pytest.raises(TypeError, match="limits"):
+        pb.Monitor(model, optimizer, limits=3)  # type: ignore[arg-type]
 
 
 def test_steps_of_other_models_are_no_part_of_a_record() -> None:

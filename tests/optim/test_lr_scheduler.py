@@ -202,3 +202,17 @@ def test_errors() -> None:
     ):
         with pytest.raises(error, match=message):
             wrong()
+
+
+@pytest.mark.parametrize("state", [{}, {"state": 3}, 7])
+def test_what_is_no_state_is_refused(state: object) -> None:
+    rates = pb.optim.lr_scheduler
+    optimizer = pb.optim.SGD([pb.nn.Parameter(pb.ones(1))], lr=0.1)
+    schedules = [
+        rates.StepLR(optimizer, 2), rates.LambdaLR(optimizer, lambda _: 1.0), rates.ReduceLROnPlateau(optimizer),
+        rates.SequentialLR(optimizer, [rates.ConstantLR(optimizer), rates.StepLR(optimizer, 2)], [2]),
+    ]  # fmt: skip
+    for one in (optimizer, *schedules):
+        with pytest.raises(pb.errors.StateDictError, match="is not the state of a"):
+            one.load_state_dict(state)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1 / 3)

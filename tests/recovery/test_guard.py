@@ -262,13 +262,34 @@ def test_wrong_arguments_are_refused() -> None:
         ({"every": 0}, "every must be a whole number of at least 1"),
         ({"lr_factor": 2.0}, "between 0 and 1"),
         ({"parts": {"loader": pb.Generator(0)}}, "cannot be called 'loader'"),
+        ({"spike": -1.0}, "spike must be a number above 0"),
+        ({"clip": "1"}, "clip must be a number above 0"),
     ):
         with pytest.raises(ValueError, match=said):
             pb.Guard(model, optimizer, **options)
-    with pytest.raises(TypeError, match="rate is a float"):
-        pb.Guard(model, optimizer, parts={"rate": 0.5})
+    for options, said in (
+        ({"parts": {"rate": 0.5}}, "rate is a float"),
+        ({"optimizer": model}, "optimizer is a Linear, which has no param_groups"),
+        ({"alerts": [3]}, "alerts are functions"),
+        ({"checkpointer": "run"}, "checkpointer must be a Checkpointer, got str"),
+    ):
+        with pytest.raises(TypeError, match=said):
+            pb.Guard(model, **{"optimizer": optimizer, **options})
+    guard = pb.Guard(model, optimizer)
+    before = guard.state_dict()
+    with pytest.raises(pb.errors.StateDictError, match="not the state of a Guard"):
+        guard.load_state_dict({**before, "skipped": 3})
+    assert guard.state_dict() == before
     with pytest.raises(GuardError, match="no snapshot"):
         pb.Guard(model, optimizer).alert()
+
+
+def test_only_what_has_a_position_is_resumed(tmp_path: Path) -> None:
+    model = nn.Linear(1, 1)
+    with pb.Checkpointer(tmp_path) as kept:
+        guard = pb.Guard(model, pb.optim.SGD(model.parameters(), lr=0.1), checkpointer=kept)
+        with pytest.raises(TypeError, match="a generator cannot go on from a position"):
+            guard.resume(x for x in [pb.ones(1)])
 
 
 def test_a_step_that_raises_says_how_a_guard_would_take_it() -> None:
@@ -310,7 +331,7 @@ def test_what_a_return_writes_to_disk_goes_on_where_the_run_goes_on(as_list: boo
         seen = []
         with pb.Checkpointer(directory, every=5) as kept:
             guard = pb.Guard(model, optimizer, every=5, policy="skip", checkpointer=kept)
-            guard.resume() if as_list else guard.resume(loader)
+            guard.resume(loader)
             for x, number in guard.batches(loader):
                 guard.observe(step(x))
                 seen.append(number.item())

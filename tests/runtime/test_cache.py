@@ -86,6 +86,14 @@ def test_least_recently_used_go_first(tmp_path):
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 5500
 
 
+@pytest.mark.parametrize("limit", [0, 5000])
+def test_a_small_limit_holds_after_every_write(tmp_path, limit):
+    cache = Cache(tmp_path, limit=limit)
+    for number in range(20):
+        cache.put(f"{number:064x}", bytes(1000))
+        assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= limit
+
+
 def test_reading_an_old_entry_makes_it_young(tmp_path):
     cache = Cache(tmp_path)
     cache.put(KEY, b"object")

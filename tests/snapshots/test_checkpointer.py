@@ -147,6 +147,50 @@ def test_what_does_not_fit_is_refused_before_anything_changes(tmp_path: Path) ->
     assert part.state == 1
 
 
+class Choosy(Part):
+    """Takes what it is given, and then finds that it does not like it."""
+
+    def load_state_dict(self, state: Any) -> None:
+        super().load_state_dict(state)
+        if state["held"] == "bad":
+            raise ValueError("not this one")
+
+
+def test_all_parts_are_as_before_where_one_refuses_its_state(tmp_path: Path) -> None:
+    def made(trained: bool, state: str) -> dict[str, Any]:
+        model = pb.nn.Sequential(pb.nn.Linear(2, 2), pb.nn.BatchNorm1d(2))
+        optimizer = pb.optim.Adam(model.parameters(), lr=0.5 if trained else 0.1)
+        parts = {"model": model, "optimizer": optimizer, "generator": pb.Generator(int(trained)), "last": Choosy(state)}
+        if trained:
+            model(pb.randn(4, 2)).square().sum().backward()
+            optimizer.step()
+        return parts
+
+    def states(parts: dict[str, Any]) -> str:
+        given = [parts["generator"].get_state().tolist(), parts["last"].state, pb.get_rng_state().tolist()]
+        given += [value.tolist() for value in parts["model"].state_dict().values()]
+        kept = parts["optimizer"].state_dict()
+        given += [{name: t.tolist() for name, t in held.items()} for held in kept["state"].values()]
+        return repr([*given, kept["param_groups"]])
+
+    with pb.Checkpointer(tmp_path) as snapshots:
+        snapshots.save(1, **made(True, "bad"))
+        for trained in (False, True):
+            parts = made(trained, "good")
+            before = states(parts)
+            with pytest.raises(ValueError, match="not this one"):
+                snapshots.restore(**parts)
+            assert states(parts) == before
+
+
+def test_a_file_is_no_directory(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(SnapshotError, match="it is a file, and no directory"):
+        pb.Checkpointer(tmp_path / "file")
+    with pytest.raises(TypeError, match="dir must be a path, got int"):
+        pb.Checkpointer(3)  # type: ignore[arg-type]
+
+
 def test_a_run_that_starts_anew_does_not_push_out_another(tmp_path: Path) -> None:
     with pb.Checkpointer(tmp_path, keep=1) as snapshots:
         snapshots.save(100)

@@ -81,6 +81,15 @@ def test_a_check_changes_nothing() -> None:
     assert run(False) == run(True)
 
 
+def test_gradients_that_are_zero_on_paper_are_told_apart() -> None:
+    pb.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
+    found = _step(lambda x: model(x).square().mean(), list(model.parameters())).check(pb.randn(16, 4))
+    assert len(found.zeros) == 1 and max(found.zeros.values()) < 1e-6, str(found)
+    assert len(found.gradients) == 5 and max(found.gradients.values()) < 1e-4
+    assert "1 gradient is 0 but for rounding" in str(found)
+
+
 def test_a_wrong_kernel_is_named_with_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
     sine = LLVMArithmetic.sin
     monkeypatch.setattr(

@@ -2,6 +2,7 @@
 
 import os
 import pickle  # noqa: TID251 (what multiprocessing does with a dataset)
+import random
 import re
 import subprocess
 import sys
@@ -350,6 +351,51 @@ def test_the_position_of_an_iterable_dataset(tmp_path: Path, monkeypatch: pytest
     other = data.DataLoader(Stream(7), batch_size=2)
     other.load_state_dict(state)
     assert [b[0].tolist() for b in other] == [b[0].tolist() for b in iterator] == [[4, 5], [6]]
+
+
+class Shuffled(data.IterableDataset[Any]):
+    """Examples in a random order, of the global generators or of one that outlives the epoch."""
+
+    def __init__(self, generator: random.Random | None = None):
+        self.generator = generator
+
+    def __iter__(self) -> Iterator[Any]:
+        numbers = list(range(12))
+        (self.generator or random).shuffle(numbers)
+        for number in numbers:
+            yield number, np.random.random(), pb.rand(()).item()
+
+
+def test_an_iterable_dataset_with_an_order_of_its_own_goes_on_exactly_or_is_refused() -> None:
+    def given(loader: Any) -> Any:
+        for batch in loader:
+            random.random(), np.random.random(), pb.rand(3).sum().item()  # as a training draws
+            yield [part.tolist() for part in batch]
+
+    first = data.DataLoader(Shuffled(), 3)
+    epoch = given(first)
+    assert next(epoch) != next(epoch)
+    state, rest = first.state_dict(), list(epoch)
+    assert len(rest) == 2
+    random.seed(5)
+    pb.manual_seed(5)
+    other = data.DataLoader(Shuffled(), 3)
+    other.load_state_dict(state)
+    assert list(given(other)) == rest
+
+    generator = random.Random(0)
+    loader = data.DataLoader(Shuffled(generator), 3)
+    next(iter(loader))
+    other = data.DataLoader(Shuffled(generator), 3)
+    other.load_state_dict(loader.state_dict())
+    with pytest.raises(StateDictError, match="does not give the same examples again: batch 1 "):
+        next(iter(other))
+
+
+def test_what_is_no_position_is_refused() -> None:
+    for state in ({}, {"epoch": 1}, 3):
+        with pytest.raises(StateDictError, match="not the position of a DataLoader"):
+            data.DataLoader(range(4)).load_state_dict(state)  # type: ignore[arg-type]
 
 
 # ---- workers

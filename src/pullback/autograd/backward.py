@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..diagnosis import Audit
 from ..differentiate import gradients, spend
@@ -15,6 +15,9 @@ from ..ops.movement import expand
 from ..ops.primitive import MODE, constant, grad_mode, user_source
 from ..ops.scan import REPEAT
 from ..timeline import span
+
+if TYPE_CHECKING:
+    from ..tensor.handle import Seeker
 
 
 def backward(
@@ -45,19 +48,25 @@ def backward(
         _check_history(root)
     cotangents = _cotangents(roots, grad_tensors)
     receivers: list[Any]
+    sought: list[tuple[Seeker, Node]] = []
     if inputs is None:
-        nodes = [n for n in _history(roots) if n in RECEIVERS]
+        history = _history(roots)
+        nodes = [n for n in history if n in RECEIVERS]
         receivers = [RECEIVERS[n]() for n in nodes]
+        sought = _sought(history)
     else:
         receivers = list(_as_tuple(inputs))
         if not receivers:
             raise GradientError(f"backward(): inputs are none (at {user_source()}); leave them out for all leaves")
         nodes = [t.node for t in receivers]
     with span("differentiate"):
-        found = _looked_at(roots, cotangents, nodes, create_graph, retain)
+        found = _looked_at(roots, cotangents, [*nodes, *(node for _, node in sought)], create_graph, retain)
     for root in roots:
         STATE.watch(root, "loss")
-    for receiver, value in zip(receivers, found, strict=True):
+    for (seeker, node), value in zip(sought, found[len(nodes) :], strict=True):
+        if value is not None:
+            seeker.receive(node, value)
+    for receiver, value in zip(receivers, found[: len(nodes)], strict=True):
         if receiver is not None and value is not None:
             before = receiver._collected()
             with grad_mode(create_graph):
@@ -67,6 +76,17 @@ def backward(
                 STATE.watch(total, "gradient", receiver, None if before is None else before.node)
             for hook in list((receiver._accumulated or {}).values()):
                 hook(receiver)
+
+
+def _sought(history: Sequence[Node]) -> list[tuple[Seeker, Node]]:
+    """The nodes between leaves and loss of which somebody wants the gradients."""
+    from ..tensor.handle import SEEKERS, STATE
+
+    if not SEEKERS or STATE.loop is not None or STATE.example is not None:
+        return []
+    # of what was gone through before, the pass is to say so itself
+    open_ = {node for node in history if not node.spent}
+    return [(seeker, node) for seeker in SEEKERS for node in seeker.seek(open_)]
 
 
 def grad(
@@ -189,11 +209,13 @@ def _as_tuple(value: Any) -> tuple[Any, ...]:
 
 def _check_history(root: Node) -> None:
     if not root.requires_grad:
-        raise GradientError(
+        error = GradientError(
             f"backward() on a tensor with no graph (at {user_source()}): it does not require grad, or was computed "
             "under no_grad(), from detached tensors, or by a compiled function (which must call backward() itself). "
             "Set requires_grad=True on what the gradient is wanted for."
         )
+        error.root = root
+        raise error
 
 
 def _cotangents(roots: Sequence[Node], given: Any) -> list[Node]:

@@ -11,26 +11,26 @@ import traceback
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ..ops.primitive import user_source
-from .judging import judge
+from .facts import STEPS, Facts
+from .judging import FactsAt, judge
 from .report import Report
-from .watching import STEPS, Facts, Watcher
-
-#: what the learning rate is multiplied by: as it is, and as it might better be
-FACTORS = (1.0, 0.1, 1e-3, 1e-5, 10.0, 1e3, 1e5)
+from .watching import Watcher
 
 
 def doctor(step: Callable[..., Any], *args: Any, steps: int = STEPS) -> Report:
     """Go through the checklist for training on a real step: gradients cleared, backward() called, the optimizer
     stepped, train mode, parameters with gradients, labels in range, inputs normalized, a loss that falls on one batch,
-    a sane learning rate. Print the report; `report.faults` are what is wrong, with line and mend.
+    the sign of the loss, a sane learning rate. Print the report; `report.faults` are what is wrong, with line and mend.
 
-    `step(*args)` trains once, compiled or not. It is run `steps` times for each of seven learning rates, in forks of
-    this process: nothing of the model, the optimizer, generators or any other object here changes. Systems without
-    fork raise NotImplementedError.
+    `step(*args)` trains once, compiled or not. It is run `steps` times as it is, and again with weights that stay as
+    they are, with which the losses are compared; where they do not fall, with other learning rates too. All of that is
+    in forks of this process: nothing of the model, the optimizer, generators or any other object here changes. Systems
+    without fork raise NotImplementedError.
 
     >>> model = pb.nn.Linear(3, 2)
     >>> optimizer = pb.optim.SGD(model.parameters(), lr=0.1)
@@ -48,7 +48,7 @@ def doctor(step: Callable[..., Any], *args: Any, steps: int = STEPS) -> Report:
         for _ in range(steps):
             function(*args)
 
-    return judge(_facts(trained, steps), _place(function), same_batch=True)
+    return judge(_facts_at(trained, steps), _place(function), same_batch=True)
 
 
 def examine_script(path: Path, arguments: list[str], steps: int = STEPS) -> Report:
@@ -59,7 +59,7 @@ def examine_script(path: Path, arguments: list[str], steps: int = STEPS) -> Repo
         sys.path.insert(0, str(path.resolve().parent))
         runpy.run_path(str(path), run_name="__main__")
 
-    return judge(_facts(ran, steps), str(path), same_batch=False)
+    return judge(_facts_at(ran, steps), str(path), same_batch=False)
 
 
 def _place(function: Any) -> str:
@@ -67,13 +67,9 @@ def _place(function: Any) -> str:
     return f"{code.co_filename}:{code.co_firstlineno}" if code is not None else str(user_source() or "")
 
 
-def _facts(function: Callable[[], object], steps: int) -> dict[float, Facts]:
-    """What the function does at each of the learning rates; at others than its own only where it trains at all."""
-    found = {1.0: _apart(function, 1.0, steps)}
-    own = found[1.0]
-    if own.steps > 1 and own.error is None and not own.without_gradients:
-        found.update((factor, _apart(function, factor, steps)) for factor in FACTORS[1:])
-    return found
+def _facts_at(function: Callable[[], object], steps: int) -> FactsAt:
+    """What the function does by the factor on its learning rates, each tried once, when it is asked for."""
+    return cache(lambda factor: _apart(function, factor, steps))
 
 
 def _apart(function: Callable[[], object], factor: float, steps: int) -> Facts:
@@ -95,8 +91,6 @@ def _apart(function: Callable[[], object], factor: float, steps: int) -> Facts:
     row = json.loads(text)
     if "traceback" in row:
         raise RuntimeError(f"the doctor itself failed:\n{row['traceback']}")
-    row["inputs"] = None if row["inputs"] is None else tuple(row["inputs"])
-    row["error"] = None if row["error"] is None else tuple(row["error"])
     return Facts(**row)
 
 
@@ -114,4 +108,4 @@ def _answer(function: Callable[[], object], factor: float, steps: int, writing: 
         os._exit(0)
 
 
-__all__ = ["FACTORS", "doctor", "examine_script"]
+__all__ = ["doctor", "examine_script"]

@@ -3,67 +3,72 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from statistics import mean
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from .courses import Course, course
+from .facts import Facts
 from .report import Finding, Report
-from .watching import Facts
 
-#: a loss has fallen that is at most this part of what it was; it has risen that is this many times it
-_FALLEN, _RISEN = 0.98, 1.5
-#: how much further a loss falls with another learning rate for that to be better by far
-_BY_FAR = 4.0
-#: a loss has hardly fallen that is at least this part of what it was
-_HARDLY = 0.97
+#: what the learning rate is multiplied by where it might better be lower, and higher; 0 is with weights that stay
+LOWER, HIGHER = (0.1, 0.01, 1e-3, 1e-5), (10.0, 1e3, 1e5, 1e7, 1e9)
+#: a loss goes wrong, whatever the noise, that is this many times what it would be without updates; one falls well that
+#: is at most this part of it
+_RISEN, _WELL = 1.5, 0.98
+#: the norm of a first update of weights, by that of the weights, that leaves nothing of them
+_OVERWRITES = 5.0
 #: inputs count as normalized up to this mean, in deviations, and from and to these deviations
 _MEAN, _DEVIATIONS = 3.0, (0.02, 20.0)
 
+#: the facts of a training's first steps with its learning rates multiplied by a factor
+FactsAt = Callable[[float], Facts]
 
-def judge(facts: Mapping[float, Facts], place: str, same_batch: bool) -> Report:
-    """The report of a training: by the factor on its learning rate, the facts of its first steps. `place` is where it
-    stands; with `same_batch` each step had the same data.
-    """
-    own = facts[1.0]
-    found = [*_error(own), *_cleared(own, place), *_backward(own, place), *_stepped(own, place), *_mode(own)]
-    found += [*_require_grad(own), *_inputs(own)]
-    if own.steps > 1 and own.error is None and not own.without_gradients:
-        found += [*_falls(own, same_batch), *_rate(facts)]
+
+def judge(facts_at: FactsAt, place: str, same_batch: bool) -> Report:
+    """The report of a training. `place` is where it stands; with `same_batch` each step had the same data."""
+    own = facts_at(1.0)
+    found = [*_error(own), *_cleared(own), *_backward(own, place), *_stepped(own, place), *_mode(own)]
+    found += [*_gradients(own), *_require_grad(own), *_inputs(own), *_sign(own)]
+    if own.steps > 1 and own.error is None and not own.without_gradients and own.strangers is None:
+        found += _learns(facts_at, same_batch)
     return Report(tuple(found))
 
 
 def _error(facts: Facts) -> Iterator[Finding]:
     if facts.error is None:
-        yield Finding("labels in range", True, "no index or label was out of range")
+        if facts.backwards:
+            yield Finding("labels in range", True, "no index or label was out of range")
         return
     name, message, line = facts.error
-    if name in ("IndexOutOfRange", "IndexError"):
+    if name == "IndexOutOfRange":
         yield Finding(
             "labels in range", False, message, line,
             "labels run from 0 to the number of classes - 1: subtract 1 where they begin at 1, give the last layer as "
             "many outputs as there are classes, and an Embedding as many rows as there are words",
         )  # fmt: skip
-    else:
+    elif facts.severed is None:
         yield Finding("runs", False, f"{name}: {message}", line, "see the message")
 
 
-def _cleared(facts: Facts, place: str) -> Iterator[Finding]:
+def _cleared(facts: Facts) -> Iterator[Finding]:
     if facts.uncleared:
         yield Finding(
             "gradients cleared", False,
             f"at {facts.uncleared} of {facts.steps} steps backward() added to the gradients of the step before",
-            facts.backward_at or place, "call optimizer.zero_grad() before backward() in each step",
+            facts.uncleared_at, "call optimizer.zero_grad() before backward() in each step",
         )  # fmt: skip
-    elif facts.cleared_too_late:
+    elif facts.cleared_too_late_at:
         yield Finding(
             "gradients cleared", False, "they were cleared between backward() and optimizer.step()",
-            facts.stepped_at, "call optimizer.zero_grad() before backward(), or after step()",
+            facts.cleared_too_late_at, "call optimizer.zero_grad() before backward(), or after step()",
         )  # fmt: skip
-    elif facts.steps > 1:
+    elif facts.steps > 1 and facts.backwards:
         yield Finding("gradients cleared", True, "each step begins without gradients")
 
 
 def _backward(facts: Facts, place: str) -> Iterator[Finding]:
-    if facts.backwards and not (facts.without_gradients and not facts.cleared_too_late):
+    if facts.severed is not None:
+        return
+    if facts.backwards:
         yield Finding("backward called", True, "the loss was differentiated")
     elif not facts.error:
         yield Finding(
@@ -76,38 +81,97 @@ def _backward(facts: Facts, place: str) -> Iterator[Finding]:
 def _stepped(facts: Facts, place: str) -> Iterator[Finding]:
     if facts.steps:
         yield Finding("optimizer stepped", True, f"{facts.steps} steps were seen")
+    elif facts.changed_by_hand:
+        yield Finding("optimizer stepped", True, "no optimizer stepped, but the weights were changed by other means")
     elif not facts.error:
+        after = f" after {facts.backwards} backward()" if facts.backwards else ""
         yield Finding(
-            "optimizer stepped", False, f"optimizer.step() was not called after {facts.backwards} backward()",
-            facts.backward_at or place, "call optimizer.step() after backward()",
+            "optimizer stepped", False, f"optimizer.step() was not called{after}", facts.backward_at or place,
+            "call optimizer.step() after backward()",
         )  # fmt: skip
 
 
 def _mode(facts: Facts) -> Iterator[Finding]:
     if facts.evaluating:
-        named = ", ".join(facts.evaluating[:3]) + (" and others" if len(facts.evaluating) > 3 else "")
         yield Finding(
-            "train mode", False, f"{named} is in evaluation mode, which turns dropout off and fixes running averages",
+            "train mode", False,
+            f"{_listed(facts.evaluating)} is in evaluation mode, which turns dropout off and fixes running averages",
             facts.called_at, "call model.train() before training, and again after each evaluation",
         )  # fmt: skip
-    else:
+    elif facts.calls and facts.backwards:
         yield Finding("train mode", True, "nothing that behaves otherwise in training is in evaluation mode")
 
 
+def _gradients(facts: Facts) -> Iterator[Finding]:
+    """Whether gradients come to the parameters, and these are those of the optimizer."""
+    if facts.severed is not None and not _is_all_frozen(facts):
+        line, how = facts.severed
+        yield Finding(
+            "parameters get gradients", False,
+            f"the loss has no gradient: the way from all parameters to it is cut by {how}" if how else
+            "the loss has no gradient: it does not depend on a parameter by anything that can be differentiated",
+            line or (facts.error or ("", "", ""))[2],
+            "take the detach(), .data, no_grad() or conversion to numbers out of the forward pass there",
+        )  # fmt: skip
+    if facts.strangers is not None:
+        own, others = facts.strangers
+        yield Finding(
+            "optimizer has the parameters", False,
+            f"none of the {own} parameters that the optimizer has got a gradient, and {others} others did: it is the "
+            "optimizer of another model",
+            facts.stepped_at, "make the optimizer of the parameters of the model that is trained, after it has been "
+            "made, copied or loaded",
+        )  # fmt: skip
+        return
+    for (kind, reason, remedy), names in _together(facts.structure):
+        missing = kind.startswith("not_")
+        check = "optimizer has the parameters" if missing else "parameters get gradients"
+        yield Finding(check, False, f"{_listed(names)} ({kind}): {reason}", facts.backward_at, remedy)
+    if facts.zero_gradients > facts.steps // 2:
+        yield Finding(
+            "parameters get gradients", False,
+            f"at {facts.zero_gradients} of {facts.steps} steps all gradients were exactly 0", facts.backward_at,
+            "look for ReLUs that are dead, for saturation, for operations whose slope is 0 (round, argmax, "
+            "comparisons) and for masks that are 0 everywhere",
+        )  # fmt: skip
+
+
+def _together(rows: Iterable[Sequence[str]]) -> Iterable[tuple[tuple[str, str, str], list[str]]]:
+    """The parameters that something is said of, by what that is."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for kind, where, reason, remedy in rows:
+        found.setdefault((kind, reason, remedy), []).append(where)
+    return found.items()
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} others" if len(names) > 3 else "")
+
+
+def _is_all_frozen(facts: Facts) -> bool:
+    return bool(facts.parameters) and len(facts.frozen) + facts.resting == facts.parameters
+
+
 def _require_grad(facts: Facts) -> Iterator[Finding]:
-    faults = [row for row in facts.structure if row[0] != "frozen"]
-    for kind, where, reason, remedy in faults[:5]:
-        yield Finding("parameters get gradients", False, f"{where} ({kind}): {reason}", facts.backward_at, remedy)
-    if facts.frozen:
-        count, named = len(facts.frozen), ", ".join(facts.frozen[:3])
+    mend = "call requires_grad_(True) on what is to be trained"
+    if _is_all_frozen(facts):
         yield Finding(
             "parameters require gradients", False,
-            f"{count} of {facts.parameters} parameters have requires_grad=False: {named}{', …' if count > 3 else ''}",
-            facts.called_at, "call requires_grad_(True) on what is to be trained; where they are frozen on purpose, "
-            "this is as it should be",
+            f"all {facts.parameters} parameters have requires_grad=False", facts.called_at, mend,
         )  # fmt: skip
-    elif not faults and facts.parameters:
-        yield Finding("parameters require gradients", True, f"all {facts.parameters} parameters are trained")
+    elif facts.frozen:
+        yield Finding(
+            "parameters require gradients", False,
+            f"{len(facts.frozen)} of {facts.parameters} parameters have requires_grad=False, and stand in the "
+            f"optimizer all the same: {_listed(facts.frozen)}",
+            facts.called_at, f"{mend}; give the optimizer only that",
+        )  # fmt: skip
+    elif not facts.structure and facts.parameters and facts.steps and facts.strangers is None:
+        trained = facts.parameters - facts.resting
+        kept = f"; {facts.resting} are frozen, and in no optimizer" if facts.resting else ""
+        yield Finding(
+            "parameters require gradients", True, f"{'' if kept else 'all '}{trained} parameters are trained{kept}"
+        )
 
 
 def _inputs(facts: Facts) -> Iterator[Finding]:
@@ -126,55 +190,84 @@ def _inputs(facts: Facts) -> Iterator[Finding]:
     )  # fmt: skip
 
 
-def _ends(losses: list[float]) -> tuple[float, float]:
-    """The loss at the beginning and at the end: of many, the mean of a few."""
-    few = max(1, len(losses) // 10)
-    return mean(losses[:few]), mean(losses[-few:])
+def _sign(facts: Facts) -> Iterator[Finding]:
+    if facts.turned is not None:
+        operation, line = facts.turned
+        better = "larger" if operation in ("log_softmax", "logsigmoid", "log") else "smaller"
+        yield Finding(
+            "sign of the loss", False,
+            f"{operation} is the better the {better} it is, and minimizing this loss does the opposite", line,
+            "turn the sign of the loss",
+        )  # fmt: skip
 
 
-def _change(facts: Facts) -> float:
-    """The loss after as a part of the loss before; infinite where it diverges."""
-    if not facts.losses or facts.error is not None or not all(map(math.isfinite, facts.losses)):
-        return math.inf
-    before, after = _ends(facts.losses)
-    return after / before if before > 0 else 1 - (before - after) / (abs(before) + 1e-12)
+# ---- what the updates do
 
 
-def _falls(facts: Facts, same_batch: bool) -> Iterator[Finding]:
-    before, after = _ends(facts.losses)
-    where = "on one batch" if same_batch else "over the first steps"
-    fine = _change(facts) <= _FALLEN
-    yield Finding(
-        f"loss falls {where}", fine, f"from {before:.4g} to {after:.4g} in {facts.steps} steps", facts.backward_at,
-        "a model that cannot learn one batch has a fault in its loss, its graph or its learning rate: see the other "
-        "findings, and compare labels with inputs",
-    )  # fmt: skip
+def _learns(facts_at: FactsAt, same_batch: bool) -> list[Finding]:
+    own, still = facts_at(1.0), facts_at(0.0)
+    if not own.losses:
+        return []
+    mine = course(own, still)
+    better, factor = _better(facts_at, mine), 0.0
+    if better is not None:
+        factor = better[0]
+    return [_falls(own, mine, same_batch, bool(factor)), _rate(own, mine, better)]
 
 
-def _rate(facts: Mapping[float, Facts]) -> Iterator[Finding]:
-    changes = {factor: _change(one) for factor, one in facts.items()}
-    own, rates, line = changes[1.0], facts[1.0].rates, facts[1.0].stepped_at
-    told = f"at {' and '.join(f'{rate:.3g}' for rate in rates)} the loss {_told(own)}"
-    lower = [f for f in sorted(changes, reverse=True) if f < 1 and changes[f] < 1]
-    higher = [f for f in sorted(changes) if f > 1 and _is_far_better(changes[f], own)]
-    if own > _RISEN and lower:
-        told += f"; at {lower[0]:g} times that it {_told(changes[lower[0]])}"
-        yield Finding("learning rate sane", False, told, line, f"lower it, to {lower[0] * rates[0]:.2g} or so")
-    elif higher:
-        told += f"; at {higher[0]:g} times that it {_told(changes[higher[0]])}"
-        yield Finding("learning rate sane", False, told, line, f"raise it, to {higher[0] * rates[0]:.2g} or so")
-    else:
-        yield Finding("learning rate sane", own < math.inf, told, line, "see the other findings")
+def _better(facts_at: FactsAt, mine: Course) -> tuple[float, Course] | None:
+    """The factor on the learning rate with which the loss falls most, and how, where it does not fall as it is. A rate
+    that a schedule is raising is not told to be too low.
+    """
+    if mine.has_fallen or _cannot_be_told(mine):
+        return None
+    rises = mine.rises
+    factors = LOWER if rises else () if facts_at(1.0).rates_rise else HIGHER
+    tried = [(factor, course(facts_at(factor), facts_at(0.0))) for factor in factors]
+    fallen = [(f, one) for f, one in tried if one.is_clear and one.change < (1 if rises else _WELL) and one.has_fallen]
+    return min(fallen, key=lambda pair: pair[1].change, default=None)
 
 
-def _is_far_better(change: float, own: float) -> bool:
-    return own > _HARDLY and change < _FALLEN and 1 - change > _BY_FAR * max(1 - own, 0.0)
+def _cannot_be_told(one: Course) -> bool:
+    """Whether what the updates have done is lost in noise."""
+    return not one.is_clear and one.change < _RISEN
 
 
-def _told(change: float) -> str:
-    if not math.isfinite(change):
+def _falls(facts: Facts, mine: Course, same_batch: bool, has_better_rate: bool) -> Finding:
+    check = f"loss falls {'on one batch' if same_batch else 'over the first steps'}"
+    told = f"from {mine.before:.4g} to {mine.after:.4g} in {facts.steps} steps"
+    if _cannot_be_told(mine):
+        return Finding(check, True, f"{told}, as far as the noise of the steps lets it be told")
+    if facts.rates_rise and not mine.rises:
+        return Finding(check, True, f"{told}, while the learning rate is being raised")
+    mend = (
+        "change the learning rate, see there"
+        if has_better_rate
+        else "a model that cannot learn one batch has a fault in its loss, its graph or its data: see the other "
+        "findings, and compare labels with inputs"
+    )
+    return Finding(check, mine.has_fallen, told, facts.backward_at, mend)
+
+
+def _rate(facts: Facts, mine: Course, better: tuple[float, Course] | None) -> Finding:
+    check, rates, line = "learning rate sane", facts.rates, facts.stepped_at
+    told = f"at {' and '.join(f'{rate:.3g}' for rate in rates)} the loss {_told(mine)}"
+    if better is not None and rates:
+        factor, course = better
+        told += f"; at {factor:g} times that it {_told(course)}"
+        return Finding(
+            check, False, told, line, f"{'lower' if factor < 1 else 'raise'} it, to {factor * rates[0]:.2g} or so"
+        )
+    if facts.first_update > _OVERWRITES:
+        told += f", and the first step changes the weights by {facts.first_update:.2g} times their norm"
+        return Finding(check, False, told, line, "lower it (about 0.001 of the weights' norm a step is usual)")
+    return Finding(check, mine.change < math.inf, told, line, "see the other findings")
+
+
+def _told(one: Course) -> str:
+    if not math.isfinite(one.change):
         return "diverges"
-    return f"falls to {change:.1%} of what it was" if change < 1 else f"rises to {change:.3g} times what it was"
+    return f"comes to {one.after:.6g}, and without updates to {one.before:.6g}"
 
 
-__all__ = ["judge"]
+__all__ = ["HIGHER", "LOWER", "FactsAt", "judge"]

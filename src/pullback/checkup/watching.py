@@ -2,63 +2,39 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from ..diagnosis import Member, structural
-from ..graph.node import Node
+from ..diagnosis import Alert, Member, cut_of, how_cut, structural
+from ..errors import GradientError
+from ..graph.node import Node, ancestors
 from ..nn import Module
 from ..nn.modules.hooks import register_module_forward_hook, register_module_forward_pre_hook
 from ..ops.primitive import MODE, user_source
 from ..optim import Optimizer
 from ..optim.hooks import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from ..tensor import Tensor
-from ..tensor.grad_modes import is_grad_enabled
+from ..tensor.grad_modes import is_grad_enabled, no_grad
 from ..tensor.handle import STATE, Handle, add_watcher
 from ..tracing import CompiledStep
+from .facts import STEPS, Facts
+from .origins import Origins, has_values
+from .signs import parts
 
-#: how many steps are watched
-STEPS = 20
+#: how many losses are looked at for why parameters have no gradients, and for their sign
+_LOOKS = 8
+#: the least number of elements of a weight from which the size of an update is told
+_LARGE = 16
 
 
 class Enough(BaseException):
     """Ends a script when its first steps have been seen; no `except Exception` of its own stops this."""
-
-
-@dataclass
-class Facts:
-    """What was seen. All of it can be written as JSON."""
-
-    losses: list[float] = field(default_factory=list)
-    steps: int = 0
-    backwards: int = 0
-    calls: int = 0
-    #: lines: of the first call of the model, backward() and step()
-    called_at: str = ""
-    backward_at: str = ""
-    stepped_at: str = ""
-    #: parameters that had gradients left from the step before when backward() was called
-    uncleared: int = 0
-    #: steps that found no gradient, and whether backward() had been called before them
-    without_gradients: int = 0
-    cleared_too_late: bool = False
-    #: modules in evaluation mode whose results depend on it
-    evaluating: list[str] = field(default_factory=list)
-    #: what stands in the graph: rows (kind, where, reason, remedy)
-    structure: list[tuple[str, str, str, str]] = field(default_factory=list)
-    frozen: list[str] = field(default_factory=list)
-    parameters: int = 0
-    rates: list[float] = field(default_factory=list)
-    #: mean, deviation and largest magnitude of the model's first input of floats
-    inputs: tuple[float, float, float] | None = None
-    #: the name and message of an exception that ended it, and its line
-    error: tuple[str, str, str] | None = None
 
 
 #: modules that behave otherwise in training
@@ -66,20 +42,34 @@ _TELL_TRAINING = ("Dropout", "BatchNorm", "AlphaDropout", "FeatureAlphaDropout",
 
 
 class Watcher:
-    """Collects the facts of a training."""
+    """Collects the facts of a training. Learning rates are multiplied by `factor`; where that is 0, every step is
+    undone, whatever the optimizer does, so that the losses are those of weights that stay as they are.
+    """
 
     def __init__(self, factor: float, most: int = STEPS):
         self.facts, self.factor, self.most = Facts(), factor, most
         self.models: dict[int, Module] = {}
         self.optimizers: dict[int, Optimizer] = {}
-        self._received: set[int] = set()
-        self._given: set[int] = set()
+        self.origins = Origins()
+        self._steps: dict[int, int] = {}
         self._losses: list[Node] = []
-        #: losses that nobody has asked for: asked for, they would forget what they were made of
-        self._values: list[Tensor] = []
+        #: losses that nobody has asked for, by their lines: asked for, they would forget what they were made of
+        self._values: list[tuple[str, Tensor]] = []
+        #: why parameters had no gradient, by their ids
+        self._reasons: dict[int, Alert] = {}
+        #: modules in evaluation mode that were called, by their ids: their names, and the model
+        self._evaluating: dict[int, tuple[str, Module]] = {}
+        #: those of them that were called before a backward pass
+        self._suspect: dict[str, Module] = {}
+        #: whether a part of a loss of which the sign is known has the right one
+        self._is_some_right = False
+        #: what an optimizer is about to change: rates, and values by the ids of parameters
+        self._rates: list[Any] = []
+        self._kept: dict[int, tuple[Tensor, Tensor]] = {}
+        self._weights: dict[int, np.ndarray] = {}
+        self._nodes: dict[int, Node] = {}
         self._since_step = 0
         self._depth = 0
-        self._entered = 0
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -100,127 +90,263 @@ class Watcher:
             for handle in handles:
                 handle.remove()
 
-    # ---- what is met
+    # ---- calls of modules
 
     def _before_call(self, module: Module, args: Any) -> None:
         self._depth += 1
-        if self._depth > 1 or STATE.trace is not None:
+        if self._depth > 1 or STATE.trace is not None or not (module._modules or module._parameters):
             return
         if not self.facts.called_at:
             self.facts.called_at = _line()
+        self._look_at_inputs(args)
+        self.models.setdefault(id(module), module)
         if is_grad_enabled():
             self.facts.calls += 1
             self._stop_where_nothing_follows()
-        if any(p.requires_grad for p in module.parameters()) or module._modules or module._parameters:
-            self._look_at_model(module, args)
+            self._look_at_mode(module)
 
     def _after_call(self, module: Module, args: Any, result: Any) -> None:
         self._depth -= 1
 
-    def _look_at_model(self, module: Module, args: Any) -> None:
-        if is_grad_enabled():
-            self.models.setdefault(id(module), module)
-            for name, part in module.named_modules():
-                told = any(each.__name__.startswith(_TELL_TRAINING) for each in type(part).__mro__)
-                if told and not part._training and name not in self.facts.evaluating:
-                    self.facts.evaluating.append(name or type(part).__name__)
+    def _look_at_mode(self, module: Module) -> None:
+        """Note what is in evaluation mode; what is frozen with it, or not trained at all, is so on purpose."""
+        is_trained = any(p.requires_grad for p in module.parameters())
+        for name, part in module.named_modules():
+            if not any(each.__name__.startswith(_TELL_TRAINING) for each in type(part).__mro__):
+                continue
+            own = list(part._parameters.values())
+            is_frozen = bool(own) and not any(p is not None and p.requires_grad for p in own)
+            if part._training or not is_trained or is_frozen:
+                self._evaluating.pop(id(part), None)
+            else:
+                self._evaluating[id(part)] = name or type(part).__name__, module
+
+    def _look_at_inputs(self, args: Any) -> None:
         given = next((a for a in args if isinstance(a, Tensor) and a.dtype.is_floating_point), None)
         if given is not None and self.facts.inputs is None and given.numel():
             values = given.detach().float().numpy().astype(np.float64)
             self.facts.inputs = float(values.mean()), float(values.std()), float(abs(values).max())
 
+    # ---- backward passes
+
     def _meet(self, node: Node, what: str, owner: Handle | None) -> None:
         if STATE.trace is not None:
             return
-        if what == "gradient":
-            self._received.add(id(owner))
+        if what == "gradient" and owner is not None:
+            self.origins.receive(owner, node, _line())
         elif what == "loss":
             self._begin_backward(node)
 
     def _begin_backward(self, node: Node) -> None:
-        facts = self.facts
+        facts, line = self.facts, _line()
         facts.backwards += 1
-        facts.backward_at = facts.backward_at or _line()
-        if not self._since_step and facts.steps:
-            left = [p for model in self.models.values() for p in model.parameters() if p.grad is not None]
-            facts.uncleared += any(bool((p.grad != 0).any()) for p in left)  # type: ignore[union-attr]
+        facts.backward_at = facts.backward_at or line
+        self._suspect.update(self._evaluating.values())
+        self.origins.begin()
         self._since_step += 1
         self._losses = [*self._losses, node] if self._since_step > 1 else [node]
-        self._values.append(Tensor(node).detach().sum())
+        self._values.append((line, Tensor(node).detach().sum()))
+        if facts.backwards <= _LOOKS:
+            self._look_at_sign(node)
+        if not facts.steps:
+            self._look_for_changes_by_hand()
         self._stop_where_nothing_follows()
+
+    def _look_at_sign(self, loss: Node) -> None:
+        for part in parts(loss):
+            self._is_some_right = self._is_some_right or part.is_right
+            if not part.is_right and self.facts.turned is None:
+                self.facts.turned = part.operation, part.source
+
+    def _look_for_changes_by_hand(self) -> None:
+        nodes = {key: owner._node for key, owner in self.origins.owners.items()}
+        changed = any(self._nodes.get(key, node) is not node for key, node in nodes.items())
+        self.facts.changed_by_hand = self.facts.changed_by_hand or changed
+        self._nodes = nodes
+
+    # ---- steps of optimizers
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         facts = self.facts
-        known = id(optimizer) in self.optimizers
+        is_new = id(optimizer) not in self.optimizers
         self.optimizers[id(optimizer)] = optimizer
         facts.stepped_at = facts.stepped_at or _line()
-        if not known:
-            facts.rates += [float(group["lr"]) for group in optimizer.param_groups if "lr" in group]
-            for group in optimizer.param_groups if self.factor != 1 else ():
-                group["lr"] = group["lr"] * self.factor
-        if facts.steps == 0 and self._losses:
-            self._look_at_structure()
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"]]
-        if not any(g is not None and bool((g != 0).any()) for g in gradients):
-            facts.without_gradients += 1
-            facts.cleared_too_late = facts.cleared_too_late or bool(self._since_step)
+        if self._since_step and facts.backwards <= _LOOKS:
+            self._look_at_structure()  # before anything is computed, which forgets what it was made of
+        rates = [float(group["lr"]) for group in optimizer.param_groups if "lr" in group]
+        if is_new:
+            facts.rates += rates
+            self._keep_weights(optimizer)
+        elif len(self.optimizers) == 1:
+            facts.rates_rise = facts.rates_rise or any(map(float.__gt__, rates, facts.rates))
+        if not _has_closure(args, kwargs):
+            self._look_at_gradients(_parameters(optimizer))
+        self._change_rates(optimizer)
+
+    def _look_at_gradients(self, parameters: list[Tensor]) -> None:
+        facts = self.facts
+        stale = self.origins.use(parameters)
+        if stale:
+            facts.uncleared += 1
+            facts.uncleared_at = facts.uncleared_at or stale
+        elif not any(p._grad is not None and has_values(p._grad) for p in parameters):
+            if not any(id(p) in self.origins.owners for p in parameters):
+                facts.without_gradients += 1
+            elif self.origins.is_made_zero(parameters):
+                facts.zero_gradients += 1
+            elif self._since_step:
+                facts.cleared_too_late_at = facts.cleared_too_late_at or _line()
 
     def _look_at_structure(self) -> None:
-        optimized = {id(p) for o in self.optimizers.values() for group in o.param_groups for p in group["params"]}
-        facts = self.facts
-        seen: set[int] = set()
-        # the whole before its parts, where some of them are called by themselves too
-        for model in sorted(self.models.values(), key=lambda m: -sum(1 for _ in m.modules())):
-            members = []
-            for name, p in model.named_parameters():
-                if id(p) in seen:
-                    continue
-                seen.add(id(p))
-                facts.parameters += 1
-                if not p.requires_grad:
-                    facts.frozen.append(name)
-                members.append(Member(name, p._node, p.requires_grad, id(p) in self._received, id(p) in optimized))
-            alerts = structural(self._losses, members)
-            facts.structure += [(a.kind, a.where, a.reason, a.remedy) for a in alerts]
+        """Note why parameters are without gradients, while it can still be seen."""
+        known = {*self.origins.owners, *self._reasons}
+        missing = [p for model in self.models.values() for p in model.parameters() if id(p) not in known]
+        for p in missing:
+            found = structural(self._losses, [Member("", p._node, p.requires_grad, False, True)])
+            self._reasons.update((id(p), alert) for alert in found)
+
+    def _keep_weights(self, optimizer: Optimizer) -> None:
+        weights = [p for p in _parameters(optimizer) if p.ndim > 1 and p.numel() >= _LARGE and p._grad is not None]
+        self._weights = {id(p): p.detach().float().numpy().astype(np.float64) for p in weights}
+
+    def _change_rates(self, optimizer: Optimizer) -> None:
+        groups = optimizer.param_groups
+        self._rates = [group.get("lr") for group in groups]
+        if self.factor == 0:
+            for p in _parameters(optimizer):
+                self._kept.setdefault(id(p), (p, p.detach().clone()))
+        elif self.factor != 1:
+            for group in groups:
+                if "lr" in group:
+                    group["lr"] = group["lr"] * self.factor
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        self.facts.steps += 1
+        if _has_closure(args, kwargs):
+            self._look_at_gradients(_parameters(optimizer))
+        if self.factor == 0:
+            with no_grad():
+                for p, value in self._kept.values():
+                    p.copy_(value)
+        elif self.factor != 1:
+            for group, rate in zip(optimizer.param_groups, self._rates, strict=True):
+                if "lr" in group:
+                    group["lr"] = rate
+        self._look_at_first_update(optimizer)
+        self._steps[id(optimizer)] = self._steps.get(id(optimizer), 0) + 1
+        self.facts.steps = max(self._steps.values())
         self._since_step = 0
         self._read_losses()
         if self.facts.steps >= self.most:
             raise Enough
 
+    def _look_at_first_update(self, optimizer: Optimizer) -> None:
+        kept, self._weights = self._weights, {}
+        before = after = 0.0
+        for p in _parameters(optimizer) if kept else ():
+            old = kept.get(id(p))
+            if old is not None and old.any():
+                before += float(np.square(old).sum())
+                after += float(np.square(p.detach().float().numpy() - old).sum())
+        if before:
+            self.facts.first_update = max(self.facts.first_update, math.sqrt(after / before))
+
     def _read_losses(self) -> None:
         values, self._values = self._values, []
-        self.facts.losses += [float(value.item()) for value in values]
+        for line, value in values:
+            loss = float(value.item())
+            self.facts.losses.setdefault(line, []).append(loss if math.isfinite(loss) else math.inf)
 
     def _stop_where_nothing_follows(self) -> None:
         facts = self.facts
         if not facts.steps and (facts.backwards > self.most or facts.calls > 3 * self.most):
             raise Enough
 
+    # ---- the end
+
     def run(self, function: Callable[[], object]) -> Facts:
         """Call the function, and give the facts of what it did."""
+        facts = self.facts
         try:
             with suppress(Enough), self.watching():
                 function()
         except SystemExit as ended:
             if ended.code not in (None, 0):
-                self.facts.error = "SystemExit", str(ended.code), ""
+                facts.error = "SystemExit", str(ended.code), ""
         except Exception as error:
-            self.facts.error = type(error).__name__, str(error), _raised_at(error)
-        if self.facts.error is None:
+            facts.error = type(error).__name__, str(error), _raised_at(error)
+            if isinstance(error, GradientError) and isinstance(error.root, Node):
+                facts.severed = self._severed(error.root)
+        if facts.error is None:
             self._read_losses()
-        self.facts.losses = [loss if math.isfinite(loss) else math.inf for loss in self.facts.losses]
-        return self.facts
+        if self._is_some_right:
+            facts.turned = None
+        self._sum_up()
+        return facts
+
+    def _severed(self, loss: Node) -> tuple[str, str]:
+        """Where and how the way from the parameters to a loss without a graph is cut; empty where there is no way."""
+        history = sorted(ancestors([loss], stop_at_buffers=False), key=lambda node: node.serial)
+        trained = [p for model in self.models.values() for p in model.parameters() if p.requires_grad]
+        cut = next((found for p in trained if (found := cut_of(history, p._node)) is not None), None)
+        return ("", "") if cut is None else (str(cut.source or ""), how_cut(cut))
+
+    def _sum_up(self) -> None:
+        """What is known of each parameter at the end: a gradient that came later is one."""
+        facts, received = self.facts, self.origins.owners
+        optimized = {id(p) for optimizer in self.optimizers.values() for p in _parameters(optimizer)}
+        for name, model in self._suspect.items():  # but not those of a teacher
+            if any(id(p) in received and (id(p) in optimized or not optimized) for p in model.parameters()):
+                facts.evaluating.append(name)
+        seen: set[int] = set()
+        # the whole before its parts, where some of them are called by themselves too
+        for model in sorted(self.models.values(), key=lambda m: -sum(1 for _ in m.modules())):
+            own = [(name, p) for name, p in model.named_parameters() if id(p) not in seen]
+            seen.update(id(p) for _, p in own)
+            is_trained = any(id(p) in optimized for _, p in own)
+            facts.parameters += len(own)
+            for name, p in own:
+                if not p.requires_grad:
+                    facts.resting += id(p) not in optimized
+                    facts.frozen += [name] if id(p) in optimized else []
+                elif id(p) in received and id(p) not in optimized and is_trained:
+                    facts.structure.append(_not_stepped(name, p))
+                elif id(p) in self._reasons and id(p) in optimized and id(p) not in received:
+                    alert = self._reasons[id(p)]
+                    facts.structure.append((alert.kind, name, alert.reason, alert.remedy))
+        with_gradients = seen & received.keys()
+        if optimized and with_gradients and not optimized & received.keys():
+            facts.strangers = len(optimized), len(with_gradients)
+
+
+def _not_stepped(name: str, parameter: Tensor) -> tuple[str, str, str, str]:
+    """Why a parameter with a gradient was not updated."""
+    others = (one for one in gc.get_objects() if isinstance(one, Optimizer))
+    if any(parameter is p for optimizer in others for p in _parameters(optimizer)):
+        return (
+            "not_stepped", name, "it has a gradient, and the step() of its optimizer was not called",
+            "call step() of each optimizer after backward()",
+        )  # fmt: skip
+    return (
+        "not_in_optimizer", name, "it has a gradient, and no optimizer knows it",
+        "give the optimizer model.parameters() after all parts of the model have been made, or add_param_group",
+    )  # fmt: skip
+
+
+def _has_closure(args: Any, kwargs: Any) -> bool:
+    """Whether step() is to compute loss and gradients itself."""
+    return bool(args and args[0] is not None) or kwargs.get("closure") is not None
+
+
+def _parameters(optimizer: Optimizer) -> list[Tensor]:
+    return [p for group in optimizer.param_groups for p in group["params"]]
 
 
 def _plainly(compiled: Callable[..., Any]) -> Callable[..., Any]:
-    """A way to call compiled steps in which the user's own are not compiled."""
+    """A way to call compiled steps in which only the updates of optimizers are compiled."""
 
     def call(self: CompiledStep, *args: Any, **kwargs: Any) -> Any:
-        own = str(getattr(self.function, "__module__", "")).startswith(__name__.partition(".")[0] + ".")
-        return compiled(self, *args, **kwargs) if own else self.function(*args, **kwargs)
+        is_update = str(getattr(self.function, "__module__", "")).startswith(Optimizer.__module__.rpartition(".")[0])
+        return compiled(self, *args, **kwargs) if is_update else self.function(*args, **kwargs)
 
     return call
 
@@ -246,4 +372,4 @@ def _raised_at(error: BaseException) -> str:
     return found
 
 
-__all__ = ["STEPS", "Enough", "Facts", "Watcher"]
+__all__ = ["Enough", "Watcher"]

@@ -98,6 +98,10 @@ def round_to_bfloat16(writer: Writer, lanes: int, value: str) -> str:
     return writer.op(f"bitcast <{lanes} x bfloat> {rounded} to <{lanes} x i16>")
 
 
+#: steps of k whose products one accumulator adds up, about
+SPAN = 256
+
+
 def outer_tile(
     writer: Writer,
     dtype: DType,
@@ -121,7 +125,14 @@ def outer_tile(
     each time fetching 64 bytes more of what lies at `coming` into the L2 cache. With `pairs` an element of A and of B
     is a pair of bfloat16, neighbours in k. `right(k, start, width)`, where it is given, loads the elements of B. With
     `rounds` C is bfloat16, which the processor must be able to round to.
+
+    A known k that is long is gone through in spans whose sums C collects: one accumulator over all of it would round
+    off a digit more.
     """
+    if isinstance(k, int) and k >= 2 * SPAN:
+        assert accumulate is None and not rounds
+        _by_spans(writer, dtype, widths, rows, k, a, b, c, unroll, pairs, right)
+        return
     type_, size = scalar_type(dtype), dtype.itemsize
     starts = [sum(widths[:i]) for i in range(len(widths))]
     a_rows = [a.at(writer, type_, i, 0) for i in range(rows)]
@@ -199,6 +210,23 @@ def outer_tile(
             if rounds:
                 value = round_to_bfloat16(writer, width, value)
             writer.line(f"store <{width} x {c_type}> {value}, ptr {target}, align {2 if rounds else size}")
+
+
+def _by_spans(
+    writer: Writer, dtype: DType, widths: Sequence[int], rows: int, k: int, a: Matrix, b: Matrix, c: Matrix,
+    unroll: int, pairs: bool, right: Callable[[Size, int, int], str] | None,
+) -> None:  # fmt: skip
+    """`outer_tile` of a long k, in equal spans of about SPAN."""
+    type_, length = scalar_type(dtype), -(-k // (k // SPAN))
+    with writer.loop(0, k, length, as_written=True) as start:
+        left = Matrix(a.at(writer, type_, 0, start), a.row, a.column)
+        below = b if right else Matrix(b.at(writer, type_, start, 0), b.row, b.column)
+        load = None if right is None else (lambda at, column, width: right(writer.add(start, at), column, width))
+        is_later = writer.op(f"icmp ne i64 {start}, 0")
+        count = writer.minimum(length, writer.subtract(k, start))
+        outer_tile(
+            writer, dtype, widths, rows, count, left, below, c, is_later, unroll, pairs=pairs, right=load
+        )  # fmt: skip
 
 
 def joined(writer: Writer, type_: str, parts: list[tuple[str, int]]) -> str:

@@ -1,6 +1,8 @@
-"""Cut: a reduction of few long rows, or of few columns, is done in two steps, so that threads can share the first.
+"""Cut: a reduction of few long rows, or of few columns, is done in two steps, so that threads can share the first, and
+so that no accumulator takes in more than some thousands of numbers.
 
-The cuts depend on the shape alone: the order of summation is the same for any number of threads.
+The cuts depend on the shape alone: the order of summation is the same for any number of threads. What has no divisor
+of the size that is wanted is filled up with zeros, which are read as such and lie nowhere.
 """
 
 from __future__ import annotations
@@ -8,17 +10,25 @@ from __future__ import annotations
 import math
 
 from ..graph.node import Node
-from ..ops.movement import reshape
+from ..ops.movement import pad, reshape
 from ..ops.primitive import apply
+from ..ops.reduction import SUM
 
 #: rows longer than this are cut where there are fewer than _FEW of them
 _LONG_ROW, _FEW = 8192, 32
+#: longer ones are cut however many there are, as are columns of more than _LONG_COLUMN: one accumulator would round off
+#: digits
+_LONGEST_ROW, _LONG_COLUMN = 65_536, 8192
 #: elements of a block that a long row is cut into, about
 _BLOCK = 4096
 #: the width of what one task of a column reduction covers
 _COLUMNS = 64
 
 
+#: by how much there may be fewer blocks than wanted
+_UNEVEN = 2
+#: elements that fill the vectors of all processors
+_VECTOR = 32
 #: elements of a row from which on a total may be summed by such rows
 _SHORTEST_ROW = 32
 
@@ -37,9 +47,13 @@ def cut(node: Node, row: int | None = None) -> Node:
 def _rows(node: Node) -> Node:
     x, start = node.inputs[0], node["axes"][0]
     length, rows = math.prod(x.shape[start:]), math.prod(x.shape[:start])
-    if length <= _LONG_ROW or rows >= _FEW:
+    if length <= (_LONG_ROW if rows < _FEW else _LONGEST_ROW):
         return node
-    blocks = _divisor(length, min(256, length // (_BLOCK // 4)), length // _BLOCK)
+    wanted = length // _BLOCK
+    blocks = _divisor(length, min(256, length // (_BLOCK // 4)), wanted)
+    if node.op is SUM and blocks * _UNEVEN < min(wanted, 256):
+        x = reshape(x, (*x.shape[:start], length))
+        x, length, blocks = _filled(x, start, min(wanted, 256))
     if blocks == 1:
         return node
     parts = reshape(x, (*x.shape[:start], blocks, length // blocks))
@@ -49,15 +63,31 @@ def _rows(node: Node) -> Node:
 def _columns(node: Node) -> Node:
     x, axes = node.inputs[0], node["axes"]
     tasks = math.prod(s for a, s in enumerate(x.shape[:-1]) if a not in axes) * -(-x.shape[-1] // _COLUMNS)
-    if tasks >= 16 or math.prod(x.shape[a] for a in axes) < 256:
+    count = math.prod(x.shape[a] for a in axes)
+    if count < 256 or (tasks >= 16 and count <= _LONG_COLUMN):
         return node
     longest = max(axes, key=lambda a: x.shape[a])
-    blocks = _divisor(x.shape[longest], x.shape[longest] // 16, 32)
+    length = x.shape[longest]
+    wanted = max(32 if tasks < 16 else 1, min(count // _BLOCK, 256))
+    blocks = _divisor(length, length // 16, wanted)
+    if node.op is SUM and length >= _BLOCK and blocks * _UNEVEN < wanted:
+        x, length, blocks = _filled(x, longest, wanted)
     if blocks == 1:
         return node
-    shape = (*x.shape[:longest], blocks, x.shape[longest] // blocks, *x.shape[longest + 1 :])
+    shape = (*x.shape[:longest], blocks, length // blocks, *x.shape[longest + 1 :])
     partial = apply(node.op, reshape(x, shape), axes=tuple(sorted(a + (a >= longest) for a in axes)))
     return apply(node.op, partial, axes=(longest - sum(a < longest for a in axes),))
+
+
+def _filled(x: Node, axis: int, blocks: int) -> tuple[Node, int, int]:
+    """`x` with zeros behind it along an axis, so that it has equal blocks of whole vectors there; its new length and
+    how many blocks it has.
+    """
+    length = x.shape[axis]
+    each = -(-length // (blocks * _VECTOR)) * _VECTOR
+    blocks = -(-length // each)
+    widths = [(0, each * blocks - length if a == axis else 0) for a in range(len(x.shape))]
+    return pad(x, tuple(widths)), each * blocks, blocks
 
 
 def _divisor(number: int, most: int, wanted: int) -> int:

@@ -14,7 +14,7 @@ from .origin import VALUE, Root, diagnose, unexplained
 from .reference import Reference, is_given
 from .report import OperandStatistics, called, phase_of
 from .slopes import Audit, Slope, Slopes
-from .structure import Member, structural
+from .structure import Member, cut_of, how_cut, structural
 
 __all__ = [
     "TRIES",
@@ -29,8 +29,10 @@ __all__ = [
     "Slope",
     "Slopes",
     "called",
+    "cut_of",
     "diagnose",
     "disagreement",
+    "how_cut",
     "is_given",
     "phase_of",
     "shake",

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..graph.node import Node
+from ..ops.primitive import ATTENTION, CONTRACTION, ELEMENTWISE, INDEXING, RECURRENCE, REDUCTION
 
 #: the largest finite numbers are told as these
 _RANGE = {"float16": "65504", "bfloat16": "3.39e38", "float32": "3.40e38", "float64": "1.80e308"}
@@ -54,22 +55,42 @@ def _at(bad: np.ndarray, operands: list[np.ndarray]) -> list[np.ndarray]:
 def _general(node: Node, operands: list[np.ndarray], result: np.ndarray) -> Cause:
     infinite = [o for o in operands if o.dtype.kind == "f" and np.isinf(o).any()]
     if np.isnan(result).any():
-        if node.op.kind == "attention" and infinite:
+        if node.op.kind == ATTENTION and infinite:
             return _ALL_MASKED
+        if infinite and node.op.kind == ELEMENTWISE:
+            return Cause(f"{node.op.name} of an infinity", "keep the infinities out of it")
         if infinite:
             return Cause("inf - inf or 0 · inf in a sum", "keep the infinities out of what is summed")
-        return Cause("undefined for these operands", "keep the operands inside of where the operation is defined")
-    return _overflow(node)
+        if node.op.kind not in _SUMMING:
+            return Cause("undefined for these operands", "keep the operands inside of where the operation is defined")
+    # a NaN that sums make of finite numbers is the difference of infinities that they came to on the way
+    return _overflow(node, operands)
 
 
-def _overflow(node: Node) -> Cause:
+#: kinds of operations that add up many numbers
+_SUMMING = (CONTRACTION, REDUCTION, RECURRENCE, ATTENTION, INDEXING)
+
+
+def _overflow(node: Node, operands: list[np.ndarray]) -> Cause:
     name = node.dtype.name
     mends = {
         "float16": "use bfloat16, whose range is that of float32, or scale the values down, or compute this in float32",
         "float64": "scale the values down",
     }
     mend = mends.get(name, "scale the values down, lower the learning rate, or clip the gradients")
-    return Cause(f"overflow of {name}, whose largest number is {_RANGE.get(name, 'finite')}", mend)
+    how = f"overflow of {name}, whose largest number is {_RANGE.get(name, 'finite')}{_in_sums(node, operands)}"
+    return Cause(how, mend)
+
+
+def _in_sums(node: Node, operands: list[np.ndarray]) -> str:
+    """What was added up where that is told by nothing else."""
+    if node.op.kind not in _SUMMING:
+        return ""
+    sizes = [f"{np.abs(o[np.isfinite(o)]).max(initial=0.0):.3g}" for o in operands if o.dtype.kind == "f"]
+    if node.op.kind == CONTRACTION:
+        return f", in sums of products of operands up to {' and '.join(sizes)}"
+    what = "running sums or products" if node.op.kind == RECURRENCE else "sums"
+    return f", in {what} of numbers up to {max(sizes, key=float, default='0')}"
 
 
 _ALL_MASKED = Cause(
@@ -78,17 +99,57 @@ _ALL_MASKED = Cause(
 )
 
 
+#: what is divided by how many there are, by the functions that do it: what is said where there are none
+_COUNTED = {
+    **dict.fromkeys(
+        ("var", "std", "var_mean", "std_mean"),
+        Cause(
+            "division by zero: 0/0, the variance of a single element",
+            "take it of more than one, or with correction=0 (unbiased=False), which is 0 there",
+        ),
+    ),
+    **dict.fromkeys(
+        ("mean", "nanmean", "l1_loss", "mse_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits"),
+        Cause("division by zero: 0/0, the mean of nothing", "see why nothing is selected, or leave out such a batch"),
+    ),
+    **dict.fromkeys(
+        ("cross_entropy", "nll_loss"),
+        Cause(
+            "division by zero: 0/0, the mean over no label: all are ignored, or have a weight of 0",
+            'leave out such a batch, or take reduction="sum" and divide by the count, at least 1',
+        ),
+    ),
+}
+
+
 def _div(node: Node, operands: list[np.ndarray], _: np.ndarray) -> Cause | None:
     x, y = operands
     if (y == 0).any():
         zero = (x[y == 0] == 0).any()
+        called = "" if node.source is None else node.source.operation
+        if zero and called in _COUNTED:
+            return _COUNTED[called]
+        if zero and _is_sum(node.inputs[1]):
+            return Cause(
+                "division by zero: 0/0, by a sum of nothing but zeros",
+                "see whether a mask selects nothing; clamp the count (.clamp(min=1))",
+            )
         return Cause("division by zero: 0/0" if zero else "division by zero", _ZERO)
     if (np.isinf(x) & np.isinf(y)).any():
         return Cause("inf / inf", "keep the infinities out of the quotient")
-    return _overflow(node)
+    how, mend = _overflow(node, operands)
+    return Cause(how, f"{mend}; the divisor is {np.abs(y).min():.3g}") if (np.abs(y) < 1).any() else Cause(how, mend)
+
+
+def _is_sum(node: Node) -> bool:
+    while node.op.name in ("expand", "reshape", "convert") and node.inputs:
+        node = node.inputs[0]
+    return node.op.name == "sum"
 
 
 def _log(node: Node, operands: list[np.ndarray], _: np.ndarray) -> Cause | None:
+    if node.source is not None and node.source.operation == "logsumexp" and (operands[0] == 0).any():
+        return Cause("logsumexp over nothing but -inf, which is -inf", _ALL_MASKED.mend)
     x = operands[0] + (1 if node.op.name == "log1p" else 0)
     if (x < 0).any():
         return Cause("logarithm of a negative number", _LOG)
@@ -106,7 +167,7 @@ def _pow(node: Node, operands: list[np.ndarray], result: np.ndarray) -> Cause | 
         return Cause("power of a negative number with an exponent that is not whole", "take the power of .abs()")
     if ((base == 0) & (exponent < 0)).any():
         return Cause("division by zero: a negative power of zero", _ZERO)
-    return _overflow(node)
+    return _overflow(node, operands)
 
 
 def _exp(node: Node, operands: list[np.ndarray], _: np.ndarray) -> Cause | None:
@@ -117,8 +178,12 @@ def _exp(node: Node, operands: list[np.ndarray], _: np.ndarray) -> Cause | None:
 
 def _difference(node: Node, operands: list[np.ndarray], result: np.ndarray) -> Cause | None:
     if not np.isnan(result).any():
-        return _overflow(node)
+        return _overflow(node, operands)
     if node.source is not None and "softmax" in node.source.operation:
+        if (operands[0] == np.inf).any():
+            return Cause(
+                "softmax of inf, which is inf - inf", "mask with -inf what is to have no part, and not with inf"
+            )
         return _ALL_MASKED
     return Cause("inf - inf", "keep the infinities out of the difference")
 
@@ -126,11 +191,22 @@ def _difference(node: Node, operands: list[np.ndarray], result: np.ndarray) -> C
 def _mul(node: Node, operands: list[np.ndarray], result: np.ndarray) -> Cause | None:
     if np.isnan(result).any():
         return Cause("0 · inf", "replace the infinity by where() before multiplying; a mask that multiplies keeps it")
-    return _overflow(node)
+    return _overflow(node, operands)
 
 
 def _convert(node: Node, operands: list[np.ndarray], _: np.ndarray) -> Cause | None:
-    return _overflow(node)
+    return _overflow(node, operands)
+
+
+def _remainder(node: Node, operands: list[np.ndarray], _: np.ndarray) -> Cause | None:
+    return Cause(f"{node.op.name} by zero", _ZERO) if (operands[1] == 0).any() else None
+
+
+def _pole(node: Node, operands: list[np.ndarray], _: np.ndarray) -> Cause | None:
+    """Of functions that are infinite at 0, and some at negative whole numbers."""
+    x = operands[-1]
+    at = x[(x <= 0) & (x == np.floor(x))]
+    return Cause(f"{node.op.name} of {at[0]:g}, where it is infinite", "keep the operand above 0") if at.size else None
 
 
 def _outside(where: str) -> Rule:
@@ -154,6 +230,11 @@ _RULES: dict[str, Rule] = {
     "sub": _difference,
     "mul": _mul,
     "convert": _convert,
+    "remainder": _remainder,
+    "fmod": _remainder,
+    **dict.fromkeys(
+        ("lgamma", "digamma", "polygamma", "bessel_y0", "bessel_y1", "modified_bessel_k0", "modified_bessel_k1"), _pole
+    ),
     "asin": _outside("[-1, 1]"),
     "acos": _outside("[-1, 1]"),
     "atanh": _outside("(-1, 1)"),

@@ -14,13 +14,17 @@ from ..ops.primitive import path_of
 from .causes import Cause
 
 if TYPE_CHECKING:
-    from .origin import Fault
+    from .origin import Fault, Finding
 
 _UNKNOWN = Cause(
     "the native code gave a value that is not finite where the reference gives one",
     "numbers near the end of the range round differently there: scale them down",
 )
 _DATA = Cause("is NaN in the data already", "look at where the data comes from, or replace it by nan_to_num() first")
+_WEIGHT = Cause(
+    "is NaN already, before the step",
+    "look for what has written it (an initialization, a file, an update that nobody looked at), and load a good state",
+)
 _ON_PURPOSE = Cause("an infinity that was put in on purpose reached it", "let what is masked out have no part in it")
 _UNTOLD = Cause("made of finite operands", "look at the operands")
 
@@ -94,9 +98,7 @@ def report(
     is_data = finding.nan and not finding.made
     told = node if finding.made or reader is None else reader
     source = told.source
-    found = finding.cause or (
-        _DATA if is_data else _UNTOLD if finding.made else _UNKNOWN if finding.fault else _ON_PURPOSE
-    )
+    found = finding.cause or _without_cause(node, finding, is_data)
     how = f"{name_of(node) or 'a tensor from outside'} {found.how}" if is_data else found.how
     op, module, phase = called(told) or told.op.name, path_of(source), phase or phase_of(source)
     value = "NaN" if finding.nan else "an infinity"
@@ -118,6 +120,15 @@ def report(
         operands=tuple(finding.operands), how=how, times=times,
         index=finding.index,
     )  # fmt: skip
+
+
+def _without_cause(node: Node, finding: Finding, is_data: bool) -> Cause:
+    """What is said of what no operation here has made, or of what cannot be told."""
+    if is_data:
+        return _WEIGHT if node.requires_grad else _DATA
+    if finding.made:
+        return _UNTOLD
+    return _UNKNOWN if finding.fault else _ON_PURPOSE
 
 
 def _in_steps(times: tuple[int, ...]) -> str:

@@ -42,7 +42,7 @@ def _alert(history: Sequence[Node], member: Member) -> Alert | None:
     line = f" at {cut.source}" if cut.source is not None else ""
     return Alert(
         "detached", member.name, None, None,
-        f"the way from it to the loss is cut{line}, by {_how(cut)}, so its gradient is None",
+        f"the way from it to the loss is cut{line}, by {how_cut(cut)}, so its gradient is None",
         "take the detach(), .data, no_grad() or conversion to numbers out of the forward pass there",
     )  # fmt: skip
 
@@ -62,10 +62,15 @@ def cut_of(history: Sequence[Node], parameter: Node) -> Node | None:
     return min(cuts, key=lambda n: (n.op.name != "detach", not n.dtype.is_floating_point), default=None)
 
 
-def _how(cut: Node) -> str:
-    if cut.op.name == "detach":
-        return "detach()"
+#: what the user calls to cut a graph on purpose
+_DETACHING = ("detach", "detach_", "data", "tolist", "numpy")
+
+
+def how_cut(cut: Node) -> str:
+    """What it was that cut the way."""
     called = cut.source.operation if cut.source is not None and cut.source.operation else cut.op.name
+    if cut.op.name == "detach":
+        return "detach()" if called in _DETACHING else f"{called}, through which no gradient goes"
     return f"{called}, computed under no_grad() or without a gradient"
 
 
@@ -83,4 +88,4 @@ def _not_optimized(member: Member) -> Alert:
     )  # fmt: skip
 
 
-__all__ = ["Member", "cut_of", "structural"]
+__all__ = ["Member", "cut_of", "how_cut", "structural"]

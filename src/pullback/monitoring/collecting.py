@@ -28,6 +28,8 @@ _SOURCE = Source("monitor", 0, "monitor")
 
 #: what is known of something, by what it is and its name
 ACTIVATION, GRADIENT, UPDATE, LOSS = "activation", "gradient", "update", "loss"
+#: the gradient of an activation
+COTANGENT = "cotangent"
 
 
 class Key(NamedTuple):
@@ -66,11 +68,14 @@ class Entry:
 
 
 class Found(NamedTuple):
-    """An entry whose numbers are known."""
+    """An entry whose numbers are known. A gradient that is not used is one that no optimizer has stepped with yet: what
+    another network's loss has left in a parameter, or that of a step whose update is compiled apart.
+    """
 
     key: Key
     facts: Facts
     sums: dict[str, float]
+    is_used: bool = True
 
 
 @contextmanager
@@ -90,14 +95,17 @@ class Collector:
     def __init__(self, monitor: Monitor, turn: int, traced: bool):
         self.monitor, self.turn, self.traced = monitor, turn, traced
         self.entries: list[Entry] = []
+        #: the gradients as they are, and those that an optimizer has stepped with
         self.gradients: dict[str, Entry] = {}
+        self.used: dict[str, Entry] = {}
         self.losses: list[Node] = []
-        #: how often the optimizer has stepped
-        self.steps = 0
-        #: which parameters have no gradients, and why: found once for each recording
+        #: which optimizers have stepped, one after the other
+        self.steps: list[int] = []
+        #: which parameters have no gradients, and why; and of how many losses that was looked for
         self.structure: list[Alert] = []
-        #: what the numbers of a recording are of, and what they are called
-        self._columns: list[tuple[Key, Facts, tuple[str, ...]]] = []
+        self._looked_at = 0
+        #: what the numbers of a recording are of, what they are called, and whether an optimizer has stepped with it
+        self._columns: list[tuple[Key, Facts, tuple[str, ...], bool]] = []
 
     # ---- what is met
 
@@ -121,20 +129,34 @@ class Collector:
 
     def loss(self, node: Node) -> None:
         """What backward() was called on. What was there before counts no more where its gradients have been cleared."""
-        if self.losses and not self.monitor.has_gradients():
+        if self.losses and not self.monitor.has_gradients() and not self.monitor.is_between(self.steps):
             self.losses, self.gradients = [], {}
             self.entries = [e for e in self.entries if e.key.what == ACTIVATION and not e.used]
         self.losses.append(node)
         self._enter(Entry(Key(LOSS), Facts(1), node, lambda: {"sum": over_all(convert(node, node.dtype.compute))}))
         history = ancestors([node], stop_at_buffers=False)
-        known = {entry.node for entry in self.entries}
         for entry in self.entries:
             entry.used = entry.used or entry.node in history
+        self._find_functions(history)
+
+    def _find_functions(self, history: set[Node]) -> None:
+        """Enter the results of activation functions that were called as functions."""
+        known = {entry.node for entry in self.entries}
         for made in sorted(history - known, key=lambda n: n.serial):
             function = function_of(made)
             if function is not None and not self.monitor.is_activation(made.source):
                 self.activation(self.monitor.name_of(made.source, function), function, function, made)
                 self.entries[-1].used = True
+
+    def sought(self, history: set[Node]) -> list[Node]:
+        """The activations among the nodes that a loss depends on."""
+        self._find_functions(history)
+        return list(dict.fromkeys(e.node for e in self.entries if e.key.what == ACTIVATION and e.node in history))
+
+    def cotangent(self, node: Node, gradient: Node) -> None:
+        """The gradient of an activation."""
+        for entry in [e for e in self.entries if e.key.what == ACTIVATION and e.node is node]:
+            self._enter(Entry(Key(COTANGENT, entry.key.name), entry.facts, gradient, lambda: sums_of(gradient)))
 
     def update(self, name: str, before: Node, parameter: Tensor) -> None:
         """A parameter that has been updated."""
@@ -162,9 +184,16 @@ class Collector:
                 entry.tensors = {name: Tensor(node) for name, node in entry.build().items()}
         return entry
 
+    def use(self, names: set[str]) -> None:
+        """An optimizer steps with the gradients of these parameters."""
+        for name in names & self.gradients.keys():
+            self.used[name] = self.gradients.pop(name)
+
     def look_at_structure(self) -> None:
         """Find why parameters have no gradients, while it can still be seen what the losses were made of."""
-        self.structure = self.monitor.structure(self.losses, set(self.gradients))
+        if len(self.losses) > self._looked_at:
+            self._looked_at = len(self.losses)
+            self.structure += self.monitor.structure(self.losses, {*self.gradients, *self.used})
 
     # ---- of a recording
 
@@ -182,35 +211,50 @@ class Collector:
                     if entry.late is late:
                         built = entry.build()
                         (numbers.late if late else numbers.early).extend(built.values())
-                        self._columns.append((entry.key, entry.facts, tuple(built)))
+                        self._columns.append((entry.key, entry.facts, tuple(built), self._is_used(entry)))
         return numbers
 
     def _wanted(self) -> list[Entry]:
         """Activations of which no loss was made are those of somebody else's step."""
-        return [e for e in self.entries if e.used or e.key.what != ACTIVATION] + [*self.gradients.values()]
+        gradients = {**self.gradients, **self.used}
+        return [e for e in self.entries if e.used or e.key.what != ACTIVATION] + [*gradients.values()]
 
-    def take(self, values: list[float]) -> None:
+    def _is_used(self, entry: Entry) -> bool:
+        return entry.key.what != GRADIENT or entry.key.name in self.used
+
+    def take(self, values: list[float], taken: bool) -> None:
         """See `Observer`."""
         found, start = [], 0
-        for key, facts, names in self._columns:
+        for key, facts, names, is_used in self._columns:
             stop = start + len(names)
-            found.append(Found(key, facts, dict(zip(names, values[start:stop], strict=True))))
+            found.append(Found(key, facts, dict(zip(names, values[start:stop], strict=True)), is_used))
             start = stop
+        if not taken:
+            if self.steps:
+                self.monitor.skip_step(found)
+            return
         # or else it is the step of another model
-        if self.gradients or self.steps or any(entry.key.what == UPDATE for entry in self.entries):
-            self.monitor.learn(found, self.structure, is_whole=bool(self.losses and self.gradients and self.steps))
-        for _ in range(self.steps):
-            self.monitor.finish_step()
+        has_gradients = bool(self.gradients or self.used)
+        if has_gradients or self.steps or any(entry.key.what == UPDATE for entry in self.entries):
+            is_whole = bool(self.losses and has_gradients and self.steps)
+            self.monitor.learn(found, self.structure, is_whole, compiled=True)
+        for place in self.steps:
+            self.monitor.finish(place)
 
     # ---- of a step that is not compiled
 
     def read(self) -> None:
         """Give the monitor what the step has computed."""
         found = [
-            Found(entry.key, entry.facts, {name: float(t.item()) for name, t in entry.tensors.items()})
+            Found(
+                entry.key,
+                entry.facts,
+                {name: float(t.item()) for name, t in entry.tensors.items()},
+                self._is_used(entry),
+            )
             for entry in self._wanted()
         ]
         self.monitor.learn(found, self.structure)
 
 
-__all__ = ["ACTIVATION", "GRADIENT", "LOSS", "UPDATE", "Collector", "Facts", "Found", "Key"]
+__all__ = ["ACTIVATION", "COTANGENT", "GRADIENT", "LOSS", "UPDATE", "Collector", "Facts", "Found", "Key"]

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from ..nn import Module
 from .activations import RELU, SOFTMAX
-from .collecting import ACTIVATION, GRADIENT, LOSS, UPDATE, Facts, Found
+from .collecting import ACTIVATION, COTANGENT, GRADIENT, LOSS, UPDATE, Facts, Found
 from .histograms import Histogram
 from .record import LayerRecord, ParameterRecord, Record
 from .statistics import Statistics, merged
@@ -17,26 +17,31 @@ def made_record(step: int, found: Iterable[Found], rates: list[float], model: Mo
     """The record of a step."""
     record = Record(step, learning_rates=rates)
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
-    record.parameters = {name: ParameterRecord() for name in shapes}
+    record.parameters = {name: ParameterRecord(axes=len(shape)) for name, shape in shapes.items()}
     layers: dict[str, tuple[Facts, dict[str, float]]] = {}
+    passed: dict[str, tuple[Facts, dict[str, float]]] = {}
     losses = []
     for one in found:
         what, name = one.key
         if what == LOSS:
             losses.append(one.sums["sum"])
-        elif what == GRADIENT:
+        elif what == GRADIENT and (one.is_used or record.parameters[name].gradient is None):
             record.parameters[name].gradient = Statistics.of(one.facts.count, one.sums)
             _add_histogram(record, name, "gradient", one)
         elif what == UPDATE:
             record.parameters[name].update_norm = math.sqrt(one.sums["change"])
             record.parameters[name].weight_norm = math.sqrt(one.sums["weight"])
             _add_histogram(record, name, "weight", one)
+        elif what == COTANGENT:
+            passed[name] = _together(passed.get(name), one)
         elif what == ACTIVATION:
             layers[name] = _together(layers.get(name), one)
             _add_histogram(record, name, "activation", one)
     record.loss = sum(losses) if losses else None
     for name in sorted(layers, key=lambda layer: layers[layer][0].order):
         record.layers[name] = _layer(*layers[name])
+    for name, (facts, sums) in passed.items():
+        record.layers[name].activation_gradient = Statistics.of(facts.count, sums)
     _add_gradients(record, model, {name for name, shape in shapes.items() if len(shape) > 1})
     return record
 

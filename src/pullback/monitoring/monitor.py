@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
 from weakref import finalize, ref
 
 from ..diagnosis import Alert, Member, structural
+from ..errors import StateDictError
 from ..graph.node import Node, Source
 from ..nn import Module
+from ..ops.primitive import user_source
 from ..optim import Optimizer
 from ..tensor import Tensor
 from ..tensor.grad_modes import is_grad_enabled
-from ..tensor.handle import STATE, Handle, add_watcher
+from ..tensor.handle import STATE, Handle, add_seeker, add_watcher
 from ..trees import flatten
 from .activations import kind_of
-from .collecting import Collector, Found
+from .collecting import UPDATE, Collector, Found
 from .making import made_record
 from .record import Record
 from .rules import Limits, Watch
@@ -39,10 +41,14 @@ class Monitor:
     the rest, which is what it is without a monitor. Weights get the same bits either way. Code that is not compiled is
     recorded too.
 
+    `optimizer` is the one that trains the model, or a list of several: a step is over when each of them has stepped, as
+    of the players of a game in turn, and the gradient of a parameter is the one that its own optimizer stepped with.
+
     `sinks` are told each record: a function, a path that ends with ".jsonl", "terminal", `TensorBoard(directory)`, or
     what has `write(record)`. `histograms` is after how many steps histograms of activations, gradients and weights are
     made as well (a multiple of `every`; None: never). `limits` says what alerts are raised at. `on_alert` is called
-    with each alert. `records` keeps the last `keep` records.
+    with each alert. `records` keeps the last `keep` records. With `activation_gradients` a recorded step computes
+    statistics of the gradients of activations as well.
 
     >>> model = pb.nn.Sequential(pb.nn.Linear(4, 8), pb.nn.ReLU(), pb.nn.Linear(8, 1))
     >>> optimizer = pb.optim.SGD(model.parameters(), lr=0.1)
@@ -64,7 +70,7 @@ class Monitor:
     def __init__(
         self,
         model: Module,
-        optimizer: Optimizer,
+        optimizer: Optimizer | Sequence[Optimizer],
         every: int = 1,
         sinks: Any = (),
         *,
@@ -72,9 +78,12 @@ class Monitor:
         limits: Limits | None = None,
         on_alert: Callable[[Alert], object] | None = None,
         keep: int = 100,
+        activation_gradients: bool = False,
     ):
-        _check(model, optimizer, every, histograms, keep)
-        self.model, self.optimizer, self.every, self.histograms = model, optimizer, every, histograms
+        _check(model, every, histograms, keep)
+        _check_others(limits, on_alert)
+        self.model, self.every, self.histograms = model, every, histograms
+        self.optimizers = _optimizers(optimizer)
         self.keep, self.on_alert = keep, on_alert
         #: the last records, the newest one last
         self.records: list[Record] = []
@@ -91,9 +100,12 @@ class Monitor:
         self._told: set[tuple[str, str]] = set()
         self._recording: tuple[ref[Any], Collector] | None = None
         self._eager: Collector | None = None
+        #: the optimizers, by their places, that have stepped since the last step was over
+        self._stepped: set[int] = set()
+        self._is_compiled = False
         self._before: list[tuple[Tensor, Node]] = []
         self._turn = self._next_turn()
-        self._handles = [*self._hooks_of_layers(), *self._hooks_of_the_optimizer()]
+        self._handles = [*self._hooks_of_layers(), *self._hooks_of_optimizers()]
         me = ref(self)
 
         def watcher(node: Node, what: str, owner: Handle | None) -> None:
@@ -102,6 +114,7 @@ class Monitor:
                 monitor._meet(node, what, owner)
 
         self._unwatch = finalize(self, add_watcher(watcher))
+        self._unseek = finalize(self, add_seeker(_Seeker(me)) if activation_gradients else _nothing)
 
     def _hooks_of_layers(self) -> list[Any]:
         """Hooks of the modules that compute something themselves: those without parts, or with parameters."""
@@ -111,13 +124,15 @@ class Monitor:
                 found.append(module.register_forward_hook(_Layer(self, name or type(module).__name__)))
         return found
 
-    def _hooks_of_the_optimizer(self) -> list[Any]:
-        optimizer = self.optimizer
-        return [
-            optimizer.register_step_pre_hook(lambda *_: self._before_step()),
-            optimizer.register_step_post_hook(lambda *_: self._after_step()),
-            optimizer._register("updated", lambda _, before: self._updated(before)),
-        ]
+    def _hooks_of_optimizers(self) -> list[Any]:
+        found = []
+        for place, optimizer in enumerate(self.optimizers):
+            found += [
+                optimizer.register_step_pre_hook(lambda *_, place=place: self._before_step(place)),
+                optimizer.register_step_post_hook(lambda *_, place=place: self._after_step(place)),
+                optimizer._register("updated", lambda _, before: self._updated(before)),
+            ]
+        return found
 
     # ---- what has been recorded
 
@@ -149,6 +164,7 @@ class Monitor:
         self._handles = []
         self._turn = _OFF
         self._unwatch()
+        self._unseek()
         for sink in self.sinks:
             sink.close()
         self.sinks = []
@@ -164,11 +180,21 @@ class Monitor:
         return {"steps": self.steps, "watch": self.watch.state_dict(), "told": sorted(map(list, self._told))}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on as the monitor whose state it is: with the same step numbers, and without the same alerts again."""
-        self.steps = int(state_dict["steps"])
-        self.watch.load_state_dict(state_dict["watch"])
-        self._told = {(kind, where) for kind, where in state_dict["told"]}
+        """Go on as the monitor whose state it is: with the same step numbers, and without the same alerts again.
+        StateDictError, and nothing changed, where it is no such state.
+        """
+        watch = Watch(self.watch.limits)
+        try:
+            steps, told = int(state_dict["steps"]), {(str(kind), str(where)) for kind, where in state_dict["told"]}
+            watch.load_state_dict(state_dict["watch"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise StateDictError(
+                f"this is not the state of a Monitor, which has steps, watch and told: {type(error).__name__}: {error} "
+                f"(at {user_source()})"
+            ) from None
+        self.steps, self.watch, self._told = steps, watch, told
         self._found, self._structure, self._eager = [], [], None
+        self._stepped.clear()
         self._turn = self._next_turn()
 
     # ---- which steps
@@ -232,32 +258,34 @@ class Monitor:
                 if id(parameter) in self._parameters and 0 not in node.shape:
                     collector.update(self._parameters[id(parameter)], node, parameter)
 
-    def _before_step(self) -> None:
+    def _before_step(self, place: int) -> None:
         """Of an optimizer that steps in a way of its own, what it has changed is seen afterwards."""
+        optimizer = self.optimizers[place]
         self._before = []
         collector = self._collector()
         if collector is None or not collector.turn:
             return
         if STATE.trace is None:  # what is computed forgets what it was made of
             collector.look_at_structure()
-        if type(self.optimizer)._update is Optimizer._update:
-            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-            self._before = [(p, p.node) for p in parameters if p.grad is not None]
+        if type(optimizer)._update is Optimizer._update:
+            self._before = [(p, p.node) for p in parameters_of(optimizer) if p.grad is not None]
 
-    def _after_step(self) -> None:
+    def _after_step(self, place: int) -> None:
         before, self._before = self._before, []
         if before:
             self._updated(before)
         del before
         collector = self._collector()
-        if STATE.trace is not None:
-            if collector is not None:
-                collector.steps += 1
-            return
         if collector is not None:
+            own = parameters_of(self.optimizers[place])
+            collector.use({self._parameters[id(p)] for p in own if id(p) in self._parameters})
+            collector.steps.append(place)
+        if STATE.trace is not None:
+            return
+        if collector is not None and not self.is_between([place]):
             self._eager = None
             collector.read()
-        self.finish_step()
+        self.finish(place)
 
     def name_of(self, source: Source | None, function: str) -> str:
         """What a function that was called in a module's forward is called, such as "blocks.0.relu"."""
@@ -277,7 +305,7 @@ class Monitor:
         """Why parameters are not trained, as far as it is to be seen in what the losses are made of."""
         if not losses:
             return []
-        optimized = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+        optimized = {id(p) for optimizer in self.optimizers for p in parameters_of(optimizer)}
         trace = STATE.trace
         members = []
         for name, parameter in self.model.named_parameters():
@@ -290,40 +318,102 @@ class Monitor:
 
     # ---- after a run
 
-    def learn(self, found: list[Found], structure: list[Alert], is_whole: bool = False) -> None:
-        """Take what a run has computed; it is made a record when the optimizer has stepped. What is a whole step, from
-        loss to update, takes the place of what gradients other steps have left, as those of another model's loss.
+    def learn(self, found: list[Found], structure: list[Alert], is_whole: bool = False, compiled: bool = False) -> None:
+        """Take what a run has computed; it is made a record when all optimizers have stepped. What is a whole step,
+        from loss to update, takes the place of what gradients other steps have left, as those of another model's loss.
         """
-        if self._turn and is_whole:
+        if self._turn and is_whole and not self._stepped:
             self._found, self._structure = [], []
         if self._turn:
             self._found += found
             self._structure += structure
+            self._is_compiled = compiled
 
-    def finish_step(self) -> None:
-        """The optimizer has stepped."""
+    def is_between(self, steps: Iterable[int]) -> bool:
+        """Whether some optimizers still have to step, when those at these places have stepped one after the other."""
+        stepped = set(self._stepped)
+        for place in steps:
+            stepped.add(place)
+            if len(stepped) == len(self.optimizers):
+                stepped.clear()
+        return bool(stepped)
+
+    def finish(self, place: int) -> None:
+        """The optimizer at this place has stepped."""
+        self._stepped.add(place)
+        if len(self._stepped) < len(self.optimizers):
+            return
+        self._stepped.clear()
         self.steps += 1
         found, self._found = self._found, []
         structure, self._structure = self._structure, []
         recorded, self._turn = self._turn, self._next_turn()
         if recorded and self._handles:
-            rates = [float(group["lr"]) for group in self.optimizer.param_groups if "lr" in group]
-            record = made_record(self.steps, found, rates, self.model)
-            self._tell(record, structure)
+            record = made_record(self.steps, found, self._rates(), self.model)
+            record.compiled = self._is_compiled
+            record.alerts = self.watch.alerts(record) + self._new_of(structure, record)
+            self._tell(record)
 
-    def _tell(self, record: Record, structure: list[Alert]) -> None:
-        """Look for what goes wrong, and give the record to all who want it."""
-        record.alerts = self.watch.alerts(record)
+    def skip_step(self, found: list[Found]) -> None:
+        """A compiled step was not finite, and state is as before: what it was like is told, and it is not counted."""
+        if self._turn and self._handles:
+            seen = [one for one in found if one.key.what != UPDATE]
+            record = made_record(self.steps + 1, seen, self._rates(), self.model)
+            record.compiled = record.skipped = True
+            record.histograms = {}
+            record.alerts = self.watch.alerts_of_skipped(record)
+            self._tell(record)
+
+    def _rates(self) -> list[float]:
+        return [float(g["lr"]) for optimizer in self.optimizers for g in optimizer.param_groups if "lr" in g]
+
+    def _new_of(self, structure: list[Alert], record: Record) -> list[Alert]:
+        """What is to be told of why parameters are not trained. One that another loss of the step reaches is."""
+        found = []
         for alert in structure:
-            if (alert.kind, alert.where) not in self._told:
+            parameter = record.parameters.get(alert.where)
+            is_reached = parameter is not None and parameter.gradient is not None
+            is_over = is_reached and alert.kind in ("detached", "unreached")
+            if not is_over and (alert.kind, alert.where) not in self._told:
                 self._told.add((alert.kind, alert.where))
-                record.alerts.append(replace(alert, step=record.step))
+                found.append(replace(alert, step=record.step))
+        return found
+
+    def _tell(self, record: Record) -> None:
+        """Give the record to all who want it."""
         self.records = [*self.records[len(self.records) + 1 - self.keep :], record][-self.keep :]
         for sink in self.sinks:
             sink.write(record)
         if self.on_alert is not None:
             for alert in record.alerts:
                 self.on_alert(alert)
+
+
+class _Seeker:
+    """Asks for the gradients of activations, as long as the monitor is there."""
+
+    def __init__(self, monitor: ref[Monitor]):
+        self.monitor = monitor
+
+    def seek(self, history: set[Node]) -> list[Node]:
+        """See `tensor.handle.Seeker`."""
+        collector = self._collector()
+        return [] if collector is None else collector.sought(history)
+
+    def receive(self, node: Node, gradient: Node) -> None:
+        """See `tensor.handle.Seeker`."""
+        collector = self._collector()
+        if collector is not None:
+            collector.cotangent(node, gradient)
+
+    def _collector(self) -> Collector | None:
+        monitor = self.monitor()
+        collector = None if monitor is None else monitor._collector()
+        return collector if collector is not None and collector.turn else None
+
+
+def _nothing() -> None:
+    """Ends nothing."""
 
 
 class _Layer:
@@ -341,11 +431,27 @@ def _listed(sinks: Any) -> list[Any]:
     return [sinks] if is_one else list(sinks)
 
 
-def _check(model: object, optimizer: object, every: object, histograms: object, keep: object) -> None:
+def parameters_of(optimizer: Optimizer) -> list[Tensor]:
+    """All parameters that an optimizer has."""
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+def _optimizers(given: Any) -> list[Optimizer]:
+    listed: list[Any] = list(given) if isinstance(given, (list, tuple)) else [given]
+    wrong = [type(each).__name__ for each in listed if not isinstance(each, Optimizer)]
+    if wrong or not listed:
+        raise TypeError(
+            f"Monitor takes the model's optimizer, or a list of them, got {', '.join(wrong) or 'an empty list'} "
+            f"(at {user_source()})"
+        )
+    if len({id(each) for each in listed}) < len(listed):
+        raise ValueError(f"Monitor: an optimizer stands twice in the list (at {user_source()})")
+    return listed
+
+
+def _check(model: object, every: object, histograms: object, keep: object) -> None:
     if not isinstance(model, Module):
-        raise TypeError(f"Monitor takes a Module, got {type(model).__name__}")
-    if not isinstance(optimizer, Optimizer):
-        raise TypeError(f"Monitor takes the model's optimizer, got {type(optimizer).__name__}")
+        raise TypeError(f"Monitor takes a Module, got {type(model).__name__} (at {user_source()})")
     given = {"every": every, "keep": keep, "histograms": every if histograms is None else histograms}
     for name, value in given.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -354,4 +460,11 @@ def _check(model: object, optimizer: object, every: object, histograms: object, 
         raise ValueError(f"Monitor: histograms must be a multiple of every ({every}), got {histograms}")
 
 
-__all__ = ["Monitor"]
+def _check_others(limits: object, on_alert: object) -> None:
+    if limits is not None and not isinstance(limits, Limits):
+        raise TypeError(f"Monitor: limits must be monitoring.Limits, got {type(limits).__name__} (at {user_source()})")
+    if on_alert is not None and not callable(on_alert):
+        raise TypeError(f"Monitor: on_alert must be a function, got {type(on_alert).__name__} (at {user_source()})")
+
+
+__all__ = ["Monitor", "parameters_of"]

@@ -14,12 +14,13 @@ from .statistics import Statistics
 @dataclass
 class ParameterRecord:
     """A parameter in one step: its gradient as backward() made it (None where there was none), before clipping; the L2
-    norms of the parameter before its update and of the update; and their ratio.
+    norms of the parameter before its update and of the update; and their ratio. `axes` is how many axes it has.
     """
 
     gradient: Statistics | None = None
     weight_norm: float | None = None
     update_norm: float | None = None
+    axes: int = 0
 
     @property
     def update_ratio(self) -> float | None:
@@ -39,6 +40,8 @@ class LayerRecord:
 
     kind: str
     activation: Statistics | None = None
+    #: of the gradient that came back to its results, where the monitor records it
+    activation_gradient: Statistics | None = None
     saturated: float | None = None
     dead: float | None = None
     units: int = 0
@@ -50,7 +53,11 @@ class LayerRecord:
 
 @dataclass
 class Record:
-    """What is known of one step; steps count from 1. Layers stand in the order in which they were called first."""
+    """What is known of one step; steps count from 1. Layers stand in the order in which they were called first.
+
+    A step that was `skipped` because something in it was not finite changed nothing and is not counted: the next record
+    has its number again. `compiled` is whether the step was a compiled one.
+    """
 
     step: int
     loss: float | None = None
@@ -60,6 +67,8 @@ class Record:
     #: by the name of the layer ("activation"), or of the parameter ("gradient", "weight")
     histograms: dict[str, dict[str, Histogram]] = field(default_factory=dict)
     alerts: list[Alert] = field(default_factory=list)
+    skipped: bool = False
+    compiled: bool = False
 
     @property
     def gradient_norm(self) -> float | None:
@@ -84,6 +93,7 @@ class Record:
             found[f"update/{name}/ratio"] = parameter.update_ratio
         for name, layer in self.layers.items():
             found |= _named("activation", name, layer.activation)
+            found |= _named("activation_gradient", name, layer.activation_gradient)
             found[f"activation/{name}/saturated"] = layer.saturated
             found[f"activation/{name}/dead"] = layer.dead
             found[f"depth/{name}/gradient_norm"] = layer.gradient_norm
@@ -92,7 +102,7 @@ class Record:
 
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON has it; numbers that are not finite as text, which JSON has no numbers for."""
-        found: dict[str, Any] = {"step": self.step}
+        found: dict[str, Any] = {"step": self.step, **({"skipped": True} if self.skipped else {})}
         found |= {name: v if math.isfinite(v) else str(v) for name, v in self.scalars().items()}
         found["alerts"] = [alert.to_dict() for alert in self.alerts]
         return found

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..diagnosis import Alert
 from .activations import SIGMOID, TANH
-from .record import LayerRecord, Record
+from .record import LayerRecord, ParameterRecord, Record
 
 #: what makes the median of distances from the median a standard deviation, of a normal distribution
 _NORMAL = 1.4826
@@ -18,6 +18,8 @@ _NORMAL = 1.4826
 _LAYERS, _LOSSES, _PLACES = 4, 10, 16
 #: what gradients that are zero count as where a rate is told: below all float32 numbers
 _NOTHING = 1e-46
+#: a gradient by the weights, in norms, that is nothing but rounding
+_LEARNED = 1e-5
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,9 @@ class Watch:
     losses: list[float] = field(default_factory=list)
     norms: list[float] = field(default_factory=list)
     active: set[tuple[str, str]] = field(default_factory=set)
+    #: weights that began at 0 and are small yet; and those of which an update has once been large enough
+    grown: set[str] = field(default_factory=set)
+    moved: set[str] = field(default_factory=set)
 
     def alerts(self, record: Record) -> list[Alert]:
         """What goes wrong in a record."""
@@ -59,6 +64,12 @@ class Watch:
         self._remember(self.norms, record.gradient_norm)
         return new
 
+    def alerts_of_skipped(self, record: Record) -> list[Alert]:
+        """What was wrong in a step that was skipped, of which nothing else is remembered."""
+        found = [alert for alert in _not_finite(self, record) if (alert.kind, alert.where) not in self.active]
+        self.active |= {(alert.kind, alert.where) for alert in found}
+        return found
+
     def _remember(self, kept: list[float], value: float | None) -> None:
         if value is not None and math.isfinite(value):
             kept.append(value)
@@ -66,23 +77,45 @@ class Watch:
 
     def state_dict(self) -> dict[str, Any]:
         """What the rules have seen so far."""
-        return {"losses": list(self.losses), "norms": list(self.norms), "active": sorted(map(list, self.active))}
+        return {
+            "losses": list(self.losses), "norms": list(self.norms), "active": sorted(map(list, self.active)),
+            "grown": sorted(self.grown), "moved": sorted(self.moved),
+        }  # fmt: skip
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on from there."""
-        self.losses, self.norms = list(state_dict["losses"]), list(state_dict["norms"])
-        self.active = {(kind, where) for kind, where in state_dict["active"]}
+        self.losses, self.norms = [float(v) for v in state_dict["losses"]], [float(v) for v in state_dict["norms"]]
+        self.active = {(str(kind), str(where)) for kind, where in state_dict["active"]}
+        self.grown, self.moved = set(map(str, state_dict["grown"])), set(map(str, state_dict["moved"]))
 
 
 def _not_finite(watch: Watch, record: Record) -> Iterator[Alert]:
+    statistics = {name: layer.activation for name, layer in record.layers.items()}
+    statistics |= {name: p.gradient for name, p in record.parameters.items()}
+    unfit = {name: one for name, one in statistics.items() if one is not None and not one.is_finite}
+    large = [name for name, one in unfit.items() if math.isfinite(one.largest)]
     found = [] if record.loss is None or math.isfinite(record.loss) else ["loss"]
-    found += [name for name, layer in record.layers.items() if layer.activation and not layer.activation.is_finite]
-    found += [name for name, p in record.parameters.items() if p.gradient is not None and not p.gradient.is_finite]
+    found += [name for name in unfit if name not in large]
     if found:
         yield Alert(
-            "nonfinite", found[0], None, None, f"NaN, an infinity or more than 1e19{_others(found)}",
-            "compile the step: NonFiniteError names the operation; else see pb.autograd.detect_anomaly()", record.step,
+            "nonfinite", found[0], None, None, f"NaN or an infinity{_others(found)}", _names_the_operation(record),
+            record.step,
         )  # fmt: skip
+    elif large:
+        yield Alert(
+            "nonfinite", large[0], None, None,
+            f"its largest element is {unfit[large[0]].largest:.1e}, so that the sum of squares overflows"
+            f"{_others(large)}",
+            "scale the inputs to deviation 1, normalize (LayerNorm, BatchNorm), initialize smaller", record.step,
+        )  # fmt: skip
+
+
+def _names_the_operation(record: Record) -> str:
+    """What names the operation that made what is not finite."""
+    if not record.compiled:
+        return "look inside of pb.autograd.detect_anomaly(), or compile the step: NonFiniteError names the operation"
+    kept = "; the step was skipped, and state is as it was before" if record.skipped else ""
+    return f'compile the step with on_nonfinite="raise", whose NonFiniteError names the operation{kept}'
 
 
 def _along_depth(watch: Watch, record: Record) -> Iterator[Alert]:
@@ -140,12 +173,18 @@ def _growing(watch: Watch, record: Record) -> Iterator[Alert]:
 
 def _zero(watch: Watch, record: Record) -> Iterator[Alert]:
     found = [n for n, p in record.parameters.items() if p.gradient is not None and not p.gradient.largest]
-    if found:
+    if found and not any(map(_begins, record.parameters.values())):
         yield Alert(
             "zero_gradient", found[0], 0.0, None, f"its gradient is exactly 0 everywhere{_others(found)}",
             "look for dead ReLUs, saturation or underflow behind it, operations whose slope is 0 (round, argmax, "
             "comparisons), and weights or masks that are 0", record.step,
         )  # fmt: skip
+
+
+def _begins(parameter: ParameterRecord) -> bool:
+    """Whether this is a weight of zeros that this step moves: what stands behind it has a gradient from then on."""
+    gradient = parameter.gradient
+    return parameter.axes > 1 and parameter.weight_norm == 0 and gradient is not None and gradient.largest > 0
 
 
 def _dead(watch: Watch, record: Record) -> Iterator[Alert]:
@@ -195,11 +234,11 @@ def _updates(watch: Watch, record: Record) -> Iterator[Alert]:
     if not any(record.learning_rates):
         return
     least, most = watch.limits.update_ratio
-    # biases and gains may begin at 0, and are few
-    ratios = {n: p.update_ratio for n, p in record.parameters.items() if n.rpartition(".")[2] != "bias"}
-    known = {n: ratio for n, ratio in ratios.items() if ratio is not None and math.isfinite(ratio)}
+    known = {name: ratio for name, ratio in _ratios(watch, record).items() if ratio is not None}
     large = sorted((n for n, ratio in known.items() if ratio > most), key=lambda n: -known[n])
-    small = sorted((n for n, ratio in known.items() if 0 < ratio < least), key=lambda n: known[n])
+    small = [n for n, ratio in known.items() if ratio < least and n not in watch.moved]
+    small = sorted((n for n in small if _has_gradient(record.parameters[n])), key=lambda n: known[n])
+    watch.moved |= {name for name, ratio in known.items() if ratio >= least}
     if large:
         yield Alert(
             "update_ratio", large[0], known[large[0]], most,
@@ -209,9 +248,31 @@ def _updates(watch: Watch, record: Record) -> Iterator[Alert]:
     if small:
         yield Alert(
             "update_ratio", small[0], known[small[0]], least,
-            f"the step changed the weights by {known[small[0]]:.2g} of their norm{_others(small)}",
+            f"the step changed the weights by {_told(known[small[0]])}{_others(small)}",
             "raise the learning rate (about 0.001 a step is usual), or see whether gradients vanish", record.step,
         )  # fmt: skip
+
+
+def _ratios(watch: Watch, record: Record) -> dict[str, float | None]:
+    """The ratios of updates to weights that tell something. Biases and gains may begin at 0, and are few; a weight that
+    began at 0 is made of nothing but updates at first, and counts once one is small beside it.
+    """
+    weights = {name: p for name, p in record.parameters.items() if p.axes > 1}
+    watch.grown |= {name for name, p in weights.items() if p.weight_norm == 0}
+    ratios = {n: p.update_ratio for n, p in weights.items() if p.update_ratio is None or math.isfinite(p.update_ratio)}
+    most = watch.limits.update_ratio[1]
+    watch.grown -= {name for name, ratio in ratios.items() if ratio is not None and ratio <= most}
+    return {name: ratio for name, ratio in ratios.items() if name not in watch.grown}
+
+
+def _told(ratio: float) -> str:
+    return f"{ratio:.2g} of their norm" if ratio else "nothing: all of it was lost in rounding"
+
+
+def _has_gradient(parameter: ParameterRecord) -> bool:
+    """Whether there is something to learn: what is learned already has small updates at any rate."""
+    gradient, norm = parameter.gradient, parameter.weight_norm or 0.0
+    return gradient is not None and gradient.norm > _LEARNED * norm
 
 
 def _others(names: list[str]) -> str:

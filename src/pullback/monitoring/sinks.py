@@ -75,7 +75,8 @@ class Terminal:
         self._count += 1
         loss = "no loss" if record.loss is None else f"loss {record.loss:.4g}"
         norm = "" if record.gradient_norm is None else f", gradient norm {record.gradient_norm:.3g}"
-        self._console.print(f"step {record.step}: {loss}{norm}", highlight=False)
+        skipped = ", skipped" if record.skipped else ""
+        self._console.print(f"step {record.step}: {loss}{norm}{skipped}", highlight=False)
         for alert in record.alerts:
             self._console.print(str(alert), style="yellow", markup=False, highlight=False)
         if self.table and (self._count - 1) % self.table == 0:

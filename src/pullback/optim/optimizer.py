@@ -34,7 +34,7 @@ from .groups import (
     split_names,
 )
 from .hooks import OptimizerHooks, register_optimizer_step_post_hook, register_optimizer_step_pre_hook
-from .saving import array_of, misfits, own_value, saved_number
+from .saving import array_of, is_state, misfits, own_value, saved_number
 
 
 @dataclass(frozen=True)
@@ -375,9 +375,14 @@ class Optimizer(OptimizerHooks):
         """Take state and hyperparameters of the same kind of optimizer over parameters of the same shapes.
 
         The dictionary may be this library's or PyTorch's. Raises StateDictError, with nothing changed, where groups or
-        shapes differ.
+        shapes differ, or where it is no state of an optimizer.
         """
-        state_dict = self._pass_through("load_pre", dict(state_dict))
+        if isinstance(state_dict, Mapping):
+            state_dict = self._pass_through("load_pre", dict(state_dict))
+        if not is_state(state_dict):
+            raise StateDictError(
+                f"this is not the state of an optimizer, which has state and param_groups (at {user_source()})"
+            )
         saved_groups, saved_state = state_dict["param_groups"], state_dict["state"]
         faults = misfits(self, saved_groups, saved_state)
         if faults:

@@ -44,6 +44,14 @@ def own_value(value: Any) -> Any:
     return value
 
 
+def is_state(given: object) -> bool:
+    """Whether something has the form of an optimizer's state."""
+    if not isinstance(given, Mapping) or not isinstance(given.get("state"), Mapping):
+        return False
+    groups = given.get("param_groups")
+    return isinstance(groups, (list, tuple)) and all(isinstance(g, Mapping) and "params" in g for g in groups)
+
+
 def misfits(optimizer: Optimizer, groups: list[Any], state: Mapping[int, Any]) -> list[str]:
     """What of a saved state does not fit, a line of text each."""
     sizes, saved_sizes = ([len(g["params"]) for g in gs] for gs in (optimizer.param_groups, groups))
@@ -70,4 +78,4 @@ def misfits(optimizer: Optimizer, groups: list[Any], state: Mapping[int, Any]) -
     return faults
 
 
-__all__ = ["array_of", "misfits", "own_value", "saved_number"]
+__all__ = ["array_of", "is_state", "misfits", "own_value", "saved_number"]

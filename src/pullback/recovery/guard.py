@@ -11,12 +11,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from ..errors import GuardError
+from ..errors import GuardError, StateDictError
 from ..ops.primitive import user_source
 from ..snapshots import Checkpointer
-from ..snapshots.parts import KINDS, kind_of
 from ..tracing.finite import taking_faults
 from .changes import scale_rates, ways_of
+from .checks import check_numbers, check_parts, check_sources, has_position
 from .events import Event, Trigger, not_finite, trigger_of
 from .ring import Ring, Snapshot
 from .spikes import Window
@@ -85,19 +85,18 @@ back to step 10; batches 14 to 16 of epoch 0 left out
         checkpointer: Checkpointer | None = None,
         parts: Mapping[str, Any] | None = None,
     ):
-        for name, number, least in (
-            ("every", every, 1), ("keep", keep, 1), ("tries", tries, 1), ("window", window, 8), ("around", around, 0)
-        ):  # fmt: skip
-            if isinstance(number, bool) or not isinstance(number, int) or number < least:
-                raise ValueError(f"Guard: {name} must be a whole number of at least {least}, got {number!r}")
-        for name, factor in (("lr_factor", lr_factor), ("clip_factor", clip_factor)):
-            if not 0 < factor < 1:
-                raise ValueError(f"Guard: {name} must lie between 0 and 1, got {factor!r}")
+        check_numbers(
+            {"every": (every, 1), "keep": (keep, 1), "tries": (tries, 1), "window": (window, 8), "around": (around, 0)},
+            {"lr_factor": lr_factor, "clip_factor": clip_factor},
+            {"spike": spike, "explosion": explosion, "clip": clip},
+        )
         self.every, self.tries, self.around = every, tries, around
         self.spike, self.explosion = spike, explosion
         self.lr_factor, self.clip, self.clip_factor = lr_factor, clip, clip_factor
         self.ways = ways_of(policy, clip is not None)
-        self.alerts, self.checkpointer = list(alerts), checkpointer
+        self.alerts = list(alerts) if isinstance(alerts, Iterable) else [alerts]
+        self.checkpointer = checkpointer
+        check_sources(self.alerts, checkpointer)
         self._optimizers, self._schedulers = _listed(optimizer), _listed(scheduler)
         self.parts = {
             **_named("model", _listed(model)),
@@ -105,16 +104,7 @@ back to step 10; batches 14 to 16 of epoch 0 left out
             **_named("scheduler", self._schedulers),
             **(parts or {}),
         }
-        for name, part in self.parts.items():
-            if KINDS[kind_of(part)].give is None:
-                raise TypeError(
-                    f"Guard: {name} is a {type(part).__name__}, which cannot be given back a state; a part has "
-                    f"state_dict and load_state_dict, or is a generator (at {user_source()})"
-                )
-            if name in ("guard", "loader"):
-                raise ValueError(
-                    f"Guard: a part cannot be called {name!r}, which is the guard's own (at {user_source()})"
-                )
+        check_parts(self.parts, self._optimizers)
         #: how many steps were observed, the position in the data, and the alerts so far
         self.step, self.epoch, self.batch = 0, 0, 0
         self.events: list[Event] = []
@@ -313,12 +303,14 @@ back to step 10; batches 14 to 16 of epoch 0 left out
     # ---- going on later
 
     def resume(self, loader: Any = None) -> int | None:
-        """Go on from the checkpointer's newest snapshot that is whole: its step, or None where there is none. A loader
-        with `state_dict` that the run had is given too.
+        """Go on from the checkpointer's newest snapshot that is whole: its step, or None where there is none. The
+        loader that the run had is given too: one with `state_dict` goes on from its position, a list or a tuple from
+        that of the guard.
         """
         if self.checkpointer is None:
             raise ValueError(f"Guard.resume needs checkpointer= (at {user_source()})")
-        return self.checkpointer.restore(guard=self, loader=loader, **self.parts)
+        known = loader if has_position(loader) else None
+        return self.checkpointer.restore(guard=self, loader=known, **self.parts)
 
     def state_dict(self) -> dict[str, Any]:
         """What the guard has seen and done; the snapshots in memory are no part of it."""
@@ -334,14 +326,24 @@ back to step 10; batches 14 to 16 of epoch 0 left out
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
-        self.step, self.epoch, self.batch = state["step"], state["epoch"], state["batch"]
-        self.lr_scale, self.clip = state["lr_scale"], state["clip"]
-        self.events = [Event(**event) for event in state["events"]]
-        self._losses.set(state["losses"])
-        self._norms.set(state["norms"])
-        self._skipped = {(epoch, batch) for epoch, batch in state["skipped"]}
-        self._returns, self._again, epoch, batch, self._good, self._lost = state["returns"]
+        """Go on from what `state_dict` gave. StateDictError, with nothing changed, where it is no state of a Guard."""
+        try:
+            events = [Event(**event) for event in state["events"]]
+            skipped = {(int(epoch), int(batch)) for epoch, batch in state["skipped"]}
+            losses, norms = [float(v) for v in state["losses"]], [float(v) for v in state["norms"]]
+            returns, again, epoch, batch, good, lost = state["returns"]
+            place = int(state["step"]), int(state["epoch"]), int(state["batch"])
+            scale, clip = float(state["lr_scale"]), state["clip"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise StateDictError(
+                f"this is not the state of a Guard: {type(error).__name__}: {error} (at {user_source()})"
+            ) from None
+        self.step, self.epoch, self.batch = place
+        self.lr_scale, self.clip, self.events = scale, clip, events
+        self._losses.set(losses)
+        self._norms.set(norms)
+        self._skipped = skipped
+        self._returns, self._again, self._good, self._lost = returns, again, good, lost
         self._furthest = epoch, batch
         self._given = False
         self._ring.snapshots.clear()

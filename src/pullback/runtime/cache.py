@@ -43,7 +43,8 @@ class Cache:
 
     def __init__(self, directory: Path | None, limit: int = sys.maxsize):
         self.directory, self.limit = directory, limit
-        self._writes = 0
+        #: files written, and bytes of those since the directory was looked at
+        self._writes = self._unchecked = 0
 
     def get(self, key: str) -> bytes | None:
         """The object of `key`, or None where there is no sound entry."""
@@ -72,8 +73,10 @@ class Cache:
         try:
             directory.mkdir(parents=True, exist_ok=True)
             _write(directory, key, payload)
-            if self._writes % _WRITES_BETWEEN_CHECKS == 0:
+            self._unchecked += len(payload)
+            if self._writes % _WRITES_BETWEEN_CHECKS == 0 or self._unchecked > self.limit // 10:
                 self._shrink(directory)
+                self._unchecked = 0
             self._writes += 1
         except OSError as error:
             if self.directory is not None:

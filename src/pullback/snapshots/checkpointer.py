@@ -15,11 +15,12 @@ from typing import Any, Self
 from weakref import finalize
 
 from ..errors import SnapshotError, SnapshotLockError
+from ..ops.primitive import user_source
 from ..runtime.locks import DirectoryLock, Taken
-from ..tensor.random import get_rng_state, set_rng_state
+from ..tensor.random import default_generator, get_rng_state
 from .description import describe
 from .files import AnyPath, read, sync_directory, write
-from .parts import KINDS, kind_of
+from .parts import KINDS, give_all, kind_of
 from .stored import Stored
 
 _FORMAT = 1
@@ -49,6 +50,8 @@ class Checkpointer:
     """
 
     def __init__(self, dir: AnyPath, keep: int = 3, every: int | None = None):
+        if not isinstance(dir, (str, os.PathLike)):
+            raise TypeError(f"Checkpointer: dir must be a path, got {type(dir).__name__} (at {user_source()})")
         for name, value in (("keep", keep), ("every", 1 if every is None else every)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"Checkpointer: {name} must be a whole number of at least 1, got {value!r}")
@@ -72,7 +75,7 @@ class Checkpointer:
         and an error of it raised: SnapshotError, with the older snapshots as they were.
         """
         if isinstance(step, bool) or not isinstance(step, int) or not 0 <= step < 10**18:
-            raise ValueError(f"save: step must be a whole number from 0, got {step!r}")
+            raise ValueError(f"save: step must be a whole number from 0, got {step!r} (at {user_source()})")
         self._check_open("save")
         if not force and self.every is not None and step % self.every:
             self._writer.raise_error()
@@ -137,7 +140,7 @@ class Checkpointer:
 
         A damaged snapshot is passed over with a warning that names the file and its fault. Plain values are in
         `values` afterwards. Raises SnapshotError where no snapshot is whole or one lacks a part that is asked for, and
-        what a part's `load_state_dict` raises where the state does not fit it: the parts before it are loaded then.
+        what a part's `load_state_dict` raises where the state does not fit it. Nothing is changed then, in any part.
         """
         self._check_open("restore")
         self.wait()
@@ -199,11 +202,8 @@ class Checkpointer:
                 raise TypeError(f"restore: {name} is a plain value, which is in Checkpointer.values after restore()")
             if kind_of(part) != kinds[name]:
                 raise SnapshotError(path, f"its part {name!r} is a {kinds[name]}, not a {kind_of(part)}")
-        for name, part in wanted.items():
-            give = KINDS[kinds[name]].give
-            assert give is not None
-            give(part, tree["parts"][name])
-        set_rng_state(tree["generator"])
+        generator = {"the default generator": default_generator()}
+        give_all({**wanted, **generator}, {**tree["parts"], "the default generator": tree["generator"]})
         self.values = {name: tree["parts"][name] for name, kind in kinds.items() if kind == "value"}
 
     # ---- the directory
@@ -238,6 +238,8 @@ class Checkpointer:
 
 
 def _locked(directory: Path) -> DirectoryLock:
+    if directory.exists() and not directory.is_dir():
+        raise SnapshotError(directory, "it is a file, and no directory for snapshots")
     try:
         if not directory.is_dir():
             directory.mkdir(parents=True, exist_ok=True)

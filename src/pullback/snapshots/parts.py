@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from ..tensor.random import Generator
+from .description import describe, rebuild
 
 
 class Kind(NamedTuple):
@@ -45,9 +46,35 @@ KINDS = {
 }
 
 
+def give_all(parts: Mapping[str, Any], states: Mapping[str, Any]) -> None:
+    """Give each part its state. Where one refuses, those before it get back what they had, and so does that one."""
+    undo: list[Callable[[], None]] = []
+    try:
+        for name, part in parts.items():
+            undo.append(_keeping(part))
+            give = KINDS[kind_of(part)].give
+            assert give is not None
+            give(part, states[name])
+    except BaseException:
+        for back in reversed(undo):
+            back()
+        raise
+
+
+def _keeping(part: Any) -> Callable[[], None]:
+    """What gives a part back what it has now: a module its very tensors, others a copy of their state."""
+    if hasattr(part, "_kept_values"):
+        return cast("Callable[[], None]", part._kept_values())
+    kind = KINDS[kind_of(part)]
+    description, arrays = describe(kind.take(part), copy=True)
+    give = kind.give
+    assert give is not None
+    return lambda: give(part, rebuild(description, arrays))
+
+
 def kind_of(part: Any) -> str:
     """The name of the kind of a part."""
     return next(name for name, kind in KINDS.items() if kind.holds(part))
 
 
-__all__ = ["KINDS", "Kind", "kind_of"]
+__all__ = ["KINDS", "Kind", "give_all", "kind_of"]

@@ -10,7 +10,7 @@ import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 from weakref import WeakKeyDictionary, ref
 
 import numpy as np
@@ -61,6 +61,20 @@ class _State(threading.local):
 
 #: told of every loss, and of the gradient of every leaf, as `backward` finds them; replaced, never changed
 WATCHERS: tuple[Callable[[Node, str, Handle | None], None], ...] = ()
+
+
+class Seeker(Protocol):
+    """Wants the gradients of nodes between the leaves and a loss."""
+
+    def seek(self, history: set[Node]) -> list[Node]:
+        """Which of the nodes that a loss depends on differentiably."""
+
+    def receive(self, node: Node, gradient: Node) -> None:
+        """The gradient of one of them, once it has been told what the loss is."""
+
+
+#: asked at each backward() that ends at all leaves; replaced, never changed
+SEEKERS: tuple[Seeker, ...] = ()
 
 #: the trace, the body of a loop, and the example of a batch, that is being recorded in this thread, if any
 STATE = _State()
@@ -173,6 +187,18 @@ def _await(tensor: Handle) -> None:
     """Enter a tensor among the pending ones; it leaves when it dies or has a value. A WeakSet would compare tensors."""
     key = id(tensor)
     _PENDING[key] = ref(tensor, lambda _: _PENDING.pop(key, None))
+
+
+def add_seeker(seeker: Seeker) -> Callable[[], None]:
+    """Have `seeker` asked; gives what ends that."""
+    global SEEKERS
+    SEEKERS = (*SEEKERS, seeker)
+
+    def remove() -> None:
+        global SEEKERS
+        SEEKERS = tuple(other for other in SEEKERS if other is not seeker)
+
+    return remove
 
 
 class Handle:

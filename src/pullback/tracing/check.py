@@ -48,14 +48,16 @@ class Check:
 
     `kernels` are the kernels compared, `values` what they made and `elements` how many numbers that were; `gradients`
     are the gradients that the program gave, by name, each with its largest distance from the reference in float64, as a
-    part of its largest element; `slopes` are the directional derivatives beside finite differences. Where a loss or a
-    gradient is not finite (`is_finite`), the step changes nothing, and its kernels alone are compared.
+    part of its largest element; `zeros` are those that are 0 on paper, as of a bias before a BatchNorm, with the
+    largest element that rounding makes of them; `slopes` are the directional derivatives beside finite differences.
+    Where a loss or a gradient is not finite (`is_finite`), the step changes nothing, and only its kernels are compared.
     """
 
     kernels: int = 0
     values: int = 0
     elements: int = 0
     gradients: dict[str, float] = field(default_factory=dict)
+    zeros: dict[str, float] = field(default_factory=dict)
     slopes: list[Slope] = field(default_factory=list)
     is_finite: bool = True
 
@@ -65,7 +67,12 @@ class Check:
             lines.append("a loss or a gradient is not finite: the step would change nothing, and no more was compared")
         if self.gradients:
             name, error = max(self.gradients.items(), key=lambda pair: pair[1])
-            lines.append(f"{len(self.gradients)} gradients within {error:.1e} of float64 ({name} is furthest)")
+            count = len(self.gradients)
+            lines.append(f"{count} gradient{'s'[: count > 1]} within {error:.1e} of float64 ({name} is furthest)")
+        if self.zeros:
+            name, size = max(self.zeros.items(), key=lambda pair: pair[1])
+            they = "1 gradient is" if len(self.zeros) == 1 else f"{len(self.zeros)} gradients are"
+            lines.append(f"{they} 0 but for rounding (up to {size:.1e}, of {name})")
         told = [slope for slope in self.slopes if slope.is_conclusive]
         for slope in told:
             lines.append(f"slope {slope.by_gradient:+.6e}, by finite differences {slope.by_differences:+.6e}")
@@ -200,7 +207,10 @@ def _results(
             largest = float(np.abs(exact[place]).max(where=sound, initial=0.0))
             with np.errstate(invalid="ignore"):
                 distance = float(np.abs(actual - exact[place]).max(where=sound, initial=0.0))
-            found.gradients[gradients[place]] = distance / largest if largest else distance
+            if distance > largest:  # which no error would be that has been let pass
+                found.zeros[gradients[place]] = distance
+            else:
+                found.gradients[gradients[place]] = distance / largest if largest else 0.0
 
 
 # ---- slopes

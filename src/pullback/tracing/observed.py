@@ -30,17 +30,17 @@ class Observed:
         """The numbers of a run, before another one writes over them."""
         return [outputs[place].array.item(0) for place in self.places]
 
-    def give(self, values: list[float]) -> None:
-        """Tell each observer its numbers."""
+    def give(self, values: list[float], taken: bool = True) -> None:
+        """Tell each observer its numbers, and whether the state of the run has been `taken` in."""
         start = 0
         for observer, count in self._shares:
-            observer.take(values[start : start + count])
+            observer.take(values[start : start + count], taken)
             start += count
 
-    def tell(self, outputs: Sequence[Any]) -> None:
+    def tell(self, outputs: Sequence[Any], taken: bool = True) -> None:
         """Tell each observer its numbers of the run that made these outputs."""
         if self._shares:
-            self.give(self.values(outputs))
+            self.give(self.values(outputs), taken)
 
 
 __all__ = ["Observed"]

@@ -480,7 +480,7 @@ class Replay:
         disturb()
         assert self.guard is not None
         self.policy.meet(fault or (None if self.policy.is_told else self.guard.unexplained(self.policy.calls)))
-        self.observed.tell(outputs)
+        self.observed.tell(outputs, taken=False)
         return self._results(outputs)
 
     def _total_of(self, outputs: list[Memory | None]) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Hashable
@@ -14,7 +15,7 @@ from weakref import ref
 
 import numpy as np
 
-from .. import forks, timeline
+from .. import debug, forks, timeline
 from ..errors import TraceError
 from ..graph.node import next_serial
 from ..memory import Plan, available_bytes, over_budget, too_large
@@ -137,6 +138,8 @@ class CompiledStep:
             hooked = frozenset(place for place, leaf in enumerate(leaves) if is_hooked(leaf))
             variant = self._record_to_budget(kind.key, leaves, kind.shape, hooked)
             report.program = variant.program
+        if "plan" in debug.get("debug"):
+            print(self._plan_of(variant), file=sys.stderr)
         alone = STEPS.begin_run()
         try:
             with self._alone:

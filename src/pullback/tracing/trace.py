@@ -64,8 +64,8 @@ class Observer(Protocol):
     def numbers(self) -> Numbers:
         """What each run is to compute for it, asked for when all else has been recorded."""
 
-    def take(self, values: list[float]) -> None:
-        """The numbers of a run, when its state has been taken in."""
+    def take(self, values: list[float], taken: bool) -> None:
+        """The numbers of a run, when its state has been `taken` in, or when it was not, and all state is as before."""
 
 
 class Numbers(NamedTuple):

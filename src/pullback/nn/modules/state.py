@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -114,16 +115,36 @@ class StateMethods:
         missing: list[str] = []
         unexpected: list[str] = []
         faults: list[str] = []
-        before = [
-            (part, name, held, type(held), held._node if isinstance(held, Uninitialized) else held.node)
-            for part in self.modules()  # type: ignore[attr-defined]
-            for name, held in part._own_state().items()
-        ]
+        give_back = self._kept_values()
         self._load(given, "", metadata, assign, (missing, unexpected, faults))
         if strict:
             faults += [f"  missing: {key}{self._shape_of(key)}" for key in missing]
             faults += [f"  unexpected: {key}{_shape(state_dict.get(key))}" for key in unexpected]
         if faults:
+            give_back()
+            raise StateDictError(
+                "\n".join([f"the state dictionary does not fit {type(self).__name__} (at {user_source()}):", *faults])
+                + ("\nPass strict=False to leave out missing and unexpected keys." if missing or unexpected else "")
+            )
+        return _IncompatibleKeys(missing, unexpected)
+
+    def _kept_values(self) -> Callable[[], None]:
+        """What gives all parameters and buffers back the values that they have now, and extra states."""
+        before = [
+            (part, name, held, type(held), held._node if isinstance(held, Uninitialized) else held.node)
+            for part in self.modules()  # type: ignore[attr-defined]
+            for name, held in part._own_state().items()
+        ]
+
+        extra = [
+            (part, deepcopy(part.get_extra_state()))
+            for part in self.modules()  # type: ignore[attr-defined]
+            if type(part).get_extra_state is not StateMethods.get_extra_state
+        ]
+
+        def give_back() -> None:
+            for part, state in extra:
+                part.set_extra_state(state)
             for part, name, held, kind, node in before:
                 (part._parameters if name in part._parameters else part._buffers)[name] = held
                 if type(held) is kind:
@@ -131,11 +152,8 @@ class StateMethods:
                 else:
                     held._set_own_leaf(node, held.requires_grad)
                     held.__class__ = kind
-            raise StateDictError(
-                "\n".join([f"the state dictionary does not fit {type(self).__name__} (at {user_source()}):", *faults])
-                + ("\nPass strict=False to leave out missing and unexpected keys." if missing or unexpected else "")
-            )
-        return _IncompatibleKeys(missing, unexpected)
+
+        return give_back
 
     def _load(
         self, given: Any, prefix: str, metadata: Any, assign: bool, said: tuple[list[str], list[str], list[str]]

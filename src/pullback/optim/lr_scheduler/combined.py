@@ -7,9 +7,10 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any
 
+from ...errors import StateDictError
 from ...ops.primitive import user_source
 from ..optimizer import Optimizer
-from .schedule import LRScheduler, checked, rates_of, refuse_inside_compiled_steps, set_rate, warn_of_epoch
+from .schedule import LRScheduler, check_state, checked, rates_of, refuse_inside_compiled_steps, set_rate, warn_of_epoch
 
 
 class _Several(LRScheduler):
@@ -49,7 +50,13 @@ class _Several(LRScheduler):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from what state_dict gave."""
-        super().load_state_dict({key: value for key, value in state_dict.items() if key != "_schedulers"})
+        check_state(self, state_dict, "_schedulers")
+        if len(state_dict["_schedulers"]) != len(self._schedulers):
+            raise StateDictError(
+                f"this is the state of {len(state_dict['_schedulers'])} schedules, and {type(self).__name__} has "
+                f"{len(self._schedulers)} (at {user_source()})"
+            )
+        vars(self).update({key: value for key, value in state_dict.items() if key != "_schedulers"})
         for scheduler, saved in zip(self._schedulers, state_dict["_schedulers"], strict=True):
             scheduler.load_state_dict(saved)
 
@@ -211,6 +218,7 @@ class ReduceLROnPlateau(LRScheduler):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from what state_dict gave, here or in PyTorch."""
+        check_state(self, state_dict, "last_epoch")
         super().load_state_dict({key: value for key, value in state_dict.items() if key != "mode_worse"})
 
 

@@ -8,7 +8,15 @@ from typing import Any
 
 from ...ops.primitive import user_source
 from ..optimizer import Optimizer
-from .schedule import LRScheduler, checked, for_each_group, refuse_inside_compiled_steps, saved_function, set_rate
+from .schedule import (
+    LRScheduler,
+    check_state,
+    checked,
+    for_each_group,
+    refuse_inside_compiled_steps,
+    saved_function,
+    set_rate,
+)
 
 
 class _WithMomentum(LRScheduler):
@@ -118,6 +126,7 @@ class CyclicLR(_WithMomentum):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from what state_dict gave."""
+        check_state(self, state_dict, "_scale_fn_custom")
         super().load_state_dict({key: value for key, value in state_dict.items() if key != "_scale_fn_custom"})
         if state_dict["_scale_fn_custom"] is not None:
             vars(self._scale_fn_custom).update(state_dict["_scale_fn_custom"])

@@ -10,7 +10,7 @@ from typing import Any
 
 from ...ops.primitive import user_source
 from ..optimizer import Optimizer
-from .schedule import LRScheduler, checked, saved_function
+from .schedule import LRScheduler, check_state, checked, saved_function
 
 
 class _ByFunctions(LRScheduler):
@@ -40,6 +40,7 @@ class _ByFunctions(LRScheduler):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from what state_dict gave."""
+        check_state(self, state_dict, "lr_lambdas")
         super().load_state_dict({key: value for key, value in state_dict.items() if key != "lr_lambdas"})
         for function, attributes in zip(self.lr_lambdas, state_dict["lr_lambdas"], strict=True):
             if attributes is not None:

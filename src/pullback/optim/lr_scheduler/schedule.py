@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import FunctionType
 from typing import Any
 
-from ...errors import TraceError
+from ...errors import StateDictError, TraceError
 from ...ops.primitive import user_source
 from ...tensor import Tensor
 from ...tensor.handle import STATE
@@ -107,8 +107,18 @@ class LRScheduler:
         return {key: value for key, value in vars(self).items() if key != "optimizer"}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from what state_dict gave, here or in PyTorch."""
+        """Go on from what state_dict gave, here or in PyTorch; StateDictError where it is no such state."""
+        check_state(self, state_dict, "last_epoch")
         vars(self).update(state_dict)
+
+
+def check_state(scheduler: LRScheduler, state_dict: object, *needed: str) -> None:
+    """Raise StateDictError where a saved state is none of this kind of schedule."""
+    known = state_dict if isinstance(state_dict, Mapping) else {}
+    missing = [name for name in needed if name not in known]
+    if missing:
+        kind = type(scheduler).__name__
+        raise StateDictError(f"this is not the state of a {kind}: it has no {', '.join(missing)} (at {user_source()})")
 
 
 def refuse_inside_compiled_steps() -> None:
@@ -176,6 +186,7 @@ def saved_function(function: Any) -> dict[str, Any] | None:
 
 __all__ = [
     "LRScheduler",
+    "check_state",
     "checked",
     "for_each_group",
     "rate",

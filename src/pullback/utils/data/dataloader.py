@@ -17,7 +17,7 @@ from .collate import default_collate as default_collate
 from .dataset import IterableDataset
 from .files import TableDataset, is_table
 from .sampler import BatchSampler, RandomSampler, SequentialSampler
-from .serving import END, REDUCERS, Batches, Begin, Make, serve
+from .serving import END, REDUCERS, Batches, Begin, Make, OwnDraws, mark_of, serve
 
 if TYPE_CHECKING:
     from ...workers import Pool
@@ -36,6 +36,8 @@ class _Position:
     #: of an iterable dataset: batches given by each worker, and whose turn it is
     workers: list[int] = field(default_factory=list)
     turn: int = 0
+    #: of an iterable dataset: what the last batch of each worker, or of the loader itself, is known by
+    marks: list[str] = field(default_factory=list)
 
 
 class DataLoader:
@@ -51,6 +53,8 @@ class DataLoader:
     generators (Pullback's, NumPy's and Python's global ones) by the epoch's seed and the batch's number. An error in a
     worker is raised here in its class, with its traceback and the sample; WorkerError where a worker died, or took
     longer than `timeout` seconds (0: no limit).
+
+    Of an IterableDataset without workers the same holds: it has the generators to itself while it makes a batch.
 
     `state_dict()` is the position: after `load_state_dict` the next epoch that is begun goes on with the batch after
     the last that was given. `epoch` counts the epochs that came to their end, or were left for another.
@@ -182,10 +186,21 @@ class DataLoader:
             self.epoch += 1
 
     def _in_line(self, position: _Position) -> Iterator[Any]:
-        examples, batches = iter(self.dataset), self._batches
-        for _ in range(position.batches):
-            batches.skip(examples)
-        while (batch := batches.following(examples)) is not END:
+        batches, draws = self._batches, OwnDraws(position.seed)
+        with draws.of(-1):
+            examples = iter(self.dataset)
+        for number in range(position.batches - 1):
+            with draws.of(number):  # the first one whole, since whether anything is drawn is told from it
+                batches.skip(examples) if number else batches.following(examples)
+        if position.batches:
+            with draws.of(position.batches - 1):
+                _check_same(mark_of(batches.following(examples)), position.marks[0], position.batches)
+        while True:
+            with draws.of(position.batches):
+                batch = batches.following(examples)
+            if isinstance(batch, str) and batch == END:
+                return
+            position.marks = [mark_of(batch)]
             yield batch
 
     # ---- workers
@@ -213,12 +228,14 @@ class DataLoader:
     def _begin(self, pool: Pool, position: _Position) -> None:
         """Have all workers begin the epoch, once they have answered what an epoch that was left had asked for."""
         position.workers = position.workers or [0] * self.num_workers
+        position.marks = position.marks or [""] * self.num_workers
         for worker in range(self.num_workers):
             while pool.waiting(worker):
                 pool.discard(worker)
             pool.submit(worker, Begin(position.seed, position.workers[worker] if self._iterable else 0))
         for worker in range(self.num_workers):
-            pool.receive(worker, lambda request: "the beginning of an epoch")
+            mark = pool.receive(worker, lambda request: "the beginning of an epoch")
+            _check_same(mark, position.marks[worker], position.workers[worker])
 
     def _by_number(self, pool: Pool, position: _Position, order: Iterator[Any]) -> Iterator[Any]:
         """Batch i is made by worker i modulo their number, and batches are given in order."""
@@ -261,6 +278,7 @@ class DataLoader:
             turns.rotate(-1)
             position.workers[worker] += 1
             position.turn = turns[0]
+            position.marks[worker] = mark_of(made)
             yield made
 
     def _check_current(self, position: _Position) -> None:
@@ -295,7 +313,12 @@ class DataLoader:
             **self._shape(),
         }
         if position is not None:
-            start = {"generators": position.generators, "workers": list(position.workers), "turn": position.turn}
+            start = {
+                "generators": position.generators,
+                "workers": list(position.workers),
+                "turn": position.turn,
+                "marks": list(position.marks),
+            }
             state.update(batches=position.batches, start=start)
         return state
 
@@ -303,27 +326,44 @@ class DataLoader:
         """Have the next epoch that is begun go on from a position. StateDictError, with nothing changed, where it is
         one in another dataset, in batches of another size, or, of an iterable dataset, by another number of workers.
         """
-        state, start = dict(state_dict), state_dict.get("start")
+        if not isinstance(state_dict, Mapping) or not state_dict.keys() >= _KEYS:
+            raise StateDictError(f"this is not the position of a DataLoader (at {user_source()})")
+        start = state_dict["start"]
         own = self._generators()[1:]
         faults = [
-            f"{name} was {state.get(name)!r} and is {now!r}"
+            f"{name} was {state_dict[name]!r} and is {now!r}"
             for name, now in self._shape().items()
-            if state.get(name) != now
+            if state_dict[name] != now
         ]
-        if len(state.get("generators", [])) != len(own):
+        if len(state_dict["generators"]) != len(own):
             faults.append("the loader and its samplers have other generators of their own")
         if start and self._iterable and len(start["workers"]) != self.num_workers:
             faults.append(f"num_workers was {len(start['workers'])} and is {self.num_workers}")
         if faults:
             raise StateDictError(f"the position does not fit this DataLoader (at {user_source()}): {'; '.join(faults)}")
-        _set_states(own, state["generators"])
-        self.epoch, self._position = int(state["epoch"]), None
+        _set_states(own, state_dict["generators"])
+        self.epoch, self._position = int(state_dict["epoch"]), None
         self._resume = start and _Position(
             [list(pair) for pair in start["generators"]],
             0,
-            int(state["batches"]),
+            int(state_dict["batches"]),
             list(start["workers"]),
             start["turn"],
+            list(start["marks"]) if self._iterable else [],
+        )
+
+
+#: what is in a position
+_KEYS = {"epoch", "batches", "start", "generators", "batch_size", "drop_last", "length"}
+
+
+def _check_same(mark: str, expected: str, batches: int) -> None:
+    """The last batch that is left out must be the one that was given."""
+    if mark != expected:
+        raise StateDictError(
+            f"the dataset does not give the same examples again: batch {batches} is another than before. An "
+            "IterableDataset must take its order from the global generators (of Pullback, NumPy and Python), which are "
+            "seeded before each batch, or from one that it makes in __iter__"
         )
 
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 import numpy as np
+from numpy.random.mtrand import get_bit_generator, set_bit_generator
 
 from ...errors import GradientError
 from ...graph.types import DType, from_name
 from ...nn import Parameter
 from ...tensor import Tensor
 from ...tensor.creation import from_stored
-from ...tensor.random import manual_seed
+from ...tensor.random import default_generator, manual_seed
+from ...trees import flatten
 from .collate import default_collate, default_convert
 from .dataset import batch_of
 
@@ -120,6 +123,76 @@ def _some(numbers: Sequence[Any]) -> str:
     return shown if len(numbers) <= 8 else f"{shown}, … ({len(numbers)} in all)"
 
 
+# ---- what is drawn, and what comes of it
+
+
+def set_seeds(epoch: int, whose: object, batch: int) -> None:
+    """Make what is drawn for a batch a pure function of the epoch's seed, the worker (where the batch is its own) and
+    the batch: the same after a resume, and for any number of workers.
+    """
+    seed = int.from_bytes(hashlib.sha256(f"batch {epoch} {whose} {batch}".encode()).digest()[:7], "little")
+    manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+
+
+class OwnDraws:
+    """The global generators as an iterable dataset without workers has them to itself: seeded for each batch of an
+    epoch as a worker's are, while those of the training go on as if nothing had been drawn.
+
+    A dataset that has drawn nothing when its first batch is made is taken to draw nothing, and is left alone.
+    """
+
+    def __init__(self, epoch: int):
+        self.epoch = epoch
+        self._draws, self._is_known = False, False
+        self._of_numpy = np.random.MT19937(0)
+
+    @contextmanager
+    def of(self, batch: int) -> Iterator[None]:
+        """Inside, what is drawn is drawn for this batch; -1 is the beginning of the epoch."""
+        if self._is_known and not self._draws:
+            yield
+            return
+        generator = default_generator()
+        kept, plain, of_numpy = generator.state.node, random.getstate(), get_bit_generator()
+        set_bit_generator(self._of_numpy)
+        set_seeds(self.epoch, 0, batch)
+        before = None if self._is_known else self._states()
+        try:
+            yield
+            if before is not None:
+                self._draws = self._draws or self._states() != before
+                self._is_known = batch >= 0
+        finally:
+            generator.state._rebind(kept)
+            random.setstate(plain)
+            set_bit_generator(of_numpy)
+
+    def _states(self) -> tuple[object, ...]:
+        inner = self._of_numpy.state["state"]
+        return default_generator().get_state().tolist(), random.getstate(), inner["pos"], inner["key"].tobytes()
+
+
+#: about how many elements of each array of a batch it is known again by
+_MARKED = 64
+
+
+def mark_of(batch: Any) -> str:
+    """By which a batch is known again: its structure, its texts and numbers, and some elements of its arrays."""
+    leaves, structure = flatten(batch)
+    digest = hashlib.sha256(repr(structure).encode())
+    for leaf in leaves:
+        array = leaf._array() if isinstance(leaf, Tensor) else leaf
+        if isinstance(array, np.ndarray) and not array.dtype.hasobject:
+            flat = array.reshape(-1)
+            told: Any = array.shape, array.dtype.str, flat[:: max(1, flat.size // _MARKED)].tobytes()
+        else:
+            told = array if isinstance(array, (bool, int, float, str, bytes)) else type(array).__name__
+        digest.update(repr(told).encode())
+    return digest.hexdigest()[:16]
+
+
 # ---- in a worker
 
 
@@ -163,7 +236,8 @@ class Server:
         self._set_seeds(request.batch)
         return self.batches.following(self._examples) if self.iterable else self.batches.at(request.numbers)
 
-    def _begin(self, request: Begin) -> None:
+    def _begin(self, request: Begin) -> str:
+        """Begin an epoch; of an iterable dataset that goes on, the mark of the last batch that is left out."""
         global _info
         self._seed = request.seed
         first = _info is None
@@ -175,17 +249,13 @@ class Server:
             self._examples = iter(self.batches.dataset)
             for batch in range(request.skip):
                 self._set_seeds(batch)
+                if batch == request.skip - 1:
+                    return mark_of(self.batches.following(self._examples))
                 self.batches.skip(self._examples)
+        return ""
 
     def _set_seeds(self, batch: int) -> None:
-        """Make what is drawn for a batch a pure function of the epoch's seed and the batch: the same after a resume and
-        for any number of workers where the batch is not the worker's own.
-        """
-        whose = self.number if self.iterable or batch < 0 else ""
-        seed = int.from_bytes(hashlib.sha256(f"batch {self._seed} {whose} {batch}".encode()).digest()[:7], "little")
-        manual_seed(seed)
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
+        set_seeds(self._seed, self.number if self.iterable or batch < 0 else "", batch)
 
 
 def serve(number: int, *arguments: Any) -> Server:
@@ -214,4 +284,7 @@ def _restored(stored: np.ndarray, name: str, requires_grad: bool, is_parameter: 
 #: how tensors travel: as the NumPy array of what is stored
 REDUCERS = {Tensor: _reduced, Parameter: _reduced}
 
-__all__ = ["END", "REDUCERS", "Batches", "Begin", "Make", "Server", "WorkerInfo", "get_worker_info", "serve"]
+__all__ = [
+    "END", "REDUCERS", "Batches", "Begin", "Make", "OwnDraws", "Server", "WorkerInfo", "get_worker_info", "mark_of",
+    "serve", "set_seeds",
+]  # fmt: skip

@@ -1,0 +1,61 @@
+"""Facts: what was seen of a training, before anything is made of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+#: how many steps are watched
+STEPS = 20
+
+
+@dataclass
+class Facts:
+    """What was seen. All of it can be written as JSON."""
+
+    #: by the line of backward(), what it was called on
+    losses: dict[str, list[float]] = field(default_factory=dict)
+    #: of the optimizer that stepped most
+    steps: int = 0
+    backwards: int = 0
+    #: calls of a model of which gradients can be asked
+    calls: int = 0
+    #: lines: of the first call of the model, backward() and step()
+    called_at: str = ""
+    backward_at: str = ""
+    stepped_at: str = ""
+    #: steps with gradients that were added to those of the step before, and the line of the backward() that did it
+    uncleared: int = 0
+    uncleared_at: str = ""
+    #: steps that found no gradient though backward() had never made one; and the line of one that found those cleared
+    without_gradients: int = 0
+    cleared_too_late_at: str = ""
+    #: steps whose gradients backward() itself had made zeros
+    zero_gradients: int = 0
+    #: how many parameters the optimizers have, and how many others have gradients, where none is both
+    strangers: tuple[int, int] | None = None
+    #: whether weights were changed by other means than an optimizer
+    changed_by_hand: bool = False
+    #: modules in evaluation mode whose results depend on it, and of which a loss was made
+    evaluating: list[str] = field(default_factory=list)
+    #: parameters that are not trained: rows (kind, where, reason, remedy)
+    structure: list[tuple[str, str, str, str]] = field(default_factory=list)
+    #: frozen parameters: those that an optimizer has all the same, and how many stand in none
+    frozen: list[str] = field(default_factory=list)
+    resting: int = 0
+    parameters: int = 0
+    rates: list[float] = field(default_factory=list)
+    #: whether a schedule has raised them while they were watched
+    rates_rise: bool = False
+    #: the norm of the first update of weights by that of the weights
+    first_update: float = 0.0
+    #: losses that are known to be better the larger they are, where there is no other: what they are, and the line
+    turned: tuple[str, str] | None = None
+    #: mean, deviation and largest magnitude of the model's first input of floats
+    inputs: tuple[float, float, float] | None = None
+    #: the name and message of an exception that ended it, and its line
+    error: tuple[str, str, str] | None = None
+    #: of a loss without a graph: the line where the way from the parameters is cut, and how; empty where there is none
+    severed: tuple[str, str] | None = None
+
+
+__all__ = ["STEPS", "Facts"]

@@ -1,0 +1,538 @@
+"""Small trainings, sound and faulty: nothing is found in a sound one, and in a faulty one what was put in, at its line.
+
+The line of a fault is marked by `# fault`; a fault of a whole training has none.
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import pullback as pb
+from pullback import debug
+
+nn, F, optim = pb.nn, pb.nn.functional, pb.optim
+Step = Callable[[], Any]
+
+
+def net(*more: nn.Module) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), *more, nn.Linear(16, 3))
+
+
+def data() -> tuple[pb.Tensor, pb.Tensor]:
+    return pb.randn(64, 6), pb.randint(0, 3, (64,))
+
+
+def plain(model: nn.Module, optimizer: Any, loss_of: Callable[..., Any] = F.cross_entropy, x: Any = None) -> Step:
+    """The usual step; its lines are not marked."""
+    given, y = data()
+    x = given if x is None else x
+
+    def step() -> None:
+        optimizer.zero_grad()
+        loss = loss_of(model(x), y)
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+# ---- sound
+
+
+def ordinary() -> Step:
+    model = net(nn.Dropout(0.3), nn.BatchNorm1d(16))
+    return plain(model, optim.SGD(model.parameters(), lr=0.1, momentum=0.9))
+
+
+def adamw_at_a_small_rate_with_dropout() -> Step:
+    model = net(nn.Dropout(0.5))
+    return plain(model, optim.AdamW(model.parameters(), lr=1e-4))
+
+
+def fine_tuning_at_a_very_small_rate() -> Step:
+    model = net(nn.Dropout(0.1))
+    return plain(model, optim.Adam(model.parameters(), lr=1e-5))
+
+
+def sgd_at_a_small_rate() -> Step:
+    model = net(nn.Dropout(0.1))
+    return plain(model, optim.SGD(model.parameters(), lr=1e-3))
+
+
+def a_rate_that_warms_up() -> Step:
+    model = net()
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    schedule = optim.lr_scheduler.LambdaLR(optimizer, lambda step: step / 1e6)
+    inner = plain(model, optimizer)
+
+    def step() -> None:
+        inner()
+        schedule.step()
+
+    return step
+
+
+def two_optimizers_of_a_part_each() -> Step:
+    model, (x, y) = net(), data()
+    first, last = optim.SGD(model[0].parameters(), lr=0.1), optim.Adam(model[2].parameters(), lr=1e-3)
+
+    def step() -> None:
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        first.step()
+        last.step()
+        first.zero_grad()
+        last.zero_grad()
+
+    return step
+
+
+def adversaries() -> Step:
+    maker, judge = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 6)), net()[:2].append(nn.Linear(16, 1))
+    of_maker, of_judge = optim.Adam(maker.parameters(), lr=2e-4), optim.Adam(judge.parameters(), lr=2e-4)
+    x, loss_of = pb.randn(32, 6), nn.BCEWithLogitsLoss()
+
+    def step() -> None:
+        made = maker(pb.randn(32, 4))
+        of_judge.zero_grad()
+        loss_of(judge(x), pb.ones(32, 1)).backward()
+        loss_of(judge(made.detach()), pb.zeros(32, 1)).backward()
+        of_judge.step()
+        of_maker.zero_grad()
+        (-loss_of(judge(made), pb.zeros(32, 1))).backward()
+        of_maker.step()
+
+    return step
+
+
+def gradients_of_several_batches() -> Step:
+    model, (x, y) = net(), data()
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+
+    def step() -> None:
+        for part in range(4):
+            rows = slice(16 * part, 16 * part + 16)
+            (F.cross_entropy(model(x[rows]), y[rows]) / 4).backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=False)
+
+    return step
+
+
+def a_frozen_part_and_a_teacher() -> Step:
+    model, teacher, (x, _) = net(nn.BatchNorm1d(16)), net(nn.Dropout(0.1)).eval(), data()
+    model[:3].requires_grad_(False)
+    model[2].eval()
+    optimizer = optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        F.mse_loss(model(x), teacher(x).detach()).backward()
+        optimizer.step()
+
+    return step
+
+
+def validation_between() -> Step:
+    model = net(nn.Dropout(0.1))
+    inner, (x, y) = plain(model, optim.SGD(model.parameters(), lr=0.1)), data()
+
+    def step() -> None:
+        model.eval()
+        F.cross_entropy(model(x), y).item()
+        model.train()
+        inner()
+
+    return step
+
+
+def a_line_search() -> Step:
+    model, (x, y) = net(), data()
+    optimizer = optim.LBFGS(model.parameters(), lr=0.5, max_iter=4)
+
+    def closure() -> Any:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        return loss
+
+    return lambda: optimizer.step(closure)
+
+
+def updates_by_hand() -> Step:
+    model, (x, y) = net(), data()
+
+    def step() -> None:
+        F.cross_entropy(model(x), y).backward()
+        with pb.no_grad():
+            for p in model.parameters():
+                p -= 0.1 * p.grad
+                p.grad = None
+
+    return step
+
+
+def updates_of_a_plain_tensor_by_hand() -> Step:
+    w, x = pb.zeros(6, requires_grad=True), pb.randn(32, 6)
+
+    def step() -> None:
+        nonlocal w
+        (x @ w - x.sum(1)).square().mean().backward()
+        with pb.no_grad():
+            w -= 0.1 * w.grad
+        w.grad = None
+
+    return step
+
+
+def log_likelihood() -> Step:
+    model, (x, y) = net(), data()
+    optimizer = optim.Adam(model.parameters(), lr=1e-3)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        (-pb.log_softmax(model(x), -1).gather(1, y[:, None]).mean()).backward()
+        optimizer.step()
+
+    return step
+
+
+SOUND = [
+    ordinary, adamw_at_a_small_rate_with_dropout, fine_tuning_at_a_very_small_rate, sgd_at_a_small_rate,
+    a_rate_that_warms_up, two_optimizers_of_a_part_each, adversaries, gradients_of_several_batches,
+    a_frozen_part_and_a_teacher, validation_between, a_line_search, updates_by_hand,
+    updates_of_a_plain_tensor_by_hand, log_likelihood,
+]  # fmt: skip
+
+
+# ---- faulty
+
+
+def not_cleared() -> Step:
+    model, (x, y) = net(), data()
+    optimizer = optim.AdamW(model.parameters(), lr=1e-4)
+
+    def step() -> None:
+        F.cross_entropy(model(x), y).backward()  # fault
+        optimizer.step()
+
+    return step
+
+
+def cleared_too_late() -> Step:
+    model, (x, y) = net(), data()
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+
+    def step() -> None:
+        F.cross_entropy(model(x), y).backward()
+        optimizer.zero_grad(set_to_none=False)
+        optimizer.step()  # fault
+
+    return step
+
+
+def no_backward() -> Step:
+    model, (x, y) = net(), data()
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), y)
+        optimizer.step()  # fault
+
+    return step
+
+
+def no_step() -> Step:
+    model, (x, y) = net(), data()
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), y).backward()  # fault
+
+    return step
+
+
+def evaluation_mode() -> Step:
+    model, (x, y) = net(nn.Dropout(0.1)).eval(), data()
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), y).backward()  # fault
+        optimizer.step()
+
+    return step
+
+
+def all_frozen() -> Step:
+    model, (x, y) = net().requires_grad_(False), data()
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+
+    def step() -> None:
+        F.cross_entropy(model(x), y).backward()  # fault
+        optimizer.step()
+
+    return step
+
+
+def one_frozen() -> Step:
+    model, (x, y) = net(), data()
+    model[0].weight.requires_grad_(False)
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), y).backward()  # fault
+        optimizer.step()
+
+    return step
+
+
+def a_detached_loss() -> Step:
+    model, (x, y) = net(), data()
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+
+    def step() -> None:
+        scores = model(x).detach()  # fault
+        F.cross_entropy(scores, y).backward()
+        optimizer.step()
+
+    return step
+
+
+def a_loss_of_choices() -> Step:
+    model, (x, y) = net(), data()
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+
+    def step() -> None:
+        chosen = model(x).argmax(1)  # fault
+        (chosen - y).float().square().mean().backward()
+        optimizer.step()
+
+    return step
+
+
+def a_forward_pass_without_gradients() -> Step:
+    model, (x, y) = net(), data()
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+
+    def step() -> None:
+        with pb.no_grad():
+            scores = model(x)  # fault
+        F.cross_entropy(scores, y).backward()
+        optimizer.step()
+
+    return step
+
+
+def a_detached_layer() -> Step:
+    model, (x, y) = net(), data()
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(model[1:](model[0](x).detach()), y).backward()  # fault
+        optimizer.step()
+
+    return step
+
+
+def an_unused_layer() -> Step:
+    model, (x, y) = net(), data()
+    model.spare = nn.Linear(2, 2)  # the forward pass of a Sequential goes on from what is left
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        model.forward = lambda x: model[2](model[1](model[0](x)))
+        F.cross_entropy(model(x), y).backward()  # fault
+        optimizer.step()
+
+    return step
+
+
+def a_layer_that_came_later() -> Step:
+    model, (x, y) = net(), data()
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    model.append(nn.Linear(3, 3))
+
+    def step() -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), y).backward()  # fault
+        optimizer.step()
+
+    return step
+
+
+def the_optimizer_of_another_model() -> Step:
+    model, other, (x, y) = net(), net(), data()
+    optimizer = optim.SGD(other.parameters(), lr=0.1)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), y).backward()
+        optimizer.step()  # fault
+
+    return step
+
+
+def a_second_optimizer_that_does_not_step() -> Step:
+    model, (x, y) = net(), data()
+    first, last = optim.SGD(model[0].parameters(), lr=0.1), optim.SGD(model[2].parameters(), lr=0.1)
+
+    def step() -> None:
+        first.zero_grad(), last.zero_grad()
+        F.cross_entropy(model(x), y).backward()  # fault
+        first.step()
+
+    return step
+
+
+def labels_from_one() -> Step:
+    model, (x, y) = net(), data()
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), y + 1).backward()
+        optimizer.step()
+
+    return step
+
+
+def raw_inputs() -> Step:
+    model, (x, y) = net(), data()
+    optimizer = optim.Adam(model.parameters(), lr=1e-4)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(model(x * 100 + 500), y).backward()  # fault
+        optimizer.step()
+
+    return step
+
+
+def the_wrong_sign() -> Step:
+    model, (x, y) = net(), data()
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        loss = -F.cross_entropy(model(x), y)  # fault
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def a_missing_sign() -> Step:
+    model, (x, y) = net(), data()
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        logs = pb.log_softmax(model(x), -1)  # fault
+        logs[pb.arange(64), y].mean().backward()
+        optimizer.step()
+
+    return step
+
+
+def rate(make: Callable[..., Any], value: float, loss_of: Callable[..., Any] = F.cross_entropy) -> Callable[[], Step]:
+    def made() -> Step:
+        model = net(nn.Dropout(0.1))
+        return plain(model, make(model.parameters(), lr=value), loss_of)
+
+    made.__name__ = f"{make.__name__} at {value:g}"
+    return made
+
+
+def dead_relus() -> Step:
+    model, (x, y) = net(), data()
+    with pb.no_grad():
+        model[0].bias.fill_(-100.0)
+    optimizer = optim.SGD(model[0].parameters(), lr=0.1)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(model[2](model[1](model[0](x))), y).backward()  # fault
+        optimizer.step()
+
+    return step
+
+
+def a_crash() -> Step:
+    model, (x, _) = net(), data()
+
+    def step() -> None:
+        model(x[:, :5])  # fault
+
+    return step
+
+
+def nothing_at_all() -> Step:
+    return lambda: None
+
+
+FAULTY: list[tuple[Callable[[], Step], list[str], str]] = [
+    (not_cleared, ["gradients cleared"], "at 7 of 8 steps"),
+    (cleared_too_late, ["gradients cleared"], "between backward() and optimizer.step()"),
+    (no_backward, ["backward called"], "backward() was not called"),
+    (no_step, ["optimizer stepped"], "was not called after 8 backward()"),
+    (evaluation_mode, ["train mode"], "2 is in evaluation mode"),
+    (all_frozen, ["parameters require gradients"], "all 4 parameters have requires_grad=False"),
+    (one_frozen, ["parameters require gradients"], "1 of 4 parameters"),
+    (a_detached_loss, ["parameters get gradients"], "the way from all parameters to it is cut by detach()"),
+    (a_loss_of_choices, ["parameters get gradients"], "by argmax, through which no gradient goes"),
+    (a_forward_pass_without_gradients, ["parameters get gradients"], "computed under no_grad()"),
+    (a_detached_layer, ["parameters get gradients"], "by detach()"),
+    (an_unused_layer, ["parameters get gradients"], "spare.weight, spare.bias (unreached)"),
+    (a_layer_that_came_later, ["optimizer has the parameters"], "3.weight, 3.bias (not_in_optimizer)"),
+    (the_optimizer_of_another_model, ["optimizer has the parameters"], "the optimizer of another model"),
+    (a_second_optimizer_that_does_not_step, ["optimizer has the parameters"], "step() of its optimizer"),
+    (labels_from_one, ["labels in range"], "3"),
+    (raw_inputs, ["inputs normalized"], "mean 5"),
+    (the_wrong_sign, ["sign of the loss"], "cross_entropy is the better the smaller it is"),
+    (a_missing_sign, ["sign of the loss"], "log_softmax is the better the larger it is"),
+    (rate(optim.Adam, 10.0), ["learning rate sane"], "lower it"),
+    (rate(optim.SGD, 1e4), ["learning rate sane"], "lower it"),
+    (rate(optim.SGD, 1e-9), ["learning rate sane"], "raise it"),
+    (dead_relus, ["parameters get gradients"], "all gradients were exactly 0"),
+    (a_crash, ["runs"], "ShapeError"),
+    (nothing_at_all, ["backward called", "optimizer stepped"], "backward() was never called"),
+]
+
+
+def examined(make: Callable[[], Step]) -> pb.checkup.Report:
+    pb.manual_seed(0)
+    with debug.override(backend="reference"):
+        return pb.doctor(make(), steps=8)
+
+
+@pytest.mark.parametrize("make", SOUND, ids=lambda make: make.__name__)
+def test_nothing_is_found_in_a_sound_training(make: Callable[[], Step]) -> None:
+    report = examined(make)
+    assert report.ok, str(report)
+
+
+@pytest.mark.parametrize(("make", "checks", "told"), FAULTY, ids=lambda value: getattr(value, "__name__", ""))
+def test_what_is_wrong_is_found_at_its_line(make: Callable[[], Step], checks: list[str], told: str) -> None:
+    report = examined(make)
+    # where a loss does not fall, that is told beside the reason
+    found: dict[str, Any] = {}
+    for fault in report.faults:
+        if not fault.check.startswith("loss falls"):
+            found.setdefault(fault.check, fault)
+    assert list(found) == checks, str(report)
+    first = found[checks[0]]
+    assert told in str(first) and first.mend
+    lines, start = inspect.getsourcelines(make)
+    marked = [start + number for number, line in enumerate(lines) if "# fault" in line]
+    if marked:
+        assert first.line == f"{__file__}:{marked[0]}"
+    if make in (a_crash, nothing_at_all, all_frozen):
+        assert all(finding.check not in ("train mode", "labels in range") for finding in report.findings)

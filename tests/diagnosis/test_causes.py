@@ -1,0 +1,109 @@
+"""How a NaN or an infinity came about, in words, for every kind of operation that makes one of sound operands."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import pullback as pb
+from pullback import debug
+
+F, inf, nan = pb.nn.functional, math.inf, math.nan
+
+
+def of(*values: float) -> pb.Tensor:
+    return pb.tensor(values).requires_grad_()
+
+
+def large(*shape: int, value: float = 1e30) -> pb.Tensor:
+    return pb.full(shape, value).requires_grad_()
+
+
+BOTH_SIGNS = pb.tensor([[1e30], [-1e30]])
+OVERFLOW = "overflow of float32, whose largest number is 3.40e38"
+PRODUCTS = f"{OVERFLOW}, in sums of products of operands up to 1e+30 and 1e+30"
+RUNNING = f"{OVERFLOW}, in running sums or products of numbers up to"
+COUNTED = "division by zero: 0/0, the mean over no label: all are ignored, or have a weight of 0"
+
+CAUSES: dict[str, tuple[Callable[[], Any], str]] = {
+    "product of matrices": (lambda: large(2, 2) @ large(2, 2), PRODUCTS),
+    "product of matrices, of both signs": (lambda: large(1, 2) @ BOTH_SIGNS, PRODUCTS),
+    "product with an infinity": (lambda: of(0.0, 1.0) @ pb.tensor([inf, 1.0]), "inf - inf or 0 · inf in a sum"),
+    "convolution, of both signs": (lambda: F.conv1d(large(1, 1, 2), BOTH_SIGNS.reshape(1, 1, 2)), PRODUCTS),
+    "product in half precision": (
+        lambda: large(2, 2, value=300.0).half() @ large(2, 2, value=300.0).half(),
+        "overflow of float16, whose largest number is 65504, in sums of products of operands up to 300 and 300",
+    ),
+    "sum in half precision": (
+        lambda: large(100, value=1000.0).half().sum(),
+        "overflow of float16, whose largest number is 65504, in sums of numbers up to 1e+03",
+    ),
+    "running sum": (lambda: large(4, value=1e38).cumsum(0), f"{RUNNING} 1e+38"),
+    "running product": (lambda: large(4).cumprod(0), f"{RUNNING} 1e+30"),
+    "scatter": (
+        lambda: pb.zeros(1).index_add(0, pb.tensor([0, 0]), large(2, value=3e38)),
+        f"{OVERFLOW}, in sums of numbers up to 3e+38",
+    ),
+    "sum of infinities": (lambda: (of(1.0, 2.0) + pb.tensor([inf, -inf])).sum(), "inf - inf or 0 · inf in a sum"),
+    "addition": (lambda: large(1, value=3e38) + large(1, value=3e38), OVERFLOW),
+    "difference of infinities": (lambda: of(1.0) + inf - inf, "inf - inf"),
+    "zero times infinity": (lambda: of(0.0) * inf, "0 · inf"),
+    "infinity by infinity": (lambda: (of(1.0) + inf) / inf, "inf / inf"),
+    "a small divisor": (lambda: large(1) / 1e-30, OVERFLOW),
+    "exp": (lambda: of(1000.0).exp(), "exp of 1000 overflows float32"),
+    "square root": (lambda: of(-1.0).sqrt(), "square root of a negative number"),
+    "power": (lambda: of(-1.0) ** 1.5, "power of a negative number with an exponent that is not whole"),
+    "negative power": (lambda: of(0.0) ** -1.0, "division by zero: a negative power of zero"),
+    "sine": (lambda: (of(1.0) + inf).sin(), "sin of an infinity"),
+    "remainder": (lambda: pb.remainder(of(1.0), 0.0), "remainder by zero"),
+    "pole": (lambda: of(-2.0).lgamma(), "lgamma of -2, where it is infinite"),
+    "softmax": (lambda: (of(1.0, 2.0) - inf).softmax(0), "softmax over nothing but -inf, which is inf - inf"),
+    "log_softmax of inf": (lambda: (of(1.0, 2.0) + inf).log_softmax(0), "softmax of inf, which is inf - inf"),
+    "logsumexp": (lambda: (of(1.0, 2.0) - inf).logsumexp(0), "logsumexp over nothing but -inf, which is -inf"),
+    "variance of one": (lambda: of(1.0).var(), "division by zero: 0/0, the variance of a single element"),
+    "mean of nothing": (lambda: of(1.0)[:0].mean(), "division by zero: 0/0, the mean of nothing"),
+    "count of nothing": (
+        lambda: of(0.0).sum() / (of(1.0).detach() > 2).float().sum(),
+        "division by zero: 0/0, by a sum of nothing but zeros",
+    ),
+    "labels that are ignored": (lambda: F.cross_entropy(of(1.0, 2.0)[None], pb.tensor([-100])), COUNTED),
+    "labels without weight": (
+        lambda: F.cross_entropy(of(1.0, 2.0)[None], pb.tensor([0]), weight=pb.tensor([0.0, 1.0])),
+        COUNTED,
+    ),
+    "a weight": (
+        lambda: F.embedding(pb.tensor([1]), of(1.0, nan)[:, None]),
+        "a tensor from outside is NaN already, before the step",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CAUSES)
+def test_it_is_told_how_it_came_about(name: str) -> None:
+    make, how = CAUSES[name]
+    reference, anomalies = debug.override(backend="reference"), pb.autograd.detect_anomaly()
+    with reference, pytest.raises(pb.errors.NonFiniteError) as caught, anomalies:
+        make().sum().item()
+    assert caught.value.how == how
+    assert caught.value.phase == "forward"
+
+
+SMOOTH: dict[str, Callable[[pb.Tensor], Any]] = {
+    "norm": lambda x: x.norm(),
+    "norm of 1.5": lambda x: pb.linalg.vector_norm(x, 1.5),
+    "distance": lambda x: pb.cdist(x[None], pb.zeros(1, 2)),
+    "deviation of equal numbers": lambda x: x.std(),
+    "angle": lambda x: pb.atan2(x, x.detach()),
+    "attention that sees nothing": lambda x: F.scaled_dot_product_attention(
+        x.reshape(1, 2, 1), x.reshape(1, 2, 1), x.reshape(1, 2, 1), attn_mask=pb.zeros(2, 2, dtype=pb.bool)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+def test_what_has_no_slope_at_zero_has_a_gradient_all_the_same(name: str) -> None:
+    x = pb.zeros(2, requires_grad=True)
+    with debug.override(backend="reference"), pb.autograd.detect_anomaly():
+        SMOOTH[name](x).sum().backward()
+    assert x.grad is not None and x.grad.isfinite().all()
