@@ -393,6 +393,22 @@ def test_the_body_has_no_values_and_none_leave_it() -> None:
         pb.compile(lambda: (scan(lambda c, row: (kept.append(c + row) or c, None), pb.zeros(2), x), kept[-1])[1])()
 
 
+def test_a_body_writes_to_nothing_outside_of_it() -> None:
+    norm = pb.nn.BatchNorm1d(3)
+    with pytest.raises(pb.errors.TraceError, match="running statistics"):
+        pb.func.scan(lambda c, x: (norm(c + x), c), pb.zeros(4, 3), pb.randn(5, 4, 3))
+    assert norm.running_mean.tolist() == [0, 0, 0] and norm.num_batches_tracked.item() == 0
+    norm.eval()
+    pb.func.scan(lambda c, x: (norm(c + x), c), pb.zeros(4, 3), pb.randn(5, 4, 3))
+
+    def own(c: pb.Tensor, x: pb.Tensor) -> tuple[pb.Tensor, pb.Tensor]:
+        inside = c * 1
+        inside.add_(x)
+        return inside, inside
+
+    assert pb.func.scan(own, pb.zeros(2), pb.ones(3, 2))[0].tolist() == [3, 3]
+
+
 def test_what_a_native_loop_cannot_stop_for_is_refused() -> None:
     table = pb.arange(6).reshape(3, 2)
 

@@ -419,6 +419,8 @@ class Handle:
 
     def _assign(self, value: Node) -> Tensor:
         """The end of every in-place method: this tensor's value is now `value` (same shape and dtype)."""
+        if STATE.loop is not None:
+            STATE.loop.check_write(self)
         if value.shape != self.shape:
             raise ShapeError(
                 f"an in-place operation cannot change the shape {list(self.shape)} to {list(value.shape)} "

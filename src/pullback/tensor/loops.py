@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ..errors import DTypeError, ShapeError
-from ..graph.node import Node
+from ..errors import DTypeError, ShapeError, TraceError
+from ..graph.node import Node, next_serial
 from ..graph.types import int64
 from ..ops import elementwise as e
 from ..ops.body import Closing
@@ -33,6 +33,17 @@ class Recording:
         self.times: int = length * (1 if outer is None else outer.times)
         self.length = length
         self._own: Node | None = None
+        #: nodes with a smaller number were there before
+        self._first = next_serial()
+
+    def check_write(self, tensor: Handle) -> None:
+        """Raise TraceError for a tensor from outside of the body: it would be written once, and not at each step."""
+        if tensor._node.serial < self._first:
+            raise TraceError(
+                f"the body of a scan writes to a tensor from outside of it, of shape {list(tensor._node.shape)} (at "
+                f"{user_source()}), as BatchNorm does to its running statistics when it trains: carry what changes from "
+                "step to step, or call .eval() on the module."
+            )
 
     @property
     def own(self) -> Node | None:
