@@ -27,7 +27,7 @@ from .schedules import Life, Part, Problem, Timeline, borders, crossing
 
 #: into how many stages the forward pass is cut at most, where layers are repeated and where not; and into how many a
 #: layer
-_REPEATED, _UNLIKE, _IN_A_LAYER = 256, 96, 4
+_REPEATED, _UNLIKE, _IN_A_LAYER = 256, 96, 2
 #: how finely the memory of saved values is divided, and up to how many of these grains plans are made: a stage takes
 #: whole grains, so that plans say a little too much
 GRAINS = 192
