@@ -34,8 +34,8 @@ class Placement(NamedTuple):
     nbytes: int
 
 
-#: from so many requests on they are placed in the order of time, which takes 0.1 s for these where by size it takes 0.4,
-#: and up to an eighth more memory
+#: from so many requests on they are placed in the order of time, which takes 0.1 s for these and not 0.4, and up to an
+#: eighth more memory
 _MANY = 16_000
 
 

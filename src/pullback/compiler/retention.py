@@ -68,8 +68,7 @@ def _closure(
             if needed in absent or timeline.end(timeline.life_before(needed, start)) < start:
                 found.add(needed)
                 stack.append(needed)
-    made = {life.value: life.made for life in timeline.lives}
-    return sorted(found, key=made.__getitem__)
+    return sorted(found, key=lambda value: timeline.of[value][-1].made)
 
 
 #: a search goes on up to so many times the work of the best one that has kept to the limit: some is kept again then
@@ -236,8 +235,7 @@ def _asked_for(problem: Problem, base: Timeline | None = None) -> dict[int, list
     together: dict[int, set[int]] = {}
     for part, closure in found.items():
         together.setdefault(starts[part], set()).update(closure)
-    made = {life.value: life.made for life in timeline.lives}
-    return {step: sorted(values, key=made.__getitem__) for step, values in together.items()}
+    return {step: sorted(v, key=lambda value: timeline.of[value][-1].made) for step, v in together.items()}
 
 
 def asked(problem: Problem) -> Schedule:
