@@ -15,7 +15,7 @@ everything; what was let go in vain is kept again at the end. docs/decisions/rem
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from math import inf
@@ -75,6 +75,9 @@ def _closure(
 _WORTH = 1.25
 #: from how many of those beginnings that do not keep to the limit by themselves; from all where there are few values
 _CLOSEST, _FEW = 2, 100
+#: up to how many values one that keeps to the limit is looked for again, thoroughly, which takes a second or two; up to
+#: how many on the way to the least, where many are looked for; and from how many segments then
+_SOME, _FEWER, _SEGMENTS = 1600, 600, (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 
 #: after so many attempts in a row that have not lowered the peak a search gives up: of chains, GPTs, a ResNet and an
 #: LSTM at limits from 0.1 to 0.75 none came lower or cheaper with a hundred
@@ -86,6 +89,11 @@ _TRIED = 6
 _LOWER, _LOWEST = 0.9, 0.98
 #: how many plans say where that way begins
 _FINER = 2
+
+
+def _rank(schedule: Schedule, limit: int) -> tuple[int, float]:
+    """What is to be least: first of all the bytes above the limit."""
+    return max(schedule.peak - limit, 0), schedule.work
 
 
 class Solver:
@@ -141,14 +149,27 @@ class Solver:
             searches += [s for s in begun if s.timeline.peak <= limit] + beyond[
                 : _CLOSEST if len(problem.values) > _FEW else None
             ]
+        found = self._searched(searches, attempts, most)
+        some = _SOME if most == inf else _FEWER
+        if found.peak > limit and _FEW < len(problem.values) <= some and not problem.parts:
+            counts = [n for n in _SEGMENTS if 4 * n <= len(problem.values)]
+            begun = [segments(problem, n, self.base) for n in counts]
+            begun = sorted(begun, key=lambda before: Timeline(problem, before).peak)
+            thorough = [Search(problem, limit, before, thorough=True) for before in ({}, *begun[:_CLOSEST])]
+            found = min(found, self._searched(thorough, attempts, most), key=lambda one: _rank(one, limit))
+        return found
+
+    def _searched(self, searches: Sequence[Search], attempts: int, most: float) -> Schedule:
+        """The best schedule that the searches find, each with at most so much more work than the best before."""
+        limit = searches[0].limit
         found: list[Schedule] = []
         # those that keep to the limit come first: what they add tells how far it is worth to go from the others
         for search in sorted(searches, key=lambda search: max(search.timeline.peak - limit, 0)):
-            if search.run(attempts, most) and not problem.parts:
+            if search.run(attempts, most) and not self.problem.parts:
                 search.keep_again()
                 most = min(most, _WORTH * search.work)
             found.append(search.schedule())
-        return min(found, key=lambda schedule: (max(schedule.peak - limit, 0), schedule.work))
+        return min(found, key=lambda schedule: _rank(schedule, limit))
 
     def _staged(self, limit: int) -> list[Search]:
         """Searches that begin with the best plans for stages of the forward pass (see `stages`): what is made again
@@ -183,12 +204,9 @@ class Solver:
             limit = int(limit / _LOWER) + 1
         part = _LOWER
         while best.peak > self.floor and part < _LOWEST:
-            aim = max(int(best.peak * part), self.floor)
-            lower = self.solve(aim, work)
+            lower = self.solve(max(int(best.peak * part), self.floor), work)
             if lower.peak < best.peak and lower.work <= work:
                 best = lower
-            elif lower.peak > aim:  # nothing keeps to that: nothing will to a little more either
-                part = (3 + part) / 4
             else:  # too far at once
                 part = (1 + part) / 2
         return best

@@ -30,14 +30,20 @@ class _Choice(NamedTuple):
 _SMALL = 1 / 16
 #: the most values that are made again for one
 _LONGEST_CHAIN = 4096
-#: a search ends when it has gone through so many values: those that kept to their limit went through 55,000 at most
-_LONG = 150_000
+#: how much more than the most may be added for a while: some is kept again at the end
+_BEYOND = 1.25
+#: a search ends when it has gone through so many values: most that kept to their limit went through 55,000 at most; and
+#: a thorough one
+_LONG, _LONGER = 150_000, 400_000
 
 
 class Search:
     """Lets go of values until the peak is at most `limit`."""
 
-    def __init__(self, problem: Problem, limit: int, before: dict[int, list[int]] | None = None):
+    def __init__(
+        self, problem: Problem, limit: int, before: dict[int, list[int]] | None = None, thorough: bool = False
+    ):
+        """`before` is what is made again to begin with. A `thorough` search takes longer, and finds a little less."""
         self.problem, self.limit = problem, limit
         self.before: dict[int, list[int]] = {s: list(v) for s, v in (before or {}).items()}
         self.timeline = Timeline(problem, self.before)
@@ -46,7 +52,8 @@ class Search:
         #: how many values were gone through in looking for what would have to be made again
         self.visited = 0
         #: how much more may be added, and at most for one value: a whole forward pass
-        self.left = self.whole = _forward(self.timeline)
+        self.left = self.whole = inf if thorough else _forward(self.timeline)
+        self.long = _LONGER if thorough else _LONG
         #: values that it took more to make again: it will not take less when more has left memory
         self.hopeless: set[int] = set()
 
@@ -64,8 +71,8 @@ class Search:
         more work than `most` is added, where nothing helps that adds at most `price` a byte, and where it takes long.
         """
         least, vain = (self.before, self.timeline), 0
-        while self.timeline.peak > self.limit and vain < attempts and self.visited < _LONG and self.work <= most:
-            self.left = min(most - self.work, self.whole)
+        while self.timeline.peak > self.limit and vain < attempts and self.visited < self.long and self.work <= most:
+            self.left = min(_BEYOND * most - self.work, self.whole)
             if not self._let_go(price):
                 break
             vain += 1

@@ -150,7 +150,7 @@ def _cuts(problem: Problem, timeline: Timeline, saved: Sequence[Life], full: int
     crosses = crossing(problem, timeline, full)
     waiting = {life.value for life in saved}
     layers = repeats([_described(problem, event, waiting) for event in range(full)])
-    if layers is None:
+    if layers is None or 2 * layers.period * layers.times < full:  # most of it is not repeated
         return borders(problem, saved, crosses, _UNLIKE)
     together = -(-layers.times // _REPEATED)
     period, count = layers.period * together, layers.times // together
