@@ -135,6 +135,29 @@ def test_blocks_of_one_kind_are_solved_once() -> None:
     assert {again.value % 3 for again in found.again} == {1}
 
 
+def residual(count: int) -> Problem:
+    """`count` blocks that add to what goes through them, of which the backward pass reads what each has made of it, and
+    not itself.
+    """
+    steps, values = [Step((), (0,))], [Value(8, 1.0)]
+    for _ in range(count):
+        through, made = len(values) - 1, len(values)
+        values += [Value(8, 1.0, (through,)), Value(8, 1.0, (made,)), Value(8, 1.0, (through, made + 1))]
+        steps += [Step(values[v].needs, (v,)) for v in range(made, made + 3)]
+    for block in reversed(range(count)):
+        steps.append(Step((3 * block + 1, 3 * block + 2, len(values) - 1), (len(values),)))
+        values.append(Value(8, None))
+    return Problem(steps, values)
+
+
+def test_what_goes_through_residual_blocks_is_kept_for_making_them_again() -> None:
+    problem = residual(64)
+    found = solve(problem, kept(problem) // 5)
+    assert replay(problem, found.again) == (found.peak, found.work)
+    assert found.peak <= kept(problem) // 5
+    assert found.work <= 3 * 64 + 1  # once more all that the forward pass makes
+
+
 def test_segments_of_a_chain_are_chens() -> None:
     """n/k values of one segment and the k - 1 borders."""
     problem = chain(64)

@@ -184,7 +184,7 @@ class Solver:
         low, level, high = -1, max(int(np.searchsorted(levels, GRAINS, "right")) - 1, 0), len(levels)
         while low < level < high and len(found) < _TRIED:
             parts = plan.parts(int(levels[level]))
-            found.append(Search(self.problem, limit, _asked_for(replace(self.problem, parts=parts), self.base)))
+            found.append(Search(self.problem, limit, _asked_for(replace(self.problem, parts=parts), stages.timeline)))
             excess = found[-1].timeline.peak - limit
             low, high = (low, level) if excess > 0 else (level, high)
             # what a plan takes more or less than the limit is about what the next one is to take less or more

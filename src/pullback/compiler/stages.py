@@ -17,7 +17,7 @@ from __future__ import annotations
 import functools
 from bisect import bisect_right
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -60,7 +60,9 @@ class Stage(NamedTuple):
 
 @dataclass
 class Stages:
-    """The forward pass of a problem in stages: their kinds, their saved values, and where each begins."""
+    """The forward pass of a problem in stages: their kinds, their saved values, and where each begins. In the timeline
+    what crosses into a stage waits for its backward pass, too.
+    """
 
     problem: Problem
     timeline: Timeline
@@ -75,28 +77,19 @@ class Stages:
         if not timeline.events:
             return None
         full = timeline.bytes.index(timeline.peak)
-        lives = [
-            life
-            for life in timeline.lives
-            if life.made < full < timeline.end(life) and problem.values[life.value].work is not None
-        ]
-        cuts = _cuts(problem, timeline, lives, full)
+        cuts = _cuts(problem, timeline, _waiting(problem, timeline, full), full)
         if not cuts:
             return None
         starts = [0, *cuts]
-        saved: list[list[Life]] = [[] for _ in starts]
-        for life in lives:
-            saved[bisect_right(starts, life.made) - 1].append(life)
+        timeline = _with_borders(problem, timeline, starts, full)
+        saved = _by_stage(_waiting(problem, timeline, full), starts)
         found = cls(problem, timeline, full, starts, saved, [])
         found.kinds = found._kinds()
         return found
 
     def _kinds(self) -> list[Stage]:
         values, stops = self.problem.values, [*self.starts[1:], self.full]
-        made: list[list[Life]] = [[] for _ in self.starts]
-        for life in self.timeline.lives:
-            if life.made < self.full:
-                made[bisect_right(self.starts, life.made) - 1].append(life)
+        made = _by_stage([life for life in self.timeline.lives if life.made < self.full], self.starts)
         found, left = [], self._left()
         for stage, (lives, stop) in enumerate(zip(made, stops, strict=True)):
             before = sum(values[value].nbytes for value in self.border(0, stage))
@@ -139,7 +132,46 @@ class Stages:
 
     def beside(self) -> int:
         """The bytes that are not saved values where memory is fullest."""
-        return self.timeline.peak - sum(stage.ways[0].nbytes for stage in self.kinds)
+        return self.timeline.bytes[self.full] - sum(stage.ways[0].nbytes for stage in self.kinds)
+
+
+def _waiting(problem: Problem, timeline: Timeline, full: int) -> list[Life]:
+    """What is in memory where it is fullest, between two of its events, and may be made again."""
+    return [
+        life
+        for life in timeline.lives
+        if life.made < full < timeline.end(life) and problem.values[life.value].work is not None
+    ]
+
+
+def _by_stage(lives: Sequence[Life], starts: Sequence[int]) -> list[list[Life]]:
+    """Lives by the stage that makes them."""
+    found: list[list[Life]] = [[] for _ in starts]
+    for life in lives:
+        found[bisect_right(starts, life.made) - 1].append(life)
+    return found
+
+
+def _with_borders(problem: Problem, timeline: Timeline, starts: Sequence[int], full: int) -> Timeline:
+    """The timeline in which what crosses into a stage and is not read by the backward pass, as a sum of which only the
+    normalization is, is there until the last of what the stage has saved is read: the stage may be made again from it.
+    """
+    done = [max(map(timeline.end, lives), default=0) for lives in _by_stage(_waiting(problem, timeline, full), starts)]
+    more: dict[int, set[int]] = {}
+    for life in timeline.lives:
+        value = problem.values[life.value]
+        if value.work is not None and value.nbytes and life.made < full and timeline.end(life) < full:
+            own = bisect_right(starts, life.made)
+            for stage in {bisect_right(starts, event) for event in life.read} - {own}:
+                more.setdefault(done[stage - 1], set()).add(life.value)
+    more.pop(0, None)
+    if not more:
+        return timeline
+    steps = [
+        step._replace(reads=tuple(dict.fromkeys((*step.reads, *sorted(more.get(number, ()))))))
+        for number, step in enumerate(problem.steps)
+    ]
+    return Timeline(replace(problem, steps=steps), {})
 
 
 # ---- where stages begin
