@@ -153,9 +153,9 @@ class Solver:
         some = _SOME if most == inf else _FEWER
         if found.peak > limit and _FEW < len(problem.values) <= some and not problem.parts:
             counts = [n for n in _SEGMENTS if 4 * n <= len(problem.values)]
-            begun = [segments(problem, n, self.base) for n in counts]
-            begun = sorted(begun, key=lambda before: Timeline(problem, before).peak)
-            thorough = [Search(problem, limit, before, thorough=True) for before in ({}, *begun[:_CLOSEST])]
+            parted = [segments(problem, n, self.base) for n in counts]
+            parted.sort(key=lambda before: Timeline(problem, before).peak)
+            thorough = [Search(problem, limit, before, thorough=True) for before in ({}, *parted[:_CLOSEST])]
             found = min(found, self._searched(thorough, attempts, most), key=lambda one: _rank(one, limit))
         return found
 

@@ -35,6 +35,8 @@ _LARGE, _CHEAP = 128 << 20, 10
 _TRIES = 6
 #: from the second time on by at least this part of the limit less, and twice that each time
 _NARROWER = 1 / 4096
+#: how many aims are tried between one at which a limit is kept to and one at which it is not, in small steps
+_NEARER = 3
 #: values up to which the fewest bytes are looked for in fine steps of the limit, which takes a second; and the steps
 _FEW_VALUES, _FINE_STEP, _STEP = 500, 1.04, 1.15
 #: and how often, and by how much, the fewest found are lowered then
@@ -241,7 +243,7 @@ class Fitter:
         """What keeps to a limit and adds at most so much work, from aims that are lowered by what layouts take too
         much.
         """
-        aim, bottom, tries = limit, known.solver.floor, _TRIES
+        aim, bottom, tries, above = limit, known.solver.floor, _TRIES, 0
         while aim >= bottom and tries:
             schedule = known.solver.solve(aim, most)
             if schedule.work > most:
@@ -249,14 +251,32 @@ class Fitter:
             fitted = self._laid_out(known, schedule)
             excess = fitted.layout.arena_bytes - limit
             if excess <= 0:
-                return fitted
+                few = len(known.problem.values) <= _FEW_VALUES
+                return self._nearer(known, limit, fitted, (aim, above), most) if above and few else fitted
             if schedule.peak > aim:  # less still will not be found either
                 break
+            above = aim
             # a schedule whose peak is below the aim by itself would be found again by a little less, and one like it by
             # as little as some layouts take too much
             step = 0 if tries == _TRIES else int(limit * _NARROWER) << (_TRIES - tries)
             aim, tries = min(aim, schedule.peak) - max(excess, step), tries - 1
         return None
+
+    def _nearer(self, known: Retention, limit: int, fitted: Fitted, aims: tuple[int, int], most: float) -> Fitted:
+        """What keeps to a limit at less work than `fitted`, by aims between its own and one at which nothing did."""
+        low, high = aims
+        for _ in range(_NEARER):
+            aim = (low + high) // 2
+            schedule = known.solver.solve(aim, min(most, fitted.added))
+            if schedule.peak > aim or schedule.work >= fitted.added:
+                low = aim
+                continue
+            other = self._laid_out(known, schedule)
+            if other.layout.arena_bytes <= limit:
+                low, fitted = aim, other
+            else:
+                high = aim
+        return fitted
 
     def _descent(self, known: Retention) -> list[Fitted]:
         """Layouts towards the fewest bytes. They are the same whatever limit is not met by itself: what an error names
