@@ -75,9 +75,8 @@ def _closure(
 _WORTH = 1.25
 #: from how many of those beginnings that do not keep to the limit by themselves; from all where there are few values
 _CLOSEST, _FEW = 2, 100
-#: up to how many values one that keeps to the limit is looked for again, thoroughly, which takes a second or two; up to
-#: how many on the way to the least, where many are looked for; and from how many segments then
-_SOME, _FEWER, _SEGMENTS = 1600, 600, (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+#: up to how many values a search may be thorough, and from how many segments it begins then
+_SOME, _SEGMENTS = 1600, (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 
 #: after so many attempts in a row that have not lowered the peak a search gives up: of chains, GPTs, a ResNet and an
 #: LSTM at limits from 0.1 to 0.75 none came lower or cheaper with a hundred
@@ -136,9 +135,10 @@ class Solver:
         root = math.isqrt(len(self.stages.kinds)) if self.stages is not None else 1
         return [segments(self.problem, count, self.base) for count in (root // 2, root, 2 * root) if count > 1]
 
-    def solve(self, limit: int, most: float = inf, attempts: int = _VAIN) -> Schedule:
+    def solve(self, limit: int, most: float = inf, thorough: bool = False) -> Schedule:
         """The schedule with the least added work whose peak is at most `limit`, as far as it is found; where none is
-        found, the one with the least peak. What adds more than `most` is of no use, and is not looked for.
+        found, the one with the least peak. What adds more than `most` is of no use, and is not looked for. Where
+        nothing keeps to the limit, a `thorough` search goes on for a second or two.
         """
         problem, limit = self.problem, max(limit, self.floor)
         searches = [Search(problem, limit, _asked_for(problem, self.base))]
@@ -149,23 +149,22 @@ class Solver:
             searches += [s for s in begun if s.timeline.peak <= limit] + beyond[
                 : _CLOSEST if len(problem.values) > _FEW else None
             ]
-        found = self._searched(searches, attempts, most)
-        some = _SOME if most == inf else _FEWER
-        if found.peak > limit and _FEW < len(problem.values) <= some and not problem.parts:
+        found = self._searched(searches, most)
+        if thorough and found.peak > limit and _FEW < len(problem.values) <= _SOME and not problem.parts:
             counts = [n for n in _SEGMENTS if 4 * n <= len(problem.values)]
             parted = [segments(problem, n, self.base) for n in counts]
             parted.sort(key=lambda before: Timeline(problem, before).peak)
-            thorough = [Search(problem, limit, before, thorough=True) for before in ({}, *parted[:_CLOSEST])]
-            found = min(found, self._searched(thorough, attempts, most), key=lambda one: _rank(one, limit))
+            longer = [Search(problem, limit, before, thorough=True) for before in ({}, *parted[:_CLOSEST])]
+            found = min(found, self._searched(longer, most), key=lambda one: _rank(one, limit))
         return found
 
-    def _searched(self, searches: Sequence[Search], attempts: int, most: float) -> Schedule:
+    def _searched(self, searches: Sequence[Search], most: float) -> Schedule:
         """The best schedule that the searches find, each with at most so much more work than the best before."""
         limit = searches[0].limit
         found: list[Schedule] = []
         # those that keep to the limit come first: what they add tells how far it is worth to go from the others
         for search in sorted(searches, key=lambda search: max(search.timeline.peak - limit, 0)):
-            if search.run(attempts, most) and not self.problem.parts:
+            if search.run(_VAIN, most) and not self.problem.parts:
                 search.keep_again()
                 most = min(most, _WORTH * search.work)
             found.append(search.schedule())
@@ -228,8 +227,8 @@ class Solver:
 
 
 def solve(problem: Problem, limit: int) -> Schedule:
-    """The schedule that `Solver.solve` finds."""
-    return Solver(problem).solve(limit)
+    """The schedule that `Solver.solve` finds thoroughly."""
+    return Solver(problem).solve(limit, thorough=True)
 
 
 def _asked_for(problem: Problem, base: Timeline | None = None) -> dict[int, list[int]]:

@@ -245,7 +245,7 @@ class Fitter:
         """
         aim, bottom, tries, above = limit, known.solver.floor, _TRIES, 0
         while aim >= bottom and tries:
-            schedule = known.solver.solve(aim, most)
+            schedule = known.solver.solve(aim, most, thorough=aim == limit)
             if schedule.work > most:
                 break
             fitted = self._laid_out(known, schedule)
@@ -293,7 +293,8 @@ class Fitter:
             if schedule.peak not in peaks:
                 found.append(self._laid_out(known, schedule))
             peaks.add(schedule.peak)
-            aim = int(aim * step) + 1
+            # where nothing keeps to an aim, nothing will to one a little higher either
+            aim = max(int(aim * step) + 1, (aim + schedule.peak) // 2)
         for _ in range(_LOWERED if few else 0):
             lower = self._tried(known, int(min(fitted.layout.arena_bytes for fitted in found) * _LOWER))
             if lower is None:
