@@ -52,7 +52,7 @@ def step_of(name: str, **sizes: Any) -> Case:
     fitter = Fitter(layout, lambda fusion: layout, None)
     nodes = layout.fusion.graph.nodes
     work = sum(work_of_node(node, False) for node in nodes if node.op.kind not in (LEAF, MOVEMENT))
-    return Case(name, fitter._known().problem, work)
+    return Case(name, fitter.known.problem, work)
 
 
 # ---- ways

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from pullback.cli import app, planning
+from pullback.cli.meanwhile import meanwhile
 from pullback.runtime.buffers import live_bytes
 from pullback.train import models
 from pullback.train.llama import LlamaConfiguration
@@ -74,6 +76,19 @@ def test_a_model_is_planned_with_what_reduces_it(tmp_path: Path) -> None:
     assert "--checkpoint, +" in rows["Activations"] and " less)" in rows["Activations"]
     assert json.loads((tmp_path / "plan.json").read_text(encoding="utf-8"))["peak_bytes"] > 0
     assert max(map(len, result.stdout.splitlines())) <= 100
+
+
+def test_what_is_computed_meanwhile_is_what_is_computed_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    for threads in (1, 2):
+        monkeypatch.setattr("pullback.cli.meanwhile.get_num_threads", lambda threads=threads: threads)
+        monkeypatch.setattr("threading.active_count", lambda: 1)
+        answers = [meanwhile(lambda number=number: {"of": [number, os.getpid()]}) for number in range(3)]
+        found = [answer()["of"] for answer in answers]
+        assert [number for number, _ in found] == [0, 1, 2]
+        assert all((process == os.getpid()) == (threads == 1) for _, process in found)
+        failing = meanwhile(lambda: [][0])
+        with pytest.raises(IndexError):
+            failing()
 
 
 def test_it_says_whether_that_much_is_enough() -> None:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pullback.compiler.retention import floor, least, segments, solve
+from pullback.compiler.repeats import Repeats, repeats
+from pullback.compiler.retention import Solver, segments, solve
 from pullback.compiler.schedules import Again, Part, Problem, Step, Timeline, Value
 from pullback.compiler.stages import GRAINS, Plan, Stages
 from retention_checker import chain, optimum, problems, replay, revolve
@@ -33,7 +34,7 @@ def test_schedules_are_sound_and_say_what_they_hold_and_add(problem: Problem, fr
 def test_larger_problems(problem: Problem, fraction: float) -> None:
     found = solve(problem, int(fraction * kept(problem)))
     assert replay(problem, found.again) == (found.peak, found.work)
-    lowest = least(problem, work=10.0)
+    lowest = Solver(problem).least(work=10.0)
     assert replay(problem, lowest.again) == (lowest.peak, lowest.work)
     assert lowest.work <= 10.0 and lowest.peak <= kept(problem)
 
@@ -83,13 +84,78 @@ def test_stages_keep_to_the_memory_that_they_are_given() -> None:
     stages = Stages.of(problem, Timeline(problem, {}))
     assert stages is not None
     plan = Plan(stages, 20)
-    works = plan.least[0, plan.count - 1]
-    assert (works[1:] <= works[:-1]).all() and math.isinf(works[0])
-    assert plan.parts(0) is None
+    assert (plan.works[1:] <= plan.works[:-1]).all() and math.isinf(plan.works[0])
+    assert set(plan.works[plan.levels()]) == set(plan.works) - {math.inf}
     parts = plan.parts(GRAINS)
-    assert parts is not None
     again = {v for part in parts for v in part.values}
     assert 60 - len(again) <= 20
+
+
+def test_repeated_layers_are_found() -> None:
+    assert repeats("abcde") is None
+    assert repeats("") is None
+    assert repeats("xabcabcabcabcyz") == Repeats(1, 3, 4)
+    assert repeats("aaabcdbcdbcdbcd") == Repeats(3, 3, 4)
+    assert repeats("aaaaaaab") == Repeats(0, 1, 7)
+
+
+def blocks(count: int) -> Problem:
+    """`count` blocks of a large value that is cheap to make again, a dear one, and the block's result; between a first
+    and a last kernel of their own. Each backward step reads all three.
+    """
+    steps, values = [Step((), (0,))], [Value(5, 2.0)]
+    for _ in range(count):
+        last = len(values) - 1
+        values += [Value(6, 1.0, (last,)), Value(4, 9.0, (last + 1,)), Value(2, 2.0, (last, last + 2))]
+        steps += [Step(values[v].needs, (v,)) for v in range(last + 1, last + 4)]
+    last = len(values) - 1
+    steps.append(Step((last,), (last + 1,)))
+    values.append(Value(1, None))
+    for block in reversed(range(count)):
+        own = range(3 * block, 3 * block + 4)
+        steps.append(Step((*own, len(values) - 1), (len(values),)))
+        values.append(Value(1, None))
+    return Problem(steps, values)
+
+
+def test_blocks_of_one_kind_are_solved_once() -> None:
+    """A sequence of stages has a row of tables of its own only where no other is of the same kinds: the rows grow with
+    the number of layers, and not with its square; and a budget is met by what is cheapest in each block.
+    """
+    rows = {}
+    for count in (16, 32, 64):
+        problem = blocks(count)
+        stages = Stages.of(problem, Timeline(problem, {}))
+        assert stages is not None and len(set(stages.kinds)) < 12
+        rows[count] = len(Plan(stages, stages.beside()).least) / len(stages.kinds)
+    assert rows[64] < 1.5 * rows[16]
+    found = solve(problem, kept(problem) - 6 * 32)
+    assert replay(problem, found.again) == (found.peak, found.work)
+    assert found.work <= 34
+    assert {again.value % 3 for again in found.again} == {1}
+
+
+def residual(count: int) -> Problem:
+    """`count` blocks that add to what goes through them, of which the backward pass reads what each has made of it, and
+    not itself.
+    """
+    steps, values = [Step((), (0,))], [Value(8, 1.0)]
+    for _ in range(count):
+        through, made = len(values) - 1, len(values)
+        values += [Value(8, 1.0, (through,)), Value(8, 1.0, (made,)), Value(8, 1.0, (through, made + 1))]
+        steps += [Step(values[v].needs, (v,)) for v in range(made, made + 3)]
+    for block in reversed(range(count)):
+        steps.append(Step((3 * block + 1, 3 * block + 2, len(values) - 1), (len(values),)))
+        values.append(Value(8, None))
+    return Problem(steps, values)
+
+
+def test_what_goes_through_residual_blocks_is_kept_for_making_them_again() -> None:
+    problem = residual(64)
+    found = solve(problem, kept(problem) // 5)
+    assert replay(problem, found.again) == (found.peak, found.work)
+    assert found.peak <= kept(problem) // 5
+    assert found.work <= 3 * 64 + 1  # once more all that the forward pass makes
 
 
 def test_segments_of_a_chain_are_chens() -> None:
@@ -132,5 +198,6 @@ def test_the_checker_finds_faults() -> None:
 @given(problems())
 @settings(max_examples=30, deadline=None)
 def test_no_schedule_stays_below_the_floor(problem: Problem) -> None:
-    assert floor(problem) <= solve(problem, floor(problem)).peak
-    assert floor(problem) <= solve(problem, 0).peak
+    solver = Solver(problem)
+    assert solver.floor <= solver.solve(solver.floor).peak
+    assert solver.floor <= solver.solve(0).peak

@@ -10,7 +10,12 @@ import pytest
 import pullback as pb
 from layout_checker import check_layout
 from pullback import debug
+from pullback.compiler.groups import Fusion
+from pullback.compiler.narrow import in_numbers, narrowable, narrowed
+from pullback.compiler.retention import Solver
 from pullback.errors import MemoryBudgetError, TraceError
+from pullback.runtime.fit import Fitter
+from pullback.runtime.layout import Layout
 
 pytestmark = pytest.mark.skipif(debug.get("backend") == "reference", reason="the reference has no memory to plan")
 nn, F = pb.nn, pb.nn.functional
@@ -188,6 +193,23 @@ def test_activations_may_wait_in_bfloat16() -> None:
     assert found[0].tobytes() == plain[0].tobytes() != b""  # the forward pass is as it was
     assert bits(found)[1:] != bits(plain)[1:]
     np.testing.assert_allclose(found[1], plain[1], rtol=0.02)
+
+
+def test_what_rounding_would_give_is_known_from_numbers() -> None:
+    case = Case()
+    program = pb.plan(case.step, case.x)._program
+
+    def lay_out(fusion: Fusion) -> Layout:
+        return Layout(fusion, program.inputs, program.aliases, program.resident, lambda _: None, True)
+
+    fitter = Fitter(program.layout, lay_out, None)
+    known, fusion = fitter.known, fitter.first.fusion
+    values = [value.node for value in narrowable(fusion, known)]
+    for chosen in (values[:3], values):
+        numbers = Solver(in_numbers(fusion, known, chosen)).base.peak
+        graph = Fitter(lay_out(narrowed(fusion, chosen)), lay_out, None).known.solver.base.peak
+        assert numbers < known.solver.base.peak
+        assert 0.9 * graph <= numbers <= 1.1 * graph
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])

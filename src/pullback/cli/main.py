@@ -228,9 +228,10 @@ def plan(
             planning.budget_of(memory)
         if ":" not in model:
             training = _training(model, batch, tokens, optimizer, dtype)._replace(checkpoint=checkpoint)
+            reductions = planning.reductions(training)
             found, replan = training.plan(), training.plan
         else:
-            training = None
+            reductions = None
             _refuse_options_of_models(context)
             with planning.running(model):
                 own = planning.load(model)
@@ -240,8 +241,8 @@ def plan(
         with _refusing(OSError):
             found.save(save)
         print(f"\nwritten to {save}")
-    if training is not None:
-        print(f"\n{planning.table(found, list(planning.reductions(training, found)))}", flush=True)
+    if reductions is not None:
+        print(f"\n{planning.table(found, reductions())}", flush=True)
     if memory is not None:
         with _refusing(ValueError), planning.running(model):
             enough, words = planning.fits(found, memory, lambda budget: replan(memory=budget))

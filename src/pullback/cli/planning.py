@@ -8,7 +8,7 @@ import os
 import sys
 import sysconfig
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from ..memory import LEAST, Plan, format_bytes, parse_bytes
 from ..memory.page import drawing_library
 from ..train import models
 from ..train.weights import check_writable
+from .meanwhile import meanwhile
 
 DTYPES = {"float32": pb.float32, "bfloat16": pb.bfloat16}
 #: what the rows of the table are called, by role
@@ -53,46 +54,66 @@ class Training(NamedTuple):
         return plan
 
 
+class Outline(NamedTuple):
+    """Of a plan the most bytes that the step ever holds of each component, and its operations that are done again, as a
+    part of the others.
+    """
+
+    most: dict[str, int]
+    again: float
+
+    @classmethod
+    def of(cls, plan: Plan) -> Outline:
+        """That of a plan."""
+        most = {role: int(plan.timeline[role].max()) for role in _COMPONENTS}
+        return cls(most, plan.recomputed_flops / (plan.flops - plan.recomputed_flops))
+
+
 class Reduction(NamedTuple):
-    """What brings a component down: in words, and the plan where it is done."""
+    """What brings a component down: in words, and the most bytes of it then."""
 
     role: str
     technique: str
-    plan: Plan
+    nbytes: int
 
 
-def reductions(training: Training, plan: Plan) -> Iterator[Reduction]:
-    """Plans of the training with what each component could be reduced by, as far as it is not done already."""
-    if training.dtype == "float32":
-        lower = training._replace(dtype="bfloat16").plan()
-        yield Reduction("parameters", "--dtype bfloat16", lower)
-        yield Reduction("gradients", "--dtype bfloat16", lower)
+def reductions(training: Training) -> Callable[[], list[Reduction]]:
+    """What each component could be reduced by, as far as it is not done already, from plans of the training with it.
+    They are made on other cores meanwhile, where there are any; what is returned waits for them.
+    """
     small = "adafactor" if training.optimizer != "adafactor" else "sgd"
     other = training if training.optimizer == "sgd" else training._replace(optimizer=small)
-    again = other._replace(checkpoint=True).plan()
-    if other is not training:
-        yield Reduction("optimizer", f"--optimizer {small}", again)
-    if not training.checkpoint:
-        share = again.recomputed_flops / (again.flops - again.recomputed_flops)
-        yield Reduction("activations", f"--checkpoint, +{share:.0%} FLOP", again)
+    again = meanwhile(lambda: Outline.of(other._replace(checkpoint=True).plan()))
+    is_wide = training.dtype == "float32"
+    lower = meanwhile(lambda: Outline.of(training._replace(dtype="bfloat16").plan())) if is_wide else None
+
+    def found() -> list[Reduction]:
+        rows = []
+        if lower is not None:
+            outline = Outline(*lower())
+            rows += [Reduction(role, "--dtype bfloat16", outline.most[role]) for role in ("parameters", "gradients")]
+        outline = Outline(*again())
+        if other is not training:
+            rows.append(Reduction("optimizer", f"--optimizer {small}", outline.most["optimizer"]))
+        if not training.checkpoint:
+            words = f"--checkpoint, +{outline.again:.0%} FLOP"
+            rows.append(Reduction("activations", words, outline.most["activations"]))
+        return rows
+
+    return found
 
 
-def table(plan: Plan, found: list[Reduction]) -> str:
+def table(plan: Plan, found: Sequence[Reduction]) -> str:
     """A row for each component: the most that the step ever holds of it, and what a plan with a reduction holds."""
     rows = [("Training component", "Memory", "Reduction technique", "Memory with it")]
-    for role, name in _COMPONENTS.items():
-        held = _most(plan, role)
+    for role, held in Outline.of(plan).most.items():
         techniques = [r for r in found if r.role == role]
-        with_it = [f"{format_bytes(_most(r.plan, role))} ({_less(held - _most(r.plan, role))})" for r in techniques]
+        with_it = [f"{format_bytes(r.nbytes)} ({_less(held - r.nbytes)})" for r in techniques]
         technique, less = (techniques[0].technique, with_it[0]) if techniques else ("", "")
-        rows.append((name, format_bytes(held), technique, less))
+        rows.append((_COMPONENTS[role], format_bytes(held), technique, less))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
-
-
-def _most(plan: Plan, role: str) -> int:
-    return int(plan.timeline[role].max())
 
 
 def _less(nbytes: int) -> str:

@@ -16,8 +16,8 @@ from ..graph.types import bfloat16, float32
 from ..ops.elementwise import convert
 from ..ops.primitive import LEAF, grad_mode, source_of
 from .groups import CALL, CHECK, FULL, LOOP, PRODUCT, RECUR, STEPS, Fusion, Group, elements, reads_memory, sources
-from .rematerialize import Retention, late_groups
-from .schedules import Timeline
+from .rematerialize import Retention, aligned, late_groups
+from .schedules import Problem, Step, Timeline
 
 #: groups that read or write what they do not choose the form of
 _RIGID = (CALL, CHECK, STEPS, RECUR)
@@ -61,6 +61,39 @@ def narrowable(fusion: Fusion, known: Retention) -> list[Narrowable]:
             price = float("inf") if value.work is None else value.work / value.nbytes
             found.append(Narrowable(node, value.nbytes // 2, price))
     return sorted(found, key=lambda one: (-one.price, one.node.serial))
+
+
+def in_numbers(fusion: Fusion, known: Retention, chosen: Collection[Node]) -> Problem:
+    """About the problem that the fusion poses in which the values `chosen` wait in bfloat16, without making it: what
+    may be gained by that is known from it in a fraction of the time.
+    """
+    backward = late_groups(fusion)
+    late = [group in backward for group in known.groups]
+    problem, number = known.problem, {node: place for place, node in enumerate(known.nodes)}
+    made_late = {value for step, is_late in zip(problem.steps, late, strict=True) if is_late for value in step.makes}
+    read_wide = {
+        value for step, is_late in zip(problem.steps, late, strict=True) if not is_late for value in step.reads
+    }
+    values, small = list(problem.values), dict[int, int]()
+    for node in chosen:
+        wide = number[node]
+        small[wide] = len(values)
+        values.append(values[wide]._replace(nbytes=aligned(elements(node) * bfloat16.itemsize)))
+        if wide not in read_wide:
+            values[wide] = values[wide]._replace(nbytes=0)
+
+    def instead(reads: Sequence[int]) -> tuple[int, ...]:
+        return tuple(dict.fromkeys(small.get(value, value) for value in reads))
+
+    values = [v._replace(needs=instead(v.needs)) if n in made_late else v for n, v in enumerate(values)]
+    steps = []
+    for step, is_late, group in zip(problem.steps, late, known.groups, strict=True):
+        if is_late and not small.keys().isdisjoint(step.reads):
+            # a product reads what is widened right before it
+            widened = 0 if group.kind == LOOP else sum(problem.values[v].nbytes for v in step.reads if v in small)
+            step = Step(instead(step.reads), step.makes, step.extra + widened)
+        steps.append(step._replace(makes=(*step.makes, *(small[v] for v in step.makes if v in small))))
+    return replace(problem, steps=steps, values=values)
 
 
 def narrowed(fusion: Fusion, chosen: Collection[Node]) -> Fusion:
@@ -199,4 +232,4 @@ def chosen_for(values: Sequence[Narrowable], excess: int) -> list[Node]:
     return chosen
 
 
-__all__ = ["Narrowable", "chosen_for", "narrowable", "narrowed"]
+__all__ = ["Narrowable", "chosen_for", "in_numbers", "narrowable", "narrowed"]

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import takewhile
 
 from ..graph.node import Graph, Node
 from ..ops.primitive import ATTENTION, CONTRACTION, ELEMENTWISE, HOST, LEAF, RECURRENCE, SCAN
 from .costs import weight
 from .groups import CALL, CHECK, COLUMN, FULL, LOOP, PRODUCT, ROW, STEPS, TOTAL, Fusion, Group, elements
+from .retention import Solver
 from .schedules import Again, Part, Problem, Step, Value
 
 #: how many steps before its reader a value is looked for a kernel to make it along
@@ -46,6 +48,11 @@ class Retention:
     asked: Sequence[int] = ()
     calls: Calls | None = None
     products: frozenset[int] = frozenset()
+
+    @cached_property
+    def solver(self) -> Solver:
+        """What looks for schedules of the problem."""
+        return Solver(self.problem)
 
     def without_products(self) -> Problem:
         """The problem with none of the products computed again."""

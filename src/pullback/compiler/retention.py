@@ -14,220 +14,17 @@ everything; what was let go in vain is kept again at the end. docs/decisions/rem
 
 from __future__ import annotations
 
-from bisect import bisect_left
+import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from math import inf
-from typing import NamedTuple
 
 import numpy as np
 
-from .schedules import Again, Life, Problem, Schedule, Timeline, borders
+from .schedules import Problem, Schedule, Timeline, borders, crossing
+from .search import Search
 from .stages import GRAINS, Plan, Stages
-
-
-class _Choice(NamedTuple):
-    """A life that may be interrupted between two readings, and what is made again for it, in order."""
-
-    price: float
-    work: float
-    gain: int
-    life: Life
-    until: int
-    chain: tuple[int, ...]
-    spared: tuple[int, ...]
-
-
-#: a value of at most this part of another's bytes is kept for it rather than made again
-_SMALL = 1 / 16
-#: the most values that are made again for one
-_LONGEST_CHAIN = 4096
-
-
-class _Search:
-    """Lets go of values until the peak is at most `limit`."""
-
-    def __init__(self, problem: Problem, limit: int, before: dict[int, list[int]] | None = None):
-        self.problem, self.limit = problem, limit
-        self.before: dict[int, list[int]] = {s: list(v) for s, v in (before or {}).items()}
-        self.timeline = Timeline(problem, self.before)
-        #: values that were taken out of the list of what is made again, by step: they are not taken out twice
-        self.spared: set[tuple[int, int]] = set()
-        #: how many values were gone through in looking for what would have to be made again
-        self.visited = 0
-
-    def schedule(self) -> Schedule:
-        again = tuple(Again(s, v) for s in sorted(self.before) for v in self.before[s])
-        return Schedule(again, self.timeline.peak, self.work)
-
-    @property
-    def work(self) -> float:
-        """What is added so far."""
-        return sum(self.problem.values[v].work or 0.0 for again in self.before.values() for v in again)
-
-    def run(self, attempts: int, most: float = inf, price: float = inf) -> bool:
-        """Whether the limit is met in the end; gives up after `attempts` in a row that have not lowered the peak, where
-        more work than `most` is added, where nothing helps that adds at most `price` a byte, and where it takes long.
-        """
-        least, vain = (self.before, self.timeline), 0
-        while self.timeline.peak > self.limit and vain < attempts and self.visited < _LONG and self.work <= most:
-            if not self._let_go(price):
-                break
-            vain += 1
-            if self.timeline.peak < least[1].peak:
-                least, vain = (self.before, self.timeline), 0
-        self.before, self.timeline = least
-        return self.timeline.peak <= self.limit
-
-    def _let_go(self, price: float) -> bool:
-        """Interrupt the lives that are cheapest for their bytes where memory is fullest; False where none helps that
-        adds at most `price` work a byte.
-        """
-        timeline = self.timeline
-        full = timeline.bytes.index(timeline.peak)
-        over = [0]
-        for nbytes in timeline.bytes:
-            over.append(over[-1] + (nbytes > self.limit))
-        choices = []
-        for life in timeline.lives:
-            # making it costs at least its own work, whatever it is made of
-            dear = (self.problem.values[life.value].work or 0.0) > price * self.problem.values[life.value].nbytes
-            choice = None if dear else self._choice(life, full, over)
-            if choice is not None and choice.work <= price * choice.gain:
-                choices.append(choice)
-        if not choices:
-            return False
-        choices.sort(key=lambda choice: choice.price)
-        excess, touched = timeline.peak - self.limit, set[int]()
-        edits: list[_Choice] = []
-        for choice in choices[: 1 + len(choices) // 8]:
-            if excess <= 0:
-                break
-            own = {*choice.chain, *choice.spared, *(n for v in choice.chain for n in self.problem.values[v].needs)}
-            if own & touched:
-                continue
-            touched |= {*choice.chain, *choice.spared}
-            edits.append(choice)
-            excess -= choice.gain
-        self._apply(edits)
-        return True
-
-    def _choice(self, life: Life, full: int, over: list[int]) -> _Choice | None:
-        """What it would take for the life not to be in memory at the event `full`."""
-        value = self.problem.values[life.value]
-        if value.work is None or not value.nbytes or not life.made < full < self.timeline.end(life):
-            return None
-        place = bisect_left(life.read, full)
-        if life.read[place] == full:
-            return None
-        until, since = life.read[place], life.read[place - 1] if place else life.made
-        found = self._chain(life.value, until, full)
-        if found is None:
-            return None
-        chain, held = found
-        gain = value.nbytes - held
-        if gain <= 0:
-            return None
-        spared = self._spared(chain[:-1], until)
-        work = sum(self.problem.values[v].work or 0.0 for v in chain)
-        work -= sum(self.problem.values[v].work or 0.0 for v in spared)
-        events = over[until] - over[since + 1]
-        work = max(work, 0.0)
-        return _Choice(work / (gain * max(events, 1)), work, gain, life, until, chain, spared)
-
-    def _chain(self, value: int, until: int, full: int) -> tuple[tuple[int, ...], int] | None:
-        """What has to be made again before the event `until` for `value` to be made there, in order, `value` last; and
-        the bytes that are in memory at `full` for it instead.
-        """
-        values, timeline = self.problem.values, self.timeline
-        chain: list[int] = []
-        known: set[int] = {value}
-        held = 0
-        stack: list[tuple[int, int]] = [(value, 0)]
-        while stack:
-            current, place = stack.pop()
-            needs = values[current].needs
-            if place == len(needs):
-                chain.append(current)
-                if len(chain) > _LONGEST_CHAIN:
-                    return None
-                continue
-            stack.append((current, place + 1))
-            needed = needs[place]
-            if needed in known:
-                continue
-            life = timeline.life_before(needed, until)
-            end = timeline.end(life)
-            if end >= until:
-                continue
-            known.add(needed)
-            if values[needed].work is None or values[needed].nbytes <= _SMALL * values[value].nbytes:
-                if life.made < full and end < full:
-                    held += values[needed].nbytes
-                continue
-            if end >= full and self._has_room(needed, end, until, values[value].nbytes):
-                continue  # it is there when memory is fullest, and stays for a little longer
-            stack.append((needed, 0))
-        self.visited += len(known)
-        return tuple(chain), held
-
-    def _has_room(self, value: int, end: int, until: int, freed: int) -> bool:
-        """Whether a value can stay in memory from `end` until an event, memory being no fuller then than it may be."""
-        most = max(self.limit, self.timeline.peak - freed)
-        return max(self.timeline.bytes[end + 1 : until + 1], default=0) + self.problem.values[value].nbytes <= most
-
-    def _spared(self, chain: Iterable[int], until: int) -> tuple[int, ...]:
-        """The values of the chain whose next making again is then not needed: they stay in memory for it."""
-        timeline, found = self.timeline, []
-        for value in chain:
-            later = next((life for life in timeline.of[value] if life.made > until), None)
-            if later is not None and (timeline.step_of[later.made], value) not in self.spared:
-                found.append(value)
-        return tuple(found)
-
-    def _apply(self, choices: Sequence[_Choice]) -> None:
-        timeline = self.timeline
-        #: what is put before an event, and the events that are taken out
-        put: dict[int, list[int]] = {}
-        out: set[int] = set()
-        for choice in choices:
-            put.setdefault(choice.until, []).extend(choice.chain)
-            for value in choice.spared:
-                later = next(life for life in timeline.of[value] if life.made > choice.until)
-                out.add(later.made)
-                self.spared.add((timeline.step_of[later.made], value))
-        before: dict[int, list[int]] = {}
-        for event, number in enumerate(timeline.events):
-            step = timeline.step_of[event]
-            if event in put:
-                here = before.setdefault(step, [])
-                here += [v for v in put[event] if v not in here]
-            if number < 0 and event not in out:
-                before.setdefault(step, []).append(~number)
-        self.before = {step: list(dict.fromkeys(again)) for step, again in before.items()}
-        self.timeline = Timeline(self.problem, self.before)
-
-    def keep_again(self) -> None:
-        """Keep what there turns out to be room for, the dearest first."""
-        values, timeline = self.problem.values, self.timeline
-        # keeping a value shortens the lives of what it would be made of: the sums only ever say too much
-        filled = np.array(timeline.bytes)
-        kept: set[tuple[int, int]] = set()
-        again = [
-            (value, place)
-            for value, lives in enumerate(timeline.of)
-            for place in range(1, len(lives))
-            if timeline.events[lives[place].made] < 0
-        ]
-        for value, place in sorted(again, key=lambda pair: (-(values[pair[0]].work or 0.0), pair)):
-            old, new = timeline.of[value][place - 1 : place + 1]
-            gap = slice(timeline.end(old) + 1, new.made)
-            if filled[gap].max(initial=0) + values[value].nbytes <= self.limit:
-                filled[gap] += values[value].nbytes
-                kept.add((timeline.step_of[new.made], value))
-        if kept:
-            self.before = {s: [v for v in again if (s, v) not in kept] for s, again in self.before.items()}
-            self.timeline = Timeline(self.problem, self.before)
 
 
 def segments(problem: Problem, count: int, base: Timeline | None = None) -> dict[int, list[int]]:
@@ -246,7 +43,7 @@ def segments(problem: Problem, count: int, base: Timeline | None = None) -> dict
     ]
     before: dict[int, list[int]] = {}
     first = 0
-    for border in [*borders(problem, timeline, saved, full, count), full]:
+    for border in [*borders(problem, saved, crossing(problem, timeline, full), count), full]:
         part = [life for life in saved if first <= life.made < border]
         gone = [life for life in part if not any(border <= event <= full for event in life.read)]
         if gone:
@@ -271,73 +68,167 @@ def _closure(
             if needed in absent or timeline.end(timeline.life_before(needed, start)) < start:
                 found.add(needed)
                 stack.append(needed)
-    made = {life.value: life.made for life in timeline.lives}
-    return sorted(found, key=made.__getitem__)
+    return sorted(found, key=lambda value: timeline.of[value][-1].made)
 
 
-#: into how many segments a search begins, besides not at all
-_SEGMENTS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 #: a search goes on up to so many times the work of the best one that has kept to the limit: some is kept again then
 _WORTH = 1.25
-#: from how many of those that do not keep to the limit by themselves
-_CLOSEST = 2
-
+#: from how many of those beginnings that do not keep to the limit by themselves; from all where there are few values
+_CLOSEST, _FEW = 2, 100
+#: up to how many values a search may be thorough, and from how many segments it begins then
+_SOME, _SEGMENTS = 1600, (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 
 #: after so many attempts in a row that have not lowered the peak a search gives up: of chains, GPTs, a ResNet and an
 #: LSTM at limits from 0.1 to 0.75 none came lower or cheaper with a hundred
 _VAIN = 20
-#: and when it has gone through so many values: those that kept to their limit went through 55,000 at most
-_LONG = 400_000
+
+#: how many amounts of memory for saved values are tried on the way to the most whose plan keeps to the limit
+_TRIED = 6
+#: how much lower each limit is that is tried on the way to the least, and so near that it is not tried
+_LOWER, _LOWEST = 0.9, 0.98
+#: how many plans say where that way begins
+_FINER = 2
 
 
-def solve(problem: Problem, limit: int, most: float = inf, attempts: int = _VAIN) -> Schedule:
-    """The schedule with the least added work whose peak is at most `limit`, as far as it is found; where none is found,
-    the one with the least peak. What adds more than `most` is of no use, and is not looked for.
-    """
-    limit = max(limit, floor(problem))
-    searches = [_Search(problem, limit, _asked_for(problem))]
-    if searches[0].timeline.peak > limit and not problem.parts:
-        base = searches[0].timeline
-        counts = [n for n in _SEGMENTS if 4 * n <= len(problem.values)]
-        begun = [_Search(problem, limit, segments(problem, n, base)) for n in counts]
-        begun += _staged(problem, limit, base)
-        beyond = sorted((s for s in begun if s.timeline.peak > limit), key=lambda search: search.timeline.peak)
-        searches += [s for s in begun if s.timeline.peak <= limit] + beyond[:_CLOSEST]
-    found: list[Schedule] = []
-    # those that keep to the limit come first: what they add tells how far it is worth to go from the others
-    for search in sorted(searches, key=lambda search: max(search.timeline.peak - limit, 0)):
-        if search.run(attempts, most) and not problem.parts:
-            search.keep_again()
-            most = min(most, _WORTH * search.work)
-        found.append(search.schedule())
-    return min(found, key=lambda schedule: (max(schedule.peak - limit, 0), schedule.work))
+def _rank(schedule: Schedule, limit: int) -> tuple[int, float]:
+    """What is to be least: first of all the bytes above the limit."""
+    return max(schedule.peak - limit, 0), schedule.work
 
 
-#: how often the memory for saved values is halved on the way to the most whose plan keeps to the limit
-_HALVINGS = 6
+class Solver:
+    """Looks for schedules of one problem; what does not depend on a limit is found out once."""
+
+    def __init__(self, problem: Problem):
+        self.problem = problem
+
+    @cached_property
+    def base(self) -> Timeline:
+        """The timeline with everything kept."""
+        return Timeline(self.problem, {})
+
+    @cached_property
+    def stages(self) -> Stages | None:
+        """The forward pass in stages."""
+        return Stages.of(self.problem, self.base)
+
+    @cached_property
+    def floor(self) -> int:
+        """Bytes below which no schedule can stay: at each step what it reads, makes and needs besides, and what else is
+        in memory that may not be made again; at the end all that is wanted.
+        """
+        values = self.problem.values
+        changes = [0] * (len(self.base.events) + 1)
+        for life in self.base.lives:
+            if values[life.value].work is None:
+                changes[life.made] += values[life.value].nbytes
+                changes[self.base.end(life) + 1] -= values[life.value].nbytes
+        most, lasting = sum(values[value].nbytes for value in self.problem.wanted), 0
+        for step, change in zip(self.problem.steps, changes, strict=False):
+            lasting += change
+            passing = {value for value in (*step.reads, *step.makes) if values[value].work is not None}
+            most = max(most, lasting + step.extra + sum(values[value].nbytes for value in passing))
+        return most
+
+    @cached_property
+    def segmented(self) -> list[dict[int, list[int]]]:
+        """About √n segments of n stages, as what is made again before each step."""
+        root = math.isqrt(len(self.stages.kinds)) if self.stages is not None else 1
+        return [segments(self.problem, count, self.base) for count in (root // 2, root, 2 * root) if count > 1]
+
+    def solve(self, limit: int, most: float = inf, thorough: bool = False) -> Schedule:
+        """The schedule with the least added work whose peak is at most `limit`, as far as it is found; where none is
+        found, the one with the least peak. What adds more than `most` is of no use, and is not looked for. Where
+        nothing keeps to the limit, a `thorough` search goes on for a second or two.
+        """
+        problem, limit = self.problem, max(limit, self.floor)
+        searches = [Search(problem, limit, _asked_for(problem, self.base))]
+        if searches[0].timeline.peak > limit and not problem.parts:
+            begun = [Search(problem, limit, before) for before in self.segmented] + self._staged(limit)
+            begun = [search for search in begun if search.work <= _WORTH * most]
+            beyond = sorted((s for s in begun if s.timeline.peak > limit), key=lambda search: search.timeline.peak)
+            searches += [s for s in begun if s.timeline.peak <= limit] + beyond[
+                : _CLOSEST if len(problem.values) > _FEW else None
+            ]
+        found = self._searched(searches, most)
+        if thorough and found.peak > limit and _FEW < len(problem.values) <= _SOME and not problem.parts:
+            counts = [n for n in _SEGMENTS if 4 * n <= len(problem.values)]
+            parted = [segments(problem, n, self.base) for n in counts]
+            parted.sort(key=lambda before: Timeline(problem, before).peak)
+            longer = [Search(problem, limit, before, thorough=True) for before in ({}, *parted[:_CLOSEST])]
+            found = min(found, self._searched(longer, most), key=lambda one: _rank(one, limit))
+        return found
+
+    def _searched(self, searches: Sequence[Search], most: float) -> Schedule:
+        """The best schedule that the searches find, each with at most so much more work than the best before."""
+        limit = searches[0].limit
+        found: list[Schedule] = []
+        # those that keep to the limit come first: what they add tells how far it is worth to go from the others
+        for search in sorted(searches, key=lambda search: max(search.timeline.peak - limit, 0)):
+            if search.run(_VAIN, most) and not self.problem.parts:
+                search.keep_again()
+                most = min(most, _WORTH * search.work)
+            found.append(search.schedule())
+        return min(found, key=lambda schedule: _rank(schedule, limit))
+
+    def _staged(self, limit: int) -> list[Search]:
+        """Searches that begin with the best plans for stages of the forward pass (see `stages`): what is made again
+        needs some memory too, so that the most that saved values may take is come to from what plans take too much.
+        """
+        stages = self.stages
+        if stages is None or (left := limit - stages.beside()) <= 0:
+            return []
+        plan = Plan(stages, left)
+        levels, grain = plan.levels(), plan.grain
+        found: list[Search] = []
+        low, level, high = -1, max(int(np.searchsorted(levels, GRAINS, "right")) - 1, 0), len(levels)
+        while low < level < high and len(found) < _TRIED:
+            parts = plan.parts(int(levels[level]))
+            found.append(Search(self.problem, limit, _asked_for(replace(self.problem, parts=parts), stages.timeline)))
+            excess = found[-1].timeline.peak - limit
+            low, high = (low, level) if excess > 0 else (level, high)
+            # what a plan takes more or less than the limit is about what the next one is to take less or more
+            level = int(np.searchsorted(levels, levels[level] - excess / grain, "right")) - 1
+            level = min(max(level, (low + high) // 2), high - 1) if excess <= 0 else max(level, (low + high) // 2)
+        return found
+
+    def least(self, work: float) -> Schedule:
+        """The schedule with the lowest peak that is found among those that add at most `work`: that of the forward
+        pass.
+        """
+        best, limit = self.solve(self.base.peak), self.base.peak if self.problem.parts else self._near(work)
+        while limit < best.peak:
+            begun = self.solve(limit, work)
+            if begun.peak < best.peak and begun.work <= work:
+                best = begun
+            limit = int(limit / _LOWER) + 1
+        part = _LOWER
+        while best.peak > self.floor and part < _LOWEST:
+            lower = self.solve(max(int(best.peak * part), self.floor), work)
+            if lower.peak < best.peak and lower.work <= work:
+                best = lower
+            else:  # too far at once
+                part = (1 + part) / 2
+        return best
+
+    def _near(self, work: float) -> int:
+        """About the fewest bytes at so much added work, by plans for stages, each of a finer grain than the last."""
+        stages = self.stages
+        if stages is None:
+            return self.base.peak
+        once = sum(stage.work for stage in stages.kinds)
+        left = self.base.peak - stages.beside()
+        for _ in range(_FINER):
+            if left <= 0:
+                break
+            plan = Plan(stages, left)
+            enough = np.flatnonzero(plan.works <= once + work)
+            left = min(left, int(enough[0] * plan.grain)) if len(enough) else left
+        return stages.beside() + left
 
 
-def _staged(problem: Problem, limit: int, base: Timeline) -> list[_Search]:
-    """Searches that begin with the best plans for stages of the forward pass (see `stages`): what is made again needs
-    some memory too, so that the most that saved values may take is found by halving.
-    """
-    stages = Stages.of(problem, base)
-    if stages is None or (left := limit - stages.beside()) <= 0:
-        return []
-    plan = Plan(stages, left)
-    found: list[_Search] = []
-    low, high = 0, GRAINS + 1
-    for _ in range(_HALVINGS):
-        memory = (low + high) // 2 if found else GRAINS
-        parts = plan.parts(memory)
-        if parts is None:
-            break
-        found.append(_Search(problem, limit, _asked_for(replace(problem, parts=parts), base)))
-        if found[-1].timeline.peak > limit:
-            high = memory
-        else:
-            low = memory
-    return found
+def solve(problem: Problem, limit: int) -> Schedule:
+    """The schedule that `Solver.solve` finds thoroughly."""
+    return Solver(problem).solve(limit, thorough=True)
 
 
 def _asked_for(problem: Problem, base: Timeline | None = None) -> dict[int, list[int]]:
@@ -361,13 +252,12 @@ def _asked_for(problem: Problem, base: Timeline | None = None) -> dict[int, list
     together: dict[int, set[int]] = {}
     for part, closure in found.items():
         together.setdefault(starts[part], set()).update(closure)
-    made = {life.value: life.made for life in timeline.lives}
-    return {step: sorted(values, key=made.__getitem__) for step, values in together.items()}
+    return {step: sorted(v, key=lambda value: timeline.of[value][-1].made) for step, v in together.items()}
 
 
 def asked(problem: Problem) -> Schedule:
     """The schedule of what somebody asked for, whatever memory that takes."""
-    return _Search(problem, 0, _asked_for(problem)).schedule()
+    return Search(problem, 0, _asked_for(problem)).schedule()
 
 
 def _events(timeline: Timeline, values: Iterable[int], before: int) -> Iterator[int]:
@@ -379,45 +269,6 @@ def _events(timeline: Timeline, values: Iterable[int], before: int) -> Iterator[
 
 def cheap(problem: Problem, price: float) -> Schedule:
     """The schedule that lowers the peak by all that is made again for at most `price` work a byte."""
-    search = _Search(problem, 0, _asked_for(problem))
+    search = Search(problem, 0, _asked_for(problem))
     search.run(_VAIN, price=price)
     return search.schedule()
-
-
-#: how much lower each limit is that is tried on the way to the least, and so near that it is not tried
-_LOWER, _LOWEST = 0.9, 0.98
-
-
-def least(problem: Problem, work: float) -> Schedule:
-    """The schedule with the lowest peak that is found among those that add at most `work`: that of the forward pass."""
-    best = solve(problem, Timeline(problem, {}).peak)
-    counts = [] if problem.parts else [n for n in _SEGMENTS if 4 * n <= len(problem.values)]
-    for schedule in (_Search(problem, 0, segments(problem, n)).schedule() for n in counts):
-        if schedule.peak < best.peak and schedule.work <= work:
-            best = schedule
-    bottom, part = floor(problem), _LOWER
-    while best.peak > bottom and part < _LOWEST:
-        lower = solve(problem, max(int(best.peak * part), bottom), work)
-        if lower.peak < best.peak and lower.work <= work:
-            best = lower
-        else:  # too far at once
-            part = (1 + part) / 2
-    return best
-
-
-def floor(problem: Problem) -> int:
-    """Bytes below which no schedule can stay: at each step what it reads, makes and needs besides, and what else is in
-    memory that may not be made again; at the end all that is wanted.
-    """
-    timeline, values = Timeline(problem, {}), problem.values
-    changes = [0] * (len(timeline.events) + 1)
-    for life in timeline.lives:
-        if values[life.value].work is None:
-            changes[life.made] += values[life.value].nbytes
-            changes[timeline.end(life) + 1] -= values[life.value].nbytes
-    most, lasting = sum(values[value].nbytes for value in problem.wanted), 0
-    for step, change in zip(problem.steps, changes, strict=False):
-        lasting += change
-        passing = {value for value in (*step.reads, *step.makes) if values[value].work is not None}
-        most = max(most, lasting + step.extra + sum(values[value].nbytes for value in passing))
-    return most

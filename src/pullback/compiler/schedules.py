@@ -5,8 +5,10 @@ Here stand the problem that `retention` solves, its answer, and the timeline by 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import NamedTuple
 
 
@@ -146,26 +148,30 @@ class Timeline:
         return lives[place]
 
 
-def borders(problem: Problem, timeline: Timeline, saved: list[Life], full: int, count: int) -> list[int]:
-    """Events that part what is saved into parts of about the same bytes, each where the least crosses nearby."""
-    crossing = [0] * (full + 1)
+def crossing(problem: Problem, timeline: Timeline, full: int) -> list[int]:
+    """For each event up to `full` the bytes made before it that an event from there to `full` reads."""
+    found = [0] * (full + 1)
     for life in timeline.lives:
         read = [event for event in life.read if event <= full]
         if life.made < full and read:
-            crossing[life.made + 1] += problem.values[life.value].nbytes
-            crossing[read[-1] + 1 if read[-1] < full else full] -= problem.values[life.value].nbytes
-    for event in range(1, full + 1):
-        crossing[event] += crossing[event - 1]
-    total = sum(problem.values[life.value].nbytes for life in saved)
-    borders: list[int] = []
-    sums: list[tuple[int, int]] = []
-    done = 0
-    for life in saved:
-        done += problem.values[life.value].nbytes
-        sums.append((done, life.made))
+            found[life.made + 1] += problem.values[life.value].nbytes
+            found[read[-1] + 1 if read[-1] < full else full] -= problem.values[life.value].nbytes
+    return list(accumulate(found))
+
+
+def borders(
+    problem: Problem, saved: Sequence[Life], crosses: Sequence[int], count: int, stop: int | None = None
+) -> list[int]:
+    """Events before `stop` that part what is saved into `count` parts of about the same bytes, each where the least
+    `crosses` nearby.
+    """
+    stop = len(crosses) - 1 if stop is None else stop
+    done = list(accumulate(problem.values[life.value].nbytes for life in saved))
+    total = done[-1] if done else 0
+    found: set[int] = set()
     for number in range(1, count):
-        low, high = ((number + shift) * total / count for shift in (-0.5, 0.5))
-        inside = [made + 1 for nbytes, made in sums if low <= nbytes < high and made + 1 < full]
+        low, high = (bisect_left(done, (number + shift) * total / count) for shift in (-0.5, 0.5))
+        inside = [life.made + 1 for life in saved[low:high] if life.made + 1 < stop]
         if inside:
-            borders.append(min(inside, key=lambda event: (crossing[event], event)))
-    return sorted(set(borders))
+            found.add(min(inside, key=lambda event: (crosses[event], event)))
+    return sorted(found)

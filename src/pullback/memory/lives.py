@@ -131,8 +131,9 @@ def _uses(layout: Layout) -> dict[Thing, list[_Use]]:
     def enter(reads: Iterable[Thing], writes: Iterable[Thing], nodes: Sequence[Node]) -> None:
         forward, backward = any(node not in later for node in nodes), any(node in later for node in nodes)
         for things, written in ((reads, False), (writes, True)):
+            use = _Use(forward, backward, written, nodes[-1] if nodes else None)
             for thing in things:
-                found.setdefault(thing, []).append(_Use(forward, backward, written, nodes[-1] if nodes else None))
+                found.setdefault(thing, []).append(use)
 
     for segment in layout.segments:
         groups = dict(zip(map(id, segment.launches), segment.groups, strict=True))

@@ -132,10 +132,15 @@ class _Arranger:
                         first.setdefault(thing, step)
                         self.last[thing] = step
                 step += 1
-        changes = [0] * (step + 1)
+        changes, found = [0] * (step + 1), [0] * (step + 1)
         for thing, begin in first.items():
             changes[begin] += self.nbytes(thing)
             changes[self.last[thing] + 1] -= self.nbytes(thing)
+            if begin < self.last[thing]:
+                found[begin + 1] += self.nbytes(thing)
+                found[self.last[thing] + 1] -= self.nbytes(thing)
+        #: bytes that each step finds of what was made before, in the order given
+        self.found = np.cumsum(found).tolist()
         return max(np.cumsum(changes).tolist(), default=0)
 
     def run(self) -> list[list[list[Launch]]]:
@@ -172,7 +177,7 @@ class _Arranger:
     def _put(self, launch: Launch, each: Touched, place: int, step: int) -> None:
         if place == len(self.bundles):
             self.bundles.append([])
-            self.alive.append(sum(self.nbytes(thing) for thing in self.born if self.last[thing] >= step))
+            self.alive.append(self.found[step])
         self.bundles[place].append(launch)
         for thing in each.reads:
             self.read[thing] = max(place, self.read.get(thing, 0))

@@ -6,18 +6,19 @@ layout takes decides. Where that is more than was asked for, the search is given
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import inf
 
 from ..codegen.launch import Workspace, owner_of
 from ..compiler.costs import operations, work
-from ..compiler.groups import Fusion, Group
-from ..compiler.narrow import chosen_for, narrowable, narrowed
+from ..compiler.groups import Fusion, Group, elements
+from ..compiler.narrow import chosen_for, in_numbers, narrowable, narrowed
 from ..compiler.order import constraints, forwarded
 from ..compiler.rematerialize import Policy, Retention, aligned, checkpointed, rematerialize, retention
-from ..compiler.retention import asked, cheap, floor, least, solve
-from ..compiler.schedules import Schedule, Timeline
+from ..compiler.retention import Solver, asked, cheap
+from ..compiler.schedules import Schedule
 from ..graph.node import Node
 from ..timeline import span
 from .bundles import bytes_of
@@ -34,12 +35,14 @@ _LARGE, _CHEAP = 128 << 20, 10
 _TRIES = 6
 #: from the second time on by at least this part of the limit less, and twice that each time
 _NARROWER = 1 / 4096
+#: how many aims are tried between one at which a limit is kept to and one at which it is not, in small steps
+_NEARER = 3
 #: values up to which the fewest bytes are looked for in fine steps of the limit, which takes a second; and the steps
 _FEW_VALUES, _FINE_STEP, _STEP = 500, 1.04, 1.15
 #: and how often, and by how much, the fewest found are lowered then
 _LOWERED, _LOWER = 6, 0.995
-#: how much longer a step may take so that nothing is rounded for it
-_LITTLE = 1.02
+#: how much longer a step may take so that nothing is rounded for it, and operations to round an element and widen it
+_LITTLE, _ROUNDING = 1.02, 2
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,8 @@ class Fitted:
     copies: dict[Node, Node]
     #: what waits for the backward pass in bfloat16
     rounded: tuple[Node, ...] = ()
+    #: the work of the schedule that it was made by
+    added: float = 0.0
 
     @property
     def recomputed(self) -> int:
@@ -99,7 +104,8 @@ class Fitter:
             return said if calls is None else calls.policy
         return lambda node: said(node) or calls.policy(node)
 
-    def _known(self) -> Retention:
+    @cached_property
+    def known(self) -> Retention:
         """The problem that the kernels pose in their order; in a better one where that lowers the peak."""
         known = self._problem()
         other = self._forwarded(known)
@@ -118,7 +124,7 @@ class Fitter:
         if order == sorted(order):
             return known
         other = known.ordered(order)
-        return other if Timeline(other.problem, {}).peak < Timeline(known.problem, {}).peak else known
+        return other if other.solver.base.peak < known.solver.base.peak else known
 
     def _problem(self) -> Retention:
         """What the kernels of the layout make and read."""
@@ -153,13 +159,46 @@ class Fitter:
         with span("rematerialize"):
             if is_large and self._policy() is None:
                 return self._relieved()
-            known = self._known()
+            known = self.known
             if isinstance(limit, int) and self._policy() is None and self.first.arena_bytes <= limit:
                 return Fitted(self.first, {})
-            found = [self._within(known, limit)]
-            if self.may_round and limit is not None and not self._is_cheap(found[0], limit):
-                found += self._rounding(known, limit, found[0])
-            return min(found, key=lambda fitted: _rank(fitted, limit))
+            return self._in(known, limit) if isinstance(limit, int) else self._at_least(known, limit)
+
+    def _at_least(self, known: Retention, limit: int | str | None) -> Fitted:
+        """The layout of the fewest bytes, or what was asked for."""
+        if limit is None:
+            return self._as_asked(known)
+        found = [self._laid_out(known, known.solver.least(known.forward_work()))]
+        values = narrowable(self.first.fusion, known) if self.may_round else []
+        if values:
+            chosen = tuple(value.node for value in values)
+            found.append(replace(self._narrowed(chosen).fit(limit), rounded=chosen))
+        return min(found, key=lambda fitted: _rank(fitted, limit))
+
+    def _in(self, known: Retention, limit: int) -> Fitted:
+        """What keeps to a limit in the least time; what comes nearest to it where nothing does."""
+        exact = self._tried(known, limit)
+        if not self.may_round or (exact is not None and self._is_cheap(exact)):
+            return exact or min(self._descent(known), key=lambda fitted: _rank(fitted, limit))
+        values, fitters = narrowable(self.first.fusion, known), dict[tuple[Node, ...], Fitter]()
+        some = tuple(chosen_for(values, self.first.arena_bytes - limit))
+        for chosen in dict.fromkeys([some, tuple(value.node for value in values)]):
+            if chosen and (exact is None or self._may_pay(known, chosen, limit, exact)):
+                fitters[chosen] = self._narrowed(chosen)
+                fitted = fitters[chosen]._cheaper(limit, inf if exact is None else exact.work)
+                if fitted is not None:
+                    rounded = replace(fitted, rounded=chosen)
+                    return rounded if exact is None else min(rounded, exact, key=lambda fitted: _rank(fitted, limit))
+        if exact is not None:
+            return exact
+        found = self._descent(known)
+        for chosen, fitter in fitters.items():
+            found += [replace(fitted, rounded=chosen) for fitted in fitter._descent(fitter.known)]
+        return min(found, key=lambda fitted: _rank(fitted, limit))
+
+    def _narrowed(self, chosen: Sequence[Node]) -> Fitter:
+        """The same for the graph in which these values wait in bfloat16."""
+        return Fitter(self.lay_out(narrowed(self.first.fusion, chosen)), self.lay_out, self.said)
 
     def _relieved(self) -> Fitted:
         """A large arena without what is made again for next to nothing, in a better order of its kernels."""
@@ -170,49 +209,24 @@ class Fitter:
                 return made
         return Fitted(self.first, {})
 
-    def _is_cheap(self, fitted: Fitted, limit: int | str) -> bool:
-        """Whether it keeps to the limit in little more time than without one."""
-        return not _rank(fitted, limit)[0] and fitted.work <= _LITTLE * Fitted(self.first, {}).work
+    def _is_cheap(self, fitted: Fitted) -> bool:
+        """Whether what keeps to a limit takes little more time than without one."""
+        return fitted.work <= _LITTLE * Fitted(self.first, {}).work
 
-    def _rounding(self, known: Retention, limit: int | str, exact: Fitted) -> list[Fitted]:
-        """The same with activations in bfloat16: as many as the limit asks for, or else all of them. Where `exact`
-        keeps to the limit without that, only what takes less work.
-        """
-        values = narrowable(self.first.fusion, known)
-        excess = self.first.arena_bytes - limit if isinstance(limit, int) else sum(value.saved for value in values)
-        found = []
-        for chosen in dict.fromkeys([tuple(chosen_for(values, excess)), tuple(value.node for value in values)]):
-            if chosen:
-                layout = self.lay_out(narrowed(self.first.fusion, chosen))
-                fitter = Fitter(layout, self.lay_out, self.said)
-                if isinstance(limit, int) and exact.layout.arena_bytes <= limit:
-                    fitted = fitter._cheaper(limit, exact.work)
-                else:
-                    fitted = fitter.fit(limit)
-                if fitted is not None:
-                    found.append(replace(fitted, rounded=chosen))
-                    if not _rank(fitted, limit)[0]:
-                        break
-        return found
+    def _may_pay(self, known: Retention, chosen: Sequence[Node], limit: int, exact: Fitted) -> bool:
+        """Whether numbers alone let one expect that less is computed again where these values are rounded."""
+        rounding = _ROUNDING * sum(elements(node) for node in chosen)
+        if rounding >= exact.added:
+            return False
+        found = Solver(in_numbers(self.first.fusion, known, chosen)).solve(limit, exact.added - rounding)
+        return found.peak <= limit and found.work + rounding < exact.added
 
     def _cheaper(self, limit: int, work: float) -> Fitted | None:
         """What keeps to a limit in less than so much work, where it is found."""
         if self.first.arena_bytes <= limit and self._policy() is None:
             return Fitted(self.first, {})
         left = work - Fitted(self.first, {}).work
-        with span("rematerialize"):
-            return self._tried(self._known(), limit, left) if left > 0 else None
-
-    def _within(self, known: Retention, limit: int | str | None) -> Fitted:
-        """What keeps to a limit by computing values again; the fewest bytes that are found where nothing does."""
-        if limit is None:
-            return self._as_asked(known)
-        if isinstance(limit, int):
-            found = self._tried(known, limit)
-            if found is not None:
-                return found
-            return min(self._descent(known), key=lambda fitted: _rank(fitted, limit))
-        return self._laid_out(known, least(known.problem, known.forward_work()))
+        return self._tried(self.known, limit, left) if left > 0 else None
 
     def _as_asked(self, known: Retention) -> Fitted:
         """What the user wants computed again, and nothing else where that does not take more than keeping all. What
@@ -220,7 +234,7 @@ class Fitter:
         """
         found = self._laid_out(known, asked(known.problem))
         if found.layout.arena_bytes > self.first.arena_bytes:
-            found = self._laid_out(known, solve(known.problem, self.first.arena_bytes))
+            found = self._laid_out(known, known.solver.solve(self.first.arena_bytes))
         if found.layout.arena_bytes > self.first.arena_bytes and self.said is None:
             return Fitted(self.first, {})
         return found
@@ -229,39 +243,58 @@ class Fitter:
         """What keeps to a limit and adds at most so much work, from aims that are lowered by what layouts take too
         much.
         """
-        aim, bottom, tries = limit, floor(known.problem), _TRIES
+        aim, bottom, tries, above = limit, known.solver.floor, _TRIES, 0
         while aim >= bottom and tries:
-            schedule = solve(known.problem, aim, most)
+            schedule = known.solver.solve(aim, most, thorough=aim == limit)
             if schedule.work > most:
                 break
             fitted = self._laid_out(known, schedule)
             excess = fitted.layout.arena_bytes - limit
             if excess <= 0:
-                return fitted
+                few = len(known.problem.values) <= _FEW_VALUES
+                return self._nearer(known, limit, fitted, (aim, above), most) if above and few else fitted
             if schedule.peak > aim:  # less still will not be found either
                 break
+            above = aim
             # a schedule whose peak is below the aim by itself would be found again by a little less, and one like it by
             # as little as some layouts take too much
             step = 0 if tries == _TRIES else int(limit * _NARROWER) << (_TRIES - tries)
             aim, tries = min(aim, schedule.peak) - max(excess, step), tries - 1
         return None
 
+    def _nearer(self, known: Retention, limit: int, fitted: Fitted, aims: tuple[int, int], most: float) -> Fitted:
+        """What keeps to a limit at less work than `fitted`, by aims between its own and one at which nothing did."""
+        low, high = aims
+        for _ in range(_NEARER):
+            aim = (low + high) // 2
+            schedule = known.solver.solve(aim, min(most, fitted.added))
+            if schedule.peak > aim or schedule.work >= fitted.added:
+                low = aim
+                continue
+            other = self._laid_out(known, schedule)
+            if other.layout.arena_bytes <= limit:
+                low, fitted = aim, other
+            else:
+                high = aim
+        return fitted
+
     def _descent(self, known: Retention) -> list[Fitted]:
         """Layouts towards the fewest bytes. They are the same whatever limit is not met by itself: what an error names
         as the fewest is so kept to where it is asked for.
         """
-        problem = known.problem
-        few = len(problem.values) <= _FEW_VALUES
+        solver = known.solver
+        few = len(known.problem.values) <= _FEW_VALUES
         step = _FINE_STEP if few else _STEP
-        found = [self._laid_out(known, least(problem, known.forward_work()))] if few else []
-        aim, peaks = floor(problem) if few else int(floor(problem) * step), set[int]()
+        found = [self._laid_out(known, solver.least(known.forward_work()))] if few else []
+        aim, peaks = solver.floor if few else int(solver.floor * step), set[int]()
         # an arena has at least the bytes that live at once
         while not found or aim < min(fitted.layout.arena_bytes for fitted in found):
-            schedule = solve(problem, aim)
+            schedule = solver.solve(aim)
             if schedule.peak not in peaks:
                 found.append(self._laid_out(known, schedule))
             peaks.add(schedule.peak)
-            aim = int(aim * step) + 1
+            # where nothing keeps to an aim, nothing will to one a little higher either
+            aim = max(int(aim * step) + 1, (aim + schedule.peak) // 2)
         for _ in range(_LOWERED if few else 0):
             lower = self._tried(known, int(min(fitted.layout.arena_bytes for fitted in found) * _LOWER))
             if lower is None:
@@ -273,4 +306,4 @@ class Fitter:
         if not schedule.again and known.groups == self.first.fusion.groups:
             return Fitted(self.first, {})
         made = rematerialize(self.first.fusion, known, schedule.again)
-        return Fitted(self.lay_out(made.fusion), made.copies)
+        return Fitted(self.lay_out(made.fusion), made.copies, added=schedule.work)

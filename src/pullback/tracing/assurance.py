@@ -62,7 +62,7 @@ class Assurance:
         self.looked_at: list[State] = []
         for state in states:
             try:
-                self.bounds.add(_behind(state.new, self.watched))
+                self.bounds.add(_behind(state.new, self.watched, self.bounds))
                 self.states.append(state)
             except Unbounded:
                 self.looked_at.append(state)
@@ -128,13 +128,15 @@ class Assurance:
         return Interval(room * (min(0.0, start.low) + added.low), room * (max(0.0, start.high) + added.high))
 
 
-def _behind(node: Node, watched: set[Node]) -> list[Node]:
-    """What a node is made of, down to what is watched."""
+def _behind(node: Node, watched: set[Node], known: Bounds) -> list[Node]:
+    """What a node is made of, down to what is watched, save for what is known: a norm by which all gradients are
+    clipped is gone through once, and not for each state.
+    """
     found: set[Node] = set()
     stack = [node]
     while stack:
         node = stack.pop()
-        if node not in found:
+        if node not in found and node not in known:
             found.add(node)
             if node not in watched and node.buffer is None:
                 stack.extend(node.inputs)

@@ -1,0 +1,249 @@
+"""Search: values are let go one after the other where the profile of memory is above a limit, the one first whose bytes
+are cheapest to come by: the greedy of dynamic tensor rematerialization (Kirisame et al. 2021), with the future known.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from math import inf
+from typing import NamedTuple
+
+import numpy as np
+
+from .schedules import Again, Life, Problem, Schedule, Timeline
+
+
+class _Choice(NamedTuple):
+    """A life that may be interrupted between two readings, and what is made again for it, in order."""
+
+    price: float
+    work: float
+    gain: int
+    life: Life
+    until: int
+    chain: tuple[int, ...]
+    spared: tuple[int, ...]
+
+
+#: a value of at most this part of another's bytes is kept for it rather than made again
+_SMALL = 1 / 16
+#: the most values that are made again for one
+_LONGEST_CHAIN = 4096
+#: how much more than the most may be added for a while: some is kept again at the end
+_BEYOND = 1.25
+#: a search ends when it has gone through so many values: most that kept to their limit went through 55,000 at most; and
+#: a thorough one
+_LONG, _LONGER = 150_000, 400_000
+
+
+class Search:
+    """Lets go of values until the peak is at most `limit`."""
+
+    def __init__(
+        self, problem: Problem, limit: int, before: dict[int, list[int]] | None = None, thorough: bool = False
+    ):
+        """`before` is what is made again to begin with. A `thorough` search takes longer, and finds a little less."""
+        self.problem, self.limit = problem, limit
+        self.before: dict[int, list[int]] = {s: list(v) for s, v in (before or {}).items()}
+        self.timeline = Timeline(problem, self.before)
+        #: values that were taken out of the list of what is made again, by step: they are not taken out twice
+        self.spared: set[tuple[int, int]] = set()
+        #: how many values were gone through in looking for what would have to be made again
+        self.visited = 0
+        #: how much more may be added, and at most for one value: a whole forward pass
+        self.left = self.whole = inf if thorough else _forward(self.timeline)
+        self.long = _LONGER if thorough else _LONG
+        #: values that it took more to make again: it will not take less when more has left memory
+        self.hopeless: set[int] = set()
+
+    def schedule(self) -> Schedule:
+        again = tuple(Again(s, v) for s in sorted(self.before) for v in self.before[s])
+        return Schedule(again, self.timeline.peak, self.work)
+
+    @property
+    def work(self) -> float:
+        """What is added so far."""
+        return sum(self.problem.values[v].work or 0.0 for again in self.before.values() for v in again)
+
+    def run(self, attempts: int, most: float = inf, price: float = inf) -> bool:
+        """Whether the limit is met in the end; gives up after `attempts` in a row that have not lowered the peak, where
+        more work than `most` is added, where nothing helps that adds at most `price` a byte, and where it takes long.
+        """
+        least, vain = (self.before, self.timeline), 0
+        while self.timeline.peak > self.limit and vain < attempts and self.visited < self.long and self.work <= most:
+            self.left = min(_BEYOND * most - self.work, self.whole)
+            if not self._let_go(price):
+                break
+            vain += 1
+            if self.timeline.peak < least[1].peak:
+                least, vain = (self.before, self.timeline), 0
+        self.before, self.timeline = least
+        return self.timeline.peak <= self.limit
+
+    def _let_go(self, price: float) -> bool:
+        """Interrupt the lives that are cheapest for their bytes where memory is fullest; False where none helps that
+        adds at most `price` work a byte.
+        """
+        timeline = self.timeline
+        full = timeline.bytes.index(timeline.peak)
+        over = [0]
+        for nbytes in timeline.bytes:
+            over.append(over[-1] + (nbytes > self.limit))
+        choices = []
+        for life in timeline.lives:
+            # making it costs at least its own work, whatever it is made of
+            dear = (self.problem.values[life.value].work or 0.0) > price * self.problem.values[life.value].nbytes
+            choice = None if dear else self._choice(life, full, over)
+            if choice is not None and choice.work <= price * choice.gain:
+                choices.append(choice)
+        if not choices:
+            return False
+        choices.sort(key=lambda choice: choice.price)
+        excess, touched = timeline.peak - self.limit, set[int]()
+        edits: list[_Choice] = []
+        for choice in choices[: 1 + len(choices) // 8]:
+            if excess <= 0:
+                break
+            own = {*choice.chain, *choice.spared, *(n for v in choice.chain for n in self.problem.values[v].needs)}
+            if own & touched:
+                continue
+            touched |= {*choice.chain, *choice.spared}
+            edits.append(choice)
+            excess -= choice.gain
+        self._apply(edits)
+        return True
+
+    def _choice(self, life: Life, full: int, over: list[int]) -> _Choice | None:
+        """What it would take for the life not to be in memory at the event `full`."""
+        value = self.problem.values[life.value]
+        if value.work is None or not value.nbytes or not life.made < full < self.timeline.end(life):
+            return None
+        if life.value in self.hopeless:
+            return None
+        place = bisect_left(life.read, full)
+        if life.read[place] == full:
+            return None
+        until, since = life.read[place], life.read[place - 1] if place else life.made
+        found = self._chain(life.value, until, full)
+        if found is None:
+            return None
+        chain, held = found
+        gain = value.nbytes - held
+        if gain <= 0:
+            return None
+        spared = self._spared(chain[:-1], until)
+        work = sum(self.problem.values[v].work or 0.0 for v in chain)
+        work -= sum(self.problem.values[v].work or 0.0 for v in spared)
+        events = over[until] - over[since + 1]
+        work = max(work, 0.0)
+        return _Choice(work / (gain * max(events, 1)), work, gain, life, until, chain, spared)
+
+    def _chain(self, value: int, until: int, full: int) -> tuple[tuple[int, ...], int] | None:
+        """What has to be made again before the event `until` for `value` to be made there, in order, `value` last; and
+        the bytes that are in memory at `full` for it instead.
+        """
+        values, timeline = self.problem.values, self.timeline
+        chain: list[int] = []
+        known: set[int] = {value}
+        held, work = 0, 0.0
+        stack: list[tuple[int, int]] = [(value, 0)]
+        while stack:
+            current, place = stack.pop()
+            needs = values[current].needs
+            if place == len(needs):
+                chain.append(current)
+                work += values[current].work or 0.0
+                if len(chain) > _LONGEST_CHAIN or work > self.left:
+                    self.visited += len(known)
+                    self.hopeless.add(value)
+                    return None
+                continue
+            stack.append((current, place + 1))
+            needed = needs[place]
+            if needed in known:
+                continue
+            life = timeline.life_before(needed, until)
+            end = timeline.end(life)
+            if end >= until:
+                continue
+            known.add(needed)
+            if values[needed].work is None or values[needed].nbytes <= _SMALL * values[value].nbytes:
+                if life.made < full and end < full:
+                    held += values[needed].nbytes
+                    if held >= values[value].nbytes:
+                        self.visited += len(known)
+                        return None
+                continue
+            if end >= full and self._has_room(needed, end, until, values[value].nbytes):
+                continue  # it is there when memory is fullest, and stays for a little longer
+            stack.append((needed, 0))
+        self.visited += len(known)
+        return tuple(chain), held
+
+    def _has_room(self, value: int, end: int, until: int, freed: int) -> bool:
+        """Whether a value can stay in memory from `end` until an event, memory being no fuller then than it may be."""
+        most = max(self.limit, self.timeline.peak - freed)
+        return max(self.timeline.bytes[end + 1 : until + 1], default=0) + self.problem.values[value].nbytes <= most
+
+    def _spared(self, chain: Iterable[int], until: int) -> tuple[int, ...]:
+        """The values of the chain whose next making again is then not needed: they stay in memory for it."""
+        timeline, found = self.timeline, []
+        for value in chain:
+            later = next((life for life in timeline.of[value] if life.made > until), None)
+            if later is not None and (timeline.step_of[later.made], value) not in self.spared:
+                found.append(value)
+        return tuple(found)
+
+    def _apply(self, choices: Sequence[_Choice]) -> None:
+        timeline = self.timeline
+        #: what is put before an event, and the events that are taken out
+        put: dict[int, list[int]] = {}
+        out: set[int] = set()
+        for choice in choices:
+            put.setdefault(choice.until, []).extend(choice.chain)
+            for value in choice.spared:
+                later = next(life for life in timeline.of[value] if life.made > choice.until)
+                out.add(later.made)
+                self.spared.add((timeline.step_of[later.made], value))
+        before: dict[int, list[int]] = {}
+        for event, number in enumerate(timeline.events):
+            step = timeline.step_of[event]
+            if event in put:
+                here = before.setdefault(step, [])
+                here += [v for v in put[event] if v not in here]
+            if number < 0 and event not in out:
+                before.setdefault(step, []).append(~number)
+        self.before = {step: list(dict.fromkeys(again)) for step, again in before.items()}
+        self.timeline = Timeline(self.problem, self.before)
+
+    def keep_again(self) -> None:
+        """Keep what there turns out to be room for, the dearest first."""
+        values, timeline = self.problem.values, self.timeline
+        # keeping a value shortens the lives of what it would be made of: the sums only ever say too much
+        filled = np.array(timeline.bytes)
+        kept: set[tuple[int, int]] = set()
+        again = [
+            (value, place)
+            for value, lives in enumerate(timeline.of)
+            for place in range(1, len(lives))
+            if timeline.events[lives[place].made] < 0
+        ]
+        for value, place in sorted(again, key=lambda pair: (-(values[pair[0]].work or 0.0), pair)):
+            old, new = timeline.of[value][place - 1 : place + 1]
+            gap = slice(timeline.end(old) + 1, new.made)
+            if filled[gap].max(initial=0) + values[value].nbytes <= self.limit:
+                filled[gap] += values[value].nbytes
+                kept.add((timeline.step_of[new.made], value))
+        if kept:
+            self.before = {s: [v for v in again if (s, v) not in kept] for s, again in self.before.items()}
+            self.timeline = Timeline(self.problem, self.before)
+
+
+def _forward(timeline: Timeline) -> float:
+    """The work to make once what is made up to where memory is fullest."""
+    full, values = timeline.bytes.index(timeline.peak) if timeline.bytes else 0, timeline.problem.values
+    return sum(values[lives[0].value].work or 0.0 for lives in timeline.of if lives and lives[0].made <= full)
+
+
+__all__ = ["Search"]
