@@ -91,12 +91,7 @@ def test_files_are_pefts_and_give_the_same_model_back(tmp_path: Path) -> None:
     pb.lora.save(net, tmp_path / "adapter")
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     wanted = {"peft_type": "LORA", "r": 2, "lora_alpha": 4.0, "target_modules": ["query", "out"]}
-    assert {
-        "peft_type": "LORA",
-        "r": 2,
-        "lora_alpha": 4.0,
-        "target_modules": ["query", "out"],
-    }.items() <= config.items()
+    assert wanted.items() <= config.items()
     tensors = pb.load(tmp_path / "adapter" / "adapter_model.safetensors")
     assert set(tensors) == {f"base_model.model.0.{n}.lora_{m}.weight" for n in ("query", "out") for m in "AB"}
     again = pb.lora.load(model(), tmp_path / "adapter")

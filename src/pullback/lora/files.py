@@ -78,8 +78,8 @@ def load(model: Module, directory: str | os.PathLike[str]) -> Module:
                 parameter.requires_grad_(needed)
         raise SnapshotError(path / TENSORS, f"{fault} (at {user_source()})")
     with no_grad():
-        for name, parameter in _tensors(model).items():
-            parameter.copy_(tensors[name])
+        for name, tensor in _tensors(model).items():
+            tensor.copy_(tensors[name])
     return model
 
 
@@ -98,9 +98,9 @@ def _misfit(own: dict[str, Tensor], given: Any) -> str:
         names = given.keys() if isinstance(given, dict) else set()
         missing, others = sorted(own.keys() - names)[:3], sorted(names - own.keys())[:3]
         return f"its tensors are not those of the model's adapters: {missing} missing, {others} too many"
-    for name, parameter in own.items():
-        if given[name].shape != parameter.shape:
-            return f"{name} is {list(given[name].shape)}, in the model {list(parameter.shape)}"
+    for name, tensor in own.items():
+        if given[name].shape != tensor.shape:
+            return f"{name} is {list(given[name].shape)}, in the model {list(tensor.shape)}"
     return ""
 
 

@@ -41,8 +41,8 @@ class Recording:
         if tensor._node.serial < self._first:
             raise TraceError(
                 f"the body of a scan writes to a tensor from outside of it, of shape {list(tensor._node.shape)} (at "
-                f"{user_source()}), as BatchNorm does to its running statistics when it trains: carry what changes from "
-                "step to step, or call .eval() on the module."
+                f"{user_source()}), as BatchNorm does to its running statistics when it trains: carry what changes "
+                "from step to step, or call .eval() on the module."
             )
 
     @property
