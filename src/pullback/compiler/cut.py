@@ -21,6 +21,8 @@ _LONG_ROW, _FEW = 8192, 32
 _LONGEST_ROW, _LONG_COLUMN = 65_536, 8192
 #: elements of a block that a long row is cut into, about
 _BLOCK = 4096
+#: blocks at most: their results are summed in one go
+_MOST_BLOCKS = 8192
 #: the width of what one task of a column reduction covers
 _COLUMNS = 64
 
@@ -49,11 +51,11 @@ def _rows(node: Node) -> Node:
     length, rows = math.prod(x.shape[start:]), math.prod(x.shape[:start])
     if length <= (_LONG_ROW if rows < _FEW else _LONGEST_ROW):
         return node
-    wanted = length // _BLOCK
-    blocks = _divisor(length, min(256, length // (_BLOCK // 4)), wanted)
-    if node.op is SUM and blocks * _UNEVEN < min(wanted, 256):
+    wanted = min(length // _BLOCK, _MOST_BLOCKS)
+    blocks = _divisor(length, min(_MOST_BLOCKS, length // (_BLOCK // 4)), wanted)
+    if node.op is SUM and blocks * _UNEVEN < wanted:
         x = reshape(x, (*x.shape[:start], length))
-        x, length, blocks = _filled(x, start, min(wanted, 256))
+        x, length, blocks = _filled(x, start, wanted)
     if blocks == 1:
         return node
     parts = reshape(x, (*x.shape[:start], blocks, length // blocks))
@@ -68,7 +70,7 @@ def _columns(node: Node) -> Node:
         return node
     longest = max(axes, key=lambda a: x.shape[a])
     length = x.shape[longest]
-    wanted = max(32 if tasks < 16 else 1, min(count // _BLOCK, 256))
+    wanted = max(32 if tasks < 16 else 1, min(count // _BLOCK, _MOST_BLOCKS))
     blocks = _divisor(length, length // 16, wanted)
     if node.op is SUM and length >= _BLOCK and blocks * _UNEVEN < wanted:
         x, length, blocks = _filled(x, longest, wanted)
