@@ -186,7 +186,7 @@ def test_a_step_that_adds_to_its_gradients_computes_them() -> None:
 
 @pytest.mark.parametrize("shape", [(), (0,), (1,), (1, 1), (3, 0, 2)])
 def test_gradients_of_awkward_shapes(shape: tuple[int, ...]) -> None:
-    w, v = pb.ones(*shape).requires_grad_(), pb.ones(2, 2).requires_grad_()
+    w, v = pb.ones(shape).requires_grad_(), pb.ones(2, 2).requires_grad_()
 
     @pb.compile
     def step() -> None:
