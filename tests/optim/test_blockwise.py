@@ -10,6 +10,7 @@ import pytest
 
 import pullback as pb
 from pullback import quant
+from pullback.memory.sizes import format_bytes
 
 CASES: dict[str, tuple[Callable[..., Any], Callable[..., Any], dict[str, Any]]] = {
     "Adam": (pb.optim.Adam8bit, pb.optim.Adam, {"lr": 1e-2, "weight_decay": 1e-2}),
@@ -151,3 +152,24 @@ def test_gradients_that_are_not_finite_change_no_code() -> None:
         step()
     for key, value in optimizer.state[w].items():
         np.testing.assert_array_equal(value.numpy(), before[key])
+
+
+def test_a_budget_that_cannot_be_kept_says_what_8_bits_would_save() -> None:
+    model = pb.nn.Linear(1000, 300)
+
+    def planned(optimizer: Any) -> Any:
+        def step(x: pb.Tensor) -> None:
+            model(x).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+        return pb.compile(step, memory="1MB")
+
+    x = pb.ones(4, 1000)
+    full, coded = (planned(make(model.parameters())) for make in (pb.optim.AdamW, pb.optim.AdamW8bit))
+    saved = full.plan(x).breakdown["optimizer"] - coded.plan(x).breakdown["optimizer"]
+    with pytest.raises(pb.errors.MemoryBudgetError, match=f"8 bits .*: {format_bytes(saved)} less"):
+        full(x)
+    with pytest.raises(pb.errors.MemoryBudgetError) as error:
+        coded(x)
+    assert "8 bits" not in str(error.value)

@@ -34,6 +34,8 @@ class Candidate:
     module: str = ""
 
 
+#: the state that optimizers in 8 bits keep as codes
+_MOMENTS = ("exp_avg ", "exp_avg_sq ", "max_exp_avg_sq ", "momentum_buffer ")
 #: what `allow=` may name, and what the user gives up by it
 ALLOWED = {
     EARLY_UPDATE: "a parameter is updated as soon as its gradient is complete, whose memory is then freed; afterwards "
@@ -116,6 +118,17 @@ def too_large(plan: Plan, needed: int, available: int) -> MemoryBudgetError:
     )
 
 
+def _bytes_less_in_codes(plan: Plan) -> int:
+    """What the moments would take less as codes of a byte and a float32 for each block of 256, as `optim.blockwise`
+    keeps those of 4,096 elements and more."""
+    sizes = [
+        b.nbytes // 4
+        for b in plan.buffers
+        if b.role == OPTIMIZER and "float32[" in b.what and b.what.startswith(_MOMENTS) and b.nbytes >= 4 * 4096
+    ]
+    return sum(4 * size - size - 4 * -(-size // 256) for size in sizes)
+
+
 def _advice(plan: Plan, first: list[str]) -> str:
     """What would bring the memory down, the changes that the user can make."""
     held = plan.breakdown
@@ -125,6 +138,11 @@ def _advice(plan: Plan, first: list[str]) -> str:
     changes = list(first)
     if plan.divides:
         changes.append(f"micro-batches: two parts of the batch, one after the other, hold about {less} less")
+    if coded := _bytes_less_in_codes(plan):
+        changes.append(
+            f"an optimizer that keeps its moments in 8 bits (AdamW8bit, Adam8bit, Lion8bit, SGD8bit): "
+            f"{format_bytes(coded)} less"
+        )
     if held[OPTIMIZER]:
         state = format_bytes(held[OPTIMIZER])
         changes.append(f"an optimizer that keeps less: its state is {state}, next to nothing with Adafactor")
