@@ -17,6 +17,13 @@ from pullback.runtime.jit import host_target
 from pullback.runtime.program import Program
 from random_graphs import RandomGraph, random_graph, random_graphs
 
+#: primitives of codes of 8 bits
+CODES = {
+    *(f"{way}_dynamic_{kind}" for way in ("encode", "decode") for kind in ("signed", "unsigned")),
+    "magnitude_bits",
+    "float_of_bits",
+}
+
 
 def run(graph: RandomGraph, **switches) -> list[np.ndarray]:
     """The values of the outputs, in the dtypes' carrier types, by a program made under these switches."""
@@ -92,7 +99,8 @@ def test_code_for_an_older_processor_computes_the_same(seed):
 
 def test_every_primitive_occurs():
     nodes = reachable([k.node for seed in range(500) for k in random_graph(seed, 12).outputs], stop_at_buffers=False)
-    assert set(REGISTRY) - {"input", "parameter"} <= {node.op.name for node in nodes}
+    # codes have values at whose borders rounding decides: tests/quant/test_blockwise.py compares them
+    assert set(REGISTRY) - {"input", "parameter"} - CODES <= {node.op.name for node in nodes}
 
 
 def test_a_graph_of_fewer_operations_is_the_beginning_of_one_with_more():

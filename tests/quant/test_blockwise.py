@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import pullback as pb
-from pullback import quant
+from pullback import debug, quant
 
 
 def published_map(signed: bool) -> np.ndarray:
@@ -86,3 +86,25 @@ def test_other_floats_are_taken_and_integers_refused() -> None:
         quant.dequantize_blockwise(codes, scales[:1])
     with pytest.raises(pb.errors.DTypeError, match="takes uint8 codes"):
         quant.dequantize_blockwise(codes.to(pb.int32), scales)
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_native_code_a_batch_and_the_reference_give_the_same_codes(signed: bool) -> None:
+    codes = np.random.default_rng(0).integers(0, 256, (5, 3, 512)).astype(np.uint8)
+    codes[..., 0] = 255  # of 1, so that each block has the scale that it was given
+
+    def run(codes: pb.Tensor, scales: pb.Tensor) -> tuple[pb.Tensor, ...]:
+        values = quant.dequantize_blockwise(codes, scales, signed)
+        return (values * 2 - values, *quant.quantize_blockwise(values, signed))
+
+    scales = np.random.default_rng(1).uniform(0.5, 2, (5, 6)).astype(np.float32)
+    scales[:, 1::2] = 0.75
+    rows = [(pb.tensor(c), pb.tensor(s)) for c, s in zip(codes, scales, strict=True)]
+    with debug.override(backend="reference"):
+        expected = [[found.numpy() for found in run(*row)] for row in rows]
+    for number, row in enumerate(rows):
+        for found, wanted in zip(pb.compile(run)(*row), expected[number], strict=True):
+            np.testing.assert_allclose(found.numpy(), wanted, rtol=3e-7, atol=0)
+    batched = pb.vmap(run)(pb.tensor(codes), pb.tensor(scales))
+    for place, found in enumerate(batched):
+        np.testing.assert_allclose(found.numpy(), np.stack([e[place] for e in expected]), rtol=3e-7, atol=0)
