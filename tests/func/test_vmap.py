@@ -11,12 +11,6 @@ from pullback.errors import ShapeError, TraceError
 from pullback.graph.node import reachable
 from pullback.ops.primitive import LEAF, REGISTRY
 
-#: primitives of codes of 8 bits
-CODES = {
-    *(f"{way}_dynamic_{kind}" for way in ("encode", "decode") for kind in ("signed", "unsigned")),
-    "magnitude_bits",
-    "float_of_bits",
-}
 ROWS = [row for table in tables() for row in table.ROWS]
 #: what has a size that depends on data, which a function under vmap does not know
 DATA_DEPENDENT = ("masked_select", "nonzero", "argwhere", "unique", "bincount", "histogram")
@@ -103,7 +97,6 @@ def test_every_primitive_has_a_form_for_a_batch():
         results = as_tuple(pb.vmap(lambda *o, row=row: row.expression(pb, *o), randomness="same")(*operands))
         found |= {node.op.name for node in reachable([t.node for t in results], stop_at_buffers=False)}
     found |= {"several", "result"}  # of a Function's results: tests/autograd/test_function.py
-    found |= CODES  # tests/quant/test_blockwise.py
     assert {p.name for p in REGISTRY.values() if p.kind != LEAF} <= found
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from operation_rows import AWKWARD, INF, NAN, Row, normal, positive, separated
 from oracle import Expression
+from pullback import quant
 from pullback.graph.types import int64, uint32
 from pullback.ops.attention import attention
 from pullback.ops.elementwise import convert, copy, philox, shift_right
@@ -354,6 +355,21 @@ def _only_ours() -> Iterator[Row]:
         drawn = [philox(tuple(counter), tuple(key), word) for word in range(4)]
         return f.stack([x._wrap(convert(word, int64)) for word in drawn])
 
+    def coded(signed: bool) -> tuple[Any, tuple[Any, ...], tuple[Any, ...], Any]:
+        """One block through codes and back: the number of the map that is nearest, times the greatest magnitude."""
+        numbers = quant.dynamic_map(signed).numpy().astype(np.float64)
+
+        def nearest(f: Any, x: Any) -> Any:
+            scale = x.detach().abs().max()
+            distances = (x.detach()[:, None] / scale - f.tensor(numbers)).abs()
+            return (f.tensor(numbers)[distances.argmin(1)] * scale).float()
+
+        def through(f: Any, x: Any) -> Any:
+            return quant.dequantize_blockwise(*quant.quantize_blockwise(x, signed), signed)
+
+        x = normal(200) ** 3
+        return through, (x if signed else abs(x),), (), nearest
+
     def written(f: Any, x: Any, y: Any) -> Any:
         x = x.clone()
         x[f.tensor([2, 0])] = y
@@ -377,6 +393,8 @@ def _only_ours() -> Iterator[Row]:
         ]
     )
     yield Row("philox", words, (counters.T,), theirs=lambda f, x: f.tensor(answers.T), dtypes=("float64",))
+    for signed in (True, False):
+        yield Row(f"codes of 8 bits, {'signed' if signed else 'unsigned'}", *coded(signed), dtypes=("float64",))
     yield Row("shift_right", shifted, (np.array([0, 7, -7, 2**40]),), theirs=lambda f, x: x >> 2, dtypes=("float64",))
     yield Row("written by index", written, (normal(3, 3), normal(2, 3)))
     yield Row("copy", lambda f, x: x._wrap(copy(x.node)), (normal(2, 3),), theirs=lambda f, x: x.clone())
