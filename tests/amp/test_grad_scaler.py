@@ -203,3 +203,24 @@ def test_the_scale_grows_after_the_interval_and_lists_are_scaled(compiled: bool)
     scaler.set_growth_factor(4.0)
     run()
     assert scaler.get_scale() == 32.0
+
+
+@pytest.mark.parametrize("name", ["AdamW", "SGD", "AdamW8bit"])
+def test_a_scaled_step_holds_what_one_without_a_scale_holds(name: str) -> None:
+    def peak(enabled: bool) -> int:
+        model = pb.nn.Linear(128, 128)
+        optimizer = getattr(pb.optim, name)(model.parameters(), lr=0.01)
+        scaler = pb.amp.GradScaler("cpu", enabled=enabled)
+
+        @pb.compile
+        def step(x: pb.Tensor) -> pb.Tensor:
+            optimizer.zero_grad()
+            loss = model(x).square().mean()
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            return loss
+
+        return step.plan(pb.ones(8, 128)).peak_bytes
+
+    assert peak(True) <= peak(False) + 1024, "the state of a scaled step is written aside"

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from ..tracing.trace import Trace
 
 
+#: between these the scale stays, so that the state of a compiled step is known to be finite
+_LEAST, _MOST = 1e-15, 1e15
+
+
 @dataclass
 class _Progress:
     """What has been done with an optimizer since the last `update`."""
@@ -43,7 +47,8 @@ class GradScaler:
     gradients, though still about the loss. `scale`, `unscale_`, `step` and `update` have to be called in the same
     function then.
 
-    Gradients whose norm is 1e15 or more count as not finite in a compiled function.
+    Gradients whose norm is 1e15 or more count as not finite in a compiled function. The scale stays between
+    1e-15 and 1e15.
 
     >>> model, scaler = pb.nn.Linear(4, 1), pb.amp.GradScaler("cpu", init_scale=1024.0)
     >>> optimizer = pb.optim.SGD(model.parameters(), lr=0.1)
@@ -128,8 +133,7 @@ class GradScaler:
         progress.has_stepped = True
         if STATE.trace is not None:
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            with changing_only_where(progress.sound, parameters):
-                return optimizer.step(**kwargs)
+            return changing_only_where(progress.sound, parameters, lambda: optimizer.step(**kwargs))
         return optimizer.step(**kwargs) if progress.sound.item() else None
 
     def update(self, new_scale: float | Tensor | None = None) -> None:
@@ -152,11 +156,14 @@ class GradScaler:
                 sound = sound & progress.sound
             if STATE.trace is not None:
                 STATE.trace.guard(self._options)
+                # kinds of state of their own, bounded by themselves
+                STATE.trace.optimizer_state[id(self._scale)] = ("loss scale", 0)
+                STATE.trace.optimizer_state[id(self._growth_tracker)] = ("steps since the scale changed", 0)
             successes = self._growth_tracker + 1
             is_due = successes == self._growth_interval
             grown = self._scale * self._growth_factor
-            next_scale = where(is_due & grown.isfinite(), grown, self._scale)
-            self._scale.copy_(where(sound, next_scale, self._scale * self._backoff_factor))
+            next_scale = where(is_due, where(grown < _MOST, grown, self._scale), self._scale)
+            self._scale.copy_(where(sound, next_scale, (self._scale * self._backoff_factor).clamp(min=_LEAST)))
             self._growth_tracker.copy_(where(sound & ~is_due, successes, 0))
         self._progress.clear()
 

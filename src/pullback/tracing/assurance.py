@@ -144,7 +144,7 @@ def _behind(node: Node, watched: set[Node], known: Bounds) -> list[Node]:
 
 
 def _growth(state: State, bounds: Bounds) -> _Growth | None:
-    node = _converted(state.new)
+    node = _changed(state)
     if node.op.name not in ("add", "sub") or as_lerp(node) is not None:
         return None
     pairs = [(node.inputs[0], node.inputs[1])]
@@ -159,6 +159,14 @@ def _growth(state: State, bounds: Bounds) -> _Growth | None:
                 if _converted(old) is state.old:
                     return _Growth(bounds[factor], bounds[added], sign)
     return None
+
+
+def _changed(state: State) -> Node:
+    """What the new value is where it is not the old one, in steps that a condition may keep from changing anything."""
+    node = _converted(state.new)
+    while node.op.name == "where" and node.buffer is None and state.old in map(_converted, node.inputs[1:]):
+        node = _converted(next(choice for choice in node.inputs[1:] if _converted(choice) is not state.old))
+    return node
 
 
 def _converted(node: Node) -> Node:

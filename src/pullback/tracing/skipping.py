@@ -7,9 +7,8 @@ does (`finite.py`), for a part of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import cast
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 from ..graph.types import float32
 from ..ops.elementwise import add, convert, copy, lt, where
@@ -39,21 +38,22 @@ def sound_gradients(parameters: Sequence[Tensor], given: Sequence[Tensor]) -> Te
         return Tensor._wrap(copy(lt(total, constant(_LIMIT, float32))))
 
 
-@contextmanager
-def changing_only_where(sound: Tensor, parameters: Sequence[Tensor]) -> Iterator[None]:
-    """Inside a recording, have what is done meanwhile read gradients as zeros, and change nothing that comes from
+def changing_only_where(sound: Tensor, parameters: Sequence[Tensor], step: Callable[[], Any]) -> Any:
+    """Inside a recording, the result of `step`, which reads gradients as zeros, and changes nothing that comes from
     outside, where `sound` is false."""
     trace = STATE.trace
     assert trace is not None
     before = {key: captured.tensor._node for key, captured in trace.captured.items()}
     gradients = [(parameter, parameter.grad) for parameter in parameters if parameter.grad is not None]
     condition = sound.node
+    # what is chosen by the condition is bounded without it, and whatever that depends on
+    trace.bounded.append(condition)
     with grad_mode(False):
         for parameter, gradient in gradients:
             safe = where(condition, gradient.node, constant(0.0, gradient.dtype))
             trace.bounded.append(safe)
             parameter.grad = Tensor._wrap(safe)
-    yield
+    result = step()
     for parameter, gradient in gradients:
         parameter.grad = gradient
     with grad_mode(False):
@@ -61,3 +61,4 @@ def changing_only_where(sound: Tensor, parameters: Sequence[Tensor]) -> Iterator
             old, new = before.get(key, captured.node), captured.tensor._node
             if new is not old:
                 cast(Tensor, captured.tensor).copy_(Tensor._wrap(where(condition, new, old)))
+    return result
