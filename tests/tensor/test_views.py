@@ -3,6 +3,7 @@
 import gc
 import weakref
 
+import numpy as np
 import pytest
 import torch
 
@@ -311,3 +312,67 @@ def test_a_mask_that_decides_the_size_is_refused_in_a_compiled_step():
         return y * 1
 
     assert clipped(x).tolist() == [0, 1, 0, 0]
+
+
+def _places_told_by_tensors(f):
+    x = f.zeros(3, 4)
+    for k in f.arange(3):
+        x[k][k] = 1.0
+    last, w = f.tensor(-1), f.ones(3, 3, requires_grad=True)
+    with f.no_grad():
+        w[f.tensor(1)].mul_(5)
+        w[f.tensor(0), f.tensor(2)].mul_(7)
+    (w * w).sum().backward()
+    w.grad[f.argmax(w.sum(1))].zero_()
+    x[last, 1:3].fill_(4)
+    x[..., last].add_(2)
+    x[1, last].add_(3)
+    x.select(1, f.tensor(0)).sub_(1)
+    row = x[last]
+    x[last] += 1
+    last.fill_(0)  # what was taken by its value before stays where it was taken
+    row.mul_(2)
+    x[None, last, None].add_(5)
+    x[np.array(1)].mul_(3)
+    column = x[:, f.tensor(2)]
+    assert (column.stride(), column.storage_offset(), x[f.tensor([1, 2])].storage_offset()) == ((4,), 2, 0)
+    a = f.ones(3, requires_grad=True)
+    b = a * 2
+    b[f.tensor(1)].mul_(a[0])
+    (b * b).sum().backward()
+    return x, w, w.grad, row, column, column.reshape(-1), a.grad
+
+
+def test_tensors_of_shape_0_as_indices_take_views_that_are_pytorchs():
+    assert [r.tolist() for r in _places_told_by_tensors(pb)] == [r.tolist() for r in _places_told_by_tensors(torch)]
+
+
+def _steps_with_places_told_by_tensors(f):
+    outside, first = f.zeros(3, 4), f.tensor(1)
+    row, w = outside[first], f.ones(3, 3, requires_grad=True)
+
+    def step(k):
+        x = f.zeros(3, 3)
+        for i in f.arange(3):
+            x[i][i] = 1.0
+        outside[k, 1:3].add_(1)
+        outside[..., k].add_(2)
+        outside.select(1, k).mul_(2)
+        outside[k] += 1
+        row.add_(1)
+        outside[first][k].add_(10)
+        with f.no_grad():
+            w[k].mul_(5)
+        w.grad = None
+        (w * w * outside[:, :3]).sum().backward()
+        w.grad[f.argmax(w.sum(1))].zero_()
+        return x, outside[k], w.grad * 1, outside[k].reshape(2, 2)
+
+    step = pb.compile(step) if f is pb else step
+    return [[t.tolist() for t in (*step(f.tensor(k)), outside, row, w)] for k in (1, 0, 2)]
+
+
+def test_they_are_written_through_inside_a_compiled_step_too():
+    assert _steps_with_places_told_by_tensors(pb) == _steps_with_places_told_by_tensors(torch)
+    with pytest.raises(TraceError, match="storage_offset"):
+        pb.compile(lambda k: pb.zeros(3)[k].storage_offset())(pb.tensor(1))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import ShapeError
+from ..errors import ShapeError, TraceError
 from ..graph.types import INTEGER, DType, to_carrier, to_storage
 from ..ops.host import host_call
 from ..ops.primitive import user_source
@@ -85,7 +85,13 @@ class ShapeMethods(Handle):
 
     def storage_offset(self) -> int:
         """The number of the first element in the tensor that this is a view of."""
-        return self._layout()[2]
+        offset = self._layout()[2]
+        if math.isnan(offset):
+            raise TraceError(
+                f"storage_offset() of what a tensor's value picks, inside a compiled step (at {user_source()}): it is "
+                "recorded once and has no values yet. Index with a Python integer, or ask outside of the step."
+            )
+        return offset
 
     def is_contiguous(self, memory_format: Any = None) -> bool:
         """Whether the elements of this view lie in its base in row-major order without gaps, or with the channels last

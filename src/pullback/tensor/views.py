@@ -27,7 +27,8 @@ from ..ops.primitive import MODE, constant, iota, user_source
 if TYPE_CHECKING:
     from .handle import Handle
 
-#: the sizes, the strides and the offset, in elements, that a tensor of PyTorch's would have
+#: the sizes, the strides and the offset, in elements, that a tensor of PyTorch's would have; the offset is nan where it
+#: is computed by a step that is being recorded
 Layout = tuple[Shape, Shape, int]
 
 
