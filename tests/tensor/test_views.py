@@ -305,6 +305,15 @@ def test_a_mask_that_decides_the_size_is_refused_in_a_compiled_step():
     x = pb.arange(4)
     with pytest.raises(TraceError, match=r"masked_fill"):
         pb.compile(lambda: x[x > 1])()
+    with pytest.raises(TraceError, match=r"bool \[\] .* depends on values"):
+        pb.compile(lambda: x[x.sum() > 1])()
+
+    @pb.compile
+    def doubled(y):
+        y[y > 1] *= 2
+
+    with pytest.raises(TraceError, match=r"In place of t\[mask\] \*= 2 .* pb.where"):
+        doubled(x)
 
     @pb.compile
     def clipped(y):
@@ -376,3 +385,18 @@ def test_they_are_written_through_inside_a_compiled_step_too():
     assert _steps_with_places_told_by_tensors(pb) == _steps_with_places_told_by_tensors(torch)
     with pytest.raises(TraceError, match="storage_offset"):
         pb.compile(lambda k: pb.zeros(3)[k].storage_offset())(pb.tensor(1))
+
+
+def test_masks_known_when_a_step_is_recorded_are_taken_as_they_are():
+    flags = np.array([True, False, False, True])
+
+    def step(f, x):
+        y = x * 1
+        y[True] *= 2
+        y[[True, False, True, False]] += 1
+        return x[True], x[None, False, 1:], x[f.tensor(True)], x[f.tensor([True, False, False, True])], y
+
+    wanted = step(torch, torch.arange(4.0))
+    assert [r.tolist() for r in pb.compile(lambda x: step(pb, x))(pb.arange(4.0))] == [r.tolist() for r in wanted]
+    with pytest.raises(TraceError, match="depends on values"):  # whose array may be written to between two calls
+        pb.compile(lambda x: x[flags])(pb.arange(4.0))

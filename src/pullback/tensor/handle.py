@@ -634,6 +634,14 @@ class Handle:
     def _numbers(self) -> np.ndarray:
         return to_carrier(self._array(), self.dtype)
 
+    def _fixed_numbers(self) -> np.ndarray | None:
+        """Inside a compiled step the value, if the step is recorded with it; None where a run may have another."""
+        node, trace = self.node, STATE.trace
+        buffer = node.buffer
+        if trace is None or buffer is None or not buffer.owned or trace.follows(buffer):
+            return None
+        return to_carrier(buffer.array.reshape(node.shape), node.dtype)
+
     def numel(self) -> int:
         """How many elements there are."""
         return math.prod(self.shape)

@@ -52,16 +52,19 @@ def _as_tensor(item: Any, axis: int) -> Tensor:
 
 
 def _places_of(mask: Tensor) -> list[Tensor]:
-    """Where a mask holds: one vector of indices an axis. Reads the mask."""
+    """Where a mask holds: one vector of indices an axis, or one of none or one zero without axes. Reads the mask."""
     from .creation import tensor
 
-    if STATE.trace is not None:
+    values = mask._fixed_numbers() if STATE.trace is not None else mask._numbers()
+    if values is None:
         raise TraceError(
-            f"an index of bool {list(mask.shape)} inside a compiled step (at {user_source()}): the size of the result "
-            "depends on values. Use pb.where(mask, t, other), t.masked_fill(mask, value), or t[mask] = value with a "
-            "value that does not depend on how many places there are."
+            f"an index of bool {list(mask.shape)} inside a compiled step (at {user_source()}): the size of t[mask] "
+            "depends on values, also where it is computed only to be written back. Use pb.where(mask, t, other), "
+            "t.masked_fill(mask, value), or t[mask] = value with a value that does not depend on how many places there "
+            "are. In place of t[mask] *= 2 or t[mask] = f(t[mask]) write t[...] = pb.where(mask, f(t), t), with "
+            "mask[:, None] for a mask of rows."
         )
-    return [tensor(places) for places in np.nonzero(mask._numbers())]
+    return [tensor(places) for places in np.nonzero(np.atleast_1d(values))]
 
 
 def _items(index: Any) -> list[Any]:
@@ -179,11 +182,7 @@ class Parsed:
     def settle_masks(self) -> None:
         """Have each mask's places in its stead. Reads the masks."""
         for axis, mask in self.masks.items():
-            if not mask.ndim:
-                places = _places_of(mask.reshape(1))
-                self.tensors[axis] = places[0].node
-            else:
-                self.tensors.update({axis + i: place.node for i, place in enumerate(_places_of(mask))})
+            self.tensors.update({axis + i: place.node for i, place in enumerate(_places_of(mask))})
         self.masks = {}
 
     @property
