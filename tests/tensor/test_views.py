@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import pullback as pb
-from pullback.errors import GradientError, TraceError, ViewError
+from pullback.errors import DTypeError, GradientError, TraceError, ViewError
 
 
 def _in_place(f, x):
@@ -400,3 +400,33 @@ def test_masks_known_when_a_step_is_recorded_are_taken_as_they_are():
     assert [r.tolist() for r in pb.compile(lambda x: step(pb, x))(pb.arange(4.0))] == [r.tolist() for r in wanted]
     with pytest.raises(TraceError, match="depends on values"):  # whose array may be written to between two calls
         pb.compile(lambda x: x[flags])(pb.arange(4.0))
+
+
+def _writes_of_bytes(f, x):
+    whole, wide, narrow, row = x.view(f.int32), x.view(f.float64), x.view(f.int16), x[1].view(f.uint8)
+    whole[0, 1] = 0x3F800000
+    wide[1, 0] = 2.5
+    narrow[0, 0] = 7
+    row[:4].fill_(1)
+    x[0, 3] = 9
+    return x, whole, wide, narrow, row
+
+
+def test_bytes_under_another_dtype_are_views_too():
+    wanted = _writes_of_bytes(torch, torch.arange(8.0).reshape(2, 4))
+    found = _writes_of_bytes(pb, pb.arange(8.0).reshape(2, 4).clone())
+    assert [t.tolist() for t in found] == [t.tolist() for t in wanted]
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert (ours.stride(), ours.storage_offset()) == (theirs.stride(), theirs.storage_offset())
+    outside = pb.arange(8.0).reshape(2, 4).clone()
+    inside = pb.compile(lambda: _writes_of_bytes(pb, outside))()
+    assert [t.tolist() for t in (outside, *inside)] == [t.tolist() for t in (wanted[0], *wanted)]
+
+
+def test_plus_gives_the_tensor_itself():
+    x, mask = pb.zeros(3), pb.tensor([True, False])
+    assert +x is x and pb.positive(x) is x
+    with pytest.raises(DTypeError, match="a mask has no sign"):
+        pb.positive(mask)
+    for power in (True, False, np.True_):
+        assert (mask**power).tolist() == (torch.tensor([True, False]) ** bool(power)).tolist()
