@@ -117,3 +117,13 @@ def test_a_function_stays_what_it_was() -> None:
     source = pb.sum(input=pb.ones(2).exp(), axis=0).node.source
     assert isinstance(source, Source)
     assert (source.operation, source.file) == ("sum", __file__)
+
+
+@pytest.mark.parametrize("name", ["logical_and", "max", "clamp_min", "sin", "reshape", "argmax"])
+def test_a_function_that_is_given_no_tensor_says_so(name):
+    others = {"reshape": ((1,),), "sin": (), "argmax": ()}.get(name, (pb.zeros(2),))
+    with pytest.raises(
+        TypeError, match=rf"^{name}\(\): argument 'input' \(position 1\) must be Tensor, not int \(at .*spellings"
+    ):
+        getattr(pb, name)(2, *others)
+    assert pb.minimum(2, pb.ones(1)).tolist() == pb.add(0, pb.ones(1)).tolist() == [1.0]

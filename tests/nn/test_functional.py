@@ -8,7 +8,7 @@ import torch
 
 import pullback as pb
 from oracle import Value, compare
-from pullback.errors import DTypeError, GradientError, IndexOutOfRange, ShapeError
+from pullback.errors import DTypeError, GradientError, IndexOutOfRange, ShapeError, TraceError
 
 F = pb.nn.functional
 RNG = np.random.default_rng(0)
@@ -337,3 +337,12 @@ def test_negative_variances_are_refused_at_the_call_or_once_they_are_computed():
         step(-x).item()
     with pytest.raises(RuntimeError, match="binary_cross_entropy: input must lie in"):
         F.binary_cross_entropy(x * 2, x).item()
+
+
+def test_targets_of_ctc_loss_one_after_the_other_take_lengths_known_to_a_compiled_step():
+    log_probs, targets = pb.randn(5, 2, 4).log_softmax(-1), pb.tensor([1, 2, 3])
+    wanted = pb.nn.functional.ctc_loss(log_probs, targets, (5, 4), (2, 1)).item()
+    step = pb.compile(lambda x, t, lengths: pb.nn.functional.ctc_loss(x, t, (5, 4), lengths))
+    assert step(log_probs, targets, (2, 1)).item() == pytest.approx(wanted, rel=1e-6)
+    with pytest.raises(TraceError, match=r"say where each target begins.*\[N, S\], or target_lengths as a tuple"):
+        step(log_probs, targets, pb.tensor([2, 1]))

@@ -84,3 +84,26 @@ def test_random_in_place_methods() -> None:
 def test_an_integer_tensor_refuses_a_float_result() -> None:
     with pytest.raises(pb.errors.DTypeError, match="cannot turn int64 into float32"):
         pb.arange(3).add_(0.5)
+
+
+def _overwritten(f):
+    writes = [
+        lambda y: y.__setitem__(slice(None), 2.0),
+        lambda y: y.__setitem__(..., f.ones(3)),
+        lambda y: y.view(-1).__setitem__(slice(None), 2),
+        lambda y: y.T.__setitem__((slice(None), slice(None)), 3),
+        lambda y: y.__setitem__(f.ones(3, 3) > 0, 2),
+        lambda y: y.index_put_((f.arange(3),), f.ones(3, 3)),
+        lambda y: y.eq_(2),
+        lambda y: y.copy_(f.ones(3)),
+    ]
+    for write in writes:
+        a = f.ones(3, 3, requires_grad=True)
+        y = a * 1
+        write(y)
+        y.sum().backward()
+        yield a.grad.tolist()
+
+
+def test_what_is_overwritten_as_a_whole_keeps_a_history_with_a_gradient_of_zero():
+    assert list(_overwritten(pb)) == list(_overwritten(torch))

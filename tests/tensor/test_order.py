@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 import pullback as pb
 from pullback.errors import DTypeError, TraceError
@@ -20,6 +21,15 @@ def test_a_result_whose_size_depends_on_data_is_refused_inside_a_compiled_step(n
     step = pb.compile(DATA_DEPENDENT[name])
     with pytest.raises(TraceError, match=name):
         step(pb.tensor([1.0, 0.0, 2.0]))
+
+
+def test_a_histogram_over_the_elements_own_range_has_a_fixed_size():
+    for values in ([1.0, 2.0, 3.0, 5.0], [2.0, 2.0]):
+        found = pb.compile(lambda x: pb.histogram(x, 4))(pb.tensor(values))
+        wanted = torch.histogram(torch.tensor(values), 4)
+        assert [part.tolist() for part in found] == [part.tolist() for part in wanted]
+    with pytest.raises(ValueError, match="not finite"):
+        pb.histogram(pb.tensor([1.0, float("inf")]), 3).hist.tolist()
 
 
 def test_places_of_a_fixed_number_can_be_found_inside_a_compiled_step():

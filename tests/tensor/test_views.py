@@ -3,11 +3,12 @@
 import gc
 import weakref
 
+import numpy as np
 import pytest
 import torch
 
 import pullback as pb
-from pullback.errors import GradientError, TraceError, ViewError
+from pullback.errors import DTypeError, GradientError, TraceError, ViewError
 
 
 def _in_place(f, x):
@@ -304,6 +305,15 @@ def test_a_mask_that_decides_the_size_is_refused_in_a_compiled_step():
     x = pb.arange(4)
     with pytest.raises(TraceError, match=r"masked_fill"):
         pb.compile(lambda: x[x > 1])()
+    with pytest.raises(TraceError, match=r"bool \[\] .* depends on values"):
+        pb.compile(lambda: x[x.sum() > 1])()
+
+    @pb.compile
+    def doubled(y):
+        y[y > 1] *= 2
+
+    with pytest.raises(TraceError, match=r"In place of t\[mask\] \*= 2 .* pb.where"):
+        doubled(x)
 
     @pb.compile
     def clipped(y):
@@ -311,3 +321,112 @@ def test_a_mask_that_decides_the_size_is_refused_in_a_compiled_step():
         return y * 1
 
     assert clipped(x).tolist() == [0, 1, 0, 0]
+
+
+def _places_told_by_tensors(f):
+    x = f.zeros(3, 4)
+    for k in f.arange(3):
+        x[k][k] = 1.0
+    last, w = f.tensor(-1), f.ones(3, 3, requires_grad=True)
+    with f.no_grad():
+        w[f.tensor(1)].mul_(5)
+        w[f.tensor(0), f.tensor(2)].mul_(7)
+    (w * w).sum().backward()
+    w.grad[f.argmax(w.sum(1))].zero_()
+    x[last, 1:3].fill_(4)
+    x[..., last].add_(2)
+    x[1, last].add_(3)
+    x.select(1, f.tensor(0)).sub_(1)
+    row = x[last]
+    x[last] += 1
+    last.fill_(0)  # what was taken by its value before stays where it was taken
+    row.mul_(2)
+    x[None, last, None].add_(5)
+    x[np.array(1)].mul_(3)
+    column = x[:, f.tensor(2)]
+    assert (column.stride(), column.storage_offset(), x[f.tensor([1, 2])].storage_offset()) == ((4,), 2, 0)
+    a = f.ones(3, requires_grad=True)
+    b = a * 2
+    b[f.tensor(1)].mul_(a[0])
+    (b * b).sum().backward()
+    return x, w, w.grad, row, column, column.reshape(-1), a.grad
+
+
+def test_tensors_of_shape_0_as_indices_take_views_that_are_pytorchs():
+    assert [r.tolist() for r in _places_told_by_tensors(pb)] == [r.tolist() for r in _places_told_by_tensors(torch)]
+
+
+def _steps_with_places_told_by_tensors(f):
+    outside, first = f.zeros(3, 4), f.tensor(1)
+    row, w = outside[first], f.ones(3, 3, requires_grad=True)
+
+    def step(k):
+        x = f.zeros(3, 3)
+        for i in f.arange(3):
+            x[i][i] = 1.0
+        outside[k, 1:3].add_(1)
+        outside[..., k].add_(2)
+        outside.select(1, k).mul_(2)
+        outside[k] += 1
+        row.add_(1)
+        outside[first][k].add_(10)
+        with f.no_grad():
+            w[k].mul_(5)
+        w.grad = None
+        (w * w * outside[:, :3]).sum().backward()
+        w.grad[f.argmax(w.sum(1))].zero_()
+        return x, outside[k], w.grad * 1, outside[k].reshape(2, 2)
+
+    step = pb.compile(step) if f is pb else step
+    return [[t.tolist() for t in (*step(f.tensor(k)), outside, row, w)] for k in (1, 0, 2)]
+
+
+def test_they_are_written_through_inside_a_compiled_step_too():
+    assert _steps_with_places_told_by_tensors(pb) == _steps_with_places_told_by_tensors(torch)
+    with pytest.raises(TraceError, match="storage_offset"):
+        pb.compile(lambda k: pb.zeros(3)[k].storage_offset())(pb.tensor(1))
+
+
+def test_masks_known_when_a_step_is_recorded_are_taken_as_they_are():
+    flags = np.array([True, False, False, True])
+
+    def step(f, x):
+        y = x * 1
+        y[True] *= 2
+        y[[True, False, True, False]] += 1
+        return x[True], x[None, False, 1:], x[f.tensor(True)], x[f.tensor([True, False, False, True])], y
+
+    wanted = step(torch, torch.arange(4.0))
+    assert [r.tolist() for r in pb.compile(lambda x: step(pb, x))(pb.arange(4.0))] == [r.tolist() for r in wanted]
+    with pytest.raises(TraceError, match="depends on values"):  # whose array may be written to between two calls
+        pb.compile(lambda x: x[flags])(pb.arange(4.0))
+
+
+def _writes_of_bytes(f, x):
+    whole, wide, narrow, row = x.view(f.int32), x.view(f.float64), x.view(f.int16), x[1].view(f.uint8)
+    whole[0, 1] = 0x3F800000
+    wide[1, 0] = 2.5
+    narrow[0, 0] = 7
+    row[:4].fill_(1)
+    x[0, 3] = 9
+    return x, whole, wide, narrow, row
+
+
+def test_bytes_under_another_dtype_are_views_too():
+    wanted = _writes_of_bytes(torch, torch.arange(8.0).reshape(2, 4))
+    found = _writes_of_bytes(pb, pb.arange(8.0).reshape(2, 4).clone())
+    assert [t.tolist() for t in found] == [t.tolist() for t in wanted]
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert (ours.stride(), ours.storage_offset()) == (theirs.stride(), theirs.storage_offset())
+    outside = pb.arange(8.0).reshape(2, 4).clone()
+    inside = pb.compile(lambda: _writes_of_bytes(pb, outside))()
+    assert [t.tolist() for t in (outside, *inside)] == [t.tolist() for t in (wanted[0], *wanted)]
+
+
+def test_plus_gives_the_tensor_itself():
+    x, mask = pb.zeros(3), pb.tensor([True, False])
+    assert +x is x and pb.positive(x) is x
+    with pytest.raises(DTypeError, match="a mask has no sign"):
+        pb.positive(mask)
+    for power in (True, False, np.True_):
+        assert (mask**power).tolist() == (torch.tensor([True, False]) ** bool(power)).tolist()

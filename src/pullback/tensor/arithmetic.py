@@ -12,7 +12,7 @@ from ..graph.types import bool_
 from ..ops import elementwise as e
 from ..ops import pairs
 from ..ops.elementwise import Builder
-from ..ops.host import detach, identity
+from ..ops.host import detach
 from ..ops.indexing import require
 from ..ops.primitive import complex_refused, constant, user_source
 from . import promotion
@@ -120,7 +120,9 @@ class ArithmeticMethods(Handle):
         return self._wrap(e.neg(self.node))
 
     def __pos__(self) -> Tensor:
-        return self._wrap(identity(self.node))
+        if self._node.dtype is bool_:
+            raise DTypeError(f"+mask of a bool tensor (at {user_source()}): a mask has no sign; use .int()")
+        return self  # type: ignore[return-value]
 
     def __abs__(self) -> Tensor:
         return self.abs()  # type: ignore[attr-defined]
@@ -216,7 +218,7 @@ class ArithmeticMethods(Handle):
         return -self
 
     def positive(self) -> Tensor:
-        """+self."""
+        """The tensor itself, which is not of bool."""
         return +self
 
     multiply, divide, true_divide, subtract, negative = mul, div, div, sub, neg
@@ -315,6 +317,8 @@ class ArithmeticMethods(Handle):
                 raise DTypeError(
                     f"integers to a negative power ({exponent}) are not integers (at {user_source()}); use .float()"
                 )
+        if isinstance(exponent, bool) and self.dtype is bool_:
+            return self | (not exponent)
         return self._binary(_power, exponent)
 
     # ---- choice

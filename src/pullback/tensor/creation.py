@@ -331,14 +331,19 @@ def linspace(
     first, last = _plain(start), _plain(end)
     if dtype.category != FLOAT:
         first, last = int(first), int(last)
-    place = iota((steps,), 0, int64)
     each = (last - first) / (steps - 1) if steps > 1 else 0.0
-    from_start = e.add(e.mul(e.convert(place, float64), constant(each, float64)), constant(float(first), float64))
+    start_node, end_node, distance = (constant(float(number), float64) for number in (first, last, each))
+    return _finish(e.convert(spaced(start_node, end_node, distance, steps), dtype), requires_grad)
+
+
+def spaced(first: Node, last: Node, each: Node, steps: int) -> Node:
+    """`steps` numbers at the distance `each` from `first` to `last`, all float64."""
+    place = iota((steps,), 0, int64)
+    from_start = e.add(e.mul(e.convert(place, float64), each), first)
     back = e.convert(e.sub(constant(steps - 1, int64), place), float64)
-    from_end = e.sub(constant(float(last), float64), e.mul(back, constant(each, float64)))
+    from_end = e.sub(last, e.mul(back, each))
     # counted from the nearer end, so that both ends are exact
-    near_start = e.lt(place, constant((steps + 1) // 2, int64))
-    return _finish(e.convert(e.where(near_start, from_start, from_end), dtype), requires_grad)
+    return e.where(e.lt(place, constant((steps + 1) // 2, int64)), from_start, from_end)
 
 
 def logspace(
@@ -565,6 +570,7 @@ __all__ = [
     "ones",
     "ones_like",
     "scalar_tensor",
+    "spaced",
     "tensor",
     "tril_indices",
     "triu_indices",

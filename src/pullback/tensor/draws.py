@@ -237,7 +237,7 @@ class DrawMethods(Handle):
     multinomial = multinomial
 
     def _filled(self, drawn: Node) -> Tensor:
-        return self._replace(e.convert(drawn, self.dtype))  # type: ignore[attr-defined]
+        return self._assign(e.convert(drawn, self.dtype))
 
     def uniform_(self, *bounds: float, generator: Generator | None = None, **named: float) -> Tensor:
         """Uniform numbers on [from, to): uniform_(from=0, to=1)."""

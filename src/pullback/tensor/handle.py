@@ -18,10 +18,11 @@ import numpy as np
 from ..errors import DTypeError, GradientError, ShapeError, TraceError, ViewError
 from ..graph.calm import disturb
 from ..graph.node import Node, next_serial
-from ..graph.types import DType, to_carrier
+from ..graph.types import DType, bool_, to_carrier
+from ..ops.elementwise import where
 from ..ops.gradient_hooks import attach
 from ..ops.host import custom, detach
-from ..ops.primitive import MODE, buffer_node, grad_mode, user_source
+from ..ops.primitive import MODE, buffer_node, constant, grad_mode, user_source
 from ..runtime import engine
 from ..runtime.buffers import Buffer
 from .device import CPU, device
@@ -430,6 +431,9 @@ class Handle:
             raise DTypeError(
                 f"an in-place operation cannot turn {self.dtype.name} into {value.dtype.name} (at {user_source()})"
             )
+        if MODE.grad and not value.requires_grad and self.requires_grad and not self.is_leaf:
+            # everything is replaced: the history stays, and its gradient is zero, as PyTorch has it
+            value = where(constant(False, bool_), self.node, value)
         link, base = self._link, None if self._link is None else self._link.base
         if link is not None and base is not None:
             self._write_through(link, base, value)
@@ -629,6 +633,14 @@ class Handle:
 
     def _numbers(self) -> np.ndarray:
         return to_carrier(self._array(), self.dtype)
+
+    def _fixed_numbers(self) -> np.ndarray | None:
+        """Inside a compiled step the value, if the step is recorded with it; None where a run may have another."""
+        node, trace = self.node, STATE.trace
+        buffer = node.buffer
+        if trace is None or buffer is None or not buffer.owned or trace.follows(buffer):
+            return None
+        return to_carrier(buffer.array.reshape(node.shape), node.dtype)
 
     def numel(self) -> int:
         """How many elements there are."""

@@ -1,9 +1,9 @@
 """Indexing: `t[...]` and `t[...] = v` by PyTorch's rules.
 
-A basic index (integers, slices, None, Ellipsis) is a view. Integer tensors address the flattened axes that they stand
-on by one computed index, so reading is one `take` and writing one `put`. A bool tensor stands for the integer tensors
-of the places where it holds; how many those are depends on its values, so it is read at once, but for writes that can
-be told place by place (`where`).
+A basic index (integers, also as tensors of shape [], slices, None, Ellipsis) is a view. Integer tensors with axes
+address the flattened axes that they stand on by one computed index, so reading is one `take` and writing one `put`. A
+bool tensor stands for the integer tensors of the places where it holds; how many those are depends on its values, so it
+is read at once, but for writes that can be told place by place (`where`).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from ..ops.movement import expand, permute, reshape
 from ..ops.primitive import constant, user_source
 from .handle import STATE, Handle
 from .promotion import Operand, as_node
-from .views import Chain, Cut, Movement, Reshape, numbers_of
+from .views import Chain, Cut, Layout, Movement, Reshape, numbers_of
 
 if TYPE_CHECKING:
     from . import Tensor
@@ -51,16 +52,19 @@ def _as_tensor(item: Any, axis: int) -> Tensor:
 
 
 def _places_of(mask: Tensor) -> list[Tensor]:
-    """Where a mask holds: one vector of indices an axis. Reads the mask."""
+    """Where a mask holds: one vector of indices an axis, or one of none or one zero without axes. Reads the mask."""
     from .creation import tensor
 
-    if STATE.trace is not None:
+    values = mask._fixed_numbers() if STATE.trace is not None else mask._numbers()
+    if values is None:
         raise TraceError(
-            f"an index of bool {list(mask.shape)} inside a compiled step (at {user_source()}): the size of the result "
-            "depends on values. Use pb.where(mask, t, other), t.masked_fill(mask, value), or t[mask] = value with a "
-            "value that does not depend on how many places there are."
+            f"an index of bool {list(mask.shape)} inside a compiled step (at {user_source()}): the size of t[mask] "
+            "depends on values, also where it is computed only to be written back. Use pb.where(mask, t, other), "
+            "t.masked_fill(mask, value), or t[mask] = value with a value that does not depend on how many places there "
+            "are. In place of t[mask] *= 2 or t[mask] = f(t[mask]) write t[...] = pb.where(mask, f(t), t), with "
+            "mask[:, None] for a mask of rows."
         )
-    return [tensor(places) for places in np.nonzero(mask._numbers())]
+    return [tensor(places) for places in np.nonzero(np.atleast_1d(values))]
 
 
 def _items(index: Any) -> list[Any]:
@@ -78,7 +82,8 @@ class Parsed:
     """An index taken apart: what to cut from each axis, then which axes tensors address.
 
     `shape` is that of the cut with integer axes dropped and new axes put in; `tensors` maps an axis of that shape to
-    its integer tensor, `masks` the first of the axes that a mask stands on to it.
+    its integer tensor, `masks` the first of the axes that a mask stands on to it. `numbers` has the tensors of shape []
+    as they are given.
     """
 
     def __init__(self, index: Any, shape: Shape):
@@ -88,6 +93,7 @@ class Parsed:
         self.shape: list[int] = []
         self.tensors: dict[int, Node] = {}
         self.masks: dict[int, Tensor] = {}
+        self.numbers: dict[int, Handle] = {}
         items: list[Any] = []
         used = 0
         for item in _items(index):
@@ -131,6 +137,8 @@ class Parsed:
         if item.dtype is not bool_:
             index = e.convert(item.node, int64)
             self.tensors[len(self.shape)] = wrapped(index, self.whole[axis], f"index into axis {axis}:")
+            if not item.shape:
+                self.numbers[len(self.shape)] = item
             self._cut(slice(None))
             return
         if item.shape != self.whole[axis : axis + item.ndim]:
@@ -160,14 +168,21 @@ class Parsed:
         """The view that the basic indices take."""
         return Chain((Cut(tuple(self.bounds), tuple(self.steps)), Reshape(tuple(self.shape))))
 
+    @property
+    def view(self) -> Movement | None:
+        """The view that the whole index takes; None where it takes a copy."""
+        if self.masks or len(self.numbers) < len(self.tensors):
+            return None
+        if not self.numbers:
+            return self.movement
+        # each has a tensor of its own, since the one given may be written to
+        own = tuple((axis, number._wrap(number.node)) for axis, number in self.numbers.items())
+        return Chain((self.movement, Picked(own)))
+
     def settle_masks(self) -> None:
         """Have each mask's places in its stead. Reads the masks."""
         for axis, mask in self.masks.items():
-            if not mask.ndim:
-                places = _places_of(mask.reshape(1))
-                self.tensors[axis] = places[0].node
-            else:
-                self.tensors.update({axis + i: place.node for i, place in enumerate(_places_of(mask))})
+            self.tensors.update({axis + i: place.node for i, place in enumerate(_places_of(mask))})
         self.masks = {}
 
     @property
@@ -218,6 +233,42 @@ class _Addressed:
 
 def _inverse(axes: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(int(i) for i in np.argsort(axes))
+
+
+@dataclass(frozen=True, eq=False)
+class Picked(Movement):
+    """What stands at one place, told by a tensor of shape [], along each of some axes, which it drops."""
+
+    places: tuple[tuple[int, Handle], ...]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Picked) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(tuple(axis for axis, _ in self.places))
+
+    def _key(self) -> list[tuple[int, int]]:
+        return [(axis, id(place._node)) for axis, place in self.places]
+
+    def _addressed(self, shape: Shape) -> _Addressed:
+        wholes = {axis: e.convert(place.node, int64) for axis, place in self.places}
+        return _Addressed({a: wrapped(n, shape[a], f"index into axis {a}:") for a, n in wholes.items()}, shape)
+
+    def read(self, base: Node) -> Node:
+        return self._addressed(base.shape).read(base)
+
+    def write(self, base: Node, value: Node) -> Node:
+        return self._addressed(base.shape).write(base, value, False)
+
+    def layout(self, layout: Layout) -> Layout:
+        shape, strides, offset = layout
+        places = dict(self.places)
+        kept = [axis for axis in range(len(shape)) if axis not in places]
+        is_known = STATE.trace is None and STATE.loop is None and STATE.example is None
+        for axis, place in self.places:
+            at: Any = place.item() if is_known else math.nan
+            offset += (at + shape[axis] if at < 0 else at) * strides[axis]
+        return tuple(shape[a] for a in kept), tuple(strides[a] for a in kept), offset
 
 
 def _read(part: Node, parsed: Parsed) -> Node:
@@ -295,15 +346,15 @@ class IndexMethods(Handle):
     def __getitem__(self, index: Any) -> Tensor:
         parsed = Parsed(index, self.shape)
         parsed.settle_masks()
-        if not parsed.tensors:
-            return self._view(parsed.movement)
+        view = parsed.view
+        if view is not None:
+            return self._view(view)
         return self._wrap(_read(parsed.movement.read(self.node), parsed))
 
     def __setitem__(self, index: Any, value: Operand) -> None:
         parsed = Parsed(index, self.shape)
         link = value._link if isinstance(value, Handle) else None
-        is_view = link is not None and link.base is self and not parsed.tensors and not parsed.masks
-        if is_view and link.movement == parsed.movement:  # type: ignore[union-attr]
+        if link is not None and link.base is self and link.movement == parsed.view:
             return  # x[i] += v has written to x through its view already
         self._assign(_written(self.node, parsed, self._as_value(value), False))
 

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..graph.node import Node
-from ..graph.types import bool_
-from ..ops import elementwise as e
 from ..ops.movement import expand
-from ..ops.primitive import MODE, constant
+from ..ops.primitive import constant
 from .handle import Handle
 from .promotion import Number, Operand, as_node
 
@@ -83,23 +80,17 @@ class InplaceMethods(Handle):
         """self += value * tensor1 / tensor2."""
         return self._take(self + tensor1 / tensor2 * value)
 
-    def _replace(self, value: Node) -> Tensor:
-        """All elements replaced; a tensor that had a history keeps one, whose gradient is zero, as PyTorch has it."""
-        if MODE.grad and self.requires_grad and not value.requires_grad:
-            value = e.where(constant(False, bool_), self.node, value)
-        return self._assign(value)
-
     def copy_(self, src: Operand, non_blocking: bool = False) -> Tensor:
         """The values of `src`, converted and broadcast to this tensor. Nothing blocks, `non_blocking` or not."""
         from .creation import tensor
 
         if not isinstance(src, (Handle, bool, int, float)):
             src = tensor(src)
-        return self._replace(expand(as_node(src, self.dtype), self.shape))
+        return self._assign(expand(as_node(src, self.dtype), self.shape))
 
     def fill_(self, value: Number) -> Tensor:
         """Every element `value`."""
-        return self._replace(expand(constant(value, self.dtype), self.shape))
+        return self._assign(expand(constant(value, self.dtype), self.shape))
 
     def zero_(self) -> Tensor:
         """Every element 0."""

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import ShapeError
-from ..graph.types import INTEGER, DType, to_carrier, to_storage
-from ..ops.host import host_call
+from ..errors import ShapeError, TraceError
+from ..graph.types import INTEGER, DType
 from ..ops.primitive import user_source
 from .arguments import whole_number
 from .handle import Handle
 from .memory_format import channels_last, channels_last_3d, check_memory_format, contiguous_format
 from .reductions import normalize_axes, normalize_axis
-from .views import Cut, Diagonal, Expand, Permute, Reshape, Strided, Windows, is_row_major
+from .views import Bytes, Cut, Diagonal, Expand, Permute, Reshape, Strided, Windows, is_row_major
 
 if TYPE_CHECKING:
     from . import Tensor
@@ -85,7 +84,13 @@ class ShapeMethods(Handle):
 
     def storage_offset(self) -> int:
         """The number of the first element in the tensor that this is a view of."""
-        return self._layout()[2]
+        offset = self._layout()[2]
+        if math.isnan(offset):
+            raise TraceError(
+                f"storage_offset() of what a tensor's value picks, inside a compiled step (at {user_source()}): it is "
+                "recorded once and has no values yet. Index with a Python integer, or ask outside of the step."
+            )
+        return offset
 
     def is_contiguous(self, memory_format: Any = None) -> bool:
         """Whether the elements of this view lie in its base in row-major order without gaps, or with the channels last
@@ -120,9 +125,9 @@ class ShapeMethods(Handle):
         return self._reshaped(completed(sizes, self.numel(), "reshape", self.shape))
 
     def view(self, *given: Any, size: Any = None, dtype: DType | None = None) -> Tensor:
-        """The elements under another shape, always as a view; or, given a dtype, their bytes read as of that dtype.
+        """The elements under another shape, or, given a dtype, their bytes read as of that dtype; always as a view.
 
-        Reading bytes is a host call without a gradient, and its result is a copy.
+        Reading and writing bytes are host calls without a gradient.
         """
         dtype = given[0] if len(given) == 1 and isinstance(given[0], DType) else dtype
         if dtype is not None:
@@ -144,13 +149,7 @@ class ShapeMethods(Handle):
                     f"{after} of {dtype.name} (at {user_source()})"
                 )
             shape = (*shape[:-1], shape[-1] * before // after)
-        mine, wanted = self.dtype, dtype
-
-        def reread(values: np.ndarray) -> np.ndarray:
-            stored = np.ascontiguousarray(to_storage(values, mine))
-            return to_carrier(stored.reshape(-1).view(wanted.storage), wanted).reshape(shape)
-
-        return self._wrap(host_call((self.detach().node,), reread, shape, dtype))
+        return self._view(Bytes(self.dtype, self.shape, dtype, shape))
 
     def view_as(self, other: Tensor) -> Tensor:
         """Under the shape of `other`."""

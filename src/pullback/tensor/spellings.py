@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from ..graph.types import DType, bool_, float64, int64
 from ..ops.primitive import user_source
 from .arguments import UNSAID, flag
+from .handle import Handle
 
 #: what PyTorch also calls a parameter
 _ALIASES = {
@@ -52,7 +53,8 @@ def dtype_of(given: Any) -> Any:
 class _Parameters(NamedTuple):
     """The names of a function's parameters by kind; `needed` of them, from the left, have no default.
 
-    `switches` are the conditions under which those that are bool are not: Python's text, by name.
+    `switches` are the conditions under which those that are bool are not: Python's text, by name. `tensor` is the first
+    one of a method that stands as a function, which may be given anything.
     """
 
     positional: tuple[str, ...]
@@ -61,15 +63,16 @@ class _Parameters(NamedTuple):
     needed: int
     switches: tuple[tuple[str, str], ...]
     is_renamed: bool
+    tensor: str | None = None
 
     def differ(self) -> bool:
         """Whether there is anything for a caller to do."""
-        return bool(self.switches) or (
+        return bool(self.switches or self.tensor) or (
             self.is_renamed and not {"dtype", *_ALIASES}.isdisjoint((*self.positional, *self.named))
         )
 
 
-def _parameters(function: FunctionType, is_renamed: bool = True) -> _Parameters | None:
+def _parameters(function: FunctionType, is_renamed: bool = True, tensor: str | None = None) -> _Parameters | None:
     """None where the function takes any keyword, and so says itself what it does with it."""
     code = function.__code__
     if code.co_flags & CO_VARKEYWORDS:
@@ -79,7 +82,7 @@ def _parameters(function: FunctionType, is_renamed: bool = True) -> _Parameters 
     names = code.co_varnames
     needed = positional - len(function.__defaults__ or ())
     switches = tuple(_switches(function.__annotations__))
-    return _Parameters(names[:positional], several, names[positional:end], needed, switches, is_renamed)
+    return _Parameters(names[:positional], several, names[positional:end], needed, switches, is_renamed, tensor)
 
 
 def _switches(annotations: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -105,10 +108,32 @@ def _caller(parameters: _Parameters) -> tuple[CodeType, tuple[str, ...]]:
     if "dtype" in known and parameters.is_renamed:
         body.append("    if dtype is not None and type(dtype) is not DType: dtype = dtype_of(dtype)")
     given = ", ".join([*positional, *([f"*{several}"] if several else []), *(f"{n}={n}" for n in named)])
-    source = [f"def made(function):\n  def caller({head}):", *body, f"    return function({given})", "  return caller"]
+    body += _calling(f"function({given})", parameters.tensor)
+    source = [f"def made(function):\n  def caller({head}):", *body, "  return caller"]
     space: dict[str, Any] = {}
     exec("\n".join(source), _SPACE, space)  # names of our own parameters only
     return space["made"](None).__code__, tuple(aliases.values())
+
+
+def _calling(call: str, tensor: str | None) -> list[str]:
+    """The lines that give what a function gives. A number as its `tensor` shows by the attributes that it has not."""
+    if tensor is None:
+        return [f"    return {call}"]
+    return [
+        "    try:",
+        f"      return {call}",
+        f"    except AttributeError: untensored(function, {tensor!r}, {tensor})",
+    ]
+
+
+def _untensored(function: FunctionType, name: str, value: Any) -> None:
+    """Refuse what is no tensor; otherwise raise the error that is being handled."""
+    if isinstance(value, Handle):
+        raise
+    raise TypeError(
+        f"{function.__name__}(): argument {name!r} (position 1) must be Tensor, not {type(value).__name__} "
+        f"(at {user_source()})"
+    ) from None
 
 
 def _optional(parameters: _Parameters) -> tuple[str, ...]:
@@ -141,19 +166,19 @@ def _switch(function: FunctionType, name: str, value: Any) -> None:
 
 _SPACE = {
     **{"MISSING": _MISSING, "DType": DType, "settled": _settled, "missing": _missing, "dtype_of": dtype_of},
-    **{"switch": _switch},
+    **{"switch": _switch, "untensored": _untensored},
 }
 
 
-def spelled(function: Any, is_renamed: bool = True) -> Any:
-    """The function, taking PyTorch's other spellings too (`is_renamed`) and refusing what is no switch; the same where
-    it has no such parameter.
+def spelled(function: Any, is_renamed: bool = True, tensor: str | None = None) -> Any:
+    """The function, taking PyTorch's other spellings too (`is_renamed`), and refusing what is no switch, and no tensor
+    as its parameter `tensor`; the same where it has no such parameter.
     """
     if not isinstance(function, FunctionType) or _PLAIN in function.__dict__:
         return function
     function = function.__dict__.get(_CHECKED, function)
     described = getattr(function, "__wrapped__", function)  # a decorator's own code takes anything
-    parameters = _parameters(described, is_renamed) if isinstance(described, FunctionType) else None
+    parameters = _parameters(described, is_renamed, tensor) if isinstance(described, FunctionType) else None
     if parameters is None or not parameters.differ():
         return function
     return _with_caller(function, described, parameters)
@@ -180,16 +205,16 @@ def _closure(function: FunctionType) -> tuple[Any, ...]:
 def as_function(method: FunctionType, name: str, module: str, first: str) -> FunctionType:
     """A method as a function of `module`, whose tensor is called `first` as PyTorch's functions call it.
 
-    It is the method's own code with another name for its first parameter, which costs a call nothing. Of a method
-    under a decorator, whose own code takes anything, the names are asked for by a caller.
+    It is the method's own code with another name for its first parameter, under a caller that says what was given in
+    a tensor's place. Of a method under a decorator, whose own code takes anything, the names are asked for by it too.
     """
     plain = method.__dict__.get(_PLAIN, method)
     decorated = hasattr(plain, "__wrapped__")
     described = _renamed(plain.__wrapped__ if decorated else plain, first)
     described.__module__, described.__qualname__ = module, name
     if not decorated:
-        return spelled(described)
-    parameters = _parameters(described)
+        return spelled(described, tensor=first)
+    parameters = _parameters(described, tensor=first)
     assert parameters is not None, name
     return _with_caller(plain, described, parameters)
 

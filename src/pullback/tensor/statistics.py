@@ -14,12 +14,12 @@ from ..graph.types import BOOL, FLOAT, DType, float32, float64, int64
 from ..ops import elementwise as e
 from ..ops.host import detach, host_call
 from ..ops.indexing import take
-from ..ops.movement import reshape
+from ..ops.movement import reshape, slice_
 from ..ops.primitive import constant, iota, user_source
 from ..ops.reduction import sum_to_shape
 from .arguments import UNSAID, whole_number
 from .autocast_mode import widening
-from .creation import linspace, ones, tensor
+from .creation import linspace, ones, spaced, tensor
 from .handle import Handle
 from .order import checked, realized
 from .promotion import Number, get_default_dtype, require_float
@@ -67,6 +67,13 @@ def _range_of(name: str, values: np.ndarray) -> tuple[float, float]:
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError(f"{name}: the range of the values, {low} to {high}, is not finite; give one")
     return low, high
+
+
+def _ends(values: np.ndarray) -> np.ndarray:
+    """The ends of the range of the values, apart in any case."""
+    low, high = _range_of("histogram", values)
+    margin = 0.5 * (low == high)
+    return np.array([low - margin, high + margin])
 
 
 def _after(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
@@ -261,9 +268,8 @@ class StatisticsMethods(Handle):
     ) -> Histogram:
         """The sums of `weight` (ones by default) in bins, and the edges of the bins.
 
-        `bins` is the number of equal bins over `range` (by default the elements' own, which are computed at once), or
-        an ascending vector of edges. With `density` the sums are divided by the widths and the total. A host call
-        counts; there is no gradient.
+        `bins` is the number of equal bins over `range` (by default the elements' own), or an ascending vector of edges.
+        With `density` the sums are divided by the widths and the total. A host call counts; there is no gradient.
         """
         if self.dtype not in (float32, float64):
             raise DTypeError(f"histogram takes float32 or float64, got {self.dtype.name} (at {user_source()})")
@@ -293,11 +299,20 @@ class StatisticsMethods(Handle):
             raise ValueError(
                 f"histogram: bins must be positive or a vector of edges, got {bins!r} (at {user_source()})"
             )
-        low, high = range or ((0.0, 1.0) if not self.numel() else _range_of("histogram", realized(self, "histogram")))
+        if range is None and self.numel():
+            return self._edges_of_range(bins)
+        low, high = range or (0.0, 1.0)
         if not low <= high:
             raise ValueError(f"histogram: range must ascend, got {low} to {high} (at {user_source()})")
         margin = 0.5 * (low == high)
         return linspace(low - margin, high + margin, bins + 1, dtype=self.dtype)
+
+    def _edges_of_range(self, bins: int) -> Any:
+        """The edges of equal bins over the elements' own range."""
+        ends = host_call((detach(self.node),), _ends, (2,), float64)
+        low, high = (reshape(slice_(ends, ((at, at + 1),)), ()) for at in (0, 1))
+        each = e.div(e.sub(high, low), constant(float(bins), float64))
+        return self._wrap(e.convert(spaced(low, high, each, bins + 1), self.dtype))
 
     def bincount(self, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
         """How often each whole number from 0 to the greatest occurs in a vector, or the sum of its `weights`.
@@ -342,8 +357,8 @@ def histogramdd(
     """The sums of `weight` (ones by default) of points [..., D] in boxes, and the edges of the boxes along the D axes.
 
     `bins` is the number of equal bins along every axis, or for each axis such a number or an ascending vector of
-    edges. `range` is the least and the greatest edge of the first axis, of the second, …; by default the points' own,
-    which are computed at once. With `density` the sums are divided by the boxes' volumes and the total. A host call
+    edges. `range` is the least and the greatest edge of the first axis, of the second, …; by default the points' own.
+    With `density` the sums are divided by the boxes' volumes and the total. A host call
     counts; there is no gradient.
 
     >>> pb.histogramdd(pb.tensor([[0.0, 1.0], [1.0, 0.0], [2.0, 0.0], [2.0, 2.0]]), [2, 2]).hist

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import ref
 
@@ -17,9 +18,9 @@ import numpy as np
 
 from ..errors import ViewError
 from ..graph.node import Node, Shape
-from ..graph.types import int64
+from ..graph.types import DType, int64, to_carrier, to_storage
 from ..ops import elementwise as e
-from ..ops.host import detach
+from ..ops.host import detach, host_call
 from ..ops.indexing import put, take
 from ..ops.movement import Pairs, concatenate, expand, pad, permute, reshape, slice_
 from ..ops.primitive import MODE, constant, iota, user_source
@@ -27,7 +28,8 @@ from ..ops.primitive import MODE, constant, iota, user_source
 if TYPE_CHECKING:
     from .handle import Handle
 
-#: the sizes, the strides and the offset, in elements, that a tensor of PyTorch's would have
+#: the sizes, the strides and the offset, in elements, that a tensor of PyTorch's would have; the offset is nan where it
+#: is computed by a step that is being recorded
 Layout = tuple[Shape, Shape, int]
 
 
@@ -402,6 +404,45 @@ class Detach(Movement):
         return layout
 
 
+@dataclass(frozen=True)
+class Bytes(Movement):
+    """The bytes of elements of one dtype as elements of another."""
+
+    base_dtype: DType
+    base_shape: Shape
+    dtype: DType
+    shape: Shape
+
+    def read(self, base: Node) -> Node:
+        return host_call((detach(base),), _reread(self.base_dtype, self.dtype, self.shape), self.shape, self.dtype)
+
+    def write(self, base: Node, value: Node) -> Node:
+        back = _reread(self.dtype, self.base_dtype, self.base_shape)
+        return host_call((detach(value),), back, self.base_shape, self.base_dtype)
+
+    def layout(self, layout: Layout) -> Layout | None:
+        _, strides, offset = layout
+        before, after = self.base_dtype.itemsize, self.dtype.itemsize
+        if before == after:
+            return self.shape, strides, offset
+        starts = [stride * before for stride in (*strides[:-1], offset)]
+        if strides[-1] != 1 or any(start % after for start in starts):
+            return None
+        *scaled, offset = (start // after for start in starts)
+        return self.shape, (*scaled, 1), offset
+
+
+@cache
+def _reread(before: DType, after: DType, shape: Shape) -> Callable[[np.ndarray], np.ndarray]:
+    """The function that reads the bytes of elements of one dtype as elements, of this shape, of another."""
+
+    def reread(values: np.ndarray) -> np.ndarray:
+        stored = np.ascontiguousarray(to_storage(values, before))
+        return to_carrier(stored.reshape(-1).view(after.storage), after).reshape(shape)
+
+    return reread
+
+
 class Link:
     """What a view knows of its base. `stamp` tells the value of the base that the view was last read from."""
 
@@ -486,6 +527,7 @@ def root_of(tensor: Handle) -> tuple[Handle, Path]:
 
 
 __all__ = [
+    "Bytes",
     "Chain",
     "Cut",
     "Detach",

@@ -252,6 +252,10 @@ class Trace:
         source = ref(array) if array.base is None else lambda: array
         self.arrays.append((source, buffer, lambda held: stored(held).reshape(-1)))
 
+    def follows(self, buffer: Buffer) -> bool:
+        """Whether `buffer` holds a copy of an array that may be written between two calls."""
+        return any(other is buffer for _, other, _ in self.arrays)
+
     def array_copies(self) -> list[Callable[[], None]]:
         """What makes the copies of arrays anew. Those that Python wrote while recording stay as they were read."""
         return [

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ...errors import DTypeError, ShapeError
+from ...errors import DTypeError, ShapeError, TraceError
 from ...graph.types import INTEGER, int64
 from ...ops.indexing import bounded, take
 from ...ops.primitive import user_source
@@ -15,6 +15,7 @@ from ...tensor import Tensor
 from ...tensor.arithmetic import where
 from ...tensor.autocast_mode import in_float32
 from ...tensor.creation import full, tensor
+from ...tensor.handle import STATE
 from ...tensor.joining import cat
 from ...tensor.loops import repeat
 from .activation import finished, widened
@@ -34,9 +35,9 @@ def ctc_loss(
     Graves et al., "Connectionist Temporal Classification" (ICML 2006): the forward recursion in log space, T steps of
     a loop over [N, 2 S + 1] states; the gradient is the loop's own.
     Shapes: log_probs [T, N, C] or [T, C], from log_softmax; targets [N, S] padded, or [sum of target_lengths] one after
-    the other, whose lengths are then read at once (inside a compiled step use padded ones); lengths [N], or numbers for
-    one sequence. "mean" divides each loss by its target's length (at least 1) and takes the mean. `zero_infinity` makes
-    losses of impossible alignments, and their gradients, 0.
+    the other, whose lengths are then read at once (inside a compiled step give them as ints, or pad the targets);
+    lengths [N], or numbers for one sequence. "mean" divides each loss by its target's length (at least 1) and takes the
+    mean. `zero_infinity` makes losses of impossible alignments, and their gradients, 0.
 
     As PyTorch's, the gradient by log_probs is exp(log_probs) - (share of the alignments): log_softmax behind it
     makes the true one of that, and it is no other where log_probs is the result of log_softmax.
@@ -52,7 +53,7 @@ def ctc_loss(
     if not 0 <= blank < classes:
         raise ValueError(f"{_NAME}: blank must be one of the {classes} classes, got {blank} (at {user_source()})")
     lengths, wanted = (_lengths(w, n, count) for w, n in ((input_lengths, "input"), (target_lengths, "target")))
-    padded = _padded(targets, wanted, count)
+    padded = _padded(targets, target_lengths, wanted, count)
     lengths = Tensor(bounded(lengths.node, 0, steps + 1, f"{_NAME}: input length"))
     wanted = Tensor(bounded(wanted.node, 0, padded.shape[1] + 1, f"{_NAME}: target length"))
     labels = _with_blanks(padded, wanted, blank, classes)
@@ -89,7 +90,7 @@ def _lengths(lengths: Lengths, which: str, count: int) -> Tensor:
     return given.reshape(count).long()
 
 
-def _padded(targets: Tensor, wanted: Tensor, count: int) -> Tensor:
+def _padded(targets: Tensor, given: Lengths, wanted: Tensor, count: int) -> Tensor:
     """[N, S] labels; what lies beyond a target's length counts for nothing."""
     labels = Tensor(indices(_NAME, targets))
     if labels.ndim == 2 and labels.shape[0] == count:
@@ -99,7 +100,7 @@ def _padded(targets: Tensor, wanted: Tensor, count: int) -> Tensor:
             f"{_NAME}: targets must be [{count}, S] or one after the other in one axis, got {list(targets.shape)} "
             f"(at {user_source()})"
         )
-    sizes = np.asarray(wanted.tolist(), np.int64)
+    sizes = _known(given, wanted)
     if sizes.sum() > labels.shape[0] or (sizes < 0).any():
         raise ShapeError(
             f"{_NAME}: target_lengths {sizes.tolist()} do not fit {labels.shape[0]} targets (at {user_source()})"
@@ -109,6 +110,20 @@ def _padded(targets: Tensor, wanted: Tensor, count: int) -> Tensor:
     if not labels.shape[0]:
         return tensor(np.zeros((count, 0), np.int64))
     return Tensor(take(labels.node, tensor(np.minimum(places, labels.shape[0] - 1)).node))
+
+
+def _known(given: Lengths, wanted: Tensor) -> np.ndarray:
+    """The lengths of targets that stand one after the other, as numbers."""
+    if not isinstance(given, Tensor):
+        return np.asarray(given, np.int64).reshape(-1)
+    sizes = given._fixed_numbers() if STATE.trace is not None else wanted._numbers()
+    if sizes is None:
+        raise TraceError(
+            f"{_NAME}: targets one after the other with target_lengths in a tensor, inside a compiled step (at "
+            f"{user_source()}): the lengths say where each target begins and how much room the longest takes, and "
+            "the step is recorded once for any. Pass targets padded to [N, S], or target_lengths as a tuple of ints."
+        )
+    return sizes.astype(np.int64).reshape(-1)
 
 
 def _with_blanks(padded: Tensor, wanted: Tensor, blank: int, classes: int) -> Tensor:
