@@ -15,11 +15,14 @@ def test_gradients_at_kinks_are_pytorchs(point):
     np.testing.assert_array_equal(point.gradient(pb), point.gradient(torch))
 
 
-def test_hardswish_passes_nan_on():
-    """PyTorch's gradient there is NaN in its vectors, and that of the ends in what is left over from them."""
-    x = pb.full((2,), math.nan, requires_grad=True)
-    pb.nn.functional.hardswish(x).sum().backward()
-    assert x.grad.isnan().all()
+@pytest.mark.parametrize("name", ["hardswish", "elu", "selu", "celu", "softshrink", "hardsigmoid"])
+def test_gradients_at_nan_are_those_of_pytorchs_vectors(name):
+    gradients = []
+    for library in (pb, torch):
+        x = library.full((64,), math.nan, requires_grad=True)
+        getattr(library.nn.functional, name)(x).sum().backward()
+        gradients.append(x.grad.tolist())
+    np.testing.assert_array_equal(gradients[0], gradients[1][:1] * 64)
 
 
 def test_the_loss_of_a_distance_beyond_float16_has_a_gradient():

@@ -44,9 +44,9 @@ def relu6(input: Tensor, inplace: bool = False) -> Tensor:
 
 def _exponential_unit(x: Tensor, scale: float, steepness: float, linear: float = 1.0) -> Tensor:
     """linear * x above 0, else scale * (exp(steepness * x) - 1)."""
-    curved = x <= 0
-    below = (where(curved, x, 0.0) * steepness).expm1() * scale
-    return where(curved, below, x if linear == 1 else x * linear)
+    positive = x > 0
+    below = (where(positive, 0.0, x) * steepness).expm1() * scale
+    return where(positive, x if linear == 1 else x * linear, below)
 
 
 def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
@@ -150,8 +150,7 @@ def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     if real(lambd, "softshrink", "lambd") < 0:
         raise ValueError(f"softshrink: lambd must not be negative, got {lambd} (at {user_source()})")
     x = widened("softshrink", input)
-    flat = where((x >= -lambd) & (x <= lambd), x * 0.0, x)  # NaN stays, and lets gradients through
-    return finished(where(x > lambd, x - lambd, where(x < -lambd, x + lambd, flat)), input)
+    return finished(where(x > lambd, x - lambd, where(x < -lambd, x + lambd, x * 0.0)), input)
 
 
 def tanhshrink(input: Tensor) -> Tensor:
