@@ -96,6 +96,8 @@ def test_no_examples_take_any_output_padding_as_in_pytorch(rank: int) -> None:
 def test_weights_of_classes_are_of_the_inputs_dtype(name: str, dtype: Any) -> None:
     with pytest.raises(RuntimeError, match=f"{name}: weight must have the input's dtype float32, got {dtype.name}"):
         getattr(F, name)(floats(2, 3), whole(2), weight=floats(3, dtype=dtype))
+    with pytest.raises(DTypeError, match="linear_cross_entropy: weight must have the input's dtype"):
+        F.linear_cross_entropy(floats(4, 2), floats(3, 2), whole(4), weight=floats(3, dtype=dtype), chunk_size=2)
 
 
 def test_a_class_to_ignore_is_refused_beside_probabilities() -> None:
