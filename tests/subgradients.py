@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,13 @@ def _functional(name: str, *arguments: Any) -> Callable[[Any, Any], Any]:
     return lambda f, x: getattr(f.nn.functional, name)(x, *arguments)
 
 
+def _distance(name: str, **options: float) -> Callable[[Any, Any], Any]:
+    return lambda f, x: getattr(f.nn.functional, name)(x, f.zeros_like(x), reduction="sum", **options)
+
+
+_FAR = (math.inf, -math.inf, math.nan, 2.0)
+
+
 POINTS = [
     Point("x.abs()", lambda f, x: x.abs(), (0.0,)),
     Point("x.sign()", lambda f, x: x.sign(), (0.0,)),
@@ -45,6 +53,12 @@ POINTS = [
     Point("relu(x)", lambda f, x: x.relu(), (0.0,)),
     Point("leaky_relu(x, 0.1)", _functional("leaky_relu", 0.1), (0.0,)),
     Point("l1_loss(x, 0)", lambda f, x: f.nn.functional.l1_loss(x, f.zeros_like(x)), (0.0,)),
+    Point("x.max(), x.min()", lambda f, x: x.max() + x.min(), (math.nan, 1.0, math.nan)),
+    Point("x.amax()", lambda f, x: x.amax(), (math.nan, 1.0)),
+    Point("hardsigmoid(x)", _functional("hardsigmoid"), (math.nan, -3.0, 3.0)),
+    Point("huber_loss(x, 0, delta=2)", _distance("huber_loss", delta=2.0), _FAR),
+    Point("smooth_l1_loss(x, 0, beta=2)", _distance("smooth_l1_loss", beta=2.0), _FAR),
+    Point("binary_cross_entropy_with_logits(x, 0)", _distance("binary_cross_entropy_with_logits"), (*_FAR[:3], 0.0)),
 ]
 
 

@@ -156,6 +156,10 @@ def test_gradcheck_passes_right_rules_and_names_what_is_wrong():
     y = pb.tensor([0.3, 0.7], dtype=pb.float64, requires_grad=True)
     assert gradcheck(lambda x, y: ((x * y).sin(), x @ y), (x, y))
     assert gradgradcheck(lambda x, y: (x * y).sin(), (x, y))
+    with pytest.raises(GradientError, match=r"^gradgradcheck: input 0, element"):
+        gradgradcheck(lambda x, y: x * x.detach() + y * 0, (x, y))
+    with pytest.raises(ValueError, match=r"^gradgradcheck: eps must be positive"):
+        gradgradcheck(lambda x, y: x * y, (x, y), eps=0.0)
 
     class Wrong(Function):
         @staticmethod

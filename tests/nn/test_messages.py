@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -88,3 +89,40 @@ def test_no_examples_take_any_output_padding_as_in_pytorch(rank: int) -> None:
     assert function(floats(*shape), floats(*window), **arguments).shape == tuple(theirs.shape)
     with pytest.raises(ValueError, match="output_padding"):
         function(floats(1, *shape[1:]), floats(*window), **arguments)
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "nll_loss", "multi_margin_loss"])
+@pytest.mark.parametrize("dtype", [pb.float16, pb.float64])
+def test_weights_of_classes_are_of_the_inputs_dtype(name: str, dtype: Any) -> None:
+    with pytest.raises(RuntimeError, match=f"{name}: weight must have the input's dtype float32, got {dtype.name}"):
+        getattr(F, name)(floats(2, 3), whole(2), weight=floats(3, dtype=dtype))
+    with pytest.raises(DTypeError, match="linear_cross_entropy: weight must have the input's dtype"):
+        F.linear_cross_entropy(floats(4, 2), floats(3, 2), whole(4), weight=floats(3, dtype=dtype), chunk_size=2)
+
+
+def test_a_class_to_ignore_is_refused_beside_probabilities() -> None:
+    for call in (F.cross_entropy, pb.nn.CrossEntropyLoss(ignore_index=1)):
+        given = {"ignore_index": 1} if call is F.cross_entropy else {}
+        with pytest.raises(RuntimeError, match="ignore_index is not supported for floating point targets"):
+            call(floats(2, 3), floats(2, 3), **given)
+    assert F.cross_entropy(floats(2, 3), floats(2, 3), ignore_index=-1).item() == 0  # as in PyTorch
+
+
+@pytest.mark.parametrize(
+    ("call", "argument"),
+    [
+        (lambda x: pb.nn.HuberLoss(delta=1j)(x, x), "delta"),
+        (lambda x: F.smooth_l1_loss(x, x, beta=1j), "beta"),
+        (lambda x: F.cross_entropy(x, x, label_smoothing=0j), "label_smoothing"),
+        (lambda x: F.triplet_margin_loss(x, x, x, margin=1j), "margin"),
+        (lambda x: F.hardtanh(x, 0j, 1), "min_val"),
+        (lambda x: F.softshrink(x, 1j), "lambd"),
+        (lambda x: F.rrelu(x, 0, 1j), "upper"),
+        (lambda x: F.dropout(x, 1j), "p"),
+        (lambda x: pb.nn.Dropout(1j), "p"),
+        (lambda x: F.poisson_nll_loss(x, x, eps=np.complex64(1)), "eps"),
+    ],
+)
+def test_a_complex_number_is_refused_by_the_arguments_name(call: Any, argument: str) -> None:
+    with pytest.raises(TypeError, match=f"argument '{argument}' must be float, not complex"):
+        call(floats(2, 3))

@@ -38,5 +38,8 @@ def test_bad_sizes_and_dtypes_are_refused():
         pb.tril_indices(-1, 2)
     with pytest.raises(DTypeError, match="int32 or int64"):
         pb.triu_indices(2, 2, dtype=pb.float32)
+    for sizes in ((-1,), (2, -3), (-1, 2)):
+        with pytest.raises(RuntimeError, match="eye: n and m must not be negative"):
+            pb.eye(*sizes)
     with pytest.raises(ValueError, match="steps"):
         pb.logspace(0, 1, -1)

@@ -143,7 +143,13 @@ def gradgradcheck(
     options |= {"nondet_tol": nondet_tol, "check_grad_dtypes": check_grad_dtypes, "fast_mode": fast_mode}
     options |= {"check_undefined_grad": check_undefined_grad, "check_batched_grad": check_batched_grad}
     options |= {"check_backward_ad": check_rev_over_rev, "check_forward_ad": check_fwd_over_rev}
-    return gradcheck(first, (*given, *cotangents), **options)
+    try:
+        return gradcheck(first, (*given, *cotangents), **options)
+    except (GradientError, ValueError) as error:
+        said = str(error)
+        if not said.startswith("gradcheck:"):
+            raise
+        raise type(error)(f"gradgradcheck{said.removeprefix('gradcheck')}") from None
 
 
 def _refuse_masked(name: str, masked: bool) -> None:

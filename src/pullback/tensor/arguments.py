@@ -5,6 +5,8 @@ from __future__ import annotations
 import operator
 from typing import Any
 
+import numpy as np
+
 from ..ops.primitive import user_source
 
 
@@ -34,8 +36,8 @@ def truth(value: Any, name: str, argument: str) -> bool:
 
 
 def real(value: Any, name: str, argument: str) -> Any:
-    """A number, also of NumPy or in a tensor; TypeError where it is none, such as "0.1"."""
-    if isinstance(value, (str, bytes)) or not hasattr(value, "__float__"):
+    """A number, also of NumPy or in a tensor; TypeError where it is none, such as "0.1", or complex."""
+    if isinstance(value, (str, bytes, complex, np.complexfloating)) or not hasattr(value, "__float__"):
         raise TypeError(
             f"{name}(): argument {argument!r} must be float, not {type(value).__name__} (at {user_source()})"
         )

@@ -421,6 +421,8 @@ def eye(
     """Ones on the diagonal of an n by m (default n) matrix of zeros."""
     _check_device(device)
     shape = (whole_number(n, "eye", "n"), whole_number(n if m is None else m, "eye", "m"))
+    if min(shape) < 0:
+        raise ShapeError(f"eye: n and m must not be negative, got {shape[0]} and {shape[1]} (at {user_source()})")
     diagonal = e.eq(iota(shape, 0, int64), iota(shape, 1, int64))
     return _finish(e.convert(diagonal, dtype or get_default_dtype()), requires_grad)
 

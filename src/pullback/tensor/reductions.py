@@ -169,14 +169,34 @@ class ReductionMethods(Handle):
         dim = _dim_or_other("max", dim, keepdim, other)
         if isinstance(dim, Handle):
             return self.maximum(dim)  # type: ignore[attr-defined]
-        return self.amax() if dim is None else self._extreme_with_index(self.argmax(dim, keepdim=True), dim, keepdim)
+        if dim is None:
+            return self._extreme_of_all(reduce_max, "max")
+        return self._extreme_with_index(self.argmax(dim, keepdim=True), dim, keepdim)
 
     def min(self, dim: int | Tensor | None = None, keepdim: bool = False, *, other: Tensor | None = None) -> Any:
         """The least element; along `dim` a pair (values, indices); with a tensor, elementwise."""
         dim = _dim_or_other("min", dim, keepdim, other)
         if isinstance(dim, Handle):
             return self.minimum(dim)  # type: ignore[attr-defined]
-        return self.amin() if dim is None else self._extreme_with_index(self.argmin(dim, keepdim=True), dim, keepdim)
+        if dim is None:
+            return self._extreme_of_all(reduce_min, "min")
+        return self._extreme_with_index(self.argmin(dim, keepdim=True), dim, keepdim)
+
+    def _extreme_of_all(self, build: Callable[[Node, tuple[int, ...]], Node], name: str) -> Tensor:
+        """The extreme of all elements. Where it is NaN its gradient goes to those that are, which amax's does not."""
+        found = self._extreme(build, None, False, name)
+        if not found.requires_grad:
+            return found
+        from ..autograd.function import with_gradient
+        from .arithmetic import where
+
+        def rule(extreme: Tensor, cotangent: Tensor) -> list[Tensor]:
+            x: Any = self
+            hit = (x == extreme) | (x != x)  # any NaN is the extreme
+            share = cotangent / hit.sum().to(cotangent.dtype)
+            return [where(hit, share, 0.0)]
+
+        return with_gradient(found, [self], rule)
 
     def _extreme_with_index(self, index: Tensor, dim: int, keepdim: bool) -> ValuesIndices:
         values = self.gather(dim, index)  # type: ignore[attr-defined]

@@ -14,6 +14,7 @@ from ...graph.types import DType, float32
 from ...ops.elementwise import lt
 from ...ops.primitive import constant, user_source
 from ...tensor import Tensor
+from ...tensor.arguments import real
 from ...tensor.arithmetic import where
 from ...tensor.grad_modes import no_grad
 from ...tensor.promotion import require_float
@@ -165,7 +166,7 @@ def dropout(
     Srivastava et al., "Dropout" (JMLR 15, 2014), in the inverted form. The mask is a function of the generator's
     counter, so that computing it again gives the same mask.
     """
-    if not 0 <= p <= 1:
+    if not 0 <= real(p, "dropout", "p") <= 1:
         raise ValueError(f"dropout: p must lie between 0 and 1, got {p} (at {user_source()})")
     require_float("dropout", input)
     if not training or p == 0:

@@ -5,12 +5,14 @@ Where two pieces meet the gradient is PyTorch's. The 16-bit floats are widened a
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 from ...errors import ShapeError
 from ...graph.types import float32
 from ...ops.primitive import user_source
 from ...tensor import Tensor
+from ...tensor.arguments import real
 from ...tensor.arithmetic import where
 from ...tensor.autocast_mode import lowered
 from ...tensor.promotion import require_float
@@ -29,7 +31,7 @@ def threshold(input: Tensor, threshold: float, value: float, inplace: bool = Fal
 
 def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
     """Each element brought into [min_val, max_val]; no gradient at the ends."""
-    if min_val > max_val:
+    if real(min_val, "hardtanh", "min_val") > real(max_val, "hardtanh", "max_val"):
         raise ValueError(f"hardtanh: min_val {min_val} is above max_val {max_val} (at {user_source()})")
     result = where(input <= min_val, min_val, where(input >= max_val, max_val, input))
     return finished(result, input, inplace)
@@ -97,7 +99,7 @@ def rrelu(
     generator: Generator | None = None,
 ) -> Tensor:
     """x above 0, else a times x: in training a is random, uniform on [lower, upper), else their mean."""
-    if lower > upper:
+    if real(lower, "rrelu", "lower") > real(upper, "rrelu", "upper"):
         raise ValueError(f"rrelu: lower {lower} is above upper {upper} (at {user_source()})")
     x = widened("rrelu", input)
     slope: Tensor | float = (lower + upper) / 2
@@ -126,14 +128,15 @@ def mish(input: Tensor, inplace: bool = False) -> Tensor:
 def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
     """(x + 3) / 6 brought into [0, 1]."""
     x = widened("hardsigmoid", input)
-    return finished(where(x <= -3, 0.0, where(x >= 3, 1.0, x / 6 + 0.5)), input, inplace)
+    return finished(where(x <= -3, 0.0, where(x < 3, x / 6 + 0.5, where(x >= 3, 1.0, math.nan))), input, inplace)
 
 
 def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
     """x * hardsigmoid(x); Howard et al., MobileNetV3 (ICCV 2019)."""
     x = widened("hardswish", input)
-    middle = x.clamp(-3.0, 3.0)  # an infinite x would make the cotangent of what is not chosen NaN
-    return finished(where(x <= -3, 0.0, where(x >= 3, x, middle * (middle + 3) / 6)), input, inplace)
+    low, high = x <= -3, x >= 3
+    middle = where(low | high, 0.0, x)  # an infinite x would make the cotangent of what is not chosen NaN
+    return finished(where(low, 0.0, where(high, x, middle * (middle + 3) / 6)), input, inplace)
 
 
 def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
@@ -144,7 +147,7 @@ def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
 
 def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """The element drawn toward 0 by `lambd`, and 0 where that would cross it."""
-    if lambd < 0:
+    if real(lambd, "softshrink", "lambd") < 0:
         raise ValueError(f"softshrink: lambd must not be negative, got {lambd} (at {user_source()})")
     x = widened("softshrink", input)
     return finished(where(x > lambd, x - lambd, where(x < -lambd, x + lambd, x * 0.0)), input)

@@ -7,6 +7,7 @@ from ...graph.types import float32
 from ...ops.elementwise import lt
 from ...ops.primitive import constant, user_source
 from ...tensor import Tensor
+from ...tensor.arguments import real
 from ...tensor.arithmetic import where
 from ...tensor.random import Generator, uniform_nodes
 from .activation import finished, widened
@@ -16,7 +17,7 @@ _SATURATED = -1.7580993408473766
 
 
 def _keep(name: str, shape: tuple[int, ...], p: float, generator: Generator | None) -> Tensor:
-    if not 0 <= p <= 1:
+    if not 0 <= real(p, name, "p") <= 1:
         raise ValueError(f"{name}: p must lie between 0 and 1, got {p} (at {user_source()})")
     return Tensor(lt(uniform_nodes(shape, float32, generator), constant(1 - p, float32)))
 

@@ -25,7 +25,7 @@ from ...tensor.grad_modes import enable_grad
 from ...tensor.handle import STATE
 from ...tensor.joining import cat
 from .linear import linear
-from .loss import check_reduction, check_smoothing, cross_entropy, hard_terms, soft_terms
+from .loss import check_reduction, check_smoothing, check_weight, cross_entropy, hard_terms, soft_terms
 
 #: logits of so many bytes, in the dtype that losses are computed in, are not cut: nothing would be gained
 _SMALL = 32 << 20
@@ -65,6 +65,8 @@ def linear_cross_entropy(
     check_reduction(name, reduction)
     check_smoothing(name, label_smoothing)
     _check(input, linear_weight, linear_bias, target, ignore_index)
+    if not target.dtype.is_floating_point:
+        check_weight(name, *in_float32(input, weight))
     if options is not None and chunk_size is None:
         chunk_size = _rows_of(options, input, linear_weight)
     if chunk_size is not None and chunk_size < 1:

@@ -9,7 +9,7 @@ from ...graph.types import INTEGER
 from ...ops.indexing import bounded
 from ...ops.primitive import user_source
 from ...tensor import Tensor
-from ...tensor.arguments import whole_number
+from ...tensor.arguments import real, whole_number
 from ...tensor.arithmetic import where
 from ...tensor.autocast_mode import in_float32
 from ...tensor.handle import STATE
@@ -25,7 +25,7 @@ def check_reduction(name: str, reduction: str) -> None:
 
 def check_smoothing(name: str, label_smoothing: float) -> None:
     """Raise ValueError where the share of the target that is spread is none."""
-    if not 0 <= label_smoothing <= 1:
+    if not 0 <= real(label_smoothing, name, "label_smoothing") <= 1:
         raise ValueError(f"{name}: label_smoothing must lie in [0, 1], got {label_smoothing} (at {user_source()})")
 
 
@@ -74,17 +74,40 @@ def cross_entropy(
     """
     reduction = chosen_reduction("cross_entropy", size_average, reduce, reduction)
     check_smoothing("cross_entropy", label_smoothing)
+    given = input, target, weight
+    input, target, weight = in_float32(input, target, weight)
+    if target.dtype.is_floating_point:
+        _refuse_ignored(ignore_index)
+    else:
+        check_weight("cross_entropy", input, weight)
     if STATE.trace is not None and STATE.trace.blocks:
         from .linear_cross_entropy import in_blocks
 
-        found = in_blocks(input, target, weight, ignore_index, reduction, label_smoothing)
+        found = in_blocks(*given, ignore_index, reduction, label_smoothing)
         if found is not None:
             return found
-    input, target, weight = in_float32(input, target, weight)
     if target.dtype.is_floating_point:
         return finished(reduced(soft_terms(input, target, weight, label_smoothing), reduction), input)
     loss, share = hard_terms(input, target, weight, ignore_index, label_smoothing)
     return finished(_averaged(loss, share, reduction), input)
+
+
+def _refuse_ignored(ignore_index: int) -> None:
+    """RuntimeError, as PyTorch's, where a class is to be ignored and the target is no class. Negative ones are none."""
+    if whole_number(ignore_index, "cross_entropy", "ignore_index") >= 0:
+        raise RuntimeError(
+            f"cross_entropy: ignore_index is not supported for floating point targets, which are probabilities, got "
+            f"{ignore_index} (at {user_source()})"
+        )
+
+
+def check_weight(name: str, input: Tensor, weight: Tensor | None) -> None:
+    """Raise DTypeError where the weights of classes are not of the input's dtype."""
+    if weight is not None and weight.dtype is not input.dtype:
+        raise DTypeError(
+            f"{name}: weight must have the input's dtype {input.dtype.name}, got {weight.dtype.name} "
+            f"(at {user_source()}); use weight.to(pb.{input.dtype.name})"
+        )
 
 
 def hard_terms(
@@ -135,6 +158,7 @@ def nll_loss(
     reduction = chosen_reduction("nll_loss", size_average, reduce, reduction)
     x = widened("nll_loss", input)
     axis, _ = _class_axis("nll_loss", input, weight)
+    check_weight("nll_loss", input, weight)
     classes = None if weight is None else _along(weight.to(x.dtype), axis, x.ndim)
     hit, valid = _hits("nll_loss", x, target, ignore_index, axis)
     share = _share(hit, valid, classes, x, axis)

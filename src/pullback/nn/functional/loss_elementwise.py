@@ -101,14 +101,22 @@ def smooth_l1_loss(
     """d² / (2 beta) for distances below `beta`, else d - beta / 2. Girshick, "Fast R-CNN" (ICCV 2015)."""
     name = "smooth_l1_loss"
     reduction = chosen_reduction(name, size_average, reduce, reduction)
-    if beta < 0:
+    if real(beta, name, "beta") < 0:
         raise ValueError(f"{name}: beta must not be negative, got {beta} (at {user_source()})")
     if beta == 0:
         return _distance(name, input, target, None, None, reduction, None)
     x, y, dtype = compared(name, input, target, same_shape=True)
     distance = x - y
     size = distance.abs()
-    return reduced(where(size < beta, distance * distance * (0.5 / beta), size - 0.5 * beta), reduction).to(dtype)
+    far = size >= beta
+    loss = where(far, size - 0.5 * beta, _near_square(far, distance) * (0.5 / beta))
+    return reduced(loss, reduction).to(dtype)
+
+
+def _near_square(far: Tensor, distance: Tensor) -> Tensor:
+    """The square of the distance, 0 where it is far: the gradient of an infinite square would be NaN, chosen or not."""
+    near = where(far, 0.0, distance)
+    return near * near
 
 
 def huber_loss(
@@ -117,12 +125,13 @@ def huber_loss(
     """d² / 2 for distances up to `delta`, else delta (d - delta / 2). Huber (Annals of Statistics, 1964)."""
     name = "huber_loss"
     reduction = chosen_reduction(name, None, None, reduction)
-    if delta <= 0:
+    if real(delta, name, "delta") <= 0:
         raise ValueError(f"{name}: delta must be above 0, got {delta} (at {user_source()})")
     x, y, dtype = compared(name, input, target, same_shape=True)
     distance = x - y
     size = distance.abs()
-    loss = where(size <= delta, distance * distance * 0.5, (size - 0.5 * delta) * delta)
+    far = size > delta
+    loss = where(far, (size - 0.5 * delta) * delta, _near_square(far, distance) * 0.5)
     return reduced(_weighted(name, loss, weight, input), reduction).to(dtype)
 
 
@@ -180,8 +189,10 @@ def binary_cross_entropy_with_logits(
     input, target, weight, pos_weight = in_float32(input, target, weight, pos_weight)
     _one_shape(name, input, target)
     x, y = widened(name, input), target.to(input.dtype.compute)
-    positive = y if pos_weight is None else y * fitting(name, "pos_weight", pos_weight, y)
-    loss = (1 - y) * x - (1 - y + positive) * logsigmoid(x)
+    if pos_weight is None:
+        loss = (1 - y) * x - logsigmoid(x)
+    else:
+        loss = (1 - y) * x - (1 - y + y * fitting(name, "pos_weight", pos_weight, y)) * logsigmoid(x)
     if weight is not None:
         loss = loss * fitting(name, "weight", weight, loss)
     return finished(reduced(loss, reduction), input)

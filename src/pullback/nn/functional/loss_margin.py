@@ -10,12 +10,13 @@ from ...ops.elementwise import broadcast_shapes
 from ...ops.indexing import bounded
 from ...ops.primitive import user_source
 from ...tensor import Tensor
+from ...tensor.arguments import real
 from ...tensor.arithmetic import where
 from ...tensor.autocast_mode import in_float32
 from ...tensor.promotion import require_float, result_type
 from .activation import finished, logsigmoid, widened
 from .linear import class_numbers, indices
-from .loss import chosen_reduction, reduced
+from .loss import check_weight, chosen_reduction, reduced
 from .loss_elementwise import floating
 
 
@@ -107,6 +108,7 @@ def multi_margin_loss(
     classes = x.shape[1]
     if weight is not None and weight.shape != (classes,):
         raise ShapeError(f"{name}: weight must be [{classes}], got {list(weight.shape)} (at {user_source()})")
+    check_weight(name, input, weight)
     known = Tensor(bounded(indices(name, y), 0, classes, f"{name}: target"))
     hit = class_numbers(x.shape, 1) == known.unsqueeze(1)
     own = where(hit, x, 0.0).sum(1, keepdim=True)
@@ -211,7 +213,7 @@ def _triplet(
         raise ShapeError(
             f"{name}: all operands must have as many axes, got {[list(t.shape) for t in operands]} (at {user_source()})"
         )
-    if margin <= 0:
+    if real(margin, name, "margin") <= 0:
         raise ValueError(f"{name}: margin must be above 0, got {margin} (at {user_source()})")
     near, far = distance(anchor, positive), distance(anchor, negative)
     if swap:

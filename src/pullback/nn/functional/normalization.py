@@ -26,6 +26,7 @@ def batch_norm(
     three-term formula rstd * (g - mean(g) - x̂ mean(g x̂)), with the sums that weight's and bias's gradients are.
     """
     momentum = real(momentum, "batch_norm", "momentum")
+    _check_eps(eps, training)
     if not input.numel():
         return _of_nothing(input, weight, bias)
     if input.ndim < 2:
@@ -50,6 +51,13 @@ def batch_norm(
     mean = along_channels(widened("batch_norm", running_mean), x)
     deviation = _root(along_channels(widened("batch_norm", running_var), x), eps)
     return finished(_affine((x - mean) * (1 / deviation), scale, shift), input)
+
+
+def _check_eps(eps: float, training: bool) -> None:
+    """As PyTorch: a channel of one value would be divided by zero, or by the root of a negative number."""
+    if real(eps, "batch_norm", "eps") < 0 or (training and eps == 0):
+        wanted = "positive during training" if training else "0 or more"
+        raise ValueError(f"batch_norm: eps must be {wanted}, got {eps} (at {user_source()})")
 
 
 def _of_nothing(input: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:

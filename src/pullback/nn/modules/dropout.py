@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ...ops.primitive import user_source
 from ...tensor import Tensor
+from ...tensor.arguments import real
 from .. import functional as F
 from .module import Module
 
@@ -13,7 +14,7 @@ class _DropoutNd(Module):
 
     def __init__(self, p: float = 0.5, inplace: bool = False):
         super().__init__()
-        if not 0 <= p <= 1:
+        if not 0 <= real(p, type(self).__name__, "p") <= 1:
             raise ValueError(f"{type(self).__name__}: p must lie between 0 and 1, got {p} (at {user_source()})")
         self.p, self.inplace = p, inplace
 
