@@ -264,3 +264,30 @@ def test_clipped_gradients_of_large_layers_under_autocast_are_bounded_by_their_n
     plan = step.plan()
     gradients = 4 * 2048 * 2048 * 2
     assert plan.breakdown["temporaries"] < 1.1 * gradients, f"updates were written aside, not in place:\n{plan}"
+
+
+@pytest.mark.parametrize("names", [("Adam", "RMSprop"), ("SGD", "Adam"), ("RMSprop", "Adam"), ("Adam", "SGD")])
+def test_two_networks_with_optimizers_of_two_kinds_are_trained_in_one_step(names: tuple[str, str]) -> None:
+    """As in a GAN: the second network's update is made of parameters that the first one has just been given."""
+
+    def losses(compiled: bool) -> list[float]:
+        pb.manual_seed(0)
+        a, b = pb.nn.Linear(4, 4), pb.nn.Linear(4, 4)
+        first, second = (getattr(pb.optim, n)(m.parameters(), lr=0.01) for n, m in zip(names, (a, b), strict=True))
+
+        def step(x: pb.Tensor) -> pb.Tensor:
+            second.zero_grad()
+            one = b(a(x).detach()).square().mean()
+            one.backward()
+            second.step()
+            first.zero_grad()
+            two = b(a(x)).square().mean()
+            two.backward()
+            first.step()
+            return one + two
+
+        run = pb.compile(step) if compiled else step
+        x = pb.randn(8, 4)
+        return [run(x).item() for _ in range(4)]
+
+    np.testing.assert_allclose(losses(True), losses(False), rtol=1e-5)

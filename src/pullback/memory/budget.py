@@ -137,7 +137,7 @@ def _advice(plan: Plan, first: list[str]) -> str:
     less = format_bytes(rows // 2)
     changes = list(first)
     if plan.divides:
-        changes.append(f"micro-batches: two parts of the batch, one after the other, hold about {less} less")
+        changes.append(f"micro-batches: two parts of the batch, one after the other, hold up to {less} less")
     if coded := _bytes_less_in_codes(plan):
         changes.append(
             f"an optimizer that keeps its moments in 8 bits (AdamW8bit, Adam8bit, Lion8bit, SGD8bit): "

@@ -74,7 +74,8 @@ class Assurance:
         all roles now, `numbers` are the roles of what no step writes.
         """
         given = {role: _around(found) if role in numbers else found for role, found in start.items()}
-        for role in {self.roles[state.old] for state in self.looked_at}:
+        # of those that nothing bounded is made of, nothing is asked
+        for role in {self.roles[state.old] for state in self.looked_at} & given.keys():
             given[role] = given[role].hull(Interval(-LARGEST, LARGEST))  # as the guard will keep it
         for steps in _STEPS:
             try:
