@@ -89,9 +89,9 @@ def two_optimizers_of_a_part_each() -> Step:
     return step
 
 
-def adversaries() -> Step:
+def adversaries(lr: float = 2e-4) -> Step:
     maker, judge = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 6)), net()[:2].append(nn.Linear(16, 1))
-    of_maker, of_judge = optim.Adam(maker.parameters(), lr=2e-4), optim.Adam(judge.parameters(), lr=2e-4)
+    of_maker, of_judge = optim.Adam(maker.parameters(), lr=lr), optim.Adam(judge.parameters(), lr=lr)
     x, loss_of = pb.randn(32, 6), nn.BCEWithLogitsLoss()
 
     def step() -> None:
@@ -161,6 +161,40 @@ def a_line_search() -> Step:
     return lambda: optimizer.step(closure)
 
 
+def a_line_search_that_ends_at_nothing() -> Step:
+    model, x = nn.Linear(6, 1), pb.randn(32, 6)
+    optimizer = optim.LBFGS(model.parameters())
+
+    def closure() -> Any:
+        optimizer.zero_grad()
+        loss = model(x).square().mean()
+        loss.backward()
+        return loss
+
+    return lambda: optimizer.step(closure)
+
+
+def an_objective_that_is_maximized() -> Step:
+    model = net()
+    optimizer = optim.Adam(model.parameters(), lr=1e-2, maximize=True)
+    return plain(model, optimizer, lambda out, y: -F.cross_entropy(out, y))
+
+
+def gradients_that_are_assigned() -> Step:
+    w, x = pb.nn.Parameter(pb.randn(6)), pb.randn(32, 6)
+    optimizer = optim.SGD([w], lr=0.1)
+
+    def step() -> None:
+        w.grad = pb.func.grad(lambda v: (x @ v).square().mean())(w.detach())
+        optimizer.step()
+
+    return step
+
+
+def adversaries_at_a_usual_rate() -> Step:
+    return adversaries(1e-3)
+
+
 def updates_by_hand() -> Step:
     model, (x, y) = net(), data()
 
@@ -203,7 +237,8 @@ SOUND = [
     ordinary, adamw_at_a_small_rate_with_dropout, fine_tuning_at_a_very_small_rate, sgd_at_a_small_rate,
     a_rate_that_warms_up, two_optimizers_of_a_part_each, adversaries, gradients_of_several_batches,
     a_frozen_part_and_a_teacher, validation_between, a_line_search, updates_by_hand,
-    updates_of_a_plain_tensor_by_hand, log_likelihood,
+    updates_of_a_plain_tensor_by_hand, log_likelihood, a_line_search_that_ends_at_nothing,
+    an_objective_that_is_maximized, gradients_that_are_assigned, adversaries_at_a_usual_rate,
 ]  # fmt: skip
 
 

@@ -72,6 +72,14 @@ CAUSES: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: F.cross_entropy(of(1.0, 2.0)[None], pb.tensor([0]), weight=pb.tensor([0.0, 1.0])),
         COUNTED,
     ),
+    "attention to nothing": (
+        lambda: pb.nn.MultiheadAttention(2, 1)(*[large(1, 2, value=1.0)] * 3, key_padding_mask=pb.tensor([True]))[0],
+        "softmax over nothing but -inf, which is inf - inf",
+    ),
+    "determinant": (
+        lambda: pb.logdet(pb.tensor([[0.0, 1.0], [1.0, 0.0]], requires_grad=True)),
+        "logarithm of a negative determinant",
+    ),
     "a weight": (
         lambda: F.embedding(pb.tensor([1]), of(1.0, nan)[:, None]),
         "a tensor from outside is NaN already, before the step",
@@ -87,6 +95,17 @@ def test_it_is_told_how_it_came_about(name: str) -> None:
         make().sum().item()
     assert caught.value.how == how
     assert caught.value.phase == "forward"
+
+
+def test_an_infinity_in_the_data_is_named() -> None:
+    w = pb.ones(2, 2, requires_grad=True)
+
+    @pb.compile
+    def step(x: pb.Tensor) -> None:
+        (x @ w).sum().backward()
+
+    with pytest.raises(pb.errors.NonFiniteError, match="argument 1 holds an infinity already"):
+        step(pb.tensor([[1.0, inf]]))
 
 
 SMOOTH: dict[str, Callable[[pb.Tensor], Any]] = {

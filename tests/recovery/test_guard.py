@@ -155,6 +155,26 @@ def test_the_policy_is_tried_in_turn_until_the_guard_gives_up() -> None:
     assert len(caught.value.events) == 4 and "worse" in str(caught.value)
 
 
+@pytest.mark.parametrize("kind", ["list", "generator"])
+def test_a_return_that_helped_is_not_counted_against_the_next(kind: str) -> None:
+    model = nn.Linear(1, 1)
+    optimizer = pb.optim.SGD(model.parameters(), lr=0.1)
+    guard = pb.Guard(model, optimizer, policy=["skip", "lower_lr"])
+    numbers = [math.nan if number % 40 == 39 else 1.0 for number in range(400)]
+    for loss in guard.batches(numbers if kind == "list" else iter(numbers)):
+        guard.observe(loss)
+    changes = [change for event in guard.events for change in event.changes]
+    assert len(changes) == 10
+    if kind == "list":
+        assert all("left out" in change for change in changes)
+    # a run that comes no further gives up all the same, where what is left out would let it creep on too
+    guard = pb.Guard(model, optimizer, policy=["skip", "lower_lr"])
+    with pytest.raises(GuardError, match="3 returns in a row did not help: none was followed by 3 good steps of new"):
+        for _ in guard.batches([0.0] * 100):
+            guard.observe(math.nan if guard.batch > 20 and guard.batch % 3 else 1.0)
+    assert optimizer.param_groups[0]["lr"] < 0.1
+
+
 def test_undecorated_loops_and_any_iterable() -> None:
     model = nn.Linear(2, 1)
     optimizer = pb.optim.SGD(model.parameters(), lr=0.1)

@@ -428,10 +428,11 @@ def test_workers_give_the_same_batches_and_go_on_in_the_middle(tmp_path: Path, m
     drawn = [value for batch in found for value in batch["drawn"]]
     assert len({str(value) for value in drawn}) == len(drawn)
     # another number of workers, and of batches ahead: also what the dataset draws is the same
-    other = make(1)
-    other.load_state_dict(state)
-    assert values(other) == rest
-    assert values(other) == following
+    for workers in (1, 3):
+        other = make(workers)
+        other.load_state_dict(state)
+        assert values(other) == rest
+        assert values(other) == following
     first = next(iter(loader))
     assert first["tensor"].dtype is pb.bfloat16
     assert len(values(loader)) == 6  # the epoch that was left is no longer in the way
@@ -455,6 +456,14 @@ def test_workers_of_an_iterable_dataset(tmp_path: Path, monkeypatch: pytest.Monk
     alone = data.DataLoader(Stream(11), 2, num_workers=1, generator=pb.Generator(3))
     with pytest.raises(StateDictError, match="num_workers was 2 and is 1"):
         alone.load_state_dict(state)
+    # before the first batch nothing is any worker's yet
+    begun, iterator = stopped(make(), 0)
+    whole = pairs(iterator)
+    other = make()
+    other.load_state_dict(begun)
+    assert pairs(other) == whole
+    alone.load_state_dict(begun)
+    assert len(list(alone)) == 6
 
 
 def test_what_a_worker_knows() -> None:

@@ -52,14 +52,16 @@ def course(facts: Facts, still: Facts) -> Course:
     if not pairs or facts.error is not None or not all(math.isfinite(loss) for moved, _ in pairs for loss in moved):
         before = [kept[0] for _, kept in pairs] or [math.nan]
         return Course(before[0], math.inf, math.inf, True, facts.steps)
-    return min((_compared(moved, kept, facts.steps) for moved, kept in pairs), key=lambda one: one.change)
+    sign = -1 if facts.maximizes else 1
+    return min((_compared(moved, kept, facts.steps, sign) for moved, kept in pairs), key=lambda one: one.change)
 
 
-def _compared(moved: list[float], kept: list[float], steps: int) -> Course:
+def _compared(moved: list[float], kept: list[float], steps: int, sign: int) -> Course:
+    """With a `sign` of -1 a rise counts as a fall."""
     count = min(len(moved), len(kept))
     few = max(1, count // 4)
     moved, kept = moved[:count], kept[:count]
-    gains = [before - after for before, after in zip(kept, moved, strict=True)]
+    gains = [sign * (before - after) for before, after in zip(kept, moved, strict=True)]
     gain, before = fmean(gains[-few:]), fmean(kept[-few:])
     size = abs(before) + _CLEAR * pstdev(kept) or 1e-30
     noise = _CLEAR * _typical(b - a for a, b in pairwise(gains)) / math.sqrt(few)

@@ -33,6 +33,11 @@ class Facts:
     zero_gradients: int = 0
     #: how many parameters the optimizers have, and how many others have gradients, where none is both
     strangers: tuple[int, int] | None = None
+    #: whether an optimizer stepped with gradients that no backward() had made
+    are_assigned: bool = False
+    #: how many optimizers stepped, and whether all of them maximize
+    optimizers: int = 0
+    maximizes: bool = False
     #: whether weights were changed by other means than an optimizer
     changed_by_hand: bool = False
     #: modules in evaluation mode whose results depend on it, and of which a loss was made

@@ -70,6 +70,8 @@ def _backward(facts: Facts, place: str) -> Iterator[Finding]:
         return
     if facts.backwards:
         yield Finding("backward called", True, "the loss was differentiated")
+    elif facts.are_assigned:
+        yield Finding("backward called", True, "gradients were assigned, without backward()")
     elif not facts.error:
         yield Finding(
             "backward called", False, f"{facts.without_gradients or facts.steps} steps of the optimizer found no "
@@ -194,9 +196,10 @@ def _sign(facts: Facts) -> Iterator[Finding]:
     if facts.turned is not None:
         operation, line = facts.turned
         better = "larger" if operation in ("log_softmax", "logsigmoid", "log") else "smaller"
+        done = "maximizing" if facts.maximizes else "minimizing"
         yield Finding(
             "sign of the loss", False,
-            f"{operation} is the better the {better} it is, and minimizing this loss does the opposite", line,
+            f"{operation} is the better the {better} it is, and {done} this loss does the opposite", line,
             "turn the sign of the loss",
         )  # fmt: skip
 
@@ -219,8 +222,8 @@ def _better(facts_at: FactsAt, mine: Course) -> tuple[float, Course] | None:
     """The factor on the learning rate with which the loss falls most, and how, where it does not fall as it is. A rate
     that a schedule is raising is not told to be too low.
     """
-    if mine.has_fallen or _cannot_be_told(mine):
-        return None
+    if mine.has_fallen or _cannot_be_told(mine) or facts_at(1.0).optimizers > 1:
+        return None  # where several optimizers pull on a loss it is not a rate that keeps it up
     rises = mine.rises
     factors = LOWER if rises else () if facts_at(1.0).rates_rise else HIGHER
     tried = [(factor, course(facts_at(factor), facts_at(0.0))) for factor in factors]
@@ -234,12 +237,15 @@ def _cannot_be_told(one: Course) -> bool:
 
 
 def _falls(facts: Facts, mine: Course, same_batch: bool, has_better_rate: bool) -> Finding:
-    check = f"loss falls {'on one batch' if same_batch else 'over the first steps'}"
+    goal = "objective rises" if facts.maximizes else "loss falls"
+    check = f"{goal} {'on one batch' if same_batch else 'over the first steps'}"
     told = f"from {mine.before:.4g} to {mine.after:.4g} in {facts.steps} steps"
     if _cannot_be_told(mine):
         return Finding(check, True, f"{told}, as far as the noise of the steps lets it be told")
     if facts.rates_rise and not mine.rises:
         return Finding(check, True, f"{told}, while the learning rate is being raised")
+    if facts.optimizers > 1 and not mine.has_fallen and math.isfinite(mine.change):
+        return Finding(check, True, f"{told}, where {facts.optimizers} optimizers may pull against each other")
     mend = (
         "change the learning rate, see there"
         if has_better_rate

@@ -61,8 +61,8 @@ class Watcher:
         self._evaluating: dict[int, tuple[str, Module]] = {}
         #: those of them that were called before a backward pass
         self._suspect: dict[str, Module] = {}
-        #: whether a part of a loss of which the sign is known has the right one
-        self._is_some_right = False
+        #: of parts of losses of which the sign is known: the first that is right for minimizing, and that is not
+        self._signs: dict[bool, tuple[str, str]] = {}
         #: what an optimizer is about to change: rates, and values by the ids of parameters
         self._rates: list[Any] = []
         self._kept: dict[int, tuple[Tensor, Tensor]] = {}
@@ -154,9 +154,7 @@ class Watcher:
 
     def _look_at_sign(self, loss: Node) -> None:
         for part in parts(loss):
-            self._is_some_right = self._is_some_right or part.is_right
-            if not part.is_right and self.facts.turned is None:
-                self.facts.turned = part.operation, part.source
+            self._signs.setdefault(part.is_right, (part.operation, part.source))
 
     def _look_for_changes_by_hand(self) -> None:
         nodes = {key: owner._node for key, owner in self.origins.owners.items()}
@@ -196,6 +194,8 @@ class Watcher:
                 facts.zero_gradients += 1
             elif self._since_step:
                 facts.cleared_too_late_at = facts.cleared_too_late_at or _line()
+        elif not facts.backwards:
+            facts.are_assigned = True
 
     def _look_at_structure(self) -> None:
         """Note why parameters are without gradients, while it can still be seen."""
@@ -223,6 +223,8 @@ class Watcher:
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if _has_closure(args, kwargs):
             self._look_at_gradients(_parameters(optimizer))
+            # a line search asks for more losses, of weights that it only tries
+            self._values = [(line, value) for line, value in {line: v for line, v in reversed(self._values)}.items()]
         if self.factor == 0:
             with no_grad():
                 for p, value in self._kept.values():
@@ -278,8 +280,11 @@ class Watcher:
                 facts.severed = self._severed(error.root)
         if facts.error is None:
             self._read_losses()
-        if self._is_some_right:
-            facts.turned = None
+        groups = [group for optimizer in self.optimizers.values() for group in optimizer.param_groups]
+        facts.optimizers = len(self.optimizers)
+        facts.maximizes = bool(groups) and all(group.get("maximize", False) for group in groups)
+        if (not facts.maximizes) not in self._signs:
+            facts.turned = self._signs.get(facts.maximizes)
         self._sum_up()
         return facts
 

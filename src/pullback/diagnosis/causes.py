@@ -33,6 +33,10 @@ def cause(node: Node, operands: list[np.ndarray], result: np.ndarray) -> Cause:
     """How `node` came to a NaN (or, where it has none, an infinity)."""
     bad = np.isnan(result) if np.isnan(result).any() else np.isinf(result)
     given = next((i for i, o in enumerate(node.inputs) if _is_nan_number(o, operands[i])), None)
+    if given is not None and node.source is not None and node.source.operation == "logdet":
+        return Cause(
+            "logarithm of a negative determinant", "take slogdet, which gives the sign apart, or mend the matrix"
+        )
     if given is not None:
         return Cause("a constant that is NaN", "leave the constant out of what the loss depends on")
     picked = _at(bad, operands) if node.op.kind == "elementwise" else operands
@@ -179,7 +183,7 @@ def _exp(node: Node, operands: list[np.ndarray], _: np.ndarray) -> Cause | None:
 def _difference(node: Node, operands: list[np.ndarray], result: np.ndarray) -> Cause | None:
     if not np.isnan(result).any():
         return _overflow(node, operands)
-    if node.source is not None and "softmax" in node.source.operation:
+    if node.source is not None and ("softmax" in node.source.operation or node.source.operation == "attend"):
         if (operands[0] == np.inf).any():
             return Cause(
                 "softmax of inf, which is inf - inf", "mask with -inf what is to have no part, and not with inf"

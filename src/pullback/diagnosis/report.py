@@ -25,6 +25,10 @@ _WEIGHT = Cause(
     "is NaN already, before the step",
     "look for what has written it (an initialization, a file, an update that nobody looked at), and load a good state",
 )
+_INFINITE = Cause(
+    "holds an infinity already",
+    "look at where it comes from, or replace it by nan_to_num() first; let what is masked out have no part in the loss",
+)
 _ON_PURPOSE = Cause("an infinity that was put in on purpose reached it", "let what is masked out have no part in it")
 _UNTOLD = Cause("made of finite operands", "look at the operands")
 
@@ -95,7 +99,8 @@ def report(
     told where it is not that of the line.
     """
     node, finding, reader, times = fault
-    is_data = finding.nan and not finding.made
+    is_given = node.buffer is not None or node.op.name in ("buffer", "input", "parameter")
+    is_data = not finding.made and (finding.nan or (is_given and bool(finding.index)))
     told = node if finding.made or reader is None else reader
     source = told.source
     found = finding.cause or _without_cause(node, finding, is_data)
@@ -124,6 +129,8 @@ def report(
 
 def _without_cause(node: Node, finding: Finding, is_data: bool) -> Cause:
     """What is said of what no operation here has made, or of what cannot be told."""
+    if is_data and not finding.nan:
+        return _INFINITE
     if is_data:
         return _WEIGHT if node.requires_grad else _DATA
     if finding.made:

@@ -28,8 +28,9 @@ class Guard:
     An alert is a step that was not finite (of a step compiled with `on_nonfinite="rollback"`, or a loss that is NaN or
     infinite), a loss or a gradient norm that stands out of the last `window` ones, or whatever `alert` is called with.
     The run then goes back to the newest snapshot from before it (at a further alert before new data is reached, to the
-    one before), `policy` changes something, and what was done is noted in `events`. After `tries` returns in a row,
-    with no more than `every` good steps of new data between them, GuardError reports them all.
+    one before), `policy` changes something, and what was done is noted in `events`. After `tries` returns in a row
+    that did not help, GuardError reports them all: one has helped when as many good steps of new data have followed it
+    as "skip" leaves batches out (2 · `around` + 1); what comes then is another matter, for the first policy.
 
     - `model`, `optimizer`, `scheduler` (one, or a list of each) and further `parts` by name are saved and restored:
       what has `state_dict` and `load_state_dict`, generators; and always the default generator.
@@ -114,8 +115,8 @@ back to step 10; batches 14 to 16 of epoch 0 left out
         self._skipped: set[tuple[int, int]] = set()
         #: returns in a row; of them the last ones that came no further in the data than the one before; how far
         self._returns, self._again, self._furthest = 0, 0, (-1, -1)
-        #: the good steps since the last return, and how many it threw away
-        self._good, self._lost = 0, 0
+        #: the good steps since the last return, how many it threw away, and the good ones that were further than ever
+        self._good, self._lost, self._new = 0, 0, 0
         self._ring = Ring(keep)
         self._loader: Any = None
         self._pending: Trigger | None = None
@@ -181,12 +182,24 @@ back to step 10; batches 14 to 16 of epoch 0 left out
         if norm:
             self._norms.add(norm)
         self._good += 1
-        if self._good > self._lost + self.every:
+        self._new += self._is_new()
+        if self._new >= self._enough:
             self._returns = self._again = 0  # what comes now is another matter
         self._is_due = self.step % self.every == 0
         if self._is_due and not self._given:
             self.snapshot()
         return True
+
+    def _is_new(self) -> bool:
+        """Whether the step that was made is one that had not been good before the last return."""
+        if self._given and self._goes_back_in_data:
+            return (self.epoch, self.batch) >= self._furthest
+        return self._good >= self._lost
+
+    @property
+    def _enough(self) -> int:
+        """So many new good steps say that a return has helped: fewer would be less than it may have left out."""
+        return 2 * self.around + 1
 
     def alert(self, what: object = "an alert from outside") -> None:
         """Go back now, for a reason from elsewhere: a text, an exception such as NonFiniteError, a monitor's alert."""
@@ -226,6 +239,10 @@ back to step 10; batches 14 to 16 of epoch 0 left out
         if self.checkpointer is not None and self.step:
             self._save(force=False)
 
+    @property
+    def _goes_back_in_data(self) -> bool:
+        return bool(self._loader_part()) or isinstance(self._loader, (list, tuple))
+
     def _loader_part(self) -> dict[str, Any]:
         return {"loader": self._loader} if hasattr(self._loader, "state_dict") else {}
 
@@ -259,7 +276,7 @@ back to step 10; batches 14 to 16 of epoch 0 left out
             raise GuardError(self._gives_up(found is None), tuple(self.events))
         way = self.ways[min(self._returns, len(self.ways) - 1)]
         self._returns, self._furthest = self._returns + 1, max(self._furthest, here)
-        self._good, self._lost = 0, self.step - found.step
+        self._good, self._lost, self._new = 0, self.step - found.step, 0
         self._restore(found)
         changes = [said for change in way if (said := change(self, event))]
         self.events.append(Event(**{**event.to_dict(), "restored": found.step, "changes": changes}))
@@ -277,12 +294,15 @@ back to step 10; batches 14 to 16 of epoch 0 left out
         position = snapshot.position
         # what was lowered since stays lowered
         scale_rates(self._optimizers, self._schedulers, self.lr_scale / position["lr_scale"])
-        if loader or isinstance(self._loader, (list, tuple)):
+        if self._goes_back_in_data:
             self.epoch, self.batch = position["epoch"], position["batch"]
             self._rewind = True
 
     def _gives_up(self, nowhere: bool) -> str:
-        why = "there is no snapshot to go back to" if nowhere else f"{self._returns} returns in a row did not help"
+        why = "there is no snapshot to go back to"
+        if not nowhere:
+            count = f"{self._enough} good step{'s' if self._enough > 1 else ''}"
+            why = f"{self._returns} returns in a row did not help: none was followed by {count} of new data"
         return "\n".join([f"the guard gives up: {why}", *(f"    {event}" for event in self.events)])
 
     # ---- changes
@@ -322,7 +342,7 @@ back to step 10; batches 14 to 16 of epoch 0 left out
             "losses": list(self._losses.values),
             "norms": list(self._norms.values),
             "skipped": sorted(map(list, self._skipped)),
-            "returns": [self._returns, self._again, *self._furthest, self._good, self._lost],
+            "returns": [self._returns, self._again, *self._furthest, self._good, self._lost, self._new],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -331,7 +351,7 @@ back to step 10; batches 14 to 16 of epoch 0 left out
             events = [Event(**event) for event in state["events"]]
             skipped = {(int(epoch), int(batch)) for epoch, batch in state["skipped"]}
             losses, norms = [float(v) for v in state["losses"]], [float(v) for v in state["norms"]]
-            returns, again, epoch, batch, good, lost = state["returns"]
+            returns, again, epoch, batch, good, lost, new = state["returns"]
             place = int(state["step"]), int(state["epoch"]), int(state["batch"])
             scale, clip = float(state["lr_scale"]), state["clip"]
         except (KeyError, TypeError, ValueError) as error:
@@ -343,7 +363,7 @@ back to step 10; batches 14 to 16 of epoch 0 left out
         self._losses.set(losses)
         self._norms.set(norms)
         self._skipped = skipped
-        self._returns, self._again, self._good, self._lost = returns, again, good, lost
+        self._returns, self._again, self._good, self._lost, self._new = returns, again, good, lost, new
         self._furthest = epoch, batch
         self._given = False
         self._ring.snapshots.clear()

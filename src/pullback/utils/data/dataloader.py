@@ -324,7 +324,8 @@ class DataLoader:
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Have the next epoch that is begun go on from a position. StateDictError, with nothing changed, where it is
-        one in another dataset, in batches of another size, or, of an iterable dataset, by another number of workers.
+        one in another dataset, in batches of another size, or, of an iterable dataset that has given a batch, by
+        another number of workers.
         """
         if not isinstance(state_dict, Mapping) or not state_dict.keys() >= _KEYS:
             raise StateDictError(f"this is not the position of a DataLoader (at {user_source()})")
@@ -337,7 +338,8 @@ class DataLoader:
         ]
         if len(state_dict["generators"]) != len(own):
             faults.append("the loader and its samplers have other generators of their own")
-        if start and self._iterable and len(start["workers"]) != self.num_workers:
+        is_begun = self._iterable and bool(state_dict["batches"])  # else it is no worker's
+        if start and is_begun and len(start["workers"]) != self.num_workers:
             faults.append(f"num_workers was {len(start['workers'])} and is {self.num_workers}")
         if faults:
             raise StateDictError(f"the position does not fit this DataLoader (at {user_source()}): {'; '.join(faults)}")
@@ -347,9 +349,9 @@ class DataLoader:
             [list(pair) for pair in start["generators"]],
             0,
             int(state_dict["batches"]),
-            list(start["workers"]),
-            start["turn"],
-            list(start["marks"]) if self._iterable else [],
+            list(start["workers"]) if is_begun else [],
+            start["turn"] if is_begun else 0,
+            list(start["marks"]) if is_begun else [],
         )
 
 
