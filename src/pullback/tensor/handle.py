@@ -538,6 +538,8 @@ class Handle:
         if STATE.trace is not None:
             STATE.trace.before_asking_for_grad(self)
         self._collect(value)
+        if value is not None and STATE.trace is not None and STATE.loop is None and STATE.example is None:
+            STATE.trace.watch_assigned(self, value._node)
 
     def _collected(self) -> Tensor | None:
         """The same for what backward() adds to."""
