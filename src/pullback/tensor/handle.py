@@ -59,6 +59,9 @@ class _State(threading.local):
             watcher(node, what, owner)
 
 
+#: of losses that a GradScaler has multiplied what they were before
+UNSCALED: WeakKeyDictionary[Node, Node] = WeakKeyDictionary()
+
 #: told of every loss, and of the gradient of every leaf, as `backward` finds them; replaced, never changed
 WATCHERS: tuple[Callable[[Node, str, Handle | None], None], ...] = ()
 
