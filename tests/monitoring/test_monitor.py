@@ -446,3 +446,31 @@ def test_updates_that_an_anomaly_mode_looks_at_are_no_gradients() -> None:
         other.sum().backward()
         optimizer.step()
     assert other.tolist() == pytest.approx([0.9, 0.9]) and monitor.steps == 0
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_of_scaled_losses_the_plain_ones_are_recorded(compiled: bool) -> None:
+    pb.manual_seed(0)
+    model = pb.nn.Linear(4, 1)
+    optimizer, scaler = pb.optim.SGD(model.parameters(), lr=0.01), pb.amp.GradScaler("cpu", growth_interval=2)
+    x = pb.randn(8, 4)
+
+    def step() -> Any:
+        optimizer.zero_grad()
+        loss = model(x).square().mean()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        return loss
+
+    norms = []
+    with pb.Monitor(model, optimizer) as monitor:
+        run = pb.compile(step) if compiled else step
+        for _ in range(4):
+            weight = model.weight.detach().clone()
+            loss = run().item()
+            assert monitor.last.loss == pytest.approx(loss, rel=1e-6)
+            changed = monitor.last.parameters["weight"].update_norm
+            assert changed == pytest.approx((model.weight.detach() - weight).norm().item(), rel=1e-4)
+            norms.append(monitor.last.parameters["weight"].gradient.norm / (changed / 0.01))
+    assert norms == pytest.approx([1.0] * 4, rel=1e-3) and scaler.get_scale() > 65536.0

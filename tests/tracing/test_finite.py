@@ -211,3 +211,58 @@ def test_the_guard_gives_the_same_bits_for_any_number_of_threads() -> None:
                 step(pb.full((8, 4), math.nan))
             found.append(_state(model, kept))
     assert found[0] == found[1]
+
+
+def _root(w: Any, x: Any) -> Any:
+    return (w * x).sum().sqrt()
+
+
+@pytest.mark.parametrize(
+    ("gradient", "what"),
+    [
+        (lambda w, x: pb.func.grad(_root)(w, x), "a gradient"),
+        (lambda w, x: pb.func.grad_and_value(_root)(w, x)[0], "a gradient"),
+        (lambda w, x: pb.func.jacrev(_root)(w, x), "a gradient"),
+        (lambda w, x: pb.func.vmap(pb.func.grad(_root), in_dims=(None, 0))(w, x.unsqueeze(0)).mean(0), "a gradient"),
+        (None, "a new value"),
+    ],
+    ids=["grad", "grad_and_value", "jacrev", "vmap", "none"],
+)
+def test_what_no_backward_has_made_is_looked_at(gradient: Any, what: str) -> None:
+    weight = nn.Parameter(pb.ones(4))
+    optimizer = pb.optim.SGD([weight], lr=0.1)
+
+    @pb.compile
+    def step(x: Any) -> None:
+        if gradient is not None:
+            weight.grad = gradient(weight, x)
+            optimizer.step()
+        else:
+            with pb.no_grad():
+                weight.mul_(1 / x)
+
+    step(pb.full((4,), 2.0))
+    before = weight.tolist()
+    with pytest.raises(NonFiniteError, match=f"^{what} is not finite at call 2"):
+        step(pb.zeros(4))
+    assert weight.tolist() == before and all(map(math.isfinite, before))
+
+
+def test_what_writes_no_parameter_has_no_guard() -> None:
+    average, seen = pb.ones(4), pb.zeros(4)
+
+    @pb.compile
+    def step(x: Any) -> None:
+        average.mul_(0.9).add_(0.1 / x)
+        seen.add_(1)
+
+    step(pb.zeros(4))
+    assert average.tolist() == [math.inf] * 4 and seen.tolist() == [1.0] * 4
+
+
+def test_an_update_that_is_not_compiled_takes_what_comes() -> None:
+    weight = nn.Parameter(pb.ones(4))
+    optimizer = pb.optim.SGD([weight], lr=0.1)
+    weight.grad = pb.full((4,), math.nan)
+    optimizer.step()
+    assert all(map(math.isnan, weight.tolist()))

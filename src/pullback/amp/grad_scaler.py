@@ -16,7 +16,7 @@ from ..tensor.arithmetic import where
 from ..tensor.autocast_mode import warn_of_device
 from ..tensor.creation import tensor
 from ..tensor.grad_modes import no_grad
-from ..tensor.handle import STATE, outside_trace
+from ..tensor.handle import STATE, UNSCALED, outside_trace
 from ..tracing.skipping import changing_only_where, sound_gradients
 
 if TYPE_CHECKING:
@@ -90,13 +90,15 @@ class GradScaler:
         if not self._enabled:
             return outputs
         if isinstance(outputs, Tensor):
-            return outputs * self._scale
+            scaled = outputs * self._scale
+            UNSCALED[scaled.node] = outputs.node
+            return scaled
         if isinstance(outputs, Mapping | str) or not isinstance(outputs, Iterable):
             raise TypeError(
                 f"scale takes a tensor or an iterable of tensors, got {type(outputs).__name__} (at {user_source()})"
             )
-        scaled = [self.scale(output) for output in outputs]
-        return type(outputs)(scaled) if isinstance(outputs, list | tuple) else iter(scaled)
+        every = [self.scale(output) for output in outputs]
+        return type(outputs)(every) if isinstance(outputs, list | tuple) else iter(every)
 
     def unscale_(self, optimizer: Any) -> None:
         """Divide the gradients of the optimizer's parameters by the scale, such as to clip them, once before `step`."""
@@ -111,6 +113,8 @@ class GradScaler:
             inverse = 1.0 / self._scale
             for parameter, gradient in pairs:
                 parameter.grad = (gradient.to(gradient.dtype.compute) * inverse).to(gradient.dtype)
+                if parameter.is_leaf:  # who looks on wants to know the gradient that the optimizer steps with
+                    STATE.watch(parameter.grad.node, "gradient", parameter, gradient.node)
             sound = sound_gradients([p for p, _ in pairs], [gradient for _, gradient in pairs])
         self._progress[id(optimizer)] = _Progress(sound, STATE.trace)
 

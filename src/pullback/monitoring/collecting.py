@@ -13,6 +13,7 @@ from ..graph.node import Node, Source, ancestors
 from ..ops.elementwise import convert, sub
 from ..ops.primitive import MODE, grad_mode
 from ..tensor import Tensor
+from ..tensor.handle import UNSCALED
 from ..tracing.trace import Numbers
 from .activations import function_of, places_of_a_unit, sums_of_saturation, units_of
 from .histograms import sums_of_bins
@@ -133,7 +134,8 @@ class Collector:
             self.losses, self.gradients = [], {}
             self.entries = [e for e in self.entries if e.key.what == ACTIVATION and not e.used]
         self.losses.append(node)
-        self._enter(Entry(Key(LOSS), Facts(1), node, lambda: {"sum": over_all(convert(node, node.dtype.compute))}))
+        plain = UNSCALED.get(node, node)
+        self._enter(Entry(Key(LOSS), Facts(1), node, lambda: {"sum": over_all(convert(plain, plain.dtype.compute))}))
         history = ancestors([node], stop_at_buffers=False)
         for entry in self.entries:
             entry.used = entry.used or entry.node in history

@@ -230,7 +230,8 @@ class Optimizer(OptimizerHooks):
                 if looks:
                     optimizer._watch_states()
 
-            self._alone[looks] = compile(update)
+            # code that is not compiled takes what comes, as in PyTorch
+            self._alone[looks] = compile(update, on_nonfinite="raise" if looks else "ignore")
         return self._alone[looks]
 
     def _watch_states(self) -> None:

@@ -60,6 +60,9 @@ class _State(threading.local):
             watcher(node, what, owner)
 
 
+#: of losses that a GradScaler has multiplied what they were before
+UNSCALED: WeakKeyDictionary[Node, Node] = WeakKeyDictionary()
+
 #: told of every loss, and of the gradient of every leaf, as `backward` finds them; replaced, never changed
 WATCHERS: tuple[Callable[[Node, str, Handle | None], None], ...] = ()
 
@@ -542,6 +545,8 @@ class Handle:
         if STATE.trace is not None:
             STATE.trace.before_asking_for_grad(self)
         self._collect(value)
+        if value is not None and STATE.trace is not None and STATE.loop is None and STATE.example is None:
+            STATE.trace.watch_assigned(self, value._node)
 
     def _collected(self) -> Tensor | None:
         """The same for what backward() adds to."""

@@ -112,7 +112,7 @@ class Guard:
         """
         with grad_mode(False):
             total = self._known(self._total(part))
-            with source_of(self.watched[0].node):
+            with source_of([*self.watched, *self.updates][0].node):
                 # a copy, so that the state is written by kernels that read it, and not by the one that sums
                 sound = copy(lt(total, constant(self.limit, float32)))
             before = reachable([sound, *self.early])
@@ -121,7 +121,7 @@ class Guard:
 
     def _total(self, part: Part) -> Node:
         """The sum of all parts, those of the gradients first, as `clip_grad_norm_` sums them."""
-        total: Node | None = None
+        total = None if self.watched or self.looked_at else constant(0.0, float32)  # the bounds tell all
         summed = _summed(self.plain)
         for watched in sorted([*self.watched, *self.looked_at], key=lambda w: w.what != "gradient"):
             with source_of(watched.node):
@@ -204,7 +204,7 @@ class Guard:
 
     def unexplained(self, step: int) -> NonFiniteError:
         """The error where native code found what the reference does not."""
-        return unexplained([Root(w.node, w.what, w.message) for w in self.watched], step)
+        return unexplained([Root(w.node, w.what, w.message) for w in [*self.watched, *self.updates]], step)
 
 
 def _outer(node: Node) -> tuple[list[Node], Node] | None:

@@ -6,7 +6,7 @@ State is written over its old value where nobody else would see that, and into n
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
 from sys import getrefcount
@@ -153,7 +153,9 @@ class Replay:
         watched = watched_of(trace, writes) if policy.on_nonfinite != IGNORE else []
         if freed:  # an update that waits for no other gradient cannot wait for all of them to be finite
             watched = [w for w in watched if w.what != "gradient"]
-        bounded = trace.bounded if watched else []
+        # what writes parameters without a gradient is looked at too, but not what only writes other tensors
+        is_update = policy.on_nonfinite != IGNORE and not freed and self._writes_parameters(trace, old)
+        bounded = trace.bounded if watched or is_update else []
         graph = Graph.of([*outputs, *(w.node for w in watched), *bounded])
         # tensors made from data inside the step: their values are part of the recording
         constants = [node for node in graph.nodes if node.buffer is not None]
@@ -166,7 +168,7 @@ class Replay:
         #: what is known of updates beforehand; without that, who wrote the states last (see `WRITERS`)
         self.assured: Assured | None = None
         self.token, self.change = object(), object()
-        if watched:
+        if watched or is_update:
             graph = self._guarded(graph, watched, old, trace, bool(freed))
         aliases = {place: places[id(c.node)] for c, place in self.states}
         #: gradients stay in the program's own memory, which is free for other values until they are made. Not where the
@@ -217,6 +219,12 @@ class Replay:
                 old[place] = known[id(tensor)]
         return old
 
+    def _writes_parameters(self, trace: Trace, old: Mapping[int, Node]) -> bool:
+        """Whether something of floating point that has gradients, or is an optimizer's, gets a new value."""
+        written = {old[place] for place in old if old[place].dtype.is_floating_point and 0 not in old[place].shape}
+        kept = {c.node for c, _ in self.states if id(c.tensor) in trace.optimizer_state}
+        return any(node.requires_grad or node in kept for node in written)
+
     def _guarded(
         self, graph: Graph, watched: Sequence[Watched], old: dict[int, Node], trace: Trace, is_early: bool
     ) -> Graph:
@@ -232,6 +240,8 @@ class Replay:
         names = _names_of_states(trace, self.states)
         updates = [] if is_early else [Watched(own[p], "update", None, names.get(p, "")) for p in sorted(is_new)]
         watched = [w._replace(node=node) for w, node in zip(watched, bad, strict=True)]
+        if not watched and not updates:
+            return Graph.of(own)
         guard = Guard(watched, own, old, updates, self.observed.early)
         if updates:
             states = [State(old[p], own[p]) for p in sorted(is_new)]

@@ -32,8 +32,8 @@ def sound_gradients(parameters: Sequence[Tensor], given: Sequence[Tensor]) -> Te
         for node in found:
             total = add(total, convert(squares(node), float32))
         if STATE.trace is not None:
-            for tensor in given:
-                STATE.trace.watched.pop(tensor.node, None)
+            for node in (*found, *(tensor.node for tensor in given)):
+                STATE.trace.watched.pop(node, None)
         # a copy, so that what depends on it is computed behind the gradients and not where they are made
         return Tensor._wrap(copy(lt(total, constant(_LIMIT, float32))))
 
@@ -52,10 +52,10 @@ def changing_only_where(sound: Tensor, parameters: Sequence[Tensor], step: Calla
         for parameter, gradient in gradients:
             safe = where(condition, gradient.node, constant(0.0, gradient.dtype))
             trace.bounded.append(safe)
-            parameter.grad = Tensor._wrap(safe)
+            parameter._collect(Tensor._wrap(safe))
     result = step()
     for parameter, gradient in gradients:
-        parameter.grad = gradient
+        parameter._collect(gradient)
     with grad_mode(False):
         for key, captured in list(trace.captured.items()):
             old, new = before.get(key, captured.node), captured.tensor._node

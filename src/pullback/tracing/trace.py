@@ -222,6 +222,13 @@ class Trace:
             self.watched.pop(before, None)
         self.watched[node] = Watched(node, what, owner, message)
 
+    def watch_assigned(self, owner: Handle, node: Node) -> None:
+        """Note a gradient that the step itself has assigned, that of `func.grad` say, where it is the first one. What
+        is made from one that is looked at already, as by clipping, is not looked at again.
+        """
+        if owner.is_leaf and self.first_gradients.get(id(owner)) is node:
+            self.watch(node, "gradient", owner, None, "")
+
     def observe(self, observer: Observer) -> None:
         """Have each run compute an observer's numbers along with all else, and give it their values."""
         self.observers.append(observer)
