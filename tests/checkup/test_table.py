@@ -513,7 +513,21 @@ def nothing_at_all() -> Step:
     return lambda: None
 
 
+def a_logarithm_of_negative_numbers() -> Step:
+    w, x = pb.nn.Parameter(pb.ones(6)), -pb.ones(32, 6)
+    optimizer = optim.SGD([w], lr=0.1)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        loss = (x @ w).log().mean()  # fault
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
 FAULTY: list[tuple[Callable[[], Step], list[str], str]] = [
+    (a_logarithm_of_negative_numbers, ["loss is finite"], "logarithm of a negative number"),
     (not_cleared, ["gradients cleared"], "at 7 of 8 steps"),
     (cleared_too_late, ["gradients cleared"], "between backward() and optimizer.step()"),
     (no_backward, ["backward called"], "backward() was not called"),

@@ -59,6 +59,8 @@ class Facts:
     inputs: tuple[float, float, float] | None = None
     #: the name and message of an exception that ended it, and its line
     error: tuple[str, str, str] | None = None
+    #: why the first loss was not finite, and the line
+    not_finite: tuple[str, str] | None = None
     #: of a loss without a graph: the line where the way from the parameters is cut, and how; empty where there is none
     severed: tuple[str, str] | None = None
 

@@ -28,7 +28,11 @@ def judge(facts_at: FactsAt, place: str, same_batch: bool) -> Report:
     own = facts_at(1.0)
     found = [*_error(own), *_cleared(own), *_backward(own, place), *_stepped(own, place), *_mode(own)]
     found += [*_gradients(own), *_require_grad(own), *_inputs(own), *_sign(own)]
-    if own.steps > 1 and own.error is None and not own.without_gradients and own.strangers is None:
+    if own.not_finite is not None:
+        message, line = own.not_finite
+        told, _, mend = message.partition("To mend it: ")
+        found.append(Finding("loss is finite", False, told.strip(), line, mend))
+    elif own.steps > 1 and own.error is None and not own.without_gradients and own.strangers is None:
         found += _learns(facts_at, same_batch)
     return Report(tuple(found))
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..diagnosis import Alert, Member, cut_of, how_cut, structural
-from ..errors import GradientError
+from ..errors import GradientError, NonFiniteError
 from ..graph.node import Node, ancestors
 from ..nn import Module
 from ..nn.modules.hooks import register_module_forward_hook, register_module_forward_pre_hook
@@ -20,6 +20,7 @@ from ..ops.primitive import MODE, user_source
 from ..optim import Optimizer
 from ..optim.hooks import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from ..tensor import Tensor
+from ..tensor.anomaly import fault_of
 from ..tensor.grad_modes import is_grad_enabled, no_grad
 from ..tensor.handle import STATE, Handle, add_watcher
 from ..tracing import CompiledStep
@@ -69,6 +70,8 @@ class Watcher:
         self._weights: dict[int, np.ndarray] = {}
         self._nodes: dict[int, Node] = {}
         self._since_step = 0
+        #: what says why the first loss is not finite
+        self._fault: Callable[[], NonFiniteError | None] | None = None
         self._depth = 0
 
     @contextmanager
@@ -146,6 +149,8 @@ class Watcher:
         self._since_step += 1
         self._losses = [*self._losses, node] if self._since_step > 1 else [node]
         self._values.append((line, Tensor(node).detach().sum()))
+        if facts.backwards == 1:
+            self._fault = fault_of(node)
         if facts.backwards <= _LOOKS:
             self._look_at_sign(node)
         if not facts.steps:
@@ -171,6 +176,7 @@ class Watcher:
         facts.stepped_at = facts.stepped_at or _line()
         if self._since_step and facts.backwards <= _LOOKS:
             self._look_at_structure()  # before anything is computed, which forgets what it was made of
+        self._look_at_first_loss()
         rates = [float(group["lr"]) for group in optimizer.param_groups if "lr" in group]
         if is_new:
             facts.rates += rates
@@ -196,6 +202,14 @@ class Watcher:
                 facts.cleared_too_late_at = facts.cleared_too_late_at or _line()
         elif not facts.backwards:
             facts.are_assigned = True
+
+    def _look_at_first_loss(self) -> None:
+        fault, self._fault = self._fault, None
+        if fault is None or not self._values or math.isfinite(float(self._values[0][1].item())):
+            return
+        found = fault()
+        if found is not None:
+            self.facts.not_finite = str(found), f"{found.filename}:{found.lineno}"
 
     def _look_at_structure(self) -> None:
         """Note why parameters are without gradients, while it can still be seen."""

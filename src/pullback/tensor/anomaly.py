@@ -6,7 +6,7 @@ it, in the forward pass and in the backward pass, and names the operation as a c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ContextDecorator
 from types import TracebackType
 from typing import TypeVar
@@ -14,7 +14,7 @@ from typing import TypeVar
 import numpy as np
 
 from ..diagnosis import VALUE, Root, diagnose
-from ..errors import TraceError
+from ..errors import NonFiniteError, TraceError
 from ..graph.node import Graph, Node, reachable
 from ..graph.types import to_carrier
 from ..ops.primitive import MODE, user_source
@@ -73,6 +73,12 @@ def require_finite(roots: Sequence[Root]) -> None:
         _raise(graph, [root._replace(node=node) for root, node in zip(roots, again, strict=True)])
 
 
+def fault_of(root: Node) -> Callable[[], NonFiniteError | None]:
+    """What says, once the root has been computed, why it is not finite; None where it is on the reference."""
+    graph, roots = _from_the_leaves([root])
+    return lambda: _found(graph, [Root(roots[0], "loss")])
+
+
 def _from_the_leaves(nodes: Sequence[Node]) -> tuple[Graph, list[Node]]:
     """The graph of nodes as if nothing that still has its history had been computed."""
     new: dict[Node, Node] = {}
@@ -88,12 +94,16 @@ def _is_finite(node: Node, buffer: Buffer) -> bool:
 
 
 def _raise(graph: Graph, roots: list[Root]) -> None:
+    fault = _found(graph, roots)
+    if fault is not None:
+        raise fault
+
+
+def _found(graph: Graph, roots: list[Root]) -> NonFiniteError | None:
     def value_of(node: Node) -> np.ndarray:
         return to_carrier(node.buffer.array, node.dtype).reshape(node.shape)
 
-    fault = diagnose(graph, roots, value_of, lambda _: "", 0)
-    if fault is not None:
-        raise fault
+    return diagnose(graph, roots, value_of, lambda _: "", 0)
 
 
 def _inspect(outputs: Sequence[Node], results: Sequence[Buffer]) -> None:
