@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -224,3 +225,22 @@ def test_a_scaled_step_holds_what_one_without_a_scale_holds(name: str) -> None:
         return step.plan(pb.ones(8, 128)).peak_bytes
 
     assert peak(True) <= peak(False) + 1024, "the state of a scaled step is written aside"
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_what_no_scale_mends_is_told_once(compiled: bool) -> None:
+    weight = pb.nn.Parameter(pb.zeros(3))
+    optimizer, scaler = pb.optim.SGD([weight], lr=0.1), pb.amp.GradScaler("cpu")
+
+    def step() -> None:
+        optimizer.zero_grad()
+        scaler.scale((weight * weight).sqrt().sum()).backward()
+        scaler.step(optimizer)
+        scaler.update()
+
+    run = pb.compile(step) if compiled else step
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for _ in range(25):
+            run()
+    assert ["no scale mends" in str(each.message) for each in told] == [True] and scaler.get_scale() < 1.0

@@ -4,12 +4,15 @@ Training" (2018), in PyTorch's form."""
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import GradientError, StateDictError, TraceError
+from ..graph.node import Node
 from ..graph.types import float32, int32
+from ..ops.elementwise import convert
 from ..ops.primitive import user_source
 from ..tensor import Tensor
 from ..tensor.arithmetic import where
@@ -18,6 +21,7 @@ from ..tensor.creation import tensor
 from ..tensor.grad_modes import no_grad
 from ..tensor.handle import STATE, UNSCALED, outside_trace
 from ..tracing.skipping import changing_only_where, sound_gradients
+from ..tracing.trace import Numbers
 
 if TYPE_CHECKING:
     from ..tracing.trace import Trace
@@ -25,6 +29,8 @@ if TYPE_CHECKING:
 
 #: between these the scale stays, so that the state of a compiled step is known to be finite
 _LEAST, _MOST = 1e-15, 1e15
+#: from how many skipped steps in a row it is told that no scale mends them
+_HOPELESS = 20
 
 
 @dataclass
@@ -36,6 +42,23 @@ class _Progress:
     #: the recording that this was done in, if it was in one
     trace: Trace | None
     has_stepped: bool = False
+
+
+@dataclass(eq=False)
+class _Counted:
+    """Tells a scaler after each run of a recording whether the gradients were finite: an `Observer`."""
+
+    scaler: GradScaler
+    sound: Node
+
+    def numbers(self) -> Numbers:
+        """See `Observer`."""
+        return Numbers([self.sound], [])
+
+    def take(self, values: list[float], taken: bool) -> None:
+        """See `Observer`."""
+        if taken:
+            self.scaler._count(values[0] > 0)
 
 
 class GradScaler:
@@ -82,6 +105,8 @@ class GradScaler:
             self._scale = tensor(_positive("init_scale", init_scale), dtype=float32)
             self._growth_tracker = tensor(0, dtype=int32)
         self._progress: dict[int, _Progress] = {}
+        #: how many steps were skipped in a row, and whether it was told that no scale mends it
+        self._skipped, self._has_warned = 0, False
 
     # ---- a step
 
@@ -169,7 +194,23 @@ class GradScaler:
             next_scale = where(is_due, where(grown < _MOST, grown, self._scale), self._scale)
             self._scale.copy_(where(sound, next_scale, (self._scale * self._backoff_factor).clamp(min=_LEAST)))
             self._growth_tracker.copy_(where(sound & ~is_due, successes, 0))
+        if STATE.trace is None:
+            self._count(bool(sound.item()))
+        elif STATE.loop is None and STATE.example is None:
+            STATE.trace.observe(_Counted(self, convert(sound.node, float32)))
         self._progress.clear()
+
+    def _count(self, sound: bool) -> None:
+        """Count the steps that were skipped in a row, and warn once where a smaller scale does not mend them."""
+        self._skipped = 0 if sound else self._skipped + 1
+        if self._skipped >= _HOPELESS and not self._has_warned and self.get_scale() < 1.0:
+            self._has_warned = True
+            warnings.warn(
+                f"GradScaler skipped {self._skipped} steps in a row, down to a scale of {self.get_scale():.3g}: the "
+                "gradients hold a NaN or an infinity that no scale mends. To find the line, do a step inside of "
+                "pb.autograd.detect_anomaly(), or a compiled one without the scaler",
+                stacklevel=3,
+            )
 
     def _options(self) -> tuple[float, float, int]:
         return self._growth_factor, self._backoff_factor, self._growth_interval
