@@ -254,12 +254,15 @@ def test_a_second_one_is_refused_and_a_dead_ones_lock_taken_over(tmp_path: Path)
         snapshots.save(1, value=[pb.ones(3)])
         snapshots.wait()
         open(os.path.join(sys.argv[1], ".step-000000000002.safetensors.0123abcd.tmp"), "w")
+        reading, writing = os.pipe()
         child = os.fork()
         if not child:  # it must not keep the lock of its parent
             try:
                 snapshots.save(2)
             except pb.errors.SnapshotLockError:
+                os.write(writing, b"!")
                 signal.pause()
+        os.read(reading, 1)
         print(child, flush=True)
         signal.pause()
     """
