@@ -244,3 +244,12 @@ def test_what_no_scale_mends_is_told_once(compiled: bool) -> None:
         for _ in range(25):
             run()
     assert ["no scale mends" in str(each.message) for each in told] == [True] and scaler.get_scale() < 1.0
+
+
+def test_undecorated_steps_take_every_finite_gradient() -> None:
+    w = pb.ones(2, requires_grad=True)
+    optimizer, scaler = pb.optim.SGD([w], lr=1e-30), pb.amp.GradScaler("cpu", init_scale=1.0)
+    scaler.scale((w * pb.tensor([1e30, -1e20])).sum()).backward()
+    scaler.step(optimizer)
+    scaler.update()
+    assert w.tolist() == [0.0, 1.0] and scaler.get_scale() == 1.0

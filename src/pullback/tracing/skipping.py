@@ -7,6 +7,7 @@ does (`finite.py`), for a part of it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -16,7 +17,7 @@ from ..ops.primitive import constant, grad_mode
 from ..tensor import Tensor
 from ..tensor.handle import STATE
 from .assurance import LARGEST
-from .finite import squares
+from .finite import exactly, squares
 
 #: what the sum of the squares of gradients must stay below, so that there are bounds for what an update makes of them
 _LIMIT = LARGEST**2
@@ -27,15 +28,16 @@ def sound_gradients(parameters: Sequence[Tensor], given: Sequence[Tensor]) -> Te
     one vector. The recording does not look any more at what the gradients were made from, `given`.
     """
     found = [parameter.grad.node for parameter in parameters if parameter.grad is not None]
+    part, limit = (exactly, math.inf) if STATE.trace is None else (squares, _LIMIT)
     with grad_mode(False):
         total = constant(0.0, float32)
         for node in found:
-            total = add(total, convert(squares(node), float32))
+            total = add(total, convert(part(node, ()), float32))
         if STATE.trace is not None:
             for node in (*found, *(tensor.node for tensor in given)):
                 STATE.trace.watched.pop(node, None)
         # a copy, so that what depends on it is computed behind the gradients and not where they are made
-        return Tensor._wrap(copy(lt(total, constant(_LIMIT, float32))))
+        return Tensor._wrap(copy(lt(total, constant(limit, float32))))
 
 
 def changing_only_where(sound: Tensor, parameters: Sequence[Tensor], step: Callable[[], Any]) -> Any:
