@@ -118,7 +118,7 @@ def test_clipping_needs_no_memory_for_the_gradients_it_scales() -> None:
     step()
     gradients = sum(p.numel() for p in parameters) * 4
     variant = step._last
-    assert sorted(variant.deferred) == sorted(place for _, place in variant.new_grads)
+    assert sorted(variant.outcome.deferred) == sorted(place for _, place in variant.outcome.made_grads)
     written = (
         {node for launch in variant.program.layout.launches() for node in launch.writes} if _is_native() else set()
     )
@@ -137,12 +137,12 @@ def test_gradients_nobody_looks_at_stay_in_their_memory() -> None:
     step, parameters = _step(compiled=True)
     for _ in range(3):
         step()
-    bases = [node.buffer.address for node in step._last.bases.values()]
+    bases = [node.buffer.address for node in step._last.gradients.bases.values()]
     nodes = [_gradient(p).node for p in parameters]
     del nodes
     for _ in range(3):
         step()
-    assert [node.buffer.address for node in step._last.bases.values()] == bases
+    assert [node.buffer.address for node in step._last.gradients.bases.values()] == bases
     assert all(_gradient(p)._node.buffer is None for p in parameters)
 
 
@@ -164,7 +164,7 @@ def test_under_autocast_the_gradient_waits_in_bfloat16() -> None:
     plain, others = _step(compiled=False, region=True)
     for _ in range(3):
         np.testing.assert_allclose(step().item(), plain().item(), rtol=1e-2)
-    assert step._last.bases[min(step._last.bases)].dtype is pb.bfloat16
+    assert step._last.gradients.bases[min(step._last.gradients.bases)].dtype is pb.bfloat16
     for ours, theirs in zip(parameters, others, strict=True):
         assert _gradient(ours).dtype is pb.float32
         np.testing.assert_allclose(numbers(_gradient(ours)), numbers(_gradient(theirs)), atol=2e-2)

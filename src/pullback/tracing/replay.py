@@ -9,50 +9,42 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
-from sys import getrefcount
 from types import SimpleNamespace
 from typing import Any, NamedTuple
-from weakref import ref
 
 import numpy as np
 
 from ..diagnosis import Audit
 from ..errors import NonFiniteError
 from ..graph.calm import disturb, overwritten
-from ..graph.node import Graph, Node, Shape
-from ..graph.types import DType, float32, to_carrier
+from ..graph.node import Graph, Node
+from ..graph.types import float32, to_carrier
 from ..memory.available import available_bytes
-from ..memory.lives import GRADIENTS, INPUTS, OPTIMIZER, PARAMETERS, Named, Roles
-from ..ops.primitive import BUFFER, CONSTANT
+from ..memory.lives import Roles
+from ..ops.primitive import CONSTANT
 from ..runtime.buffers import Buffer
 from ..runtime.engine import count, without_values
 from ..runtime.fit import BLOCKS, EARLY_UPDATE, Budget
 from ..runtime.program import Program
 from ..tensor import Tensor
-from ..tensor.handle import STRUCTURE_CHANGES, Handle
+from ..tensor.handle import Handle
 from ..tensor.views import root_of
 from ..timeline import span
-from ..trees import flatten, unflatten
+from ..trees import unflatten
 from .assurance import WRITERS, State
 from .assured import Assured
-from .deferred import Deferred, defer
+from .conditions import Conditions
 from .finite import IGNORE, Guard, Policy, exactly, squares, watched_of
-from .freed import freed_gradients
+from .gradients import Gradients
+from .naming import gradient_names, input_names, state_names
 from .observed import Observed
-from .relations import Findings, Related, is_had
-from .settled import REFERENCES, Memory, Settled, is_alone, stays_of
+from .outcome import Outcome, Output
+from .relations import Findings, Related
+from .settled import Memory, Settled, is_alone, stays_of
 from .trace import Captured, Trace, Watched
 
 #: what an attempt gives where the recording does not fit the call
 MISFIT = object()
-
-
-class _Output(NamedTuple):
-    """What is known of an output beforehand."""
-
-    shape: Shape
-    dtype: DType
-    elements: int
 
 
 class Recorded(NamedTuple):
@@ -87,76 +79,38 @@ class Replay:
         is the program's, and `changes` are those that it allows and that are made here; `policy` is the step's for
         values that are not finite. `audits` are of a recording that is made to be checked.
         """
-        self.bound = {p: leaves[p] for p in found.bound if p not in related.paths}
-        self.bound_views = {p: root_of(leaves[p]) for p in found.bound if p in related.paths}
-        self.paths = {p: path for p, path in related.paths.items() if related.families[p] in found.linked}
-        self.foreign = {place: ids for place, ids in found.foreign.items() if ids}
         #: how many parts `accumulate` made where that was left to the recording, and of how many examples (0: none)
         self.parts, self.divisible = trace.parts, trace.divisible
-        self.stores, self.changes = trace.stores, STRUCTURE_CHANGES[0]
-        self.guards, self.callbacks = trace.guards, [*trace.callbacks, *trace.array_copies()]
+        self.callbacks = [*trace.callbacks, *trace.array_copies()]
         self.arguments = [position for position, _, _ in arguments]
-        #: the places of arguments that must have no gradient, since the function has looked at it
-        self.without_grads = [p for p, proxy, _ in arguments if p < len(leaves) and id(proxy) in trace.asked]
-        leaves, self.result_shape = flatten(result)
-        # what is handed out untouched is captured too, before the captured tensors are counted
-        for handed in [*leaves, *(g.tensor._grad for g in trace.grads.values() if g.tensor._grad is not g.original)]:
-            if isinstance(handed, Handle):
-                trace.node_of(handed)
-        self.captured = list(trace.captured.values())
-        self.grad_reads = [(g.tensor, g.original is None) for g in trace.grads.values() if g.read]
-        self.owned = any(c.owner is not None for c in self.captured)
-        freed = freed_gradients(trace) if EARLY_UPDATE in budget.allow else frozenset()
-        freed = freed if EARLY_UPDATE in changes else frozenset()
-        outputs: list[Node] = []
-
-        def output(tensor: Handle) -> int:
-            outputs.append(trace.node_of(tensor))
-            return len(outputs) - 1
-
-        # state first: what a step leaves behind is written last, whatever else it computes (see the compiler's order)
-        self.states = [(c, output(c.tensor)) for c in self.captured if c.tensor._node is not c.node]
-        self.changed_arguments = [
-            (position, output(proxy)) for position, proxy, node in arguments if proxy._node is not node
-        ]
-        self.argument_grads = [
-            (position, output(proxy._grad)) for position, proxy, _ in arguments if proxy._grad is not None
-        ]
-        self.new_grads: list[tuple[Handle, int | None]] = [
-            (g.tensor, None if g.tensor._grad is None or id(g.tensor) in freed else output(g.tensor._grad))
-            for g in trace.grads.values()
-            if g.tensor._grad is not g.original
-        ]
+        self.outcome = outcome = Outcome(
+            trace, arguments, result, EARLY_UPDATE in budget.allow, EARLY_UPDATE in changes
+        )
+        self.captured, self.states, self.owned = outcome.captured, outcome.states, outcome.owned
         #: the allowed changes that were made, and what they did
-        self.allowed = _described(len(freed), trace.rows)
+        self.allowed = _described(outcome.freed, trace.rows)
         #: of one that does not keep to its budget, the peaks that further changes would bring it to
         self.peaks_allowed: dict[str, int] = {}
-        self.writes = trace.surroundings.finish(output) if trace.surroundings is not None else []
-        old = self._old(trace, arguments)
-        self._defer(outputs)
-        self.results = [
-            (output(leaf), leaf._node.shape) if isinstance(leaf, Handle) else (None, leaf) for leaf in leaves
-        ]
         #: who is told numbers of each run, and the places of these; the last ones are made of new state
-        self.observed = Observed(trace.observers, outputs)
-        always, self.attributes = trace.surroundings.guards() if trace.surroundings is not None else ([], [])
-        self.still_hold = [guard.holds for guard in always]
-        self.outputs = [_Output(node.shape, node.dtype, count(node)) for node in outputs]
+        self.observed = Observed(trace.observers, outcome.nodes)
+        self.conditions = Conditions(trace, arguments, leaves, related, found)
+        outcome.describe()
+        self.outputs, self._leaf = outcome.outputs, outcome.leaf
         #: of a recording that is to be checked what it is compared with
-        self.recorded = None if audits is None else Recorded(list(trace.inputs), list(outputs), audits)
+        self.recorded = None if audits is None else Recorded(list(trace.inputs), list(outcome.nodes), audits)
         self.signature = [(c.node.shape, c.node.dtype, c.node.requires_grad) for c in self.captured]
         places = {id(node): position for position, node in enumerate(trace.inputs)}
         self.argument_places = [places[id(node)] for _, _, node in arguments]
         self.captured_places = [places[id(c.node)] for c in self.captured]
         self.policy = policy
-        writes = bool(old or any(place is not None for _, place in self.new_grads))
-        watched = watched_of(trace, writes) if policy.on_nonfinite != IGNORE else []
-        if freed:  # an update that waits for no other gradient cannot wait for all of them to be finite
+        old = outcome.old(trace, arguments)
+        watched = watched_of(trace, bool(old or outcome.made_grads)) if policy.on_nonfinite != IGNORE else []
+        if outcome.freed:  # an update that waits for no other gradient cannot wait for all of them to be finite
             watched = [w for w in watched if w.what != "gradient"]
         # what writes parameters without a gradient is looked at too, but not what only writes other tensors
-        is_update = policy.on_nonfinite != IGNORE and not freed and self._writes_parameters(trace, old)
+        is_update = policy.on_nonfinite != IGNORE and not outcome.freed and self._writes_parameters(trace, old)
         bounded = trace.bounded if watched or is_update else []
-        graph = Graph.of([*outputs, *(w.node for w in watched), *bounded])
+        graph = Graph.of([*outcome.nodes, *(w.node for w in watched), *bounded])
         # tensors made from data inside the step: their values are part of the recording
         constants = [node for node in graph.nodes if node.buffer is not None]
         self.constants = [node.buffer for node in constants]
@@ -169,55 +123,40 @@ class Replay:
         self.assured: Assured | None = None
         self.token, self.change = object(), object()
         if watched or is_update:
-            graph = self._guarded(graph, watched, old, trace, bool(freed))
+            graph = self._guarded(graph, watched, old, trace)
         aliases = {place: places[id(c.node)] for c, place in self.states}
         #: gradients stay in the program's own memory, which is free for other values until they are made. Not where the
         #: next run reads them.
-        self.resident = set() if self.owned else {place for _, place in self.new_grads if place is not None}
+        self.resident = set() if self.owned else {place for _, place in outcome.made_grads}
         self.resident |= {self.total, *self.observed.places} - {-1}
         with span("compile"):
             self.make = partial(
                 Program, inputs=[*trace.inputs, *extra], aliases=aliases, resident=self.resident, budget=budget
             )
             self.program = self.make(graph, ready=not trace.planned, most=available_bytes())
-        self.roles = self._roles(trace)
+        self.gradients = Gradients(outcome, self.resident)
+        called = input_names(trace, self.captured, self.captured_places)
+        self.roles = Roles(called, gradient_names(trace, outcome.made_grads))
+        #: what a report calls the inputs
+        self._called = {place: named.name for place, named in called.items()}
+        self._called.update((p, f"argument {i + 1}") for p, i in zip(self.argument_places, self.arguments, strict=True))
         #: asked with the arguments before the first run, which it may refuse
         self.before_first: Callable[[list[Any]], None] | None = None
-        #: gradients that the last run made, by output; and of those that are left uncomputed what they are made of
-        self.held: dict[int, Tensor] = {}
-        self.bases: dict[int, Node] = {}
-        self.tops: dict[int, ref[Node]] = {}
         #: the numbers of the captured tensors' nodes when they last fitted; the nodes themselves are not kept
         self.last_serials: list[int] = []
-        self.captured_ids = trace.known_ids()
         self.plain_tensors = [c.tensor for c in self.captured]
         #: what nobody else held when this program last ran; None while it runs
         self.settled: Settled | None = None
         #: outputs that have new memory at each run, because they are handed to the caller
-        self.always_fresh = {place for place, _ in self.results if place is not None}
-        self.always_fresh |= {place for write in self.writes for place, _ in write.leaves if place is not None}
-        self.always_fresh |= {place for _, place in [*self.changed_arguments, *self.argument_grads]}
+        self.always_fresh = outcome.handed_out()
         self.argument_pairs = list(zip(self.argument_places, self.arguments, strict=True))
         #: the places of inputs and outputs that move from run to run where all else is settled
         self.moved = (self.argument_places, self.always_fresh)
         #: where the result stands that is one tensor, as a loss is
-        self.single = self.results[0][0] if self.result_shape is None else None
-        self.overwrites = bool(self.states or self.new_grads)
-        self.cleared = [tensor for tensor, place in self.new_grads if place is None]
+        self.single = outcome.results[0][0] if outcome.result_shape is None else None
+        self.overwrites = bool(self.states or outcome.made_grads or outcome.cleared)
         positions = {id(c): position for position, c in enumerate(self.captured)}
         self.state_sources = [(place, positions[id(c)]) for c, place in self.states]
-
-    def _old(self, trace: Trace, arguments: Sequence[tuple[int, Handle, Node]]) -> dict[int, Node]:
-        """The inputs that hold what the outputs at these places are new values of."""
-        old = {place: captured.node for captured, place in self.states}
-        nodes = {position: node for position, _, node in arguments}
-        old.update((place, nodes[position]) for position, place in self.changed_arguments)
-        # a gradient that is added to
-        known = {id(c.owner): c.node for c in self.captured if c.owner is not None}
-        for tensor, place in self.new_grads:
-            if place is not None and id(tensor) in known and trace.grads[id(tensor)].original is not None:
-                old[place] = known[id(tensor)]
-        return old
 
     def _writes_parameters(self, trace: Trace, old: Mapping[int, Node]) -> bool:
         """Whether something of floating point that has gradients, or is an optimizer's, gets a new value."""
@@ -225,9 +164,7 @@ class Replay:
         kept = {c.node for c, _ in self.states if id(c.tensor) in trace.optimizer_state}
         return any(node.requires_grad or node in kept for node in written)
 
-    def _guarded(
-        self, graph: Graph, watched: Sequence[Watched], old: dict[int, Node], trace: Trace, is_early: bool
-    ) -> Graph:
+    def _guarded(self, graph: Graph, watched: Sequence[Watched], old: dict[int, Node], trace: Trace) -> Graph:
         """The graph with the guard in it; what is watched stands behind the outputs. Updates that are made early wait
         for nothing, and so for no bound either.
         """
@@ -237,8 +174,10 @@ class Replay:
         is_new = {p for p, node in old.items() if node.dtype.is_floating_point and own[p] not in {*bad, node}}
         # an infinity that somebody put into a buffer on purpose, such as a best loss so far, is no fault in it
         is_new -= {place for captured, place in self.states if _is_infinite_on_purpose(captured, trace)}
-        names = _names_of_states(trace, self.states)
-        updates = [] if is_early else [Watched(own[p], "update", None, names.get(p, "")) for p in sorted(is_new)]
+        names = state_names(trace, self.states)
+        updates = (
+            [] if self.outcome.freed else [Watched(own[p], "update", None, names.get(p, "")) for p in sorted(is_new)]
+        )
         watched = [w._replace(node=node) for w, node in zip(watched, bad, strict=True)]
         if not watched and not updates:
             return Graph.of(own)
@@ -252,46 +191,8 @@ class Replay:
             else:
                 guard.limit = self.assured.limit
         self.guard, self.total, self.limit = guard, guard.place, guard.limit
-        self.outputs.append(_Output((), float32, 1))
+        self.outputs.append(Output((), float32, 1))
         return guard.graph(squares)
-
-    def _roles(self, trace: Trace) -> Roles:
-        """What inputs and outputs are for, and what they are called."""
-        called = trace.names()
-        inputs: dict[int, Named] = {}
-        for captured, place in zip(self.captured, self.captured_places, strict=True):
-            name = called.get(id(captured.tensor), "")
-            if id(captured.tensor) in trace.optimizer_state:
-                own, parameter = trace.optimizer_state[id(captured.tensor)]
-                name = f"{own} of {called[parameter]}" if parameter in called and captured.node.shape else own
-                inputs[place] = Named(OPTIMIZER, name, captured.original.source)
-            elif captured.owner is not None:
-                name = called.get(id(captured.owner), "")
-                inputs[place] = Named(GRADIENTS, f"gradient of {name}" if name else "gradient", None)
-            else:
-                role = PARAMETERS if captured.node.requires_grad else INPUTS
-                inputs[place] = Named(role, name, captured.original.source)
-        self._called = {place: named.name for place, named in inputs.items()}
-        for place, position in zip(self.argument_places, self.arguments, strict=True):
-            self._called[place] = f"argument {position + 1}"
-        gradients = {place: called.get(id(owner), "") for owner, place in self.new_grads if place is not None}
-        return Roles(inputs, gradients)
-
-    def _defer(self, outputs: list[Node]) -> None:
-        """Have the program give what gradients are made of where they can be left uncomputed."""
-        #: how to make the gradient from the output, by its place, and the places of the numbers that it takes
-        self.deferred: dict[int, Deferred] = {}
-        self.numbers: dict[Node, int] = {}
-        if self.owned:  # the next run will look at the gradients
-            return
-        for _, place in self.new_grads:
-            found = None if place is None else defer(outputs[place])
-            if place is not None and found is not None:
-                self.deferred[place], outputs[place] = found, found.base
-                for number in found.numbers:
-                    if number not in self.numbers:
-                        self.numbers[number] = len(outputs)
-                        outputs.append(number)
 
     def new_bytes(self, arguments: list[Any]) -> int:
         """Bytes that the first run allocates: the arena, results, and what is given and not computed yet."""
@@ -306,7 +207,7 @@ class Replay:
         `alone` tells that no other step is running, which could be reading what this one is about to write.
         """
         settled = self.settled
-        if not self._is_current(arguments, alone and settled is not None and settled.is_calm()):
+        if not self.conditions.hold(arguments, alone and settled is not None and settled.is_calm()):
             return MISFIT
         for callback in self.callbacks:
             callback()
@@ -322,42 +223,6 @@ class Replay:
         if not self._fits():
             return MISFIT
         return self.run(arguments, alone)
-
-    def _is_current(self, arguments: list[Any], calm: bool) -> bool:
-        """Whether what the recording depended on is still so, arguments that are its own tensors included.
-
-        Where it is `calm`, no tensor has another gradient than after the last run.
-        """
-        # what is empty in most recordings is not gone through
-        if self.bound and any(arguments[place] is not tensor for place, tensor in self.bound.items()):
-            return False
-        if self.arguments and any(id(arguments[place]) in self.captured_ids for place in self.arguments):
-            return False
-        if self.bound_views and not all(is_had(arguments[p], *way) for p, way in self.bound_views.items()):
-            return False
-        if self.paths and any(root_of(arguments[p])[1] != path for p, path in self.paths.items()):
-            return False
-        if self.foreign and any(id(arguments[p]) in ids for p, ids in self.foreign.items()):
-            return False
-        if self.without_grads and any(arguments[p]._grad is not None for p in self.without_grads):
-            return False
-        if STRUCTURE_CHANGES[0] != self.changes:
-            if not all(_is_unchanged(store, kept) for store, kept in self.stores):
-                return False
-            if not all(holder.holds() for holder in self.attributes):
-                return False
-            self.changes = STRUCTURE_CHANGES[0]
-        for holds in self.still_hold:
-            if not holds():
-                return False
-        for read, value in self.guards:
-            if read() != value:
-                return False
-        return (
-            calm
-            or not self.grad_reads
-            or all((tensor._grad is None) is was_none for tensor, was_none in self.grad_reads)
-        )
 
     def _fits(self) -> bool:
         """Whether the captured tensors are of the shapes and dtypes that were recorded."""
@@ -432,7 +297,7 @@ class Replay:
             self.last_serials = [*map(_SERIAL_OF, tensors)]
         result = self._take_in(arguments, outputs)
         values = self.observed.values(outputs)
-        if fresh - set(self.numbers.values()) <= self.always_fresh:
+        if fresh - self.gradients.numbers <= self.always_fresh:
             inputs.clear()  # counting references must not find those
             self.settled = self._settle(outputs)
         self.observed.give(values)
@@ -545,9 +410,9 @@ class Replay:
         outputs.clear()
         for place, source in self.state_sources:
             kept[place] = stays[0][source]
-        receivers = [tensor for tensor, place in self.new_grads if place is not None]
+        receivers = [tensor for tensor, _ in self.outcome.made_grads]
         sources = [source for _, source in self.state_sources]
-        settled = Settled(self.plain_tensors, stays, sources, receivers, self.bases.values(), inputs, kept)
+        settled = Settled(self.plain_tensors, stays, sources, receivers, self.gradients.bases.values(), inputs, kept)
         settled.begin()
         return settled
 
@@ -557,19 +422,7 @@ class Replay:
         for place, source in self.state_sources:
             if is_alone(tensors[source], alone):
                 outputs[place] = tensors[source]._node.buffer
-        held = self.held
-        seen: list[Buffer] = []
-        for tensor, grad_place in self.new_grads:
-            if grad_place is None:
-                continue
-            if grad_place not in self.resident:
-                # a gradient that this program made, which still is the tensor's and which nobody else holds
-                if grad_place in held and held[grad_place] is tensor._grad and self._is_free(tensor, grad_place, alone):
-                    outputs[grad_place] = held[grad_place]._node.buffer
-                continue
-            if grad_place in held and not self._is_free(tensor, grad_place, alone):
-                node = self.bases[grad_place] if grad_place in self.deferred else held[grad_place]._node
-                seen.append(node.buffer)
+        seen = self.gradients.reuse(outputs, alone)
         if seen:
             self.program.vacate(seen, alone)
         for place in self.resident:  # when all are gone that have to go, which may move the memory of all
@@ -579,70 +432,29 @@ class Replay:
                 buffer.overwritten = True  # type: ignore[union-attr]
         return outputs
 
-    def _is_free(self, tensor: Handle, place: int, alone: bool) -> bool:
-        """Whether nobody can see the memory of a gradient that this program made but by asking the tensor for it."""
-        held = self.held
-        only = getrefcount(held[place]) <= REFERENCES.gradient - (held[place] is not tensor._grad)
-        if place not in self.deferred:
-            return only and is_alone(held[place], alone)
-        # what the gradient is left to be made of: somebody may still come to make it
-        live = self.tops[place]() is held[place]._node and held[place]._node.buffer is None
-        if live and not (only and getrefcount(held[place]._node) <= REFERENCES.node):
-            return False
-        if getrefcount(self.bases[place]) > REFERENCES.base + live or self.bases[place].buffer.shared:
-            return False
-        return getrefcount(self.bases[place].buffer) <= REFERENCES.buffer
-
-    def _leaf(self, outputs: list[Memory | None], place: int) -> Node:
-        shape, dtype, _ = self.outputs[place]
-        return Node(BUFFER, (), {"shape": shape, "dtype": dtype}, shape, dtype, False, None, outputs[place])
-
     def _take_in_state(self, outputs: list[Memory | None], fresh: set[int]) -> None:
         """Bind states and gradients to their new values; what was not written to fresh memory is theirs already."""
         for captured, place in self.states:
             if place in fresh:
                 tensor = captured.tensor if captured.owner is None else captured.owner._grad
                 tensor._set_leaf(self._leaf(outputs, place), tensor.requires_grad)  # type: ignore[union-attr]
-        for tensor, grad_place in self.new_grads:
-            is_new = grad_place in fresh or grad_place in self.resident
-            if grad_place is not None and is_new and grad_place not in self.deferred:
-                tensor._grad = self.held[grad_place] = Tensor(self._leaf(outputs, grad_place))
-        self._take_in_deferred(outputs)
-
-    def _take_in_deferred(self, outputs: list[Memory | None]) -> None:
-        """Bind gradients that are left uncomputed. They are not among the pending tensors, which are computed along
-        with whatever passes by.
-        """
-        leaves = {number: self._leaf(outputs, place) for number, place in self.numbers.items()}
-        for tensor, place in self.new_grads:
-            if place is not None and place in self.deferred:
-                found = self.deferred[place]
-                base = self.bases[place] = self._leaf(outputs, place)
-                gradient = self.held[place] = Tensor(base)
-                gradient._node = found.on({found.base: base, **leaves})
-                self.tops[place] = ref(gradient._node)
-                tensor._grad = gradient
+        self.gradients.take_in(outputs, fresh)
 
     def _take_in(self, arguments: list[Handle], outputs: list[Memory | None]) -> Any:
         """Give the arguments what the step changed of them, and the caller the results."""
-        for tensor in self.cleared:
+        for tensor in self.outcome.cleared:
             if tensor._grad is not None:
                 tensor._grad = None
                 disturb()
-        for position, place in self.changed_arguments:
+        for position, place in self.outcome.changed_arguments:
             arguments[position]._overwrite(self._leaf(outputs, place))
-        for position, place in self.argument_grads:
+        for position, place in self.outcome.argument_grads:
             grad = Tensor(self._leaf(outputs, place))
             before = arguments[position].grad
             arguments[position].grad = grad if before is None else before + grad
-        if self.writes:
-            made = {
-                place: Tensor(self._leaf(outputs, place))
-                for w in self.writes
-                for place, _ in w.leaves
-                if place is not None
-            }
-            for write in self.writes:
+        if self.outcome.writes:
+            made = {place: Tensor(self._leaf(outputs, place)) for place in self.outcome.written()}
+            for write in self.outcome.writes:
                 write(made)
         return self._results(outputs)
 
@@ -650,21 +462,12 @@ class Replay:
         """What the step returns."""
         if self.single is not None:
             return Tensor(self._leaf(outputs, self.single))
-        leaves = [constant if place is None else Tensor(self._leaf(outputs, place)) for place, constant in self.results]
-        return unflatten(self.result_shape, leaves) if self.result_shape is not None else leaves[0]
-
-
-def _names_of_states(trace: Trace, states: Sequence[tuple[Captured, int]]) -> dict[int, str]:
-    """What the tensors are called whose new values the outputs at these places are."""
-    called = trace.names()
-    names = {}
-    for state, place in states:
-        name = called.get(id(state.tensor), "")
-        if id(state.tensor) in trace.optimizer_state:
-            own, parameter = trace.optimizer_state[id(state.tensor)]
-            name = f"{own} of {called[parameter]}" if parameter in called and state.node.shape else own
-        names[place] = name
-    return names
+        leaves = [
+            constant if place is None else Tensor(self._leaf(outputs, place))
+            for place, constant in self.outcome.results
+        ]
+        shape = self.outcome.result_shape
+        return unflatten(shape, leaves) if shape is not None else leaves[0]
 
 
 def _described(freed: int, rows: Sequence[int]) -> dict[str, str]:
@@ -675,11 +478,6 @@ def _described(freed: int, rows: Sequence[int]) -> dict[str, str]:
     if rows:
         found[BLOCKS] = f"the output layer and its cross entropy in blocks of {', '.join(map(str, rows))} rows"
     return found
-
-
-def _is_unchanged(store: dict[Any, Any], kept: dict[Any, Any]) -> bool:
-    """Whether what stands in a store are the objects that they were."""
-    return store.keys() == kept.keys() and all(store[name] is value for name, value in kept.items())
 
 
 def _found(captured: Captured) -> Any:

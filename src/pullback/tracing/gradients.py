@@ -1,0 +1,82 @@
+"""The gradients that a recorded step leaves in `.grad`: whose memory they are in, and who can still see it."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from sys import getrefcount
+from weakref import ref
+
+from ..graph.node import Node
+from ..runtime.buffers import Buffer
+from ..tensor import Tensor
+from ..tensor.handle import Handle
+from .outcome import Outcome
+from .settled import REFERENCES, Memory, is_alone
+
+
+class Gradients:
+    """What the last run left in `.grad` of the tensors that it gave one."""
+
+    def __init__(self, outcome: Outcome, resident: Set[int]):
+        """Those at the places `resident` lie in the program's own memory."""
+        self.made, self.deferred, self.leaf = outcome.made_grads, outcome.deferred, outcome.leaf
+        self.resident = resident
+        self._numbers = outcome.numbers
+        #: the places of the numbers that gradients are left to be made with
+        self.numbers = frozenset(outcome.numbers.values())
+        #: gradients that the last run made, by output; and of those that are left uncomputed what they are made of
+        self.held: dict[int, Tensor] = {}
+        self.bases: dict[int, Node] = {}
+        self.tops: dict[int, ref[Node]] = {}
+
+    def reuse(self, outputs: list[Memory | None], alone: bool) -> list[Buffer]:
+        """Enter among the outputs the memory of gradients of the last run that nobody can see any more. Gives the
+        memory of those inside of the program's own that somebody still sees.
+        """
+        seen: list[Buffer] = []
+        for tensor, place in self.made:
+            if place not in self.held:
+                continue
+            if place not in self.resident:
+                # a gradient that this program made, which still is the tensor's and which nobody else holds
+                if self.held[place] is tensor._grad and self._is_free(tensor, place, alone):
+                    outputs[place] = self.held[place]._node.buffer
+            elif not self._is_free(tensor, place, alone):
+                node = self.bases[place] if place in self.deferred else self.held[place]._node
+                seen.append(node.buffer)
+        return seen
+
+    def _is_free(self, tensor: Handle, place: int, alone: bool) -> bool:
+        """Whether nobody can see the memory of a gradient that this program made but by asking the tensor for it."""
+        held = self.held
+        only = getrefcount(held[place]) <= REFERENCES.gradient - (held[place] is not tensor._grad)
+        if place not in self.deferred:
+            return only and is_alone(held[place], alone)
+        # what the gradient is left to be made of: somebody may still come to make it
+        live = self.tops[place]() is held[place]._node and held[place]._node.buffer is None
+        if live and not (only and getrefcount(held[place]._node) <= REFERENCES.node):
+            return False
+        if getrefcount(self.bases[place]) > REFERENCES.base + live or self.bases[place].buffer.shared:
+            return False
+        return getrefcount(self.bases[place].buffer) <= REFERENCES.buffer
+
+    def take_in(self, outputs: list[Memory | None], fresh: Set[int]) -> None:
+        """Bind the tensors' gradients to the run's; what was not written to fresh memory is theirs already.
+
+        Gradients that are left uncomputed are not among the pending tensors, which are computed along with whatever
+        passes by.
+        """
+        leaves = {number: self.leaf(outputs, place) for number, place in self._numbers.items()}
+        for tensor, place in self.made:
+            if place in self.deferred:
+                found = self.deferred[place]
+                base = self.bases[place] = self.leaf(outputs, place)
+                gradient = self.held[place] = Tensor(base)
+                gradient._node = found.on({found.base: base, **leaves})
+                self.tops[place] = ref(gradient._node)
+                tensor._grad = gradient
+            elif place in fresh or place in self.resident:
+                tensor._grad = self.held[place] = Tensor(self.leaf(outputs, place))
+
+
+__all__ = ["Gradients"]

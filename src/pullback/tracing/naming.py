@@ -1,0 +1,51 @@
+"""What the inputs and outputs of a recorded step are for, and what they are called in plans and reports."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..memory.lives import GRADIENTS, INPUTS, OPTIMIZER, PARAMETERS, Named
+from ..tensor.handle import Handle
+from .trace import Captured, Trace
+
+
+def input_names(trace: Trace, captured: Sequence[Captured], places: Sequence[int]) -> dict[int, Named]:
+    """What the captured tensors, which are the inputs at these places, are."""
+    called = trace.names()
+    return {place: _named(trace, called, one) for one, place in zip(captured, places, strict=True)}
+
+
+def _named(trace: Trace, called: dict[int, str], captured: Captured) -> Named:
+    if id(captured.tensor) in trace.optimizer_state:
+        return Named(OPTIMIZER, _state_name(trace, called, captured), captured.original.source)
+    if captured.owner is not None:
+        name = called.get(id(captured.owner), "")
+        return Named(GRADIENTS, f"gradient of {name}" if name else "gradient", None)
+    role = PARAMETERS if captured.node.requires_grad else INPUTS
+    return Named(role, called.get(id(captured.tensor), ""), captured.original.source)
+
+
+def _state_name(trace: Trace, called: dict[int, str], captured: Captured) -> str:
+    """As "exp_avg of 0.weight"."""
+    own, parameter = trace.optimizer_state[id(captured.tensor)]
+    return f"{own} of {called[parameter]}" if parameter in called and captured.node.shape else own
+
+
+def gradient_names(trace: Trace, gradients: Sequence[tuple[Handle, int]]) -> dict[int, str]:
+    """The names of the tensors whose gradients the outputs at these places are."""
+    called = trace.names()
+    return {place: called.get(id(owner), "") for owner, place in gradients}
+
+
+def state_names(trace: Trace, states: Sequence[tuple[Captured, int]]) -> dict[int, str]:
+    """What the tensors are called whose new values the outputs at these places are."""
+    called = trace.names()
+    return {
+        place: _state_name(trace, called, state)
+        if id(state.tensor) in trace.optimizer_state
+        else called.get(id(state.tensor), "")
+        for state, place in states
+    }
+
+
+__all__ = ["gradient_names", "input_names", "state_names"]
