@@ -180,7 +180,7 @@ def test_a_step_that_adds_to_its_gradients_computes_them() -> None:
 
     for _ in range(3):
         step()
-    assert not step._last.deferred
+    assert not step._last.outcome.deferred
     np.testing.assert_allclose(numbers(_gradient(w)), 1 / np.sqrt(3), rtol=1e-5)
 
 

@@ -45,6 +45,7 @@ class Outcome:
         freed = freed if frees else frozenset()
         #: how many gradients are not left behind
         self.freed = len(freed)
+        #: of all outputs, until they are `described`
         self.nodes: list[Node] = []
 
         def output(tensor: Handle) -> int:
@@ -92,9 +93,13 @@ class Outcome:
                     self.numbers[number] = len(self.nodes)
                     self.nodes.append(number)
 
-    def describe(self) -> None:
-        """Note what the outputs are, all of them being known."""
-        self.outputs = [Output(node.shape, node.dtype, count(node)) for node in self.nodes]
+    def described(self) -> list[Node]:
+        """Note what the outputs are, all of them being known; gives their nodes, which are not kept here: a recording
+        would hold its whole graph by them.
+        """
+        nodes, self.nodes = self.nodes, []
+        self.outputs = [Output(node.shape, node.dtype, count(node)) for node in nodes]
+        return nodes
 
     def old(self, trace: Trace, arguments: Sequence[tuple[int, Handle, Node]]) -> dict[int, Node]:
         """The inputs that hold what the outputs at these places are new values of."""

@@ -94,10 +94,10 @@ class Replay:
         #: who is told numbers of each run, and the places of these; the last ones are made of new state
         self.observed = Observed(trace.observers, outcome.nodes)
         self.conditions = Conditions(trace, arguments, leaves, related, found)
-        outcome.describe()
+        nodes = outcome.described()
         self.outputs, self._leaf = outcome.outputs, outcome.leaf
         #: of a recording that is to be checked what it is compared with
-        self.recorded = None if audits is None else Recorded(list(trace.inputs), list(outcome.nodes), audits)
+        self.recorded = None if audits is None else Recorded(list(trace.inputs), nodes, audits)
         self.signature = [(c.node.shape, c.node.dtype, c.node.requires_grad) for c in self.captured]
         places = {id(node): position for position, node in enumerate(trace.inputs)}
         self.argument_places = [places[id(node)] for _, _, node in arguments]
@@ -110,7 +110,7 @@ class Replay:
         # what writes parameters without a gradient is looked at too, but not what only writes other tensors
         is_update = policy.on_nonfinite != IGNORE and not outcome.freed and self._writes_parameters(trace, old)
         bounded = trace.bounded if watched or is_update else []
-        graph = Graph.of([*outcome.nodes, *(w.node for w in watched), *bounded])
+        graph = Graph.of([*nodes, *(w.node for w in watched), *bounded])
         # tensors made from data inside the step: their values are part of the recording
         constants = [node for node in graph.nodes if node.buffer is not None]
         self.constants = [node.buffer for node in constants]
