@@ -70,7 +70,7 @@ RULES = {
     "array_api": {"graph", "ops", "tensor", "linalg", "errors"},
     "workers": {"runtime", "errors"},
     "utils": {"graph", "ops", "tensor", "nn", "workers", "errors", "trees"},
-    "amp": {"graph", "ops", "tensor", "tracing", "trees", "errors"},
+    "amp": {"graph", "ops", "tensor", "tracing", "optim", "trees", "errors"},
     "cuda": {"graph", "tensor", "amp"},
     "data": {"errors"},
     "train": {"pullback", "nn", "data", "errors"},

@@ -135,9 +135,18 @@ def test_a_loss_spike_is_told_from_noise() -> None:
         assert not watch.alerts(Record(step, loss=1.0 + 0.05 * (step % 5) - 0.01 * step))
     (alert,) = watch.alerts(Record(40, loss=4.0))
     assert (alert.kind, alert.where, alert.step) == ("loss_spike", "loss", 40)
-    assert [alert.kind for alert in watch.alerts(Record(41, loss=4.0))] == ["loss_spike"]
+    assert not watch.alerts(Record(41, loss=4.0))  # it goes on
     (alert,) = watch.alerts(Record(42, loss=float("nan")))
     assert alert.kind == "nonfinite"
+    assert not watch.alerts(Record(43, loss=1.0))  # and is over
+    assert [alert.kind for alert in watch.alerts(Record(44, loss=4.0))] == ["loss_spike"]
+
+
+def test_a_loss_that_stays_where_it_has_jumped_to_is_told_once() -> None:
+    watch = Watch(Limits())
+    losses = [1.0 + 0.01 * (step % 3) for step in range(60)] + [5.0 + 0.01 * (step % 3) for step in range(120)]
+    told = [alert.step for step, loss in enumerate(losses, 1) for alert in watch.alerts(Record(step, loss=loss))]
+    assert told == [61]
 
 
 def test_what_goes_on_is_told_once() -> None:

@@ -474,3 +474,62 @@ def test_of_scaled_losses_the_plain_ones_are_recorded(compiled: bool) -> None:
             assert changed == pytest.approx((model.weight.detach() - weight).norm().item(), rel=1e-4)
             norms.append(monitor.last.parameters["weight"].gradient.norm / (changed / 0.01))
     assert norms == pytest.approx([1.0] * 4, rel=1e-3) and scaler.get_scale() > 65536.0
+
+
+@pytest.mark.parametrize("every", [1, 2])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_an_overflow_of_a_scaled_loss_is_a_step_that_was_skipped(compiled: bool, every: int) -> None:
+    """It is told, raises no alert, and is not counted: the next step has its number."""
+    pb.manual_seed(0)
+    model, factor, x = nn.Linear(4, 4), pb.tensor(1.0), pb.randn(8, 4)
+    optimizer, scaler = pb.optim.Adam(model.parameters(), lr=0.01), pb.amp.GradScaler("cpu")
+    monitor = pb.Monitor(model, optimizer, every)
+
+    def step() -> Any:
+        optimizer.zero_grad()
+        loss = (model(x).half() * factor.half()).float().square().mean()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        return loss
+
+    run = pb.compile(step) if compiled else step
+    for number in range(14):
+        factor.fill_(10.0 if number in (1, 12) else 0.01)
+        assert np.isfinite(run().item())
+    assert scaler.get_scale() == 2.0**14 and monitor.steps == 12 and not monitor.alerts
+    expected = [(1, False), (2, True), (2, False), (4, False), (6, False), (8, False), (10, False), (12, True)]
+    told = [(record.step, record.skipped) for record in monitor.records if every == 2 or record.skipped]
+    assert told == ([*expected, (12, False)] if every == 2 else [(2, True), (12, True)])
+    for record in monitor.records:
+        weight = record.parameters["weight"]
+        assert (weight.update_norm is None) is record.skipped is not weight.gradient.is_finite
+        assert record.compiled is compiled
+    assert len(monitor.watch.losses) == sum(not record.skipped for record in monitor.records)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_of_two_optimizers_one_that_overflows_makes_the_step_a_skipped_one(compiled: bool) -> None:
+    model, factor = nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)]), pb.tensor(1.0)
+    optimizers = [pb.optim.SGD(part.parameters(), lr=0.01) for part in model]
+    scaler, monitor = pb.amp.GradScaler("cpu", growth_interval=100), pb.Monitor(model, optimizers)
+
+    def step() -> None:
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        x = pb.ones(3, 2)
+        loss = model[1](x).square().mean() + (model[0](x).half() * factor.half()).float().square().mean()
+        scaler.scale(loss).backward()
+        for optimizer in optimizers:
+            scaler.step(optimizer)
+        scaler.update()
+
+    run = pb.compile(step) if compiled else step
+    for number in range(4):
+        factor.fill_(50.0 if number == 1 else 0.01)
+        run()
+    assert [(record.step, record.skipped) for record in monitor.records] == [
+        (1, False), (2, True), (2, False), (3, False),
+    ]  # fmt: skip
+    assert scaler.get_scale() == 2.0**15 and not monitor.alerts
+    assert all(len(record.depth) == 2 for record in monitor.records)

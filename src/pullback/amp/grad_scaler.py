@@ -14,6 +14,7 @@ from ..graph.node import Node
 from ..graph.types import float32, int32
 from ..ops.elementwise import convert
 from ..ops.primitive import user_source
+from ..optim.hooks import OptimizerHooks
 from ..tensor import Tensor
 from ..tensor.arithmetic import where
 from ..tensor.autocast_mode import warn_of_device
@@ -160,6 +161,8 @@ class GradScaler:
             self.unscale_(optimizer)
         progress = self._progress[id(optimizer)]
         progress.has_stepped = True
+        if isinstance(optimizer, OptimizerHooks):
+            optimizer._decide(progress.sound)
         if STATE.trace is not None:
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             return changing_only_where(progress.sound, parameters, lambda: optimizer.step(**kwargs))

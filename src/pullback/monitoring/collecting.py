@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..diagnosis import Alert
 from ..graph.node import Node, Source, ancestors
+from ..graph.types import float32
 from ..ops.elementwise import convert, sub
 from ..ops.primitive import MODE, grad_mode
 from ..tensor import Tensor
@@ -100,8 +101,9 @@ class Collector:
         self.gradients: dict[str, Entry] = {}
         self.used: dict[str, Entry] = {}
         self.losses: list[Node] = []
-        #: which optimizers have stepped, one after the other
+        #: which optimizers have stepped, one after the other; and what decides whether, by the place of a step there
         self.steps: list[int] = []
+        self.decisions: dict[int, Node] = {}
         #: which parameters have no gradients, and why; and of how many losses that was looked for
         self.structure: list[Alert] = []
         self._looked_at = 0
@@ -191,6 +193,10 @@ class Collector:
         for name in names & self.gradients.keys():
             self.used[name] = self.gradients.pop(name)
 
+    def decide(self, sound: Node) -> None:
+        """Whether the step that follows is made is known from `sound`, bool[], when it is computed."""
+        self.decisions[len(self.steps)] = sound
+
     def look_at_structure(self) -> None:
         """Find why parameters have no gradients, while it can still be seen what the losses were made of."""
         if len(self.losses) > self._looked_at:
@@ -203,10 +209,12 @@ class Collector:
         """See `Observer`. They are built last, so that the compiler has placed all else: nothing of the step is
         computed otherwise than without them.
         """
-        if not self.turn:
-            return Numbers([], [])
-        self.look_at_structure()
         numbers = Numbers([], [])
+        with _unseen():
+            numbers.early.extend(convert(sound, float32) for sound in self.decisions.values())
+        if not self.turn:
+            return numbers
+        self.look_at_structure()
         with _unseen():
             for late in (False, True):
                 for entry in self._wanted():
@@ -226,7 +234,8 @@ class Collector:
 
     def take(self, values: list[float], taken: bool) -> None:
         """See `Observer`."""
-        found, start = [], 0
+        found, start = [], len(self.decisions)
+        made = dict(zip(self.decisions, (value > 0 for value in values[:start]), strict=True))
         for key, facts, names, is_used in self._columns:
             stop = start + len(names)
             found.append(Found(key, facts, dict(zip(names, values[start:stop], strict=True)), is_used))
@@ -240,8 +249,8 @@ class Collector:
         if has_gradients or self.steps or any(entry.key.what == UPDATE for entry in self.entries):
             is_whole = bool(self.losses and has_gradients and self.steps)
             self.monitor.learn(found, self.structure, is_whole, compiled=True)
-        for place in self.steps:
-            self.monitor.finish(place)
+        for number, place in enumerate(self.steps):
+            self.monitor.finish(place, made.get(number, True))
 
     # ---- of a step that is not compiled
 

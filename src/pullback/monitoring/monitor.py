@@ -102,6 +102,8 @@ class Monitor:
         self._eager: Collector | None = None
         #: the optimizers, by their places, that have stepped since the last step was over
         self._stepped: set[int] = set()
+        #: whether one of them was kept from it, since a GradScaler met an overflow
+        self._is_skipped = False
         self._is_compiled = False
         self._before: list[tuple[Tensor, Node]] = []
         self._turn = self._next_turn()
@@ -131,6 +133,7 @@ class Monitor:
                 optimizer.register_step_pre_hook(lambda *_, place=place: self._before_step(place)),
                 optimizer.register_step_post_hook(lambda *_, place=place: self._after_step(place)),
                 optimizer._register("updated", lambda _, before: self._updated(before)),
+                optimizer._register("decided", lambda _, sound, place=place: self._decided(place, sound)),
             ]
         return found
 
@@ -195,6 +198,7 @@ class Monitor:
         self.steps, self.watch, self._told = steps, watch, told
         self._found, self._structure, self._eager = [], [], None
         self._stepped.clear()
+        self._is_skipped = False
         self._turn = self._next_turn()
 
     # ---- which steps
@@ -258,6 +262,16 @@ class Monitor:
                 if id(parameter) in self._parameters and 0 not in node.shape:
                     collector.update(self._parameters[id(parameter)], node, parameter)
 
+    def _decided(self, place: int, sound: Tensor) -> None:
+        """Whether an optimizer steps is decided by a value, which is known outside of recordings."""
+        if STATE.trace is None:
+            if not sound.item():
+                self._after_step(place, is_made=False)
+            return
+        collector = self._collector()
+        if collector is not None:
+            collector.decide(sound.node)
+
     def _before_step(self, place: int) -> None:
         """Of an optimizer that steps in a way of its own, what it has changed is seen afterwards."""
         optimizer = self.optimizers[place]
@@ -270,7 +284,7 @@ class Monitor:
         if type(optimizer)._update is Optimizer._update:
             self._before = [(p, p.node) for p in parameters_of(optimizer) if p.grad is not None]
 
-    def _after_step(self, place: int) -> None:
+    def _after_step(self, place: int, is_made: bool = True) -> None:
         before, self._before = self._before, []
         if before:
             self._updated(before)
@@ -285,7 +299,7 @@ class Monitor:
         if collector is not None and not self.is_between([place]):
             self._eager = None
             collector.read()
-        self.finish(place)
+        self.finish(place, is_made)
 
     def name_of(self, source: Source | None, function: str) -> str:
         """What a function that was called in a module's forward is called, such as "blocks.0.relu"."""
@@ -338,15 +352,20 @@ class Monitor:
                 stepped.clear()
         return bool(stepped)
 
-    def finish(self, place: int) -> None:
-        """The optimizer at this place has stepped."""
+    def finish(self, place: int, is_made: bool = True) -> None:
+        """The optimizer at this place has stepped, or was kept from it: then the whole is a step that was skipped."""
         self._stepped.add(place)
+        self._is_skipped |= not is_made
         if len(self._stepped) < len(self.optimizers):
             return
         self._stepped.clear()
-        self.steps += 1
         found, self._found = self._found, []
         structure, self._structure = self._structure, []
+        if self._is_skipped:
+            self._is_skipped = False
+            self.skip_step(found, self._is_compiled, is_scaled=True)
+            return
+        self.steps += 1
         recorded, self._turn = self._turn, self._next_turn()
         if recorded and self._handles:
             record = made_record(self.steps, found, self._rates(), self.model)
@@ -354,14 +373,16 @@ class Monitor:
             record.alerts = self.watch.alerts(record) + self._new_of(structure, record)
             self._tell(record)
 
-    def skip_step(self, found: list[Found]) -> None:
-        """A compiled step was not finite, and state is as before: what it was like is told, and it is not counted."""
+    def skip_step(self, found: list[Found], compiled: bool = True, is_scaled: bool = False) -> None:
+        """A compiled step was not finite, or one with a scaled loss overflowed, and state is as before: what it was
+        like is told, and it is not counted.
+        """
         if self._turn and self._handles:
             seen = [one for one in found if one.key.what != UPDATE]
             record = made_record(self.steps + 1, seen, self._rates(), self.model)
-            record.compiled = record.skipped = True
+            record.compiled, record.skipped = compiled, True
             record.histograms = {}
-            record.alerts = self.watch.alerts_of_skipped(record)
+            record.alerts = self.watch.alerts_of_skipped(record, is_scaled)
             self._tell(record)
 
     def _rates(self) -> list[float]:

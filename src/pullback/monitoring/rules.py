@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
@@ -45,7 +45,7 @@ class Limits:
 
 @dataclass
 class Watch:
-    """Looks at records one after the other. What goes on is told once, when it begins; a spike each time."""
+    """Looks at records one after the other. What goes on is told once, when it begins."""
 
     limits: Limits = field(default_factory=Limits)
     losses: list[float] = field(default_factory=list)
@@ -58,15 +58,18 @@ class Watch:
     def alerts(self, record: Record) -> list[Alert]:
         """What goes wrong in a record."""
         found = [alert for rule in RULES for alert in rule(self, record)]
-        new = [alert for alert in found if alert.kind == "loss_spike" or (alert.kind, alert.where) not in self.active]
+        new = [alert for alert in found if (alert.kind, alert.where) not in self.active]
         self.active = {(alert.kind, alert.where) for alert in found}
         self._remember(self.losses, record.loss)
         self._remember(self.norms, record.gradient_norm)
         return new
 
-    def alerts_of_skipped(self, record: Record) -> list[Alert]:
-        """What was wrong in a step that was skipped, of which nothing else is remembered."""
-        found = [alert for alert in _not_finite(self, record) if (alert.kind, alert.where) not in self.active]
+    def alerts_of_skipped(self, record: Record, is_scaled: bool = False) -> list[Alert]:
+        """What was wrong in a step that was skipped, of which nothing else is remembered. In gradients of a scaled loss
+        an overflow is no fault: the scale is lowered until there is none.
+        """
+        told = replace(record, parameters={}) if is_scaled else record
+        found = [alert for alert in _not_finite(self, told) if (alert.kind, alert.where) not in self.active]
         self.active |= {(alert.kind, alert.where) for alert in found}
         return found
 

@@ -8,10 +8,12 @@ from typing import Any
 from weakref import ref
 
 from ..ops.primitive import user_source
-from ..tensor.handle import Store
+from ..tensor import Tensor
+from ..tensor.handle import STATE, Store
 
-#: the kinds of hooks an optimizer keeps; those of when it has "updated" parameters are called inside the recording
-KINDS = ("step_pre", "step_post", "updated", "state_dict_pre", "state_dict_post", "load_pre", "load_post")
+#: the kinds of hooks an optimizer keeps; those of when it has "updated" parameters are called inside the recording, and
+#: those of "decided" before a step that is only made where a number says so
+KINDS = ("step_pre", "step_post", "decided", "updated", "state_dict_pre", "state_dict_post", "load_pre", "load_post")
 
 
 class _Held(Store):
@@ -119,6 +121,14 @@ class OptimizerHooks:
     def register_load_state_dict_post_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
         """Call `hook(optimizer)` after loading."""
         return self._register("load_post", hook, prepend)
+
+    def _decide(self, sound: Tensor) -> None:
+        """Tell the hooks of the kind "decided", as `hook(optimizer, sound)`, that the step which follows is only made
+        where `sound`, bool[], says so; outside a recording there may follow none.
+        """
+        if STATE.trace is not None:
+            STATE.trace.depend_on(self._hooks["decided"])
+        self._call("decided", sound)
 
     def _call(self, kind: str, *args: Any) -> None:
         for hook in list(self._hooks[kind].values()):
