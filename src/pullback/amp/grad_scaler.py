@@ -117,7 +117,7 @@ class GradScaler:
             return outputs
         if isinstance(outputs, Tensor):
             scaled = outputs * self._scale
-            UNSCALED[scaled.node] = outputs.node
+            UNSCALED[scaled.node] = outputs.node, self._scale.node
             return scaled
         if isinstance(outputs, Mapping | str) or not isinstance(outputs, Iterable):
             raise TypeError(

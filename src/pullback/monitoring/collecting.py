@@ -136,7 +136,7 @@ class Collector:
             self.losses, self.gradients = [], {}
             self.entries = [e for e in self.entries if e.key.what == ACTIVATION and not e.used]
         self.losses.append(node)
-        plain = UNSCALED.get(node, node)
+        plain, _ = UNSCALED.get(node, (node, None))
         self._enter(Entry(Key(LOSS), Facts(1), node, lambda: {"sum": over_all(convert(plain, plain.dtype.compute))}))
         history = ancestors([node], stop_at_buffers=False)
         for entry in self.entries:

@@ -134,7 +134,9 @@ class _Mode(threading.local):
     checkpoint: tuple[int, ...] = ()
     modules: tuple[int, ...] = ()
     looks = False
+    #: whether what is computed is looked at, and the number of the first node since that was asked for
     anomaly = False
+    anomaly_since = 0
 
 
 MODE = _Mode()

@@ -10,17 +10,18 @@ from collections.abc import Callable, Sequence
 from contextlib import ContextDecorator
 from types import TracebackType
 from typing import TypeVar
+from weakref import WeakSet
 
 import numpy as np
 
 from ..diagnosis import VALUE, Root, diagnose
-from ..errors import NonFiniteError, TraceError
-from ..graph.node import Graph, Node, reachable
+from ..errors import NonFiniteError, PullbackError, TraceError
+from ..graph.node import Graph, Node, ancestors, next_serial, reachable
 from ..graph.types import to_carrier
 from ..ops.primitive import MODE, user_source
 from ..runtime import engine
 from ..runtime.buffers import Buffer
-from .handle import STATE, Handle, materialize
+from .handle import STATE, UNSCALED, Handle, materialize, pending_since
 
 T = TypeVar("T", bound=Handle)
 
@@ -52,15 +53,43 @@ def check_numerics(tensor: T, message: str = "") -> T:
 
 
 def look(outputs: Sequence[Node], gradients: Sequence[Node | None]) -> None:
-    """Compute outputs and gradients; NonFiniteError where one is not finite."""
-    found = [Root(node, "gradient") for node in gradients if node is not None]
-    require_finite([*(Root(node, "loss") for node in outputs), *found])
+    """Compute outputs and gradients; NonFiniteError where one is not finite.
+
+    A GradScaler's scale may be too large at first, and is lowered until it is not. So of scaled losses it is looked at
+    what they were before, and gradients that overflow, at a scale above 1, are excused along with what is made of them.
+    """
+    found = [node for node in gradients if node is not None]
+    scaled = _scaled(outputs)
+    losses = list(scaled) or outputs
+    fault = _fault_of([*(Root(node, "loss") for node in losses), *(Root(node, "gradient") for node in found)])
+    if fault is None:
+        return
+    is_scale = scaled and fault.phase == "backward" and fault.how.startswith("overflow")
+    if not is_scale or not all(map(_is_known_finite, losses)) or not any(map(_is_above_one, scaled.values())):
+        raise fault
+    _EXCUSED.update(node.buffer for node in found if not _is_known_finite(node))
+
+
+def _scaled(outputs: Sequence[Node]) -> dict[Node, Node]:
+    """The losses in the outputs that a GradScaler has multiplied, as they were before, and the scales."""
+    return dict(UNSCALED[n] for n in ancestors(outputs, stop_at_buffers=False) if n in UNSCALED) if UNSCALED else {}
+
+
+def _is_above_one(scale: Node) -> bool:
+    return scale.buffer is not None and scale.buffer.array.item(0) > 1.0
 
 
 def require_finite(roots: Sequence[Root]) -> None:
     """Compute the roots, and raise NonFiniteError where one is not finite."""
-    if all(root.node.buffer is not None and _is_finite(root.node, root.node.buffer) for root in roots):
-        return
+    fault = _fault_of(roots)
+    if fault is not None:
+        raise fault
+
+
+def _fault_of(roots: Sequence[Root]) -> NonFiniteError | None:
+    """Compute the roots; what went wrong where one is not finite."""
+    if all(root.node.buffer is not None and _is_known_finite(root.node) for root in roots):
+        return None
     graph, again = _from_the_leaves([root.node for root in roots])
     before, MODE.anomaly = MODE.anomaly, False
     try:
@@ -69,8 +98,10 @@ def require_finite(roots: Sequence[Root]) -> None:
             materialize(pending)
     finally:
         MODE.anomaly = before
-    if not all(_is_finite(root.node, root.node.buffer) for root in roots):
-        _raise(graph, [root._replace(node=node) for root, node in zip(roots, again, strict=True)])
+    if all(_is_known_finite(root.node) for root in roots):
+        return None
+    _TOLD.update(root.node for root in roots if not _is_known_finite(root.node))
+    return _found(graph, [root._replace(node=node) for root, node in zip(roots, again, strict=True)])
 
 
 def fault_of(root: Node) -> Callable[[], NonFiniteError | None]:
@@ -93,10 +124,9 @@ def _is_finite(node: Node, buffer: Buffer) -> bool:
     return not node.dtype.is_floating_point or bool(np.isfinite(to_carrier(buffer.array, node.dtype)).all())
 
 
-def _raise(graph: Graph, roots: list[Root]) -> None:
-    fault = _found(graph, roots)
-    if fault is not None:
-        raise fault
+def _is_known_finite(node: Node) -> bool:
+    """The same of a node that has been computed."""
+    return _is_finite(node, node.buffer)
 
 
 def _found(graph: Graph, roots: list[Root]) -> NonFiniteError | None:
@@ -110,13 +140,58 @@ def _inspect(outputs: Sequence[Node], results: Sequence[Buffer]) -> None:
     """Look at what has just been computed, where `detect_anomaly` asks for it."""
     if not MODE.anomaly:
         return
-    bad = [node for node, buffer in zip(outputs, results, strict=True) if not _is_finite(node, buffer)]
+    bad = {node: buffer for node, buffer in zip(outputs, results, strict=True) if not _is_finite(node, buffer)}
+    if bad and _EXCUSED:
+        excused = [node for node in bad if any(n.buffer in _EXCUSED for n in ancestors([node]) if n.buffer is not None)]
+        _EXCUSED.update(map(bad.pop, excused))
     if bad:
-        graph, again = _from_the_leaves(bad)
-        _raise(graph, [Root(node, VALUE) for node in again])
+        graph, again = _from_the_leaves(list(bad))
+        fault = _found(graph, [Root(node, VALUE) for node in again])
+        if fault is not None:
+            _TOLD.update(bad)
+            raise fault
 
 
 engine.INSPECTORS.append(_inspect)
+
+#: values that are not finite because a GradScaler's scale is too large, and what was made of them
+_EXCUSED: WeakSet[Buffer] = WeakSet()
+#: the nodes that were found not to be finite: once is enough
+_TOLD: WeakSet[Node] = WeakSet()
+
+
+def _switch(mode: bool, ends: bool = False) -> None:
+    """Look from here on, or look no more. What was recorded while it was looked at, and has no values yet, is computed
+    and looked at before that ends, and where a region `ends` in another.
+    """
+    before, MODE.anomaly = MODE.anomaly, mode
+    if mode and not before:
+        MODE.anomaly_since = next_serial()
+    elif before and (ends or not mode) and STATE.trace is None and STATE.loop is None and STATE.example is None:
+        MODE.anomaly = True
+        try:
+            _settle()
+        finally:
+            MODE.anomaly = mode
+
+
+def _leave(mode: bool, error: BaseException | None) -> None:
+    """End a region; an exception that is on its way is told, and no other."""
+    if error is None:
+        _switch(mode, ends=True)
+    else:
+        MODE.anomaly = mode
+
+
+def _settle() -> None:
+    for node in pending_since(MODE.anomaly_since):
+        try:
+            if node.buffer is None and not (_TOLD and any(n in _TOLD for n in ancestors([node], False))):
+                materialize([node])
+        except NonFiniteError:
+            raise
+        except PullbackError:
+            continue  # a wrong index, or what belongs to a loop: told to who asks for the value, if anybody does
 
 
 class set_detect_anomaly(ContextDecorator):
@@ -128,23 +203,25 @@ class set_detect_anomaly(ContextDecorator):
     def __init__(self, mode: bool, check_nan: bool = True):
         self.mode = bool(mode) and bool(check_nan)
         self._before = [MODE.anomaly]
-        MODE.anomaly = self.mode
+        _switch(self.mode)
 
     def __enter__(self) -> None:
         self._before.append(MODE.anomaly)
-        MODE.anomaly = self.mode
+        _switch(self.mode)
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self._before.pop()
-        MODE.anomaly = self._before[-1] if self._before else False
+        _leave(self._before[-1] if self._before else False, error)
 
 
 class detect_anomaly(ContextDecorator):
     """Inside, and in a function that it decorates, NonFiniteError is raised where a NaN or an infinity is made.
 
-    It is found in the forward pass when the value is computed, and by backward(), which then computes the loss and all
-    gradients at once. The error names the operation that introduced it, with the line and the operands. Infinities that
-    are put in on purpose, such as those of masks, are no fault. Compiled steps look by themselves, outside too.
+    It is found in the forward pass when the value is computed, which is at the end of the region at the latest, and by
+    backward(), which then computes the loss and all gradients at once. The error names the operation that introduced
+    it, with the line and the operands. Infinities that are put in on purpose, such as those of masks, are no fault, nor
+    are gradients that overflow because of a GradScaler's scale, which leaves out the step and lowers the scale.
+    Compiled steps look by themselves, outside too.
 
     >>> x = pb.tensor([0.0, 1.0], requires_grad=True)
     >>> with pb.autograd.detect_anomaly():
@@ -159,10 +236,10 @@ class detect_anomaly(ContextDecorator):
 
     def __enter__(self) -> None:
         self._before.append(MODE.anomaly)
-        MODE.anomaly = self.mode
+        _switch(self.mode)
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        MODE.anomaly = self._before.pop()
+        _leave(self._before.pop(), error)
 
 
 __all__ = ["check_numerics", "detect_anomaly", "look", "require_finite", "set_detect_anomaly"]

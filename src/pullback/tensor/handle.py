@@ -60,8 +60,8 @@ class _State(threading.local):
             watcher(node, what, owner)
 
 
-#: of losses that a GradScaler has multiplied what they were before
-UNSCALED: WeakKeyDictionary[Node, Node] = WeakKeyDictionary()
+#: of losses that a GradScaler has multiplied what they were before, and the scale
+UNSCALED: WeakKeyDictionary[Node, tuple[Node, Node]] = WeakKeyDictionary()
 
 #: told of every loss, and of the gradient of every leaf, as `backward` finds them; replaced, never changed
 WATCHERS: tuple[Callable[[Node, str, Handle | None], None], ...] = ()
@@ -670,6 +670,13 @@ class Handle:
         from .copying import deep
 
         return deep(self, memo)
+
+
+def pending_since(serial: int) -> list[Node]:
+    """The nodes from this number on that tensors have and that have no values yet, the newest first."""
+    tensors = [tensor for entry in _PENDING.copy().values() if (tensor := entry()) is not None]
+    nodes = {tensor._node for tensor in tensors if tensor._node.serial >= serial and tensor._node.buffer is None}
+    return sorted(nodes, key=lambda node: -node.serial)
 
 
 def materialize(nodes: list[Node]) -> None:
