@@ -17,7 +17,7 @@ from .ops.elementwise import add, convert
 from .ops.gradient_hooks import HOOKED, after_hooks
 from .ops.host import RESULT
 from .ops.movement import expand
-from .ops.primitive import Lowering, autocast_mode, constant, grad_mode, source_of
+from .ops.primitive import Lowering, autocast_mode, constant, grad_mode, own_lines, source_of
 from .ops.reduction import sum_to_shape
 from .ops.scan import PART, REPEAT
 
@@ -53,7 +53,8 @@ def gradients(
             if cotangent is None:
                 continue
             if node in hooked:
-                cotangent = after_hooks(node, cotangent)
+                with source_of(node, backward=True), own_lines():
+                    cotangent = after_hooks(node, cotangent)
             if node in targets:
                 results[node] = cotangent
             with source_of(node, backward=True):

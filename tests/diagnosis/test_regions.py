@@ -146,3 +146,27 @@ def test_other_faults_of_a_scaled_step_are_none_of_the_scale() -> None:
     # at a scale of 1 it is the gradient itself that overflows
     with pytest.raises(NonFiniteError, match="overflow of float16"), anomaly():
         scaled(6e4, 1.0, rule=lambda w: 1e3 * (w.half() * 6e4).mean().float())
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("of_leaf", [False, True])
+def test_a_fault_of_a_hook_is_one_of_the_backward_pass(of_leaf: bool, compiled: bool) -> None:
+    w = pb.ones(3, requires_grad=True)
+
+    def hook(gradient: pb.Tensor) -> pb.Tensor:
+        return gradient / (gradient - gradient)
+
+    def step() -> None:
+        w.grad = None
+        y = w * 2
+        if not of_leaf:
+            y.register_hook(hook)
+        y.sum().backward()
+
+    if of_leaf:
+        w.register_hook(hook)
+    line = inspect.getsourcelines(hook)[1] + 1
+    with pytest.raises(NonFiniteError, match="division by zero") as caught, anomaly():
+        (pb.compile(step) if compiled else step)()
+    error = caught.value
+    assert (error.phase, error.op, error.lineno, error.filename) == ("backward", "truediv", line, __file__)

@@ -266,3 +266,83 @@ def test_an_update_that_is_not_compiled_takes_what_comes() -> None:
     weight.grad = pb.full((4,), math.nan)
     optimizer.step()
     assert all(map(math.isnan, weight.tolist()))
+
+
+@pytest.mark.parametrize("policy", ["raise", "skip"])
+def test_a_first_step_that_fails_leaves_an_optimizer_without_state(policy: str) -> None:
+    """And the recording is good for the steps that follow, whose bits are those of a run without the failure."""
+
+    def run(first: float) -> tuple[list[Any], Any, Any]:
+        w, v = pb.ones(3, requires_grad=True), pb.ones(2, requires_grad=True)
+        optimizer = pb.optim.Adam([{"params": [w]}, {"params": [v], "lr": 0.1}], lr=0.01)
+
+        @pb.compile(on_nonfinite=policy)
+        def step(x: pb.Tensor) -> pb.Tensor:
+            optimizer.zero_grad()
+            loss = (w * x).log().sum() + v.square().sum()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        step.plan(pb.ones(3))
+        step.check(pb.ones(3))
+        assert not optimizer.state and not optimizer.state_dict()["state"]
+        if first <= 0:
+            with pytest.warns(UserWarning) if policy == "skip" else pytest.raises(NonFiniteError):
+                step(pb.full((3,), first))
+            assert not optimizer.state and not optimizer.state_dict()["state"]
+        for factor in (1.0, 2.0):
+            step(pb.full((3,), factor))
+        assert optimizer.state[w]["step"].item() == 2 and step._recordings == 1
+        return [t.tolist() for t in (w, v, optimizer.state[v]["exp_avg_sq"])], optimizer, step
+
+    expected, _, _ = run(1.0)
+    found, _, _ = run(-1.0)
+    assert found == expected
+
+
+def test_a_recording_that_fails_leaves_an_optimizer_without_state() -> None:
+    w = pb.ones(3, requires_grad=True)
+    optimizer = pb.optim.Adam([w])
+
+    @pb.compile
+    def step(x: pb.Tensor) -> pb.Tensor:
+        w.sum().backward()
+        optimizer.step()
+        return x @ pb.ones(7)
+
+    with pytest.raises(pb.errors.ShapeError):
+        step(pb.ones(3))
+    assert not optimizer.state
+    assert step(pb.ones(7)).item() == 7 and optimizer.state[w]["step"].item() == 1
+
+
+def test_state_that_is_loaded_after_a_failure_is_what_the_next_step_goes_on_from() -> None:
+    w = pb.ones(3, requires_grad=True)
+    optimizer = pb.optim.Adam([w], lr=0.1)
+
+    @pb.compile
+    def step(x: pb.Tensor) -> None:
+        optimizer.zero_grad()
+        (w * x).log().sum().backward()
+        optimizer.step()
+
+    with pytest.raises(NonFiniteError):
+        step(-pb.ones(3))
+    other = pb.optim.Adam([v := pb.ones(3, requires_grad=True)], lr=0.1)
+    v.grad = pb.ones(3)
+    other.step()
+    optimizer.load_state_dict(other.state_dict())
+    step(pb.ones(3))
+    assert optimizer.state[w]["step"].item() == 2
+
+
+def test_gradients_that_are_made_zeros_forget_a_nan() -> None:
+    layer = pb.nn.Linear(2, 1)
+    for parameter in layer.parameters():
+        parameter.grad = pb.full(tuple(parameter.shape), float("nan"))
+    layer.zero_grad(set_to_none=False)
+    assert all(p.grad.tolist() == pb.zeros_like(p).tolist() for p in layer.parameters())
+    layer.bias.grad.fill_(float("inf"))
+    pb.optim.SGD(layer.parameters(), lr=0.1).zero_grad(set_to_none=False)
+    assert layer.bias.grad.tolist() == [0.0]

@@ -229,11 +229,17 @@ class source_of:
         MODE.source = self.before
 
 
+#: of a gradient that belongs to no line of the forward pass, as that of a parameter
+_NOWHERE = Source("", 0)
+
+
 @contextmanager
 def own_lines() -> Iterator[None]:
-    """Nodes made inside, by a gradient rule that the user wrote, are ascribed to the lines of that rule."""
+    """Nodes made inside, by a gradient rule or a hook that the user wrote, are ascribed to the lines of that, as a part
+    of the backward pass.
+    """
     before, pulled = MODE.source, MODE.pulled
-    MODE.source, MODE.pulled = None, before
+    MODE.source, MODE.pulled = None, before or _NOWHERE
     try:
         yield
     finally:

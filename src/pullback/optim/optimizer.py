@@ -14,7 +14,7 @@ from ..graph.node import Node, Shape
 from ..graph.types import DType, float32, float64
 from ..ops.primitive import MODE, user_source
 from ..tensor import Tensor
-from ..tensor.creation import full, tensor
+from ..tensor.creation import full, tensor, zeros_like
 from ..tensor.grad_modes import enable_grad, no_grad
 from ..tensor.handle import STATE, Store, outside_trace
 from ..tensor.promotion import get_default_dtype
@@ -151,7 +151,7 @@ class Optimizer(OptimizerHooks):
                 if set_to_none:
                     parameter.grad = None
                 elif parameter.grad is not None:
-                    parameter.grad = parameter.grad.detach() * 0
+                    parameter.grad = zeros_like(parameter.grad)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient; `closure`, if given, computes the loss first and is its
@@ -185,13 +185,18 @@ class Optimizer(OptimizerHooks):
     def _compute_updates(self, gradients: list[list[Tensor | None]]) -> None:
         STATE.trace.guard(_Members(ref(self)))  # type: ignore[union-attr]
         with no_grad():
+            given = [
+                [(p, g) for p, g in zip(group["params"], of_group, strict=True) if g is not None]
+                for group, of_group in zip(self.param_groups, gradients, strict=True)
+            ]
+            for group, pairs in zip(self.param_groups, given, strict=True):
+                self._prepare([p for p, _ in pairs], group)
             for place, (group, rate) in enumerate(zip(self.param_groups, self._rates, strict=True)):
-                pairs = [(p, g) for p, g in zip(group["params"], gradients[place], strict=True) if g is not None]
+                pairs = given[place]
                 if not pairs:
                     continue
                 options = self._follow(group, place)
                 parameters = [p for p, _ in pairs]
-                self._prepare(parameters, group)
                 counters = self._shared_numbers(parameters, group)
                 states = [self.state[p] for p in parameters]
                 STATE.trace.depend_on(self.state, *states)  # type: ignore[union-attr]
@@ -307,26 +312,26 @@ class Optimizer(OptimizerHooks):
 
         Parameters whose first step was the same, and that have had a gradient at every step since, share their numbers.
         """
-        starts = self._numbers(group)
-        recorded = STATE.trace is not None  # nothing is allocated before the step is known to have room
+        starts, prepare = self._numbers(group), STATE.trace.prepare  # type: ignore[union-attr]
         with outside_trace():
             fresh: dict[str, Tensor] = {}
             for parameter in parameters:
+                if parameter not in self.state:
+                    prepare(self.state, parameter, Store())
                 held = self.state[parameter]
                 slots = self._slots(parameter, group)
                 # what has state but no counter comes from a dictionary without one, and has begun
                 begun = any(name in held for name in slots)
                 for name, start in starts.items():
                     if name not in held and begun:
-                        held[name] = scalar(1.0 if name == "step" else start)
+                        prepare(held, name, scalar(1.0 if name == "step" else start))
                     elif name not in held:
                         if name not in fresh:
                             fresh[name] = scalar(start)
-                        held[name] = fresh[name]
+                        prepare(held, name, fresh[name])
                 for name, slot in slots.items():
-                    if name not in held:
-                        made = full(slot.shape, slot.start, dtype=slot.dtype or parameter.dtype)
-                        held[name] = made if recorded else _ready(made)
+                    if name not in held:  # it is allocated when the step is known to have room
+                        prepare(held, name, full(slot.shape, slot.start, dtype=slot.dtype or parameter.dtype))
 
     def _shared_numbers(self, parameters: list[Tensor], group: Group) -> list[dict[str, Tensor]]:
         """The numbers of a step's parameters, each set once; parameters without a gradient are left with the old."""

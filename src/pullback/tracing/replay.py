@@ -39,6 +39,7 @@ from .gradients import Gradients
 from .naming import gradient_names, input_names, state_names
 from .observed import Observed
 from .outcome import Outcome, Output
+from .prepared import Prepared
 from .relations import Findings, Related
 from .settled import Memory, Settled, is_alone, stays_of
 from .trace import Captured, Trace, Watched
@@ -140,6 +141,8 @@ class Replay:
         #: what a report calls the inputs
         self._called = {place: named.name for place, named in called.items()}
         self._called.update((p, f"argument {i + 1}") for p, i in zip(self.argument_places, self.arguments, strict=True))
+        #: state that is the optimizers' only once a run has changed it; None from then on, or where there is none
+        self.prepared = Prepared(list(trace.prepared)) if trace.prepared else None
         #: asked with the arguments before the first run, which it may refuse
         self.before_first: Callable[[list[Any]], None] | None = None
         #: the numbers of the captured tensors' nodes when they last fitted; the nodes themselves are not kept
@@ -206,6 +209,21 @@ class Replay:
 
         `alone` tells that no other step is running, which could be reading what this one is about to write.
         """
+        return self._attempt(arguments, alone) if self.prepared is None else self._first(self._attempt, arguments, alone)
+
+    def _first(self, call: Callable[[list[Any], bool], Any], arguments: list[Any], alone: bool) -> Any:
+        """`call` a recording that has changed nothing yet, with the state that it begins with."""
+        prepared = self.prepared
+        assert prepared is not None
+        if not prepared.enter():
+            return MISFIT
+        try:
+            return call(arguments, alone)
+        finally:
+            if self.prepared is not None:
+                prepared.withdraw()
+
+    def _attempt(self, arguments: list[Any], alone: bool) -> Any:
         settled = self.settled
         if not self.conditions.hold(arguments, alone and settled is not None and settled.is_calm()):
             return MISFIT
@@ -222,7 +240,7 @@ class Replay:
         del settled
         if not self._fits():
             return MISFIT
-        return self.run(arguments, alone)
+        return self._run(arguments, alone)
 
     def _fits(self) -> bool:
         """Whether the captured tensors are of the shapes and dtypes that were recorded."""
@@ -267,6 +285,10 @@ class Replay:
             outputs[place] = Buffer.empty(elements, dtype)
 
     def run(self, arguments: list[Handle], alone: bool) -> Any:
+        """One step of what has just been recorded for this call."""
+        return self._run(arguments, alone) if self.prepared is None else self._first(self._run, arguments, alone)
+
+    def _run(self, arguments: list[Handle], alone: bool) -> Any:
         """One step, where it must be asked of every state whether it may be written in place."""
         if self.before_first is not None:
             self.before_first(arguments)
@@ -442,6 +464,7 @@ class Replay:
 
     def _take_in(self, arguments: list[Handle], outputs: list[Memory | None]) -> Any:
         """Give the arguments what the step changed of them, and the caller the results."""
+        self.prepared = None
         for tensor in self.outcome.cleared:
             if tensor._grad is not None:
                 tensor._grad = None

@@ -23,6 +23,7 @@ from ..runtime.buffers import Buffer
 from ..tensor import Tensor
 from ..tensor.handle import RECEIVERS, Handle, outside_trace
 from ..tensor.views import root_of
+from .prepared import Entry, Prepared
 
 if TYPE_CHECKING:
     from .surroundings import Surroundings
@@ -104,6 +105,8 @@ class Trace:
     known_stores: set[int] = field(default_factory=set)
     #: the tensors of optimizers' states: what each is called, and the parameter that it is kept for
     optimizer_state: dict[int, tuple[str, int]] = field(default_factory=dict)
+    #: entries of them that were made for this recording
+    prepared: list[Entry] = field(default_factory=list)
     #: the modules that were called, in order
     modules: list[Any] = field(default_factory=list)
     #: objects whose guarded attributes the step has set itself
@@ -278,6 +281,11 @@ class Trace:
                 self.known_stores.add(id(store))
                 self.stores.append((store, dict(store)))
 
+    def prepare(self, store: dict[Any, Any], key: Any, value: Any) -> None:
+        """Have a store of state hold what it is to begin with; it does so for good once a run has changed it."""
+        store[key] = value
+        self.prepared.append(Entry(store, key, value))
+
     def enter_module(self, module: object, *stores: dict[Any, Any]) -> None:
         """Note that the step uses a module: another parameter, part or attribute makes a new recording."""
         self.depend_on(*stores)
@@ -306,6 +314,7 @@ class Trace:
         """Give every tensor from outside the node and the gradient that it had, and keep neither alive."""
         if self.surroundings is not None:
             self.surroundings.restore()
+        Prepared(self.prepared).withdraw()
         for captured in self.captured.values():
             captured.tensor._node = captured.original
             del captured.original, captured.node

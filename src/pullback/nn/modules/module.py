@@ -412,7 +412,7 @@ class Module(StateMethods, CheckpointingMethods):
             if set_to_none:
                 parameter.grad = None
             elif parameter.grad is not None:
-                parameter.grad = parameter.grad.detach() * 0
+                parameter.grad = zeros_like(parameter.grad)
 
     def requires_grad_(self: Self, requires_grad: bool = True) -> Self:
         """Make all parameters take part in differentiation, or not."""
