@@ -420,3 +420,34 @@ def test_what_a_native_loop_cannot_stop_for_is_refused() -> None:
         assert run().tolist() == [1, 2, 1]
     with debug.override(backend="native"), pytest.raises(CompileError, match="depends on the carry"):
         run().numpy()
+
+
+def test_a_rule_of_ones_own_in_a_loop_within_a_loop() -> None:
+    class Squared(pb.autograd.Function):
+        @staticmethod
+        def forward(context, x):
+            context.save_for_backward(x)
+            return x * x
+
+        @staticmethod
+        def backward(context, cotangent):
+            (x,) = context.saved_tensors
+            return 2 * cotangent * x
+
+    w, x = pb.ones(3, requires_grad=True), pb.randn(3, 3)
+
+    def gradient(square):
+        def cell(h, x):
+            h = (h * 0.5 + x * w).tanh()
+            return h, square(h)
+
+        def step():
+            w.grad = None
+            _, outputs = pb.func.scan(lambda h, x: pb.func.scan(cell, h, pb.stack([x, x * 2])), pb.zeros(3), x)
+            outputs.sum().backward()
+            return w.grad
+
+        return step
+
+    expected = gradient(lambda h: h * h)().numpy()
+    np.testing.assert_allclose(pb.compile(gradient(Squared.apply))().numpy(), expected, rtol=1e-5)

@@ -1,5 +1,6 @@
 """step.check(): a step is compared with what it should compute, and the first thing that is wrong is named."""
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -329,3 +330,55 @@ def test_checks_are_no_recordings_and_leave_a_steps_own_arguments_alone(recwarn:
     for _ in range(20):
         step(pb.ones(2), directions=pb.tensor([2.0, 3.0]))
     assert not [warning for warning in recwarn if "has been compiled" in str(warning.message)]
+
+
+class _Half(pb.autograd.Function):
+    """A right rule, which keeps its result."""
+
+    @staticmethod
+    def forward(context: Any, x: pb.Tensor) -> pb.Tensor:
+        y = x.exp()
+        context.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(context: Any, cotangent: pb.Tensor) -> pb.Tensor:
+        (y,) = context.saved_tensors
+        return cotangent * y
+
+
+class _WrongSquare(pb.autograd.Function):
+    @staticmethod
+    def forward(context: Any, x: pb.Tensor, factor: pb.Tensor) -> pb.Tensor:
+        context.save_for_backward(x, factor)
+        return x * x * factor
+
+    @staticmethod
+    def backward(context: Any, cotangent: pb.Tensor) -> tuple[pb.Tensor, pb.Tensor]:
+        x, factor = context.saved_tensors
+        return cotangent * x * factor, cotangent * x * x
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_wrong_rule_in_the_body_of_a_loop_is_named_itself(nested: bool) -> None:
+    pb.manual_seed(0)
+    w, x = pb.ones(3, requires_grad=True), pb.randn(5, 3)
+
+    def cell(h: pb.Tensor, x: pb.Tensor) -> tuple[pb.Tensor, pb.Tensor]:
+        h = (_Half.apply(h * 0.1) * 0.5 + x * w).tanh()
+        return h, _WrongSquare.apply(h, w)
+
+    def outer(h: pb.Tensor, x: pb.Tensor) -> tuple[pb.Tensor, pb.Tensor]:
+        return pb.func.scan(cell, h, pb.stack([x, x * 2]))
+
+    @pb.compile
+    def step() -> None:
+        w.grad = None
+        _, outputs = pb.func.scan(outer if nested else cell, pb.zeros(3), x)
+        outputs.sum().backward()
+
+    with pytest.raises(CheckError, match="not the slope") as caught:
+        step.check()
+    error = caught.value
+    line = inspect.getsourcelines(cell)[1] + 2
+    assert (error.op, error.lineno, error.filename, error.phase) == ("apply", line, __file__, "backward")

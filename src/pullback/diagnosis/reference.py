@@ -16,8 +16,8 @@ ValueOf = Callable[[Node], np.ndarray]
 
 
 def is_given(node: Node) -> bool:
-    """Whether the value of a node comes from outside of its graph."""
-    return node.buffer is not None or node.op in (INPUT, BUFFER)
+    """Whether the value of a node comes from outside of its graph, or of its body."""
+    return node.buffer is not None or node.op in (INPUT, BUFFER, PARAMETER)
 
 
 class Reference:
@@ -75,12 +75,13 @@ def _copied(node: Node, became: dict[Node, Node], wide: bool) -> Node:
 
 def _wide_body(body: Body) -> Body:
     became = _all_copied(body.values)
-    return Body([became[p] for p in body.parameters], [became[n] for n in body.next], list(became.values()))
+    values = [became[node] for node in body.values]
+    return Body([became[p] for p in body.parameters], [became[n] for n in body.next], values)
 
 
 def _all_copied(nodes: Iterable[Node]) -> dict[Node, Node]:
     became: dict[Node, Node] = {}
-    for node in nodes:
+    for node in dict.fromkeys(nodes):
         assert node.op is PARAMETER or node.buffer is None, f"{node!r} is in the body of a loop, and has a value"
         became[node] = _copied(node, became, wide=True)
     return became

@@ -10,13 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..graph.node import Node, ancestors
+from ..graph.interpreter import interpret
+from ..graph.node import Graph, Node, ancestors
 from ..ops.gradient_hooks import HOOKED
 from ..ops.host import CUSTOM, DETACH, RESULT, SEVERAL
+from ..ops.movement import expand
+from ..ops.primitive import constant, grad_mode, source_of
+from ..ops.scan import REPEAT, steps_of
 from .reference import Reference, ValueOf, is_given
 
 #: the lengths of steps, in the typical size of what is changed, and what that is taken to be of zeros. The shorter ones
@@ -24,6 +28,8 @@ from .reference import Reference, ValueOf, is_given
 _STEPS, _LEAST = (1e-5, 1e-6, 1e-7), 1e-3
 #: how far a slope may be off, of the size that the sum of its terms has; and how far both sides may differ at a kink
 _TOLERANCE, _KINK = 1e-5, 1e-6
+#: in how many steps of a loop a rule in its body is looked at
+_STEPS_OF_A_LOOP = 4
 #: directions in which a single operand is looked at: a few wrong elements of many hardly show in most
 _DIRECTIONS = 3
 #: the same of the value itself, whose last digits a difference loses
@@ -119,15 +125,80 @@ class Slopes:
             slopes = (self.along([node]) for _ in range(_DIRECTIONS))
             slope = next((s for s in slopes if s.is_conclusive and not s.agrees), None)
             if slope is not None:
+                inside = self._first_wrong_inside(node)
+                if inside is not None:
+                    return inside
                 readers = [n for n in self.audit.history if any(node is operand for operand in _through(n))]
                 ruled = [n for n in readers if n.op in (CUSTOM, SEVERAL)]
                 return max(ruled or readers or [node], key=lambda n: n.serial), slope
         return None
 
+    def _first_wrong_inside(self, node: Node) -> tuple[Node, Slope] | None:
+        """The rule in the bodies of the loops that read this node which is wrong by itself, if one is."""
+        for loop in [n for n in self.audit.history if n.op is REPEAT and any(node is i for i in n.inputs)]:
+            self._compute(loop.inputs)
+            found = _wrong_rule_in(loop, self._at)
+            if found is not None:
+                return found
+        return None
+
     def _compute(self, nodes: Iterable[Node]) -> None:
         missing = [node for node in dict.fromkeys(nodes) if node not in self.known]
         if missing:
-            self.known.update(zip(missing, Reference(missing, wide=True).values(self.value_of), strict=True))
+            reference = Reference(missing, wide=True, given=lambda node: node in self.known or is_given(node))
+            self.known.update(zip(missing, reference.values(self._at), strict=True))
+
+    def _at(self, node: Node) -> np.ndarray:
+        return self.known[node] if node in self.known else self.value_of(node)
+
+
+def _wrong_rule_in(loop: Node, value_of: ValueOf) -> tuple[Node, Slope] | None:
+    """The gradient rule of somebody's own in the body of a loop that is not the slope of its function, and the slope by
+    an operand: each is looked at by itself, with the values that it is given in the first steps.
+    """
+    body, arrays = loop["body"], [value_of(operand) for operand in loop.inputs]
+    count, slices = len(body.next), loop["slices"]
+    graph = Graph.of(body.values)
+    carries, constants = list(arrays[:count]), arrays[count + slices :]
+    for _, step in zip(range(_STEPS_OF_A_LOOP), steps_of(loop), strict=False):
+        given = [*carries, *(array[step] for array in arrays[count : count + slices]), *constants]
+        at = {p: np.asarray(v).astype(p.dtype.carrier) for p, v in zip(body.parameters, given, strict=True)}
+        known: dict[Node, Any] = dict(at)
+        with np.errstate(all="ignore"):
+            interpret(graph, at.__getitem__, lambda node, values, known=known: known.update({node: values[node]}))
+        carries = [known[node] for node in body.next]
+        known.update((own, known[node]) for own, node in body.origin.items() if node in known)
+
+        def value(node: Node, known: Mapping[Node, Any] = known) -> np.ndarray:
+            return known[node] if node in known else value_of(node)
+
+        for node in body.values:
+            found = None
+            if node.op is REPEAT:
+                found = _wrong_rule_in(node, value)
+            elif node.op is SEVERAL:
+                results = [n for n in body.values if n.op is RESULT and n.inputs[1] is node and n.requires_grad]
+                found = _wrong_by_itself(node, results, known, value)
+            if found is not None:
+                return found
+    return None
+
+
+def _wrong_by_itself(
+    joint: Node, results: Sequence[Node], known: Mapping[Node, Any], value_of: ValueOf
+) -> tuple[Node, Slope] | None:
+    ones = {n["place"]: expand(constant(1.0, n.dtype), n.shape) for n in results}
+    with grad_mode(False), source_of(joint, backward=True):
+        given = zip(joint.inputs[joint["count"] :], joint["rule"](joint, ones), strict=True) if results else ()
+    found = {node: cotangent for node, cotangent in given if cotangent is not None and node.requires_grad}
+    slopes = Slopes(Audit(results, list(ones.values()), results, found), value_of)
+    slopes.known.update((node, value) for node, value in known.items() if isinstance(value, np.ndarray))
+    for node in found:
+        for _ in range(_DIRECTIONS):
+            slope = slopes.along([node])
+            if slope.is_conclusive and not slope.agrees:
+                return joint, slope
+    return None
 
 
 def _through(node: Node) -> Sequence[Node]:

@@ -63,12 +63,15 @@ class Body:
         return self._plain
 
     def copied(self) -> Body:
-        """A plain body of nodes of its own."""
+        """A plain body of nodes of its own. Its values keep their places: what is left out gives them to its operand, so
+        that a node may stand at several.
+        """
         known: dict[Node, Node] = {}
-        for node in self.values:
+        for node in dict.fromkeys(self.values):
             inputs = tuple(known[i] for i in node.inputs)
             known[node] = inputs[0] if node.op.kind == ALIAS else plain_copy(node, inputs)
-        return Body([known[p] for p in self.parameters], [known[n] for n in self.next], list(known.values()))
+        values = [known[node] for node in self.values]
+        return Body([known[p] for p in self.parameters], [known[n] for n in self.next], values)
 
 
 def plain_copy(node: Node, inputs: tuple[Node, ...]) -> Node:
