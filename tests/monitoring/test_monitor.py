@@ -384,7 +384,11 @@ def test_the_state_goes_on(tmp_path: Path) -> None:
         step(*data)
     pb.save({"monitor": monitor.state_dict()}, tmp_path / "state.safetensors")
     step, other, _, data = training(every=2)
+    with pytest.raises(LookupError):
+        other.last  # noqa: B018
     other.load_state_dict(pb.load(tmp_path / "state.safetensors")["monitor"])
+    assert other.last == monitor.last and other.last.step == 2 and not other.records
+    assert other.state_dict() == monitor.state_dict()
     step(*data)
     assert [record.step for record in other.records] == [4]
     assert other.watch.losses == [*monitor.watch.losses, other.last.loss]

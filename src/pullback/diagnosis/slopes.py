@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -165,7 +166,7 @@ def _wrong_rule_in(loop: Node, value_of: ValueOf) -> tuple[Node, Slope] | None:
         at = {p: np.asarray(v).astype(p.dtype.carrier) for p, v in zip(body.parameters, given, strict=True)}
         known: dict[Node, Any] = dict(at)
         with np.errstate(all="ignore"):
-            interpret(graph, at.__getitem__, lambda node, values, known=known: known.update({node: values[node]}))
+            interpret(graph, at.__getitem__, partial(_keep, known))
         carries = [known[node] for node in body.next]
         known.update((own, known[node]) for own, node in body.origin.items() if node in known)
 
@@ -182,6 +183,10 @@ def _wrong_rule_in(loop: Node, value_of: ValueOf) -> tuple[Node, Slope] | None:
             if found is not None:
                 return found
     return None
+
+
+def _keep(known: dict[Node, Any], node: Node, values: Mapping[Node, Any]) -> None:
+    known[node] = values[node]
 
 
 def _wrong_by_itself(

@@ -90,6 +90,8 @@ class Monitor:
         #: how many steps have been done
         self.steps = 0
         self._asked: Record | None = None
+        #: the newest record of the run that this one goes on from
+        self._loaded: Record | None = None
         self.watch = Watch(limits or Limits())
         self.sinks: list[Sink] = [opened(sink) for sink in _listed(sinks)]
         self._names = {id(module): name or type(module).__name__ for name, module in model.named_modules()}
@@ -141,10 +143,13 @@ class Monitor:
 
     @property
     def last(self) -> Record:
-        """The newest record."""
-        if not self.records:
+        """The newest record; in a run that goes on, the newest of the run before (without its histograms) until a step
+        is recorded. LookupError where no step has been.
+        """
+        found = self.records[-1] if self.records else self._loaded
+        if found is None:
             raise LookupError("the monitor has recorded no step yet")
-        return self.records[-1]
+        return found
 
     @property
     def alerts(self) -> list[Alert]:
@@ -179,8 +184,14 @@ class Monitor:
         self.close()
 
     def state_dict(self) -> dict[str, Any]:
-        """How many steps have been done, what losses there were, and which alerts have been raised already."""
-        return {"steps": self.steps, "watch": self.watch.state_dict(), "told": sorted(map(list, self._told))}
+        """How many steps have been done, what losses there were, which alerts have been raised already, and the newest
+        record.
+        """
+        last = self.records[-1] if self.records else self._loaded
+        return {
+            "steps": self.steps, "watch": self.watch.state_dict(), "told": sorted(map(list, self._told)),
+            "last": None if last is None else last.state_dict(),
+        }  # fmt: skip
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on as the monitor whose state it is: with the same step numbers, and without the same alerts again.
@@ -190,12 +201,14 @@ class Monitor:
         try:
             steps, told = int(state_dict["steps"]), {(str(kind), str(where)) for kind, where in state_dict["told"]}
             watch.load_state_dict(state_dict["watch"])
+            last = state_dict.get("last")  # which older files lack
+            loaded = None if last is None else Record.of_state(last)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise StateDictError(
                 f"this is not the state of a Monitor, which has steps, watch and told: {type(error).__name__}: {error} "
                 f"(at {user_source()})"
             ) from None
-        self.steps, self.watch, self._told = steps, watch, told
+        self.steps, self.watch, self._told, self._loaded = steps, watch, told, loaded
         self._found, self._structure, self._eager = [], [], None
         self._stepped.clear()
         self._is_skipped = False

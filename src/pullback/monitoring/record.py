@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ..diagnosis import Alert
@@ -100,12 +101,32 @@ class Record:
             found[f"depth/{name}/gradient_rms"] = layer.gradient_rms
         return {name: value for name, value in found.items() if value is not None}
 
+    def state_dict(self) -> dict[str, Any]:
+        """All of it but the histograms, for a snapshot."""
+        return asdict(replace(self, histograms={}))
+
+    @classmethod
+    def of_state(cls, state: Mapping[str, Any]) -> Record:
+        """The record whose `state_dict` it was."""
+        record = cls(**state)
+        record.parameters = {
+            name: _with_statistics(ParameterRecord, given) for name, given in record.parameters.items()
+        }
+        record.layers = {name: _with_statistics(LayerRecord, given) for name, given in record.layers.items()}
+        record.alerts = [Alert(**given) for given in state["alerts"]]
+        return record
+
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON has it; numbers that are not finite as text, which JSON has no numbers for."""
         found: dict[str, Any] = {"step": self.step, **({"skipped": True} if self.skipped else {})}
         found |= {name: v if math.isfinite(v) else str(v) for name, v in self.scalars().items()}
         found["alerts"] = [alert.to_dict() for alert in self.alerts]
         return found
+
+
+def _with_statistics(kind: Any, given: Any) -> Any:
+    """A record of this kind from its fields."""
+    return kind(**{name: Statistics(**value) if isinstance(value, Mapping) else value for name, value in given.items()})
 
 
 def _named(what: str, name: str, statistics: Statistics | None) -> dict[str, float | None]:

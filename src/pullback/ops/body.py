@@ -63,9 +63,7 @@ class Body:
         return self._plain
 
     def copied(self) -> Body:
-        """A plain body of nodes of its own. Its values keep their places: what is left out gives them to its operand, so
-        that a node may stand at several.
-        """
+        """A plain body of nodes of its own. Values keep their places: that of what is left out is its operand's too."""
         known: dict[Node, Node] = {}
         for node in dict.fromkeys(self.values):
             inputs = tuple(known[i] for i in node.inputs)

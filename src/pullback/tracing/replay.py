@@ -209,7 +209,9 @@ class Replay:
 
         `alone` tells that no other step is running, which could be reading what this one is about to write.
         """
-        return self._attempt(arguments, alone) if self.prepared is None else self._first(self._attempt, arguments, alone)
+        if self.prepared is not None:
+            return self._first(self._attempt, arguments, alone)
+        return self._attempt(arguments, alone)
 
     def _first(self, call: Callable[[list[Any], bool], Any], arguments: list[Any], alone: bool) -> Any:
         """`call` a recording that has changed nothing yet, with the state that it begins with."""
@@ -286,7 +288,9 @@ class Replay:
 
     def run(self, arguments: list[Handle], alone: bool) -> Any:
         """One step of what has just been recorded for this call."""
-        return self._run(arguments, alone) if self.prepared is None else self._first(self._run, arguments, alone)
+        if self.prepared is not None:
+            return self._first(self._run, arguments, alone)
+        return self._run(arguments, alone)
 
     def _run(self, arguments: list[Handle], alone: bool) -> Any:
         """One step, where it must be asked of every state whether it may be written in place."""
