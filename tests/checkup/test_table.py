@@ -233,7 +233,29 @@ def log_likelihood() -> Step:
     return step
 
 
+def a_softmax_of_ones_own() -> Step:
+    """Which no loss does again: its logarithm is taken, or it is what another is compared with."""
+    model, other, (x, y) = net(), net(), data()
+    optimizer = optim.Adam([*model.parameters(), *other.parameters()], lr=1e-3)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        loss = F.nll_loss(pb.softmax(model(x), -1).log(), y) + F.cross_entropy(other(x), pb.softmax(model(x), -1))
+        (loss + F.mse_loss(other(x).sigmoid(), F.one_hot(y, 3).float())).backward()
+        optimizer.step()
+
+    return step
+
+
+def regression_far_from_where_it_begins() -> Step:
+    """The first steps are larger than the weights, and right."""
+    model, (x, _) = nn.Linear(6, 8), data()
+    optimizer = optim.Adam(model.parameters(), lr=1.0)
+    return plain(model, optimizer, lambda out, _: F.mse_loss(out, 50 * x.sum(1, keepdim=True).expand(-1, 8)), x)
+
+
 SOUND = [
+    a_softmax_of_ones_own, regression_far_from_where_it_begins,
     ordinary, adamw_at_a_small_rate_with_dropout, fine_tuning_at_a_very_small_rate, sgd_at_a_small_rate,
     a_rate_that_warms_up, two_optimizers_of_a_part_each, adversaries, gradients_of_several_batches,
     a_frozen_part_and_a_teacher, validation_between, a_line_search, updates_by_hand,
@@ -526,6 +548,59 @@ def a_logarithm_of_negative_numbers() -> Step:
     return step
 
 
+def a_softmax_before_cross_entropy() -> Step:
+    model, (x, y) = net(), data()
+    optimizer = optim.Adam(model.parameters(), lr=1e-3)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        chances = pb.softmax(model(x), -1)  # fault
+        F.cross_entropy(chances.float(), y).backward()
+        optimizer.step()
+
+    return step
+
+
+def a_sigmoid_before_a_loss_of_scores() -> Step:
+    model, (x, y) = net(), data()
+    optimizer = optim.Adam(model.parameters(), lr=1e-3)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        chances = model(x).sigmoid()  # fault
+        nn.BCEWithLogitsLoss()(chances, F.one_hot(y, 3).float()).backward()
+        optimizer.step()
+
+    return step
+
+
+def probabilities_without_a_logarithm() -> Step:
+    model, (x, y) = net(), data()
+    optimizer = optim.Adam(model.parameters(), lr=1e-3)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        chances = nn.Softmax(-1)(model(x))  # fault
+        F.nll_loss(chances, y).backward()
+        optimizer.step()
+
+    return step
+
+
+def a_loss_that_is_lost_on_the_way() -> Step:
+    model, batches = nn.Linear(6, 1), iter([pb.randn(32, 6), pb.randn(32, 6), pb.zeros(32, 6)] * 3)
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        x = next(batches)
+        loss = model(x).square().mean() - x.square().sum().log()  # fault
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
 FAULTY: list[tuple[Callable[[], Step], list[str], str]] = [
     (a_logarithm_of_negative_numbers, ["loss is finite"], "logarithm of a negative number"),
     (not_cleared, ["gradients cleared"], "at 7 of 8 steps"),
@@ -547,7 +622,12 @@ FAULTY: list[tuple[Callable[[], Step], list[str], str]] = [
     (raw_inputs, ["inputs normalized"], "mean 5"),
     (the_wrong_sign, ["sign of the loss"], "cross_entropy is the better the smaller it is"),
     (a_missing_sign, ["sign of the loss"], "log_softmax is the better the larger it is"),
+    (a_softmax_before_cross_entropy, ["scores and probabilities"], "cross_entropy is given what softmax has made"),
+    (a_sigmoid_before_a_loss_of_scores, ["scores and probabilities"], "is given what sigmoid has made"),
+    (probabilities_without_a_logarithm, ["scores and probabilities"], "nll_loss is given what softmax has made"),
+    (a_loss_that_is_lost_on_the_way, ["loss is finite"], "after 2 steps the loss is not finite: logarithm of zero"),
     (rate(optim.Adam, 10.0), ["learning rate sane"], "lower it"),
+    (rate(optim.Adam, 1.0), ["learning rate sane"], "lower it, to 0."),
     (rate(optim.SGD, 1e4), ["learning rate sane"], "lower it"),
     (rate(optim.SGD, 1e-9), ["learning rate sane"], "raise it"),
     (dead_relus, ["parameters get gradients"], "all gradients were exactly 0"),

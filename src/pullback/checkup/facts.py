@@ -55,12 +55,14 @@ class Facts:
     first_update: float = 0.0
     #: losses that are known to be better the larger they are, where there is no other: what they are, and the line
     turned: tuple[str, str] | None = None
+    #: a loss that is given what it makes itself: the loss, what made that, the line of the latter, and the mend
+    doubled: tuple[str, str, str, str] | None = None
     #: mean, deviation and largest magnitude of the model's first input of floats
     inputs: tuple[float, float, float] | None = None
     #: the name and message of an exception that ended it, and its line
     error: tuple[str, str, str] | None = None
-    #: why the first loss was not finite, and the line
-    not_finite: tuple[str, str] | None = None
+    #: why the first loss that was not finite was so, the line, and after how many steps
+    not_finite: tuple[str, str, int] | None = None
     #: of a loss without a graph: the line where the way from the parameters is cut, and how; empty where there is none
     severed: tuple[str, str] | None = None
 

@@ -16,6 +16,8 @@ LOWER, HIGHER = (0.1, 0.01, 1e-3, 1e-5), (10.0, 1e3, 1e5, 1e7, 1e9)
 _RISEN, _WELL = 1.5, 0.98
 #: the norm of a first update of weights, by that of the weights, that leaves nothing of them
 _OVERWRITES = 5.0
+#: and the one from which on it is too large where the loss is worse at once, as `_RISEN` has it, even if it falls later
+_SHAKES = 1.0
 #: inputs count as normalized up to this mean, in deviations, and from and to these deviations
 _MEAN, _DEVIATIONS = 3.0, (0.02, 20.0)
 
@@ -27,13 +29,14 @@ def judge(facts_at: FactsAt, place: str, same_batch: bool) -> Report:
     """The report of a training. `place` is where it stands; with `same_batch` each step had the same data."""
     own = facts_at(1.0)
     found = [*_error(own), *_cleared(own), *_backward(own, place), *_stepped(own, place), *_mode(own)]
-    found += [*_gradients(own), *_require_grad(own), *_inputs(own), *_sign(own)]
-    if own.not_finite is not None:
-        message, line = own.not_finite
-        told, _, mend = message.partition("To mend it: ")
-        found.append(Finding("loss is finite", False, told.strip(), line, mend))
-    elif own.steps > 1 and own.error is None and not own.without_gradients and own.strangers is None:
-        found += _learns(facts_at, same_batch)
+    found += [*_gradients(own), *_require_grad(own), *_inputs(own), *_sign(own), *_doubled(own)]
+    finite = list(_finite(own))
+    is_lost_at_once = own.not_finite is not None and not own.not_finite[2]
+    if own.steps > 1 and not is_lost_at_once and not (own.error or own.without_gradients or own.strangers):
+        learns, is_rate = _learns(facts_at, same_batch)
+        found += learns if is_rate or not finite else finite  # a loss may be lost because the rate is too high
+    else:
+        found += finite
     return Report(tuple(found))
 
 
@@ -208,27 +211,57 @@ def _sign(facts: Facts) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+def _doubled(facts: Facts) -> Iterator[Finding]:
+    if facts.doubled is not None:
+        loss, made_by, line, mend = facts.doubled
+        yield Finding("scores and probabilities", False, f"{loss} is given what {made_by} has made", line, mend)
+
+
+def _finite(facts: Facts) -> Iterator[Finding]:
+    if facts.not_finite is not None:
+        message, line, steps = facts.not_finite
+        told, _, mend = message.partition("To mend it: ")
+        after = f"after {steps} step{'s' if steps > 1 else ''} " if steps else ""
+        yield Finding("loss is finite", False, after + told.strip(), line, mend)
+
+
 # ---- what the updates do
 
 
-def _learns(facts_at: FactsAt, same_batch: bool) -> list[Finding]:
+def _learns(facts_at: FactsAt, same_batch: bool) -> tuple[list[Finding], bool]:
+    """What the updates do to the loss, and whether something is wrong that is known to be the rate's."""
     own, still = facts_at(1.0), facts_at(0.0)
     if not own.losses:
-        return []
-    mine = course(own, still)
-    better, factor = _better(facts_at, mine), 0.0
+        return [], False
+    mine, jump = course(own, still), _jump(own, still)
+    better, factor = _better(facts_at, mine, jump is not None), 0.0
     if better is not None:
         factor = better[0]
-    return [_falls(own, mine, same_batch, bool(factor)), _rate(own, mine, better)]
+    found = [_falls(own, mine, same_batch, bool(factor)), _rate(own, mine, better, jump)]
+    return found, better is not None or jump is not None
 
 
-def _better(facts_at: FactsAt, mine: Course) -> tuple[float, Course] | None:
-    """The factor on the learning rate with which the loss falls most, and how, where it does not fall as it is. A rate
-    that a schedule is raising is not told to be too low.
+def _jump(own: Facts, still: Facts) -> tuple[float, float] | None:
+    """The loss at the second step as it would be without the first, and as it is, where it is much worse for an update
+    as large as the weights: what these knew is gone, though a loss may fall from there.
     """
-    if mine.has_fallen or _cannot_be_told(mine) or facts_at(1.0).optimizers > 1:
+    if own.first_update <= _SHAKES or own.optimizers > 1 or own.maximizes:
+        return None
+    for line, moved in own.losses.items():
+        each = max(1, len(moved) // own.steps)
+        before, after = still.losses.get(line, [])[each : 2 * each], moved[each : 2 * each]
+        if before and len(before) == len(after) and sum(after) > _RISEN * sum(before) > 0:
+            return sum(before) / each, sum(after) / each
+    return None
+
+
+def _better(facts_at: FactsAt, mine: Course, jumps: bool) -> tuple[float, Course] | None:
+    """The factor on the learning rate with which the loss falls most, and how, where it does not fall as it is, or has
+    jumped first. A rate that a schedule is raising is not told to be too low.
+    """
+    if (mine.has_fallen and not jumps) or _cannot_be_told(mine) or facts_at(1.0).optimizers > 1:
         return None  # where several optimizers pull on a loss it is not a rate that keeps it up
-    rises = mine.rises
+    rises = mine.rises or jumps
     factors = LOWER if rises else () if facts_at(1.0).rates_rise else HIGHER
     tried = [(factor, course(facts_at(factor), facts_at(0.0))) for factor in factors]
     fallen = [(f, one) for f, one in tried if one.is_clear and one.change < (1 if rises else _WELL) and one.has_fallen]
@@ -259,17 +292,23 @@ def _falls(facts: Facts, mine: Course, same_batch: bool, has_better_rate: bool) 
     return Finding(check, mine.has_fallen, told, facts.backward_at, mend)
 
 
-def _rate(facts: Facts, mine: Course, better: tuple[float, Course] | None) -> Finding:
+def _rate(facts: Facts, mine: Course, better: tuple[float, Course] | None, jump: tuple[float, float] | None) -> Finding:
     check, rates, line = "learning rate sane", facts.rates, facts.stepped_at
     told = f"at {' and '.join(f'{rate:.3g}' for rate in rates)} the loss {_told(mine)}"
+    if jump is not None:
+        told += (
+            f"; the first step changes the weights by {facts.first_update:.2g} times their norm, and the loss is "
+            f"{jump[1]:.4g} then in place of {jump[0]:.4g}"
+        )
     if better is not None and rates:
         factor, course = better
         told += f"; at {factor:g} times that it {_told(course)}"
         return Finding(
             check, False, told, line, f"{'lower' if factor < 1 else 'raise'} it, to {factor * rates[0]:.2g} or so"
         )
-    if facts.first_update > _OVERWRITES:
-        told += f", and the first step changes the weights by {facts.first_update:.2g} times their norm"
+    if jump is not None or facts.first_update > _OVERWRITES:
+        if jump is None:
+            told += f", and the first step changes the weights by {facts.first_update:.2g} times their norm"
         return Finding(check, False, told, line, "lower it (about 0.001 of the weights' norm a step is usual)")
     return Finding(check, mine.change < math.inf, told, line, "see the other findings")
 

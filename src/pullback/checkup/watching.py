@@ -24,6 +24,7 @@ from ..tensor.anomaly import fault_of
 from ..tensor.grad_modes import is_grad_enabled, no_grad
 from ..tensor.handle import STATE, Handle, add_watcher
 from ..tracing import CompiledStep
+from .doubled import doubled
 from .facts import STEPS, Facts
 from .origins import Origins, has_values
 from .signs import parts
@@ -70,8 +71,8 @@ class Watcher:
         self._weights: dict[int, np.ndarray] = {}
         self._nodes: dict[int, Node] = {}
         self._since_step = 0
-        #: what says why the first loss is not finite
-        self._fault: Callable[[], NonFiniteError | None] | None = None
+        #: of the losses since the last step what says why one is not finite, and its value
+        self._faults: list[tuple[Callable[[], NonFiniteError | None], Tensor]] = []
         self._depth = 0
 
     @contextmanager
@@ -148,11 +149,13 @@ class Watcher:
         self.origins.begin()
         self._since_step += 1
         self._losses = [*self._losses, node] if self._since_step > 1 else [node]
-        self._values.append((line, Tensor(node).detach().sum()))
-        if facts.backwards == 1:
-            self._fault = fault_of(node)
+        value = Tensor(node).detach().sum()
+        self._values.append((line, value))
+        if facts.not_finite is None:
+            self._faults.append((fault_of(node), value))
         if facts.backwards <= _LOOKS:
             self._look_at_sign(node)
+            facts.doubled = facts.doubled or next(doubled(node), None)
         if not facts.steps:
             self._look_for_changes_by_hand()
         self._stop_where_nothing_follows()
@@ -176,7 +179,7 @@ class Watcher:
         facts.stepped_at = facts.stepped_at or _line()
         if self._since_step and facts.backwards <= _LOOKS:
             self._look_at_structure()  # before anything is computed, which forgets what it was made of
-        self._look_at_first_loss()
+        self._look_whether_losses_are_finite()
         rates = [float(group["lr"]) for group in optimizer.param_groups if "lr" in group]
         if is_new:
             facts.rates += rates
@@ -203,13 +206,14 @@ class Watcher:
         elif not facts.backwards:
             facts.are_assigned = True
 
-    def _look_at_first_loss(self) -> None:
-        fault, self._fault = self._fault, None
-        if fault is None or not self._values or math.isfinite(float(self._values[0][1].item())):
-            return
-        found = fault()
-        if found is not None:
-            self.facts.not_finite = str(found), f"{found.filename}:{found.lineno}"
+    def _look_whether_losses_are_finite(self) -> None:
+        """While what they were made of is there: a step writes over it."""
+        faults, self._faults = self._faults, []
+        for fault, value in faults:
+            if self.facts.not_finite is None and not math.isfinite(float(value.item())):
+                found = fault()
+                if found is not None:
+                    self.facts.not_finite = str(found), f"{found.filename}:{found.lineno}", self.facts.steps
 
     def _look_at_structure(self) -> None:
         """Note why parameters are without gradients, while it can still be seen."""
