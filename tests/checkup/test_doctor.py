@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 import pullback as pb
+from pullback.checkup.courses import course
+from pullback.checkup.facts import Facts
 from pullback.cli import app
 
 nn = pb.nn
@@ -78,6 +81,14 @@ def test_each_fault_is_found_at_its_line(fault: str) -> None:
         assert found.mend
     if fault == "detached":
         assert "by detach()" in str(report)
+
+
+def test_the_losses_that_one_optimizer_follows_are_one() -> None:
+    """A small one that falls does not hide a large one that rises; of two players one may."""
+    still = Facts({"a": [1.0] * 8, "b": [5.0, 6.0] * 8}, steps=8, optimizers=1)
+    moved = Facts({"a": [1.0 - 0.05 * i for i in range(8)], "b": [5.0 + 0.1 * i for i in range(16)]}, 8, optimizers=1)
+    assert course(moved, still).rises and not course(moved, still).has_fallen
+    assert course(replace(moved, optimizers=2), still).has_fallen
 
 
 def test_nothing_of_the_users_changes() -> None:

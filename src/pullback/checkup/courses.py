@@ -45,15 +45,26 @@ class Course(NamedTuple):
 
 
 def course(facts: Facts, still: Facts) -> Course:
-    """The course of the loss that falls most, as one of several players' does; `still` are the facts of the training
-    with weights that stay.
+    """The course of what is trained: the sum of the losses of each step where one optimizer follows all of them, and of
+    several players the loss that falls most. `still` are the facts of the training with weights that stay.
     """
     pairs = [(moved, still.losses[line]) for line, moved in facts.losses.items() if still.losses.get(line)]
     if not pairs or facts.error is not None or not all(math.isfinite(loss) for moved, _ in pairs for loss in moved):
         before = [kept[0] for _, kept in pairs] or [math.nan]
         return Course(before[0], math.inf, math.inf, True, facts.steps)
     sign = -1 if facts.maximizes else 1
+    counts = {len(losses) for pair in pairs for losses in pair}
+    if facts.optimizers == 1 and len(pairs) > 1 and facts.steps and not any(count % facts.steps for count in counts):
+        together = [[_by_step(pair[i], facts.steps) for pair in pairs] for i in (0, 1)]
+        moved, kept = ([sum(step) for step in zip(*lines, strict=True)] for lines in together)
+        pairs = [(moved, kept)]
     return min((_compared(moved, kept, facts.steps, sign) for moved, kept in pairs), key=lambda one: one.change)
+
+
+def _by_step(losses: list[float], steps: int) -> list[float]:
+    """The mean of the losses of each step."""
+    each = len(losses) // steps
+    return [fmean(losses[place : place + each]) for place in range(0, len(losses), each)]
 
 
 def _compared(moved: list[float], kept: list[float], steps: int, sign: int) -> Course:
