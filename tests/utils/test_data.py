@@ -326,6 +326,25 @@ def test_a_position_is_exact(kind: str, own: bool, tmp_path: Path, monkeypatch: 
         assert (len(rest), len(following)) == (4 - batches, 4)
 
 
+def test_what_a_dataset_draws_is_exact_without_workers_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what the training draws is what it would be with a dataset that draws nothing."""
+    monkeypatch.chdir(tmp_path)
+
+    def make() -> Any:
+        return data.DataLoader(Numbers(11), batch_size=3, shuffle=True, generator=pb.Generator(5))
+
+    states = random.getstate(), np.random.get_state()[1].tolist(), pb.get_rng_state().tolist()
+    loader = make()
+    list(loader)
+    state, iterator = stopped(loader, 2)
+    assert (random.getstate(), np.random.get_state()[1].tolist(), pb.get_rng_state().tolist()) == states
+    rest, following = values(iterator), values(loader)
+    random.seed(1), np.random.seed(2), pb.manual_seed(3)
+    other = make()
+    other.load_state_dict(state)
+    assert values(other) == rest and values(other) == following
+
+
 def test_epochs_are_counted() -> None:
     loader = data.DataLoader(range(4), batch_size=2)
     assert (loader.epoch, loader.state_dict()["batches"]) == (0, 0)
@@ -422,13 +441,13 @@ def test_workers_give_the_same_batches_and_go_on_in_the_middle(tmp_path: Path, m
     alone, loader = make(0), make(2, persistent=True)
     for _ in range(2):
         expected, found = values(alone), values(loader)
-        assert [(b["number"], b["tensor"]) for b in found] == [(b["number"], b["tensor"]) for b in expected]
+        assert found == expected  # what is drawn included
     state, iterator = stopped(loader, 2)
     rest, following = values(iterator), values(loader)
     drawn = [value for batch in found for value in batch["drawn"]]
     assert len({str(value) for value in drawn}) == len(drawn)
     # another number of workers, and of batches ahead: also what the dataset draws is the same
-    for workers in (1, 3):
+    for workers in (0, 1, 3):
         other = make(workers)
         other.load_state_dict(state)
         assert values(other) == rest

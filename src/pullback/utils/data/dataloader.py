@@ -36,6 +36,8 @@ class _Position:
     #: of an iterable dataset: batches given by each worker, and whose turn it is
     workers: list[int] = field(default_factory=list)
     turn: int = 0
+    #: whether the dataset draws, as far as that is known where there are no workers
+    draws: bool | None = None
     #: of an iterable dataset: what the last batch of each worker, or of the loader itself, is known by
     marks: list[str] = field(default_factory=list)
 
@@ -49,12 +51,14 @@ class DataLoader:
 
     `num_workers` processes make `prefetch_factor` batches each ahead. They are started by forkserver, so the dataset
     and the functions must be found by import, and a script starts them under `if __name__ == "__main__":`;
-    `multiprocessing_context` ("fork", "spawn", a context) says otherwise. Before each batch a worker seeds all
-    generators (Pullback's, NumPy's and Python's global ones) by the epoch's seed and the batch's number. An error in a
-    worker is raised here in its class, with its traceback and the sample; WorkerError where a worker died, or took
-    longer than `timeout` seconds (0: no limit).
+    `multiprocessing_context` ("fork", "spawn", a context) says otherwise. An error in a worker is raised here in its
+    class, with its traceback and the sample; WorkerError where a worker died, or took longer than `timeout` seconds (0:
+    no limit).
 
-    Of an IterableDataset without workers the same holds: it has the generators to itself while it makes a batch.
+    While a batch is made, in a worker or here, the dataset has the generators to itself (Pullback's, NumPy's and
+    Python's global ones), seeded by the epoch's seed and the batch's number: what it draws is the same for any number
+    of workers and after a resume, and the training's own draws go on as if it had drawn nothing. Without workers a
+    dataset that draws nothing for the first batch of an epoch is taken to draw nothing, and is left alone.
 
     `state_dict()` is the position: after `load_state_dict` the next epoch that is begun goes on with the batch after
     the last that was given. `epoch` counts the epochs that came to their end, or were left for another.
@@ -177,7 +181,7 @@ class DataLoader:
         elif self._iterable:
             source = self._in_line(position)
         else:
-            source = map(self._batches.at, order)
+            source = self._here(position, order)
         for batch in source:
             position.batches += 1
             yield batch
@@ -185,8 +189,16 @@ class DataLoader:
             self._position = None
             self.epoch += 1
 
+    def _here(self, position: _Position, order: Iterator[Any]) -> Iterator[Any]:
+        batches, draws = self._batches, OwnDraws(position.seed, "", position.draws)
+        for batch, numbers in enumerate(order, position.batches):
+            with draws.of(batch):
+                made = batches.at(numbers)
+            position.draws = draws.are_made
+            yield made
+
     def _in_line(self, position: _Position) -> Iterator[Any]:
-        batches, draws = self._batches, OwnDraws(position.seed)
+        batches, draws = self._batches, OwnDraws(position.seed, 0)
         with draws.of(-1):
             examples = iter(self.dataset)
         for number in range(position.batches - 1):
@@ -318,6 +330,7 @@ class DataLoader:
                 "workers": list(position.workers),
                 "turn": position.turn,
                 "marks": list(position.marks),
+                "draws": position.draws,
             }
             state.update(batches=position.batches, start=start)
         return state
@@ -351,6 +364,7 @@ class DataLoader:
             int(state_dict["batches"]),
             list(start["workers"]) if is_begun else [],
             start["turn"] if is_begun else 0,
+            start.get("draws"),
             list(start["marks"]) if is_begun else [],
         )
 

@@ -137,15 +137,16 @@ def set_seeds(epoch: int, whose: object, batch: int) -> None:
 
 
 class OwnDraws:
-    """The global generators as an iterable dataset without workers has them to itself: seeded for each batch of an
-    epoch as a worker's are, while those of the training go on as if nothing had been drawn.
+    """The global generators as a dataset without workers has them to itself: seeded for each batch of an epoch as a
+    worker's are, while those of the training go on as if nothing had been drawn.
 
-    A dataset that has drawn nothing when its first batch is made is taken to draw nothing, and is left alone.
+    A dataset that has drawn nothing when its first batch is made is taken to draw nothing, and is left alone. Where
+    that is known beforehand, as of an epoch that goes on, `are_made` says so.
     """
 
-    def __init__(self, epoch: int):
-        self.epoch = epoch
-        self._draws, self._is_known = False, False
+    def __init__(self, epoch: int, whose: object, are_made: bool | None = None):
+        self.epoch, self.whose = epoch, whose
+        self._draws, self._is_known = bool(are_made), are_made is not None
         self._of_numpy = np.random.MT19937(0)
 
     @contextmanager
@@ -157,7 +158,7 @@ class OwnDraws:
         generator = default_generator()
         kept, plain, of_numpy = generator.state.node, random.getstate(), get_bit_generator()
         set_bit_generator(self._of_numpy)
-        set_seeds(self.epoch, 0, batch)
+        set_seeds(self.epoch, self.whose, batch)
         before = None if self._is_known else self._states()
         try:
             yield
@@ -168,6 +169,11 @@ class OwnDraws:
             generator.state._rebind(kept)
             random.setstate(plain)
             set_bit_generator(of_numpy)
+
+    @property
+    def are_made(self) -> bool | None:
+        """Whether the dataset draws; None where no batch has been made."""
+        return self._draws if self._is_known else None
 
     def _states(self) -> tuple[object, ...]:
         inner = self._of_numpy.state["state"]
