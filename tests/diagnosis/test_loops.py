@@ -127,3 +127,40 @@ def test_a_recurrent_layer_names_the_step_of_data_that_is_nan() -> None:
     ):
         step(x)
     assert caught.value.module == "LSTM" and caught.value.index == (BAD, 1, 0)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_check_in_the_body_of_a_loop_or_of_a_batch(compiled: bool) -> None:
+    """Whatever stands in what; what is checked need not be a result."""
+    rows = pb.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 0.0], [7.0, 8.0, 9.0]])
+
+    def cell(h: Any, x: Any) -> Any:
+        pb.check_numerics(x.log(), "the logarithms")
+        return h + x, h
+
+    def looped(x: Any) -> Any:
+        return pb.func.scan(cell, pb.zeros(3), x)[0]
+
+    def nested(x: Any) -> Any:
+        return pb.func.scan(lambda h, row: (pb.func.scan(cell, h, row)[0], h), pb.zeros(()), x)[0]
+
+    def batched(x: Any) -> Any:
+        return pb.func.vmap(lambda row: pb.func.scan(cell, pb.zeros(()), row)[0])(x)
+
+    def within(x: Any) -> Any:
+        def step(h: Any, row: Any) -> Any:
+            checked = pb.func.vmap(lambda e: pb.check_numerics(e.log(), "the logarithms"), randomness="different")
+            return h + 0 * checked(row).clamp(min=0.0), h
+
+        return pb.func.scan(step, pb.zeros(3), x)[0]
+
+    for run, times in ((looped, 1), (nested, 2), (batched, None), (within, 1)):
+        with debug.override(backend="reference"):
+            taken = pb.compile(run) if compiled else run
+            assert taken(rows + 1).isfinite().all()
+            with pytest.raises(
+                NonFiniteError, match=r"(?s)check_numerics: the logarithms.*logarithm of zero"
+            ) as caught:
+                taken(rows)
+        assert (caught.value.op, caught.value.filename) == ("log", __file__)
+        assert times is None or caught.value.time == times, run.__name__

@@ -264,7 +264,7 @@ def _in_the_loop(
     given: dict[Node, np.ndarray] = dict(zip(body.parameters, arrays, strict=True))
     slices = body.parameters[len(body.next) : len(body.next) + loop["slices"]]
     for number, time in enumerate(times):
-        sliced = {p: given[p][time] for p in slices}
+        sliced = {p: np.asarray(given[p][time]) for p in slices}
         given.update(look(number, {**given, **sliced}))
     roots = [place for place in _bad_results(loop, results, steps)]
     if not roots:

@@ -9,19 +9,25 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ContextDecorator
 from types import TracebackType
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakSet
 
 import numpy as np
 
 from ..diagnosis import VALUE, Root, diagnose
-from ..errors import NonFiniteError, PullbackError, TraceError
+from ..errors import NonFiniteError, PullbackError
 from ..graph.node import Graph, Node, ancestors, next_serial, reachable
 from ..graph.types import to_carrier
-from ..ops.primitive import MODE, user_source
+from ..ops.elementwise import absolute
+from ..ops.primitive import MODE, grad_mode, user_source
+from ..ops.reduction import reduce_max
 from ..runtime import engine
 from ..runtime.buffers import Buffer
 from .handle import STATE, UNSCALED, Handle, materialize, pending_since
+
+if TYPE_CHECKING:
+    from .examples import Example
+    from .loops import Recording
 
 T = TypeVar("T", bound=Handle)
 
@@ -30,26 +36,48 @@ def check_numerics(tensor: T, message: str = "") -> T:
     """The tensor itself; NonFiniteError, which says `message`, where it has a NaN or an infinity.
 
     In a compiled step, which then changes nothing, this costs what its guard does: the tensor is looked at in the pass
-    that makes it. Elsewhere the tensor is computed at once. In the body of a loop and under vmap there are no values to
-    look at, and TraceError is raised.
+    that makes it. Elsewhere the tensor is computed at once. In the body of a scan, and under vmap, it is looked at in
+    all steps, or all examples, when the loop or the batch has been recorded; `time` of the error is the step.
 
     >>> pb.check_numerics(pb.tensor([1.0, 2.0]).log(), "the scores").sum().item() < 1
     True
     """
     if not isinstance(tensor, Handle):
         raise TypeError(f"check_numerics takes a tensor, got {type(tensor).__name__} (at {user_source()})")
-    if STATE.loop is not None or STATE.example is not None:
-        raise TraceError(
-            f"check_numerics in the body of a scan or under vmap (at {user_source()}), which has no values of its own: "
-            "return the tensor, and check it outside"
-        )
-    if not tensor.dtype.is_floating_point:
-        return tensor
-    if STATE.trace is not None:
-        STATE.watch(tensor.node, "check", message=message)
-    else:
-        require_finite([Root(tensor.node, "check", message)])
+    if tensor.dtype.is_floating_point and 0 not in tensor.shape:
+        body = _body()
+        if body is not None:
+            with grad_mode(False):
+                body.checks.append((_largest(tensor.node), message))
+        else:
+            check(tensor.node, message)
     return tensor
+
+
+def check(node: Node, message: str) -> None:
+    """Have a value looked at that is of no body any more, or is of the next one around it."""
+    body = _body()
+    if body is not None:
+        body.checks.append((node, message))
+    elif STATE.trace is not None:
+        STATE.watch(node, "check", message=message)
+    else:
+        require_finite([Root(node, "check", message)])
+
+
+def _body() -> Recording | Example | None:
+    """What is being recorded to be run many times, the innermost: the body of a loop or the example of a batch."""
+    loop, example = STATE.loop, STATE.example
+    while loop is not None and loop.is_of_examples:
+        loop = loop.outer
+    if loop is None or example is None:
+        return loop or example
+    return loop if loop.first > example.first else example
+
+
+def _largest(x: Node) -> Node:
+    """The largest magnitude, which is NaN or infinite where an element is: one number for each step, or example."""
+    return reduce_max(absolute(x), tuple(range(len(x.shape))))
 
 
 def look(outputs: Sequence[Node], gradients: Sequence[Node | None]) -> None:
@@ -242,4 +270,4 @@ class detect_anomaly(ContextDecorator):
         _leave(self._before.pop(), error)
 
 
-__all__ = ["check_numerics", "detect_anomaly", "look", "require_finite", "set_detect_anomaly"]
+__all__ = ["check", "check_numerics", "detect_anomaly", "look", "require_finite", "set_detect_anomaly"]

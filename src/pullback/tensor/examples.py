@@ -11,6 +11,7 @@ from ..graph.node import Node, next_serial
 from ..graph.types import int64
 from ..ops.primitive import MODE, iota, parameter, user_source
 from ..ops.vectorize import Batch
+from .anomaly import check
 from .handle import STATE, Handle
 from .loops import Recording
 
@@ -29,6 +30,8 @@ class Example:
         #: everything older was there before
         self.first = next_serial()
         self.nodes: set[Node] = set()
+        #: values that are to be finite in each example, with what is said where they are not
+        self.checks: list[tuple[Node, str]] = []
 
     def check_draw(self) -> None:
         """Raise for a random draw where none is allowed, here or in what this stands in."""
@@ -70,7 +73,7 @@ def _recording(length: int, randomness: str) -> Iterator[tuple[Example, Recordin
     """The example, and where each draws by itself, what tells their draws apart."""
     outer, loop = STATE.example, STATE.loop
     STATE.example = Example(length, randomness, outer)
-    numbered = Recording(length, loop) if randomness == "different" else None
+    numbered = Recording(length, loop, is_of_examples=True) if randomness == "different" else None
     STATE.loop = numbered or loop
     try:
         yield STATE.example, numbered
@@ -82,11 +85,13 @@ def _recording(length: int, randomness: str) -> Iterator[tuple[Example, Recordin
 def draws(randomness: str) -> Iterator[None]:
     """Inside, random draws are refused where `randomness` is "error", as they are in a batch of examples."""
     outer = STATE.example
-    STATE.example = Example(1, randomness, outer)
+    STATE.example = own = Example(1, randomness, outer)
     try:
         yield
     finally:
         STATE.example = outer
+    for node, message in own.checks:
+        check(node, message)
 
 
 def for_each(
@@ -110,13 +115,16 @@ def for_each(
         ones.append(numbered.own)
         values.append(iota((length,), 0, int64))
     batch = Batch(length, ones, values)
-    found = batch.run([*outputs, *(node for _, node in changed)])
-    for (stack, node), _ in zip(changed, found[len(outputs) :], strict=True):
+    found = batch.run([*outputs, *(node for _, node in changed), *(node for node, _ in example.checks)])
+    for stack, node in changed:
         stack._assign(batch.every(node))
-    return [
+    results = [
         (Handle._wrap(node if every is None else every), every is not None)
         for node, every in zip(outputs, found, strict=False)
     ]
+    for (node, message), every in zip(example.checks, found[len(outputs) + len(changed) :], strict=True):
+        check(node if every is None else every, message)
+    return results
 
 
 __all__ = ["RANDOMNESS", "Example", "draws", "for_each"]

@@ -15,6 +15,7 @@ from ..ops.movement import expand
 from ..ops.primitive import MODE, constant, iota, parameter, user_source
 from ..ops.scan import final, scan, stacked
 from ..ops.split import Split
+from .anomaly import check
 from .handle import STATE, Handle
 
 if TYPE_CHECKING:
@@ -25,20 +26,24 @@ Step = Callable[[list["Tensor"], list["Tensor"]], tuple[Sequence["Tensor"], Sequ
 
 
 class Recording:
-    """A body that is being recorded, inside of `outer` if that is one too."""
+    """A body that is being recorded, inside of `outer` if that is one too. One that `is_of_examples` tells the draws of
+    the examples of a batch apart, and is no loop.
+    """
 
-    def __init__(self, length: int, outer: Recording | None):
-        self.outer = outer
+    def __init__(self, length: int, outer: Recording | None, is_of_examples: bool = False):
+        self.outer, self.is_of_examples = outer, is_of_examples
+        #: values that are to be finite at each step, with what is said where they are not
+        self.checks: list[tuple[Node, str]] = []
         #: how often the body is run in all
         self.times: int = length * (1 if outer is None else outer.times)
         self.length = length
         self._own: Node | None = None
         #: nodes with a smaller number were there before
-        self._first = next_serial()
+        self.first = next_serial()
 
     def check_write(self, tensor: Handle) -> None:
         """Raise TraceError for a tensor from outside of the body: it would be written once, and not at each step."""
-        if tensor._node.serial < self._first:
+        if tensor._node.serial < self.first:
             raise TraceError(
                 f"the body of a scan writes to a tensor from outside of it, of shape {list(tensor._node.shape)} (at "
                 f"{user_source()}), as BatchNorm does to its running statistics when it trains: carry what changes "
@@ -84,13 +89,15 @@ def repeat(
     with _recording(length) as recording:
         next_, outputs = step([Handle._wrap(n) for n in carries], [Handle._wrap(n) for n in slices])
         next_nodes, output_nodes = [t.node for t in next_], [t.node for t in outputs]
+        output_nodes += [node for node, _ in recording.checks]
+    wanted = len(output_nodes) - len(recording.checks)
     _check(starts, next_nodes)
     if recording.own is not None:
         slices.append(recording.own)
         operands.append(iota((length,), 0, int64))
     if length == 0:
         empty = [expand(constant(0, n.dtype), (0, *n.shape)) for n in output_nodes]
-        return [Handle._wrap(n) for n in starts], [Handle._wrap(n) for n in empty]
+        return [Handle._wrap(n) for n in starts], [Handle._wrap(n) for n in empty[:wanted]]
     split = Split(carries, slices, operands, next_nodes, output_nodes, length)
     closing = Closing(carries, split.slices)
     taken = closing.take([*next_nodes, *split.stacked])
@@ -99,7 +106,10 @@ def repeat(
     loop = scan(body, starts, split.operands, list(closing.captured), length, reverse)
     finals = [final(loop, number) for number in range(count)]
     outer = split.after([stacked(loop, n) for n in taken[count:]])
-    return [Handle._wrap(n) for n in finals], [Handle._wrap(n) for n in outer]
+    results = [Handle._wrap(n) for n in finals], [Handle._wrap(n) for n in outer[:wanted]]
+    for node, (_, message) in zip(outer[wanted:], recording.checks, strict=True):
+        check(node, message)
+    return results
 
 
 def _check(starts: Sequence[Node], next_: Sequence[Node]) -> None:
