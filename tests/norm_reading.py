@@ -1,5 +1,5 @@
-"""Which launches of a program read values only for the sum of their squares: what a norm costs beyond the passes that
-make what it is of.
+"""Which launches of a program read gradients only for the sum of their squares: what a norm costs beyond the passes
+that make what it is of.
 
 `python tests/norm_reading.py` prints it for all workloads, clipped, with what a program has of launches in all.
 """
@@ -13,6 +13,7 @@ import pullback as pb
 from benchmarks import workloads
 from pullback.codegen.launch import Launch
 from pullback.compiler.groups import elements
+from pullback.compiler.rematerialize import is_backward
 from pullback.graph.node import Node
 from pullback.ops.primitive import ELEMENTWISE, MOVEMENT, REDUCTION
 from pullback.runtime.program import Program
@@ -43,9 +44,10 @@ def read_for_a_norm(program: Program) -> list[Reading]:
     found = []
     for launch, _ in program.kernels():
         written = [node for node in launch.writes if isinstance(node, Node)]
-        if written and all(node in sums for node in written):
-            values = [n for n in launch.reads if isinstance(n, Node) and n not in written and n not in sums and n.shape]
-            if values:
+        if written and all(elements(node) == 1 or node in sums for node in written):
+            read = [node for node in launch.reads if isinstance(node, Node) and node not in {*written, *sums}]
+            values = [node for node in read if elements(node) > 1]
+            if any(is_backward(node) for node in values):
                 found.append(Reading(launch, values))
     return found
 

@@ -80,6 +80,8 @@ class _Fuser:
         self.attention: dict[Hashable, Group] = {}
         #: where nodes are to stand that are made to be computed behind a result
         self.behind: dict[Node, tuple[Group, str]] = {}
+        #: what the graph's outputs have become
+        self.outputs: set[Node] = set()
 
     def run(self) -> Graph:
         """Place all nodes; returns the graph of what they have become."""
@@ -101,6 +103,8 @@ class _Fuser:
                 for made in order[placed:]:
                     self._place(made)
                 new[node] = current
+                if node in outputs:
+                    self.outputs.add(current)
         return self._needed(Graph(order, [new[node] for node in self.graph.outputs]))
 
     def _needed(self, graph: Graph) -> Graph:
@@ -122,9 +126,11 @@ class _Fuser:
         return self._across(node) or cut(node, self._row_behind(node))
 
     def _across(self, node: Node) -> Node | None:
-        """A total of what a kernel finishes, on nodes of its own, so that it is computed there; None for others."""
+        """A total of what a kernel finishes, on nodes of its own, so that it is computed there; None for others, and
+        where another kernel writes a node between: it takes the total as well.
+        """
         found = Behind.of(node, self._is_finished)
-        if found is None:
+        if found is None or not self.outputs.isdisjoint(found.between):
             return None
         group = self.group_of[found.base]
         others = [self.group_of[source] for operand in found.others for source in sources(operand)]
