@@ -93,7 +93,7 @@ class _WrittenRows:
         following: list[Launch] = []
         if across is not None and sums is not None:
             self._take_marked(across, sums)
-            across.end(sums)
+            sums.end()
             places, following = across.finish(tasks, self.target)
         nodes = list(emitter.slots.nodes)
         written = {node, *(place for place in places if isinstance(place, Node))}

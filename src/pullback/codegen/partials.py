@@ -209,7 +209,7 @@ class Across:
             emitter.registers = {}
 
     def end(self, sums: Partials) -> None:
-        """After all that the part has finished."""
+        """After all that the part has finished, which has been summed as one row."""
         sums.end_row()
         sums.end()
 
