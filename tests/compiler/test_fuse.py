@@ -5,7 +5,7 @@ import pytest
 
 import pullback as pb
 from benchmarks import workloads
-from pullback.compiler.groups import COLUMN, TOTAL, verify_order
+from pullback.compiler.groups import ACROSS, COLUMN, TOTAL, verify_order
 from pullback.compiler.pipeline import lower
 from pullback.graph.node import Graph
 from random_graphs import random_graph
@@ -45,9 +45,10 @@ def _second_derivatives(rows):
 
 
 def test_random_graphs_have_products_that_are_reduced_on_the_way():
-    levels = {TOTAL: 0, COLUMN: 0}
+    levels = {TOTAL: 0, COLUMN: 0, ACROSS: 0}
     for seed in range(150):
-        outputs = [known.node for known in random_graph(seed, 30).pool]
+        graph = random_graph(seed, 30)
+        outputs = [known.node for known in (*graph.pool, *graph.outputs)]
         for group in lower(Graph.of(outputs))[1].groups:
             for level in group.members.values():
                 if level in levels:
