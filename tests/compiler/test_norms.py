@@ -10,7 +10,7 @@ import pytest
 import pullback as pb
 from norm_reading import clipped_program, read_for_a_norm
 from pullback import debug
-from pullback.compiler.groups import ACROSS, COLUMNS, CONVOLUTION, PRODUCT, SCATTER
+from pullback.compiler.groups import ACROSS, COLUMNS, CONVOLUTION, LOOP, PRODUCT, SCATTER
 from pullback.graph.types import DType
 
 nn = pb.nn
@@ -101,6 +101,19 @@ def test_totals_of_columns(shape: tuple[int, ...]) -> None:
         return columns, *_totals(columns)
 
     _check(step, x, kind=COLUMNS)
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (3, 40), (300, 20), (70, 3000), (9, 2, 130)])
+def test_totals_of_rows(shape: tuple[int, ...]) -> None:
+    pb.manual_seed(0)
+    x = pb.randn(*shape)
+
+    @pb.compile
+    def step(x: pb.Tensor) -> tuple[pb.Tensor, ...]:
+        rows = x.tanh().sum(-1)
+        return rows, *_totals(rows)
+
+    _check(step, x, kind=LOOP)
 
 
 def test_a_total_of_columns_that_are_scaled_reads_numbers_and_other_columns() -> None:

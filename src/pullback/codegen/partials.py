@@ -9,7 +9,8 @@ Totals of what is reduced by columns are taken where the columns are finished (`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ..compiler.across import totals_across
@@ -18,7 +19,7 @@ from ..compiler.index import Affine, Index
 from ..graph.node import Node
 from ..graph.types import int64
 from .arithmetic import LLVMArithmetic, Value, abilities_of
-from .emitter import COMBINE, LANE, Emitter, Slots, identity_of, lane_variable
+from .emitter import COMBINE, LANE, ROW, Emitter, Slots, identity_of, lane_variable
 from .launch import Argument, Launch, Workspace
 from .target import Target
 from .text import Variable, Writer, code
@@ -212,6 +213,45 @@ class Across:
         """After all that the part has finished, which has been summed as one row."""
         sums.end_row()
         sums.end()
+
+
+class Numbers:
+    """Totals over what rows are reduced to, a number a row: the partial results of one task, whose places are in the
+    first slots.
+    """
+
+    def __init__(self, emitter: Emitter, totals: Sequence[Reduced]):
+        self.emitter, self.totals = emitter, totals
+        self._sums = [total.variable(emitter.scalar) for total in totals]
+        self._of_line = self._sums
+
+    @contextmanager
+    def lines(self, first: str, last: str) -> Iterator[str]:
+        """A loop over rows, in lines that are summed by themselves first, so that less is rounded off."""
+        writer, a = self.emitter.writer, self.emitter.scalar
+        if not self.totals:
+            with writer.loop(first, last) as row:
+                yield row
+            return
+        with writer.loop(first, last, _TOGETHER) as line:
+            self._of_line = [total.variable(a) for total in self.totals]
+            with writer.loop(line, writer.minimum(writer.add(line, _TOGETHER), last)) as row:
+                yield row
+            for total, own, of_all in zip(self.totals, self._of_line, self._sums, strict=True):
+                total.add(a, of_all, Value(own.get(), total.node.dtype))
+
+    def take(self, row: Affine) -> None:
+        """Take in the numbers of row number `row`, which the emitter stands in."""
+        for total, own in zip(self.totals, self._of_line, strict=True):
+            operand = total.node.inputs[0]
+            total.add(self.emitter.scalar, own, self.emitter.value(operand, Index.at(row, operand.shape), ROW))
+
+    def end(self) -> None:
+        """After all rows."""
+        for slot, (total, of_all) in enumerate(zip(self.totals, self._sums, strict=True)):
+            writer, dtype = self.emitter.writer, total.node.dtype
+            place = writer.element(writer.argument(slot), self.emitter.scalar.storage_type(dtype), "%task")
+            self.emitter.scalar.store(Value(of_all.get(), dtype), place, dtype)
 
 
 def across_of(group: Group, in_memory: Callable[[Node], bool]) -> dict[Node, Across]:

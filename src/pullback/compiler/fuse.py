@@ -82,6 +82,8 @@ class _Fuser:
         self.behind: dict[Node, tuple[Group, str]] = {}
         #: what the graph's outputs have become
         self.outputs: set[Node] = set()
+        #: reductions that have several readers, or are outputs themselves
+        self.read_again: set[Node] = set()
 
     def run(self) -> Graph:
         """Place all nodes; returns the graph of what they have become."""
@@ -98,6 +100,8 @@ class _Fuser:
                         current = self._reduction(current)
                 if current.op.name == "scatter_add" and len(users[node]) == 1 and node not in outputs:
                     self.read_once.add(current)
+                if current.op.kind == REDUCTION and (len(users[node]) > 1 or node in outputs):
+                    self.read_again.add(current)
                 placed = len(order)
                 enter(current, order, entered)
                 for made in order[placed:]:
@@ -152,6 +156,8 @@ class _Fuser:
             return group.members[node] == COLUMN
         if group.kind == SCATTER:
             return node is [member for member, level in group.members.items() if level == FULL][-1]
+        if group.kind == LOOP:  # what is read by the total alone, as the losses of rows are, is not written for it
+            return group.members[node] == ROW and node in self.read_again
         return group.kind == COLUMNS and group.members[node] == FULL
 
     def _row_behind(self, node: Node) -> int | None:
@@ -273,7 +279,7 @@ class _Fuser:
             for operand in node.inputs:
                 if any(self.group_of[s] is other for s in sources(operand)):
                     found = resolve(operand)
-                    if found is None or other.members[found[0]] == JOINED:
+                    if found is None or other.members[found[0]] in (JOINED, ACROSS):
                         return False
                     if found[1] != (1 if other.members[found[0]] == FULL else row or 1):
                         return False
