@@ -819,7 +819,43 @@ def random_graph(seed: int, operations: int) -> RandomGraph:
             continue
         make.pool.append(made)
     others = [k for k in make.pool[:-1] if make.chance(0.15)]
-    return RandomGraph(seed, operations, tuple(make.pool), (make.pool[-1], *others[-3:]))
+    return RandomGraph(seed, operations, tuple(make.pool), (make.pool[-1], *others[-3:], *_totals(seed, make.pool)))
+
+
+def _totals(seed: int, pool: list[Known]) -> list[Known]:
+    """Totals of the last results that a reduction or an index made: as they are, of their squares, or of another
+    elementwise function, in another shape or order. No choice of the graph itself depends on theirs.
+    """
+    random = np.random.default_rng((seed, 1))
+    made = [
+        k
+        for k in pool
+        if k.node.op.name in ("sum", "max", "scatter_add")
+        and k.dtype.is_floating_point
+        and math.prod(k.shape) > 1
+        and k.size <= 100
+    ]
+    return [_total(random, k) for k in made[-2:]]
+
+
+def _total(random: np.random.Generator, x: Known) -> Known:
+    choice, node = random.integers(4), x.node
+    if random.random() < 0.3:
+        node = movement.reshape(node, (math.prod(x.shape),))
+    elif random.random() < 0.3:
+        node = movement.permute(node, tuple(reversed(range(len(x.shape)))))
+    if choice == 1:
+        x = replace(x, node=e.absolute(node))
+    elif choice == 2:
+        half = replace(x, node=e.mul(node, constant(0.5, x.dtype)), scale=None if x.scale is None else x.scale + 1)
+        x = _rounded(half.node, half.size, half.error, half.scale, half.finite)
+    elif choice == 3:
+        scale = None if x.scale is None else 2 * x.scale
+        x = _rounded(e.mul(node, node), x.size * x.size, 2 * x.size * x.error + x.error**2, scale, x.finite)
+    count, axes = math.prod(x.shape), tuple(range(len(x.shape)))
+    if random.random() < 0.2:
+        return replace(x, node=reduction.reduce_max(x.node, axes))
+    return _rounded(reduction.reduce_sum(x.node, axes), x.size * count, x.error * count, x.scale, x.finite, 1 + count)
 
 
 def random_graphs(most: int = 14) -> st.SearchStrategy[RandomGraph]:

@@ -17,11 +17,11 @@ from ..compiler.index import Affine, Index
 from ..graph.node import Node
 from ..graph.types import int64
 from .arithmetic import Value, abilities_of
-from .emitter import LANE, VECTOR, Emitter, Slots
+from .emitter import LANE, VECTOR, Emitter, Slots, lane_variable
 from .launch import Argument, Launch
 from .loops import lanes_for
 from .matmul_tile import Size, scalar_type
-from .partials import Reduced, Spread, reduced_of
+from .partials import Partials, Reduced, Spread, across_of, reduced_of
 from .target import Target
 from .text import Variable, Writer
 
@@ -82,15 +82,21 @@ class Epilogue:
         self.convolution = next(iter(group.members))
         self.group, self.in_memory, self.target, self.domain = group, in_memory, target, domain
         reductions = [node for node in group.stored if group.members[node] in (TOTAL, COLUMN)]
-        self.stored = [node for node in group.stored if node not in reductions and node is not self.convolution]
+        found = across_of(group, in_memory)
+        #: totals of what is reduced by columns, in the order of that
+        self.across = {node: found[node] for node in reductions if node in found}
+        finished = [*reductions, *(total.node for across in self.across.values() for total in across.totals)]
+        self.stored = [node for node in group.stored if node not in finished and node is not self.convolution]
         reduced = [reduced_of(node, group.members[node], columns) for node in reductions]
         self.columns = [one for one in reduced if one.level == COLUMN and not isinstance(one, Spread)]
         self.spreads = [one for one in reduced if isinstance(one, Spread)]
         self.totals = [one for one in reduced if one.level == TOTAL]
-        self.lanes = lanes_for(target, extent, group.members, bool(self.totals))
+        self.lanes = lanes_for(target, extent, group.members, bool(self.totals or self.across))
         #: whether a task's results lie in its scratch memory alone
         self.keeps_tile = self.convolution not in group.stored
         self.places: list[Argument] = []
+        #: whether a task's columns are final, since no other has the same
+        self.finishes = True
         #: what the slots hold behind the partial results
         self.nodes: list[Node] = []
         trial = self._tried()
@@ -119,10 +125,16 @@ class Epilogue:
         """Give the partial results their places, there being `tasks` tasks, of which `parts` have the same columns;
         the launches that put them together.
         """
+        self.finishes = parts == 1
         launches: list[Launch] = []
         for one in self.reduced:
-            place, finish = one.finish(tasks if one.level == TOTAL else parts, self.target)
+            across = self.across.get(one.node)
+            place, finish = one.finish(tasks if one.level == TOTAL else parts, self.target, across)
             self.places.append(place)
+            launches += finish
+        for across in self.across.values() if self.finishes else ():  # else taken by who puts the columns together
+            places, finish = across.finish(tasks, self.target)
+            self.places += places
             launches += finish
         return launches
 
@@ -139,7 +151,7 @@ class Epilogue:
         abilities = abilities_of(self.target)
         emitter = Emitter(writer, self.lanes, slots, loadable, abilities, self.group.members)
         emitter.begin_row(made.names)
-        _Pass(self, emitter, made, self._partials(emitter, slot, made)).emit()
+        _Pass(self, emitter, made, self._partials(emitter, slot, made), slot).emit()
         return Seen(self, emitter)
 
     def _partials(self, emitter: Emitter, slot: int, made: Made) -> dict[Reduced, str]:
@@ -191,8 +203,8 @@ class Seen:
 class _Pass:
     """The code for what one task has made."""
 
-    def __init__(self, epilogue: Epilogue, emitter: Emitter, made: Made, partials: dict[Reduced, str]):
-        self.epilogue, self.emitter, self.made, self.partials = epilogue, emitter, made, partials
+    def __init__(self, epilogue: Epilogue, emitter: Emitter, made: Made, partials: dict[Reduced, str], slot: int):
+        self.epilogue, self.emitter, self.made, self.partials, self.slot = epilogue, emitter, made, partials, slot
         self.writer, self.arithmetic = emitter.writer, emitter.vector
         innermost = made.along[-1].count
         self.apart = next(n for n in range(_APART, 0, -1) if innermost % n == 0)
@@ -204,9 +216,20 @@ class _Pass:
     def emit(self) -> None:
         a = self.arithmetic
         totals = [(one, one.variable(a)) for one in self.epilogue.totals]
-        self._vectors(lambda n, mask: self._vector(n, mask, totals))
+        across = self._begin_across()
+        self._vectors(lambda n, mask: self._vector(n, mask, totals, across))
         for one, total in totals:
             one.store_total(a, total, self.partials[one])
+        for node, sums in across.items():
+            self.epilogue.across[node].end(sums)
+
+    def _begin_across(self) -> dict[Node, Partials]:
+        """What the task sums of the columns that it finishes."""
+        epilogue, found, slot = self.epilogue, {}, self.slot + len(self.epilogue.reduced)
+        for node, across in epilogue.across.items() if epilogue.finishes else ():
+            found[node] = across.begin(self.emitter, slot, str(self.made.number))
+            slot += len(across.totals)
+        return found
 
     def _vectors(self, body: Callable[[str, Value | None], None]) -> None:
         """`body` for the columns of the task: whole vectors, and a masked one for the rest."""
@@ -222,7 +245,9 @@ class _Pass:
             with writer.when(writer.op(f"icmp slt i64 {whole}, {made.n1}")):
                 writer.lines.extend(inner)
 
-    def _vector(self, n: str, mask: Value | None, totals: list[tuple[Reduced, Variable]]) -> None:
+    def _vector(
+        self, n: str, mask: Value | None, totals: list[tuple[Reduced, Variable]], across: dict[Node, Partials]
+    ) -> None:
         """All places of the columns from `n` on."""
         a, epilogue, emitter = self.arithmetic, self.epilogue, self.emitter
         sums = [(one, self._apart(one)) for one in (*epilogue.columns, *epilogue.spreads)]
@@ -245,6 +270,9 @@ class _Pass:
             self._write(one, 0, n, total, mask)
             if isinstance(one, Spread):
                 self._spread(one, n, total, mask)
+            elif one.node in across:
+                channel = self.writer.add(n, self.made.column)
+                epilogue.across[one.node].take(across[one.node], total, lane_variable(one.width), channel, mask)
 
     def _spread(self, one: Spread, n: str, total: Value, mask: Value | None) -> None:
         """The squared distances from the mean of the task's own places, and how many there are."""

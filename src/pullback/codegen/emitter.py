@@ -66,6 +66,8 @@ class Emitter:
         self.mask: Value | None = None
         #: results of the group's own row reductions
         self.row_values: dict[Node, Value] = {}
+        #: nodes of which the element for each lane is in a register
+        self.registers: dict[Node, Value] = {}
         #: nodes whose values lie in a tile: where the present row of it has its column 0
         self.tiles: dict[Node, str] = {}
         #: members whose row is kept on the stack: at which index, and where; `written` are those that are there already
@@ -187,6 +189,8 @@ class Emitter:
         needed = max((self._level_of(axis) for axis in index.axes), default=ROW)
         if node.op.name == "constant":
             return self._arithmetic(level).constant(node["value"], node.dtype)
+        if node in self.registers:
+            return self.registers[node]
         if node in self.row_values:
             return self._repeated(self.row_values[node], ROW) if level == VECTOR else self.row_values[node]
         if needed < level:
@@ -210,7 +214,7 @@ class Emitter:
     def _is_given(self, node: Node) -> bool:
         """Whether the value is made by elementwise operations of what is in memory before the kernel runs."""
         if node not in self._given:
-            if node in self.members or node in self.tiles or node in self.row_values:
+            if node in self.members or node in self.tiles or node in self.row_values or node in self.registers:
                 given = False
             elif node.op.name == "constant" or self.in_memory(node):
                 given = True

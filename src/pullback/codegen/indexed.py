@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from ..compiler.groups import Group, elements
+from ..compiler.groups import FULL, Group, elements
 from ..compiler.index import Affine, Index, variable
 from ..graph.node import Node
 from ..graph.types import int64
 from .arithmetic import Value, abilities_of
 from .emitter import LANE, SCALAR, VECTOR, Emitter, Slots, lane_variable
-from .launch import Launch, Workspace
+from .launch import Argument, Launch, Workspace
 from .loops import TASK_ELEMENTS
+from .partials import Across, Partials, across_of
 from .target import Target
 from .text import Writer, code
 
@@ -53,74 +54,181 @@ def _blocks(emitter: Emitter, width: int, start: str, stop: str, body: Callable[
     emitter.loop(start, stop, lanes, inside)
 
 
-def _written_rows(
-    name: str, node: Node, index: Node, rows: Node, in_memory: Callable[[Node], bool], target: Target, add: bool,
-    onto: Node | None = None,
-) -> Launch:  # fmt: skip
-    """rows[i..., c...] added to or written over node[index[i...], c...], in the order of i; if added, from zeros or
-    from what is in `onto`.
+class _WrittenRows:
+    """rows[i..., c...] added to or written over node[index[i...], c...], in the order of i.
+
+    Where they are added it begins with zeros or with what is in `onto`.
+
+    A task has a block of columns, of all rows. For the totals in `across` it takes in the rows that no index names as
+    it begins them, and the others when all has been added to them: these are still in its cache.
     """
-    count, width = elements(index), math.prod(node.shape[1:])
-    lanes = _lanes(target, width)
-    block = max(lanes, _COLUMNS // lanes * lanes)
-    writer, emitter = _kernel(node, lanes, in_memory, target)
-    emitter.pointer(node)
-    start = writer.op(f"mul i64 %task, {block}")
-    stop = writer.minimum(writer.op(f"add i64 {start}, {block}"), str(width))
-    emitter.begin_row({})
-    column = lane_variable(width)
-    a = emitter.vector
-    begun = variable("row", node.shape[0]) * width + column
-    if add:
 
-        def clear(r: str) -> None:
-            with emitter.body({"row": r}, None):
+    def __init__(
+        self, name: str, node: Node, index: Node, rows: Node, in_memory: Callable[[Node], bool], target: Target,
+        add: bool, onto: Node | None = None, across: Across | None = None,
+    ):  # fmt: skip
+        self.name, self.node, self.index, self.rows, self.onto, self.add = name, node, index, rows, onto, add
+        self.across, self.target = across, target
+        self.count, self.width = elements(index), math.prod(node.shape[1:])
+        self.lanes = _lanes(target, self.width)
+        self.block = max(self.lanes, _COLUMNS // self.lanes * self.lanes)
+        slots = 0 if across is None else len(across.totals)
+        self.writer, self.emitter = _kernel(node, self.lanes, in_memory, target, slots)
+        self.column = lane_variable(self.width)
 
-                def begin() -> None:
-                    zero = a.constant(0, node.dtype)
-                    first = zero if onto is None else emitter.value(onto, Index.at(begun, onto.shape))
-                    emitter.store(first, node, begun, VECTOR)
+    def launches(self) -> list[Launch]:
+        writer, emitter, node = self.writer, self.emitter, self.node
+        emitter.pointer(node)
+        self.start = writer.multiply("%task", self.block)
+        self.stop = writer.minimum(writer.add(self.start, self.block), self.width)
+        emitter.begin_row({})
+        across, sums = self.across, None
+        if across is not None:
+            sums = across.begin(emitter, 0, "%task")
+            self._mark_rows()
+        begun_with = self._begin_rows(sums) if self.add else set()
+        emitter.loop("0", str(self.count), 1, self._write)
+        tasks = -(-self.width // self.block)
+        places: list[Argument] = []
+        following: list[Launch] = []
+        if across is not None and sums is not None:
+            self._take_marked(across, sums)
+            sums.end()
+            places, following = across.finish(tasks, self.target)
+        nodes = list(emitter.slots.nodes)
+        written = {node, *(place for place in places if isinstance(place, Node))}
+        kernel, scratch = code(self.name, writer), 0 if across is None else node.shape[0]
+        launch = Launch(kernel, tasks, [*places, *nodes], scratch, set(nodes) - written, written, set())
+        if self.onto is not None:
+            launch.exact = begun_with - emitter.loaded.keys()
+            launch.in_place = True
+        return [launch, *following]
 
-                _blocks(emitter, width, start, stop, begin)
+    def _begin_rows(self, sums: Partials | None) -> set[Node]:
+        """All rows as they are before anything is added; returns what is read there alone, and may lie where the sum
+        does.
+        """
+        emitter, begun = self.emitter, variable("row", self.node.shape[0]) * self.width + self.column
 
-        emitter.loop("0", str(node.shape[0]), 1, clear)
-    # what is read where it is begun with, and nowhere else, may lie where the sum does
-    begun_with = {n for n, places in emitter.loaded.items() if n is not node and places == {begun}}
-    emitter.loaded.clear()
+        def begin(row: str) -> None:
+            with emitter.body({"row": row}, None):
 
-    def write(i: str) -> None:
-        number = variable("item", count)
-        with emitter.body({"item": i}, None):
-            place = emitter.value(index, Index.at(number, index.shape), SCALAR).ref
-            target_row = variable(place, max(2, node.shape[0]))
-            where = target_row * width + column
-            source = Index.at(number * width + column, rows.shape)
+                def one() -> None:
+                    first = self._first(begun)
+                    emitter.store(first, self.node, begun, VECTOR)
+                    if self.across is not None and sums is not None:
+                        with self.writer.when(self._marked(row, "eq")):
+                            self._take(self.across, sums, first, begun)
+
+                self._blocks(one)
+
+        self._by_lines(self.node.shape[0], begin, sums)
+        found = {n for n, places in emitter.loaded.items() if n is not self.node and places == {begun}}
+        emitter.loaded.clear()
+        return found
+
+    def _first(self, begun: Affine) -> Value:
+        """What an element begins with."""
+        if self.onto is None:
+            return self.emitter.vector.constant(0, self.node.dtype)
+        return self.emitter.value(self.onto, Index.at(begun, self.onto.shape))
+
+    def _blocks(self, body: Callable[[], None]) -> None:
+        """`body` for each vector of the task's columns."""
+        _blocks(self.emitter, self.width, self.start, self.stop, body)
+
+    # ---- totals
+
+    def _mark_rows(self) -> None:
+        """A byte for each row in the task's scratch memory, which says whether an index names it."""
+        writer, emitter = self.writer, self.emitter
+        with writer.loop(0, self.node.shape[0]) as row:
+            writer.line(f"store i8 0, ptr {writer.element('%scratch', 'i8', row)}")
+
+        def mark(item: str) -> None:
+            with emitter.body({"item": item}, None):
+                writer.line(f"store i8 1, ptr {writer.element('%scratch', 'i8', self._place(item))}")
+
+        emitter.loop("0", str(self.count), 1, mark)
+
+    def _marked(self, row: str, compare: str) -> str:
+        """Whether the mark of a row is equal ("eq") or not ("ne") to 0."""
+        mark = self.writer.op(f"load i8, ptr {self.writer.element('%scratch', 'i8', row)}")
+        return self.writer.op(f"icmp {compare} i8 {mark}, 0")
+
+    def _take_marked(self, across: Across, sums: Partials) -> None:
+        """Take in the rows that an index names, each once."""
+        emitter, writer = self.emitter, self.writer
+
+        def item(number: str) -> None:
+            with emitter.body({"item": number}, None):
+                place = self._place(number)
+                where = self._element(place)
+
+                def one() -> None:
+                    self._take(across, sums, emitter.load(self.node, where, VECTOR), where)
+
+                with writer.when(self._marked(place, "ne")):
+                    writer.line(f"store i8 0, ptr {writer.element('%scratch', 'i8', place)}")
+                    self._blocks(one)
+
+        self._by_lines(self.count, item, sums)
+
+    def _take(self, across: Across, sums: Partials, value: Value, where: Affine) -> None:
+        across.take(sums, value, where, self.emitter.names[LANE], self.emitter.mask)
+
+    def _by_lines(self, count: int, body: Callable[[str], None], sums: Partials | None) -> None:
+        """`body` for all numbers below `count`; in lines that are summed by themselves first, as many as are long, so
+        that less is rounded off.
+        """
+        if sums is None:
+            self.emitter.loop("0", str(count), 1, body)
+            return
+        length = 1 << (count.bit_length() + 1) // 2
+
+        def line(first: str) -> None:
+            sums.begin_row()
+            stop = self.writer.minimum(self.writer.add(first, length), count)
+            self.emitter.loop(first, stop, 1, body)
+            sums.end_row()
+
+        self.emitter.loop("0", str(count), length, line)
+
+    # ---- what is written
+
+    def _place(self, item: str) -> str:
+        """The row that item number `item` goes to."""
+        number = variable("item", self.count)
+        return self.emitter.value(self.index, Index.at(number, self.index.shape), SCALAR).ref
+
+    def _element(self, place: str) -> Affine:
+        return variable(place, max(2, self.node.shape[0])) * self.width + self.column
+
+    def _write(self, item: str) -> None:
+        emitter, a = self.emitter, self.emitter.vector
+        with emitter.body({"item": item}, None):
+            where = self._element(self._place(item))
+            source = Index.at(variable("item", self.count) * self.width + self.column, self.rows.shape)
 
             def one() -> None:
-                value = emitter.value(rows, source)
-                if add:
-                    value = a.add(emitter.load(node, where, VECTOR), value)
-                emitter.store(value, node, where, VECTOR)
+                value = emitter.value(self.rows, source)
+                if self.add:
+                    value = a.add(emitter.load(self.node, where, VECTOR), value)
+                emitter.store(value, self.node, where, VECTOR)
 
-            _blocks(emitter, width, start, stop, one)
-
-    emitter.loop("0", str(count), 1, write)
-    launch = _launch(name, writer, emitter, node, -(-width // block))
-    if onto is not None:
-        launch.exact = begun_with - emitter.loaded.keys()
-        launch.in_place = True
-    return launch
+            self._blocks(one)
 
 
 def emit_scatter(group: Group, in_memory: Callable[[Node], bool], target: Target) -> list[Launch]:
-    """The launch of a scatter_add, or of its sum with what it is added to."""
-    scattered, *above = group.members
+    """The launches of a scatter_add, or of its sum with what it is added to, and of totals of it."""
+    scattered, *above = [member for member, level in group.members.items() if level == FULL]
     index, rows = scattered.inputs
-    if not above:
-        return [_written_rows("scatter", scattered, index, rows, in_memory, target, add=True)]
-    (total,) = above
-    onto = total.inputs[0] if total.inputs[1] is scattered else total.inputs[1]
-    return [_written_rows("scatter", total, index, rows, in_memory, target, add=True, onto=onto)]
+    node = above[0] if above else scattered
+    onto = None
+    if above:
+        onto = node.inputs[0] if node.inputs[1] is scattered else node.inputs[1]
+    across = across_of(group, lambda n: n not in group.members and in_memory(n)).get(node)
+    return _WrittenRows("scatter", node, index, rows, in_memory, target, True, onto, across).launches()
 
 
 def _copied(
@@ -167,8 +275,9 @@ def emit_put(group: Group, in_memory: Callable[[Node], bool], target: Target) ->
     names, axes = _places(x)
     flat = Index(x.shape, tuple(axes)).flat()
     copy = _copied(node, x, flat, flat, in_memory, target, names)
-    write = _written_rows("put", node, index, rows, in_memory, target, add=False)
-    return [copy, write] if elements(index) and elements(rows) else [copy]
+    if not elements(index) or not elements(rows):
+        return [copy]
+    return [copy, *_WrittenRows("put", node, index, rows, in_memory, target, add=False).launches()]
 
 
 def emit_join(group: Group, in_memory: Callable[[Node], bool], target: Target) -> list[Launch]:

@@ -91,9 +91,9 @@ def _emitted(group: Group, nodes: list[Node], in_memory: Callable[[Node], bool],
 
 def _emit(group: Group, in_memory: Callable[[Node], bool], target: Target) -> list[Launch]:
     if group.kind == LOOP:
-        return [emit_loops(group, in_memory, target)]
+        return emit_loops(group, in_memory, target)
     if group.kind == COLUMNS:
-        return [emit_columns(group, in_memory, target)]
+        return emit_columns(group, in_memory, target)
     if group.kind == CONVOLUTION:
         return emit_convolution(group, in_memory, target)
     if group.kind == PRODUCT:

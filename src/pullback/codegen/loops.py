@@ -5,7 +5,7 @@ through in step are then made one. A group without row reductions is a nest of l
 With row reductions each row is gone over in stages: a stage computes the reductions that the next one needs, and stores
 what is complete. The row stays in the cache from one stage to the next. A part of a group that is computed a second
 time goes over its rows in the loops of the whole, which its own operands might not ask for: they make the order of
-additions.
+additions. Totals over what rows are reduced to are taken row by row.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from ..compiler.groups import JOINED, Group, elements, is_real, part_run, sources
+from ..compiler.groups import ACROSS, JOINED, Group, elements, is_real, part_run, sources
 from ..compiler.index import Affine, Index, variable
 from ..graph.node import Node
 from ..graph.types import int64
 from ..ops.primitive import REDUCTION
 from .arithmetic import Value, abilities_of
 from .emitter import COMBINE, LANE, ROW, VECTOR, Emitter, Slots, identity_of, lane_variable
-from .launch import Launch
+from .launch import Argument, Launch
+from .partials import Numbers, across_of
 from .target import Target
 from .text import Writer, code
 
@@ -59,9 +60,9 @@ def lanes_for(target: Target, extent: int, members: Iterable[Node], adds_up: boo
     return min(width, 1 << max(0, extent - 1).bit_length())
 
 
-def emit_loops(group: Group, in_memory: Callable[[Node], bool], target: Target) -> Launch:
-    """The launch that computes a group of kind LOOP."""
-    return _LoopKernel(group, in_memory, target).launch()
+def emit_loops(group: Group, in_memory: Callable[[Node], bool], target: Target) -> list[Launch]:
+    """The launches that compute a group of kind LOOP: one, and what puts totals of rows together."""
+    return _LoopKernel(group, in_memory, target).launches()
 
 
 def boundaries(size: int, shapes: Iterable[tuple[int, ...]], first: Iterable[int] = ()) -> list[int]:
@@ -86,7 +87,10 @@ class _LoopKernel:
         self.group, self.target = group, target
         self.members = group.members
         self.in_memory = in_memory
-        self.stored = [n for n in group.stored if elements(n)]
+        self.stored = [n for n in group.stored if elements(n) and self.members[n] != ACROSS]
+        #: totals over what rows are reduced to
+        self.across = list(across_of(group, in_memory).values())
+        self.totals = [total for across in self.across for total in across.totals]
         self.reductions = self._needed_reductions()
         self.stages = self._stages()
         self.stored_at = self._stored_at()
@@ -98,13 +102,14 @@ class _LoopKernel:
     def _needed_reductions(self) -> list[Node]:
         """The group's reductions that a stored member needs, in order."""
         needed: set[Node] = set()
-        stack = list(self.stored)
+        stack = [*self.stored, *(total.node for total in self.totals)]
         while stack:
             node = stack.pop()
             if node not in needed and node in self.members:
                 needed.add(node)
                 stack.extend(s for operand in node.inputs for s in sources(operand))
-        return [n for n in self.members if n in needed and n.op.kind == REDUCTION]
+        reductions = (n for n in self.members if n in needed and n.op.kind == REDUCTION)
+        return [n for n in reductions if self.members[n] != ACROSS]
 
     def _stages(self) -> dict[Node, int]:
         """For each member the stage from which on it can be computed; a reduction is there one stage after its own."""
@@ -250,7 +255,7 @@ class _LoopKernel:
 
     # ---- emission
 
-    def launch(self) -> Launch:
+    def launches(self) -> list[Launch]:
         loops = self._all_loops()
         trial = self._emit(loops)
         loops = self._merged(loops, trial.touched)
@@ -259,11 +264,17 @@ class _LoopKernel:
         self.flat = self.group.row is None and not loops.rows
         emitter = self._emit(loops)
         nodes = list(emitter.slots.nodes)
-        written = set(self.stored)
-        return Launch(
+        places: list[Argument] = []
+        following: list[Launch] = []
+        for across in self.across:
+            found, more = across.finish(self.tasks, self.target)
+            places += found
+            following += more
+        written = {*self.stored, *(place for place in places if isinstance(place, Node))}
+        launch = Launch(
             code("loops", emitter.writer),
             self.tasks,
-            [self.group.size, *nodes] if self.flat else list(nodes),
+            [*([self.group.size] if self.flat else []), *places, *nodes],
             0,
             {n for n in nodes if n not in written},
             written,
@@ -271,6 +282,7 @@ class _LoopKernel:
             in_place=True,
             columns=loops.columns if self.reductions else (),
         )
+        return [launch, *following]
 
     def _exact(self, emitter: Emitter) -> set[Node]:
         """Inputs that are read only where the same element is written, and not after it.
@@ -290,7 +302,7 @@ class _LoopKernel:
         columns = loops.columns[-1] if loops.columns else 1
         lanes = lanes_for(self.target, columns, self.members, any(n.op.name == "sum" for n in self.reductions))
         self.complete: set[Node] = set()
-        slots = Slots(base=1 if self.flat else 0)
+        slots = Slots(1 if self.flat else len(self.totals))
         emitter = Emitter(writer, lanes, slots, self._loadable, abilities_of(self.target), self.members)
         self.domain, row = self._flat(loops)
         for node in self.stored:
@@ -384,12 +396,15 @@ class _LoopKernel:
         self.tasks = -(-rows // each)
         first = writer.op(f"mul i64 %task, {each}")
         last = writer.minimum(writer.op(f"add i64 {first}, {each}"), str(rows))
-        with writer.loop(first, last) as number:
+        numbers = Numbers(emitter, self.totals)
+        with numbers.lines(first, last) as number:
             emitter.begin_row(self._decode(writer, loops, number))
             self.complete = set()
             emitter.written = set()
             for stage in range(max(self.stages[n] for n in [*self.stored, *self.reductions]) + 1):
                 self._emit_stage(emitter, loops, row, stage)
+            numbers.take(row)
+        numbers.end()
 
     def _decode(self, writer: Writer, loops: Loops, number: str) -> dict[str, str]:
         """The row variables of row `number`."""

@@ -3,24 +3,31 @@
 Each part of the kernel's work (a tile of a matrix product) writes what it has reduced to its own place in a workspace.
 A launch of its own then combines the parts, always in the same order, so the bits do not depend on who computed which
 part. Where the work has one part alone, the result is written at once.
+
+Totals of what is reduced by columns are taken where the columns are finished (`Across`), by whoever does that.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ..compiler.groups import COLUMN, TOTAL
+from ..compiler.across import totals_across
+from ..compiler.groups import COLUMN, TOTAL, Group
 from ..compiler.index import Affine, Index
 from ..graph.node import Node
 from ..graph.types import int64
-from .arithmetic import LLVMArithmetic, Value
-from .emitter import COMBINE, Emitter, identity_of
+from .arithmetic import LLVMArithmetic, Value, abilities_of
+from .emitter import COMBINE, LANE, ROW, Emitter, Slots, identity_of, lane_variable
 from .launch import Argument, Launch, Workspace
 from .target import Target
 from .text import Variable, Writer, code
 
 #: so many parts' sums are added up by themselves before they are added to the total, so that less is rounded off
 _TOGETHER = 32
+#: partial results that one task puts together, about: few launches of one task are worth more than many tasks
+_TASK = 16384
 
 
 @dataclass(frozen=True)
@@ -63,16 +70,18 @@ class Reduced:
         total = arithmetic.reduce(Value(variable.get(), self.node.dtype), COMBINE[self.operation])
         LLVMArithmetic(arithmetic.writer, 1).store(total, place, self.node.dtype)
 
-    def finish(self, parts: int, target: Target) -> tuple[Argument, list[Launch]]:
-        """Where `parts` partial results are to be written, and the launches that put them together.
+    def finish(self, parts: int, target: Target, across: Across | None = None) -> tuple[Argument, list[Launch]]:
+        """Where `parts` partial results are to be written, and the launches that put them together, and take totals
+        of what they finish; one part finishes all by itself.
 
         Those of columns lie as [parts, width], totals as [parts].
         """
         if parts == 1:
             return self.node, []
         workspace = Workspace(parts * self.width * self.node.dtype.itemsize)
-        emit = _finish_columns if self.level == COLUMN else _finish_total
-        return workspace, [emit(self, parts, workspace, target)]
+        if self.level == COLUMN:
+            return workspace, _finish_columns(self, parts, workspace, target, across)
+        return workspace, [_finish_total(self, parts, workspace, target)]
 
 
 @dataclass(frozen=True)
@@ -95,7 +104,7 @@ class Spread(Reduced):
         """See `Reduced`."""
         return 3
 
-    def finish(self, parts: int, target: Target) -> tuple[Argument, list[Launch]]:
+    def finish(self, parts: int, target: Target, across: Across | None = None) -> tuple[Argument, list[Launch]]:
         """See `Reduced`; partial results lie as [parts, 3, width], however few there are."""
         workspace = Workspace(parts * self.rows * self.width * self.node.dtype.itemsize)
         return workspace, [_finish_spread(self, parts, workspace, target)]
@@ -114,7 +123,7 @@ class Partials:
     is rounded off.
     """
 
-    def __init__(self, emitter: Emitter, reduced: list[Reduced], places: list[str]):
+    def __init__(self, emitter: Emitter, reduced: Sequence[Reduced], places: Sequence[str]):
         self.emitter, self.arithmetic = emitter, emitter.vector
         pairs = list(zip(reduced, places, strict=True))
         self.columns = [(one, place) for one, place in pairs if one.level == COLUMN]
@@ -170,16 +179,108 @@ class Partials:
 
 
 @dataclass(frozen=True)
+class Across:
+    """Totals of elementwise functions of `base`, which tasks finish piece by piece: each gives partial results."""
+
+    base: Node
+    totals: Sequence[Reduced]
+    in_memory: Callable[[Node], bool]
+
+    def finish(self, parts: int, target: Target) -> tuple[list[Argument], list[Launch]]:
+        """Where the partial results of `parts` tasks are to be written, and the launches that put them together."""
+        found = [total.finish(parts, target) for total in self.totals]
+        return [place for place, _ in found], [launch for _, launches in found for launch in launches]
+
+    def begin(self, emitter: Emitter, slot: int, part: str) -> Partials:
+        """The partial results of part number `part`, of nothing yet; their places are in the slots from `slot` on."""
+        writer, places = emitter.writer, []
+        for number, total in enumerate(self.totals):
+            type_ = emitter.scalar.storage_type(total.node.dtype)
+            places.append(writer.element(writer.argument(slot + number), type_, part))
+        sums = Partials(emitter, self.totals, places)
+        sums.begin_row()
+        return sums
+
+    def take(self, sums: Partials, value: Value, domain: Affine, n: str, mask: Value | None) -> None:
+        """Take in a finished vector, the elements `domain` of the base, from column `n` on."""
+        emitter = sums.emitter
+        with emitter.body({LANE: n, "first": n}, mask):
+            emitter.registers = {self.base: value}
+            sums.take(domain, n)
+            emitter.registers = {}
+
+    def end(self, sums: Partials) -> None:
+        """After all that the part has finished, which has been summed as one row."""
+        sums.end_row()
+        sums.end()
+
+
+class Numbers:
+    """Totals over what rows are reduced to, a number a row: the partial results of one task, whose places are in the
+    first slots.
+    """
+
+    def __init__(self, emitter: Emitter, totals: Sequence[Reduced]):
+        self.emitter, self.totals = emitter, totals
+        self._sums = [total.variable(emitter.scalar) for total in totals]
+        self._of_line = self._sums
+
+    @contextmanager
+    def lines(self, first: str, last: str) -> Iterator[str]:
+        """A loop over rows, in lines that are summed by themselves first, so that less is rounded off."""
+        writer, a = self.emitter.writer, self.emitter.scalar
+        if not self.totals:
+            with writer.loop(first, last) as row:
+                yield row
+            return
+        with writer.loop(first, last, _TOGETHER) as line:
+            self._of_line = [total.variable(a) for total in self.totals]
+            with writer.loop(line, writer.minimum(writer.add(line, _TOGETHER), last)) as row:
+                yield row
+            for total, own, of_all in zip(self.totals, self._of_line, self._sums, strict=True):
+                total.add(a, of_all, Value(own.get(), total.node.dtype))
+
+    def take(self, row: Affine) -> None:
+        """Take in the numbers of row number `row`, which the emitter stands in."""
+        for total, own in zip(self.totals, self._of_line, strict=True):
+            operand = total.node.inputs[0]
+            total.add(self.emitter.scalar, own, self.emitter.value(operand, Index.at(row, operand.shape), ROW))
+
+    def end(self) -> None:
+        """After all rows."""
+        for slot, (total, of_all) in enumerate(zip(self.totals, self._sums, strict=True)):
+            writer, dtype = self.emitter.writer, total.node.dtype
+            place = writer.element(writer.argument(slot), self.emitter.scalar.storage_type(dtype), "%task")
+            self.emitter.scalar.store(Value(of_all.get(), dtype), place, dtype)
+
+
+def across_of(group: Group, in_memory: Callable[[Node], bool]) -> dict[Node, Across]:
+    """The totals that a group's kernel takes of what it finishes, by what that is."""
+    found = totals_across(group).items()
+    return {base: Across(base, [Reduced(node, TOTAL, 1) for node in nodes], in_memory) for base, nodes in found}
+
+
+@dataclass(frozen=True)
 class _Finish:
     """A launch that puts partial results together, under construction: its kernel knows no sizes, so few are made."""
 
     reduced: Reduced
-    arithmetic: LLVMArithmetic
+    emitter: Emitter
 
     @classmethod
-    def begin(cls, reduced: Reduced, target: Target) -> _Finish:
+    def begin(
+        cls, reduced: Reduced, target: Target, slots: int = 0, in_memory: Callable[[Node], bool] = lambda _: False
+    ) -> _Finish:
+        """Its kernel reads what is `in_memory` by way of the slots from number `slots` on."""
         writer = Writer("kernel", ["ptr %args", "ptr %scratch", "i64 %task"])
-        return cls(reduced, LLVMArithmetic(writer, target.vector_bytes // 4))
+        emitter = Emitter(writer, target.vector_bytes // 4, Slots(slots), in_memory, abilities_of(target))
+        emitter.begin_row({})
+        return cls(reduced, emitter)
+
+    @property
+    def arithmetic(self) -> LLVMArithmetic:
+        """What works on vectors."""
+        return self.emitter.vector
 
     def place(self, pointer: str, number: str) -> str:
         """The address of result number `number` of those at `pointer`."""
@@ -200,11 +301,15 @@ class _Finish:
         """Take partial results in memory into `total`."""
         self.reduced.add(self.arithmetic, total, self.load(place, mask))
 
-    def launch(self, name: str, tasks: int, numbers: list[int], workspace: Workspace) -> Launch:
-        node = self.reduced.node
-        arguments: list[Argument] = [*numbers, workspace, node]
+    def launch(
+        self, name: str, tasks: int, numbers: list[int], workspace: Workspace, across: Sequence[Argument] = ()
+    ) -> Launch:
+        """The launch; `across` are the places of what totals the tasks give of what they finish."""
+        node, read = self.reduced.node, list(self.emitter.slots.nodes)
+        arguments: list[Argument] = [*numbers, workspace, node, *across, *read]
         work = workspace.nbytes // node.dtype.itemsize
-        return Launch(code(name, self.arithmetic.writer), tasks, arguments, 0, set(), {node}, set(), work)
+        writes = {node, *(place for place in across if isinstance(place, Node))}
+        return Launch(code(name, self.arithmetic.writer), tasks, arguments, 0, set(read), writes, set(), work)
 
 
 def _finish_total(reduced: Reduced, parts: int, workspace: Workspace, target: Target) -> Launch:
@@ -219,22 +324,48 @@ def _finish_total(reduced: Reduced, parts: int, workspace: Workspace, target: Ta
     return finish.launch("total", 1, [parts], workspace)
 
 
-def _finish_columns(reduced: Reduced, parts: int, workspace: Workspace, target: Target) -> Launch:
-    """The totals of the columns of [parts, width], a vector of columns a task."""
-    finish, dtype = _Finish.begin(reduced, target), reduced.node.dtype
-    a, writer = finish.arithmetic, finish.arithmetic.writer
-    count, width = writer.argument(0, "i64"), writer.argument(1, "i64")
-    start = writer.multiply("%task", a.lanes)
-    partials, result = (finish.place(writer.argument(slot), start) for slot in (2, 3))
-    mask = finish.mask(writer.subtract(width, start))
+def _finish_columns(
+    reduced: Reduced, parts: int, workspace: Workspace, target: Target, across: Across | None
+) -> list[Launch]:
+    """The totals of the columns of [parts, width], some vectors of columns a task, and what is to be taken of them."""
+    slots = 5 + (0 if across is None else len(across.totals))
+    finish = _Finish.begin(reduced, target, slots, (lambda _: False) if across is None else across.in_memory)
+    a, writer, emitter = finish.arithmetic, finish.arithmetic.writer, finish.emitter
+    count, width, each = (writer.argument(slot, "i64") for slot in range(3))
+    partials, result = writer.argument(3), writer.argument(4)
+    begin = writer.multiply("%task", each)
+    end = writer.minimum(writer.add(begin, each), width)
+    sums = None if across is None else across.begin(emitter, 5, "%task")
+
+    def vector(n: str) -> None:
+        mask = finish.mask(writer.subtract(width, n))
+        total = _column_totals(finish, finish.place(partials, n), count, width, mask)
+        a.masked_store(total, finish.place(result, n), reduced.node.dtype, mask)
+        if across is not None and sums is not None:
+            across.take(sums, total, lane_variable(reduced.width), n, mask)
+
+    emitter.loop(begin, end, a.lanes, vector)
+    vectors = -(-reduced.width // a.lanes)
+    taken = max(1, _TASK // (parts * a.lanes))
+    tasks = -(-vectors // taken)
+    numbers = [parts, reduced.width, taken * a.lanes]
+    if across is None or sums is None:
+        return [finish.launch("column_totals", tasks, numbers, workspace)]
+    across.end(sums)
+    places, launches = across.finish(tasks, target)
+    return [finish.launch("column_totals", tasks, numbers, workspace, places), *launches]
+
+
+def _column_totals(finish: _Finish, partials: str, count: str, width: str, mask: Value) -> Value:
+    """The totals of a vector of columns, whose `count` partial results begin at `partials`."""
+    a, writer, reduced = finish.arithmetic, finish.arithmetic.writer, finish.reduced
     total = reduced.variable(a)
     with writer.loop(0, count, _TOGETHER) as first:
         some = reduced.variable(a)
         with writer.loop(first, writer.minimum(writer.add(first, _TOGETHER), count)) as part:
             finish.take(some, finish.place(partials, writer.multiply(part, width)), mask)
-        reduced.add(a, total, Value(some.get(), dtype))
-    a.masked_store(Value(total.get(), dtype), result, dtype, mask)
-    return finish.launch("column_totals", -(-reduced.width // a.lanes), [parts, reduced.width], workspace)
+        reduced.add(a, total, Value(some.get(), reduced.node.dtype))
+    return Value(total.get(), reduced.node.dtype)
 
 
 def _finish_spread(reduced: Spread, parts: int, workspace: Workspace, target: Target) -> Launch:

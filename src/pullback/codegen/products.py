@@ -17,7 +17,7 @@ from .launch import Argument, Launch, Workspace, owner_of
 from .loops import lanes_for
 from .matmul import Element, Product, Region, folded, product_stages
 from .matmul_tile import Matrix
-from .partials import Partials, reduced_of
+from .partials import Across, Partials, across_of, reduced_of
 from .target import Target
 from .text import Writer
 
@@ -31,8 +31,12 @@ class _Tile:
     def __init__(self, product: Product, matmul: Node, group: Group, in_memory: Callable[[Node], bool], target: Target):
         self.product, self.matmul = product, matmul
         reductions = [node for node in group.stored if group.members[node] in (TOTAL, COLUMN)]
-        self.stored = [node for node in group.stored if node not in reductions]
         self.reduced = [reduced_of(node, group.members[node], product.n) for node in reductions]
+        found = across_of(group, in_memory)
+        #: totals of what is reduced by columns, in the order of that
+        self.across = {node: found[node] for node in reductions if node in found}
+        finished = [*reductions, *(total.node for across in self.across.values() for total in across.totals)]
+        self.stored = [node for node in group.stored if node not in finished]
         self.nodes: list[Node] = []
         #: the conversion that alone reads the product, if one does
         self.rounding = None if matmul in group.stored else _only_conversion(matmul, group)
@@ -40,7 +44,7 @@ class _Tile:
         self.blocks = 1, 1
         self.in_memory, self.target = in_memory, target
         totals = any(one.level == TOTAL for one in self.reduced)
-        self.lanes = lanes_for(target, product.n, group.members, totals)
+        self.lanes = lanes_for(target, product.n, group.members, totals or bool(self.across))
         self.domain = self._domain()
         self.emitter: Emitter | None = None
         trial = Writer("trial", ["ptr %args", "ptr %scratch", "i64 %task"])
@@ -52,7 +56,7 @@ class _Tile:
     @property
     def slots(self) -> int:
         """See `Epilogue`."""
-        return len(self.nodes) + len(self.reduced)
+        return len(self.nodes) + len(self.reduced) + sum(len(across.totals) for across in self.across.values())
 
     @property
     def rounds_to(self) -> DType | None:
@@ -70,10 +74,22 @@ class _Tile:
         launches: list[Launch] = []
         for reduced in self.reduced:
             parts = self.blocks[0] * (1 if reduced.level == COLUMN else self.blocks[1])
-            place, finish = reduced.finish(parts, self.target)
+            place, finish = reduced.finish(parts, self.target, self.across.get(reduced.node))
             found.append(place)
             launches += finish
+        for across in self.across.values():
+            if self._finishes:
+                places, finish = across.finish(self.blocks[1], self.target)
+            else:
+                places, finish = [0] * len(across.totals), []  # taken by who puts the columns together
+            found += places
+            launches += finish
         return found, launches
+
+    @property
+    def _finishes(self) -> bool:
+        """Whether a region's columns are final, since no other has the same."""
+        return self.blocks[0] == 1
 
     def emit(self, writer: Writer, slot_base: int, region: Region, tile: Matrix, rounded: bool = False) -> None:
         """See `Epilogue.emit`."""
@@ -120,6 +136,26 @@ class _Tile:
             self._columns(emitter, region, body)
             partials.end_row()
         partials.end()
+        if self._finishes:
+            slot = slots.base + len(self.nodes) + len(self.reduced)
+            for reduced, place in partials.columns:
+                if reduced.node in self.across:
+                    self._take_across(emitter, self.across[reduced.node], place, slot, region)
+                    slot += len(self.across[reduced.node].totals)
+
+    def _take_across(self, emitter: Emitter, across: Across, columns: str, slot: int, region: Region) -> None:
+        """The totals of the `columns` that the region has finished, from the cache."""
+        emitter.begin_row({})
+        a, writer, dtype = emitter.vector, emitter.writer, across.base.dtype
+        sums = across.begin(emitter, slot, region.column_block)
+
+        def take(n: str, mask: Value | None) -> None:
+            place = writer.element(columns, emitter.scalar.storage_type(dtype), n)
+            value = a.load(place, dtype) if mask is None else a.masked_load(place, dtype, mask, a.constant(0, dtype))
+            across.take(sums, value, lane_variable(self.product.n), n, mask)
+
+        self._columns(emitter, region, take)
+        across.end(sums)
 
     def _begin_reductions(self, emitter: Emitter, slot: int, region: Region) -> Partials:
         """The region's partial results: a number or a row of numbers for each reduction."""

@@ -10,21 +10,24 @@ before → after:
   gradient of a layer's weight at batch 1, multiplications alone, which fuse with whatever reads them;
 - squared distances from the mean are written out, for kernels that do not take them on their way (see `spread`);
 - a reduction is over the last axes (rows) or over axes before the last (columns), never both; one over all axes goes
-  through what is moved in the order that it has in memory.
+  through what is moved in the order that it has in memory;
+- the sum of the squares of an outer product is the product of the sums of its vectors' squares, in float64, where
+  neither overflows or vanishes that does not in the squares themselves.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 from ..graph.node import Graph, Node, ancestors, enter
-from ..graph.types import float32
+from ..graph.types import float32, float64
 from ..ops.attention import LOG_SUM
 from ..ops.contraction import matmul
 from ..ops.convolution import CONVOLUTION
-from ..ops.elementwise import convert, mul, sub
+from ..ops.elementwise import MUL, convert, mul, sub
 from ..ops.indexing import scatter_add
-from ..ops.movement import expand, permute, reshape, swap_last
+from ..ops.movement import EXPAND, expand, permute, reshape, swap_last
 from ..ops.primitive import ATTENTION, ELEMENTWISE, REDUCTION, apply, constant, grad_mode, source_of
 from ..ops.reduction import SUM, kept_shape, reduce_sum
 from .copies import SMALL_FLOATS
@@ -153,6 +156,9 @@ def _reduction(node: Node, x: Node) -> Node:
     """`node`'s reduction of `x`, in steps that are each over rows or over columns."""
     if len(node["axes"]) == len(x.shape) and 0 not in x.shape:
         x = _unmoved(x)
+        factors = _squared_outer_product(x) if node.op is SUM else None
+        if factors is not None:
+            return reshape(convert(mul(*map(_sum_of_squares, factors)), node.dtype), node.shape)
         node = apply(node.op, x, axes=tuple(range(len(x.shape))))
     primitive, axes = node.op, [a for a in node["axes"] if x.shape[a] != 1]
     if 0 in (x.shape[a] for a in node["axes"]):
@@ -171,25 +177,74 @@ def _reduction(node: Node, x: Node) -> Node:
     return reshape(x, node.shape)
 
 
+def _squared_outer_product(x: Node) -> tuple[Node, Node] | None:
+    """The vectors of which x is the outer product, squared; in float32, whose squares float64 has room for."""
+    if x.op is not MUL or x.inputs[0] is not x.inputs[1] or x.dtype is not float32:
+        return None
+    product = x.inputs[0]
+    if product.op is not MUL or any(operand.op is not EXPAND for operand in product.inputs):
+        return None
+    left, right = (operand.inputs[0] for operand in product.inputs)
+    sides = [[size != 1 for size in factor.shape] for factor in (left, right)]
+    apart = all(a != b or size == 1 for a, b, size in zip(*sides, product.shape, strict=True))
+    return (left, right) if len(left.shape) == len(right.shape) == len(product.shape) and apart else None
+
+
+def _sum_of_squares(x: Node) -> Node:
+    wide = convert(x, float64)
+    square = mul(wide, wide)
+    return _reduction(apply(SUM, square, axes=tuple(range(len(square.shape)))), square)
+
+
 #: operations an element that are done anew in another order, at most, for a reduction that does not ask for one
 _MOST_AGAIN = 8
 
 
 def _unmoved(x: Node) -> Node:
     """The elements of `x` in the order in which they lie, if that is known: f(permute(y)) → f(y)."""
-    cost = 0
     while True:
-        order = _movement(x)
-        if order is not None:
-            x = x.inputs[0]
-            continue
-        cost += x.op.cost
-        orders = {_movement(operand) for operand in x.inputs if operand.shape}
-        shapes = {operand.inputs[0].shape for operand in x.inputs if _movement(operand) is not None}
-        plain = x.op.kind == ELEMENTWISE and "shape" not in x.attributes and cost <= _MOST_AGAIN
-        if not plain or len(orders) != 1 or None in orders or len(shapes) != 1:
+        below = _Below().of(x)
+        if below is None:
             return x
-        x = apply(x.op, *(operand.inputs[0] if operand.shape else operand for operand in x.inputs), **x.attributes)
+        x = below.node
+
+
+class _Moved(NamedTuple):
+    """What is moved, elementwise operations included, and how."""
+
+    node: Node
+    movement: tuple[str, tuple[int, ...]]
+
+
+class _Below:
+    """Elementwise operations done before the one movement that all their operands come from."""
+
+    def __init__(self) -> None:
+        self.known: dict[Node, _Moved | None] = {}
+        self.cost = 0
+
+    def of(self, node: Node) -> _Moved | None:
+        """None where the operands are moved in several ways, or not at all, or there is too much to be done anew."""
+        if node not in self.known:
+            self.known[node] = self._of(node)
+        return self.known[node]
+
+    def _of(self, node: Node) -> _Moved | None:
+        movement = _movement(node)
+        if movement is not None:
+            return _Moved(node.inputs[0], movement)
+        if node.op.kind != ELEMENTWISE or "shape" in node.attributes:
+            return None
+        self.cost += node.op.cost
+        if self.cost > _MOST_AGAIN:
+            return None
+        found = [self.of(operand) if operand.shape else _Moved(operand, ("", ())) for operand in node.inputs]
+        moved = [one for one in found if one is not None]
+        ways = {(one.movement, one.node.shape) for one in moved if one.node.shape}
+        if len(moved) < len(found) or len(ways) != 1:
+            return None
+        ((movement, _),) = ways
+        return _Moved(apply(node.op, *(one.node for one in moved), **node.attributes), movement)
 
 
 def _movement(node: Node) -> tuple[str, tuple[int, ...]] | None:

@@ -4,8 +4,9 @@ Nodes join the group (see `groups`) of the operand that is computed last; so a g
 before it have made, and the order of groups is an order of execution.
 
 A reduction of all that a matrix product or a convolution computes, or of its columns, joins it: it is summed while a
-tile is in the cache. So is the spread of a convolution's channels (see `spread`). Other reductions that are long are
-cut in two (see `cut`), which makes new nodes.
+tile is in the cache. So is the spread of a convolution's channels (see `spread`). A reduction of all that is reduced by
+columns, or scattered, joins the kernel that finishes it (see `across`). Other reductions that are long are cut in two
+(see `cut`), which makes new nodes.
 
 Movement nodes belong to no group: a kernel reads through them by computing other addresses.
 """
@@ -15,11 +16,14 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable
 
-from ..graph.node import Graph, Node, enter, exact
+from ..graph.node import Graph, Node, ancestors, enter, exact
 from ..ops.convolution import is_by_windows
 from ..ops.primitive import ATTENTION, ELEMENTWISE, MOVEMENT, RECURRENCE, REDUCTION, grad_mode, source_of
+from .across import Behind
 from .cut import cut
 from .groups import (
+    ACROSS,
+    AFTER,
     ATTEND,
     CALL,
     CHECK,
@@ -74,6 +78,12 @@ class _Fuser:
         self.read_once: set[Node] = set()
         #: the group of each family of attention: nodes of the same operands, computed by one kernel
         self.attention: dict[Hashable, Group] = {}
+        #: where nodes are to stand that are made to be computed behind a result
+        self.behind: dict[Node, tuple[Group, str]] = {}
+        #: what the graph's outputs have become
+        self.outputs: set[Node] = set()
+        #: reductions that have several readers, or are outputs themselves
+        self.read_again: set[Node] = set()
 
     def run(self) -> Graph:
         """Place all nodes; returns the graph of what they have become."""
@@ -90,12 +100,23 @@ class _Fuser:
                         current = self._reduction(current)
                 if current.op.name == "scatter_add" and len(users[node]) == 1 and node not in outputs:
                     self.read_once.add(current)
+                if current.op.kind == REDUCTION and (len(users[node]) > 1 or node in outputs):
+                    self.read_again.add(current)
                 placed = len(order)
                 enter(current, order, entered)
                 for made in order[placed:]:
                     self._place(made)
                 new[node] = current
-        return Graph(order, [new[node] for node in self.graph.outputs])
+                if node in outputs:
+                    self.outputs.add(current)
+        return self._needed(Graph(order, [new[node] for node in self.graph.outputs]))
+
+    def _needed(self, graph: Graph) -> Graph:
+        """Without what nodes have been made in the place of."""
+        needed = ancestors(graph.outputs)
+        for group in self.groups:
+            group.members = {node: level for node, level in group.members.items() if node in needed}
+        return Graph([node for node in graph.nodes if node in needed], graph.outputs)
 
     def _reduction(self, node: Node) -> Node:
         """A reduction in the form in which it joins what computes its operand, or in as many steps as it wants."""
@@ -104,7 +125,40 @@ class _Fuser:
             taken = distances.spread()
             if self._tiles_level(taken):
                 return taken
-        return node if self._tiles_level(node) else cut(node, self._row_behind(node))
+        if self._tiles_level(node):
+            return node
+        return self._across(node) or cut(node, self._row_behind(node))
+
+    def _across(self, node: Node) -> Node | None:
+        """A total of what a kernel finishes, on nodes of its own, so that it is computed there; None for others, and
+        where another kernel writes a node between: it takes the total as well.
+        """
+        found = Behind.of(node, self._is_finished)
+        if found is None or not self.outputs.isdisjoint(found.between):
+            return None
+        group = self.group_of[found.base]
+        others = [self.group_of[source] for operand in found.others for source in sources(operand)]
+        if any(other.position >= group.position for other in others):
+            return None
+        total = found.again(node)
+        if not self._has_room(group, sum(n.op.cost for n in (*found.made, total)), len(found.made) + 1):
+            return None
+        self.behind.update({made: (group, AFTER) for made in found.made if is_real(made)})
+        self.behind[total] = group, ACROSS
+        return total
+
+    def _is_finished(self, node: Node) -> bool:
+        """Whether a kernel finishes `node` piece by piece, so that totals of it can be taken there."""
+        group = self.group_of.get(node)
+        if group is None or node.op.name == "spread":
+            return False
+        if group.kind in (PRODUCT, CONVOLUTION):
+            return group.members[node] == COLUMN
+        if group.kind == SCATTER:
+            return node is [member for member, level in group.members.items() if level == FULL][-1]
+        if group.kind == LOOP:  # what is read by the total alone, as the losses of rows are, is not written for it
+            return group.members[node] == ROW and node in self.read_again
+        return group.kind == COLUMNS and group.members[node] == FULL
 
     def _row_behind(self, node: Node) -> int | None:
         """The rows that the kernel which makes the operand of a total goes through, so that it can join that."""
@@ -122,7 +176,9 @@ class _Fuser:
     def _place(self, node: Node) -> None:
         if not is_real(node):
             return
-        if (scattered := self._scattered_onto(node)) is not None:
+        if node in self.behind:
+            self._join(node, *self.behind[node])
+        elif (scattered := self._scattered_onto(node)) is not None:
             self._place_sum(node, scattered)
         elif node.op.name == "copy" and not node.shape:
             self._open(LOOP, node)  # so that what follows it is computed apart from what it is reduced from
@@ -223,7 +279,7 @@ class _Fuser:
             for operand in node.inputs:
                 if any(self.group_of[s] is other for s in sources(operand)):
                     found = resolve(operand)
-                    if found is None or other.members[found[0]] == JOINED:
+                    if found is None or other.members[found[0]] in (JOINED, ACROSS):
                         return False
                     if found[1] != (1 if other.members[found[0]] == FULL else row or 1):
                         return False
@@ -375,11 +431,14 @@ class _Fuser:
         operand, read = node.inputs[0], _read_by(node)
         before = max((g.position for g in self._operand_groups(node)), default=-1)
         for group in self.groups[max(before + 1, len(self.groups) - _NEAR) :]:
-            if group.kind != COLUMNS or not 0 < len(group.members) < _MOST_COLUMNS:
+            if group.kind != COLUMNS:
                 continue
-            other = next(iter(group.members))
+            members = [member for member, level in group.members.items() if level == FULL]
+            if not 0 < len(members) < _MOST_COLUMNS:
+                continue
+            other = members[0]
             alike = other.inputs[0].shape == operand.shape and other["axes"] == node["axes"]
-            if alike and other.dtype is node.dtype and any(read & _read_by(member) for member in group.members):
+            if alike and other.dtype is node.dtype and any(read & _read_by(member) for member in members):
                 self._join(node, group, FULL)
                 return
         self._open(COLUMNS, node)

@@ -22,8 +22,9 @@ LOOP, COLUMNS, PRODUCT, CONVOLUTION, ATTEND, SCATTER, PUT, CHECK, JOIN, CALL, ST
 )  # fmt: skip
 
 #: how a member stands to the domain: one value an element, or one a row; or several, which are its parts; or it is
-#: reduced from all elements, or from those of each column
-FULL, ROW, JOINED, TOTAL, COLUMN = "full", "row", "joined", "total", "column"
+#: reduced from all elements, or from those of each column. Or it stands behind a result that the kernel finishes piece
+#: by piece (the totals of columns, what is scattered): an elementwise function of it, or reduced from all of that
+FULL, ROW, JOINED, TOTAL, COLUMN, AFTER, ACROSS = "full", "row", "joined", "total", "column", "after", "across"
 #: rows of a matrix from which on it matters what is done for each of them that is the same for a column
 MANY_ROWS = 8
 

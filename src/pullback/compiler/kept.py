@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from ..graph.node import Graph, Node
 from ..ops.primitive import ELEMENTWISE, LEAF, MOVEMENT, REDUCTION
 from .groups import (
+    ACROSS,
+    AFTER,
     ATTEND,
     CALL,
     COLUMNS,
@@ -57,11 +59,15 @@ class _Memory:
         self.readers: dict[Node, set[Group]] = {}
         #: small values that a large kernel reads anew for every element, as those of channels are
         self.by_column: set[Node] = set()
+        #: what a kernel finishes and then takes totals of
+        self.finished: set[Node] = set()
         order = [n for n in graph.nodes if n in self.group_of]
         for node in order:
             group = self.group_of[node]
             for operand in node.inputs:
                 for source in sources(operand):
+                    if group.members[node] in (AFTER, ACROSS) and group.members.get(source, AFTER) != AFTER:
+                        self.finished.add(source)
                     if self.group_of[source] is not group:
                         self.readers.setdefault(source, set()).add(group)
                         if elements(node) >= MANY_ROWS * elements(source) and resolve(operand) is None:
@@ -78,12 +84,12 @@ class _Memory:
     def _is_always_kept(self, node: Node) -> bool:
         """Whether no other kernel can compute `node` on its way, but one has to, or has its result in memory anyway."""
         kind, members = self.group_of[node].kind, self.group_of[node].members
-        if kind == SCATTER and len(members) > 1:  # the sum of both is what there is of it
-            return node.op.kind == ELEMENTWISE
+        if kind == SCATTER and members[node] == FULL:  # of a sum with something else that is what there is of it
+            return node is [member for member, level in members.items() if level == FULL][-1]
         if node.op.kind == ELEMENTWISE or node.op.name == "scan":
             return False
         if kind in (PRODUCT, CONVOLUTION):
-            return node in self.readers
+            return node in self.readers or node in self.finished
         return kind in (COLUMNS, ATTEND, SCATTER, PUT, JOIN, CALL, STEPS, RECUR)
 
     def _narrowest(self, node: Node) -> Node:

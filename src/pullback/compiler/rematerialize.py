@@ -16,20 +16,21 @@ from itertools import takewhile
 from ..graph.node import Graph, Node
 from ..ops.primitive import ATTENTION, CONTRACTION, ELEMENTWISE, HOST, LEAF, RECURRENCE, SCAN
 from .costs import weight
-from .groups import CALL, CHECK, COLUMN, FULL, LOOP, PRODUCT, ROW, STEPS, TOTAL, Fusion, Group, elements
+from .groups import ACROSS, AFTER, CALL, CHECK, COLUMN, FULL, LOOP, PRODUCT, ROW, STEPS, TOTAL, Fusion, Group, elements
 from .retention import Solver
 from .schedules import Again, Part, Problem, Step, Value
 
 #: how many steps before its reader a value is looked for a kernel to make it along
 _NEAR = 4
 #: how the members of a kernel stand that can make other elements of its domain along
-_PLAIN = {FULL, TOTAL, COLUMN}
+_PLAIN = {FULL, TOTAL, COLUMN, AFTER, ACROSS}
 #: what is never done again for next to nothing
 _PRODUCTS = (ATTENTION, CONTRACTION, RECURRENCE, SCAN)
 #: groups that may not run a second time: Python may do anything, and a check has been made
 _ONCE = (CALL, CHECK)
-#: how a value stands to a product whose tiles it is summed from: it costs the product, and is small
-_SUMMED = (TOTAL, COLUMN)
+#: how a value stands to a product whose tiles it is summed from, or to what it is a total of when that is finished: it
+#: costs the product, and is small
+_SUMMED = (TOTAL, COLUMN, ACROSS)
 
 
 @dataclass(eq=False)

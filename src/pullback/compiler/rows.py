@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from ..graph.node import Node
 from ..graph.types import bfloat16, float16
 from ..ops.primitive import ELEMENTWISE, MOVEMENT, REDUCTION
-from .groups import COLUMN, JOINED, LOOP, PRODUCT, TOTAL, Group, elements, part_run
+from .groups import ACROSS, COLUMN, JOINED, LOOP, PRODUCT, TOTAL, Group, elements, part_run
 from .index import Affine, Index, follow, variable
 from .share import Share
 
@@ -52,7 +52,7 @@ class _Rows:
             return False
         if any(width % part_run(n) for n, level in group.members.items() if level == JOINED):
             return False
-        if any(group.members[node] in (TOTAL, COLUMN) for node in group.stored):
+        if any(group.members[node] in (TOTAL, COLUMN, ACROSS) for node in group.stored):
             return False
         if group.kind == PRODUCT and not self._is_by_rows(next(iter(group.members))):
             return False

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import threading
 import warnings
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from ..diagnosis import Root, diagnose, unexplained
@@ -19,9 +19,9 @@ from ..errors import NonFiniteError
 from ..graph.node import Graph, Node, ancestors, enter, exact, reachable
 from ..graph.types import float32
 from ..ops.contraction import MATMUL
-from ..ops.elementwise import MUL, absolute, add, convert, copy, lt, mul, where
+from ..ops.elementwise import absolute, add, convert, copy, lt, mul, where
 from ..ops.primitive import HOST, LEAF, MOVEMENT, constant, grad_mode, source_of
-from ..ops.reduction import SUM, reduce_max, reduce_sum
+from ..ops.reduction import reduce_max, reduce_sum
 from .trace import Trace, Watched
 
 RAISE, SKIP, ROLLBACK, IGNORE = "raise", "skip", "rollback", "ignore"
@@ -29,9 +29,8 @@ RAISE, SKIP, ROLLBACK, IGNORE = "raise", "skip", "rollback", "ignore"
 POLICIES = (RAISE, SKIP, ROLLBACK, IGNORE)
 
 
-#: makes of a watched value a number that is infinite or NaN where an element is; told of which nodes the recording
-#: sums the squares
-Part = Callable[[Node, Collection[Node]], Node]
+#: makes of a watched value a number that is infinite or NaN where an element is
+Part = Callable[[Node], Node]
 
 
 class _Takers(threading.local):
@@ -122,10 +121,9 @@ class Guard:
     def _total(self, part: Part) -> Node:
         """The sum of all parts, those of the gradients first, as `clip_grad_norm_` sums them."""
         total = None if self.watched or self.looked_at else constant(0.0, float32)  # the bounds tell all
-        summed = _summed(self.plain)
         for watched in sorted([*self.watched, *self.looked_at], key=lambda w: w.what != "gradient"):
             with source_of(watched.node):
-                own = convert(part(watched.node, summed), float32)
+                own = convert(part(watched.node), float32)
                 total = own if total is None else add(total, own)
         assert total is not None
         return total
@@ -219,12 +217,6 @@ def _outer(node: Node) -> tuple[list[Node], Node] | None:
     return (chain, node) if is_outer else None
 
 
-def _summed(outputs: list[Node]) -> set[Node]:
-    """The nodes of which the recording sums the squares of all elements."""
-    sums = (n.inputs[0] for n in reachable(outputs) if n.op is SUM and not n.shape)
-    return {n.inputs[0] for n in sums if n.op is MUL and n.inputs[0] is n.inputs[1]}
-
-
 def _outer_again(gradient: Node, sound: Node) -> Node | None:
     """A gradient that is an outer product, as that of a single example is, computed a second time behind the guard:
     from two vectors it is made anew in less time than it is written and read. None for other gradients.
@@ -263,22 +255,13 @@ def _numbers(nodes: list[Node], ready: set[Node]) -> list[Node]:
     return [node for node in nodes if node in found and node not in ready]
 
 
-def squares(x: Node, summed: Collection[Node] = ()) -> Node:
-    """The sum of the squares: infinity or NaN where an element is, and where the sum overflows.
-
-    Of an outer product it is the product of its vectors' sums, unless the recording has `summed` the squares of all
-    elements already. It overflows where an element does: the square of a factor of an infinite element that is less
-    than the least number goes with one that is infinite.
-    """
-    outer = _outer(x)
-    if outer is not None and x not in summed:
-        left, right = outer[1].inputs
-        return mul(convert(squares(left), float32), convert(squares(right), float32))
+def squares(x: Node) -> Node:
+    """The sum of the squares: infinity or NaN where an element is, and where the sum overflows."""
     wide = convert(x, x.dtype.compute)
     return reduce_sum(mul(wide, wide), tuple(range(len(wide.shape))))
 
 
-def exactly(x: Node, _: Collection[Node] = ()) -> Node:
+def exactly(x: Node) -> Node:
     """0 where all elements are finite, infinity where one is not."""
     largest = reduce_max(absolute(x), tuple(range(len(x.shape))))
     zero, infinity = constant(0.0, float32), constant(math.inf, float32)

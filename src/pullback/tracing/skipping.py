@@ -32,7 +32,7 @@ def sound_gradients(parameters: Sequence[Tensor], given: Sequence[Tensor]) -> Te
     with grad_mode(False):
         total = constant(0.0, float32)
         for node in found:
-            total = add(total, convert(part(node, ()), float32))
+            total = add(total, convert(part(node), float32))
         if STATE.trace is not None:
             for node in (*found, *(tensor.node for tensor in given)):
                 STATE.trace.watched.pop(node, None)
