@@ -30,6 +30,7 @@ from .groups import (
     resolve,
     sources,
 )
+from .made import made_with
 
 #: the most operations an element that are done again rather than kept in memory
 _RECOMPUTE = 40
@@ -57,10 +58,14 @@ class _Memory:
         self.readers: dict[Node, set[Group]] = {}
         #: small values that a large kernel reads anew for every element, as those of channels are
         self.by_column: set[Node] = set()
+        #: what products compute on their way, and everybody else who reads it
+        self.made: set[Node] = set()
         order = [n for n in graph.nodes if n in self.group_of]
         for node in order:
             group = self.group_of[node]
             for operand in node.inputs:
+                if node.op.name == "matmul":
+                    self.made |= made_with(operand)
                 for source in sources(operand):
                     if self.group_of[source] is not group:
                         self.readers.setdefault(source, set()).add(group)
@@ -99,7 +104,7 @@ class _Memory:
         """Whether the readers of `node` in other groups do better to compute it themselves."""
         if node in self.materialized:
             return False
-        if node.op.name == "bounded":
+        if node.op.name == "bounded" or node in self.made:
             return True
         if node in self.by_column and self._cost(node, _BY_COLUMN) is None:
             return False
