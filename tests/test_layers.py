@@ -61,7 +61,7 @@ RULES = {
     "signal": {"graph", "ops", "tensor"},
     "testing": {"graph", "ops", "tensor", "errors"},
     "distributions": {"ops", "tensor", "linalg", "nn", "errors"},
-    "lora": {"ops", "tensor", "nn", "snapshots", "errors"},
+    "lora": {"graph", "ops", "tensor", "nn", "snapshots", "errors"},
     "optim": {"graph", "ops", "tensor", "tracing", "nn", "quant", "errors"},
     "recovery": {"ops", "tensor", "tracing", "snapshots", "errors"},
     "monitoring": {"graph", "ops", "diagnosis", "tensor", "tracing", "nn", "optim", "trees", "errors"},

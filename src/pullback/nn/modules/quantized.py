@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from ...errors import ShapeError
+from ...graph.node import Node, ancestors
 from ...graph.types import DType, float32
 from ...ops.primitive import user_source
 from ...quant import (
@@ -53,11 +54,11 @@ class QuantizedLinear(Module):
     def _adopt(self, layer: Linear) -> None:
         """Take sizes and bias of a Linear, and the codes of its weight.
 
-        Those of a weight that lies in memory are computed at once, so that one layer after the other can be quantized
-        in the memory of one; of a weight that is yet to be drawn they are drawn with it.
+        They are computed at once, so that one layer after the other can be quantized in the memory of one. Only those
+        of a weight that is yet to be drawn wait until they are needed, as the weight would.
         """
         weight = layer.weight.detach()
-        is_there = layer.weight.node.buffer is not None and STATE.trace is None
+        is_there = STATE.trace is None and not _is_drawn(weight.node)
         if is_there and not weight.isfinite().all():
             raise ValueError(
                 f"{type(self).__name__}: the weight {list(weight.shape)} is not finite everywhere (at {user_source()})"
@@ -91,15 +92,18 @@ class QuantizedLinear(Module):
         raise NotImplementedError
 
     def quantize_(self: Self, weight: Tensor) -> Self:
-        """Take the codes of another weight, [out_features, in_features]."""
+        """Take the codes of another weight, [out_features, in_features], and return the layer."""
         if tuple(weight.shape) != (self.out_features, self.in_features):
             raise ShapeError(
                 f"{type(self).__name__}.quantize_: the weight is [{self.out_features}, {self.in_features}], got "
                 f"{list(weight.shape)} (at {user_source()})"
             )
         with no_grad():
-            for name, codes in self._codes(weight).items():
-                getattr(self, name).copy_(codes)
+            for name, codes in self._codes(weight.detach()).items():
+                held = getattr(self, name)
+                held.copy_(codes)
+                if STATE.trace is None:
+                    held._buffer()
         return self
 
     def _codes(self, weight: Tensor) -> dict[str, Tensor]:
@@ -128,6 +132,11 @@ class QuantizedLinear(Module):
         """The sizes."""
         sizes = f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
         return sizes if self.compute_dtype is None else f"{sizes}, compute_dtype={self.compute_dtype}"
+
+
+def _is_drawn(node: Node) -> bool:
+    """Whether the value is yet to be computed, from random numbers."""
+    return any(n.op.name == "philox" and n.buffer is None for n in ancestors([node]))
 
 
 class Linear4bit(QuantizedLinear):
