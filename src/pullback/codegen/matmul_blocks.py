@@ -328,9 +328,12 @@ def _plan(product: Product, geometry: Geometry, target: Target, has_epilogue: bo
 def _slicings(product: Product, geometry: Geometry, target: Target) -> list[tuple[int, int]]:
     """(slices, k of one) that the sum over k may be cut into: more than one only where C is small.
 
-    What the slices make together takes no more memory than a few L2 caches, and less than the operands.
+    What the slices make together takes no more memory than a few L2 caches, and less than the operands. An operand that
+    is made lies in no memory, and what shall take less than it is not worth having.
     """
     found = [(1, product.k)]
+    if product.a.made is not None or product.b.made is not None:
+        return found
     step = geometry.lanes * (2 if geometry.pairs else 1)
     items = math.prod(product.batch) * product.m * product.n
     most = min(product.k * (product.m + product.n), 4 * target.l2 // product.dtype.itemsize) // max(items, 1)

@@ -65,9 +65,9 @@ class QuantizedLinear(Module):
             )
         self.in_features, self.out_features = layer.in_features, layer.out_features
         for name, codes in self._codes(weight).items():
-            if is_there:
-                codes._buffer()
             self.register_buffer(name, codes)
+        if is_there:
+            self._settle()
         self.register_parameter("bias", layer.bias)
 
     @classmethod
@@ -89,7 +89,18 @@ class QuantizedLinear(Module):
 
     def dequantize(self, dtype: DType | None = None) -> Tensor:
         """The weight that the codes stand for, [out_features, in_features], in float32 unless `dtype` is given."""
+        if STATE.trace is None:
+            self._settle()
+        return self._decoded().to(dtype or float32)
+
+    def _decoded(self) -> Tensor:
         raise NotImplementedError
+
+    def _settle(self) -> None:
+        """Have the codes computed, before a program that decodes them: one that also makes them has all in floats."""
+        for held in self._buffers.values():
+            if held is not None:
+                held._buffer()
 
     def quantize_(self: Self, weight: Tensor) -> Self:
         """Take the codes of another weight, [out_features, in_features], and return the layer."""
@@ -100,10 +111,9 @@ class QuantizedLinear(Module):
             )
         with no_grad():
             for name, codes in self._codes(weight.detach()).items():
-                held = getattr(self, name)
-                held.copy_(codes)
-                if STATE.trace is None:
-                    held._buffer()
+                getattr(self, name).copy_(codes)
+        if STATE.trace is None:
+            self._settle()
         return self
 
     def _codes(self, weight: Tensor) -> dict[str, Tensor]:
@@ -189,9 +199,8 @@ class Linear4bit(QuantizedLinear):
             found |= {"nested_absmax": state.state2.absmax, "nested_offset": state.state2.offset}
         return found
 
-    def dequantize(self, dtype: DType | None = None) -> Tensor:
-        """See QuantizedLinear."""
-        return dequantize_4bit(self.weight, self.quant_state).to(dtype or float32)
+    def _decoded(self) -> Tensor:
+        return dequantize_4bit(self.weight, self.quant_state)
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], strict: bool,
@@ -235,9 +244,8 @@ class Linear8bit(QuantizedLinear):
         codes, stats = int8_vectorwise_quant(weight)
         return {"weight": codes, "row_stats": stats}
 
-    def dequantize(self, dtype: DType | None = None) -> Tensor:
-        """See QuantizedLinear."""
-        return int8_vectorwise_dequant(self.weight, self.row_stats, dtype or float32)
+    def _decoded(self) -> Tensor:
+        return int8_vectorwise_dequant(self.weight, self.row_stats)
 
 
 __all__ = ["Linear4bit", "Linear8bit", "QuantizedLinear"]
