@@ -164,7 +164,7 @@ def quantize_4bit(
 
     >>> codes, state = pb.quant.quantize_4bit(pb.tensor([0.5, -2.0, 0.0]))
     >>> codes.shape, state.absmax
-    ((2, 1), tensor([2.]))
+    (pullback.Size([2, 1]), tensor([2.]))
     >>> pb.quant.dequantize_4bit(codes, state)
     tensor([ 0.4922, -2.0000,  0.0000])
     """
