@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Linear(96, 128), nn.ReLU(), nn.Linear(128, 96, bias=False), nn.ReLU(), nn.Linear(96, 3))
 
 
-def training(net: nn.Module, memory: int | None = None):
+def training(net: nn.Module) -> Callable[[], pb.Tensor]:
     optimizer = pb.optim.AdamW([p for p in net.parameters() if p.requires_grad], lr=1e-2)
     x, y = pb.tensor(np.random.default_rng(0).standard_normal((40, 96)).astype(np.float32)), pb.ones(40, 3)
 
@@ -29,7 +30,7 @@ def training(net: nn.Module, memory: int | None = None):
         optimizer.step()
         return loss
 
-    return pb.compile(step, memory=memory) if memory else step
+    return step
 
 
 @pytest.mark.parametrize("kind", ["nf4", "fp4", "int8"])
@@ -128,6 +129,7 @@ def test_adapters_are_trained_beside_codes(kind: str, tmp_path: Path) -> None:
     assert again[0].weight.tolist() == codes
 
 
+@pytest.mark.skipif(pb.debug.get("backend") == "reference", reason="the reference has no arena")
 def test_a_budget_is_kept_and_no_weight_in_floats_is_in_the_plan() -> None:
     pb.manual_seed(0)
     parts = [part for _ in range(3) for part in (nn.Linear(512, 512), nn.Tanh())]
