@@ -21,6 +21,7 @@ from . import (
     memory,
     plot,
     products,
+    quantized,
     report,
     retention,
     widths,
@@ -33,6 +34,7 @@ what can be measured:
   steps      training steps of Pullback, PyTorch and JAX, in turns, each in a process of its own (the default)
   limits     the machine's peak rates and memory bandwidth
   products   matrix products beside OpenBLAS, MKL and oneDNN; --only takes the beginnings of their names
+  quantized  products by weights of 4 and 8 bits against those in float32
   attention  attention beside PyTorch's, forward and both passes
   widths     the time of a step of a small network at every width from 1 to 512
   backward   a backward pass against the forward pass, in Pullback
@@ -54,13 +56,14 @@ examples:
   python -m benchmarks show one.json other.json --plot all.svg
 """
 _BF16_NAMES = tuple(name + workloads.BF16 for name in workloads.GPT)
-_COMMANDS = ("steps", "limits", "products", "attention", "widths", "backward", "depth", "memory", "retention",
-             "budgets", "growth", "show")  # fmt: skip
+_COMMANDS = ("steps", "limits", "products", "quantized", "attention", "widths", "backward", "depth", "memory",
+             "retention", "budgets", "growth", "show")  # fmt: skip
 #: which options each command has
 _OPTIONS = {
     "steps": {"only", "bf16", "steps", "rounds", "timeout", "plot", "markdown", "json"},
     "limits": {"timeout", "json"},
     "products": {"only", "rounds", "timeout", "json"},
+    "quantized": {"rounds", "json"},
     "attention": {"rounds", "timeout", "json"},
     "widths": {"only", "timeout", "plot", "widths", "batch", "json"},
     "backward": {"only", "rounds", "json"},
@@ -89,6 +92,8 @@ def main(line: Sequence[str] | None = None) -> None:
         _show_steps(written, arguments)
     if "products" in written:
         products.table(written["products"])
+    if "quantized" in written:
+        quantized.table(written["quantized"])
     if "memory" in written:
         print(memory.table(written["memory"]))
         if arguments.markdown is not None:
@@ -137,6 +142,8 @@ def _measured(arguments: Any) -> dict[str, Any]:
         return {"growth": budgets.growth(budgets.LAYERS, arguments.rounds)}
     if arguments.what == "products":
         return {"products": products.measure(arguments.rounds, arguments.cases, timeout=arguments.timeout)}
+    if arguments.what == "quantized":
+        return {"quantized": quantized.measure(arguments.rounds)}
     if arguments.what == "attention":
         return {"attention": attention.measure(arguments.rounds, timeout=arguments.timeout)}
     if arguments.what == "memory":

@@ -12,6 +12,7 @@ RESULTS = {
     "steps": {"workload", "contestant", "flops"},
     "widths": {"contestant", "seconds", "jumps"},
     "products": {"name", "dtype", "seconds"},
+    "quantized": {"kind", "rows", "ratio"},
     "attention": set[str](),
     "backward": {"workload", "forward_seconds", "both_seconds", "ratio"},
     "depth": set[str](),

@@ -113,6 +113,20 @@ def test_seven_billion_parameters_are_planned_without_them() -> None:
     assert 6 * 6.6e9 * 1024 < plan.flops < 6.5 * 6.74e9 * 1024
 
 
+def test_adapters_beside_codes_are_planned() -> None:
+    options = ("--model", "small", "--optimizer", "sgd", "--tokens", 64)
+    result = invoke(*options, "--quantize", "nf4", "--lora-r", 2)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("plan of small (float32, nf4, adapters of rank 2, sgd, 1 × 64 tokens): ")
+    coded = planning.Training("small", "sgd", 1, 64, "float32", False, "nf4", 2).plan()
+    plain = planning.Training("small", "sgd", 1, 64, "float32", False, None, 2).plan()
+    layers = 3 * (64 * 64 * 2 + 64 * 32 * 2 + 64 * 160 * 3)
+    assert coded.breakdown["parameters"] == plain.breakdown["parameters"]
+    assert plain.breakdown["inputs"] - coded.breakdown["inputs"] > 0.85 * 4 * layers
+    assert "lora-r" in invoke(*options, "--quantize", "nf4").output
+    assert "nf4, fp4 or int8" in invoke(*options, "--quantize", "nf5", "--lora-r", 2).output
+
+
 def test_a_step_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "planned_here.py").write_text(OWN, encoding="utf-8")
     monkeypatch.chdir(tmp_path)

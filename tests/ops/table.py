@@ -17,6 +17,7 @@ from pullback.ops.attention import attention
 from pullback.ops.elementwise import convert, copy, philox, shift_right
 from pullback.ops.host import custom, host_call, result, several
 from pullback.ops.indexing import scatter_add
+from pullback.ops.table_code import decode_table, encode_table
 
 _ONE = (np.array(AWKWARD), np.array(0.5), np.zeros((0, 3)), np.array([[0.3], [-0.7]]))
 
@@ -370,6 +371,13 @@ def _only_ours() -> Iterator[Row]:
         x = normal(200) ** 3
         return through, (x if signed else abs(x),), (), nearest
 
+    def through_table(f: Any, x: Any, table: tuple[float, ...]) -> Any:
+        return x._wrap(decode_table(encode_table(x.detach().node, table=table), table=table))
+
+    def nearest_in(f: Any, x: Any, table: tuple[float, ...]) -> Any:
+        numbers = f.tensor(table, dtype=f.float64)
+        return numbers[(x.detach().double()[:, None] - numbers).abs().argmin(1)].float()
+
     def written(f: Any, x: Any, y: Any) -> Any:
         x = x.clone()
         x[f.tensor([2, 0])] = y
@@ -393,6 +401,10 @@ def _only_ours() -> Iterator[Row]:
         ]
     )
     yield Row("philox", words, (counters.T,), theirs=lambda f, x: f.tensor(answers.T), dtypes=("float64",))
+    operand = (np.array([0.3, -1.0, 0.0, 0.9, -0.52, 0.04]),)
+    for name, table in {"nf4": quant.NF4, "fp4": quant.FP4}.items():
+        way = partial(through_table, table=table)
+        yield Row(f"codes of 4 bits, {name}", way, operand, theirs=partial(nearest_in, table=table), smooth=False)
     for signed in (True, False):
         yield Row(f"codes of 8 bits, {'signed' if signed else 'unsigned'}", *coded(signed), dtypes=("float64",))
     yield Row("shift_right", shifted, (np.array([0, 7, -7, 2**40]),), theirs=lambda f, x: x >> 2, dtypes=("float64",))

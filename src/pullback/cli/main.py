@@ -214,6 +214,10 @@ def plan(
     checkpoint: Annotated[
         bool, typer.Option("--checkpoint", help="Compute each block again: gradient_checkpointing_enable().")
     ] = False,
+    quantize: Annotated[
+        str | None, typer.Option(help="Weights of linear layers as codes: nf4, fp4 or int8. Needs --lora-r.")
+    ] = None,
+    lora_r: Annotated[int, typer.Option(help="Train adapters of this rank beside all linear layers of blocks.")] = 0,
     memory: Annotated[
         str | None, typer.Option(help='Tell whether that much is enough, such as "24GiB"; or "least": how little is.')
     ] = None,
@@ -227,7 +231,10 @@ def plan(
         if memory is not None:
             planning.budget_of(memory)
         if ":" not in model:
-            training = _training(model, batch, tokens, optimizer, dtype)._replace(checkpoint=checkpoint)
+            _check_adapters(quantize, lora_r)
+            training = _training(model, batch, tokens, optimizer, dtype)._replace(
+                checkpoint=checkpoint, quantize=quantize, lora_r=lora_r
+            )
             reductions = planning.reductions(training)
             found, replan = training.plan(), training.plan
         else:
@@ -263,10 +270,21 @@ def _training(model: str, batch: int, tokens: int, optimizer: str, dtype: str) -
     return planning.Training(model, optimizer, batch, tokens, dtype)
 
 
+def _check_adapters(quantize: str | None, rank: int) -> None:
+    check_whole("lora-r", rank, 0)
+    if quantize not in (None, "nf4", "fp4", "int8"):
+        raise ValueError(f"quantize must be nf4, fp4 or int8, got {quantize!r}")
+    if quantize is not None and not rank:
+        raise ValueError(
+            "--quantize keeps weights as codes, which are not trained: give the rank of adapters, --lora-r"
+        )
+
+
 def _refuse_options_of_models(context: typer.Context) -> None:
-    for name in ("batch", "tokens", "optimizer", "dtype", "checkpoint"):
+    for name in ("batch", "tokens", "optimizer", "dtype", "checkpoint", "quantize", "lora_r"):
         source = context.get_parameter_source(name)
         if source is not None and source.name != "DEFAULT":
+            name = name.replace("_", "-")
             raise ValueError(f"--{name} is for named models; your own function gives the step with its arguments")
 
 

@@ -33,7 +33,10 @@ _COMPONENTS = {
 
 
 class Training(NamedTuple):
-    """A model to plan: one of `models.SIZES`, an optimizer, the size of a batch, whether blocks are checkpointed."""
+    """A model to plan: one of `models.SIZES`, an optimizer, the size of a batch, whether blocks are checkpointed, as
+    what codes the weights of linear layers are kept, and of what rank the adapters are that are trained in their stead
+    (0 for none).
+    """
 
     model: str
     optimizer: str
@@ -41,17 +44,32 @@ class Training(NamedTuple):
     tokens: int
     dtype: str
     checkpoint: bool = False
+    quantize: str | None = None
+    lora_r: int = 0
 
     def plan(self, **budget: Any) -> Plan:
         """The plan of a step, with the arguments of `pullback.plan`."""
         model = models.language_model(self.model, DTYPES[self.dtype])
         if self.checkpoint:
             model.gradient_checkpointing_enable()
-        optimizer = models.OPTIMIZERS[self.optimizer](model.parameters())
+        if self.quantize is not None:
+            pb.nn.utils.quantize_model(model, self.quantize)
+        if self.lora_r:
+            pb.lora.apply(model, self.lora_r, 2 * self.lora_r, _adapted(model))
+        optimizer = models.OPTIMIZERS[self.optimizer]([p for p in model.parameters() if p.requires_grad])
         step, arguments = models.training_step(model, optimizer, self.batch, self.tokens)
         plan = pb.plan(step, *arguments, **budget)
-        plan.name = f"{self.model} ({self.dtype}, {self.optimizer}, {self.batch} × {self.tokens} tokens)"
+        low = [] if self.quantize is None else [self.quantize]
+        low += [f"adapters of rank {self.lora_r}"] if self.lora_r else []
+        said = ", ".join([self.dtype, *low, self.optimizer, f"{self.batch} × {self.tokens} tokens"])
+        plan.name = f"{self.model} ({said})"
         return plan
+
+
+def _adapted(model: pb.nn.Module) -> list[str]:
+    """The linear layers of the blocks: all but the one that gives the scores."""
+    kinds = (pb.nn.Linear, pb.nn.Linear4bit, pb.nn.Linear8bit)
+    return [name for name, module in model.named_modules() if "." in name and isinstance(module, kinds)]
 
 
 class Outline(NamedTuple):

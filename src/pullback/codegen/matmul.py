@@ -58,7 +58,7 @@ def product_stages(product: Product, target: Target, epilogue: Epilogue | None =
     if product.n == 1 and product.m > 1 and product.c_strides[-1] == 1:
         mirrored = None if epilogue is None else _Mirrored(epilogue, epilogue.slots)
         stages, workspace = product_stages(_mirrored(product), target, mirrored)
-        names = {"a": "b", "b": "a"}
+        names = {"a": "b", "b": "a", "made a": "made b", "made b": "made a"}
         return [
             replace(stage, operands=tuple(names.get(name, name) for name in stage.operands)) for stage in stages
         ], workspace
@@ -69,6 +69,8 @@ def product_stages(product: Product, target: Target, epilogue: Epilogue | None =
         product = replace(product, b_strides=(*product.b_strides[:-1], 1))
     if product.k == 1:
         product = replace(product, a_strides=(*product.a_strides[:-1], 1))
+    if product.a.made is not None or product.b.made is not None:
+        return packed_stages(product, geometry, target, epilogue)
     if product.task_rows:
         return direct_stages(product, geometry, epilogue)
     thin = product.m <= geometry.rows or product.n <= geometry.lanes

@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass, replace
 
 from ..graph.types import bfloat16
+from .matmul_made import MadePacker, strip_bytes
 from .matmul_pack import Geometry, pack_code
 from .matmul_packed import block_code
 from .matmul_slices import sliced_product, with_sum
@@ -24,7 +25,7 @@ from .matmul_tasks import (
     operand,
     stored_type,
 )  # fmt: skip
-from .matmul_tile import Matrix, Size
+from .matmul_tile import Element, Matrix, Size
 from .target import Target
 from .text import Writer, code
 
@@ -32,6 +33,8 @@ from .text import Writer, code
 _CHUNK = 4
 #: The most parts that a sum over k is cut into, and the fewest units of k in one.
 _MOST_SLICES, _SHORTEST_SLICE = 64, 96
+#: Cycles to compute an element that is made on its way, about.
+_MAKING = 1.0
 
 
 @dataclass(frozen=True)
@@ -70,8 +73,8 @@ class _Blocks:
         self.epilogue, self.total = epilogue, total
         self.grid, self.depth, self.shared = plan.grid, plan.depth, plan.shared
         self.blocks = -(-product.k // plan.depth)
-        self.pack_a = pack_code(geometry, geometry.rows, product.a)
-        self.pack_b = pack_code(geometry, geometry.columns, product.b)
+        self.pack_a = pack_code(geometry, geometry.rows, product.a.in_memory)
+        self.pack_b = pack_code(geometry, geometry.columns, product.b.in_memory)
         #: the register tiles round what they have summed
         self.rounds = epilogue is not None and geometry.pairs and epilogue.rounds_to is bfloat16 and self.blocks == 1
         #: what looks at a tile before it is done with
@@ -88,31 +91,38 @@ class _Blocks:
         if self.shared:
             stage, workspace = self._pack_stage()
             stages.append(stage)
-        bytes_a, bytes_b, bytes_c = self._scratch()
+        bytes_a, bytes_b, bytes_c, bytes_strips = self._scratch()
         writer = kernel()
         writer.declare(f"declare void @{self.block.name}({', '.join(['ptr'] * 3 + ['i64'] * 5)})")
         tile = writer.element("%scratch", "i8", bytes_a + bytes_b)
         self.own_b = writer.element("%scratch", "i8", bytes_a)
+        self.strips = writer.element("%scratch", "i8", bytes_a + bytes_b + bytes_c)
         with self.grid.region(writer) as region:
             self._multiply(writer, region, tile)
         operands = ["a", "b"] + ([] if self.epilogue else ["c"]) + (["workspace"] if self.shared else [])
         operands += ["epilogue"] if self.epilogue else []
+        operands += [f"made {name}" for name, element in self._elements if element.made is not None]
         needs = tuple(
             need for need, used in ((self.pack_a, True), (self.pack_b, not self.shared), (self.block, True)) if used
         )
         made = code("product", writer, needs=tuple(dict.fromkeys(needs)))
-        stages.append(Stage(made, self.grid.tasks, tuple(operands), bytes_a + bytes_b + bytes_c))
+        stages.append(Stage(made, self.grid.tasks, tuple(operands), bytes_a + bytes_b + bytes_c + bytes_strips))
         return stages, workspace
 
-    def _scratch(self) -> tuple[int, int, int]:
-        """Bytes for the packed blocks of A and of B, and for the tile of C that the epilogue reads."""
+    @property
+    def _elements(self) -> list[tuple[str, Element]]:
+        return [("a", self.product.a), ("b", self.product.b)]
+
+    def _scratch(self) -> tuple[int, int, int, int]:
+        """Bytes for the packed blocks of A and of B, for the tile of C that the epilogue reads, and for strips."""
         geometry, depth = self.geometry, self.geometry.units(self.depth)
         rows = _up(self.grid.rows, geometry.rows)
         bytes_a = aligned(rows * depth * geometry.unit_bytes)
         bytes_b = 0 if self.shared else aligned(_up(self.chunk, geometry.columns) * depth * geometry.unit_bytes)
         item = bfloat16.itemsize if self.rounds else geometry.dtype.itemsize
-        bytes_c = rows * self.tile_row * item if self.seen else 0
-        return bytes_a, bytes_b, bytes_c
+        bytes_c = aligned(rows * self.tile_row * item) if self.seen else 0
+        strips = max(strip_bytes(self.product.a, geometry.rows), strip_bytes(self.product.b, geometry.columns))
+        return bytes_a, bytes_b, bytes_c, strips
 
     def _multiply(self, writer: Writer, region: Region, tile: str) -> None:
         """The whole of a task: block of k after block of k, and the epilogue in the last one."""
@@ -134,11 +144,9 @@ class _Blocks:
     def _block_of_k(self, writer: Writer, region: Region, start: str, end: Size, tile: str, last: bool) -> None:
         product, geometry = self.product, self.geometry
         type_ = "i16" if self.rounds else geometry.unit_type
-        a = operand(writer, stored_type(writer, product.a), 0, region.batch, product.a_strides)
         rows = writer.subtract(region.m1, region.m0)
         length = writer.minimum(writer.subtract(end, start), self.depth)
-        source = a.at(writer, stored_type(writer, product.a), region.m0, start)
-        emit_pack(writer, self.pack_a, "%scratch", source, a.row, a.column, rows, length)
+        self._left(writer, region, start, rows, length)
         units = _units(writer, geometry, length)
         adds = writer.op(f"zext i1 {writer.op(f'icmp sgt i64 {start}, 0')} to i64")
         with writer.loop(region.n0, region.n1, self.chunk, as_written=True) as first:
@@ -184,9 +192,37 @@ class _Blocks:
         numbers = ", ".join(f"i64 {value}" for value in (row, *sizes, units, adds))
         writer.line(f"call void @{self.block.name}(ptr %scratch, ptr {right}, ptr {c}, {numbers})")
 
+    def _left(self, writer: Writer, region: Region, start: str, rows: str, length: str) -> None:
+        """Pack the block of A."""
+        element, strides = self.product.a, self.product.a_strides
+        if element.made is not None:
+            place = _place(writer, (*region.batch, region.m0, start), strides)
+            self._packer(writer, "a", strides[-2:]).emit("%scratch", place, rows, length)
+            return
+        stored = stored_type(writer, element)
+        a = operand(writer, stored, 0, region.batch, strides)
+        emit_pack(
+            writer, self.pack_a, "%scratch", a.at(writer, stored, region.m0, start), a.row, a.column, rows, length
+        )
+
+    def _packer(self, writer: Writer, name: str, strides: tuple[int, ...]) -> MadePacker:
+        """What packs the operand of this name, which is computed; `strides` are those across and along k."""
+        slot, geometry = self._epilogue_slot + (1 if self.epilogue is None else self.epilogue.slots), self.geometry
+        left = self.product.a.made
+        if name == "b" and left is not None:
+            slot += left.slots
+        width, element = {
+            "a": (geometry.rows, self.product.a), "b": (geometry.columns, self.product.b)
+        }[name]  # fmt: skip
+        return MadePacker(writer, element, slot, self.strips, geometry, width, (strides[0], strides[1]))
+
     def _right(self, writer: Writer, region: Region, start: str, length: str, first: str, width: str) -> str:
         """The address of the packed panels of B from the column `first` on, packed here unless they are shared."""
         product, geometry = self.product, self.geometry
+        if product.b.made is not None:
+            place = _place(writer, (*region.batch, start, first), product.b_strides)
+            self._packer(writer, "b", product.b_strides[:-3:-1]).emit(self.own_b, place, width, length)
+            return self.own_b
         if not self.shared:
             stored = stored_type(writer, product.b)
             b = operand(writer, stored, 1, region.batch, product.b_strides)
@@ -226,6 +262,14 @@ class _Blocks:
             )
         workspace = math.prod(batch) * self.columns * geometry.units(product.k) * geometry.unit_bytes
         return Stage(code("pack_product", writer, needs=(self.pack_b,)), grid.tasks, ("b", "workspace"), 0), workspace
+
+
+def _place(writer: Writer, index: tuple[str, ...], strides: tuple[int, ...]) -> str:
+    """The number of an element, in the order of what is not in memory."""
+    place = "0"
+    for position, stride in zip(index, strides, strict=True):
+        place = writer.add(place, writer.multiply(position, stride))
+    return place
 
 
 def _packed_item(
@@ -272,7 +316,7 @@ def _plan(product: Product, geometry: Geometry, target: Target, has_epilogue: bo
     for slices, length in _slicings(product, geometry, target):
         depth = _depth(length, geometry, target)
         for grid in _grids(product, geometry, target, depth, has_epilogue and slices == 1, -(-length // depth)):
-            for shared in (False, True) if slices == 1 else (False,):
+            for shared in (False, True) if slices == 1 and product.b.made is None else (False,):
                 plan = Plan(grid, depth, shared, slices, length)
                 cost = _cost(product, geometry, plan)
                 if best is None or cost < best[0]:
@@ -284,9 +328,12 @@ def _plan(product: Product, geometry: Geometry, target: Target, has_epilogue: bo
 def _slicings(product: Product, geometry: Geometry, target: Target) -> list[tuple[int, int]]:
     """(slices, k of one) that the sum over k may be cut into: more than one only where C is small.
 
-    What the slices make together takes no more memory than a few L2 caches, and less than the operands.
+    What the slices make together takes no more memory than a few L2 caches, and less than the operands. An operand that
+    is made lies in no memory, and what shall take less than it is not worth having.
     """
     found = [(1, product.k)]
+    if product.a.made is not None or product.b.made is not None:
+        return found
     step = geometry.lanes * (2 if geometry.pairs else 1)
     items = math.prod(product.batch) * product.m * product.n
     most = min(product.k * (product.m + product.n), 4 * target.l2 // product.dtype.itemsize) // max(items, 1)
@@ -307,6 +354,8 @@ def _grids(
     row_panels, column_panels = -(-product.m // geometry.rows), -(-product.n // geometry.columns)
     a_row = geometry.units(depth) * geometry.unit_bytes
     found = []
+    if product.task_rows:
+        return [Grid(product, 1, product.task_rows, column_panels * geometry.columns)]
     for height in _shares(row_panels, 256):
         rows = height * geometry.rows
         if height > 1 and rows * a_row > target.l2 // 2:
@@ -340,6 +389,8 @@ def _cost(product: Product, geometry: Geometry, plan: Plan) -> float:
     tiles = -(-rows // geometry.rows) * -(-columns // geometry.columns)
     cycles = rows * columns / lanes * (units + 2 * blocks) + 40 * tiles * blocks + 0.7 * rows * units + 600
     cycles += (0.15 if plan.shared else 0.5) * columns * units
+    made = (rows if product.a.made is not None else 0) + (columns if product.b.made is not None else 0)
+    cycles += _MAKING * made * plan.length
     items = math.prod(product.batch)
     once = 0.0
     if plan.shared:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from ..graph.types import DType, float32
 from .text import Writer
@@ -16,17 +17,45 @@ from .text import Writer
 Size = str | int
 
 
+class Made(Protocol):
+    """An operand that is computed. Strides and places of it are those that it would have in memory.
+
+    `slots` arguments are reserved for it from `slot_base` on. `emit` computes `rows` rows of `length` elements that
+    follow each other, the first at the place `first` and each `step` from the last, and writes them to `to`, `pitch`
+    elements apart. It may write `margin` elements before and behind each row.
+    """
+
+    @property
+    def slots(self) -> int: ...
+
+    @property
+    def margin(self) -> int: ...
+
+    def emit(
+        self, writer: Writer, slot_base: int, first: str, rows: Size, step: Size, length: Size, to: str, pitch: int
+    ) -> None: ...
+
+
 @dataclass(frozen=True)
 class Element:
-    """How an operand's elements lie in memory, and the 16-bit type that they are rounded to when they are read."""
+    """How an operand's elements lie in memory, and the 16-bit type that they are rounded to when they are read.
+
+    Those of an operand that is `made` lie in no memory but a task's own.
+    """
 
     stored: DType
     rounded: DType | None = None
+    made: Made | None = None
 
     @property
     def dtype(self) -> DType:
         """The type whose values take part in the product."""
         return self.rounded or self.stored
+
+    @property
+    def in_memory(self) -> Element:
+        """The same where it lies in memory."""
+        return self if self.made is None else Element(self.stored, self.rounded)
 
     @property
     def converts(self) -> bool:

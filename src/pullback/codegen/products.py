@@ -9,12 +9,14 @@ from typing import Any
 from ..compiler.copies import product_view
 from ..compiler.groups import COLUMN, TOTAL, Group, sources
 from ..compiler.index import Affine, Index, View, variable
+from ..compiler.made import made_view, made_with
 from ..graph.node import Node
 from ..graph.types import DType, int64
 from .arithmetic import Value, abilities_of
 from .emitter import LANE, VECTOR, Emitter, Slots, lane_variable
 from .launch import Argument, Launch, Workspace, owner_of
 from .loops import lanes_for
+from .made import MadeOperand
 from .matmul import Element, Product, Region, folded, product_stages
 from .matmul_tile import Matrix
 from .partials import Across, Partials, across_of, reduced_of
@@ -199,9 +201,13 @@ def _only_conversion(matmul: Node, group: Group) -> Node | None:
     return readers[0] if operand is matmul else None
 
 
-def _operand(operand: Node, in_memory: Callable[[Node], bool]) -> tuple[View, Element]:
-    """How a product reads `operand`, which the compiler has made readable by strides."""
+def _operand(operand: Node, in_memory: Callable[[Node], bool], target: Target) -> tuple[View, Element]:
+    """How a product reads `operand`, which the compiler has made readable by strides, or makes it on its way."""
     view, rounded = product_view(operand, in_memory)
+    if view is None and made_with(operand):
+        view, rounded = made_view(operand)
+        assert view is not None
+        return view, Element(view.base.dtype, rounded, MadeOperand(view, in_memory, target))
     assert view is not None, f"{operand!r} cannot be read by strides"
     return view, Element(view.base.dtype, rounded)
 
@@ -209,7 +215,7 @@ def _operand(operand: Node, in_memory: Callable[[Node], bool]) -> tuple[View, El
 def emit_product(group: Group, in_memory: Callable[[Node], bool], target: Target) -> list[Launch]:
     """The launches of a matrix product and the members of its group."""
     matmul = next(iter(group.members))
-    (left, a), (right, b) = (_operand(operand, in_memory) for operand in matmul.inputs)
+    (left, a), (right, b) = (_operand(operand, in_memory, target) for operand in matmul.inputs)
     *batch, m, n = matmul.shape
     k = matmul.inputs[0].shape[-1]
     rows = m * n
@@ -228,22 +234,24 @@ def emit_product(group: Group, in_memory: Callable[[Node], bool], target: Target
         tile = _Tile(product, matmul, group, in_memory, target)
     stages, nbytes = product_stages(product, target, tile)
     workspace = Workspace(nbytes)
-    reads = {view.base for view in (left, right)}
+    made = {name: e.made.nodes for name, e in (("a", a), ("b", b)) if isinstance(e.made, MadeOperand)}
+    reads = {view.base for name, view in (("a", left), ("b", right)) if name not in made}
+    reads |= {node for nodes in made.values() for node in nodes}
     exact: set[Node] = set()
-    if tile is not None:
-        reads |= {node for node in tile.nodes if node not in group.stored}
-        exact = {node for node, places in tile.loaded.items() if places == {tile.domain}} - {left.base, right.base}
     seen: list[Argument] = []
     finish: list[Launch] = []
     if tile is not None:
+        exact = {node for node, places in tile.loaded.items() if places == {tile.domain}} - reads
+        reads |= {node for node in tile.nodes if node not in group.stored}
         seen, finish = tile.arguments()
     finished = {node for launch in finish for node in launch.writes}
-    named: dict[str, Argument] = {"a": left, "b": right, "c": matmul, "workspace": workspace}
+    named: dict[str, list[Argument]] = {"a": [left], "b": [right], "c": [matmul], "workspace": [workspace]}
+    named |= {"epilogue": seen}
+    for name, nodes in made.items():
+        named |= {name: [0], f"made {name}": [*nodes]}
     launches = []
     for stage in stages:
-        arguments: list[Argument] = []
-        for name in stage.operands:
-            arguments += seen if name == "epilogue" else [named[name]]
+        arguments = [argument for name in stage.operands for argument in named[name]]
         written = set(group.stored) - finished if stage is stages[-1] else set()
         # packing, and adding up what slices of the sums have given; what multiplies has the rest of the group's work
         work = 0 if "a" in stage.operands else max(nbytes // product.dtype.itemsize, 1)

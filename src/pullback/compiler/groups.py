@@ -14,6 +14,7 @@ from ..graph.node import Graph, Node
 from ..ops.attention import weight_operands
 from ..ops.primitive import ATTENTION, HOST, LEAF, MOVEMENT, SCAN
 from .copies import rounds_as_it_reads
+from .made import made_with
 from .share import Share
 
 #: kinds of groups, each lowered by a function of its own
@@ -115,9 +116,9 @@ def _trailing_repeat(node: Node) -> int | None:
 def reads_memory(node: Node, operand: Node) -> bool:
     """Whether the kernel of `node` takes `operand` from memory as it lies there, and cannot compute it on its way.
 
-    A convolution computes what it reads while it copies it to a task's memory.
+    A convolution computes what it reads while it copies it to a task's memory, and a product what `made` says.
     """
-    stored = node.op.name == "matmul" and not rounds_as_it_reads(operand)
+    stored = node.op.name == "matmul" and not rounds_as_it_reads(operand) and not made_with(operand)
     looked_up = node.op.name == "take" and operand is node.inputs[0]
     by_address = node.op.kind == ATTENTION and operand not in weight_operands(node)
     return stored or looked_up or by_address or node.op.kind in (HOST, SCAN)

@@ -32,6 +32,7 @@ from .groups import (
     resolve,
     sources,
 )
+from .made import made_with
 
 #: the most operations an element that are done again rather than kept in memory
 _RECOMPUTE = 40
@@ -61,10 +62,14 @@ class _Memory:
         self.by_column: set[Node] = set()
         #: what a kernel finishes and then takes totals of
         self.finished: set[Node] = set()
+        #: what products compute on their way, and everybody else who reads it
+        self.made: set[Node] = set()
         order = [n for n in graph.nodes if n in self.group_of]
         for node in order:
             group = self.group_of[node]
             for operand in node.inputs:
+                if node.op.name == "matmul":
+                    self.made |= made_with(operand)
                 for source in sources(operand):
                     if group.members[node] in (AFTER, ACROSS) and group.members.get(source, AFTER) != AFTER:
                         self.finished.add(source)
@@ -105,7 +110,7 @@ class _Memory:
         """Whether the readers of `node` in other groups do better to compute it themselves."""
         if node in self.materialized:
             return False
-        if node.op.name == "bounded":
+        if node.op.name == "bounded" or node in self.made:
             return True
         if node in self.by_column and self._cost(node, _BY_COLUMN) is None:
             return False

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from ..graph.types import DType, float32
 from ..nn import Dropout, Identity, Linear, Module, ModuleDict, init
+from ..nn.modules.quantized import QuantizedLinear
 from ..ops.primitive import user_source
 from ..tensor import Tensor
 from ..tensor.grad_modes import no_grad
@@ -44,12 +47,15 @@ class Config:
 
 
 class LoRALinear(Module):
-    """A Linear, `base_layer`, whose weight stays as it is, and a low-rank addition that is trained."""
+    """A Linear, `base_layer`, whose weight stays as it is, in floats or codes, and a low-rank addition that is trained.
 
-    def __init__(self, base_layer: Linear, config: Config):
+    The addition has the dtype of the weight; beside codes, that in which the layer computes, or float32.
+    """
+
+    def __init__(self, base_layer: Linear | QuantizedLinear, config: Config):
         super().__init__()
         self.base_layer, self.config = base_layer, config
-        sizes, dtype = (base_layer.in_features, base_layer.out_features), base_layer.weight.dtype
+        sizes, dtype = (base_layer.in_features, base_layer.out_features), _dtype_of(base_layer)
         self.lora_dropout = ModuleDict({_NAME: Dropout(config.dropout) if config.dropout else Identity()})
         self.lora_A = ModuleDict({_NAME: Linear(sizes[0], config.r, bias=False, dtype=dtype)})
         self.lora_B = ModuleDict({_NAME: Linear(config.r, sizes[1], bias=False, dtype=dtype)})
@@ -57,8 +63,12 @@ class LoRALinear(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """[..., in_features] to [..., out_features]."""
-        low = self.lora_A[_NAME](self.lora_dropout[_NAME](input))
-        return self.base_layer(input) + self.lora_B[_NAME](low) * self.config.scaling
+        down, up = self.lora_A[_NAME], self.lora_B[_NAME]
+        if not isinstance(self.base_layer, QuantizedLinear):
+            return self.base_layer(input) + up(down(self.lora_dropout[_NAME](input))) * self.config.scaling
+        low = down(self.lora_dropout[_NAME](input.to(down.weight.dtype)))
+        found = self.base_layer(input)
+        return found + (up(low) * self.config.scaling).to(found.dtype)
 
     def addition(self) -> Tensor:
         """What the adapter adds to the weight, [out_features, in_features]."""
@@ -73,6 +83,8 @@ def apply(
     model: Module, r: int, alpha: float, targets: Iterable[str] | str, *, dropout: float = 0.0, rslora: bool = False
 ) -> Module:
     """Freeze all parameters of the model, and give each Linear that `targets` name an adapter of rank `r` to train.
+
+    A Linear4bit or Linear8bit is one too: its adapter is trained beside codes (Dettmers et al., "QLoRA", 2023).
 
     `targets` are ends of names, such as ["query", "value"], "all-linear" for every Linear, or another string for a
     regular expression that whole names match. The addition is scaled by alpha / r, with `rslora` by alpha / sqrt(r)
@@ -94,10 +106,10 @@ def apply(
     if not found:
         raise ValueError(
             f"lora.apply: no layer is named by targets={targets!r} (at {user_source()}); its Linear layers are "
-            f"{[name for parent, own, name in _children(model) if isinstance(parent._modules[own], Linear)]}"
+            f"{[name for parent, own, name in _children(model) if _is_linear(parent._modules[own])]}"
         )
     for parent, own, name in found:
-        if type(layer := parent._modules[own]) is not Linear:
+        if not _is_linear(layer := parent._modules[own]):
             raise ValueError(
                 f"lora.apply: {name} is a {type(layer).__name__}, and adapters are for Linear (at {user_source()})"
             )
@@ -107,9 +119,18 @@ def apply(
     return model
 
 
+def _is_linear(layer: Module | None) -> bool:
+    return type(layer) is Linear or isinstance(layer, QuantizedLinear)
+
+
+def _dtype_of(layer: Linear | QuantizedLinear) -> DType:
+    """The dtype of a layer's adapter."""
+    return (layer.compute_dtype or float32) if isinstance(layer, QuantizedLinear) else layer.weight.dtype
+
+
 def _is_target(config: Config, parent: Module, own: str, name: str) -> bool:
     if config.targets == "all-linear":
-        return type(parent._modules[own]) is Linear
+        return _is_linear(parent._modules[own])
     return config.covers(name)
 
 
@@ -141,12 +162,26 @@ def adapters(model: Module) -> list[tuple[Module, str, str, LoRALinear]]:
 def merge(model: Module) -> Module:
     """Add each adapter to the weight of its layer, and put the layers back in their places; the model is the result.
 
-    What the model computes stays the same to rounding, without dropout. Its parameters stay frozen.
+    What the model computes stays the same to rounding, without dropout. Its parameters stay frozen. A weight that is
+    kept as codes is decoded, and gets those of the sum: what the layer computes then changes by their error, of which a
+    warning tells. `unload` takes adapters off without that.
     """
     _require(model, "merge")
+    found = adapters(model)
+    coded = [name for _, _, name, layer in found if isinstance(layer.base_layer, QuantizedLinear)]
+    if coded:
+        warnings.warn(
+            f"lora.merge: the weights of {len(coded)} layers ({coded[0]} …) are kept as codes; the sums with the "
+            "adapters are quantized again, which changes what the model computes by the error of codes",
+            stacklevel=2,
+        )
     with no_grad():
-        for _, _, _, layer in adapters(model):
-            layer.base_layer.weight.add_(layer.addition())
+        for _, _, _, layer in found:
+            base = layer.base_layer
+            if isinstance(base, QuantizedLinear):
+                base.quantize_(base.dequantize() + layer.addition().float())
+            else:
+                base.weight.add_(layer.addition())
     return unload(model)
 
 

@@ -133,6 +133,7 @@ from .pooling import (
     MaxUnpool2d,
     MaxUnpool3d,
 )
+from .quantized import Linear4bit, Linear8bit
 from .rnn import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNBase, RNNCell, RNNCellBase
 from .sparse import Embedding, EmbeddingBag
 from .transformer import (
@@ -234,6 +235,8 @@ __all__ = [
     "LazyLinear",
     "LeakyReLU",
     "Linear",
+    "Linear4bit",
+    "Linear8bit",
     "LinearCrossEntropyLoss",
     "LinearCrossEntropyOptions",
     "LocalResponseNorm",

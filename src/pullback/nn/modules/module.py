@@ -57,6 +57,9 @@ class Module(StateMethods, CheckpointingMethods):
     pullback.Size([2, 3])
     """
 
+    #: buffers of this class that stay in their dtype whatever the module is converted to
+    _keep_dtype: tuple[str, ...] = ()
+
     _parameters: dict[str, Parameter | None]
     _buffers: dict[str, Tensor | None]
     _modules: dict[str, Module | None]
@@ -439,10 +442,11 @@ class Module(StateMethods, CheckpointingMethods):
         check_dtype(dtype)
         if not dtype.is_floating_point:
             raise DTypeError(f"a module can only be given a floating point dtype, got {dtype!r} (at {user_source()})")
+        fixed = {id(module._buffers.get(name)) for module in self.modules() for name in module._keep_dtype}
         for held in [*self.parameters(), *self.buffers()]:
             if isinstance(held, Uninitialized):
                 held._to_dtype(dtype)
-            elif held.is_floating_point() and held.dtype is not dtype:
+            elif id(held) not in fixed and held.is_floating_point() and held.dtype is not dtype:
                 gradient, held.grad = held.grad, None
                 held.data = held.data.to(dtype)
                 held.grad = None if gradient is None else gradient.detach().to(dtype)

@@ -5,6 +5,7 @@ from .clip_grad import clip_grad_norm, clip_grad_norm_, clip_grad_value_, clip_g
 from .convert_parameters import parameters_to_vector, vector_to_parameters
 from .fusion import fuse_conv_bn_eval, fuse_conv_bn_weights, fuse_linear_bn_eval, fuse_linear_bn_weights
 from .init import skip_init
+from .quantization import quantize_model
 from .spectral_norm import remove_spectral_norm, spectral_norm
 from .weight_norm import remove_weight_norm, weight_norm
 
@@ -22,6 +23,7 @@ __all__ = [
     "parametrizations",
     "parametrize",
     "prune",
+    "quantize_model",
     "remove_spectral_norm",
     "remove_weight_norm",
     "rnn",

@@ -1,0 +1,90 @@
+"""The weights of a model as codes of few bits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from ...graph.types import DType
+from ...ops.primitive import user_source
+from ..modules.linear import Linear
+from ..modules.module import Module
+from ..modules.quantized import Linear4bit, Linear8bit
+
+#: what stays as it is unless something else is said: the layer that gives the scores of a language model
+_SKIPPED = ("lm_head",)
+
+
+def quantize_model(
+    model: Module, quant_type: str = "nf4", *, skip: Iterable[str] | None = None, compute_dtype: DType | None = None,
+    compress_statistics: bool = True,
+) -> Module:  # fmt: skip
+    """Replace each Linear of the model by one whose weight is kept as codes, in place; the model is the result.
+
+    `quant_type` is "nf4" or "fp4" for Linear4bit, with `compress_statistics` for its scales, or "int8" for Linear8bit.
+    Left as they are: layers whose names end with one of `skip` (["lm_head"] unless given), and those whose weight
+    another module has too, as an output layer that is tied to an embedding. Other parameters, such as those of
+    normalizations and embeddings, stay in floats. What is quantized stays fixed; adapters train beside it, see
+    `pb.lora.apply`.
+
+    The layers are quantized one after the other, so that no more than one is there in both forms; where parameters have
+    not been drawn yet nothing is computed before it is needed. Raises ValueError where there is no such quant_type, no
+    layer is left to be quantized, or a weight is not finite.
+
+    >>> model = pb.nn.Sequential(pb.nn.Linear(64, 64), pb.nn.ReLU(), pb.nn.Linear(64, 2))
+    >>> pb.nn.utils.quantize_model(model, skip=["2"])
+    Sequential(
+      (0): Linear4bit(in_features=64, out_features=64, bias=True, quant_type=nf4)
+      (1): ReLU()
+      (2): Linear(in_features=64, out_features=2, bias=True)
+    )
+    """
+    make = _maker(quant_type, compute_dtype, compress_statistics)
+    skipped = _SKIPPED if skip is None else tuple(skip)
+    found = list(_linears(model))
+    names = [name for *_, name in found]
+    unknown = [] if skip is None else [s for s in skipped if not any(_ends(name, s) for name in names)]
+    chosen = [entry for entry in found if not any(_ends(entry[2], s) for s in skipped) and not _is_tied(model, entry)]
+    if unknown or not chosen:
+        said = f"skip names {unknown}, which are no Linear" if unknown else "no Linear is left to be quantized"
+        raise ValueError(f"quantize_model: {said}; the model's Linear layers are {names} (at {user_source()})")
+    made: dict[Module, Module] = {}
+    for parent, own, _ in chosen:
+        layer = parent._modules[own]
+        assert isinstance(layer, Linear)
+        if layer not in made:
+            made[layer] = make(layer)
+        setattr(parent, own, made[layer])
+    return model
+
+
+def _maker(quant_type: str, compute_dtype: DType | None, compress_statistics: bool) -> Callable[[Linear], Module]:
+    if quant_type == "int8":
+        return lambda layer: Linear8bit.from_linear(layer, compute_dtype=compute_dtype)
+    if quant_type not in ("nf4", "fp4"):
+        raise ValueError(
+            f"quantize_model: quant_type must be 'nf4', 'fp4' or 'int8', got {quant_type!r} (at {user_source()})"
+        )
+    return lambda layer: Linear4bit.from_linear(
+        layer, compute_dtype=compute_dtype, compress_statistics=compress_statistics, quant_type=quant_type
+    )
+
+
+def _linears(model: Module) -> Iterator[tuple[Module, str, str]]:
+    """Every Linear: which module holds it, under which name, and its name from the outermost."""
+    for name, module in model.named_modules():
+        for own, child in module._modules.items():
+            if type(child) is Linear:
+                yield module, own, f"{name}.{own}" if name else own
+
+
+def _ends(name: str, end: str) -> bool:
+    return name == end or name.endswith("." + end)
+
+
+def _is_tied(model: Module, entry: tuple[Module, str, str]) -> bool:
+    layer = entry[0]._modules[entry[1]]
+    weight = layer._parameters["weight"]  # type: ignore[union-attr]
+    return any(m is not layer and any(p is weight for p in m._parameters.values()) for m in model.modules())
+
+
+__all__ = ["quantize_model"]

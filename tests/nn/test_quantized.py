@@ -1,0 +1,151 @@
+"""Layers whose weight is kept as codes: what they compute, hold, save and load, and adapters beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import pullback as pb
+from pullback import nn
+from pullback.errors import ShapeError, StateDictError
+from pullback.nn.utils import quantize_model
+
+
+def network() -> nn.Module:
+    pb.manual_seed(0)
+    return nn.Sequential(nn.Linear(96, 128), nn.ReLU(), nn.Linear(128, 96, bias=False), nn.ReLU(), nn.Linear(96, 3))
+
+
+def training(net: nn.Module) -> Callable[[], pb.Tensor]:
+    optimizer = pb.optim.AdamW([p for p in net.parameters() if p.requires_grad], lr=1e-2)
+    x, y = pb.tensor(np.random.default_rng(0).standard_normal((40, 96)).astype(np.float32)), pb.ones(40, 3)
+
+    def step() -> pb.Tensor:
+        optimizer.zero_grad()
+        loss = nn.functional.mse_loss(net(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return step
+
+
+@pytest.mark.parametrize("kind", ["nf4", "fp4", "int8"])
+def test_a_layer_computes_with_the_decoded_weight(kind: str) -> None:
+    pb.manual_seed(0)
+    layer = nn.Linear(96, 64)
+    coded = quantize_model(nn.Sequential(layer), kind)[0]
+    assert coded.bias is layer.bias and [name for name, _ in coded.named_parameters()] == ["bias"]
+    weight, bias = coded.dequantize().numpy(), layer.bias.detach().numpy()
+    assert abs(weight - layer.weight.detach().numpy()).max() < (0.001 if kind == "int8" else 0.02)
+    x = pb.tensor(np.random.default_rng(1).standard_normal((2, 5, 96)).astype(np.float32), requires_grad=True)
+    found = coded(x)
+    np.testing.assert_allclose(found.detach().numpy(), x.detach().numpy() @ weight.T + bias, rtol=1e-5, atol=1e-5)
+    (gradient,) = pb.autograd.grad(found.tanh().sum(), x, create_graph=True)
+    slope = 1 - np.tanh(found.detach().numpy()) ** 2
+    np.testing.assert_allclose(gradient.detach().numpy(), slope @ weight, rtol=1e-4, atol=1e-5)
+    assert pb.autograd.gradcheck(coded, (x.detach().double()[0, :2].requires_grad_(),))
+    each = pb.func.vmap(coded)(x.detach())
+    np.testing.assert_allclose(each.detach().numpy(), found.detach().numpy(), rtol=1e-5, atol=1e-5)
+
+
+def test_it_computes_in_the_dtype_that_it_is_told() -> None:
+    layer = nn.Linear4bit(64, 64, compute_dtype=pb.bfloat16)
+    x = pb.randn(3, 64)
+    assert layer(x).dtype is pb.float32 and layer(x.bfloat16()).dtype is pb.bfloat16
+    wanted = x @ layer.dequantize().T + layer.bias
+    assert (layer(x) - wanted).abs().max().item() < 0.05
+    with pb.autocast("cpu", dtype=pb.bfloat16):
+        assert nn.Linear4bit(64, 64)(x).dtype is pb.bfloat16
+    before = layer.dequantize().tolist()
+    assert layer.to(pb.bfloat16).nested_absmax.dtype is pb.float32 and layer.bias.dtype is pb.bfloat16
+    assert layer.dequantize().tolist() == before
+
+
+def test_codes_are_saved_and_loaded_and_floats_are_taken_as_codes(tmp_path: Path) -> None:
+    layer, other = (nn.Linear4bit(65, 33) for _ in range(2))
+    pb.save(layer.state_dict(), tmp_path / "layer.safetensors")
+    other.load_state_dict(pb.load(tmp_path / "layer.safetensors"))
+    assert other.dequantize().tolist() == layer.dequantize().tolist()
+    linear = nn.Linear(65, 33)
+    other.load_state_dict(linear.state_dict())
+    assert other.dequantize().tolist() == nn.Linear4bit.from_linear(linear).dequantize().tolist()
+    with pytest.raises(StateDictError, match="other codes"):
+        nn.Linear4bit(65, 33, quant_type="fp4").load_state_dict(layer.state_dict())
+    with pytest.raises(StateDictError, match="wrong shape"):
+        layer.load_state_dict(nn.Linear(33, 65).state_dict())
+    eight = nn.Linear8bit(65, 33)
+    eight.load_state_dict(nn.Linear8bit.from_linear(linear).state_dict())
+    assert (eight.dequantize() - linear.weight).abs().max().item() < 1 / 254
+
+
+def test_what_is_replaced_and_what_is_refused() -> None:
+    net = quantize_model(network(), skip=["4"])
+    assert [type(part).__name__ for part in net] == ["Linear4bit", "ReLU", "Linear4bit", "ReLU", "Linear"]
+    assert repr(net[2]) == "Linear4bit(in_features=128, out_features=96, bias=False, quant_type=nf4)"
+    with pytest.raises(ValueError, match="no Linear is left"):
+        quantize_model(net, skip=["4"])
+    with pytest.raises(ValueError, match=r"\['5'\]"):
+        quantize_model(network(), skip=["5"])
+    with pytest.raises(ValueError, match="quant_type"):
+        quantize_model(network(), "nf8")
+    tied = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 5, bias=False), nn.Linear(5, 5))
+    tied[1].weight = tied[0].weight
+    assert type(quantize_model(tied)[1]) is nn.Linear and type(tied[2]) is nn.Linear4bit
+    broken = nn.Linear(4, 4)
+    broken.weight.data = pb.full((4, 4), float("inf"))
+    with pytest.raises(ValueError, match="not finite"):
+        nn.Linear4bit.from_linear(broken)
+    with pytest.raises(TypeError, match="takes a Linear"):
+        nn.Linear8bit.from_linear(nn.ReLU())
+    with pytest.raises(ValueError, match="compute_dtype"):
+        nn.Linear4bit(4, 4, compute_dtype=pb.int64)
+    with pytest.raises(ShapeError, match="quantize_"):
+        nn.Linear4bit(4, 4).quantize_(pb.ones(4, 5))
+
+
+@pytest.mark.parametrize("kind", ["nf4", "int8"])
+def test_adapters_are_trained_beside_codes(kind: str, tmp_path: Path) -> None:
+    net = pb.lora.apply(quantize_model(network(), kind, skip=["4"]), 4, 8, "all-linear")
+    codes = net[0].base_layer.weight.tolist()
+    step = training(net)
+    plain = [step().item() for _ in range(3)]
+    compiled = pb.compile(step)
+    losses = plain + [compiled().item() for _ in range(30)]
+    assert losses[-1] < 0.2 * losses[0] and net[0].base_layer.weight.tolist() == codes
+    x = pb.randn(7, 96)
+    before = net(x).detach().numpy()
+    pb.lora.save(net, tmp_path)
+    again = pb.lora.load(quantize_model(network(), kind, skip=["4"]), tmp_path)
+    np.testing.assert_array_equal(again(x).detach().numpy(), before)
+    with pytest.warns(UserWarning, match="2 layers"):
+        pb.lora.merge(net)
+    assert type(net[0]).__name__ == ("Linear8bit" if kind == "int8" else "Linear4bit")
+    assert abs(net(x).detach().numpy() - before).max() < 0.2 * abs(before).max()
+    again = pb.lora.unload(again)
+    assert again[0].weight.tolist() == codes
+
+
+@pytest.mark.skipif(pb.debug.get("backend") == "reference", reason="the reference has no arena")
+def test_a_budget_is_kept_and_no_weight_in_floats_is_in_the_plan() -> None:
+    pb.manual_seed(0)
+    parts = [part for _ in range(3) for part in (nn.Linear(512, 512), nn.Tanh())]
+    net = pb.lora.apply(quantize_model(nn.Sequential(*parts, nn.Linear(512, 1)), skip=["6"]), 2, 4, ["0", "2", "4"])
+    x = pb.randn(64, 512)
+
+    def step(x: pb.Tensor) -> pb.Tensor:
+        loss = (net(x) ** 2).mean()
+        net.zero_grad()
+        loss.backward()
+        return loss
+
+    plan = pb.plan(step, x)
+    weight = 4 * 512 * 512
+    assert all(buffer.nbytes < weight // 4 for buffer in plan.buffers) and plan.peak_bytes < 2.2 * weight
+    least = pb.plan(step, x, memory="least")
+    assert least.peak_bytes < plan.peak_bytes
+    held = pb.compile(step, memory=least.peak_bytes)(x).item()
+    np.testing.assert_allclose(held, step(x).item(), rtol=1e-6)
