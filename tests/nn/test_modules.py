@@ -217,6 +217,7 @@ def test_a_compiled_step_follows_train_and_eval() -> None:
 
 def test_classes_stand_in_the_files_where_pytorchs_do() -> None:
     elsewhere = {"MultiheadAttention", "LinearCrossEntropyOptions"}  # there by their names, see test_names.py
+    elsewhere |= {"Linear4bit", "Linear8bit"}  # bitsandbytes', and of its kind
     places = {
         name: (getattr(pb.nn, name).__module__.split(".")[-1], getattr(torch.nn, name).__module__.split(".")[-1])
         for name in pb.nn.__all__

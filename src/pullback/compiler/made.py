@@ -18,7 +18,7 @@ from .index import View
 #: elements below which an operand is written to memory: it takes next to none, and small products read it faster there
 _FEWEST = 4096
 #: nodes, and operations an element, that an operand is made with at most
-_MOST_NODES, _MOST_COST = 48, 80
+_MOST_NODES, _MOST_COST = 48, 40
 
 
 def made_with(operand: Node) -> set[Node]:
