@@ -33,6 +33,8 @@ from .text import Writer, code
 _CHUNK = 4
 #: The most parts that a sum over k is cut into, and the fewest units of k in one.
 _MOST_SLICES, _SHORTEST_SLICE = 64, 96
+#: L2 caches that hold about as much as the cache behind them, and bytes that memory gives or takes in a cycle, about.
+_CACHED, _MEMORY = 16, 8
 #: Cycles to compute an element that is made on its way, about.
 _MAKING = 1.0
 
@@ -318,7 +320,7 @@ def _plan(product: Product, geometry: Geometry, target: Target, has_epilogue: bo
         for grid in _grids(product, geometry, target, depth, has_epilogue and slices == 1, -(-length // depth)):
             for shared in (False, True) if slices == 1 and product.b.made is None else (False,):
                 plan = Plan(grid, depth, shared, slices, length)
-                cost = _cost(product, geometry, plan)
+                cost = _cost(product, geometry, target, plan)
                 if best is None or cost < best[0]:
                     best = cost, plan
     assert best is not None
@@ -379,8 +381,10 @@ def _shares(panels: int, most: int) -> list[int]:
     return sorted(equal | {1 << power for power in range(min(equal).bit_length() - 1)})
 
 
-def _cost(product: Product, geometry: Geometry, plan: Plan) -> float:
-    """Cycles times threads: the tiles, packing, fetching B from the outer caches, and threads idle at the end."""
+def _cost(product: Product, geometry: Geometry, target: Target, plan: Plan) -> float:
+    """Cycles times threads: the tiles, packing, fetching B from the outer caches, and threads idle at the end. A packed
+    B that no cache holds is written to memory and read from it, which all threads wait for.
+    """
     lanes = geometry.lanes
     rows = min(plan.grid.rows, _up(product.m, geometry.row_step))
     columns = min(plan.grid.columns, _up(product.n, geometry.column_step))
@@ -392,11 +396,14 @@ def _cost(product: Product, geometry: Geometry, plan: Plan) -> float:
     made = (rows if product.a.made is not None else 0) + (columns if product.b.made is not None else 0)
     cycles += _MAKING * made * plan.length
     items = math.prod(product.batch)
+    waits = 3000.0 * (plan.shared + (plan.slices > 1))
     once = 0.0
     if plan.shared:
         once += 0.5 * product.n * units * items
+        workspace = product.n * units * geometry.unit_bytes * items
+        if workspace > _CACHED * target.l2:
+            waits += 2 * workspace / _MEMORY
     if plan.slices > 1:
         once += 1.5 * plan.slices * product.m * product.n * items / lanes
-    waits = 3000 * (plan.shared + (plan.slices > 1))
     tasks = plan.grid.tasks * plan.slices
     return sum(-(-tasks // threads) * threads * cycles + once + threads * waits for threads in (2, 3, 4, 6, 8))
