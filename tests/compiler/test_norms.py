@@ -58,10 +58,13 @@ def _check(step: Callable[..., tuple[pb.Tensor, ...]], *given: pb.Tensor, kind: 
     assert [group.kind for group in groups] == [kind]
 
 
-@pytest.mark.parametrize("dtype", [pb.float32, pb.float64, pb.bfloat16], ids=repr)
+SHAPES = [(9, 5, 2), (20, 30, 33), (500, 20, 700), (200, 300, 170), (64, 3000, 64)]
+
+
 @pytest.mark.parametrize(
-    ("m", "k", "n"),
-    [(9, 5, 2), (32, 10, 10), (20, 30, 33), (500, 20, 700), (3000, 64, 300), (200, 300, 170), (64, 3000, 64)],
+    ("m", "k", "n", "dtype"),
+    [*((*shape, pb.float32) for shape in SHAPES), (20, 30, 33, pb.float64), (500, 20, 700, pb.bfloat16)],
+    ids=str,
 )
 def test_totals_of_the_columns_of_a_product(m: int, k: int, n: int, dtype: DType) -> None:
     pb.manual_seed(0)
@@ -90,7 +93,7 @@ def test_totals_of_the_channels_of_a_convolution(shape: tuple[int, ...], channel
     _check(step, x, w, kind=CONVOLUTION)
 
 
-@pytest.mark.parametrize("shape", [(5, 3), (40, 300), (300, 20), (700, 96), (9000, 2100), (3, 40, 130), (4, 9, 2, 70)])
+@pytest.mark.parametrize("shape", [(5, 3), (40, 300), (700, 96), (400, 2100), (3, 40, 130), (4, 9, 2, 70)])
 def test_totals_of_columns(shape: tuple[int, ...]) -> None:
     pb.manual_seed(0)
     x = pb.randn(*shape)
@@ -131,7 +134,7 @@ def test_a_total_of_columns_that_are_scaled_reads_numbers_and_other_columns() ->
     assert any(ACROSS in group.members.values() for _, group in step.program.kernels())
 
 
-@pytest.mark.parametrize(("rows", "width"), [(1, 5), (7, 3), (40, 64), (300, 70), (5000, 130)])
+@pytest.mark.parametrize(("rows", "width"), [(1, 5), (40, 64), (3000, 130)])
 @pytest.mark.parametrize("onto", [False, True])
 def test_totals_of_what_is_added_up_by_index(rows: int, width: int, onto: bool) -> None:
     pb.manual_seed(0)

@@ -91,7 +91,7 @@ class Epilogue:
         self.columns = [one for one in reduced if one.level == COLUMN and not isinstance(one, Spread)]
         self.spreads = [one for one in reduced if isinstance(one, Spread)]
         self.totals = [one for one in reduced if one.level == TOTAL]
-        self.lanes = lanes_for(target, extent, group.members, bool(self.totals or self.across))
+        self.lanes = lanes_for(target, extent, group.inner, bool(self.totals or self.across))
         #: whether a task's results lie in its scratch memory alone
         self.keeps_tile = self.convolution not in group.stored
         self.places: list[Argument] = []

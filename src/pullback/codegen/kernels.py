@@ -111,10 +111,10 @@ def _work(group: Group) -> int:
     if group.kind == ATTEND:
         return attention_work(group)
     if group.kind in (LOOP, PRODUCT):
-        work = group.size * (operation_cost(group.members) + 2 * len(group.stored))
+        work = group.size * (operation_cost(group.inner) + 2 * len(group.stored))
         return work + (2 * elements(first) * first.inputs[0].shape[-1] if group.kind == PRODUCT else 0)
     if group.kind == CONVOLUTION:
-        following = operation_cost(group.members) - first.op.cost
+        following = operation_cost(group.inner) - first.op.cost
         return 2 * multiplications(first) + group.size * (following + 2 * (len(group.stored) - 1))
     return 4 * sum(elements(node) for node in (first, *first.inputs))
 

@@ -300,7 +300,7 @@ class _LoopKernel:
     def _emit(self, loops: Loops) -> Emitter:
         writer = Writer("kernel", ["ptr %args", "ptr %scratch", "i64 %task"])
         columns = loops.columns[-1] if loops.columns else 1
-        lanes = lanes_for(self.target, columns, self.members, any(n.op.name == "sum" for n in self.reductions))
+        lanes = lanes_for(self.target, columns, self.group.inner, any(n.op.name == "sum" for n in self.reductions))
         self.complete: set[Node] = set()
         slots = Slots(1 if self.flat else len(self.totals))
         emitter = Emitter(writer, lanes, slots, self._loadable, abilities_of(self.target), self.members)
@@ -347,7 +347,7 @@ class _LoopKernel:
 
     def _task_elements(self) -> int:
         """Elements that one task covers, a power of 2."""
-        cost = operation_cost(self.members) + 2 * len(self.stored)
+        cost = operation_cost(self.group.inner) + 2 * len(self.stored)
         return min(TASK_ELEMENTS, 1 << (TASK_OPERATIONS // max(cost, 1)).bit_length() - 1)
 
     def _emit_flat(self, emitter: Emitter) -> None:

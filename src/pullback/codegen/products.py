@@ -46,7 +46,7 @@ class _Tile:
         self.blocks = 1, 1
         self.in_memory, self.target = in_memory, target
         totals = any(one.level == TOTAL for one in self.reduced)
-        self.lanes = lanes_for(target, product.n, group.members, totals or bool(self.across))
+        self.lanes = lanes_for(target, product.n, group.inner, totals or bool(self.across))
         self.domain = self._domain()
         self.emitter: Emitter | None = None
         trial = Writer("trial", ["ptr %args", "ptr %scratch", "i64 %task"])

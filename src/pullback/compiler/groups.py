@@ -51,6 +51,11 @@ class Group:
     position: int = 0
     columns: tuple[int, ...] = ()
 
+    @property
+    def inner(self) -> list[Node]:
+        """The members that are computed while the domain is gone through, not behind something that is finished."""
+        return [node for node, level in self.members.items() if level not in (AFTER, ACROSS)]
+
 
 @dataclass
 class Fusion:

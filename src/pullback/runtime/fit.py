@@ -300,6 +300,12 @@ class Fitter:
             if lower is None:
                 break
             found.append(lower)
+        while few:  # until asking for the fewest gives them
+            fewest = min(fitted.layout.arena_bytes for fitted in found)
+            again = self._tried(known, fewest)
+            if again is None or again.layout.arena_bytes >= fewest:
+                break
+            found.append(again)
         return found
 
     def _laid_out(self, known: Retention, schedule: Schedule) -> Fitted:
