@@ -12,6 +12,7 @@ compared with.
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import re
 import subprocess
@@ -25,7 +26,9 @@ from . import workloads
 #: how far the growth may be from the plan: a share of it, and at least so many bytes
 SLACK, LEAST_SLACK = 0.02, 8 << 20
 MEASURABLE = Path("/proc/self/clear_refs").exists() and Path("/proc/self/status").exists()
-NAMES = (*workloads.NAMES, *workloads.BY_NAME)
+#: a network in which no two layers are of one shape, so that each has kernels of its own; and how many layers
+WIDTHS, _LAYERS = "widths", 30
+NAMES = (*workloads.NAMES, *workloads.BY_NAME, WIDTHS)
 ROOT = Path(__file__).parents[1]
 _STEPS = 3
 #: what is aimed at for the growth over the state after import
@@ -47,13 +50,15 @@ def forget_most() -> None:
 def measure(name: str) -> dict[str, int]:
     """The plan of a workload, what its step really held, and what this process grew by, in bytes."""
     import pullback as pb
+    from pullback.runtime.buffers import return_free
 
     imported = resident("VmRSS")
     _warm(pb)
-    workload = workloads.build(pb, name)
+    workload = _build(pb, name)
     step = pb.compile(workload.step)
     plan = step.plan()
     gc.collect()
+    return_free()  # what is only left over is no state to grow from
     forget_most()
     before = resident("VmRSS")
     for _ in range(_STEPS):
@@ -61,6 +66,16 @@ def measure(name: str) -> dict[str, int]:
     most = resident("VmHWM")
     held = step.memory.peak_bytes
     return {"plan": plan.peak_bytes, "held": held, "growth": most - before, "over import": most - imported}
+
+
+def _build(library: Any, name: str, **options: Any) -> workloads.Workload:
+    if name != WIDTHS:
+        return workloads.build(library, name, **options)
+    nn, widths = library.nn, [64 + 8 * i for i in range(_LAYERS + 1)]
+    layers = [layer for a, b in itertools.pairwise(widths) for layer in (nn.Linear(a, b), nn.ReLU())]
+    model, x = nn.Sequential(*layers), library.ones(64, 64)
+    optimizer = library.optim.Adam(model.parameters(), lr=1e-3, fused=options.get("fused"))
+    return workloads.Workload(library, model, optimizer, lambda: model(x).square().mean(), None)
 
 
 def _warm(library: Any) -> None:
@@ -76,7 +91,7 @@ def measure_torch(name: str) -> dict[str, int]:
 
     imported = resident("VmRSS")
     forget_most()
-    workload = workloads.build(torch, name, fused=True)
+    workload = _build(torch, name, fused=True)
     for _ in range(_STEPS):
         workload.step().item()
     return {"over import": resident("VmHWM") - imported}

@@ -37,6 +37,7 @@ RULES = {
     "memory": {"graph", "ops", "compiler", "codegen", "runtime", "errors"},
     "tensor": {"graph", "ops", "diagnosis", "runtime", "errors"},
     "autograd": {"diagnosis", "differentiate", "graph", "timeline", "ops", "tensor", "errors"},
+    "accumulation": {"graph", "ops", "tensor", "trees", "errors"},
     "tracing": {
         "debug",
         "forks",
@@ -48,9 +49,9 @@ RULES = {
         "memory",
         "tensor",
         "trees",
+        "accumulation",
         "errors",
     },
-    "accumulation": {"graph", "ops", "tensor", "trees", "errors"},
     "functions": {"tensor"},
     "inplace_functions": {"tensor"},
     "linalg": {"graph", "ops", "tensor", "autograd", "errors"},
@@ -75,6 +76,7 @@ RULES = {
     "data": {"errors"},
     "train": {"pullback", "nn", "data", "errors"},
     "cli": {"pullback", "train", "checkup", "data", "runtime", "memory", "debug", "errors"},
+    "__main__": {"cli"},
     "profiler": {"graph", "timeline", "compiler", "runtime"},
     "__init__": {
         "pullback",

@@ -167,7 +167,7 @@ def test_samples_of_what_is_no_model(tmp_path: Path) -> None:
 
 def start(*arguments: object) -> "subprocess.Popen[str]":
     """The command in a process of its own, in which SIGINT does what it does at a terminal."""
-    command = [sys.executable, "-m", "pullback.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "pullback", *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
 
 

@@ -134,6 +134,8 @@ def test_a_step_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert result.exit_code == 0, result.output
     assert "plan of step:" in result.stdout and "it fits in 10 MiB" in result.stdout
     assert "planned_here.py:10" in result.stdout
+    lines = [line.rsplit("  ", 1)[-1] for line in result.stdout.splitlines() if "float32[" in line]
+    assert lines and all("planned_here.py:" in line for line in lines)
     least = invoke("--model", "planned_here:training", "--memory", "least")
     assert least.exit_code == 0 and least.stdout.splitlines()[-1].startswith("the least for at most about one more")
     (tmp_path / "broken.py").write_text("def f(:", encoding="utf-8")

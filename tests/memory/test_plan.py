@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,10 @@ from pullback.errors import MemoryBudgetError
 from pullback.memory import ROLES, Plan, available_bytes, format_bytes, parse_bytes
 from pullback.memory.table import format_seconds, place, text
 from pullback.runtime.buffers import live_bytes
+from pullback.train.gpt import GPT, GPTConfiguration
 
 nn = pb.nn
+F = nn.functional
 WORKLOADS: dict[str, dict[str, int]] = {
     **{name: {} for name in workloads.SMALL},
     "lstm": {},
@@ -266,7 +270,7 @@ def test_the_error_says_what_would_help() -> None:
         step()
     words, state = str(caught.value), format_bytes(plan.breakdown["optimizer"])
     assert f"({caught.value.least} bytes)" in words and caught.value.peak == plan.peak_bytes
-    assert "micro-batches: two parts of the batch" in words and f"its state is {state}" in words
+    assert f"where it is {state}" in words
     assert "activations" in words and "workloads.py" in words
 
 
@@ -302,6 +306,99 @@ def test_what_the_machine_has_no_room_for_is_refused_before_it_is_allocated(frac
         assert live_bytes() - before < 1 << 20
 
 
+Loss = Callable[..., pb.Tensor]
+
+
+def mlp_loss() -> tuple[nn.Module, Loss, tuple[pb.Tensor, ...], int]:
+    model = nn.Sequential(*[layer for _ in range(4) for layer in (nn.Linear(32, 32), nn.Tanh())])
+    return model, lambda x: model(x).square().mean(), (pb.zeros(1024, 32),), 500_000
+
+
+def gpt_loss() -> tuple[nn.Module, Loss, tuple[pb.Tensor, ...], int]:
+    model = GPT(GPTConfiguration(31, 16, 1, 32, 2, dropout=0.1))
+    tokens = pb.zeros(16, 16, dtype=pb.int64)
+    return model, lambda x, y: F.cross_entropy(model(x).flatten(0, 1), y.flatten()), (tokens, tokens + 1), 510_000
+
+
+@pytest.mark.skipif(debug.get("backend") == "reference", reason="the reference has no arena")
+@pytest.mark.parametrize("make", [mlp_loss, gpt_loss])
+def test_who_follows_the_advice_gets_what_it_says(make: Callable[[], tuple[Any, ...]]) -> None:
+    """Of micro-batches the peak to the byte, of other optimizers the state."""
+    model, loss_fn, batch, budget = make()
+
+    def step_with(kind: Callable[..., Any], parts: int | None = None) -> Callable[..., pb.Tensor]:
+        optimizer = kind(model.parameters(), lr=0.01)
+
+        def step(*batch: pb.Tensor) -> pb.Tensor:
+            optimizer.zero_grad()
+            if parts is None:
+                loss = loss_fn(*batch)
+                loss.backward()
+            else:
+                loss = pb.accumulate(lambda part: loss_fn(*part), batch, parts=parts)
+            optimizer.step()
+            return loss
+
+        return step
+
+    before = [p.grad for p in model.parameters()], pb.get_rng_state().tolist()
+    with pytest.raises(MemoryBudgetError) as caught:
+        pb.compile(step_with(pb.optim.AdamW), memory=budget)(*batch)
+    assert ([p.grad for p in model.parameters()], pb.get_rng_state().tolist()) == before
+    words = str(caught.value)
+    advice = re.search(r"parts=(\d+)\): (\d+) bytes", words)
+    assert advice is not None
+    parts, peak = map(int, advice.groups())
+    assert f"{peak} bytes ({format_bytes(peak)}), in the budget" in words and peak <= budget
+    followed = pb.compile(step_with(pb.optim.AdamW, parts), memory=budget)
+    followed(*batch)
+    if make is mlp_loss:  # a batch that is no argument
+        whole = step_with(pb.optim.AdamW)
+        with pytest.raises(MemoryBudgetError, match=re.escape(advice[0])):
+            pb.compile(lambda: whole(*batch), memory=budget)()
+    assert followed.memory.peak_bytes == peak
+
+    def state(kind: Callable[..., Any]) -> int:
+        return sum(b.nbytes for b in pb.plan(step_with(kind), *batch).buffers if b.role == "optimizer")
+
+    held = format_bytes(state(pb.optim.AdamW))
+    assert f"Adafactor has a state of {format_bytes(state(pb.optim.Adafactor))}, where it is {held}" in words
+    if make is gpt_loss:
+        coded = format_bytes(state(pb.optim.AdamW8bit))
+        assert f"SGD8bit): a state of {coded}, where it is {held}" in words
+
+
+@pytest.mark.skipif(debug.get("backend") == "reference", reason="the reference has no arena")
+def test_of_micro_batches_nothing_is_said_where_it_cannot_be_known() -> None:
+    """What a step returns of the whole batch, a second backward pass, a batch that is not there."""
+    layer = nn.Linear(32, 32)
+    x = pb.zeros(256, 32)
+
+    def returns_more(x: pb.Tensor) -> tuple[pb.Tensor, pb.Tensor]:
+        y = layer(x)
+        loss = y.square().mean()
+        loss.backward()
+        return loss, y
+
+    def goes_back_twice(x: pb.Tensor) -> None:
+        layer(x).square().mean().backward()
+        layer(x).mean().backward()
+
+    def compares_examples(x: pb.Tensor) -> None:
+        F.normalize(layer(x), dim=0).mean().backward()
+
+    def refuses_small_batches(x: pb.Tensor) -> None:
+        assert len(x) == 256
+        layer(x).square().mean().backward()
+
+    for step in (returns_more, goes_back_twice, compares_examples, refuses_small_batches):
+        with pytest.raises(MemoryBudgetError) as caught:
+            pb.compile(step, memory=4000)(x)
+        assert "micro-batches" not in str(caught.value), step
+    with pytest.raises(MemoryBudgetError):  # and it can be raised again
+        pb.compile(returns_more, memory=4000)(x)
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_micro_batches_are_not_advised_where_they_are_refused(training: bool) -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).train(training)
@@ -321,13 +418,40 @@ def test_a_plan_says_whether_it_keeps_to_its_budget(tmp_path: Path) -> None:
     for asked, words in [
         (peak + 2048, f"keeps to the budget of {format_bytes(peak + 2048)}, 2 KiB of it left"),
         (peak // 8, f"MISSES the budget of {format_bytes(peak // 8)} by "),
-        ("least", "the least for at most about one more forward pass; without a budget"),
+        ("least", "the least for at most about one more forward pass; with everything kept"),
     ]:
         _, plan = planned("ppo", memory=asked)
         assert str(plan).splitlines()[1].startswith(f"  {words}")
         missed = max(plan.peak_bytes - asked, 0) if isinstance(asked, int) else 0
         assert plan.over_budget_bytes == missed == plan.to_dict()["over_budget_bytes"]
         assert plan.to_dict()["budget"] == plan.budget == asked
+
+
+@pytest.mark.skipif(debug.get("backend") == "reference", reason="the reference computes nothing again")
+def test_what_everything_kept_would_take_is_the_same_whatever_is_given_up() -> None:
+    layers = nn.Sequential(*[nn.Sequential(nn.Linear(32, 32), nn.Tanh()) for _ in range(6)])
+
+    def step(x: pb.Tensor, segments: int = 1) -> pb.Tensor:
+        layers.zero_grad()
+
+        def loss_fn(x: pb.Tensor) -> pb.Tensor:
+            return pb.utils.checkpoint.checkpoint_sequential(layers, segments, x).square().mean()
+
+        return pb.accumulate(loss_fn, x)
+
+    x = pb.zeros(4, 512, 32)
+    kept = pb.plan(step, x)
+    assert kept.recomputed_flops == 0 and kept.unbudgeted_bytes == kept.peak_bytes
+    for plan in (
+        pb.plan(step, x, 3),
+        pb.plan(step, x, memory=kept.peak_bytes // 2),
+        pb.plan(step, x, memory="least", allow=["early-update"]),
+        pb.plan(step, x, policy=lambda candidate: "recompute"),
+    ):
+        assert plan.peak_bytes <= kept.peak_bytes == plan.unbudgeted_bytes
+    with pytest.raises(MemoryBudgetError) as caught:
+        pb.compile(step, memory=1000)(x, 3)
+    assert caught.value.peak == kept.peak_bytes
 
 
 @pytest.mark.skipif(debug.get("backend") == "reference", reason="the reference computes nothing again")

@@ -7,7 +7,7 @@ import pytest
 from benchmarks.memory import LEAST_SLACK, MEASURABLE, SLACK, in_a_process
 
 #: those that run in seconds; `python -m benchmarks memory` measures all
-NAMES = ("mlp", "lstm", "gpt-char", "resnet20")
+NAMES = ("mlp", "lstm", "gpt-char", "resnet20", "widths")
 
 
 @pytest.mark.skipif(not MEASURABLE, reason="the most that was resident is read from /proc and reset there")

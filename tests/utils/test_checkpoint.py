@@ -321,6 +321,30 @@ def test_no_number_of_segments_takes_more_than_none() -> None:
         assert all(peak(segments) <= plain for segments in range(1, depth + 1))
 
 
+@native_only
+def test_what_a_policy_leaves_open_is_computed_again_and_what_it_keeps_is_kept() -> None:
+    model, x = nn.Sequential(*[layer for _ in range(8) for layer in (nn.Linear(16, 16), nn.Tanh())]), pb.randn(1024, 16)
+
+    def planned(segments: int, policy: Any = None) -> tuple[int, int]:
+        def step(x: pb.Tensor) -> None:
+            checkpoint_sequential(model, segments, x).square().mean().backward()
+
+        plan = pb.plan(step, x, policy=policy)
+        return plan.peak_bytes, plan.recomputed_flops
+
+    assert planned(4, lambda candidate: None) == planned(4) < planned(1)
+    first: list[tuple[int, ...]] = []
+
+    def keep_the_first_call(candidate: Any) -> str | None:
+        if candidate.checkpoint and not first:
+            first.append(candidate.checkpoint)
+        return "keep" if candidate.checkpoint in first else None
+
+    kept = planned(4, keep_the_first_call)
+    assert 0 < kept[1] < planned(4)[1]
+    assert planned(4, lambda candidate: "keep" if candidate.checkpoint else None) == planned(1)
+
+
 def test_what_is_not_supported_says_so() -> None:
     x = pb.ones(2)
     for arguments, error, message in [

@@ -46,6 +46,10 @@ def backward(
     roots = [o.node for o in outputs]
     for root in roots:
         _check_history(root)
+    if STATE.trace is not None and STATE.trace.divided is not None:
+        is_plain = grad_tensors is None and inputs is None and not retain
+        if STATE.trace.divided.takes(outputs if is_plain else None):
+            return
     cotangents = _cotangents(roots, grad_tensors)
     receivers: list[Any]
     sought: list[tuple[Seeker, Node]] = []
@@ -139,6 +143,10 @@ def grad(
 
 def _gradients(outputs: Any, inputs: Any, given: Any, retain: bool, create_graph: bool) -> tuple[Any, ...]:
     """A gradient, or None, for each of `inputs`."""
+    from ..tensor.handle import STATE
+
+    if STATE.trace is not None and STATE.trace.divided is not None:
+        STATE.trace.divided.takes(None)
     roots = [o.node for o in outputs]
     for root in roots:
         _check_history(root)

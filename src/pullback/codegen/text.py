@@ -7,9 +7,9 @@ Variables (`Writer.variable`) are stack slots that LLVM's mem2reg turns into reg
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
 
 #: Loop metadata that keeps LLVM from unrolling or vectorizing a loop whose body is already the wanted size.
 AS_WRITTEN = "!llvm.loop !0"
@@ -19,15 +19,43 @@ _AS_WRITTEN_NODES = """!0 = distinct !{!0, !1, !2}
 """
 
 
-class Code(NamedTuple):
+class Code:
     """One LLVM module that defines the function `name`.
 
     `text` is the whole module; `needs` are the Codes whose functions it declares and calls, linked by symbol name.
     """
 
-    name: str
-    text: str
-    needs: tuple[Code, ...] = ()
+    __slots__ = ("_packed", "_text", "name", "needs")
+
+    def __init__(self, name: str, text: str, needs: tuple[Code, ...] = ()):
+        self.name, self.needs = name, needs
+        self._text: str | None = text
+        self._packed = b""
+
+    @property
+    def text(self) -> str:
+        """The module."""
+        text = self._text  # another thread may be packing it
+        return zlib.decompress(self._packed).decode() if text is None else text
+
+    def pack(self) -> int:
+        """Have the text, and those of what it needs, take a quarter of its memory or less: what is loaded is hardly
+        ever read again, and programs keep it. Gives how many characters were packed.
+        """
+        text = self._text
+        if text is None:
+            return 0
+        self._packed, self._text = zlib.compress(text.encode(), level=1), None
+        return len(text) + sum(need.pack() for need in self.needs)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Code) and (self.name, self.text, self.needs) == (other.name, other.text, other.needs)
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def __repr__(self) -> str:
+        return f"<code of {self.name}>"
 
 
 class Writer:

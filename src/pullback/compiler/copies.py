@@ -27,7 +27,7 @@ def insert_copies(graph: Graph) -> Graph:
     new: dict[Node, Node] = {}
     order: list[Node] = []
     entered: set[Node] = set()
-    outputs: list[Node] = []
+    outputs: dict[Node, None] = {}
     depth: dict[Node, int] = {}
     with grad_mode(False):
         for node in graph.nodes:
@@ -54,8 +54,8 @@ def insert_copies(graph: Graph) -> Graph:
                 with source_of(node):
                     output = copy(output)
                 enter(output, order, entered)
-            outputs.append(output)
-    return Graph(order, outputs)
+            outputs[output] = None
+    return Graph(order, list(outputs))
 
 
 def _has_memory(node: Node) -> bool:

@@ -7,6 +7,7 @@ of the size that is wanted is filled up with zeros, which are read as such and l
 
 from __future__ import annotations
 
+import functools
 import math
 
 from ..graph.node import Node
@@ -92,6 +93,7 @@ def _filled(x: Node, axis: int, blocks: int) -> tuple[Node, int, int]:
     return pad(x, tuple(widths)), each * blocks, blocks
 
 
+@functools.lru_cache(4096)
 def _divisor(number: int, most: int, wanted: int) -> int:
     """The divisor of `number`, at most `most`, nearest to `wanted` by ratio; 1 if there is none above."""
     found = [d for d in range(1, min(number, max(most, 1)) + 1) if number % d == 0]

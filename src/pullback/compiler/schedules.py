@@ -8,8 +8,14 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import accumulate
 from typing import NamedTuple
+
+import numpy as np
+
+#: events up to which the most bytes at them are found by looking at each
+_FEW_EVENTS = 64
 
 
 class Step(NamedTuple):
@@ -138,6 +144,25 @@ class Timeline:
     def end(life: Life) -> int:
         """The last event at which a life is in memory."""
         return life.read[-1] if life.read else life.made
+
+    def most_in(self, first: int, stop: int) -> int:
+        """The most bytes at an event from `first` to `stop` (excluded); 0 where there is none."""
+        if stop - first < _FEW_EVENTS:
+            return max(self.bytes[first:stop], default=0)
+        level = (stop - first).bit_length() - 1
+        row = self._most[level]
+        return int(max(row[first], row[stop - (1 << level)]))
+
+    @cached_property
+    def _most(self) -> list[np.ndarray]:
+        """By level the most bytes in each run of 2**level events, so that any stretch is covered by two runs (a sparse
+        table: Bender & Farach-Colton 2000).
+        """
+        rows = [np.array(self.bytes)]
+        while 2 << len(rows) - 1 <= len(self.bytes):
+            half, row = 1 << len(rows) - 1, rows[-1]
+            rows.append(np.maximum(row[:-half], row[half:]))
+        return rows
 
     def life_before(self, value: int, event: int) -> Life:
         """The copy of a value that is read at an event: the last one made before."""

@@ -184,7 +184,7 @@ class Search:
     def _has_room(self, value: int, end: int, until: int, freed: int) -> bool:
         """Whether a value can stay in memory from `end` until an event, memory being no fuller then than it may be."""
         most = max(self.limit, self.timeline.peak - freed)
-        return max(self.timeline.bytes[end + 1 : until + 1], default=0) + self.problem.values[value].nbytes <= most
+        return self.timeline.most_in(end + 1, until + 1) + self.problem.values[value].nbytes <= most
 
     def _spared(self, chain: Iterable[int], until: int) -> tuple[int, ...]:
         """The values of the chain whose next making again is then not needed: they stay in memory for it."""

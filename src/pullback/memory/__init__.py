@@ -2,7 +2,7 @@
 
 from ..runtime.fit import LEAST
 from .available import available_bytes
-from .budget import Candidate, budget_of, over_budget, too_large
+from .budget import Candidate, WouldHelp, budget_of, over_budget, too_large
 from .lives import ROLES, Held, Named, Roles
 from .plan import Plan
 from .sizes import format_bytes, parse_bytes
@@ -15,6 +15,7 @@ __all__ = [
     "Named",
     "Plan",
     "Roles",
+    "WouldHelp",
     "available_bytes",
     "budget_of",
     "format_bytes",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import prod
 
 from ..compiler.rematerialize import KEEP, RECOMPUTE, Policy
 from ..errors import MemoryBudgetError
@@ -12,7 +13,7 @@ from ..graph.types import DType
 from ..ops.primitive import path_of
 from ..runtime.bundles import bytes_of
 from ..runtime.fit import BFLOAT16, BLOCKS, EARLY_UPDATE, LEAST, Budget
-from .lives import ACTIVATIONS, INPUTS, OPTIMIZER, TEMPORARIES
+from .lives import OPTIMIZER
 from .plan import Plan
 from .sizes import format_bytes, parse_bytes
 
@@ -88,34 +89,72 @@ def _asked(policy: Callable[[Candidate], str | None]) -> Policy:
     return of
 
 
-def over_budget(plan: Plan, budget: int, allowed: Mapping[str, int]) -> MemoryBudgetError:
-    """The error for a step whose least memory is above its budget. `allowed` are the peaks that changes would bring it
-    to which the user does not allow.
-    """
-    changes = [
-        f"allow=[{name!r}]: {peak} bytes ({format_bytes(peak)}), "
-        f"{'in' if peak <= budget else f'{format_bytes(peak - budget)} above'} the budget; {ALLOWED[name]}"
-        for name, peak in sorted(allowed.items(), key=lambda item: item[1])
-    ]
+@dataclass(frozen=True)
+class WouldHelp:
+    """What changes that a user can make would bring a step's peak to, in bytes, from plans of the step with them."""
+
+    #: those that `allow=` may name
+    allowed: Mapping[str, int] = field(default_factory=dict)
+    #: into how many parts `accumulate` would divide the batch, and the peak then
+    parts: tuple[int, int] | None = None
+    #: with `memory="least"`, where there is no budget
+    least: int | None = None
+
+
+def over_budget(plan: Plan, budget: int, would_help: WouldHelp) -> MemoryBudgetError:
+    """The error for a step whose least memory is above its budget."""
     least = plan.peak_bytes
     return MemoryBudgetError(
         f"{plan.name} cannot be run in {format_bytes(budget)}: the fewest that were found are {format_bytes(least)} "
-        f"({least} bytes).\n{plan}\n{_advice(plan, changes)}",
+        f"({least} bytes).\n{plan}\n{_advice(plan, budget, would_help)}",
         least,
         plan.unbudgeted_bytes,
     )
 
 
-def too_large(plan: Plan, needed: int, available: int) -> MemoryBudgetError:
+def too_large(plan: Plan, needed: int, available: int, would_help: WouldHelp) -> MemoryBudgetError:
     """The error for a step that there is not enough memory for."""
-    kept = plan.breakdown[ACTIVATIONS]
-    again = f'memory="least", or a number of bytes: of the activations, {format_bytes(kept)}, most are computed again'
+    limit = plan.peak_bytes - needed + available
     return MemoryBudgetError(
         f"{plan.name} needs {format_bytes(needed)} more than the program holds now, and {format_bytes(available)} are "
-        f"free.\n{plan}\n{_advice(plan, [again])}",
+        f"free.\n{plan}\n{_advice(plan, limit, would_help, 'what there is')}",
         0,
         plan.unbudgeted_bytes,
     )
+
+
+def _advice(plan: Plan, limit: int, would_help: WouldHelp, what: str = "the budget") -> str:
+    """What would bring the memory down, the changes that the user can make; `what` the limit is."""
+
+    def leads_to(peak: int) -> str:
+        where = f"in {what}" if peak <= limit else f"{format_bytes(peak - limit)} above {what}"
+        return f"{peak} bytes ({format_bytes(peak)}), {where}"
+
+    changes = []
+    if would_help.least is not None:
+        changes.append(f'memory="least": {leads_to(would_help.least)}; values are computed again')
+    for name, peak in sorted(would_help.allowed.items(), key=lambda item: item[1]):
+        changes.append(f"allow=[{name!r}]: {leads_to(peak)}; {ALLOWED[name]}")
+    if would_help.parts is not None:
+        parts, peak = would_help.parts
+        changes.append(
+            f"micro-batches: pullback.accumulate(loss_fn, batch, parts={parts}): {leads_to(peak)}; the same gradient "
+            "to rounding"
+        )
+    held = sum(b.nbytes for b in plan.buffers if b.role == OPTIMIZER)
+    if coded := _bytes_less_in_codes(plan):
+        changes.append(
+            "an optimizer that keeps its moments in 8 bits (AdamW8bit, Adam8bit, Lion8bit, SGD8bit): a state of "
+            f"{format_bytes(held - coded)}, where it is {format_bytes(held)}"
+        )
+    if (less := _bytes_less_with_adafactor(plan)) > 0:
+        changes.append(
+            f"an optimizer that keeps less: Adafactor has a state of {format_bytes(held - less)}, where it is "
+            f"{format_bytes(held)}"
+        )
+    if not changes:
+        return "of what is known here, nothing else would bring it down"
+    return "what would bring it down:" + "".join(f"\n  - {change}" for change in changes)
 
 
 def _bytes_less_in_codes(plan: Plan) -> int:
@@ -129,21 +168,21 @@ def _bytes_less_in_codes(plan: Plan) -> int:
     return sum(4 * size - size - 4 * -(-size // 256) for size in sizes)
 
 
-def _advice(plan: Plan, first: list[str]) -> str:
-    """What would bring the memory down, the changes that the user can make."""
-    held = plan.breakdown
-    # what is as large as there are rows in a batch: half the rows take half of it
-    rows = held[ACTIVATIONS] + held[TEMPORARIES] + held[INPUTS] - plan.gap_bytes
-    less = format_bytes(rows // 2)
-    changes = list(first)
-    if plan.divides:
-        changes.append(f"micro-batches: two parts of the batch, one after the other, hold up to {less} less")
-    if coded := _bytes_less_in_codes(plan):
-        changes.append(
-            f"an optimizer that keeps its moments in 8 bits (AdamW8bit, Adam8bit, Lion8bit, SGD8bit): "
-            f"{format_bytes(coded)} less"
-        )
-    if held[OPTIMIZER]:
-        state = format_bytes(held[OPTIMIZER])
-        changes.append(f"an optimizer that keeps less: its state is {state}, next to nothing with Adafactor")
-    return "what would bring it down:" + "".join(f"\n  - {change}" for change in changes)
+def _bytes_less_with_adafactor(plan: Plan) -> int:
+    """What the state would take less as Adafactor's: of matrices (the last two axes) one value a row and one a column.
+    Numbers such as counts of steps are let be.
+    """
+    less, parameters = 0, set[int]()
+    for _, node, named in plan.inputs():
+        if named.role == OPTIMIZER and named.kept_for is not None and node.shape:
+            less += bytes_of(node)
+            parameters.add(named.kept_for)
+    for place, node, _ in plan.inputs():
+        if place in parameters:
+            less -= _factored(node.shape) * node.dtype.itemsize
+    return less
+
+
+def _factored(shape: tuple[int, ...]) -> int:
+    size = prod(shape)
+    return size if len(shape) < 2 else size // max(shape[-1], 1) + size // max(shape[-2], 1)

@@ -20,11 +20,14 @@ PARAMETERS, GRADIENTS, OPTIMIZER, ACTIVATIONS, TEMPORARIES, INPUTS = ROLES
 
 
 class Named(NamedTuple):
-    """What an input is for, what it is called ("" for nothing in particular), and the line that made it."""
+    """What an input is for, what it is called ("" for nothing in particular), the line that made it, and of an
+    optimizer's state the place of the parameter that it is kept for.
+    """
 
     role: str
     name: str = ""
     source: Source | None = None
+    kept_for: int | None = None
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ def held_by(program: Program, roles: Roles) -> list[Held]:
 def _given(program: Program, roles: Roles, last: int) -> Iterator[Held]:
     """Inputs, and outputs with memory of their own: the caller holds them throughout."""
     for place, node in enumerate(program.inputs):
-        role, name, source = roles.inputs.get(place, Named(INPUTS))
+        role, name, source, _ = roles.inputs.get(place, Named(INPUTS))
         what = f"{name} {_shape(node)}".strip()
         yield Held(what, role, source or node.source, bytes_of(node), 0, last)
     for place, node in enumerate(program.outputs):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -17,15 +17,11 @@ from ..runtime.bundles import bytes_of
 from ..runtime.fit import BFLOAT16
 from ..runtime.program import Program
 from .cost import operations_of, seconds_of
-from .lives import ROLES, TEMPORARIES, Held, Roles, held_by
+from .lives import INPUTS, ROLES, TEMPORARIES, Held, Named, Roles, held_by
 from .sizes import format_bytes
 
 #: how many of the largest buffers are listed
 LARGEST = 10
-
-
-#: what reads statistics of the batch in training mode
-_OF_BATCH = ("batch_norm",)
 #: how many of the rounded activations are named
 _NAMED = 3
 
@@ -49,14 +45,15 @@ class Plan:
 
     def __init__(
         self, program: Program, roles: Roles, name: str = "step", changes: Mapping[str, str] = MappingProxyType({}),
-        budget: int | str | None = None,
+        budget: int | str | None = None, unbudgeted_bytes: int = 0,
     ):  # fmt: skip
-        self._program, self.name = program, name
+        self._program, self._roles, self.name = program, roles, name
         self.peak_bytes: int = program.memory.peak
         #: the budget that the step was to keep to: bytes, "least", or None for none
         self.budget: int | str | None = budget
-        #: the peak where nothing is computed again: what the step would take without a budget
-        self.unbudgeted_bytes: int = program.unbudgeted_bytes or program.memory.peak
+        #: the peak with everything kept: without a budget, checkpointed calls and a policy, and with nothing given up
+        #: unasked
+        self.unbudgeted_bytes: int = unbudgeted_bytes or program.unbudgeted_bytes or program.memory.peak
         #: what of `allow=` was done to keep to the budget, and what that is here
         self.changes: dict[str, str] = dict(changes)
         if program.rounded():
@@ -74,6 +71,11 @@ class Plan:
         from .table import text
 
         return text(self)
+
+    def inputs(self) -> Iterator[tuple[int, Node, Named]]:
+        """Each input of the program, by its place, and what it is for."""
+        for place, node in enumerate(self._program.inputs):
+            yield place, node, self._roles.inputs.get(place, Named(INPUTS))
 
     @property
     def over_budget_bytes(self) -> int:
@@ -127,14 +129,6 @@ class Plan:
         """What is held at a step of the schedule, the largest first."""
         return sorted(
             (b for b in self.buffers if b.first <= step <= b.last), key=lambda held: (-held.nbytes, held.first)
-        )
-
-    @property
-    def divides(self) -> bool:
-        """Whether nothing is seen that `pullback.accumulate` refuses: statistics of a batch, as those of batch_norm."""
-        nodes = self._program.nodes()
-        return not any(
-            node.op.name == "spread" and node.source and node.source.operation in _OF_BATCH for node in nodes
         )
 
     @functools.cached_property

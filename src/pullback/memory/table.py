@@ -46,7 +46,7 @@ def _budget(plan: Plan) -> Iterable[str]:
         return
     if not isinstance(plan.budget, int):
         free = format_bytes(plan.unbudgeted_bytes)
-        yield f"  the least for at most about one more forward pass; without a budget {free}"
+        yield f"  the least for at most about one more forward pass; with everything kept {free}"
     elif plan.over_budget_bytes:
         missed = format_bytes(plan.over_budget_bytes)
         yield f"  MISSES the budget of {format_bytes(plan.budget)} by {missed}: no less was found"

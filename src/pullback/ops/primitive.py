@@ -254,6 +254,7 @@ def _backward(source: Source) -> Source:
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _PROGRAMS = os.path.join(_PACKAGE, "train", "")
+_COMMANDS = os.path.join(_PACKAGE, "cli", "")
 #: functions of the package that give an operation its name for the user, by the folder they stand in. The greatest
 #: number counts, and of equals the outermost: cross_entropy calls log_softmax, and both call methods of tensors.
 _NAMING = {os.path.join("nn", "functional"): 3, os.path.join("nn", "utils"): 3, "optim": 3, "autograd": 2, "tensor": 1}
@@ -270,11 +271,13 @@ class _Caller:
 
     def __init__(self, code: CodeType):
         self.code = code
-        #: 0: names nothing; -1: not of this package
+        #: 0: names nothing; -1: not of this package; -2: a command, which no code of the user's calls
         self.rank, self.name = -1, ""
         self.sources: dict[tuple[int, str, tuple[int, ...], tuple[int, ...]], Source] = {}
         # the models and loops of `train` are programs like a user's
-        if code.co_filename.startswith(_PACKAGE) and not code.co_filename.startswith(_PROGRAMS):
+        if code.co_filename.startswith(_COMMANDS):
+            self.rank = -2
+        elif code.co_filename.startswith(_PACKAGE) and not code.co_filename.startswith(_PROGRAMS):
             self.rank = 0
             special = code.co_name.startswith("__")
             name = code.co_name.strip("_") if special else code.co_name
@@ -300,7 +303,9 @@ def _caller(code: CodeType) -> _Caller:
 
 
 def user_source() -> Source | None:
-    """The innermost line on the stack that is not Pullback's own, with the name of what it called."""
+    """The innermost line on the stack that is not Pullback's own, with the name of what it called; None where there is
+    none, as in a command.
+    """
     if MODE.source is not None:
         return MODE.source
     source = _line(sys._getframe(1))
@@ -315,6 +320,8 @@ def _line(frame: FrameType | None) -> Source | None:
         code = frame.f_code
         caller = _callers.get(id(code)) or _caller(code)
         if caller.rank < 0:
+            if caller.rank == -2:
+                return None
             key = frame.f_lineno, name, MODE.checkpoint, MODE.modules
             source = caller.sources.get(key)
             if source is None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import mmap
+import os
 import threading
 from collections import deque
 
@@ -36,6 +38,15 @@ def _allocated(nbytes: int) -> tuple[np.ndarray, int]:
     address = memory.ctypes.data
     start = -address % ALIGNMENT
     return memory[start : start + nbytes], address + start
+
+
+def return_free() -> None:
+    """Give the system back what the C library holds of memory that was freed, where it has a function for that: else
+    the process stays as large as it once was.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)
 
 
 class _Lease:

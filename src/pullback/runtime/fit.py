@@ -16,7 +16,7 @@ from ..compiler.costs import operations, work
 from ..compiler.groups import Fusion, Group, elements
 from ..compiler.narrow import chosen_for, in_numbers, narrowable, narrowed
 from ..compiler.order import constraints, forwarded
-from ..compiler.rematerialize import Policy, Retention, aligned, checkpointed, rematerialize, retention
+from ..compiler.rematerialize import RECOMPUTE, Policy, Retention, aligned, checkpointed, rematerialize, retention
 from ..compiler.retention import Solver, asked, cheap
 from ..compiler.schedules import Schedule
 from ..graph.node import Node
@@ -235,9 +235,13 @@ class Fitter:
         found = self._laid_out(known, asked(known.problem))
         if found.layout.arena_bytes > self.first.arena_bytes:
             found = self._laid_out(known, known.solver.solve(self.first.arena_bytes))
-        if found.layout.arena_bytes > self.first.arena_bytes and self.said is None:
+        if found.layout.arena_bytes > self.first.arena_bytes and not self._wants_again(known):
             return Fitted(self.first, {})
         return found
+
+    def _wants_again(self, known: Retention) -> bool:
+        """Whether the policy itself says of a value that it is to be computed again."""
+        return self.said is not None and any(self.said(known.nodes[value]) == RECOMPUTE for value in known.asked)
 
     def _tried(self, known: Retention, limit: int, most: float = inf) -> Fitted | None:
         """What keeps to a limit and adds at most so much work, from aims that are lowered by what layouts take too

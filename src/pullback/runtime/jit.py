@@ -31,6 +31,7 @@ from ..codegen.target import Target
 from ..codegen.text import Code
 from ..errors import CompileError
 from ..timeline import span
+from .buffers import return_free
 from .cache import Cache, digest
 
 #: What is done to a module before instructions are chosen: registers for variables, then what their values make plain.
@@ -40,6 +41,10 @@ _PASSES = (
 )  # fmt: skip
 #: How code is compiled, as part of the key of cached objects; change it together with `_Session._compile`.
 _PIPELINE = f"{' '.join(_PASSES)}, generated at level 3, small, pic, 1"
+
+
+#: characters of texts after which memory that is free is given back, which takes a millisecond or two
+_MUCH_TEXT = 1 << 20
 
 
 class Statistics(NamedTuple):
@@ -169,7 +174,7 @@ class _Session:
         self.target = target
         self.addresses: dict[str, int] = {}
         self.compiled = self.cached = 0
-        self._libraries = 0
+        self._libraries = self._packed = 0
         self._machine = self._target_machine()
         self._layout = str(self._machine.target_data)
         self._builder = llvm.create_pass_builder(self._machine, llvm.create_pipeline_tuning_options())
@@ -184,7 +189,17 @@ class _Session:
         if any(code.name not in addresses for code in codes):
             with _lock:
                 self._link(self._missing(codes), objects)
+        self._pack(codes)
         return {code.name: addresses[code.name] for code in codes}
+
+    def _pack(self, codes: Iterable[Code]) -> None:
+        """Have texts take less memory now that they are loaded, and give back to the system what that and the making of
+        so much code have left free.
+        """
+        self._packed += sum(code.pack() for code in codes)
+        if self._packed >= _MUCH_TEXT:
+            self._packed = 0
+            return_free()
 
     def _missing(self, codes: Iterable[Code]) -> dict[str, Code]:
         """The codes to be loaded, with those that they need."""

@@ -112,7 +112,7 @@ class Layout:
     def _emit(
         self, fusion: Fusion, started: Callable[[Code], None], emitted: dict[Group, list[Launch]]
     ) -> list[Segment]:
-        target = host_target()
+        target, store = host_target(), templates()
         known = set(self.inputs) | fusion.materialized
         segments = [Segment()]
         #: where checks note what they find
@@ -146,7 +146,7 @@ class Layout:
                 within |= steps.in_memory
             else:
                 if group not in emitted:  # what was in memory for an earlier layout, is so for this one
-                    emitted[group] = emit(group, known.__contains__, target, templates())
+                    emitted[group] = emit(group, known.__contains__, target, store)
                 launches = emitted[group]
                 segments[-1].launches.extend(launches)
                 segments[-1].groups.extend([group] * len(launches))

@@ -98,7 +98,7 @@ class Program:
         #: nodes whose values are in memory when they have been computed
         self.in_memory: set[Node] = set()
 
-    #: what a run would need at its peak without a budget; 0 where there is no difference
+    #: what a run would need at its peak with everything kept; 0 where nothing is ever given up
     unbudgeted_bytes = 0
 
     def run(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer], moved: Moved | None = None) -> None:

@@ -60,12 +60,17 @@ class Assurance:
         self.states: list[State] = []
         #: states that have to be computed before they are written
         self.looked_at: list[State] = []
+        unbounded: set[Node] = set()
         for state in states:
+            behind = _behind(state.new, self.watched, self.bounds, unbounded)
+            reached = unbounded.intersection(behind)
             try:
-                self.bounds.add(_behind(state.new, self.watched, self.bounds))
-                self.states.append(state)
+                if not reached:
+                    self.bounds.add(behind)
             except Unbounded:
-                self.looked_at.append(state)
+                reached = {next(node for node in behind if node not in self.bounds)}
+            (self.looked_at if reached else self.states).append(state)
+            unbounded |= _made_of(reached, behind, self.watched)
         self._growths = {state: _growth(state, self.bounds) for state in self.states}
         self.known: dict[Role, Interval] = {}
 
@@ -129,9 +134,9 @@ class Assurance:
         return Interval(room * (min(0.0, start.low) + added.low), room * (max(0.0, start.high) + added.high))
 
 
-def _behind(node: Node, watched: set[Node], known: Bounds) -> list[Node]:
-    """What a node is made of, down to what is watched, save for what is known: a norm by which all gradients are
-    clipped is gone through once, and not for each state.
+def _behind(node: Node, watched: set[Node], known: Bounds, unbounded: set[Node]) -> list[Node]:
+    """What a node is made of, down to what is watched and what is unbounded, save for what is known: a norm by which
+    all gradients are clipped is gone through once and not for each state, and so are the layers before a running mean.
     """
     found: set[Node] = set()
     stack = [node]
@@ -139,9 +144,18 @@ def _behind(node: Node, watched: set[Node], known: Bounds) -> list[Node]:
         node = stack.pop()
         if node not in found and node not in known:
             found.add(node)
-            if node not in watched and node.buffer is None:
+            if node not in watched and node.buffer is None and node not in unbounded:
                 stack.extend(node.inputs)
     return sorted(found, key=lambda node: node.serial)
+
+
+def _made_of(some: set[Node], nodes: Sequence[Node], watched: set[Node]) -> set[Node]:
+    """Of `nodes`, each after its operands, `some` and those that are made of these, save for what is watched."""
+    found = set(some)
+    for node in nodes if found else ():
+        if node not in watched and node.buffer is None and not found.isdisjoint(node.inputs):
+            found.add(node)
+    return found
 
 
 def _growth(state: State, bounds: Bounds) -> _Growth | None:

@@ -64,7 +64,8 @@ def compile(
     the least that can be had for about one more forward pass. What it has no room for is computed again when it is
     needed, with the same bits. MemoryBudgetError is raised, before anything runs, where it cannot be kept, and also
     where a call needs more than the machine has free. `policy` may say of each value that could be computed again
-    whether to "keep" or to "recompute" it; None leaves it to the compiler. It is asked about `Candidate`s.
+    whether to "keep" or to "recompute" it; None leaves it to the checkpointed call that it was made in, or to the
+    compiler. It is asked about `Candidate`s.
 
     `allow` names what may be changed where the budget is not kept otherwise, or not as cheaply (docs/memory.md):
     "early-update" (a parameter is updated as soon as its gradient is complete, and `.grad` is None afterwards),

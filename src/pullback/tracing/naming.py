@@ -12,12 +12,26 @@ from .trace import Captured, Trace
 def input_names(trace: Trace, captured: Sequence[Captured], places: Sequence[int]) -> dict[int, Named]:
     """What the captured tensors, which are the inputs at these places, are."""
     called = trace.names()
-    return {place: _named(trace, called, one) for one, place in zip(captured, places, strict=True)}
+    place_of = {id(one.tensor): place for one, place in zip(captured, places, strict=True)}
+    return {place: _named(trace, called, one, place_of) for one, place in zip(captured, places, strict=True)}
 
 
-def _named(trace: Trace, called: dict[int, str], captured: Captured) -> Named:
+def argument_names(leaves: Sequence[object], positions: Sequence[int], places: Sequence[int]) -> dict[int, Named]:
+    """What the arguments are that are the inputs at these places: from the lines that made them, where these are known.
+    `positions` are theirs among `leaves`, behind which there are the roots of views.
+    """
+    found = {}
+    for position, place in zip(positions, places, strict=True):
+        leaf = leaves[position] if position < len(leaves) else None
+        found[place] = Named(INPUTS, "", leaf._node.source if isinstance(leaf, Handle) else None)
+    return found
+
+
+def _named(trace: Trace, called: dict[int, str], captured: Captured, place_of: dict[int, int]) -> Named:
     if id(captured.tensor) in trace.optimizer_state:
-        return Named(OPTIMIZER, _state_name(trace, called, captured), captured.original.source)
+        _, parameter = trace.optimizer_state[id(captured.tensor)]
+        name = _state_name(trace, called, captured)
+        return Named(OPTIMIZER, name, captured.original.source, place_of.get(parameter))
     if captured.owner is not None:
         name = called.get(id(captured.owner), "")
         return Named(GRADIENTS, f"gradient of {name}" if name else "gradient", None)
@@ -48,4 +62,4 @@ def state_names(trace: Trace, states: Sequence[tuple[Captured, int]]) -> dict[in
     }
 
 
-__all__ = ["gradient_names", "input_names", "state_names"]
+__all__ = ["argument_names", "gradient_names", "input_names", "state_names"]

@@ -36,7 +36,7 @@ from .assured import Assured
 from .conditions import Conditions
 from .finite import IGNORE, Guard, Policy, exactly, squares, watched_of
 from .gradients import Gradients
-from .naming import gradient_names, input_names, state_names
+from .naming import argument_names, gradient_names, input_names, state_names
 from .observed import Observed
 from .outcome import Outcome, Output
 from .prepared import Prepared
@@ -90,8 +90,6 @@ class Replay:
         self.captured, self.states, self.owned = outcome.captured, outcome.states, outcome.owned
         #: the allowed changes that were made, and what they did
         self.allowed = _described(outcome.freed, trace.rows)
-        #: of one that does not keep to its budget, the peaks that further changes would bring it to
-        self.peaks_allowed: dict[str, int] = {}
         #: who is told numbers of each run, and the places of these; the last ones are made of new state
         self.observed = Observed(trace.observers, outcome.nodes)
         self.conditions = Conditions(trace, arguments, leaves, related, found)
@@ -112,6 +110,8 @@ class Replay:
         is_update = policy.on_nonfinite != IGNORE and not outcome.freed and self._writes_parameters(trace, old)
         bounded = trace.bounded if watched or is_update else []
         graph = Graph.of([*nodes, *(w.node for w in watched), *bounded])
+        if trace.divided is not None:
+            trace.divided.check(graph)
         # tensors made from data inside the step: their values are part of the recording
         constants = [node for node in graph.nodes if node.buffer is not None]
         self.constants = [node.buffer for node in constants]
@@ -137,7 +137,10 @@ class Replay:
             self.program = self.make(graph, ready=not trace.planned, most=available_bytes())
         self.gradients = Gradients(outcome, self.resident)
         called = input_names(trace, self.captured, self.captured_places)
-        self.roles = Roles(called, gradient_names(trace, outcome.made_grads))
+        given = argument_names(leaves, self.arguments, self.argument_places)
+        self.roles = Roles({**called, **given}, gradient_names(trace, outcome.made_grads))
+        #: the peak of the step with everything kept, the batch in one, and nothing of what is allowed
+        self.unbudgeted_bytes = self.program.unbudgeted_bytes
         #: what a report calls the inputs
         self._called = {place: named.name for place, named in called.items()}
         self._called.update((p, f"argument {i + 1}") for p, i in zip(self.argument_places, self.arguments, strict=True))

@@ -16,9 +16,9 @@ from weakref import ref
 import numpy as np
 
 from .. import debug, forks, timeline
-from ..errors import TraceError
+from ..errors import MemoryBudgetError, TraceError
 from ..graph.node import next_serial
-from ..memory import Plan, available_bytes, over_budget, too_large
+from ..memory import Plan, WouldHelp, available_bytes, over_budget, too_large
 from ..ops.primitive import MODE
 from ..runtime.fit import BFLOAT16, BLOCKS, Budget
 from ..runtime.program import UNLIMITED, Program
@@ -29,15 +29,15 @@ from ..tensor.handle import RECEIVERS, STATE, Handle
 from ..tensor.promotion import Default
 from ..trees import flatten, unflatten
 from .check import Check, check, checked_directions
+from .divided import Divided, Untold
 from .finite import RAISE, Policy
 from .kinds import Kind, first_places, is_hooked, signature
-from .parts import meets
 from .relations import Related, along, findings, name_of
 from .replay import MISFIT, Replay
 from .surroundings import Surroundings
 from .trace import Trace
 from .turns import STEPS, without_collections
-from .ways import Way, choose, peaks_allowed
+from .ways import Way, choose, would_help
 
 #: from this many recordings of one function on, each further one warns
 _MANY_VARIANTS = 16
@@ -46,6 +46,26 @@ _KEPT_VARIANTS = 32
 _NO_ROOTS: list[Handle] = []
 #: under which attribute an object keeps the steps that are its methods
 _BOUND_STEPS = "_pullback_bound_steps"
+
+
+class _Call(NamedTuple):
+    """What a call was recorded for, but for its arguments, of which there are `arity`: see `CompiledStep._record`."""
+
+    key: Hashable
+    shape: Any
+    bound: frozenset[int]
+    arity: int
+
+
+class _Refused(BaseException):
+    """A recording that is not run, since it takes too much memory: more than the budget, or, where that is `free`, of
+    what the machine has: bytes that it needs, and those that there are. No error of the user's: what would help is
+    found, and raised with it, when no step is running any more.
+    """
+
+    def __init__(self, recording: Replay, call: _Call, leaves: list[Any], free: tuple[int, int] | None = None):
+        super().__init__()
+        self.recording, self.call, self.leaves, self.free = recording, call, leaves, free
 
 
 class CompiledStep:
@@ -86,10 +106,14 @@ class CompiledStep:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if STATE.trace is not None:
             return self.function(*args, **kwargs)
-        if not timeline.LISTENERS:
-            return self._call(args, kwargs)
-        with timeline.span("step", self.__name__):
-            return self._call(args, kwargs)
+        try:
+            if not timeline.LISTENERS:
+                return self._call(args, kwargs)
+            with timeline.span("step", self.__name__):
+                return self._call(args, kwargs)
+        except _Refused as found:
+            refused = found
+        raise self._refusal(refused)
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         """The step as a method of `instance`: a step of its own, with recordings of its own, that the instance keeps.
@@ -189,7 +213,11 @@ class CompiledStep:
         """
         if STATE.trace is not None:
             raise TraceError("step.check() inside of a compiled step: the step is only recorded there. Call it outside")
-        return self._checked(args, kwargs, checked_directions(directions))
+        try:
+            return self._checked(args, kwargs, checked_directions(directions))
+        except _Refused as found:
+            refused = found
+        raise self._refusal(refused)
 
     def _checked(self, args: tuple[Any, ...], kwargs: dict[str, Any], directions: int) -> Check:
         kind, leaves, roots = self._kind_of(args, kwargs)
@@ -206,18 +234,43 @@ class CompiledStep:
         return check(variant, [*leaves, *roots], directions)
 
     def _plan_of(self, variant: Replay) -> Plan:
-        return Plan(variant.program, variant.roles, self.__name__, variant.allowed, self.budget.nbytes)
+        kept = variant.unbudgeted_bytes
+        return Plan(variant.program, variant.roles, self.__name__, variant.allowed, self.budget.nbytes, kept)
 
-    def _refuse_too_large(self, recording: ref[Replay], leaves: list[Any]) -> None:
-        """Raise MemoryBudgetError for a recording that does not keep to the budget, or that there is no memory for."""
+    def _refuse_too_large(self, recording: ref[Replay], call: _Call, leaves: list[Any]) -> None:
+        """Raise _Refused for a recording that does not keep to the budget, or that there is no memory for."""
         variant = recording()
         assert variant is not None
         budget, peak = self.budget.nbytes, variant.program.memory.peak
         if isinstance(budget, int) and peak > budget:
-            raise over_budget(self._plan_of(variant), budget, variant.peaks_allowed)
+            raise _Refused(variant, call, leaves)
         needed, available = variant.new_bytes(leaves), available_bytes()
         if available is not None and needed > available:
-            raise too_large(self._plan_of(variant), needed, available)
+            raise _Refused(variant, call, leaves, (needed, available))
+
+    def _refusal(self, refused: _Refused) -> MemoryBudgetError:
+        """The error for a recording that was refused, with what would bring its memory down."""
+        variant, budget = refused.recording, self.budget.nbytes
+        if refused.free is None:
+            assert isinstance(budget, int)
+            return over_budget(self._plan_of(variant), budget, self._would_help(refused, budget))
+        needed, available = refused.free
+        limit = variant.program.memory.peak - needed + available
+        return too_large(self._plan_of(variant), needed, available, self._would_help(refused, limit))
+
+    def _would_help(self, refused: _Refused, limit: int) -> WouldHelp:
+        call, leaves = refused.call, refused.leaves[: refused.call.arity]
+        variants = self._variants[call.key]
+        kept = list(variants)
+
+        def record(way: Way) -> Replay:
+            return self._record(call.key, leaves, call.shape, call.bound, way, planned=True)
+
+        try:
+            with STEPS.recording(), without_collections():
+                return would_help(record, self.budget, limit, refused.recording)
+        finally:
+            variants[:] = kept
 
     def _options(self) -> tuple[Budget, str, int | None, int]:
         return self.budget, self.policy.on_nonfinite, self.check_every, self.check_directions
@@ -265,17 +318,33 @@ class CompiledStep:
         `accumulate` leaves that open, and with the changes that it allows where they are needed.
         """
         variants = self._variants.setdefault(key, [])
-        kept, total = list(variants), self._recordings
+        kept, unbudgeted = list(variants), list[int]()
+        self._count_recordings()
 
         def record(way: Way) -> Replay:
-            return self._record(key, leaves, shape, bound, way, planned=planned)
+            recording = self._record(key, leaves, shape, bound, way, planned=planned)
+            unbudgeted.append(recording.program.unbudgeted_bytes)
+            return recording
 
         variant = choose(record, self.budget)
-        if not planned and isinstance(self.budget.nbytes, int) and not meets(variant, self.budget.nbytes):
-            variant.peaks_allowed = peaks_allowed(record, self.budget, variant)
+        # the first one has the whole batch in one, and nothing is changed
+        variant.unbudgeted_bytes = unbudgeted[0]
+        call = _Call(key, shape, bound, len(leaves))
+        variant.before_first = functools.partial(self._refuse_too_large, ref(variant), call)
         variants[:] = [*kept[-(_KEPT_VARIANTS - 1) :], variant]
-        self._recordings, self._parts = total + 1, variant.parts
+        self._parts = variant.parts
         return variant
+
+    def _count_recordings(self) -> None:
+        """Count a recording, with all that are made to choose among for it, and warn where there are many."""
+        total, self._recordings = self._recordings, self._recordings + 1
+        if total >= _MANY_VARIANTS and total % _MANY_VARIANTS == 0:
+            warnings.warn(
+                f"{self.__name__} has been compiled {total} times: each shape, dtype and Python value of an "
+                "argument, and each object that is bound to a name in its code, makes a program of its own. Pass what "
+                "changes as tensors, and pad changing shapes.",
+                stacklevel=5,
+            )
 
     def _record(
         self, key: Hashable, leaves: list[Any], shape: Any, bound: frozenset[int], way: Way,
@@ -286,14 +355,6 @@ class CompiledStep:
         among the arguments, by number, that take the place of these. Nothing is compiled where it is only `planned`.
         """
         variants = self._variants.setdefault(key, [])
-        total, self._recordings = self._recordings, self._recordings + 1
-        if total >= _MANY_VARIANTS and total % _MANY_VARIANTS == 0:
-            warnings.warn(
-                f"{self.__name__} has been compiled {total} times: each shape, dtype and Python value of an "
-                "argument, and each object that is bound to a name in its code, makes a program of its own. Pass what "
-                "changes as tensors, and pad changing shapes.",
-                stacklevel=5,
-            )
         trace = Trace(first_serial=next_serial(), planned=planned, parts=way.parts, blocks=BLOCKS in way.changes)
         trace.surroundings = Surroundings(self.function, trace, leaves)
         related = Related(leaves)
@@ -324,8 +385,14 @@ class CompiledStep:
                     proxies[position] = made[id(leaf)]
                 elif isinstance(leaf, Handle) and position not in bound:
                     proxies[position] = argument(position, leaf)
-            args, kwargs = unflatten(shape, proxies)
-            result = self.function(*args, **kwargs)
+            if way.divided:
+                if bound or linked:
+                    raise Untold
+                trace.planned, trace.divided = True, Divided(self.function, shape, proxies, trace)
+                result = trace.divided.run()
+            else:
+                args, kwargs = unflatten(shape, proxies)
+                result = self.function(*args, **kwargs)
             budget, divided = way.budget, trace.divisible and way.budget.nbytes is not None
             if divided or budget.allow - {BFLOAT16}:
                 trace.planned = True  # programs among which one is chosen need not be compiled
@@ -346,7 +413,6 @@ class CompiledStep:
             return self._record(key, leaves, shape, found.bound, way, found.linked, planned)
         if len(variants) >= _KEPT_VARIANTS:
             del variants[0]
-        variant.before_first = functools.partial(self._refuse_too_large, ref(variant))
         variants.append(variant)
         return variant
 

@@ -26,6 +26,7 @@ from ..tensor.views import root_of
 from .prepared import Entry, Prepared
 
 if TYPE_CHECKING:
+    from .divided import Divided
     from .surroundings import Surroundings
 
 
@@ -114,6 +115,8 @@ class Trace:
     #: how many parts `accumulate` makes of a batch where that is left to it, and the examples of the largest such batch
     parts: int = 1
     divisible: int = 0
+    #: who has the loss from parts of the batch, where it is to be seen what that would take
+    divided: Divided | None = None
     #: whether an output layer and its cross entropy may go through blocks of rows; of those that do, how many at once
     blocks: bool = False
     rows: list[int] = field(default_factory=list)
