@@ -41,6 +41,21 @@ def test_clipping_a_norm_that_is_not_finite() -> None:
     assert all(map(math.isnan, ours[0].grad.tolist()))
 
 
+def test_a_compiled_step_asks_for_a_finite_norm() -> None:
+    w = pb.ones(2, requires_grad=True)
+
+    @pb.compile
+    def step(x: pb.Tensor) -> pb.Tensor:
+        w.grad = None
+        (w * x).sqrt().sum().backward()
+        return pb.nn.utils.clip_grad_norm_([w], 1.0, error_if_nonfinite=True)
+
+    assert step(pb.ones(2)).item() == pytest.approx(0.5**0.5)
+    with pytest.raises(pb.errors.NonFiniteError, match="the norm of the gradients is not finite") as caught:
+        step(pb.zeros(2))
+    assert (caught.value.op, caught.value.phase) == ("sqrt", "backward")
+
+
 @pytest.mark.parametrize("norm_type", [2.0, 1, math.inf, 0])
 @pytest.mark.parametrize("foreach", [None, True, False])
 def test_a_norm_found_before_clips_as_in_one_call(norm_type: float, foreach: bool | None) -> None:

@@ -372,3 +372,27 @@ def test_an_alert_of_a_step_that_was_thrown_away_is_not_told_again() -> None:
     run.guard.alerts.append(monitor)
     run.train(1)
     assert len(run.guard.events) == 1, run.guard
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_overflows_that_a_scaler_leaves_out_are_no_alerts(compiled: bool) -> None:
+    """Restored with the scale that was too large, the run would overflow again and again, and the guard give up."""
+    pb.manual_seed(0)
+    model = nn.Linear(4, 4)
+    optimizer, scaler = pb.optim.SGD(model.parameters(), lr=0.01), pb.amp.GradScaler("cpu", init_scale=2.0**24)
+    guard = pb.Guard(model, optimizer, every=4, parts={"scaler": scaler}, alerts=pb.Monitor(model, optimizer))
+
+    def step(x: Any) -> Any:
+        optimizer.zero_grad()
+        loss = model(x).half().float().square().mean()
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)
+        norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        scaler.step(optimizer)
+        scaler.update()
+        return loss, norm
+
+    run = pb.compile(step, on_nonfinite="rollback") if compiled else step
+    for x in guard.batches([pb.randn(8, 4) for _ in range(12)]):
+        assert guard.observe(*run(x))
+    assert not guard.events and guard.step == 12 and 1.0 < scaler.get_scale() < 2.0**23

@@ -8,6 +8,7 @@ import os
 import random
 import subprocess
 import sys
+import threading
 from collections import Counter, OrderedDict
 from pathlib import Path
 from typing import Any
@@ -279,6 +280,17 @@ def test_a_link_is_written_through(tmp_path: Path) -> None:
     for value in (1, 2):
         pb.save(value, tmp_path / "link")
         assert (pb.load(tmp_path / "inside" / "file"), (tmp_path / "link").is_symlink()) == (value, True)
+
+
+def test_what_is_no_file_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: (tmp_path / "copy").write_bytes(pipe.read_bytes()))
+    reader.start()
+    pb.save({"a": pb.ones(3)}, pipe)
+    reader.join()
+    assert pipe.is_fifo() and pb.load(tmp_path / "copy")["a"].tolist() == [1.0] * 3
+    assert sorted(os.listdir(tmp_path)) == ["copy", "pipe"]
 
 
 def test_a_full_disk_leaves_the_old_file_and_no_litter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

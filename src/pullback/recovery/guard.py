@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
+from weakref import ref
 
 from ..errors import GuardError, StateDictError
 from ..ops.primitive import user_source
@@ -41,6 +42,7 @@ class Guard:
       a list the first is for the first try, the next for the next, and the last for all that follow.
     - `spike`: by how many robust standard deviations (from the median absolute deviation, at least 5% of the median) a
       loss is a spike; `explosion`: the same of the logarithm of the gradient norm. None: not looked at.
+    - Where a GradScaler leaves out the steps whose gradients overflow, a gradient norm that is not finite is no alert.
     - `alerts`: functions that are asked at each step, or objects with an `alert()` method, such as a `Monitor`; what
       they give, unless it is None or empty, is an alert.
     - `checkpointer` saves the same parts, and the guard, to disk whenever a snapshot is taken, as its own `every` says,
@@ -117,6 +119,9 @@ back to step 10; batches 14 to 16 of epoch 0 left out
         self._returns, self._again, self._furthest = 0, 0, (-1, -1)
         #: the good steps since the last return, how many it threw away, and the good ones that were further than ever
         self._good, self._lost, self._new = 0, 0, 0
+        #: whether a GradScaler decides which steps are made
+        self._is_scaled = False
+        self._watch_for_scalers()
         self._ring = Ring(keep)
         self._loader: Any = None
         self._pending: Trigger | None = None
@@ -126,6 +131,18 @@ back to step 10; batches 14 to 16 of epoch 0 left out
         self._is_due = False
         #: whether one is to be written to disk before the next batch is given
         self._is_saved_first = False
+
+    def _watch_for_scalers(self) -> None:
+        me = ref(self)
+
+        def decided(*_: object) -> None:
+            guard = me()
+            if guard is not None:
+                guard._is_scaled = True
+
+        for optimizer in self._optimizers:
+            if hasattr(optimizer, "_register"):  # one of the package's
+                optimizer._register("decided", decided)
 
     # ---- the loop
 
@@ -174,6 +191,8 @@ back to step 10; batches 14 to 16 of epoch 0 left out
         self.step += 1
         loss = float(loss)
         norm = None if norm is None else float(norm)
+        if norm is not None and self._is_scaled and not math.isfinite(norm):
+            norm = None  # the step changed nothing, and the scale is lowered
         found, self._pending = self._pending or self._judge(loss, norm), None
         if found is not None:
             self._go_back(found)

@@ -111,7 +111,17 @@ def _place(value: Any, map_location: Callable[[Tensor, str], Any]) -> None:
 
 
 def write(path: Path, description: Any, arrays: dict[str, Stored], temporary: str | None = None) -> None:
-    """Write a description and its arrays to `path`, by way of a file of the name `temporary` beside it."""
+    """Write a description and its arrays to `path`, by way of a file of the name `temporary` beside it.
+
+    What is there and is no file, as /dev/null or a pipe, is written to: a file must not take its place.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        try:
+            with path.open("wb", buffering=0) as stream:
+                _write_stream(stream, description, arrays)
+        except OSError as error:
+            raise SnapshotError(path, f"cannot be written ({error.strerror or error})") from error
+        return
     head, arrays = _head(description, arrays)
     needed = len(head) + sum(stored.flat.nbytes for stored in arrays.values())
     try:

@@ -9,8 +9,10 @@ from collections.abc import Iterable
 from ...errors import GradientError, ShapeError
 from ...ops.primitive import user_source
 from ...tensor import Tensor
+from ...tensor.anomaly import check_numerics
 from ...tensor.creation import zeros
 from ...tensor.grad_modes import no_grad
+from ...tensor.handle import STATE
 from ...tensor.joining import stack
 
 
@@ -49,7 +51,8 @@ def get_total_norm(
 ) -> Tensor:
     """The norm of all tensors together, as one vector: for a `norm_type` of 0 or below, the norm of their norms.
 
-    Nothing waits for the value, unless `error_if_nonfinite`, which raises GradientError where the norm is not finite.
+    Nothing waits for the value, unless `error_if_nonfinite`, which raises GradientError where the norm is not finite;
+    in a compiled step it is NonFiniteError, as of `check_numerics`, and nothing waits either.
     """
     _require_foreach("get_total_norm", foreach)
     listed = [tensors] if isinstance(tensors, Tensor) else list(tensors)
@@ -58,7 +61,9 @@ def get_total_norm(
         return zeros(())
     with no_grad():
         total = _total(listed, norm_type)
-        if error_if_nonfinite and not math.isfinite(value := total.item()):
+        if error_if_nonfinite and STATE.trace is not None:
+            check_numerics(total, "the norm of the gradients")
+        elif error_if_nonfinite and not math.isfinite(value := total.item()):
             raise GradientError(
                 f"the norm of the gradients is {value} (at {user_source()}); pass error_if_nonfinite=False to "
                 "scale them nevertheless"
