@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
@@ -36,6 +38,9 @@ class Candidate:
 
 #: the state that optimizers in 8 bits keep as codes
 _MOMENTS = ("exp_avg ", "exp_avg_sq ", "max_exp_avg_sq ", "momentum_buffer ")
+#: the one that Adam has and the others have not
+_SECOND_MOMENTS = ("exp_avg_sq ",)
+_FLOATS = re.compile(r"float32\[([0-9, ]*)\]$")
 #: what `allow=` may name, and what the user gives up by it
 ALLOWED = {
     EARLY_UPDATE: "a parameter is updated as soon as its gradient is complete, whose memory is then freed; afterwards "
@@ -118,15 +123,32 @@ def too_large(plan: Plan, needed: int, available: int) -> MemoryBudgetError:
     )
 
 
-def _bytes_less_in_codes(plan: Plan) -> int:
+def _moments(plan: Plan, names: tuple[str, ...]) -> list[tuple[int, ...]]:
+    """The shapes of the moments of these names that the plan holds in float32."""
+    found = []
+    for held in plan.buffers:
+        if held.role == OPTIMIZER and held.what.startswith(names) and (shape := re.search(_FLOATS, held.what)):
+            found.append(tuple(int(size) for size in shape[1].split(",") if size.strip()))
+    return found
+
+
+def _bytes_less_in_8_bits(plan: Plan) -> int:
     """What the moments would take less as codes of a byte and a float32 for each block of 256, as `optim.blockwise`
     keeps those of 4,096 elements and more."""
-    sizes = [
-        b.nbytes // 4
-        for b in plan.buffers
-        if b.role == OPTIMIZER and "float32[" in b.what and b.what.startswith(_MOMENTS) and b.nbytes >= 4 * 4096
-    ]
-    return sum(4 * size - size - 4 * -(-size // 256) for size in sizes)
+    sizes = [math.prod(shape) for shape in _moments(plan, _MOMENTS)]
+    return sum(4 * size - size - 4 * -(-size // 256) for size in sizes if size >= 4096)
+
+
+def _bytes_less_in_4_bits(plan: Plan) -> int:
+    """What Adam's two moments would take less as `optim.four_bits` keeps those of more than 4,096 elements: a byte for
+    both, and a float32 for each block of 128 and for each place of an axis, or of vectors for each block again."""
+    saved = 0
+    for shape in _moments(plan, _SECOND_MOMENTS):
+        size = math.prod(shape)
+        blocks = -(-size // 128)
+        if size > 4096:
+            saved += 8 * size - size - 4 * (blocks + (sum(shape) if len(shape) > 1 else blocks))
+    return saved
 
 
 def _advice(plan: Plan, first: list[str]) -> str:
@@ -138,11 +160,13 @@ def _advice(plan: Plan, first: list[str]) -> str:
     changes = list(first)
     if plan.divides:
         changes.append(f"micro-batches: two parts of the batch, one after the other, hold up to {less} less")
-    if coded := _bytes_less_in_codes(plan):
+    if coded := _bytes_less_in_8_bits(plan):
         changes.append(
             f"an optimizer that keeps its moments in 8 bits (AdamW8bit, Adam8bit, Lion8bit, SGD8bit): "
             f"{format_bytes(coded)} less"
         )
+    if coded := _bytes_less_in_4_bits(plan):
+        changes.append(f"Adam with both moments in one byte (AdamW4bit, Adam4bit): {format_bytes(coded)} less")
     if held[OPTIMIZER]:
         state = format_bytes(held[OPTIMIZER])
         changes.append(f"an optimizer that keeps less: its state is {state}, next to nothing with Adafactor")
