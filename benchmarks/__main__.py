@@ -19,6 +19,7 @@ from . import (
     files,
     limits,
     memory,
+    optimizers,
     plot,
     products,
     quantized,
@@ -36,6 +37,7 @@ what can be measured:
   products   matrix products beside OpenBLAS, MKL and oneDNN; --only takes the beginnings of their names
   quantized  products by weights of 4 and 8 bits against those in float32
   attention  attention beside PyTorch's, forward and both passes
+  optimizers  updates of optimizers in 32, 8 and 4 bits beside PyTorch's and bitsandbytes'; --only takes their names
   widths     the time of a step of a small network at every width from 1 to 512
   backward   a backward pass against the forward pass, in Pullback
   depth      how time grows with layers and operations, in Pullback
@@ -56,8 +58,8 @@ examples:
   python -m benchmarks show one.json other.json --plot all.svg
 """
 _BF16_NAMES = tuple(name + workloads.BF16 for name in workloads.GPT)
-_COMMANDS = ("steps", "limits", "products", "quantized", "attention", "widths", "backward", "depth", "memory",
-             "retention", "budgets", "growth", "show")  # fmt: skip
+_COMMANDS = ("steps", "limits", "products", "quantized", "attention", "optimizers", "widths", "backward", "depth",
+             "memory", "retention", "budgets", "growth", "show")  # fmt: skip
 #: which options each command has
 _OPTIONS = {
     "steps": {"only", "bf16", "steps", "rounds", "timeout", "plot", "markdown", "json"},
@@ -65,6 +67,7 @@ _OPTIONS = {
     "products": {"only", "rounds", "timeout", "json"},
     "quantized": {"rounds", "json"},
     "attention": {"rounds", "timeout", "json"},
+    "optimizers": {"only", "rounds", "timeout", "json"},
     "widths": {"only", "timeout", "plot", "widths", "batch", "json"},
     "backward": {"only", "rounds", "json"},
     "depth": {"rounds", "json"},
@@ -100,6 +103,9 @@ def main(line: Sequence[str] | None = None) -> None:
             arguments.markdown.write_text(memory.table(written["memory"]) + "\n")
     if "attention" in written:
         attention.table(written["attention"])
+    if "optimizers" in written:
+        for found in written["optimizers"]:
+            optimizers.table(found)
     if "retention" in written:
         retention.table(written["retention"])
     if "budgets" in written:
@@ -146,6 +152,8 @@ def _measured(arguments: Any) -> dict[str, Any]:
         return {"quantized": quantized.measure(arguments.rounds)}
     if arguments.what == "attention":
         return {"attention": attention.measure(arguments.rounds, timeout=arguments.timeout)}
+    if arguments.what == "optimizers":
+        return {"optimizers": [optimizers.measure(arguments.rounds, arguments.names, timeout=arguments.timeout)]}
     if arguments.what == "memory":
         return {"memory": memory.run(arguments.names or memory.NAMES, arguments.timeout)}
     before = {} if arguments.what == "widths" else compare.machine_limits(arguments.timeout)
@@ -265,6 +273,12 @@ def _choose(arguments: Any, parser: argparse.ArgumentParser) -> None:
         wanted = [name for name in wanted if name not in arguments.names]
         if wanted:
             parser.error(f"`retention` takes workloads and chain100 and the like, got {', '.join(wanted)}")
+        return
+    if arguments.what == "optimizers":
+        known = [case.name for case in optimizers.CASES]
+        if unknown := [name for name in wanted if name not in known]:
+            parser.error(f"`optimizers` takes {', '.join(known)}, got {', '.join(unknown)}")
+        arguments.names = wanted
         return
     if arguments.what == "budgets":
         if unknown := [name for name in wanted if name not in budgets.NETWORKS]:

@@ -14,6 +14,7 @@ RESULTS = {
     "products": {"name", "dtype", "seconds"},
     "quantized": {"kind", "rows", "ratio"},
     "attention": set[str](),
+    "optimizers": {"elements", "missing", "seconds", "of_fp32"},
     "backward": {"workload", "forward_seconds", "both_seconds", "ratio"},
     "depth": set[str](),
     "memory": set[str](),

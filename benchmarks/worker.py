@@ -4,7 +4,8 @@
 many steps untimed and tells the times of so many others. `… chain LENGTH` traces and compiles a chain of operations and
 its gradient. `… widths CONTESTANT` tells, for each line "WIDTH BATCH COUNT", the times of so many steps of a network of
 that width. `… limits` tells what the machine can do at most. `… products CONTESTANT` times matrix products,
-`… attention CONTESTANT` attention.
+`… attention CONTESTANT` attention,
+`… optimizers CONTESTANT` updates of optimizers.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import attention, limits, products, workloads
+from . import attention, limits, optimizers, products, workloads
 from .contestants import CONTESTANTS, Contestant
 
 #: how long a network of a new width runs before it is timed
@@ -135,6 +136,8 @@ def main() -> None:
         products.work(*arguments, tell=_tell)
     elif what == "attention":
         attention.work(*arguments, tell=_tell)
+    elif what == "optimizers":
+        optimizers.work(*arguments, tell=_tell)
     elif what == "chain":
         chain(int(arguments[0]))
     else:

@@ -17,13 +17,17 @@ from pullback.runtime.jit import host_target
 from pullback.runtime.program import Program
 from random_graphs import RandomGraph, random_graph, random_graphs
 
-#: primitives of codes of 4 and 8 bits
+#: primitives of codes of 8 and of 4 bits
 CODES = {
     "decode_table",
     "encode_table",
     *(f"{way}_dynamic_{kind}" for way in ("encode", "decode") for kind in ("signed", "unsigned")),
     "magnitude_bits",
     "float_of_bits",
+    "decode_first_moment",
+    "decode_second_moment",
+    "encode_moments",
+    "apart",
 }
 
 

@@ -8,6 +8,7 @@ from benchmarks import workloads
 from pullback.compiler.groups import ACROSS, COLUMN, TOTAL, verify_order
 from pullback.compiler.pipeline import lower
 from pullback.graph.node import Graph
+from pullback.ops.primitive import input_node
 from random_graphs import random_graph
 
 
@@ -82,3 +83,11 @@ def test_what_is_widened_is_kept_in_its_own_size():
     stored = [node for group in fusion.groups for node in group.stored]
     widened = [n for n in stored if n.op.name == "convert" and n.inputs[0].dtype.itemsize < n.dtype.itemsize]
     assert [n for n in widened if n not in fusion.graph.outputs] == []
+
+
+def test_a_number_that_is_converted_late_keeps_no_reader_from_its_kernel():
+    x, rate = pb.Tensor._wrap(input_node(0, (32,), pb.float32)), pb.Tensor._wrap(input_node(1, (), pb.float64))
+    halves = x * 0.5
+    moved, rows = x - halves * rate.float(), halves.reshape(4, 8).amax(1)
+    groups = lower(Graph.of([moved.node, rows.node]))[1].groups
+    assert [len(group.stored) for group in groups if group.size > 1] == [2], groups

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import attention, compare, limits, products, widths
+from benchmarks import attention, compare, limits, optimizers, products, widths
 from benchmarks.contestants import CONTESTANTS
 from benchmarks.process import Failure, Worker
 
@@ -91,3 +91,11 @@ def test_products_are_timed_beside_peers() -> None:
     (found,) = products.measure(2, [case], seconds=0.001)
     assert found["seconds"]["Pullback"] > 0
     assert found["best_peer"] in ("NumPy", "PyTorch")
+
+
+def test_updates_are_timed_in_turns(capsys: pytest.CaptureFixture[str]) -> None:
+    found = optimizers.measure(1, ["AdamW", "AdamW4bit"], (64, 128), seconds=0.001)
+    assert set(found["seconds"]["AdamW"]) == {"Pullback", "PyTorch"} and set(found["of_fp32"]) == {"AdamW4bit"}
+    optimizers.table(found)
+    printed = capsys.readouterr().out
+    assert "AdamW4bit" in printed and all(why in printed for why in found["missing"].values())

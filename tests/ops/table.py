@@ -17,6 +17,7 @@ from pullback.ops.attention import attention
 from pullback.ops.elementwise import convert, copy, philox, shift_right
 from pullback.ops.host import custom, host_call, result, several
 from pullback.ops.indexing import scatter_add
+from pullback.ops.moment_code import FIRST_MAP, SECOND_MAP, apart, decode_first, decode_second, encode_moments
 from pullback.ops.table_code import decode_table, encode_table
 
 _ONE = (np.array(AWKWARD), np.array(0.5), np.zeros((0, 3)), np.array([[0.3], [-0.7]]))
@@ -378,6 +379,16 @@ def _only_ours() -> Iterator[Row]:
         numbers = f.tensor(table, dtype=f.float64)
         return numbers[(x.detach().double()[:, None] - numbers).abs().argmin(1)].float()
 
+    def both_coded(f: Any, x: Any, y: Any) -> Any:
+        """Two shares through one byte and back."""
+        code = apart(encode_moments(x.detach().node, y.detach().node), 0)
+        return f.stack([x._wrap(decode_first(code)), x._wrap(decode_second(code))]).double()
+
+    def both_nearest(f: Any, x: Any, y: Any) -> Any:
+        maps = f.tensor(np.array(FIRST_MAP)), f.tensor(np.array(SECOND_MAP))
+        found = [m[(v[:, None] - m).abs().argmin(1)] for m, v in zip(maps, (x.detach(), y.detach()), strict=True)]
+        return f.stack(found).float().double()
+
     def written(f: Any, x: Any, y: Any) -> Any:
         x = x.clone()
         x[f.tensor([2, 0])] = y
@@ -407,6 +418,8 @@ def _only_ours() -> Iterator[Row]:
         yield Row(f"codes of 4 bits, {name}", way, operand, theirs=partial(nearest_in, table=table), smooth=False)
     for signed in (True, False):
         yield Row(f"codes of 8 bits, {'signed' if signed else 'unsigned'}", *coded(signed), dtypes=("float64",))
+    shares = np.linspace(-1, 1, 200), abs(np.linspace(-1, 0.9, 200)) ** 2
+    yield Row("codes of 4 bits, both moments", both_coded, shares, (), both_nearest, dtypes=("float64",))
     yield Row("shift_right", shifted, (np.array([0, 7, -7, 2**40]),), theirs=lambda f, x: x >> 2, dtypes=("float64",))
     yield Row("written by index", written, (normal(3, 3), normal(2, 3)))
     yield Row("copy", lambda f, x: x._wrap(copy(x.node)), (normal(2, 3),), theirs=lambda f, x: x.clone())

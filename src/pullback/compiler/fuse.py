@@ -14,11 +14,11 @@ Movement nodes belong to no group: a kernel reads through them by computing othe
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 
 from ..graph.node import Graph, Node, ancestors, enter, exact
 from ..ops.convolution import is_by_windows
-from ..ops.primitive import ATTENTION, ELEMENTWISE, MOVEMENT, RECURRENCE, REDUCTION, grad_mode, source_of
+from ..ops.primitive import ATTENTION, ELEMENTWISE, LEAF, MOVEMENT, RECURRENCE, REDUCTION, grad_mode, source_of
 from .across import Behind
 from .cut import cut
 from .groups import (
@@ -93,7 +93,7 @@ class _Fuser:
         users = self.graph.users()
         outputs = set(self.graph.outputs)
         with grad_mode(False):
-            for node in self.graph.nodes:
+            for node in _numbers_first(self.graph.nodes):
                 current = node if node.buffer is not None else node.with_inputs(tuple(new[i] for i in node.inputs))
                 if current.op.kind == REDUCTION:
                     with source_of(node):
@@ -442,6 +442,19 @@ class _Fuser:
                 self._join(node, group, FULL)
                 return
         self._open(COLUMNS, node)
+
+
+def _numbers_first(nodes: Sequence[Node]) -> list[Node]:
+    """The nodes in an order in which numbers that are made of numbers from outside alone, such as a learning rate in
+    another dtype, come before all else: what reads one beside larger values can then join the kernel that makes these.
+    """
+    numbers: set[Node] = set()
+    for node in nodes:
+        if node.shape == () and (
+            node.op.kind == LEAF or (node.op.kind == ELEMENTWISE and numbers.issuperset(node.inputs))
+        ):
+            numbers.add(node)
+    return [*(node for node in nodes if node in numbers), *(node for node in nodes if node not in numbers)]
 
 
 def _rows_of_an_item(product: Node) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from math import prod
 
 from ..compiler.rematerialize import KEEP, RECOMPUTE, Policy
 from ..errors import MemoryBudgetError
@@ -13,8 +12,8 @@ from ..graph.types import DType
 from ..ops.primitive import path_of
 from ..runtime.bundles import bytes_of
 from ..runtime.fit import BFLOAT16, BLOCKS, EARLY_UPDATE, LEAST, Budget
-from .lives import OPTIMIZER
 from .plan import Plan
+from .savings import savings
 from .sizes import format_bytes, parse_bytes
 
 
@@ -35,8 +34,6 @@ class Candidate:
     module: str = ""
 
 
-#: the state that optimizers in 8 bits keep as codes
-_MOMENTS = ("exp_avg ", "exp_avg_sq ", "max_exp_avg_sq ", "momentum_buffer ")
 #: what `allow=` may name, and what the user gives up by it
 ALLOWED = {
     EARLY_UPDATE: "a parameter is updated as soon as its gradient is complete, whose memory is then freed; afterwards "
@@ -141,48 +138,7 @@ def _advice(plan: Plan, limit: int, would_help: WouldHelp, what: str = "the budg
             f"micro-batches: pullback.accumulate(loss_fn, batch, parts={parts}): {leads_to(peak)}; the same gradient "
             "to rounding"
         )
-    held = sum(b.nbytes for b in plan.buffers if b.role == OPTIMIZER)
-    if coded := _bytes_less_in_codes(plan):
-        changes.append(
-            "an optimizer that keeps its moments in 8 bits (AdamW8bit, Adam8bit, Lion8bit, SGD8bit): a state of "
-            f"{format_bytes(held - coded)}, where it is {format_bytes(held)}"
-        )
-    if (less := _bytes_less_with_adafactor(plan)) > 0:
-        changes.append(
-            f"an optimizer that keeps less: Adafactor has a state of {format_bytes(held - less)}, where it is "
-            f"{format_bytes(held)}"
-        )
+    changes += savings(plan)
     if not changes:
         return "of what is known here, nothing else would bring it down"
     return "what would bring it down:" + "".join(f"\n  - {change}" for change in changes)
-
-
-def _bytes_less_in_codes(plan: Plan) -> int:
-    """What the moments would take less as codes of a byte and a float32 for each block of 256, as `optim.blockwise`
-    keeps those of 4,096 elements and more."""
-    sizes = [
-        b.nbytes // 4
-        for b in plan.buffers
-        if b.role == OPTIMIZER and "float32[" in b.what and b.what.startswith(_MOMENTS) and b.nbytes >= 4 * 4096
-    ]
-    return sum(4 * size - size - 4 * -(-size // 256) for size in sizes)
-
-
-def _bytes_less_with_adafactor(plan: Plan) -> int:
-    """What the state would take less as Adafactor's: of matrices (the last two axes) one value a row and one a column.
-    Numbers such as counts of steps are let be.
-    """
-    less, parameters = 0, set[int]()
-    for _, node, named in plan.inputs():
-        if named.role == OPTIMIZER and named.kept_for is not None and node.shape:
-            less += bytes_of(node)
-            parameters.add(named.kept_for)
-    for place, node, _ in plan.inputs():
-        if place in parameters:
-            less -= _factored(node.shape) * node.dtype.itemsize
-    return less
-
-
-def _factored(shape: tuple[int, ...]) -> int:
-    size = prod(shape)
-    return size if len(shape) < 2 else size // max(shape[-1], 1) + size // max(shape[-2], 1)

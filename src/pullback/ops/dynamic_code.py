@@ -16,6 +16,8 @@ import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
+
 from ..graph.types import FLOAT, INTEGER, float32, int32, uint8
 from .elementwise import Builder, builder, elementwise
 from .formula import Number, body, where
@@ -26,20 +28,24 @@ DECADES = 7
 SIGNED_ZERO = 2**DECADES - 1
 #: entries of a table
 _ENTRIES = 16
-_ONE_BITS, _FRACTION_BITS, _FRACTION, _BIAS = 0x3F800000, 23, 0x7FFFFF, 127
-#: a line below the number of borders that lie below a magnitude, and less than one below, by the float's bits as a
-#: number: their upper part is the exponent, the rest nearly the logarithm of what is left
-_SLOPE, _INTERCEPT = 0.301 / 2**_FRACTION_BITS, 7.3 - 0.301 * _BIAS
+_ONE_BITS, _FRACTION_BITS, _FRACTION = 0x3F800000, 23, 0x7FFFFF
+#: the distance from 1 to the next float: a small integer in the lowest bits of 1's is 1 and so many of them
+_STEP = 2.0**-_FRACTION_BITS
+#: from here on to twice that floats are integers, whose lowest bits are the number itself
+_INTEGERS = 2.0**_FRACTION_BITS
+#: a cell of magnitudes has two exponents, so that there are 16 from here to 1 and at most one border in each
+_LEAST, _CELL_BITS = 2.0**-30, _FRACTION_BITS + 1
 
 
 class _Tables(NamedTuple):
-    """Numbers by decade. By the exponent of a position, or by how many borders lie below a magnitude."""
+    """Numbers by decade, of which 0 and 1 are further ones."""
 
-    #: of decoding: value = factor * the way through the decade + offset
+    #: of decoding, by the exponent of a position: value = factor * the way through its power of two + offset
     factors: tuple[float, ...]
     offsets: tuple[float, ...]
-    #: of encoding: position = factor * magnitude + offset, at most the last one of the decade
-    borders: tuple[float, ...]
+    #: of encoding, by cell: what a magnitude's bits and these bits add up to has the decade in its upper bits
+    decades: tuple[float, ...]
+    #: by decade: position = factor * magnitude + offset to the nearest integer, at most the last one of the decade
     scales: tuple[float, ...]
     starts: tuple[float, ...]
     ends: tuple[float, ...]
@@ -52,17 +58,13 @@ def _tables(signed: bool) -> _Tables:
     both = list(zip(units, parts, strict=True))
     firsts = [*(unit * (0.1 + 0.45 / count) for unit, count in both), 1.0]
     lasts = [0.0, *(unit * (1 - 0.45 / count) for unit, count in both)]
-    # positions and a half, of which that of zero has the exponent before that of the first decade
-    way_of_one = 0.5 / (2 * parts[-1])
-    one = 1 / (way_of_one + 1 / 9)
-    factors = [0.0, *(0.9 * unit for unit in units), one]
     zero, top = float(parts[0] - 1), 2.0 * parts[-1]
     return _Tables(
-        _by_exponent(factors, parts[0]),
-        _by_exponent([factor / 9 for factor in factors], parts[0]),
-        _filled([(low + high) / 2 for low, high in zip(lasts, firsts, strict=True)]),
+        _by_exponent([0.0, *(0.9 * unit * _STEP for unit in units), 0.0], parts[0]),
+        _by_exponent([0.0, *firsts], parts[0]),
+        _by_cell([(low + high) / 2 for low, high in zip(lasts, firsts, strict=True)]),
         _filled([0.0, *(count / (0.9 * unit) for unit, count in both), 0.0]),
-        _filled([zero, *(count * (1 - 1 / 9) for count in parts), top]),
+        _filled([zero, *(count * (1 - 1 / 9) - 0.5 for count in parts), top]),
         _filled([zero, *(2.0 * count - 1 for count in parts), top]),
     )
 
@@ -72,12 +74,34 @@ def _filled(numbers: list[float]) -> tuple[float, ...]:
 
 
 def _by_exponent(numbers: list[float], first: int) -> tuple[float, ...]:
-    """The numbers of zero, the decades and 1, in the places that the lowest bits of an exponent name."""
-    lowest = _BIAS + first.bit_length() - 2
-    table = [0.0] * _ENTRIES
-    for place, number in enumerate(numbers, lowest):
-        table[place % _ENTRIES] = number
+    """The numbers of zero, the decades and 1, in the places that the lowest bits of an exponent name: of positions,
+    from that of the first decade on, in units of `_STEP`. Zero's is one below, or that of no position at all.
+    """
+    table = [numbers[0]] * _ENTRIES
+    for power, number in enumerate(numbers[1:], first.bit_length() - 1):
+        table[_place(2.0**power * _STEP, _FRACTION_BITS)] = number
     return tuple(table)
+
+
+def _by_cell(borders: list[float]) -> tuple[float, ...]:
+    """For each cell the number whose bits carry those of a magnitude that is above the cell's border, or where it has
+    none those of all its magnitudes, into the cell's count of borders below.
+    """
+    bits = [int(np.float32(border).view(np.int32)) for border in borders]
+    cells = [border >> _CELL_BITS for border in bits]
+    assert cells == sorted(set(cells)), "two borders in a cell"
+    own, table = dict(zip(cells, bits, strict=True)), [0.0] * _ENTRIES
+    lowest = int(np.float32(_LEAST).view(np.int32)) >> _CELL_BITS
+    for cell in range(lowest, lowest + _ENTRIES):
+        below = sum(other < cell for other in cells)
+        first, decade = (own[cell] + 1, below + 1) if cell in own else (cell << _CELL_BITS, below)
+        table[cell % _ENTRIES] = float(np.int32((decade << _CELL_BITS) - first).view(np.float32))
+    return tuple(table)
+
+
+def _place(number: float, bits: int) -> int:
+    """Where a number is in a table that is read by its bits from that one on."""
+    return int(np.float32(number).view(np.int32)) >> bits & _ENTRIES - 1
 
 
 def _fma(x: Number, y: Number, z: Number) -> Number:
@@ -87,45 +111,53 @@ def _fma(x: Number, y: Number, z: Number) -> Number:
 # ---- decoding
 
 
-def _value_at(middle: Number, tables: _Tables) -> Number:
-    """The magnitude of a position, given as that and a half: the leading bit says the decade, the rest the way."""
-    bits = middle.bits()
-    way = ((bits & _FRACTION) | _ONE_BITS).from_bits(float32) - 1.0
-    decade = bits.shift_right(_FRACTION_BITS)
-    return _fma(way, decade.lookup(tables.factors), decade.lookup(tables.offsets))
+def _positions(code: Number, zero: int) -> Number:
+    """How far a code is from that of `zero`, in units of `_STEP`: exact."""
+    return (code.convert(int32) | _ONE_BITS).from_bits(float32) - (1 + zero * _STEP)
+
+
+def _value_at(position: Number, tables: _Tables) -> Number:
+    """The magnitude of a position of either sign: the leading bit says the decade, the rest the way through it."""
+    bits = position.bits()
+    decade = bits.shift_right(_FRACTION_BITS)  # the lowest bits, without the sign
+    return _fma((bits & _FRACTION).convert(float32), decade.lookup(tables.factors), decade.lookup(tables.offsets))
 
 
 def _decode_signed(code: Number) -> Number:
-    distance = code.convert(int32).convert(float32) - float(SIGNED_ZERO)
-    return _value_at(abs(distance) + 0.5, _tables(True)).copysign(distance)
+    position = _positions(code, SIGNED_ZERO)
+    return _value_at(position, _tables(True)).copysign(position)
 
 
 def _decode_unsigned(code: Number) -> Number:
-    return _value_at(code.convert(int32).convert(float32) + 1.5, _tables(False))
+    return _value_at(_positions(code, -1), _tables(False))
 
 
 # ---- encoding
 
 
 def _position(magnitude: Number, tables: _Tables) -> Number:
-    """The position of the code nearest to a magnitude from 0 to 1, as a float."""
-    bits = magnitude.bits().convert(float32)
-    line = _fma(bits, bits.like(_SLOPE), bits.like(_INTERCEPT))
-    below = where(line > 0.0, line, 0.0).convert(int32)
-    decade = where(magnitude > below.lookup(tables.borders), below + 1, below)
-    found = _fma(magnitude, decade.lookup(tables.scales), decade.lookup(tables.starts)).floor()
+    """The position of the code nearest to a magnitude from 0 to 1, as a float that is to be rounded."""
+    magnitude = where(magnitude > _LEAST, magnitude, _LEAST)  # also of NaN
+    bits = magnitude.bits()
+    decade = (bits + bits.shift_right(_CELL_BITS).lookup(tables.decades).bits()).shift_right(_CELL_BITS)
+    found = _fma(magnitude, decade.lookup(tables.scales), decade.lookup(tables.starts))
     last = decade.lookup(tables.ends)
     return where(found > last, last, found)
 
 
+def _rounded(position: Number, zero: int) -> Number:
+    """The nearest integer to a position as a code, counted from that of `zero`."""
+    return ((position + (_INTEGERS + zero)).bits() & 0xFF).convert(uint8)
+
+
 def _encode_signed(x: Number) -> Number:
     x = x.convert(float32)
-    place = _position(abs(x), _tables(True)).copysign(x) + float(SIGNED_ZERO)
-    return where(place > 0.0, place, 0.0).convert(int32).convert(uint8)  # -1 has no code
+    place = _position(abs(x), _tables(True)).copysign(x)
+    return _rounded(where(place > -SIGNED_ZERO, place, -SIGNED_ZERO), SIGNED_ZERO)  # -1 has no code
 
 
 def _encode_unsigned(x: Number) -> Number:
-    return (_position(abs(x.convert(float32)), _tables(False)) - 1.0).convert(int32).convert(uint8)
+    return _rounded(_position(x.convert(float32), _tables(False)), -1)
 
 
 # ---- magnitudes as integers, of which a NaN is the greatest: one instruction finds the greatest

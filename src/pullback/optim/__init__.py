@@ -9,6 +9,7 @@ from .adamax import Adamax
 from .adamw import AdamW
 from .asgd import ASGD
 from .blockwise import Adam8bit, AdamW8bit, Lion8bit, SGD8bit
+from .four_bits import Adam4bit, AdamW4bit
 from .lbfgs import LBFGS
 from .lion import Lion
 from .muon import Muon
@@ -27,8 +28,10 @@ __all__ = [
     "Adafactor",
     "Adagrad",
     "Adam",
+    "Adam4bit",
     "Adam8bit",
     "AdamW",
+    "AdamW4bit",
     "AdamW8bit",
     "Adamax",
     "Lion",

@@ -105,10 +105,15 @@ def moments(g: Tensor, state: dict[str, Tensor], betas: tuple[Any, Any]) -> tupl
     beta1, beta2 = betas
     mean, square = (state[name].to(g.dtype) for name in ("exp_avg", "exp_avg_sq"))
     mean = mean + (g - mean) * (1 - beta1)
-    square = square * beta2 + g * g * (1 - beta2)
+    square = squares(g, square, beta2)
     state["exp_avg"].copy_(mean)
     state["exp_avg_sq"].copy_(square)
     return mean, square
 
 
-__all__ = ["Adam", "decayed", "moments"]
+def squares(g: Tensor, held: Tensor, beta2: Any) -> Tensor:
+    """The next running average of the gradient's square."""
+    return held * beta2 + g * g * (1 - beta2)
+
+
+__all__ = ["Adam", "decayed", "moments", "squares"]

@@ -15,7 +15,7 @@ from ..graph.node import Node, Shape
 from ..graph.types import float32, uint8
 from ..ops import dynamic_code
 from ..ops.dynamic_code import float_of_bits, magnitude_bits
-from ..ops.elementwise import convert, div, maximum, mul, scalar
+from ..ops.elementwise import absolute, convert, div, maximum, mul, scalar
 from ..ops.movement import concatenate, expand, reshape, slice_
 from ..ops.primitive import user_source
 from ..ops.reduction import reduce_max
@@ -32,21 +32,30 @@ _LEAST = 2.0**-126
 def decoded(codes: Node, scales: Node, signed: bool) -> Node:
     """Codes of whole blocks, or of a part of one, as what they stand for: float32."""
     values = dynamic_code.decode_signed(codes) if signed else dynamic_code.decode_unsigned(codes)
-    return mul(values, _repeated(scales, codes))
+    return mul(values, repeated(scales, codes))
 
 
 def encoded(values: Node, signed: bool) -> tuple[Node, Node]:
     """The codes of values in whole blocks, or of a part of one, and the scale of each block: its greatest magnitude."""
-    size = math.prod(values.shape)
-    row = min(size, BLOCK)
-    scales = float_of_bits(reduce_max(reshape(magnitude_bits(values), (size // row, row)), (1,)))
-    # one quotient a block; that of a scale below the least normal number would overflow
-    inverse = div(scalar(1.0, scales), maximum(scales, scalar(_LEAST, scales)))
-    shares = mul(values, _repeated(inverse, values))
+    scales = greatest(values)
+    shares = mul(values, repeated(inverse(scales), values))
     return (dynamic_code.encode_signed(shares) if signed else dynamic_code.encode_unsigned(shares)), scales
 
 
-def _repeated(scales: Node, like: Node) -> Node:
+def greatest(values: Node, block: int = BLOCK) -> Node:
+    """The greatest magnitude of each whole block of values, or of a part of one: float32."""
+    size = math.prod(values.shape)
+    row = min(size, block)
+    return float_of_bits(reduce_max(reshape(magnitude_bits(values), (size // row, row)), (1,)))
+
+
+def inverse(scales: Node) -> Node:
+    """What values are multiplied by to be shares of their scales: one quotient a scale."""
+    # that of a scale below the least normal number would overflow
+    return div(scalar(1.0, scales), maximum(scales, scalar(_LEAST, scales)))
+
+
+def repeated(scales: Node, like: Node) -> Node:
     """Each scale for all elements of its block."""
     blocks = scales.shape[0]
     return reshape(expand(reshape(scales, (blocks, 1)), (blocks, math.prod(like.shape) // blocks)), like.shape)
@@ -55,14 +64,14 @@ def _repeated(scales: Node, like: Node) -> Node:
 # ---- tensors of any size
 
 
-def blocks_of(size: int) -> int:
+def blocks_of(size: int, block: int = BLOCK) -> int:
     """How many blocks hold `size` elements."""
-    return -(-size // BLOCK)
+    return -(-size // block)
 
 
-def runs(size: int) -> Iterator[tuple[int, int]]:
+def runs(size: int, block: int = BLOCK) -> Iterator[tuple[int, int]]:
     """The elements that whole blocks hold, and those that are left: first and behind the last."""
-    whole = size // BLOCK * BLOCK
+    whole = size // block * block
     if whole:
         yield 0, whole
     if whole < size:
@@ -75,9 +84,9 @@ def run_of(node: Node, start: int, stop: int) -> Node:
     return node if stop - start == size else slice_(reshape(node, (size,)), ((start, stop),))
 
 
-def scales_of(scales: Node, start: int, stop: int) -> Node:
+def scales_of(scales: Node, start: int, stop: int, block: int = BLOCK) -> Node:
     """The scales of the blocks of these elements."""
-    return slice_(scales, ((start // BLOCK, blocks_of(stop)),))
+    return slice_(scales, ((start // block, blocks_of(stop, block)),))
 
 
 def joined(parts: Sequence[Node], shape: Shape) -> Node:
@@ -104,6 +113,7 @@ def quantize_blockwise(x: Tensor, signed: bool = True) -> tuple[Tensor, Tensor]:
         raise DTypeError(f"quantize_blockwise takes floats, got {x.dtype.name} (at {user_source()})")
     with no_grad():
         node = convert(x.detach().node, float32)
+        node = node if signed else absolute(node)
         found = [encoded(run_of(node, *run), signed) for run in runs(x.numel())]
         if not found:
             return Tensor._wrap(convert(node, uint8)), Tensor._wrap(reshape(node, (0,)))

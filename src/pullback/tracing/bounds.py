@@ -149,6 +149,8 @@ _EXACT: dict[str, Rule] = {
     "float_of_bits": lambda x: x,
     "decode_dynamic_signed": lambda _: Interval(-1.0, 1.0),
     "decode_dynamic_unsigned": lambda _: Interval(0.0, 1.0),
+    "decode_first_moment": lambda _: Interval(-1.0, 1.0),
+    "decode_second_moment": lambda _: Interval(0.0, 1.0),
     **{name: lambda *_: Interval(0.0, 1.0) for name in ("eq", "ne", "lt", "le", "bit_and", "bit_or", "bit_not")},
 }
 _ROUGH: dict[str, Rule] = {
@@ -230,7 +232,7 @@ class Bounds:
         if node.buffer is not None or name in ("input", "iota", "constant"):
             return self._leaf(node)
         operands = tuple(self._of_node[i] for i in node.inputs)
-        if name == "copy" or (kind == ALIAS and name in ("detach", "identity")):
+        if name in ("copy", "apart") or (kind == ALIAS and name in ("detach", "identity")):
             return operands[0]
         if kind == MOVEMENT and name not in ("pad", "concatenate"):
             return operands[0]

@@ -37,6 +37,7 @@ OPTIMIZERS: dict[str, Callable[..., pb.optim.Optimizer]] = {
     "momentum": lambda parameters: pb.optim.SGD(parameters, lr=1e-3, momentum=0.9),
     "adam": pb.optim.Adam,
     "adamw": pb.optim.AdamW,
+    "adamw4bit": pb.optim.AdamW4bit,
     "adamw8bit": pb.optim.AdamW8bit,
     "lion": pb.optim.Lion,
     "lion8bit": pb.optim.Lion8bit,

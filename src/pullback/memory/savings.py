@@ -1,0 +1,81 @@
+"""What a step's state would take less if it were kept in another way, from the shapes that its plan holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod
+
+from ..graph.node import Node, Shape
+from ..graph.types import float32
+from ..runtime.bundles import bytes_of
+from .lives import OPTIMIZER
+from .plan import Plan
+from .sizes import format_bytes
+
+#: the moments that optimizers with "8bit" in their name keep as codes, and the one of Adam's two that 4 bits go by
+_MOMENTS = {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer"}
+_SECOND_MOMENTS = {"exp_avg_sq"}
+
+
+def savings(plan: Plan) -> list[str]:
+    """A line for each other optimizer that would keep less, with the bytes of its state."""
+    held = sum(b.nbytes for b in plan.buffers if b.role == OPTIMIZER)
+    found = [
+        ("moments in 8 bits (AdamW8bit, Adam8bit, Lion8bit, SGD8bit)", _less_in_8_bits(plan)),
+        ("both of Adam's moments in one byte (AdamW4bit, Adam4bit)", _less_in_4_bits(plan)),
+        ("factored second moments (Adafactor)", _less_with_adafactor(plan)),
+    ]
+    return [
+        f"an optimizer with {what}: a state of {format_bytes(held - less)}, where it is {format_bytes(held)}"
+        for what, less in found
+        if less > 0
+    ]
+
+
+def _moments(plan: Plan, names: set[str]) -> Iterator[Shape]:
+    """The shapes of the moments of these names that are kept in float32."""
+    for _, node, named in plan.inputs():
+        if named.role == OPTIMIZER and named.name.split(" of ")[0] in names and node.dtype is float32:
+            yield node.shape
+
+
+def _less_in_8_bits(plan: Plan) -> int:
+    """As codes of a byte and a float32 for each block of 256, as `optim.blockwise` keeps those of 4,096 elements and
+    more.
+    """
+    sizes = [prod(shape) for shape in _moments(plan, _MOMENTS)]
+    return sum(4 * size - size - 4 * -(-size // 256) for size in sizes if size >= 4096)
+
+
+def _less_in_4_bits(plan: Plan) -> int:
+    """As `optim.four_bits` keeps Adam's two moments of more than 4,096 elements: a byte for both, and a float32 for
+    each block of 128 and for each place of an axis, or of vectors for each block again.
+    """
+    saved = 0
+    for shape in _moments(plan, _SECOND_MOMENTS):
+        size = prod(shape)
+        blocks = -(-size // 128)
+        if size > 4096:
+            saved += 8 * size - size - 4 * (blocks + (sum(shape) if len(shape) > 1 else blocks))
+    return saved
+
+
+def _less_with_adafactor(plan: Plan) -> int:
+    """As Adafactor's: of matrices (the last two axes) one value a row and one a column. Numbers such as counts of steps
+    are let be.
+    """
+    less, parameters = 0, dict[int, Node]()
+    given = {place: node for place, node, _ in plan.inputs()}
+    for _, node, named in plan.inputs():
+        if named.role == OPTIMIZER and named.kept_for is not None and node.shape:
+            less += bytes_of(node)
+            parameters[named.kept_for] = given[named.kept_for]
+    return less - sum(_factored(node.shape) * node.dtype.itemsize for node in parameters.values())
+
+
+def _factored(shape: Shape) -> int:
+    size = prod(shape)
+    return size if len(shape) < 2 else size // max(shape[-1], 1) + size // max(shape[-2], 1)
+
+
+__all__ = ["savings"]

@@ -1,0 +1,208 @@
+"""Adam with a byte for both moments of an element: Li, Chen & Zhu, "Memory Efficient Optimizers with 4-bit States"
+(2023), as its authors publish it (thu-ml/low-bit-optimizers).
+
+The first moment has a scale for each block of 128 elements. The second has rank-1 normalization: the scale of an
+element is the least of the greatest numbers that stand in its row, its column, and so on by every axis; with one axis,
+the greatest of its block. The codes are those of `ops.moment_code`.
+
+The greatest numbers by axis must be known before the first code is written, and depend on all of the new moment. It is
+computed for each axis and not kept, from the gradient and the old codes, 5 bytes an element; and again in the pass that
+updates parameter and codes, block by block. A matrix's update so moves 24 bytes an element in three passes, where one
+in float32 moves 28.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import reduce
+
+from ..graph.node import Node, Shape
+from ..graph.types import float32, uint8
+from ..ops.dynamic_code import float_of_bits, magnitude_bits
+from ..ops.elementwise import lt, mul, where
+from ..ops.moment_code import ZEROS, apart, decode_first, decode_second, encode_moments
+from ..ops.movement import concatenate, expand, reshape
+from ..ops.primitive import user_source
+from ..ops.reduction import reduce_max
+from ..quant.blockwise import blocks_of, greatest, inverse, joined, repeated, run_of, runs, scales_of
+from ..tensor import Tensor
+from .adam import Adam, decayed, squares
+from .adamw import AdamW
+from .groups import Group
+from .optimizer import Optimizer, Slot
+
+#: parameters of no more elements keep their moments in full
+LARGEST_IN_FULL = 4096
+#: elements of the first moment that share a scale
+_BLOCK = 128
+_CODES, _FIRST, _SECOND = "moments", "exp_avg_scales", "exp_avg_sq_scales"
+_Run = tuple[int, int]
+
+
+class _InBlocks:
+    """The scales of the second moment of a vector: of each block the greatest element."""
+
+    def __init__(self, shape: Shape, held: list[Node]):
+        self._held, self._new = held[0], list[Node]()
+
+    def measure(self, make: Callable[[int], Node]) -> None:
+        """Look at the new moment before its codes are made; blocks are looked at one by one."""
+
+    def old(self, run: _Run, like: Node) -> Node:
+        """The scales by which the codes of a run were made, one an element."""
+        return repeated(scales_of(self._held, *run, _BLOCK), like)
+
+    def shares(self, new: Node, run: _Run) -> Node:
+        """The new moment of a run as shares of its scales."""
+        self._new.append(greatest(new, _BLOCK))
+        return mul(new, repeated(inverse(self._new[-1]), new))
+
+    def new(self) -> list[Node]:
+        """The new scales."""
+        return [concatenate(tuple(self._new), 0) if len(self._new) > 1 else self._new[0]]
+
+
+class _ByAxis:
+    """The scales of the second moment of a matrix, or what has more axes: the least of what is the greatest along the
+    others at an element's place of each axis.
+    """
+
+    def __init__(self, shape: Shape, held: list[Node]):
+        self._shape, self._held, self._new = shape, held, list[Node]()
+
+    def measure(self, make: Callable[[int], Node]) -> None:
+        """Find the greatest numbers of the new moment, which `make` gives for each axis apart."""
+        axes = range(len(self._shape))
+        for axis in axes:
+            bits = magnitude_bits(make(axis))
+            found = float_of_bits(reduce_max(bits, tuple(other for other in axes if other != axis)))
+            self._new.append(reshape(found, self._held[axis].shape))
+
+    def old(self, run: _Run, like: Node) -> Node:
+        """The scales by which the codes of a run were made, one an element."""
+        return run_of(expand(reduce(_lesser, self._held), self._shape), *run)
+
+    def shares(self, new: Node, run: _Run) -> Node:
+        """The new moment of a run as shares of its scales."""
+        # the quotient of the least of them is the greatest of their quotients, of which there are few
+        of_all = reduce(_greater, [inverse(scales) for scales in self._new])
+        return mul(new, run_of(expand(of_all, self._shape), *run))
+
+    def new(self) -> list[Node]:
+        """The new scales."""
+        return self._new
+
+
+def _lesser(x: Node, y: Node) -> Node:
+    """The lesser, in one instruction where `minimum` takes three to keep a NaN of x: of a NaN, both scales are NaN."""
+    return where(lt(x, y), x, y)
+
+
+def _greater(x: Node, y: Node) -> Node:
+    return where(lt(y, x), x, y)
+
+
+def _second_slots(shape: Shape) -> dict[str, Shape]:
+    """The scales of a second moment, by name: along every axis, or one a block."""
+    if len(shape) < 2:
+        return {_SECOND: (blocks_of(shape[0], _BLOCK),)}
+    ones = [1] * len(shape)
+    return {f"{_SECOND}_{axis}": (*ones[:axis], size, *ones[axis + 1 :]) for axis, size in enumerate(shape)}
+
+
+class _FourBits(Optimizer):
+    """An Adam that keeps its moments as codes. It stands before the class whose update it makes."""
+
+    def _check_hyperparameters(self, group: Group) -> None:
+        super()._check_hyperparameters(group)
+        if group["amsgrad"]:
+            raise ValueError(
+                f"{type(self).__name__} has no amsgrad: its codes are for two moments, and not for a maximum of them "
+                f"(at {user_source()}). AdamW8bit and Adam8bit have it."
+            )
+
+    def _slots(self, parameter: Tensor, group: Group) -> dict[str, Slot]:
+        if parameter.numel() <= LARGEST_IN_FULL:
+            return super()._slots(parameter, group)
+        blocks = (blocks_of(parameter.numel(), _BLOCK),)
+        scales = {_FIRST: blocks, **_second_slots(parameter.shape)}
+        codes = Slot(parameter.shape, ZEROS, uint8)
+        return {_CODES: codes, **{name: Slot(shape, dtype=float32) for name, shape in scales.items()}}
+
+    def _update(
+        self, parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], group: Group, rate: Tensor
+    ) -> None:
+        if _CODES not in state:
+            super()._update(parameter, gradient, state, group, rate)
+            return
+        names = list(_second_slots(parameter.shape))
+        kind = _ByAxis if parameter.ndim > 1 else _InBlocks
+        second = kind(parameter.shape, [state[name].node for name in names])
+        second.measure(lambda axis: _next_squares(parameter, gradient, state, group, rate, second, axis))
+        written: dict[str, list[Node]] = {"": [], _CODES: [], _FIRST: []}
+        for run in runs(parameter.numel(), _BLOCK):
+            moments = _decoded(state, run, second)
+            value, its_gradient = _run(parameter, run), _run(gradient, run)
+            super()._update(value, its_gradient, {**state, **moments}, group, rate)
+            first, squared = (moments[name].node for name in ("exp_avg", "exp_avg_sq"))
+            scales = greatest(first, _BLOCK)
+            shares = mul(first, repeated(inverse(scales), first))
+            codes = encode_moments(shares, second.shares(squared, run))
+            for name, node in (("", value.node), (_CODES, codes), (_FIRST, scales)):
+                written[name].append(node)
+        for name, nodes in written.items():
+            tensor = state[name] if name else parameter
+            tensor.copy_(tensor._wrap(joined(nodes, tensor.shape)))
+        for name, node in zip(names, second.new(), strict=True):
+            state[name].copy_(Tensor._wrap(node))
+
+
+def _run(tensor: Tensor, run: _Run) -> Tensor:
+    return tensor._wrap(run_of(tensor.node, *run))
+
+
+def _decoded(state: dict[str, Tensor], run: _Run, second: _InBlocks | _ByAxis) -> dict[str, Tensor]:
+    """Both moments of a run."""
+    codes = run_of(state[_CODES].node, *run)
+    scales = repeated(scales_of(state[_FIRST].node, *run, _BLOCK), codes)
+    return {
+        "exp_avg": Tensor._wrap(mul(decode_first(codes), scales)),
+        "exp_avg_sq": Tensor._wrap(mul(decode_second(codes), second.old(run, codes))),
+    }
+
+
+def _next_squares(
+    parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], group: Group, rate: Tensor,
+    second: _InBlocks | _ByAxis, number: int,
+) -> Node:  # fmt: skip
+    """All of the new second moment, to be measured: made apart, so that it is not kept for who makes it anew."""
+    _, g = decayed(parameter, gradient, group, rate)
+    codes = apart(state[_CODES].node, number)
+    held = mul(decode_second(codes), second.old((0, parameter.numel()), codes))
+    return squares(g, Tensor._wrap(held), group["betas"][1]).node
+
+
+class Adam4bit(_FourBits, Adam):
+    """`Adam` with both moments of an element in one byte: see `Adam` for the arguments and `AdamW4bit` for the rest."""
+
+
+class AdamW4bit(_FourBits, AdamW):
+    """`AdamW` with both moments of an element in one byte: Li, Chen & Zhu, "Memory Efficient Optimizers with 4-bit
+    States" (2023).
+
+    The state holds about 1.04 bytes a parameter and not 8: codes under "moments", a float32 for each block of 128
+    elements under "exp_avg_scales", and one for each row and each column under "exp_avg_sq_scales_0" and "_1" (of a
+    vector one a block, of more axes one a place of each). The update decodes, computes in float32 what `AdamW`
+    computes, and encodes, in one pass, after passes that measure the second moment. Parameters of at most 4,096
+    elements keep their state in full. `amsgrad` raises ValueError.
+
+    >>> w = pb.ones(64, 128, requires_grad=True)
+    >>> optimizer = pb.optim.AdamW4bit([w], lr=1e-2)
+    >>> w.square().sum().backward()
+    >>> optimizer.step()
+    >>> optimizer.state[w]["moments"].dtype, optimizer.state[w]["exp_avg_scales"].shape
+    (pullback.uint8, pullback.Size([64]))
+    """
+
+
+__all__ = ["Adam4bit", "AdamW4bit"]
