@@ -362,7 +362,7 @@ def test_who_follows_the_advice_gets_what_it_says(make: Callable[[], tuple[Any, 
         return sum(b.nbytes for b in pb.plan(step_with(kind), *batch).buffers if b.role == "optimizer")
 
     held = format_bytes(state(pb.optim.AdamW))
-    assert f"Adafactor has a state of {format_bytes(state(pb.optim.Adafactor))}, where it is {held}" in words
+    assert f"(Adafactor): a state of {format_bytes(state(pb.optim.Adafactor))}, where it is {held}" in words
     if make is gpt_loss:
         coded = format_bytes(state(pb.optim.AdamW8bit))
         assert f"SGD8bit): a state of {coded}, where it is {held}" in words
