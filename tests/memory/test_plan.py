@@ -366,6 +366,10 @@ def test_who_follows_the_advice_gets_what_it_says(make: Callable[[], tuple[Any, 
     if make is gpt_loss:
         coded = format_bytes(state(pb.optim.AdamW8bit))
         assert f"SGD8bit): a state of {coded}, where it is {held}" in words
+        low = nn.utils.quantize_model(make()[0])
+        layers = [layer for layer in low.modules() if isinstance(layer, nn.Linear4bit)]
+        kept = [tensor for layer in layers for name, tensor in layer.named_buffers() if name != "quant_map"]
+        assert f"and would be {format_bytes(sum(tensor.nbytes for tensor in kept))}" in words
 
 
 @pytest.mark.skipif(debug.get("backend") == "reference", reason="the reference has no arena")

@@ -23,6 +23,8 @@ from ..train.weights import check_writable
 from .meanwhile import meanwhile
 
 DTYPES = {"float32": pb.float32, "bfloat16": pb.bfloat16}
+#: the rank of adapters that the table proposes
+_RANK = 16
 #: what the rows of the table are called, by role
 _COMPONENTS = {
     "parameters": "Model parameters",
@@ -104,6 +106,9 @@ def reductions(training: Training) -> Callable[[], list[Reduction]]:
     again = meanwhile(lambda: Outline.of(other._replace(checkpoint=True).plan()))
     is_wide = training.dtype == "float32"
     lower = meanwhile(lambda: Outline.of(training._replace(dtype="bfloat16").plan())) if is_wide else None
+    adapted = training._replace(quantize="nf4", lora_r=_RANK)
+    is_whole = training.quantize is None and not training.lora_r
+    coded = meanwhile(lambda: Outline.of(adapted.plan())) if is_whole else None
 
     def found() -> list[Reduction]:
         rows = []
@@ -116,19 +121,25 @@ def reductions(training: Training) -> Callable[[], list[Reduction]]:
         if not training.checkpoint:
             words = f"--checkpoint, +{outline.again:.0%} FLOP"
             rows.append(Reduction("activations", words, outline.most["activations"]))
+        if coded is not None:
+            outline = Outline(*coded())
+            words = f"--quantize nf4 --lora-r {_RANK}"
+            rows += [Reduction(role, words, outline.most[role]) for role in ("parameters", "optimizer", "gradients")]
         return rows
 
     return found
 
 
 def table(plan: Plan, found: Sequence[Reduction]) -> str:
-    """A row for each component: the most that the step ever holds of it, and what a plan with a reduction holds."""
+    """Of each component the most that the step ever holds of it, and what plans with reductions hold, a row each."""
     rows = [("Training component", "Memory", "Reduction technique", "Memory with it")]
     for role, held in Outline.of(plan).most.items():
-        techniques = [r for r in found if r.role == role]
-        with_it = [f"{format_bytes(r.nbytes)} ({_less(held - r.nbytes)})" for r in techniques]
-        technique, less = (techniques[0].technique, with_it[0]) if techniques else ("", "")
-        rows.append((_COMPONENTS[role], format_bytes(held), technique, less))
+        techniques = [
+            (r.technique, f"{format_bytes(r.nbytes)} ({_less(held - r.nbytes)})") for r in found if r.role == role
+        ]
+        first, *others = techniques or [("", "")]
+        rows.append((_COMPONENTS[role], format_bytes(held), *first))
+        rows += [("", "", *other) for other in others]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])

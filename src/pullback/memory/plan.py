@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -71,6 +71,10 @@ class Plan:
         from .table import text
 
         return text(self)
+
+    def nodes(self) -> Sequence[Node]:
+        """What a run computes."""
+        return self._program.nodes()
 
     def inputs(self) -> Iterator[tuple[int, Node, Named]]:
         """Each input of the program, by its place, and what it is for."""

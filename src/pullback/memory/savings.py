@@ -7,8 +7,9 @@ from math import prod
 
 from ..graph.node import Node, Shape
 from ..graph.types import float32
+from ..ops.primitive import ALIAS, MOVEMENT
 from ..runtime.bundles import bytes_of
-from .lives import OPTIMIZER
+from .lives import OPTIMIZER, PARAMETERS
 from .plan import Plan
 from .sizes import format_bytes
 
@@ -17,8 +18,16 @@ _MOMENTS = {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer"}
 _SECOND_MOMENTS = {"exp_avg_sq"}
 
 
+#: layers that `nn.utils.quantize_model` leaves as they are unless told otherwise
+_SKIPPED = "lm_head.weight"
+
+
 def savings(plan: Plan) -> list[str]:
-    """A line for each other optimizer that would keep less, with the bytes of its state."""
+    """A line for each other way to keep a state that would take less, with its bytes."""
+    return [*_of_optimizers(plan), *_of_codes(plan)]
+
+
+def _of_optimizers(plan: Plan) -> list[str]:
     held = sum(b.nbytes for b in plan.buffers if b.role == OPTIMIZER)
     found = [
         ("moments in 8 bits (AdamW8bit, Adam8bit, Lion8bit, SGD8bit)", _less_in_8_bits(plan)),
@@ -71,6 +80,52 @@ def _less_with_adafactor(plan: Plan) -> int:
             less += bytes_of(node)
             parameters[named.kept_for] = given[named.kept_for]
     return less - sum(_factored(node.shape) * node.dtype.itemsize for node in parameters.values())
+
+
+def _of_codes(plan: Plan) -> list[str]:
+    """Linear layers that are trained, as codes of 4 bits with adapters beside them: their weights take less, and have
+    neither gradients nor moments.
+    """
+    weights = dict(_linear_weights(plan))
+    held = sum(2 * bytes_of(node) for node in weights.values())
+    held += sum(bytes_of(node) for _, node, named in plan.inputs() if named.kept_for in weights and node.shape)
+    then = sum(_in_4_bits(prod(node.shape)) for node in weights.values())
+    if then >= held:
+        return []
+    return [
+        'linear layers fixed in 4 bits, adapters trained beside them (nn.utils.quantize_model(model, "nf4"), '
+        f"lora.apply): their weights, gradients and moments are {format_bytes(held)}, and would be {format_bytes(then)}"
+    ]
+
+
+def _linear_weights(plan: Plan) -> Iterator[tuple[int, Node]]:
+    """The matrices that are trained and that products read, with their places among the inputs. One that is read by
+    index as well, as an embedding's that the output layer shares, is none.
+    """
+    multiplied, others = set[Node](), set[Node]()
+    for node in plan.nodes():
+        if node.op.name in ("matmul", "gather"):
+            read = multiplied if node.op.name == "matmul" else others
+            read |= {_base(operand) for operand in node.inputs}
+    for place, node, named in plan.inputs():
+        is_weight = named.role == PARAMETERS and node.requires_grad and len(node.shape) == 2
+        if is_weight and node in multiplied - others and not named.name.endswith(_SKIPPED):
+            yield place, node
+
+
+def _base(node: Node) -> Node:
+    """What is moved or converted."""
+    while node.inputs and (node.op.kind in (MOVEMENT, ALIAS) or node.op.name == "convert"):
+        node = node.inputs[0]
+    return node
+
+
+def _in_4_bits(size: int) -> int:
+    """Bytes of `nn.Linear4bit`'s weight: two codes a byte, a code for the scale of each block of 64, and a float32 for
+    each block of 256 of these.
+    """
+    blocks = -(-size // 64)
+    return -(-size // 2) + blocks + 4 * -(-blocks // 256) + 4
 
 
 def _factored(shape: Shape) -> int:

@@ -35,7 +35,9 @@ def _named(trace: Trace, called: dict[int, str], captured: Captured, place_of: d
     if captured.owner is not None:
         name = called.get(id(captured.owner), "")
         return Named(GRADIENTS, f"gradient of {name}" if name else "gradient", None)
-    role = PARAMETERS if captured.node.requires_grad else INPUTS
+    # what belongs to a module is its own, trained or not: frozen weights, codes, running statistics
+    is_own = captured.node.requires_grad or id(captured.tensor) in called
+    role = PARAMETERS if is_own else INPUTS
     return Named(role, called.get(id(captured.tensor), ""), captured.original.source)
 
 
