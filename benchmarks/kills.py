@@ -22,12 +22,28 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import pullback as pb
 
 _KEEP = 3
 
 
 # ---- the run
+
+
+class _Noisy(pb.utils.data.Dataset):
+    """Examples with noise that is drawn when they are asked for, from the generators that anybody may use."""
+
+    def __init__(self, inputs: pb.Tensor):
+        self.inputs = inputs.numpy()
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        x = self.inputs[index] + 0.1 * np.random.standard_normal(16).astype(np.float32)
+        return x * np.float32(random.choice((-1, 1))), x.sum(keepdims=True)
 
 
 def run(directory: Path, steps: int) -> None:
@@ -38,8 +54,8 @@ def run(directory: Path, steps: int) -> None:
     optimizer = pb.optim.Adam(model.parameters(), lr=0.01)
     scheduler = pb.optim.lr_scheduler.StepLR(optimizer, step_size=7, gamma=0.9)
     inputs = pb.randn(100, 16, generator=pb.Generator(1))
-    examples = data.TensorDataset(inputs, inputs.sum(1, keepdim=True))
-    loader = data.DataLoader(examples, 10, shuffle=True, generator=pb.Generator(2))
+    loader = data.DataLoader(_Noisy(inputs), 10, shuffle=True, generator=pb.Generator(2))
+    monitor = pb.Monitor(model, optimizer, every=5)
 
     @pb.compile
     def train(x: pb.Tensor, y: pb.Tensor) -> pb.Tensor:
@@ -49,7 +65,7 @@ def run(directory: Path, steps: int) -> None:
         optimizer.step()
         return loss
 
-    parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler, "loader": loader}
+    parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler, "loader": loader, "monitor": monitor}
     with warnings.catch_warnings():
         # a snapshot that is passed over ends the run: a kill must never damage one
         warnings.simplefilter("error")

@@ -146,6 +146,8 @@ class Replay:
         self._called.update((p, f"argument {i + 1}") for p, i in zip(self.argument_places, self.arguments, strict=True))
         #: state that is the optimizers' only once a run has changed it; None from then on, or where there is none
         self.prepared = Prepared(list(trace.prepared)) if trace.prepared else None
+        #: whether the last run has changed something
+        self.has_taken_in = False
         #: asked with the arguments before the first run, which it may refuse
         self.before_first: Callable[[list[Any]], None] | None = None
         #: the numbers of the captured tensors' nodes when they last fitted; the nodes themselves are not kept
@@ -213,22 +215,7 @@ class Replay:
         `alone` tells that no other step is running, which could be reading what this one is about to write.
         """
         if self.prepared is not None:
-            return self._first(self._attempt, arguments, alone)
-        return self._attempt(arguments, alone)
-
-    def _first(self, call: Callable[[list[Any], bool], Any], arguments: list[Any], alone: bool) -> Any:
-        """`call` a recording that has changed nothing yet, with the state that it begins with."""
-        prepared = self.prepared
-        assert prepared is not None
-        if not prepared.enter():
-            return MISFIT
-        try:
-            return call(arguments, alone)
-        finally:
-            if self.prepared is not None:
-                prepared.withdraw()
-
-    def _attempt(self, arguments: list[Any], alone: bool) -> Any:
+            return self._first(self.attempt, self.prepared, arguments, alone)
         settled = self.settled
         if not self.conditions.hold(arguments, alone and settled is not None and settled.is_calm()):
             return MISFIT
@@ -245,7 +232,7 @@ class Replay:
         del settled
         if not self._fits():
             return MISFIT
-        return self._run(arguments, alone)
+        return self.run(arguments, alone)
 
     def _fits(self) -> bool:
         """Whether the captured tensors are of the shapes and dtypes that were recorded."""
@@ -289,14 +276,24 @@ class Replay:
             _, dtype, elements = self.outputs[place]
             outputs[place] = Buffer.empty(elements, dtype)
 
-    def run(self, arguments: list[Handle], alone: bool) -> Any:
-        """One step of what has just been recorded for this call."""
-        if self.prepared is not None:
-            return self._first(self._run, arguments, alone)
-        return self._run(arguments, alone)
+    def _first(
+        self, call: Callable[[list[Any], bool], Any], prepared: Prepared, arguments: list[Any], alone: bool
+    ) -> Any:
+        """`call` a recording that has changed nothing yet, with the state that it begins with."""
+        if not prepared.enter():
+            return MISFIT
+        self.prepared, self.has_taken_in = None, False
+        try:
+            return call(arguments, alone)
+        finally:
+            if not self.has_taken_in:
+                self.prepared = prepared
+                prepared.withdraw()
 
-    def _run(self, arguments: list[Handle], alone: bool) -> Any:
+    def run(self, arguments: list[Handle], alone: bool) -> Any:
         """One step, where it must be asked of every state whether it may be written in place."""
+        if self.prepared is not None:
+            return self._first(self.run, self.prepared, arguments, alone)
         if self.before_first is not None:
             self.before_first(arguments)
             self.before_first = None
@@ -471,7 +468,7 @@ class Replay:
 
     def _take_in(self, arguments: list[Handle], outputs: list[Memory | None]) -> Any:
         """Give the arguments what the step changed of them, and the caller the results."""
-        self.prepared = None
+        self.has_taken_in = True
         for tensor in self.outcome.cleared:
             if tensor._grad is not None:
                 tensor._grad = None
