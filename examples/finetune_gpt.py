@@ -48,7 +48,7 @@ class Size(NamedTuple):
 
 SIZES = {
     "tiny": Size(2, 64, 2, 32, 4, 12, 12, 4, 4),
-    "100m": Size(12, 832, 13, 256, 2, 400, 160, 20, 16),
+    "100m": Size(12, 832, 13, 256, 2, 300, 120, 20, 16),
 }
 
 
@@ -185,13 +185,14 @@ def _note(kept: dict[str, Any], count: int, loss: float, tell: Callable[[str], N
 
 def table(found: dict[str, dict[str, Any]]) -> str:
     """Both ways to tune beside one another, in Markdown."""
-    roles = ("parameters", "gradients", "optimizer", "activations", "temporaries", "inputs")
+    roles = {role: role for role in ("parameters", "gradients", "optimizer", "activations", "temporaries")}
+    roles |= {"parameters": "parameters that are trained", "inputs": "all else, such as weights in codes"}
     lines = ["| | " + " | ".join((FULL, QLORA)) + " |", "|---|--:|--:|"]
     both = [found[FULL], found[QLORA]]
     rows: list[tuple[str, list[str]]] = [
         ("parameters trained", [f"{kept['trained']:,}" for kept in both]),
         ("memory of a step", [format_bytes(kept["peak"]) for kept in both]),
-        *((f"of it {role}", [format_bytes(kept["held"].get(role, 0)) for kept in both]) for role in roles),
+        *((f"– {name}", [format_bytes(kept["held"].get(role, 0)) for kept in both]) for role, name in roles.items()),
         ("time of a step", [f"{float(np.median(kept['seconds'])):.2f} s" for kept in both]),
         ("loss before", [f"{kept['losses'][0]:.3f}" for kept in both]),
         ("loss after", [f"{kept['losses'][-1]:.3f}" for kept in both]),
@@ -205,6 +206,7 @@ def draw(found: dict[str, dict[str, Any]], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
+    matplotlib.rcParams["svg.hashsalt"] = "pullback"  # equal figures are equal files
     import matplotlib.pyplot as plt
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
