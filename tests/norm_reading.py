@@ -1,7 +1,8 @@
 """Which launches of a program read gradients only for the sum of their squares: what a norm costs beyond the passes
 that make what it is of.
 
-`PYTHONPATH=. python tests/norm_reading.py` prints it for all workloads, clipped, with what a program has of launches in all.
+`PYTHONPATH=. python tests/norm_reading.py` prints it for all workloads, clipped, with what a program has of launches in
+all.
 """
 
 from __future__ import annotations
