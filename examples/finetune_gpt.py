@@ -48,7 +48,7 @@ class Size(NamedTuple):
 
 SIZES = {
     "tiny": Size(2, 64, 2, 32, 4, 12, 12, 4, 4),
-    "100m": Size(12, 832, 13, 256, 2, 300, 120, 20, 16),
+    "100m": Size(12, 832, 13, 256, 2, 200, 100, 20, 16),
 }
 
 
@@ -206,6 +206,7 @@ def draw(found: dict[str, dict[str, Any]], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
+    matplotlib.rcParams["svg.hashsalt"] = "pullback"  # equal figures are equal files
     import matplotlib.pyplot as plt
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")

@@ -165,6 +165,7 @@ def draw(results: dict[str, Result], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
+    matplotlib.rcParams["svg.hashsalt"] = "pullback"  # equal figures are equal files
     import matplotlib.pyplot as plt
 
     figure, both = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
