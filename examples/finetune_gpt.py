@@ -48,7 +48,7 @@ class Size(NamedTuple):
 
 SIZES = {
     "tiny": Size(2, 64, 2, 32, 4, 12, 12, 4, 4),
-    "100m": Size(12, 832, 13, 256, 2, 300, 120, 20, 16),
+    "100m": Size(12, 832, 13, 256, 2, 200, 100, 20, 16),
 }
 
 
@@ -186,7 +186,7 @@ def _note(kept: dict[str, Any], count: int, loss: float, tell: Callable[[str], N
 def table(found: dict[str, dict[str, Any]]) -> str:
     """Both ways to tune beside one another, in Markdown."""
     roles = {role: role for role in ("parameters", "gradients", "optimizer", "activations", "temporaries")}
-    roles |= {"parameters": "parameters that are trained", "inputs": "all else, such as weights in codes"}
+    roles |= {"parameters": "parameters, trained and fixed", "inputs": "inputs"}
     lines = ["| | " + " | ".join((FULL, QLORA)) + " |", "|---|--:|--:|"]
     both = [found[FULL], found[QLORA]]
     rows: list[tuple[str, list[str]]] = [
