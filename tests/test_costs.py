@@ -66,7 +66,7 @@ class _Recorded:
     """Stands in for a program: remembers the graph and computes nothing."""
 
     memory = Memory(0, 0, 0)
-    is_plain, work = True, 0.0
+    is_plain, work, unbudgeted_bytes = True, 0.0, 0
 
     def __init__(self, graph: Graph, graphs: list[Graph]):
         graphs.append(graph)

@@ -423,6 +423,7 @@ def _only_ours() -> Iterator[Row]:
     yield Row("shift_right", shifted, (np.array([0, 7, -7, 2**40]),), theirs=lambda f, x: x >> 2, dtypes=("float64",))
     yield Row("written by index", written, (normal(3, 3), normal(2, 3)))
     yield Row("copy", lambda f, x: x._wrap(copy(x.node)), (normal(2, 3),), theirs=lambda f, x: x.clone())
+    yield Row("apart", lambda f, x: x._wrap(apart(x.node, 1)), (normal(2, 3),), theirs=lambda f, x: x.clone())
     yield Row("host_call", on_host, (normal(2, 3),), theirs=lambda f, x: (x * 2).detach(), smooth=False)
     yield Row("results of one rule", square_and_half, (normal(2, 3),), theirs=lambda f, x: x * x * (x / 2))
     yield Row("custom rule", doubled_by_rule, (normal(2, 3),), theirs=lambda f, x: x * 2)

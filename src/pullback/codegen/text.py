@@ -73,6 +73,8 @@ class Writer:
         self.prologue: list[str] = []
         self.lines: list[str] = []
         self.declarations: set[str] = set()
+        self._numbers = [p.removeprefix("i64 ") for p in parameters if p.startswith("i64 ")]
+        self._true: str | None = None
         self._count = 0
 
     def fresh(self, hint: str = "v") -> str:
@@ -89,6 +91,15 @@ class Writer:
         name = self.fresh(hint)
         self.lines.append(f"  {name} = {text}")
         return name
+
+    def unknown_truth(self) -> str:
+        """An i1 that is true, which LLVM cannot know: that the first number among the parameters, a size or the number
+        of a task, is not negative.
+        """
+        if self._true is None:
+            self._true = self.fresh()
+            self.prologue.append(f"  {self._true} = icmp sge i64 {self._numbers[0]}, 0")
+        return self._true
 
     def declare(self, text: str) -> None:
         """Ask for a declaration such as `declare float @llvm.sqrt.f32(float)`."""
