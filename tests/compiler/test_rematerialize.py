@@ -250,3 +250,35 @@ def test_a_loop_that_is_run_again_begins_with_the_same() -> None:
         assert len(starts) == len(set(starts))
         assert not set(starts) & {i for n in program.layout.fusion.graph.nodes if n.op.name == "scan" for i in n.inputs}
         assert found == plain
+
+
+@pytest.mark.parametrize("activation", ["SiLU", "ELU", "Softplus"])
+def test_a_penalty_on_gradients_is_computed_again_where_a_kernel_reads_a_part_of_it(activation: str) -> None:
+    """A kernel's own member reads the sigmoid that a value made along with it consists of."""
+
+    def after(memory: float | str | None) -> tuple[int, list[bytes]]:
+        pb.manual_seed(0)
+        layer = getattr(pb.nn, activation)
+        nn = pb.nn
+        model = nn.Sequential(nn.Linear(2, 32), layer(), nn.Linear(32, 32), layer(), nn.Linear(32, 1))
+        optimizer = pb.optim.SGD(model.parameters(), lr=0.1)
+
+        @pb.compile(memory=memory)
+        def step(x: pb.Tensor) -> pb.Tensor:
+            optimizer.zero_grad()
+            x = x.detach().requires_grad_()
+            scores = model(x)
+            (slope,) = pb.autograd.grad(scores.sum(), x, create_graph=True)
+            loss = slope.square().mean() + scores.mean()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        x = pb.randn(512, 2)
+        step(x)
+        return step.memory.peak_bytes, [p.detach().numpy().tobytes() for p in model.parameters()]
+
+    whole, expected = after(None)
+    for budget in (0.7 * whole, 0.85 * whole, LEAST):
+        with contextlib.suppress(MemoryBudgetError):
+            assert after(budget)[1] == expected

@@ -388,6 +388,8 @@ class _Writer:
         for node in along:
             alone = self._alone(node)
             members.update({self._written(member, alone, True): FULL for member in alone.members})
+        if along:  # the kernel's own members may read what those along are made of, which then stands before them
+            members = {node: members[node] for node in self.here.values() if node in members}
         stored = [*stored, *along]
         made = [self.here[node] for node in stored]
         placed = group  # the same where all is the same: its kernels need not be emitted anew
