@@ -176,6 +176,10 @@ def test_the_norm_of_an_outer_product_neither_overflows_nor_vanishes_before_it_d
     assert step(column, pb.zeros(1, 4)).item() == 0.0
     assert step(column * 1e14, row * 1e14 - 1e14 * row).isnan()  # infinity times 0
     assert step(column, row + 1).isinf()
+    infinity = pb.tensor([[float("inf")], [0.0], [1.0]])
+    assert step(infinity, row + 1).isinf()
+    assert step(infinity, row).isnan()  # where both have other elements too, and either way round
+    assert step(column, pb.tensor([[float("inf"), 1.0, 1.0, 1.0]])).isnan()
 
 
 def test_the_bits_of_a_norm_do_not_depend_on_the_number_of_threads() -> None:

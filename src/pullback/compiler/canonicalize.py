@@ -25,11 +25,11 @@ from ..graph.types import float32, float64
 from ..ops.attention import LOG_SUM
 from ..ops.contraction import matmul
 from ..ops.convolution import CONVOLUTION
-from ..ops.elementwise import MUL, convert, mul, sub
+from ..ops.elementwise import MUL, absolute, add, convert, mul, ne, sub, where
 from ..ops.indexing import scatter_add
 from ..ops.movement import EXPAND, expand, permute, reshape, swap_last
-from ..ops.primitive import ATTENTION, ELEMENTWISE, REDUCTION, apply, constant, grad_mode, source_of
-from ..ops.reduction import SUM, kept_shape, reduce_sum
+from ..ops.primitive import ATTENTION, ELEMENTWISE, REDUCTION, Primitive, apply, constant, grad_mode, source_of
+from ..ops.reduction import MIN, SUM, kept_shape, reduce_sum
 from .copies import SMALL_FLOATS
 
 
@@ -158,7 +158,7 @@ def _reduction(node: Node, x: Node) -> Node:
         x = _unmoved(x)
         factors = _squared_outer_product(x) if node.op is SUM else None
         if factors is not None:
-            return reshape(convert(mul(*map(_sum_of_squares, factors)), node.dtype), node.shape)
+            return reshape(convert(_squares_of_outer_product(*factors), node.dtype), node.shape)
         node = apply(node.op, x, axes=tuple(range(len(x.shape))))
     primitive, axes = node.op, [a for a in node["axes"] if x.shape[a] != 1]
     if 0 in (x.shape[a] for a in node["axes"]):
@@ -190,10 +190,19 @@ def _squared_outer_product(x: Node) -> tuple[Node, Node] | None:
     return (left, right) if len(left.shape) == len(right.shape) == len(product.shape) and apart else None
 
 
-def _sum_of_squares(x: Node) -> Node:
-    wide = convert(x, float64)
-    square = mul(wide, wide)
-    return _reduction(apply(SUM, square, axes=tuple(range(len(square.shape)))), square)
+def _squares_of_outer_product(left: Node, right: Node) -> Node:
+    """The sum of the squares of all products of two vectors' elements. It is NaN where there is an infinity in one and
+    a zero in the other, which the sums of squares of the two do not tell.
+    """
+    wide = [convert(x, float64) for x in (left, right)]
+    sums = [_over_all(SUM, mul(x, x)) for x in wide]
+    least = [_over_all(MIN, absolute(x)) for x in wide]
+    total, extremes = mul(*sums), add(mul(least[0], sums[1]), mul(least[1], sums[0]))
+    return where(ne(extremes, extremes), extremes, total)
+
+
+def _over_all(primitive: Primitive, x: Node) -> Node:
+    return _reduction(apply(primitive, x, axes=tuple(range(len(x.shape)))), x)
 
 
 #: operations an element that are done anew in another order, at most, for a reduction that does not ask for one
