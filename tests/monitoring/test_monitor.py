@@ -537,3 +537,25 @@ def test_of_two_optimizers_one_that_overflows_makes_the_step_a_skipped_one(compi
     ]  # fmt: skip
     assert scaler.get_scale() == 2.0**15 and not monitor.alerts
     assert all(len(record.depth) == 2 for record in monitor.records)
+
+
+def test_a_step_of_another_model_is_not_observed() -> None:
+    watched = pb.nn.Linear(4, 4)
+    monitor = pb.Monitor(watched, pb.optim.SGD(watched.parameters(), lr=0.1), activation_gradients=True)
+    model = pb.nn.Sequential(pb.nn.Linear(4, 4), pb.nn.ReLU())
+    optimizer = pb.optim.SGD(model.parameters(), lr=0.1)
+
+    @pb.compile
+    def step(x: pb.Tensor) -> None:
+        optimizer.zero_grad()
+        (watched(x) + pb.relu(model(x))).square().mean().backward(inputs=list(model.parameters()))
+        optimizer.step()
+
+    x = pb.randn(8, 4)
+    step(x)
+    assert not step._last.observed._shares, "a monitor has put its numbers into a step that trains another model"
+    monitor._turn = 0  # as if it were not to record the next one
+    step(x)
+    assert step._recordings == 1, "the turn of a monitor has recorded another model's step anew"
+    assert monitor.steps == 0
+    monitor.close()

@@ -96,6 +96,8 @@ class Collector:
 
     def __init__(self, monitor: Monitor, turn: int, traced: bool):
         self.monitor, self.turn, self.traced = monitor, turn, traced
+        #: whether its recording tells it numbers: it has met a gradient, or a step of an optimizer, of its own model
+        self.is_observing = False
         self.entries: list[Entry] = []
         #: the gradients as they are, and those that an optimizer has stepped with
         self.gradients: dict[str, Entry] = {}
@@ -244,7 +246,6 @@ class Collector:
             if self.steps:
                 self.monitor.skip_step(found)
             return
-        # or else it is the step of another model
         has_gradients = bool(self.gradients or self.used)
         if has_gradients or self.steps or any(entry.key.what == UPDATE for entry in self.entries):
             is_whole = bool(self.losses and has_gradients and self.steps)

@@ -226,9 +226,10 @@ class Monitor:
     def _read_turn(self) -> int:
         return self._turn
 
-    def _collector(self) -> Collector | None:
+    def _collector(self, own: bool = True) -> Collector | None:
         """What collects for the recording, or for the step that is not compiled, which is going on; None in a step that
-        is of no concern, and where there are no values.
+        is of no concern, and where there are no values. What is not known to be `own` may be another model's: a
+        recording in which nothing else is met is not observed.
         """
         trace = STATE.trace
         if STATE.loop is not None or STATE.example is not None:
@@ -237,18 +238,21 @@ class Monitor:
             if self._eager is None and self._turn:
                 self._eager = Collector(self, self._turn, traced=False)
             return self._eager
-        if self._recording is None or self._recording[0]() is not trace:
+        is_known = self._recording is not None and self._recording[0]() is trace
+        if self._recording is None or not is_known:
+            self._recording = ref(trace), Collector(self, self._turn, traced=True)
+        collector = self._recording[1]
+        if own and not collector.is_observing:
+            collector.is_observing = True
             trace.guard(self._read_turn)
-            collector = Collector(self, self._turn, traced=True)
             trace.observe(collector)
-            self._recording = ref(trace), collector
-        return self._recording[1]
+        return collector
 
     # ---- what is met on the way
 
     def _called(self, name: str, module: Module, result: Any) -> None:
         """A layer has been called."""
-        collector = self._collector() if is_grad_enabled() else None
+        collector = self._collector(own=False) if is_grad_enabled() else None
         if collector is None or not collector.turn:
             return
         kind, function = type(module).__name__, self._functions.get(id(module))
@@ -260,7 +264,7 @@ class Monitor:
         """backward() has found a loss, or the gradient of a leaf."""
         if what not in ("loss", "gradient") or (what == "gradient" and id(owner) not in self._parameters):
             return
-        collector = self._collector()
+        collector = self._collector(own=what == "gradient")
         if collector is None or not collector.turn:
             return
         if what == "loss":
@@ -442,7 +446,7 @@ class _Seeker:
 
     def _collector(self) -> Collector | None:
         monitor = self.monitor()
-        collector = None if monitor is None else monitor._collector()
+        collector = None if monitor is None else monitor._collector(own=False)
         return collector if collector is not None and collector.turn else None
 
 
