@@ -145,8 +145,8 @@ def _program(case: Case) -> Callable[[], Any]:
     from pullback.graph.types import from_name, to_storage
     from pullback.ops.attention import attention
     from pullback.ops.primitive import input_node
+    from pullback.runtime.backends import made_program
     from pullback.runtime.buffers import Buffer
-    from pullback.runtime.program import Program
 
     dtype = from_name(case.dtype)
     arrays = _values(case)
@@ -157,5 +157,5 @@ def _program(case: Case) -> Callable[[], Any]:
     if case.backward:
         outputs = [node for node in gradients(outputs, [cotangent], nodes[:3]) if node is not None]
     results = [Buffer.empty(arrays[0].size, dtype) for _ in outputs]
-    program = Program(Graph.of(outputs), nodes)
+    program = made_program(Graph.of(outputs), nodes)
     return lambda: program.run(buffers, results)

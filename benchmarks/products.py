@@ -166,8 +166,8 @@ def _program(case: Case, a: np.ndarray, b: np.ndarray) -> Callable[[], Any]:
     from pullback.ops.contraction import matmul
     from pullback.ops.movement import swap_last
     from pullback.ops.primitive import input_node
+    from pullback.runtime.backends import made_program
     from pullback.runtime.buffers import Buffer
-    from pullback.runtime.program import Program
 
     dtype = from_name(case.dtype)
     nodes, operands, buffers = [], [], []
@@ -178,7 +178,7 @@ def _program(case: Case, a: np.ndarray, b: np.ndarray) -> Callable[[], Any]:
         buffers.append(Buffer.of(to_storage(stored, dtype).reshape(-1), copy=True))
     product = matmul(*operands)
     result = Buffer.empty(prod(product.shape), dtype)
-    program = Program(Graph.of([product]), nodes)
+    program = made_program(Graph.of([product]), nodes)
     return lambda: program.run(buffers, [result])
 
 

@@ -56,7 +56,7 @@ def step_of(layers: int) -> tuple[int, int]:
     compiled = pb.compile(workloads.sigmoid_network(pb, layers).step)
     graphs: list[Graph] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pullback.tracing.replay.Program", lambda graph, *_, **__: _Recorded(graph, graphs))
+        patch.setattr("pullback.tracing.replay.made_program", lambda graph, *_, **__: _Recorded(graph, graphs))
         compiled()
     lowered, fusion = lower(graphs[0])
     return len(lowered.nodes), len(fusion.groups)
@@ -121,7 +121,7 @@ def test_a_new_learning_rate_compiles_nothing(monkeypatch: pytest.MonkeyPatch) -
     def refuse(*_: Any) -> None:
         raise AssertionError("something was compiled")
 
-    monkeypatch.setattr("pullback.tracing.replay.Program", refuse)
+    monkeypatch.setattr("pullback.tracing.replay.made_program", refuse)
     monkeypatch.setattr("pullback.runtime.engine._program", refuse)
     step()
     assert w.tolist() == [0.0] * 3

@@ -12,9 +12,9 @@ from pullback.graph import types
 from pullback.graph.node import Graph, reachable
 from pullback.ops.primitive import REGISTRY
 from pullback.runtime import engine
+from pullback.runtime.backends import made_program
 from pullback.runtime.buffers import Buffer
 from pullback.runtime.jit import host_target
-from pullback.runtime.program import Program
 from random_graphs import RandomGraph, random_graph, random_graphs
 
 #: primitives of codes of 8 and of 4 bits
@@ -40,7 +40,7 @@ def run(graph: RandomGraph, **switches) -> list[np.ndarray]:
         leaves = [node for node in whole.nodes if node.buffer is not None]
         results = [Buffer.empty(engine.count(node), node.dtype) for node in wanted]
         with debug.override(**switches):
-            Program(*engine.without_values(whole, leaves)).run([leaf.buffer for leaf in leaves], results)
+            made_program(*engine.without_values(whole, leaves)).run([leaf.buffer for leaf in leaves], results)
         values.update(zip(wanted, results, strict=True))
     return [types.to_carrier(values[k.node].array, k.dtype).reshape(k.shape) for k in graph.outputs]
 
@@ -58,7 +58,7 @@ def same_bits(left: list[np.ndarray], right: list[np.ndarray]) -> bool:
 @pytest.fixture
 def no_small_programs(monkeypatch):
     """Have programs, and the bundles of their launches, use threads however little they do."""
-    monkeypatch.setattr("pullback.runtime.program._SMALL_WORK", -math.inf)
+    monkeypatch.setattr("pullback.runtime.native._SMALL_WORK", -math.inf)
     monkeypatch.setattr("pullback.runtime.bundles._HAND_OVER", -math.inf)
 
 

@@ -41,7 +41,7 @@ SHAPES = [
 def test_the_bits_are_the_same_for_any_number_of_threads(
     x: tuple[int, ...], weight: tuple[int, ...], options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pullback.runtime.program._SMALL_WORK", -math.inf)
+    monkeypatch.setattr("pullback.runtime.native._SMALL_WORK", -math.inf)
     monkeypatch.setattr("pullback.runtime.bundles._HAND_OVER", -math.inf)
     operands = [RNG.normal(size=shape).astype(np.float32) for shape in (x, weight)]
     results = []

@@ -139,7 +139,7 @@ def test_infinities_and_nan_reach_the_sums() -> None:
 
 
 def test_any_number_of_threads_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pullback.runtime.program._SMALL_WORK", -math.inf)
+    monkeypatch.setattr("pullback.runtime.native._SMALL_WORK", -math.inf)
     monkeypatch.setattr("pullback.runtime.bundles._HAND_OVER", -math.inf)
     x, weight = (RNG.normal(size=s).astype(np.float32) for s in ((9, 8, 17, 18), (24, 8, 3, 3)))
 

@@ -23,6 +23,7 @@ from pullback.ops.contraction import matmul
 from pullback.ops.elementwise import add, convert, mul
 from pullback.ops.movement import swap_last
 from pullback.ops.primitive import input_node
+from pullback.runtime.backends import made_program
 from pullback.runtime.buffers import Buffer
 from pullback.runtime.jit import host_target
 from pullback.runtime.program import Program
@@ -149,7 +150,7 @@ def value_of(program: Program, *inputs: tuple[np.ndarray, DType]) -> np.ndarray:
 def program_of(build, *inputs: tuple[tuple[int, ...], DType]) -> Program:
     nodes = [input_node(place, shape, dtype) for place, (shape, dtype) in enumerate(inputs)]
     output: Node = build(*nodes)
-    return Program(Graph.of([output]), nodes)
+    return made_program(Graph.of([output]), nodes)
 
 
 def numbers(*shape: int, seed: int = 0) -> np.ndarray:
@@ -200,7 +201,7 @@ def test_what_follows_a_product_finds_it_rounded(m, n, k) -> None:
     nodes = [input_node(0, (m, k), bfloat16), input_node(1, (k, n), bfloat16)]
     rounded = matmul(*nodes)
     wide = convert(rounded, float32)
-    program = Program(Graph.of([mul(wide, wide), rounded, convert(add(rounded, rounded), float32)]), nodes)
+    program = made_program(Graph.of([mul(wide, wide), rounded, convert(add(rounded, rounded), float32)]), nodes)
     results = [Buffer.empty(m * n, node.dtype) for node in program.outputs]
     program.run([Buffer.of(to_storage(x, bfloat16).reshape(-1), copy=True) for x in (a, b)], results)
     got = [to_carrier(r.array, node.dtype).reshape(m, n) for r, node in zip(results, program.outputs, strict=True)]
@@ -313,7 +314,7 @@ def test_a_product_may_give_its_sums_in_float32() -> None:
     expected = [values[2] @ values[1].T, values[0].T @ values[2]]
     for cotangent, wanted, operand_ in zip(product.op.pull(product, g, [0, 1]), expected, (a, b), strict=True):
         assert cotangent is not None and (cotangent.shape, cotangent.dtype) == (operand_.shape, bfloat16)
-        program = Program(Graph.of([cotangent]), [a, b, g])
+        program = made_program(Graph.of([cotangent]), [a, b, g])
         got = value_of(program, *zip(values, (bfloat16, bfloat16, float32), strict=True))
         np.testing.assert_allclose(got, wanted, rtol=2**-8, atol=1e-5)
     with pytest.raises(DTypeError, match=r"matmul of float32 sums in float32 and can give that .* not bfloat16"):

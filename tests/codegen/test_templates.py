@@ -17,8 +17,8 @@ from pullback.compiler.pipeline import lower
 from pullback.graph import types
 from pullback.ops.primitive import REGISTRY, Primitive
 from pullback.runtime import engine, jit
+from pullback.runtime.backends import made_program
 from pullback.runtime.buffers import Buffer
-from pullback.runtime.program import Program
 from random_graphs import random_graph
 
 pytestmark = pytest.mark.skipif(pb.debug.get("backend") == "reference", reason="the reference emits nothing")
@@ -79,7 +79,7 @@ def test_random_graphs_from_what_was_kept(forgetful, seed):
     def run():
         forgetful()
         results = [Buffer.empty(engine.count(node), node.dtype) for node in wanted]
-        Program(*engine.without_values(whole, leaves)).run([leaf.buffer for leaf in leaves], results)
+        made_program(*engine.without_values(whole, leaves)).run([leaf.buffer for leaf in leaves], results)
         return [r.array.tobytes() for r in results]
 
     first, _ = emitted(run)

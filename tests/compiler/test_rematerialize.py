@@ -20,9 +20,10 @@ from pullback.graph import types
 from pullback.graph.node import Graph
 from pullback.ops.primitive import checkpoint_mode
 from pullback.runtime import engine
+from pullback.runtime.backends import made_program
 from pullback.runtime.buffers import Buffer
 from pullback.runtime.fit import LEAST, Budget
-from pullback.runtime.program import UNLIMITED, Program
+from pullback.runtime.program import UNLIMITED
 from random_graphs import RandomGraph, random_graph
 
 pytestmark = pytest.mark.skipif(debug.get("backend") == "reference", reason="the reference has no memory to plan")
@@ -41,7 +42,7 @@ def run(graph: RandomGraph, budget: Budget = UNLIMITED, threads: int = 1) -> tup
     leaves = [node for node in whole.nodes if node.buffer is not None]
     results = [Buffer.empty(engine.count(node), node.dtype) for node in wanted]
     with debug.override(num_threads=threads, verify=True):
-        program = Program(*engine.without_values(whole, leaves), budget=budget)
+        program = made_program(*engine.without_values(whole, leaves), budget=budget)
         program.run([leaf.buffer for leaf in leaves], results)
     return [types.to_carrier(r.array, n.dtype).tobytes() for n, r in zip(wanted, results, strict=True)], program
 
@@ -49,7 +50,7 @@ def run(graph: RandomGraph, budget: Budget = UNLIMITED, threads: int = 1) -> tup
 @pytest.fixture
 def no_small_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have programs, and the bundles of their launches, use threads however little they do."""
-    monkeypatch.setattr("pullback.runtime.program._SMALL_WORK", 0)
+    monkeypatch.setattr("pullback.runtime.native._SMALL_WORK", 0)
     monkeypatch.setattr("pullback.runtime.bundles._HAND_OVER", 0)
 
 

@@ -239,7 +239,7 @@ def _compiled(case: dict[str, Any], shape: tuple[int, ...], dtype: Any, **switch
 @pytest.mark.parametrize("dtype", [pb.float32, pb.bfloat16], ids=str)
 @pytest.mark.parametrize("shape", [(2, 70, 3, 16), (1, 600, 1, 8)], ids=str)
 def test_the_bits_are_the_same_for_any_number_of_threads(shape: Any, dtype: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr("pullback.runtime.program._SMALL_WORK", -math.inf)
+    monkeypatch.setattr("pullback.runtime.native._SMALL_WORK", -math.inf)
     monkeypatch.setattr("pullback.runtime.bundles._HAND_OVER", -math.inf)
     one, two, three = (_compiled({"is_causal": True}, shape, dtype, num_threads=count) for count in (1, 2, 3))
     assert one == two == three

@@ -192,7 +192,7 @@ def two_networks():
 
 @native_only
 def test_a_step_in_bundles_has_the_bits_of_one_thread(monkeypatch):
-    monkeypatch.setattr("pullback.runtime.program._SMALL_WORK", -math.inf)
+    monkeypatch.setattr("pullback.runtime.native._SMALL_WORK", -math.inf)
     monkeypatch.setattr("pullback.runtime.bundles._HAND_OVER", -math.inf)
     results = []
     for threads in (1, 2, 3):
@@ -208,7 +208,7 @@ def test_a_step_in_bundles_has_the_bits_of_one_thread(monkeypatch):
 
 @native_only
 def test_times_of_a_bundle_are_shared_among_its_kernels(monkeypatch):
-    monkeypatch.setattr("pullback.runtime.program._SMALL_WORK", -math.inf)
+    monkeypatch.setattr("pullback.runtime.native._SMALL_WORK", -math.inf)
     monkeypatch.setattr("pullback.runtime.bundles._HAND_OVER", -math.inf)
     with debug.override(num_threads=2):
         step, _ = two_networks()

@@ -9,7 +9,7 @@ import pytest
 import pullback as pb
 from benchmarks import workloads
 from oracle import numbers
-from pullback.runtime import program as programs
+from pullback.runtime import native as programs
 from pullback.runtime import trial
 from pullback.runtime.trial import Trial
 

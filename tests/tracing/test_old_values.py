@@ -20,7 +20,7 @@ import pytest
 
 import pullback as pb
 from oracle import numbers
-from pullback.runtime.program import Native
+from pullback.runtime.native import Native
 from pullback.tracing.settled import Settled
 
 

@@ -20,6 +20,7 @@ from ..graph.types import to_storage
 from ..ops.body import plain_copy
 from ..ops.primitive import ALIAS, INPUT, PARAMETER, input_node, structure
 from ..timeline import span
+from .backends import made_program
 from .buffers import Buffer
 from .program import Program
 from .report import reported
@@ -156,7 +157,7 @@ def _program(graph: Graph, leaves: list[Node]) -> Program:
         found = _programs.get(key)
         if found is None:
             with reported("compile", "what is pending") as report:
-                report.program = found = _programs[key] = Program(*without_values(graph, leaves))
+                report.program = found = _programs[key] = made_program(*without_values(graph, leaves))
             if len(_programs) > _KEPT:
                 _programs.popitem(last=False)
         else:

@@ -12,8 +12,9 @@ from ..compiler.groups import Group, elements
 from ..graph.node import Node
 from ..graph.types import to_carrier
 from .buffers import Buffer
-from .program import Native, Stage
+from .native import Native
 from .schedule import Bundle, Schedule
+from .stage import Stage
 
 
 class Part(NamedTuple):

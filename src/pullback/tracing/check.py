@@ -34,8 +34,8 @@ from ..graph.node import Node
 from ..graph.types import to_carrier
 from ..ops.primitive import path_of
 from ..runtime.buffers import Buffer
+from ..runtime.native import Native
 from ..runtime.probe import Part, parts_of, probe
-from ..runtime.program import Native
 from .replay import Replay
 
 #: seeds the directions, and the small changes of operands

@@ -22,10 +22,10 @@ from ..graph.types import float32, to_carrier
 from ..memory.available import available_bytes
 from ..memory.lives import Roles
 from ..ops.primitive import CONSTANT
+from ..runtime.backends import made_program
 from ..runtime.buffers import Buffer
 from ..runtime.engine import count, without_values
 from ..runtime.fit import BLOCKS, EARLY_UPDATE, Budget
-from ..runtime.program import Program
 from ..tensor import Tensor
 from ..tensor.handle import Handle
 from ..tensor.views import root_of
@@ -132,7 +132,7 @@ class Replay:
         self.resident |= {self.total, *self.observed.places} - {-1}
         with span("compile"):
             self.make = partial(
-                Program, inputs=[*trace.inputs, *extra], aliases=aliases, resident=self.resident, budget=budget
+                made_program, inputs=[*trace.inputs, *extra], aliases=aliases, resident=self.resident, budget=budget
             )
             self.program = self.make(graph, ready=not trace.planned, most=available_bytes())
         self.gradients = Gradients(outcome, self.resident)
