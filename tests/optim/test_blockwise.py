@@ -83,10 +83,12 @@ def test_state_takes_a_byte_an_element_and_a_number_a_block(name: str) -> None:
     assert sizes[0] / w.numel() <= 2.1 * sizes[1] / (8 * w.numel())
 
 
-def test_no_moment_is_ever_written_in_full() -> None:
+@pytest.mark.parametrize("monitored", [False, True])
+def test_no_moment_is_ever_written_in_full(monitored: bool) -> None:
     model = pb.nn.Linear(1024, 1024)
     optimizer = pb.optim.AdamW8bit(model.parameters())
     x = pb.ones(4, 1024)
+    monitor = pb.Monitor(model, optimizer) if monitored else None
 
     @pb.compile
     def step() -> pb.Tensor:
@@ -102,6 +104,9 @@ def test_no_moment_is_ever_written_in_full() -> None:
     assert plan.breakdown["temporaries"] + plan.breakdown["gradients"] < 1.05 * weight, (
         f"more than the gradient is written:\n{plan}"
     )
+    if monitor is not None:
+        step()
+        assert monitor.last.parameters["weight"].update_norm
 
 
 def test_state_dicts_go_both_ways_with_the_same_bits() -> None:

@@ -112,7 +112,9 @@ class _LoopKernel:
         return [n for n in reductions if self.members[n] != ACROSS]
 
     def _stages(self) -> dict[Node, int]:
-        """For each member the stage from which on it can be computed; a reduction is there one stage after its own."""
+        """For each member the stage from which on it can be computed, for a reduction the one that computes it, which
+        is there one stage after.
+        """
         stages: dict[Node, int] = {}
         for node in self.members:
             stage = 0
@@ -121,15 +123,58 @@ class _LoopKernel:
                     if source in self.members:
                         stage = max(stage, stages[source] + (source.op.kind == REDUCTION))
             stages[node] = stage
-        return stages
+        return self._with_late_reductions(stages)
+
+    def _with_late_reductions(self, stages: dict[Node, int]) -> dict[Node, int]:
+        """The stages, with reductions that no member of the row waits for put off to the last one that stores element
+        by element, where something that they are made of can be stored there because of it.
+        """
+        last = self._last_storing(stages)
+        awaited = {source for node in self.group.inner for operand in node.inputs for source in sources(operand)}
+        late = [n for n in self.reductions if n not in awaited and stages[n] < last]
+        if not late:
+            return stages
+        before, after = self._asked_for(stages), self._asked_for(stages | dict.fromkeys(late, last))
+        moved = {n for n in self.stored if self.members[n] == "full" and before[n] < last <= after[n]}
+        return stages | {n: last for n in late if not moved.isdisjoint(self._operands_of(n))}
+
+    def _last_storing(self, stages: dict[Node, int]) -> int:
+        """The last stage that stores element by element."""
+        return max((stages[n] for n in self.stored if self.members[n] == "full"), default=0)
+
+    def _asked_for(self, stages: dict[Node, int]) -> dict[Node, int]:
+        """For each member the first stage in which another one asks for its value; the last that stores, if none does
+        before.
+        """
+        last = self._last_storing(stages)
+        asked = dict.fromkeys(self.members, last)
+        for node in reversed(self.members):
+            is_early = node.op.kind == REDUCTION or (node in self.stored and asked[node] < last)
+            stage = stages[node] if is_early else asked[node]
+            for operand in node.inputs:
+                for source in sources(operand):
+                    if source in asked:
+                        asked[source] = min(asked[source], stage)
+        return asked
+
+    def _operands_of(self, reduction: Node) -> set[Node]:
+        """The members that a reduction is made of, element by element."""
+        found: set[Node] = set()
+        stack = sources(reduction.inputs[0])
+        while stack:
+            node = stack.pop()
+            if node not in found and self.members.get(node) == "full":
+                found.add(node)
+                stack.extend(s for operand in node.inputs for s in sources(operand))
+        return found
 
     def _stored_at(self) -> dict[Node, int]:
-        """For each stored member the stage that stores it. What no other member reads is stored with the last that are
-        stored element by element: not before the row has been read for the last time, so that it may lie over it.
+        """For each stored member the stage that stores it. What no other member asks for earlier is stored with the
+        last that are stored element by element: not before the row has been read for the last time, so that it may lie
+        over it.
         """
-        last = max((self.stages[n] for n in self.stored if self.members[n] == "full"), default=0)
-        read = {source for n in self.members for operand in n.inputs for source in sources(operand)}
-        return {n: last if self.members[n] == "full" and n not in read else self.stages[n] for n in self.stored}
+        last, asked = self._last_storing(self.stages), self._asked_for(self.stages)
+        return {n: last if self.members[n] == "full" and asked[n] >= last else self.stages[n] for n in self.stored}
 
     def _worth_keeping(self) -> list[Node]:
         """Members that one stage computes dearly and a later one asks for again; kept for the time of a row."""
