@@ -72,6 +72,29 @@ def test_what_was_told_is_not_told_again() -> None:
     assert total.item() == -float("inf")
 
 
+@pytest.mark.parametrize("read", ["nothing", "result", "backward", "step"])
+def test_a_buffer_is_looked_at_whatever_else_is_read(read: str) -> None:
+    norm = pb.nn.BatchNorm1d(4)
+    optimizer = pb.optim.Adam(norm.parameters())
+    with pytest.raises(NonFiniteError, match="a value is not finite: overflow") as caught, anomaly():
+        loss = norm(pb.randn(3, 4) * 1e30).sum()
+        if read == "result":
+            loss.item()
+        if read in ("backward", "step"):
+            loss.backward()
+        if read == "step":
+            optimizer.step()
+    assert (caught.value.op, caught.value.module) == ("batch_norm", "BatchNorm1d")
+
+
+def test_what_was_recorded_before_is_not_computed_along() -> None:
+    x = pb.zeros(3) + 1
+    before = (x - 1).log()
+    with anomaly():
+        assert (x - 1).exp().sum().item() == 3.0 and x.sum().item() == 3.0
+    assert before.tolist() == [-float("inf")] * 3
+
+
 def test_what_cannot_be_computed_is_left_to_who_asks_for_it() -> None:
     with anomaly():
         wrong = pb.nn.functional.embedding(pb.tensor([7]), pb.ones(2, 3))

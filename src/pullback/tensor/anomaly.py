@@ -6,8 +6,9 @@ it, in the forward pass and in the backward pass, and names the operation as a c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import ContextDecorator
+import threading
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import ContextDecorator, contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakSet
@@ -81,7 +82,7 @@ def _largest(x: Node) -> Node:
 
 
 def look(outputs: Sequence[Node], gradients: Sequence[Node | None]) -> None:
-    """Compute outputs and gradients; NonFiniteError where one is not finite.
+    """Compute outputs and gradients; NonFiniteError where one is not finite, or what was computed along with them.
 
     A GradScaler's scale may be too large at first, and is lowered until it is not. So of scaled losses it is looked at
     what they were before, and gradients that overflow, at a scale above 1, are excused along with what is made of them.
@@ -89,13 +90,17 @@ def look(outputs: Sequence[Node], gradients: Sequence[Node | None]) -> None:
     found = [node for node in gradients if node is not None]
     scaled = _scaled(outputs)
     losses = list(scaled) or outputs
-    fault = _fault_of([*(Root(node, "loss") for node in losses), *(Root(node, "gradient") for node in found)])
-    if fault is None:
-        return
-    is_scale = scaled and fault.phase == "backward" and fault.how.startswith("overflow")
-    if not is_scale or not all(map(_is_known_finite, losses)) or not any(map(_is_above_one, scaled.values())):
-        raise fault
-    _EXCUSED.update(node.buffer for node in found if not _is_known_finite(node))
+    with _looking_later() as along:
+        fault = _fault_of([*(Root(node, "loss") for node in losses), *(Root(node, "gradient") for node in found)])
+    is_excused = fault is not None and scaled and fault.phase == "backward" and fault.how.startswith("overflow")
+    if fault is not None:
+        if not is_excused or not all(map(_is_known_finite, losses)) or not any(map(_is_above_one, scaled.values())):
+            raise fault
+        _EXCUSED.update(node.buffer for node in found if not _is_known_finite(node))
+    for bad in along:
+        of_values = bad.fault({*outputs, *_TOLD} if scaled else _TOLD)
+        if of_values is not None and not (is_excused and of_values.phase == "backward"):
+            raise of_values
 
 
 def _scaled(outputs: Sequence[Node]) -> dict[Node, Node]:
@@ -109,9 +114,46 @@ def _is_above_one(scale: Node) -> bool:
 
 def require_finite(roots: Sequence[Root]) -> None:
     """Compute the roots, and raise NonFiniteError where one is not finite."""
-    fault = _fault_of(roots)
-    if fault is not None:
-        raise fault
+    with _looking_later() as along:
+        fault = _fault_of(roots)
+    for found in (fault, *(bad.fault(_TOLD) for bad in along)):
+        if found is not None:
+            raise found
+
+
+class _Bad:
+    """Values that are not finite, with their history, which they lose when they are settled."""
+
+    def __init__(self, nodes: Sequence[Node]):
+        self.nodes = nodes
+        self.graph, self.again = _from_the_leaves(nodes)
+
+    def fault(self, told: Container[Node]) -> NonFiniteError | None:
+        """What went wrong in those that are not `told`; None where nothing did."""
+        roots = [Root(node, VALUE) for of, node in zip(self.nodes, self.again, strict=True) if of not in told]
+        found = _found(self.graph, roots) if roots else None
+        if found is not None:
+            _TOLD.update(self.nodes)
+        return found
+
+
+class _Later(threading.local):
+    """What was computed and is not finite, where that is to be looked at later; None where at once."""
+
+    bad: list[_Bad] | None = None
+
+
+_LATER = _Later()
+
+
+@contextmanager
+def _looking_later() -> Iterator[list[_Bad]]:
+    """Gives what is computed inside, if anomalies are looked for, and is not finite, for a look afterwards."""
+    before, _LATER.bad = _LATER.bad, []
+    try:
+        yield _LATER.bad
+    finally:
+        _LATER.bad = before
 
 
 def _fault_of(roots: Sequence[Root]) -> NonFiniteError | None:
@@ -119,13 +161,9 @@ def _fault_of(roots: Sequence[Root]) -> NonFiniteError | None:
     if all(root.node.buffer is not None and _is_known_finite(root.node) for root in roots):
         return None
     graph, again = _from_the_leaves([root.node for root in roots])
-    before, MODE.anomaly = MODE.anomaly, False
-    try:
-        pending = [root.node for root in roots if root.node.buffer is None]
-        if pending:
-            materialize(pending)
-    finally:
-        MODE.anomaly = before
+    pending = [root.node for root in roots if root.node.buffer is None]
+    if pending:
+        materialize(pending)
     if all(_is_known_finite(root.node) for root in roots):
         return None
     _TOLD.update(root.node for root in roots if not _is_known_finite(root.node))
@@ -172,12 +210,15 @@ def _inspect(outputs: Sequence[Node], results: Sequence[Buffer]) -> None:
     if bad and _EXCUSED:
         excused = [node for node in bad if any(n.buffer in _EXCUSED for n in ancestors([node]) if n.buffer is not None)]
         _EXCUSED.update(map(bad.pop, excused))
-    if bad:
-        graph, again = _from_the_leaves(list(bad))
-        fault = _found(graph, [Root(node, VALUE) for node in again])
-        if fault is not None:
-            _TOLD.update(bad)
-            raise fault
+    if not bad:
+        return
+    found = _Bad(list(bad))
+    if _LATER.bad is not None:
+        _LATER.bad.append(found)
+        return
+    fault = found.fault(_TOLD)
+    if fault is not None:
+        raise fault
 
 
 engine.INSPECTORS.append(_inspect)
