@@ -20,7 +20,7 @@ from ..errors import NonFiniteError, PullbackError
 from ..graph.node import Graph, Node, ancestors, next_serial, reachable
 from ..graph.types import to_carrier
 from ..ops.elementwise import absolute
-from ..ops.primitive import MODE, grad_mode, user_source
+from ..ops.primitive import MODE, MODULES, grad_mode, user_source
 from ..ops.reduction import reduce_max
 from ..runtime import engine
 from ..runtime.buffers import Buffer
@@ -199,7 +199,19 @@ def _found(graph: Graph, roots: list[Root]) -> NonFiniteError | None:
     def value_of(node: Node) -> np.ndarray:
         return to_carrier(node.buffer.array, node.dtype).reshape(node.shape)
 
-    return diagnose(graph, roots, value_of, lambda _: "", 0)
+    names = _names_of({node.buffer for node in graph.nodes if node.buffer is not None and not node.inputs})
+    return diagnose(graph, roots, value_of, lambda node: names.get(node.buffer, ""), 0)
+
+
+def _names_of(buffers: set[Buffer]) -> dict[Buffer | None, str]:
+    """What the tensors of modules are called that have these values, in the outermost module that was called."""
+    names: dict[Buffer | None, str] = {}
+    for module in list(MODULES.values()):
+        for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+            buffer = tensor._node.buffer
+            if buffer in buffers and len(name) > len(names.get(buffer, "")):
+                names[buffer] = name
+    return names
 
 
 def _inspect(outputs: Sequence[Node], results: Sequence[Buffer]) -> None:
