@@ -302,7 +302,8 @@ class detect_anomaly(ContextDecorator):
     backward(), which then computes the loss and all gradients at once. The error names the operation that introduced
     it, with the line and the operands. Infinities that are put in on purpose, such as those of masks, are no fault, nor
     are gradients that overflow because of a GradScaler's scale, which leaves out the step and lowers the scale.
-    Compiled steps look by themselves, outside too.
+    Compiled steps look by themselves, outside too; inside, a compiled function that neither calls backward() nor
+    changes parameters is called as the function that it was made of, and so looked at.
 
     >>> x = pb.tensor([0.0, 1.0], requires_grad=True)
     >>> with pb.autograd.detect_anomaly():

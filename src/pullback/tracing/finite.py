@@ -105,6 +105,11 @@ class Guard:
         #: which of the outputs is the total, and what it must stay below
         self.place, self.limit = len(self.plain), math.inf
 
+    @property
+    def is_of_the_step(self) -> bool:
+        """Whether it looks at what the step does, and not only at what somebody asked about by name."""
+        return not self.watched or any(watched.what != "check" for watched in self.watched)
+
     def graph(self, part: Part) -> Graph:
         """The guarded outputs, and the total of what `part` makes of each watched value.
 
