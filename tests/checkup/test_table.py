@@ -254,7 +254,26 @@ def regression_far_from_where_it_begins() -> Step:
     return plain(model, optimizer, lambda out, _: F.mse_loss(out, 50 * x.sum(1, keepdim=True).expand(-1, 8)), x)
 
 
+def logarithms() -> Step:
+    """Several ways to logarithms of probabilities, and a divergence whose target is trained too."""
+    model, other, (x, y) = net(), net(), data()
+    optimizer = optim.Adam([*model.parameters(), *other.parameters()], lr=1e-2)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        scores = model(x)
+        mixed = ((scores.softmax(-1) + other(x).softmax(-1)) / 2).log()
+        shifted = scores - scores.logsumexp(-1, keepdim=True)
+        between = F.kl_div(scores.log_softmax(-1), other(x).softmax(-1), reduction="batchmean")
+        again = F.kl_div(scores.log_softmax(-1), other(x).log_softmax(-1), reduction="batchmean", log_target=True)
+        (F.nll_loss(mixed, y) + F.nll_loss(shifted, y) + between + again).backward()
+        optimizer.step()
+
+    return step
+
+
 SOUND = [
+    logarithms,
     a_softmax_of_ones_own, regression_far_from_where_it_begins,
     ordinary, adamw_at_a_small_rate_with_dropout, fine_tuning_at_a_very_small_rate, sgd_at_a_small_rate,
     a_rate_that_warms_up, two_optimizers_of_a_part_each, adversaries, gradients_of_several_batches,
@@ -587,6 +606,56 @@ def probabilities_without_a_logarithm() -> Step:
     return step
 
 
+def given(loss_of: Callable[..., Any], name: str) -> Callable[[], Step]:
+    """A training whose loss is made of the scores, and the labels, by a function of one line."""
+
+    def made() -> Step:
+        model = net()
+        return plain(model, optim.Adam(model.parameters(), lr=1e-3), loss_of)
+
+    made.__name__ = name
+    return made
+
+
+def spread(y: pb.Tensor) -> pb.Tensor:
+    return F.one_hot(y, 3).float()
+
+
+def a_step_before_the_backward_pass() -> Step:
+    model, (x, y) = net(), data()
+    optimizer = optim.Adam(model.parameters(), lr=1e-3)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x), y)
+        optimizer.step()  # fault
+        loss.backward()
+
+    return step
+
+
+def a_loss_made_of_a_number() -> Step:
+    model, (x, y) = net(), data()
+    optimizer = optim.Adam(model.parameters(), lr=1e-3)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        loss = pb.tensor(F.cross_entropy(model(x), y).item(), requires_grad=True)
+        loss.backward()  # fault
+        optimizer.step()
+
+    return step
+
+
+def a_number_for_a_loss() -> Step:
+    model, (x, y) = net(), data()
+
+    def step() -> None:
+        F.cross_entropy(model(x), y).item().backward()  # fault
+
+    return step
+
+
 def a_loss_that_is_lost_on_the_way() -> Step:
     model, batches = nn.Linear(6, 1), iter([pb.randn(32, 6), pb.randn(32, 6), pb.zeros(32, 6)] * 3)
     optimizer = optim.SGD(model.parameters(), lr=0.1)
@@ -601,12 +670,13 @@ def a_loss_that_is_lost_on_the_way() -> Step:
     return step
 
 
+DOUBLED = "scores and probabilities"
 FAULTY: list[tuple[Callable[[], Step], list[str], str]] = [
     (a_logarithm_of_negative_numbers, ["loss is finite"], "logarithm of a negative number"),
     (not_cleared, ["gradients cleared"], "at 7 of 8 steps"),
     (cleared_too_late, ["gradients cleared"], "between backward() and optimizer.step()"),
     (no_backward, ["backward called"], "backward() was not called"),
-    (no_step, ["optimizer stepped"], "was not called after 8 backward()"),
+    (no_step, ["optimizer stepped"], "was not called after 8 calls of backward()"),
     (evaluation_mode, ["train mode"], "2 is in evaluation mode"),
     (all_frozen, ["parameters require gradients"], "all 4 parameters have requires_grad=False"),
     (one_frozen, ["parameters require gradients"], "1 of 4 parameters"),
@@ -614,8 +684,8 @@ FAULTY: list[tuple[Callable[[], Step], list[str], str]] = [
     (a_loss_of_choices, ["parameters get gradients"], "by argmax, through which no gradient goes"),
     (a_forward_pass_without_gradients, ["parameters get gradients"], "computed under no_grad()"),
     (a_detached_layer, ["parameters get gradients"], "by detach()"),
-    (an_unused_layer, ["parameters get gradients"], "spare.weight, spare.bias (unreached)"),
-    (a_layer_that_came_later, ["optimizer has the parameters"], "3.weight, 3.bias (not_in_optimizer)"),
+    (an_unused_layer, ["parameters get gradients"], "spare.weight and spare.bias (unreached), each: the loss does not"),
+    (a_layer_that_came_later, ["optimizer has the parameters"], "3.weight and 3.bias (not_in_optimizer), each: it has"),
     (the_optimizer_of_another_model, ["optimizer has the parameters"], "the optimizer of another model"),
     (a_second_optimizer_that_does_not_step, ["optimizer has the parameters"], "step() of its optimizer"),
     (labels_from_one, ["labels in range"], "3"),
@@ -625,6 +695,18 @@ FAULTY: list[tuple[Callable[[], Step], list[str], str]] = [
     (a_softmax_before_cross_entropy, ["scores and probabilities"], "cross_entropy is given what softmax has made"),
     (a_sigmoid_before_a_loss_of_scores, ["scores and probabilities"], "is given what sigmoid has made"),
     (probabilities_without_a_logarithm, ["scores and probabilities"], "nll_loss is given what softmax has made"),
+    (given(F.nll_loss, "scores for logarithms"), [DOUBLED], "nll_loss is given what linear has made"),
+    (
+        given(lambda z, y: F.kl_div(z.softmax(-1), spread(y), reduction="batchmean"), "probabilities for logarithms"),
+        [DOUBLED],
+        "kl_div is given what softmax has made",
+    ),
+    (given(lambda z, y: F.kl_div(z, spread(y), reduction="sum"), "scores"), [DOUBLED], "kl_div is given what linear"),
+    (given(lambda z, y: F.cross_entropy(z.sigmoid(), y), "sigmoid"), [DOUBLED], "is given what sigmoid has made"),
+    (a_step_before_the_backward_pass, ["optimizer stepped"], "before backward() of the loss"),
+    (a_loss_made_of_a_number, ["parameters get gradients"], "made of a number"),
+    (a_number_for_a_loss, ["runs"], "call backward() on the tensor"),
+    (rate(optim.Adam, 0.0), ["learning rate sane"], "the learning rate is 0"),
     (a_loss_that_is_lost_on_the_way, ["loss is finite"], "after 2 steps the loss is not finite: logarithm of zero"),
     (rate(optim.Adam, 10.0), ["learning rate sane"], "lower it"),
     (rate(optim.Adam, 1.0), ["learning rate sane"], "lower it, to 0."),
@@ -665,3 +747,17 @@ def test_what_is_wrong_is_found_at_its_line(make: Callable[[], Step], checks: li
         assert first.line == f"{__file__}:{marked[0]}"
     if make in (a_crash, nothing_at_all, all_frozen):
         assert all(finding.check not in ("train mode", "labels in range") for finding in report.findings)
+
+
+def test_the_rate_that_is_advised_is_not_called_wrong_in_turn() -> None:
+    def trained(value: float) -> Callable[[], Step]:
+        def made() -> Step:
+            model = net()
+            return plain(model, optim.Adam(model.parameters(), lr=value))
+
+        return made
+
+    faults = {fault.check: fault.mend for fault in examined(trained(1e-9)).faults}
+    assert faults["loss falls on one batch"] == "change the learning rate, see there"
+    advised = faults["learning rate sane"].removeprefix("raise it, to ").removesuffix(" or so")
+    assert examined(trained(float(advised))).ok, advised

@@ -108,6 +108,44 @@ def test_an_infinity_in_the_data_is_named() -> None:
         step(pb.tensor([[1.0, inf]]))
 
 
+@pytest.mark.parametrize("number", [inf, nan])
+def test_an_argument_that_is_one_number_is_data_too(number: float) -> None:
+    w = pb.ones(2, requires_grad=True)
+
+    @pb.compile
+    def step(x: pb.Tensor, scale: pb.Tensor) -> None:
+        (x * w * scale).sum().backward()
+
+    with pytest.raises(pb.errors.NonFiniteError, match=r"argument 2 (holds an infinity|is NaN in the data) already"):
+        step(pb.ones(2), pb.tensor(number))
+
+
+@pytest.mark.parametrize("row", [[inf, inf, inf], [inf, 0.0, 0.0]], ids=["forward", "backward"])
+def test_where_the_infinity_that_made_a_nan_came_from_is_told(row: list[float]) -> None:
+    rnn = pb.nn.LSTM(3, 4, batch_first=True)
+
+    @pb.compile
+    def step(other: pb.Tensor, x: pb.Tensor) -> None:
+        (rnn(x)[0] * other).square().sum().backward()
+
+    x = pb.ones(2, 5, 3)
+    x[1, 2] = pb.tensor(row)
+    with debug.override(backend="reference"), pytest.raises(pb.errors.NonFiniteError) as caught:
+        step(pb.ones(4), x)
+    assert ": inf - inf or 0 · inf in a sum; argument 2 holds an infinity already.\n" in str(caught.value)
+    assert caught.value.op == "linear" and caught.value.operands[0].name == "argument 2"
+
+
+def test_a_weight_that_is_nan_already_is_named_outside_of_compiled_steps_too() -> None:
+    net = pb.nn.Sequential(pb.nn.Linear(2, 2), pb.nn.Linear(2, 2))
+    with pb.no_grad():
+        net[1].weight[0, 1] = nan
+    assert math.isnan(net[1].weight.tolist()[0][1])  # computed: of who wrote it nothing is known any more
+    with pytest.raises(pb.errors.NonFiniteError) as caught, pb.autograd.detect_anomaly():
+        net(pb.ones(1, 2)).sum().backward()
+    assert caught.value.how == "1.weight is NaN already, before the step" and caught.value.module == "1"
+
+
 SMOOTH: dict[str, Callable[[pb.Tensor], Any]] = {
     "norm": lambda x: x.norm(),
     "norm of 1.5": lambda x: pb.linalg.vector_norm(x, 1.5),

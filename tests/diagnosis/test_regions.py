@@ -8,6 +8,7 @@ import inspect
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import pytest
 
 import pullback as pb
@@ -70,6 +71,52 @@ def test_what_was_told_is_not_told_again() -> None:
             loss.backward()
         total = loss.detach() + y.sum()
     assert total.item() == -float("inf")
+
+
+@pytest.mark.parametrize("read", ["nothing", "result", "backward", "step"])
+def test_a_buffer_is_looked_at_whatever_else_is_read(read: str) -> None:
+    norm = pb.nn.BatchNorm1d(4)
+    optimizer = pb.optim.Adam(norm.parameters())
+    with pytest.raises(NonFiniteError, match="a value is not finite: overflow") as caught, anomaly():
+        loss = norm(pb.randn(3, 4) * 1e30).sum()
+        if read == "result":
+            loss.item()
+        if read in ("backward", "step"):
+            loss.backward()
+        if read == "step":
+            optimizer.step()
+    assert (caught.value.op, caught.value.module) == ("batch_norm", "BatchNorm1d")
+
+
+@pytest.mark.parametrize("how", ["result", "buffer", "check"])
+def test_a_compiled_function_without_a_backward_pass_is_looked_at_too(how: str) -> None:
+    held = pb.zeros(2)
+
+    @pb.compile
+    def logarithms(x: Any) -> pb.Tensor:
+        if how == "check":
+            pb.check_numerics(x, "what is given")
+        y = x.log()
+        if how == "buffer":
+            held.copy_(y)
+        return x if how == "buffer" else y + 1
+
+    line = inspect.getsourcelines(test_a_compiled_function_without_a_backward_pass_is_looked_at_too)[1] + 8
+    for _ in range(2):
+        with anomaly():
+            assert logarithms(np.ones(2, np.float32)).sum().item() == 2.0
+        with pytest.raises(NonFiniteError, match="logarithm of zero") as caught, anomaly():
+            result = logarithms(np.zeros(2, np.float32))
+        assert result.shape in ((), (2,)) and (caught.value.op, caught.value.lineno) == ("log", line)
+    assert logarithms(pb.zeros(2)).shape == (2,)  # nothing is looked at outside
+
+
+def test_what_was_recorded_before_is_not_computed_along() -> None:
+    x = pb.zeros(3) + 1
+    before = (x - 1).log()
+    with anomaly():
+        assert (x - 1).exp().sum().item() == 3.0 and x.sum().item() == 3.0
+    assert before.tolist() == [-float("inf")] * 3
 
 
 def test_what_cannot_be_computed_is_left_to_who_asks_for_it() -> None:

@@ -175,6 +175,26 @@ def test_a_return_that_helped_is_not_counted_against_the_next(kind: str) -> None
     assert optimizer.param_groups[0]["lr"] < 0.1
 
 
+def test_an_alert_beyond_the_last_place_is_a_new_trouble() -> None:
+    model = nn.Linear(1, 1)
+    optimizer = pb.optim.SGD(model.parameters(), lr=0.1)
+    guard = pb.Guard(model, optimizer, every=10, policy=["skip", "lower_lr"], tries=2)
+    for loss in guard.batches([math.nan if number in (28, 30) else 1.0 for number in range(60)]):
+        guard.observe(loss)
+    assert [event.changes for event in guard.events] == [
+        ["batches 27 to 29 of epoch 0 left out"],
+        ["batches 29 to 31 of epoch 0 left out"],
+    ]
+    # not for ever: what goes on and on is a trouble of the run
+    guard = pb.Guard(model, optimizer, every=10, policy=["skip", "lower_lr"], tries=2)
+    with pytest.raises(GuardError, match="2 returns in a row did not help") as caught:
+        for loss in guard.batches([math.nan if number > 20 else 1.0 for number in range(60)]):
+            guard.observe(loss)
+    changes = [event.changes[0].split()[0] for event in guard.events[:-1]]
+    assert changes == ["batches", "batches", "learning"]
+    assert str(caught.value).splitlines()[-1].endswith("the loss is NaN; not gone back")
+
+
 def test_undecorated_loops_and_any_iterable() -> None:
     model = nn.Linear(2, 1)
     optimizer = pb.optim.SGD(model.parameters(), lr=0.1)

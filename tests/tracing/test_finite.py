@@ -86,6 +86,34 @@ def test_what_is_to_be_ignored_reaches_the_state() -> None:
     assert np.isnan(numbers(model[3].weight.detach())).all() and step.skipped == 0
 
 
+@pytest.mark.parametrize("how", ["clip_grad_norm_", "check_numerics"])
+def test_what_is_asked_for_by_name_is_not_ignored(how: str) -> None:
+    w, buffer = pb.ones(2, requires_grad=True), pb.zeros(2)
+
+    @pb.compile(on_nonfinite="ignore")
+    def step(x: Any) -> Any:
+        w.grad = None
+        loss = (w * x).sum()
+        loss.backward()
+        if how == "clip_grad_norm_":
+            pb.nn.utils.clip_grad_norm_([w], 1.0, error_if_nonfinite=True)
+        else:
+            pb.check_numerics(w.grad, "the gradient")
+        with pb.no_grad():
+            w.sub_(0.5 * w.grad)
+            buffer.copy_(x.log())
+        return loss
+
+    step(pb.tensor([0.0, 4.0]))
+    assert buffer[0].item() == -math.inf  # which nobody asked about
+    before = w.tolist()
+    with pytest.raises(NonFiniteError, match=r"check_numerics: the (norm of the gradients|gradient) is not finite"):
+        step(pb.tensor([0.0, math.nan]))
+    assert w.tolist() == before and step.skipped == 0
+    step(pb.tensor([0.0, 4.0]))
+    assert w.tolist() != before
+
+
 def test_policies_are_checked() -> None:
     with pytest.raises(ValueError, match="'raise', 'skip', 'rollback', 'ignore', got 'stop'"):
         pb.compile(lambda x: x, on_nonfinite="stop")

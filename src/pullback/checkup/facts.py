@@ -29,6 +29,8 @@ class Facts:
     #: steps that found no gradient though backward() had never made one; and the line of one that found those cleared
     without_gradients: int = 0
     cleared_too_late_at: str = ""
+    #: the line of a step that found no gradient, before backward() was called on a loss that was there already
+    stepped_early_at: str = ""
     #: steps whose gradients backward() itself had made zeros
     zero_gradients: int = 0
     #: how many parameters the optimizers have, and how many others have gradients, where none is both
@@ -44,6 +46,8 @@ class Facts:
     evaluating: list[str] = field(default_factory=list)
     #: parameters that are not trained: rows (kind, where, reason, remedy)
     structure: list[tuple[str, str, str, str]] = field(default_factory=list)
+    #: the line of a backward() that came to no parameter of a model or an optimizer, and to another leaf
+    made_of_number_at: str = ""
     #: frozen parameters: those that an optimizer has all the same, and how many stand in none
     frozen: list[str] = field(default_factory=list)
     resting: int = 0

@@ -53,7 +53,9 @@ def _error(facts: Facts) -> Iterator[Finding]:
             "many outputs as there are classes, and an Embedding as many rows as there are words",
         )  # fmt: skip
     elif facts.severed is None:
-        yield Finding("runs", False, f"{name}: {message}", line, "see the message")
+        is_number = name == "AttributeError" and "has no attribute 'backward'" in message
+        mend = "call backward() on the tensor that the loss function gave, before item() or float()"
+        yield Finding("runs", False, f"{name}: {message}", line, mend if is_number else "see the message")
 
 
 def _cleared(facts: Facts) -> Iterator[Finding]:
@@ -63,12 +65,12 @@ def _cleared(facts: Facts) -> Iterator[Finding]:
             f"at {facts.uncleared} of {facts.steps} steps backward() added to the gradients of the step before",
             facts.uncleared_at, "call optimizer.zero_grad() before backward() in each step",
         )  # fmt: skip
-    elif facts.cleared_too_late_at:
+    elif facts.cleared_too_late_at and not facts.stepped_early_at:
         yield Finding(
             "gradients cleared", False, "they were cleared between backward() and optimizer.step()",
             facts.cleared_too_late_at, "call optimizer.zero_grad() before backward(), or after step()",
         )  # fmt: skip
-    elif facts.steps > 1 and facts.backwards:
+    elif facts.steps > 1 and facts.backwards and not facts.cleared_too_late_at:
         yield Finding("gradients cleared", True, "each step begins without gradients")
 
 
@@ -81,19 +83,26 @@ def _backward(facts: Facts, place: str) -> Iterator[Finding]:
         yield Finding("backward called", True, "gradients were assigned, without backward()")
     elif not facts.error:
         yield Finding(
-            "backward called", False, f"{facts.without_gradients or facts.steps} steps of the optimizer found no "
-            "gradients: backward() was not called" if facts.steps else "backward() was never called",
+            "backward called", False,
+            f"{_count(facts.without_gradients or facts.steps, 'step')} of the optimizer found no gradients: backward() "
+            "was not called" if facts.steps else "backward() was never called",
             facts.stepped_at or facts.called_at or place, "call loss.backward() before optimizer.step()",
         )  # fmt: skip
 
 
 def _stepped(facts: Facts, place: str) -> Iterator[Finding]:
-    if facts.steps:
+    if facts.stepped_early_at:
+        yield Finding(
+            "optimizer stepped", False, "optimizer.step() was called before backward() of the loss that was there "
+            "already, and found no gradients",
+            facts.stepped_early_at, "call loss.backward() before optimizer.step()",
+        )  # fmt: skip
+    elif facts.steps:
         yield Finding("optimizer stepped", True, f"{facts.steps} steps were seen")
     elif facts.changed_by_hand:
         yield Finding("optimizer stepped", True, "no optimizer stepped, but the weights were changed by other means")
     elif not facts.error:
-        after = f" after {facts.backwards} backward()" if facts.backwards else ""
+        after = f" after {_count(facts.backwards, 'call')} of backward()" if facts.backwards else ""
         yield Finding(
             "optimizer stepped", False, f"optimizer.step() was not called{after}", facts.backward_at or place,
             "call optimizer.step() after backward()",
@@ -104,7 +113,8 @@ def _mode(facts: Facts) -> Iterator[Finding]:
     if facts.evaluating:
         yield Finding(
             "train mode", False,
-            f"{_listed(facts.evaluating)} is in evaluation mode, which turns dropout off and fixes running averages",
+            f"{_listed(facts.evaluating)} {'is' if len(facts.evaluating) == 1 else 'are'} in evaluation mode, which "
+            "turns dropout off and fixes running averages",
             facts.called_at, "call model.train() before training, and again after each evaluation",
         )  # fmt: skip
     elif facts.calls and facts.backwards:
@@ -126,16 +136,25 @@ def _gradients(facts: Facts) -> Iterator[Finding]:
         own, others = facts.strangers
         yield Finding(
             "optimizer has the parameters", False,
-            f"none of the {own} parameters that the optimizer has got a gradient, and {others} others did: it is the "
-            "optimizer of another model",
+            f"none of the {_count(own, 'parameter')} that the optimizer has got a gradient, and "
+            f"{_count(others, 'other')} did: it is the optimizer of another model",
             facts.stepped_at, "make the optimizer of the parameters of the model that is trained, after it has been "
             "made, copied or loaded",
+        )  # fmt: skip
+        return
+    if facts.made_of_number_at:
+        yield Finding(
+            "parameters get gradients", False,
+            "none has come to a parameter: backward() was called on a tensor that was made of a number, or anew, and "
+            "knows nothing of the model", facts.made_of_number_at,
+            "call backward() on what the loss function gave, without item(), float(), numpy() or tensor() between",
         )  # fmt: skip
         return
     for (kind, reason, remedy), names in _together(facts.structure):
         missing = kind.startswith("not_")
         check = "optimizer has the parameters" if missing else "parameters get gradients"
-        yield Finding(check, False, f"{_listed(names)} ({kind}): {reason}", facts.backward_at, remedy)
+        each = ", each" if len(names) > 1 else ""
+        yield Finding(check, False, f"{_listed(names)} ({kind}){each}: {reason}", facts.backward_at, remedy)
     if facts.zero_gradients > facts.steps // 2:
         yield Finding(
             "parameters get gradients", False,
@@ -154,7 +173,13 @@ def _together(rows: Iterable[Sequence[str]]) -> Iterable[tuple[tuple[str, str, s
 
 
 def _listed(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} others" if len(names) > 3 else "")
+    """At most three names, and how many more there are."""
+    told = names if len(names) <= 3 else [*names[:3], _count(len(names) - 3, "other")]
+    return " and ".join([", ".join(told[:-1]), told[-1]] if len(told) > 1 else told)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _is_all_frozen(facts: Facts) -> bool:
@@ -221,8 +246,8 @@ def _finite(facts: Facts) -> Iterator[Finding]:
     if facts.not_finite is not None:
         message, line, steps = facts.not_finite
         told, _, mend = message.partition("To mend it: ")
-        after = f"after {steps} step{'s' if steps > 1 else ''} " if steps else ""
-        yield Finding("loss is finite", False, after + told.strip(), line, mend)
+        after = f"after {_count(steps, 'step')} " if steps else ""
+        yield Finding("loss is finite", False, after + told.strip(), line, mend.rstrip("."))
 
 
 # ---- what the updates do
@@ -234,11 +259,11 @@ def _learns(facts_at: FactsAt, same_batch: bool) -> tuple[list[Finding], bool]:
     if not own.losses:
         return [], False
     mine, jump = course(own, still), _jump(own, still)
-    better, factor = _better(facts_at, mine, jump is not None), 0.0
-    if better is not None:
-        factor = better[0]
-    found = [_falls(own, mine, same_batch, bool(factor)), _rate(own, mine, better, jump)]
-    return found, better is not None or jump is not None
+    better = _better(facts_at, mine, jump is not None)
+    rate = _rate(own, mine, better, jump)
+    is_rate = better is not None or jump is not None
+    is_told = is_rate or (not rate.ok and mine.change < math.inf)  # where it diverges at any rate it is something else
+    return [_falls(own, mine, same_batch, is_told), rate], is_rate
 
 
 def _jump(own: Facts, still: Facts) -> tuple[float, float] | None:
@@ -259,11 +284,15 @@ def _better(facts_at: FactsAt, mine: Course, jumps: bool) -> tuple[float, Course
     """The factor on the learning rate with which the loss falls most, and how, where it does not fall as it is, or has
     jumped first. A rate that a schedule is raising is not told to be too low.
     """
-    if (mine.has_fallen and not jumps) or _cannot_be_told(mine) or facts_at(1.0).optimizers > 1:
+    own = facts_at(1.0)
+    if (mine.has_fallen and not jumps) or _cannot_be_told(mine) or own.optimizers > 1 or _stands_still(own):
         return None  # where several optimizers pull on a loss it is not a rate that keeps it up
     rises = mine.rises or jumps
-    factors = LOWER if rises else () if facts_at(1.0).rates_rise else HIGHER
-    tried = [(factor, course(facts_at(factor), facts_at(0.0))) for factor in factors]
+    factors = LOWER if rises else () if own.rates_rise else HIGHER
+    still = facts_at(0.0)
+    # one that shakes the weights would be called too high in turn
+    calm = [factor for factor in factors if _jump(facts_at(factor), still) is None]
+    tried = [(factor, course(facts_at(factor), still)) for factor in calm]
     fallen = [(f, one) for f, one in tried if one.is_clear and one.change < (1 if rises else _WELL) and one.has_fallen]
     return min(fallen, key=lambda pair: pair[1].change, default=None)
 
@@ -273,7 +302,7 @@ def _cannot_be_told(one: Course) -> bool:
     return not one.is_clear and one.change < _RISEN
 
 
-def _falls(facts: Facts, mine: Course, same_batch: bool, has_better_rate: bool) -> Finding:
+def _falls(facts: Facts, mine: Course, same_batch: bool, is_rate: bool) -> Finding:
     goal = "objective rises" if facts.maximizes else "loss falls"
     check = f"{goal} {'on one batch' if same_batch else 'over the first steps'}"
     told = f"from {mine.before:.4g} to {mine.after:.4g} in {facts.steps} steps"
@@ -285,7 +314,7 @@ def _falls(facts: Facts, mine: Course, same_batch: bool, has_better_rate: bool) 
         return Finding(check, True, f"{told}, where {facts.optimizers} optimizers may pull against each other")
     mend = (
         "change the learning rate, see there"
-        if has_better_rate
+        if is_rate
         else "a model that cannot learn one batch has a fault in its loss, its graph or its data: see the other "
         "findings, and compare labels with inputs"
     )
@@ -294,6 +323,8 @@ def _falls(facts: Facts, mine: Course, same_batch: bool, has_better_rate: bool) 
 
 def _rate(facts: Facts, mine: Course, better: tuple[float, Course] | None, jump: tuple[float, float] | None) -> Finding:
     check, rates, line = "learning rate sane", facts.rates, facts.stepped_at
+    if _stands_still(facts):
+        return Finding(check, False, "the learning rate is 0: no step changes anything", line, "set one above 0")
     told = f"at {' and '.join(f'{rate:.3g}' for rate in rates)} the loss {_told(mine)}"
     if jump is not None:
         told += (
@@ -310,7 +341,13 @@ def _rate(facts: Facts, mine: Course, better: tuple[float, Course] | None, jump:
         if jump is None:
             told += f", and the first step changes the weights by {facts.first_update:.2g} times their norm"
         return Finding(check, False, told, line, "lower it (about 0.001 of the weights' norm a step is usual)")
-    return Finding(check, mine.change < math.inf, told, line, "see the other findings")
+    return Finding(
+        check, mine.change < math.inf, told, line, "no lower one that was tried helps: look at loss and data"
+    )
+
+
+def _stands_still(facts: Facts) -> bool:
+    return bool(facts.rates) and not any(facts.rates) and not facts.rates_rise
 
 
 def _told(one: Course) -> str:

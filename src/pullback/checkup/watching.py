@@ -13,7 +13,7 @@ import numpy as np
 
 from ..diagnosis import Alert, Member, cut_of, how_cut, structural
 from ..errors import GradientError, NonFiniteError
-from ..graph.node import Node, ancestors
+from ..graph.node import Node, ancestors, next_serial
 from ..nn import Module
 from ..nn.modules.hooks import register_module_forward_hook, register_module_forward_pre_hook
 from ..ops.primitive import MODE, user_source
@@ -71,6 +71,8 @@ class Watcher:
         self._weights: dict[int, np.ndarray] = {}
         self._nodes: dict[int, Node] = {}
         self._since_step = 0
+        #: when an optimizer last found no gradients, as the number that the next node then had, and the line
+        self._in_vain: tuple[int, str] | None = None
         #: of the losses since the last step what says why one is not finite, and its value
         self._faults: list[tuple[Callable[[], NonFiniteError | None], Tensor]] = []
         self._depth = 0
@@ -145,6 +147,9 @@ class Watcher:
         facts, line = self.facts, _line()
         facts.backwards += 1
         facts.backward_at = facts.backward_at or line
+        if self._in_vain is not None and node.serial < self._in_vain[0]:
+            facts.stepped_early_at = facts.stepped_early_at or self._in_vain[1]
+        self._in_vain = None
         self._suspect.update(self._evaluating.values())
         self.origins.begin()
         self._since_step += 1
@@ -197,6 +202,7 @@ class Watcher:
             facts.uncleared += 1
             facts.uncleared_at = facts.uncleared_at or stale
         elif not any(p._grad is not None and has_values(p._grad) for p in parameters):
+            self._in_vain = next_serial(), _line()
             if not any(id(p) in self.origins.owners for p in parameters):
                 facts.without_gradients += 1
             elif self.origins.is_made_zero(parameters):
@@ -336,6 +342,8 @@ class Watcher:
                 elif id(p) in self._reasons and id(p) in optimized and id(p) not in received:
                     alert = self._reasons[id(p)]
                     facts.structure.append((alert.kind, name, alert.reason, alert.remedy))
+        if facts.structure and received and not received.keys() & (seen | optimized):
+            facts.made_of_number_at = facts.backward_at
         with_gradients = seen & received.keys()
         if optimized and with_gradients and not optimized & received.keys():
             facts.strangers = len(optimized), len(with_gradients)

@@ -101,7 +101,7 @@ class Watch:
         nan = any(bool(np.isnan(v).any()) for v in _arrays(value))
         if node in self.handed:
             return self.handed[node]
-        if node.buffer is not None or node.op.name in _DATA:
+        if _is_given(node):
             return Finding(nan, False, index=_first(value, nan))
         if _is_number(node):  # which is no fault by itself: what uses it may be
             return Finding(False, False)
@@ -114,7 +114,7 @@ class Watch:
             operands = [values[i] for i in node.inputs]
             whole = isinstance(value, np.ndarray) and all(isinstance(o, np.ndarray) for o in operands)
             finding.cause = cause(node, operands, value) if whole else None
-            finding.operands = [statistics(self.name_of(i), i, values[i]) for i in node.inputs]
+            finding.operands = [statistics(self.name_of(_seen_through(i)), i, values[i]) for i in node.inputs]
             finding.made = made or not nan
             if node.op is REPEAT:
                 finding.inside = _in_the_loop(node, [values[i] for i in node.inputs], value, self.name_of)
@@ -127,6 +127,17 @@ def _first(value: Any, nan: bool) -> tuple[int, ...]:
         return ()
     bad = np.isnan(value) if nan else np.isinf(value)
     return tuple(map(int, np.unravel_index(int(bad.argmax()), bad.shape)))
+
+
+def _is_given(node: Node) -> bool:
+    return node.buffer is not None or node.op.name in _DATA
+
+
+def _seen_through(node: Node) -> Node:
+    """What a node shows in another form."""
+    while node.op.kind in (ALIAS, MOVEMENT) and len(node.inputs) == 1 and node.buffer is None:
+        node = node.inputs[0]
+    return node
 
 
 def _is_number(node: Node) -> bool:
@@ -182,7 +193,16 @@ def diagnose(
     fault = _origin([(0, root.node) for root in bad if root.what == first.what], [watch.findings], order, {})
     before = ancestors([root.node for root in roots if root.what != UPDATE]) if first.what == UPDATE else {fault.node}
     phase = "" if fault.node in before else UPDATE
-    return report(first.what, first.message, _innermost(fault), name_of, step, phase)
+    inner = _innermost(fault)
+    is_of_infinities = inner.finding.nan and any(o.infinities for o in inner.finding.operands)
+    data = _infinite_data(fault.node, watch.findings) if is_of_infinities else []
+    return report(first.what, first.message, inner, name_of, step, phase, data)
+
+
+def _infinite_data(node: Node, findings: Mapping[Node, Finding]) -> list[Node]:
+    """What was given with infinities in it that came as far as the operands of a node."""
+    back = ancestors([node])
+    return [n for n, finding in findings.items() if n in back and n is not node and _is_given(n) and not finding.nan]
 
 
 #: a node of the step of a loop that has this number, in the order of computation

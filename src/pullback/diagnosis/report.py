@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -29,6 +29,7 @@ _INFINITE = Cause(
     "holds an infinity already",
     "look at where it comes from, or replace it by nan_to_num() first; let what is masked out have no part in the loss",
 )
+_UNNAMED = "a tensor from outside"
 _ON_PURPOSE = Cause("an infinity that was put in on purpose reached it", "let what is masked out have no part in it")
 _UNTOLD = Cause("made of finite operands", "look at the operands")
 
@@ -94,20 +95,25 @@ def report(
     name_of: Callable[[Node], str],
     step: int,
     phase: str = "",
+    infinite: Sequence[Node] = (),
 ) -> NonFiniteError:
     """The error for a fault: the operation that made it or, where it is data, that was the first to read it. `phase` is
-    told where it is not that of the line.
+    told where it is not that of the line; `infinite` is the data with infinities that the operation made it of.
     """
     node, finding, reader, times = fault
     is_given = node.buffer is not None or node.op.name in ("buffer", "input", "parameter")
-    is_data = not finding.made and (finding.nan or (is_given and bool(finding.index)))
+    is_data = not finding.made and (finding.nan or (is_given and not finding.fault))
     told = node if finding.made or reader is None else reader
     source = told.source
     found = finding.cause or _without_cause(node, finding, is_data)
-    how = f"{name_of(node) or 'a tensor from outside'} {found.how}" if is_data else found.how
+    how = f"{name_of(node) or _UNNAMED} {found.how}" if is_data else found.how
+    names = list(dict.fromkeys(name_of(data) or _UNNAMED for data in infinite))
+    given = (
+        f"; {' and '.join(names)} {_INFINITE.how if len(names) == 1 else 'hold infinities already'}" if names else ""
+    )
     op, module, phase = called(told) or told.op.name, path_of(source), phase or phase_of(source)
     value = "NaN" if finding.nan else "an infinity"
-    lines = [f"{_subject(what, message)} is not finite{f' at call {step} of the step' if step else ''}: {how}."]
+    lines = [f"{_subject(what, message)} is not finite{f' at call {step} of the step' if step else ''}: {how}{given}."]
     place = f" at {source}" if source is not None else ""
     inside = f" in {module}" if module else ""
     primitive = f" ({told.op.name})" if told.op.name != op else ""
@@ -125,6 +131,10 @@ def report(
         operands=tuple(finding.operands), how=how, times=times,
         index=finding.index,
     )  # fmt: skip
+
+
+def _held(names: list[str]) -> str:
+    return f"{' and '.join(names)} {_INFINITE.how if len(names) == 1 else 'hold infinities already'}"
 
 
 def _without_cause(node: Node, finding: Finding, is_data: bool) -> Cause:

@@ -18,7 +18,8 @@ class Event:
 
     `step` counts the observed steps; `epoch` and `batch` are the position in the data. `kind` is "nonfinite", "spike",
     "explosion" or "alert", `reason` says it in words, and `fault` has the attributes of a NonFiniteError. `restored` is
-    the step of the snapshot that was gone back to, and `changes` are what was changed then.
+    the step of the snapshot that was gone back to, or None where the guard gave up, and `changes` are what was changed
+    then.
     """
 
     step: int
@@ -36,7 +37,7 @@ class Event:
 
     def __str__(self) -> str:
         at = f"step {self.step} (epoch {self.epoch}, batch {self.batch})"
-        done = "nothing to go back to" if self.restored is None else f"back to step {self.restored}"
+        done = "not gone back" if self.restored is None else f"back to step {self.restored}"
         return f"{at}: {self.reason.splitlines()[0].rstrip('.')}; {'; '.join([done, *self.changes])}"
 
 

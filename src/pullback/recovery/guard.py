@@ -31,7 +31,8 @@ class Guard:
     The run then goes back to the newest snapshot from before it (at a further alert before new data is reached, to the
     one before), `policy` changes something, and what was done is noted in `events`. After `tries` returns in a row
     that did not help, GuardError reports them all: one has helped when as many good steps of new data have followed it
-    as "skip" leaves batches out (2 · `around` + 1); what comes then is another matter, for the first policy.
+    as "skip" leaves batches out (2 · `around` + 1). What comes then is another matter, for the first policy; so is an
+    alert further on in the data than the last, but after `tries` such in a row it is the run that is in trouble.
 
     - `model`, `optimizer`, `scheduler` (one, or a list of each) and further `parts` by name are saved and restored:
       what has `state_dict` and `load_state_dict`, generators; and always the default generator.
@@ -115,8 +116,9 @@ back to step 10; batches 14 to 16 of epoch 0 left out
         self.lr_scale = 1.0
         self._losses, self._norms = Window(window), Window(window, logarithmic=True)
         self._skipped: set[tuple[int, int]] = set()
-        #: returns in a row; of them the last ones that came no further in the data than the one before; how far
-        self._returns, self._again, self._furthest = 0, 0, (-1, -1)
+        #: returns in a row; of them the last ones that came no further in the data than the one before; how far; and
+        #: how many troubles in a row there were, each further than the one before
+        self._returns, self._again, self._furthest, self._troubles = 0, 0, (-1, -1), 0
         #: the good steps since the last return, how many it threw away, and the good ones that were further than ever
         self._good, self._lost, self._new = 0, 0, 0
         #: whether a GradScaler decides which steps are made
@@ -203,7 +205,7 @@ back to step 10; batches 14 to 16 of epoch 0 left out
         self._good += 1
         self._new += self._is_new()
         if self._new >= self._enough:
-            self._returns = self._again = 0  # what comes now is another matter
+            self._returns = self._again = self._troubles = 0  # what comes now is another matter
         self._is_due = self.step % self.every == 0
         if self._is_due and not self._given:
             self.snapshot()
@@ -289,6 +291,8 @@ back to step 10; batches 14 to 16 of epoch 0 left out
         here = self.epoch, self.batch
         is_further = here > self._furthest if self._given else self._good > self._lost
         self._again = 0 if is_further or not self._returns else self._again + 1
+        if not self._returns or (is_further and self._troubles < self.tries):
+            self._returns, self._troubles = 0, self._troubles + 1
         found = self._ring.find(self.step - 1, self._again)
         if found is None or self._returns >= self.tries:
             self.events.append(event)
@@ -361,7 +365,10 @@ back to step 10; batches 14 to 16 of epoch 0 left out
             "losses": list(self._losses.values),
             "norms": list(self._norms.values),
             "skipped": sorted(map(list, self._skipped)),
-            "returns": [self._returns, self._again, *self._furthest, self._good, self._lost, self._new],
+            "returns": [
+                *(self._returns, self._again, *self._furthest, self._troubles),
+                *(self._good, self._lost, self._new),
+            ],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -370,7 +377,7 @@ back to step 10; batches 14 to 16 of epoch 0 left out
             events = [Event(**event) for event in state["events"]]
             skipped = {(int(epoch), int(batch)) for epoch, batch in state["skipped"]}
             losses, norms = [float(v) for v in state["losses"]], [float(v) for v in state["norms"]]
-            returns, again, epoch, batch, good, lost, new = state["returns"]
+            returns, again, epoch, batch, troubles, good, lost, new = state["returns"]
             place = int(state["step"]), int(state["epoch"]), int(state["batch"])
             scale, clip = float(state["lr_scale"]), state["clip"]
         except (KeyError, TypeError, ValueError) as error:
@@ -382,8 +389,8 @@ back to step 10; batches 14 to 16 of epoch 0 left out
         self._losses.set(losses)
         self._norms.set(norms)
         self._skipped = skipped
-        self._returns, self._again, self._good, self._lost, self._new = returns, again, good, lost, new
-        self._furthest = epoch, batch
+        self._returns, self._again, self._furthest, self._troubles = returns, again, (epoch, batch), troubles
+        self._good, self._lost, self._new = good, lost, new
         self._given = False
         self._ring.snapshots.clear()
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable, Sequence
 import numpy as np
 
 from .. import debug, forks
-from ..errors import PullbackError, TraceError
+from ..errors import NonFiniteError, PullbackError, TraceError
 from ..graph.interpreter import interpret
 from ..graph.node import Graph, Node, ancestors, reachable
 from ..graph.types import to_storage
@@ -55,6 +55,8 @@ def materialize(wanted: Sequence[Node], pending: Sequence[Node] = ()) -> None:
         further = _sharing(outputs, pending)
         try:
             _compute(outputs + further)
+        except NonFiniteError:
+            raise  # of an inspector, whose fault it is whoever asked
         except PullbackError:
             if not further:
                 raise

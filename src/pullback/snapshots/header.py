@@ -97,7 +97,14 @@ def _refuse_constant(name: str) -> Any:
     raise Fault(f"it has {name} where JSON has numbers")
 
 
+def climbs(name: str) -> bool:
+    """Whether a tensor's name, taken for a path by a program that unpacks tensors into files, leaves its folder."""
+    return ".." in name.replace("\\", "/").split("/")
+
+
 def _entry(name: str, fields: Any) -> Entry:
+    if climbs(name):
+        raise Fault(f"it has a tensor called {_short(name)}, a path that climbs")
     if not isinstance(fields, dict) or fields.keys() != {"dtype", "shape", "data_offsets"}:
         raise Fault(f"the tensor {name!r} is not given by its dtype, shape and data_offsets alone")
     dtype, shape, places = fields["dtype"], fields["shape"], fields["data_offsets"]
@@ -160,4 +167,4 @@ def make_header(arrays: dict[str, Stored], metadata: dict[str, str]) -> bytes:
     return len(text).to_bytes(_PREFIX, "little") + text
 
 
-__all__ = ["LONGEST", "Entry", "Header", "header_length", "make_header", "parse_description", "parse_header"]
+__all__ = ["LONGEST", "Entry", "Header", "climbs", "header_length", "make_header", "parse_description", "parse_header"]

@@ -6,8 +6,9 @@ it, in the forward pass and in the backward pass, and names the operation as a c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import ContextDecorator
+import threading
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import ContextDecorator, contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakSet
@@ -19,7 +20,7 @@ from ..errors import NonFiniteError, PullbackError
 from ..graph.node import Graph, Node, ancestors, next_serial, reachable
 from ..graph.types import to_carrier
 from ..ops.elementwise import absolute
-from ..ops.primitive import MODE, grad_mode, user_source
+from ..ops.primitive import MODE, MODULES, grad_mode, user_source
 from ..ops.reduction import reduce_max
 from ..runtime import engine
 from ..runtime.buffers import Buffer
@@ -81,7 +82,7 @@ def _largest(x: Node) -> Node:
 
 
 def look(outputs: Sequence[Node], gradients: Sequence[Node | None]) -> None:
-    """Compute outputs and gradients; NonFiniteError where one is not finite.
+    """Compute outputs and gradients; NonFiniteError where one is not finite, or what was computed along with them.
 
     A GradScaler's scale may be too large at first, and is lowered until it is not. So of scaled losses it is looked at
     what they were before, and gradients that overflow, at a scale above 1, are excused along with what is made of them.
@@ -89,13 +90,17 @@ def look(outputs: Sequence[Node], gradients: Sequence[Node | None]) -> None:
     found = [node for node in gradients if node is not None]
     scaled = _scaled(outputs)
     losses = list(scaled) or outputs
-    fault = _fault_of([*(Root(node, "loss") for node in losses), *(Root(node, "gradient") for node in found)])
-    if fault is None:
-        return
-    is_scale = scaled and fault.phase == "backward" and fault.how.startswith("overflow")
-    if not is_scale or not all(map(_is_known_finite, losses)) or not any(map(_is_above_one, scaled.values())):
-        raise fault
-    _EXCUSED.update(node.buffer for node in found if not _is_known_finite(node))
+    with _looking_later() as along:
+        fault = _fault_of([*(Root(node, "loss") for node in losses), *(Root(node, "gradient") for node in found)])
+    is_excused = fault is not None and scaled and fault.phase == "backward" and fault.how.startswith("overflow")
+    if fault is not None:
+        if not is_excused or not all(map(_is_known_finite, losses)) or not any(map(_is_above_one, scaled.values())):
+            raise fault
+        _EXCUSED.update(node.buffer for node in found if not _is_known_finite(node))
+    for bad in along:
+        of_values = bad.fault({*outputs, *_TOLD} if scaled else _TOLD)
+        if of_values is not None and not (is_excused and of_values.phase == "backward"):
+            raise of_values
 
 
 def _scaled(outputs: Sequence[Node]) -> dict[Node, Node]:
@@ -109,9 +114,46 @@ def _is_above_one(scale: Node) -> bool:
 
 def require_finite(roots: Sequence[Root]) -> None:
     """Compute the roots, and raise NonFiniteError where one is not finite."""
-    fault = _fault_of(roots)
-    if fault is not None:
-        raise fault
+    with _looking_later() as along:
+        fault = _fault_of(roots)
+    for found in (fault, *(bad.fault(_TOLD) for bad in along)):
+        if found is not None:
+            raise found
+
+
+class _Bad:
+    """Values that are not finite, with their history, which they lose when they are settled."""
+
+    def __init__(self, nodes: Sequence[Node]):
+        self.nodes = nodes
+        self.graph, self.again = _from_the_leaves(nodes)
+
+    def fault(self, told: Container[Node]) -> NonFiniteError | None:
+        """What went wrong in those that are not `told`; None where nothing did."""
+        roots = [Root(node, VALUE) for of, node in zip(self.nodes, self.again, strict=True) if of not in told]
+        found = _found(self.graph, roots) if roots else None
+        if found is not None:
+            _TOLD.update(self.nodes)
+        return found
+
+
+class _Later(threading.local):
+    """What was computed and is not finite, where that is to be looked at later; None where at once."""
+
+    bad: list[_Bad] | None = None
+
+
+_LATER = _Later()
+
+
+@contextmanager
+def _looking_later() -> Iterator[list[_Bad]]:
+    """Gives what is computed inside, if anomalies are looked for, and is not finite, for a look afterwards."""
+    before, _LATER.bad = _LATER.bad, []
+    try:
+        yield _LATER.bad
+    finally:
+        _LATER.bad = before
 
 
 def _fault_of(roots: Sequence[Root]) -> NonFiniteError | None:
@@ -119,13 +161,9 @@ def _fault_of(roots: Sequence[Root]) -> NonFiniteError | None:
     if all(root.node.buffer is not None and _is_known_finite(root.node) for root in roots):
         return None
     graph, again = _from_the_leaves([root.node for root in roots])
-    before, MODE.anomaly = MODE.anomaly, False
-    try:
-        pending = [root.node for root in roots if root.node.buffer is None]
-        if pending:
-            materialize(pending)
-    finally:
-        MODE.anomaly = before
+    pending = [root.node for root in roots if root.node.buffer is None]
+    if pending:
+        materialize(pending)
     if all(_is_known_finite(root.node) for root in roots):
         return None
     _TOLD.update(root.node for root in roots if not _is_known_finite(root.node))
@@ -161,7 +199,19 @@ def _found(graph: Graph, roots: list[Root]) -> NonFiniteError | None:
     def value_of(node: Node) -> np.ndarray:
         return to_carrier(node.buffer.array, node.dtype).reshape(node.shape)
 
-    return diagnose(graph, roots, value_of, lambda _: "", 0)
+    names = _names_of({node.buffer for node in graph.nodes if node.buffer is not None and not node.inputs})
+    return diagnose(graph, roots, value_of, lambda node: names.get(node.buffer, ""), 0)
+
+
+def _names_of(buffers: set[Buffer]) -> dict[Buffer | None, str]:
+    """What the tensors of modules are called that have these values, in the outermost module that was called."""
+    names: dict[Buffer | None, str] = {}
+    for module in list(MODULES.values()):
+        for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+            buffer = tensor._node.buffer
+            if buffer in buffers and len(name) > len(names.get(buffer, "")):
+                names[buffer] = name
+    return names
 
 
 def _inspect(outputs: Sequence[Node], results: Sequence[Buffer]) -> None:
@@ -172,12 +222,15 @@ def _inspect(outputs: Sequence[Node], results: Sequence[Buffer]) -> None:
     if bad and _EXCUSED:
         excused = [node for node in bad if any(n.buffer in _EXCUSED for n in ancestors([node]) if n.buffer is not None)]
         _EXCUSED.update(map(bad.pop, excused))
-    if bad:
-        graph, again = _from_the_leaves(list(bad))
-        fault = _found(graph, [Root(node, VALUE) for node in again])
-        if fault is not None:
-            _TOLD.update(bad)
-            raise fault
+    if not bad:
+        return
+    found = _Bad(list(bad))
+    if _LATER.bad is not None:
+        _LATER.bad.append(found)
+        return
+    fault = found.fault(_TOLD)
+    if fault is not None:
+        raise fault
 
 
 engine.INSPECTORS.append(_inspect)
@@ -249,7 +302,8 @@ class detect_anomaly(ContextDecorator):
     backward(), which then computes the loss and all gradients at once. The error names the operation that introduced
     it, with the line and the operands. Infinities that are put in on purpose, such as those of masks, are no fault, nor
     are gradients that overflow because of a GradScaler's scale, which leaves out the step and lowers the scale.
-    Compiled steps look by themselves, outside too.
+    Compiled steps look by themselves, outside too; inside, a compiled function that neither calls backward() nor
+    changes parameters is called as the function that it was made of, and so looked at.
 
     >>> x = pb.tensor([0.0, 1.0], requires_grad=True)
     >>> with pb.autograd.detect_anomaly():

@@ -680,9 +680,13 @@ def pending_since(serial: int) -> list[Node]:
 
 
 def materialize(nodes: list[Node]) -> None:
-    """Compute the values of `nodes`, together with those of pending tensors that they depend on."""
+    """Compute the values of `nodes`, together with those of pending tensors that they depend on; while anomalies are
+    looked for not with those from before, which are nobody's fault.
+    """
     waiting = [(key, tensor) for key, entry in _PENDING.copy().items() if (tensor := entry()) is not None]
-    engine.materialize(nodes, [tensor._node for _, tensor in waiting if tensor._node.buffer is None])
+    since = MODE.anomaly_since if MODE.anomaly else 0
+    pending = [tensor._node for _, tensor in waiting if tensor._node.buffer is None and tensor._node.serial >= since]
+    engine.materialize(nodes, pending)
     for key, tensor in waiting:
         if tensor._node.buffer is not None:
             _PENDING.pop(key, None)

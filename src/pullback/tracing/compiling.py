@@ -76,9 +76,9 @@ def compile(
     loss or a gradient of a leaf is not finite. `on_nonfinite` says what then: "raise" NonFiniteError, which names the
     operation that made the NaN or infinity and its line; "skip", which returns as always, counts in `step.skipped` and
     warns once; "rollback", which returns as always and leaves the rest to the `Guard` whose batches the loop runs over
-    (without one it raises); or "ignore", with which nothing is looked at and the state takes what comes. Where a budget
-    makes use of "early-update" the loss alone is looked at, since no update waits for the gradients of other parameters
-    then.
+    (without one it raises); or "ignore", with which the state takes what comes, and only what `check_numerics` or an
+    `error_if_nonfinite=True` asks about by name is looked at, and raised. Where a budget makes use of "early-update"
+    the loss alone is looked at, since no update waits for the gradients of other parameters then.
 
     With `check_every=k` the first call and every k-th after it are preceded by `step.check(...)` on their arguments,
     which raises CheckError where the program does not compute what it should, before anything has changed;

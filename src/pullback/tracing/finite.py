@@ -74,7 +74,8 @@ class Policy:
             self.skipped += 1
             _TAKERS.stack[-1](fault)
             return
-        if self.on_nonfinite in (RAISE, ROLLBACK) and fault is not None:
+        # where all else is ignored it is what somebody asks about by name
+        if self.on_nonfinite in (RAISE, ROLLBACK, IGNORE) and fault is not None:
             if self.on_nonfinite == ROLLBACK:
                 fault.add_note("there is nobody to roll back: run the loop over the batches of a pullback.Guard")
             elif _TAKERS.stack:
@@ -103,6 +104,11 @@ class Guard:
         self.looked_at: list[Watched] = []
         #: which of the outputs is the total, and what it must stay below
         self.place, self.limit = len(self.plain), math.inf
+
+    @property
+    def is_of_the_step(self) -> bool:
+        """Whether it looks at what the step does, and not only at what somebody asked about by name."""
+        return not self.watched or any(watched.what != "check" for watched in self.watched)
 
     def graph(self, part: Part) -> Graph:
         """The guarded outputs, and the total of what `part` makes of each watched value.
@@ -268,14 +274,15 @@ def exactly(x: Node) -> Node:
     return where(lt(largest, constant(math.inf, x.dtype)), zero, infinity)
 
 
-def watched_of(trace: Trace, changes: bool) -> list[Watched]:
+def watched_of(trace: Trace, changes: bool, on_nonfinite: str) -> list[Watched]:
     """What must be finite: losses first, then what was asked to be, then gradients. Losses and gradients only where the
-    step `changes` something.
+    step `changes` something; with "ignore" only what was asked to be.
     """
     order = ("loss", "check", "gradient", "update")
     # gradients in the order in which they were first asked for, which is that of the optimizer's parameters
     places = {key: place for place, key in enumerate(trace.grads)}
-    found = [w for w in trace.watched.values() if 0 not in w.node.shape and (changes or w.what in ("check", "update"))]
+    looked_at = ("check",) if on_nonfinite == IGNORE else order if changes else ("check", "update")
+    found = [w for w in trace.watched.values() if 0 not in w.node.shape and w.what in looked_at]
     return sorted(found, key=lambda w: (order.index(w.what), places.get(id(w.owner), len(places))))
 
 

@@ -103,12 +103,12 @@ class Replay:
         self.captured_places = [places[id(c.node)] for c in self.captured]
         self.policy = policy
         old = outcome.old(trace, arguments)
-        watched = watched_of(trace, bool(old or outcome.made_grads)) if policy.on_nonfinite != IGNORE else []
+        watched = watched_of(trace, bool(old or outcome.made_grads), policy.on_nonfinite)
         if outcome.freed:  # an update that waits for no other gradient cannot wait for all of them to be finite
             watched = [w for w in watched if w.what != "gradient"]
         # what writes parameters without a gradient is looked at too, but not what only writes other tensors
         is_update = policy.on_nonfinite != IGNORE and not outcome.freed and self._writes_parameters(trace, old)
-        bounded = trace.bounded if watched or is_update else []
+        bounded = trace.bounded if (watched or is_update) and policy.on_nonfinite != IGNORE else []
         graph = Graph.of([*nodes, *(w.node for w in watched), *bounded])
         if trace.divided is not None:
             trace.divided.check(graph)
@@ -174,7 +174,7 @@ class Replay:
 
     def _guarded(self, graph: Graph, watched: Sequence[Watched], old: dict[int, Node], trace: Trace) -> Graph:
         """The graph with the guard in it; what is watched stands behind the outputs. Updates that are made early wait
-        for nothing, and so for no bound either.
+        for nothing, and so for no bound either; nor do any of a step that ignores what nobody asks about by name.
         """
         own, rest = graph.outputs[: len(self.outputs)], graph.outputs[len(self.outputs) :]
         bad, bounded = rest[: len(watched)], rest[len(watched) :]
@@ -183,9 +183,8 @@ class Replay:
         # an infinity that somebody put into a buffer on purpose, such as a best loss so far, is no fault in it
         is_new -= {place for captured, place in self.states if _is_infinite_on_purpose(captured, trace)}
         names = state_names(trace, self.states)
-        updates = (
-            [] if self.outcome.freed else [Watched(own[p], "update", None, names.get(p, "")) for p in sorted(is_new)]
-        )
+        takes_updates = self.outcome.freed or self.policy.on_nonfinite == IGNORE
+        updates = [] if takes_updates else [Watched(own[p], "update", None, names.get(p, "")) for p in sorted(is_new)]
         watched = [w._replace(node=node) for w, node in zip(watched, bad, strict=True)]
         if not watched and not updates:
             return Graph.of(own)

@@ -30,7 +30,7 @@ from ..tensor.promotion import Default
 from ..trees import flatten, unflatten
 from .check import Check, check, checked_directions
 from .divided import Divided, Untold
-from .finite import RAISE, Policy
+from .finite import IGNORE, RAISE, Policy
 from .kinds import Kind, first_places, is_hooked, signature
 from .relations import Related, along, findings, name_of
 from .replay import MISFIT, Replay
@@ -148,6 +148,8 @@ class CompiledStep:
         if kind is None or leaves is None:
             kind, leaves, roots = self._kind_of(args, kwargs)
             self._recent = kind
+        if MODE.anomaly and any(map(self._is_blind, kind.variants)):
+            return self._plainly(kind, leaves)
         alone = STEPS.begin_run()
         try:
             with self._alone:
@@ -164,6 +166,8 @@ class CompiledStep:
             report.program = variant.program
         if "plan" in debug.get("debug"):
             print(self._plan_of(variant), file=sys.stderr)
+        if MODE.anomaly and self._is_blind(variant):
+            return self._plainly(kind, leaves)
         alone = STEPS.begin_run()
         try:
             with self._alone:
@@ -171,6 +175,15 @@ class CompiledStep:
                 return variant.run([*leaves, *roots], alone)
         finally:
             STEPS.end_run()
+
+    def _is_blind(self, variant: Replay) -> bool:
+        """Whether `detect_anomaly` would see nothing of a run: the function is then called in its place."""
+        return self.policy.on_nonfinite != IGNORE and not (variant.guard is not None and variant.guard.is_of_the_step)
+
+    def _plainly(self, kind: Kind, leaves: list[Any]) -> Any:
+        """Call the function itself, with what a recording is given."""
+        args, kwargs = unflatten(kind.shape, leaves)
+        return self.function(*args, **kwargs)
 
     def _kind_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Kind, list[Any], list[Handle]]:
         """Which recordings are for a call, its arguments one by one, and the roots of which some are views."""
