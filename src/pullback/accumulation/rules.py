@@ -7,7 +7,7 @@ operation mixes examples, or it is not known not to.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 from ..graph.node import Node, exact
@@ -18,6 +18,11 @@ from .classes import EVEN, SAME, TOTAL, Class, Numbers, Place, Rows, place_of, r
 _LINEAR: dict[str, tuple[int, ...]] = {
     "add": (0, 1), "sub": (0, 1), "where": (1, 2), "neg": (0,), "convert": (0,), "copy": (0,), "div": (0,),
 }  # fmt: skip
+
+#: the least and the greatest integer that something may be; None where that is not known
+Bounds = tuple[int, int] | None
+#: operations that are gone through to find them
+_MOST_BOUNDS = 256
 
 
 class Pair:
@@ -194,10 +199,35 @@ def exactly(node: Node, index: Node, size: int) -> bool:
     return node.inputs[1].op.name == "constant" and bool(node.inputs[1]["value"] == size)
 
 
-def _bounds(node: Node) -> tuple[int, int] | None:
-    """Between which integers, included, the values of a node are known to lie."""
+def _bounds(node: Node) -> Bounds:
+    """Between which integers, included, the values of a node are known to lie; None where it is not seen."""
+    known: dict[Node, Bounds] = {}
+    stack = [node]
+    while stack and len(known) < _MOST_BOUNDS:
+        current = stack[-1]
+        missing = [operand for operand in _bounding(current) if operand not in known]
+        stack += missing
+        if not missing:
+            known[stack.pop()] = _bounds_by(current, known)
+    return known.get(node)
+
+
+def _moved(node: Node) -> Node:
+    """What a node moves without adding anything to it."""
     while node.op.kind in (MOVEMENT, ALIAS) and len(node.inputs) == 1 and node.op.name != "pad":
         (node,) = node.inputs
+    return node
+
+
+def _bounding(node: Node) -> Sequence[Node]:
+    """The operands that bound a node."""
+    node = _moved(node)
+    return node.inputs if node.op.name in ("add", "mul") else ()
+
+
+def _bounds_by(node: Node, known: Mapping[Node, Bounds]) -> Bounds:
+    """The bounds of a node, by those of its operands."""
+    node = _moved(node)
     if node.op.name == "constant" and isinstance(node["value"], int):
         return node["value"], node["value"]
     if node.op.name == "iota" and not node.dtype.is_floating_point:
@@ -209,7 +239,7 @@ def _bounds(node: Node) -> tuple[int, int] | None:
         size = wrapped["high"]
         return (0, size - 1) if wrapped["low"] == -size and exactly(node.inputs[1], wrapped, size) else None
     if node.op.name in ("add", "mul"):
-        sides = [_bounds(operand) for operand in node.inputs]
+        sides = [known.get(operand) for operand in node.inputs]
         if None in sides:
             return None
         (low, high), (other_low, other_high) = cast("list[tuple[int, int]]", sides)

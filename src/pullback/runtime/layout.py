@@ -26,6 +26,9 @@ from .jit import host_target, templates
 from .loops import Steps, relocated
 from .schedule import Bundle
 
+#: operations from what a program is given to an index that is looked at before all else
+_FARTHEST = 48
+
 
 @dataclass
 class Segment:
@@ -340,17 +343,20 @@ def under_reshapes(node: Node) -> Node:
 
 
 def _checks_first(groups: list[Group], given: set[Node]) -> tuple[list[Group], list[Group]]:
-    """Checks of what the program is given, which come first so that a wrong index stops it at once; and the rest."""
+    """Checks of what the program is given, which come first so that a wrong index stops it at once; and the rest. A
+    check that comes first computes its index itself, which must therefore not be far from what is given.
+    """
 
     def early(group: Group) -> bool:
         if group.kind != CHECK:
             return False
-        stack = list(next(iter(group.members)).inputs)
+        stack, seen = list(next(iter(group.members)).inputs), set(given)
         while stack:
             node = stack.pop()
-            if node in given:
+            if node in seen:
                 continue
-            if node.op.kind not in ("movement", "elementwise", "leaf") or node.op.name == "concatenate":
+            seen.add(node)
+            if len(seen) - len(given) > _FARTHEST or node.op.kind not in ("movement", "elementwise", "leaf") or node.op.name == "concatenate":
                 return False
             stack.extend(node.inputs)
         return True
