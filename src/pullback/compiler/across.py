@@ -14,8 +14,8 @@ from ..graph.node import Node
 from ..ops.primitive import ELEMENTWISE, LEAF
 from .groups import ACROSS, AFTER, Group, elements, sources
 
-#: elementwise operations between what is finished and the total, at most
-_MOST_BETWEEN = 16
+#: values on the way from the total to what is finished that are looked at, at most
+_MOST_LOOKED_AT = 64
 
 
 @dataclass
@@ -58,6 +58,7 @@ class _Walk:
         self.between: list[Node] = []
         self.others: list[Node] = []
         self.known: dict[Node, bool] = {}
+        self.looked_at = 0
 
     def leads(self, node: Node) -> bool:
         """Whether `node` is made of something finished, element by element."""
@@ -72,7 +73,8 @@ class _Walk:
         plain = node.op.kind == ELEMENTWISE and node.op.name != "copy"
         if (not plain and node.op.name != "reshape") or elements(node) != self.size:
             return False
-        if len(self.known) > _MOST_BETWEEN:
+        self.looked_at += 1
+        if self.looked_at > _MOST_LOOKED_AT:
             return False
         inside = [self.leads(operand) for operand in node.inputs]
         if not any(inside):
