@@ -85,6 +85,45 @@ def test_merged_layers_compute_the_same_and_unloaded_ones_what_they_did_before()
     np.testing.assert_array_equal(pb.lora.unload(other)(x).detach().numpy(), before)
 
 
+class Tied(pb.nn.Module):
+    """Places 0 and 2 hold the same layer; `other` has its weight, and `head` the embedding's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        pb.manual_seed(0)
+        first = pb.nn.Linear(6, 6)
+        self.embedding, self.body = pb.nn.Embedding(9, 6), pb.nn.Sequential(first, pb.nn.Tanh(), first)
+        self.twice = pb.nn.ModuleList([self.body])
+        self.other, self.head = pb.nn.Linear(6, 6), pb.nn.Linear(6, 9, bias=False)
+        self.other.weight, self.head.weight = first.weight, self.embedding.weight
+
+    def forward(self, tokens: pb.Tensor) -> pb.Tensor:
+        return self.head(self.other(self.twice[0](self.embedding(tokens))))
+
+
+def test_a_shared_layer_has_one_adapter_and_a_shared_weight_stays_what_others_read(tmp_path: Path) -> None:
+    tokens = pb.arange(9)
+    before = Tied()(tokens).detach().numpy()
+    net = pb.lora.apply(Tied(), r=2, alpha=4, targets=["body.0", "other", "head"])
+    assert net.body[0] is net.body[2] and type(net.body[0].base_layer) is pb.nn.Linear
+    assert sum("lora" in name for name, _ in net.named_parameters()) == 6
+    with pb.no_grad():
+        for layer in (net.body[0], net.other, net.head):
+            layer.lora_B["default"].weight.copy_(pb.randn(*layer.lora_B["default"].weight.shape))
+    after = net(tokens).detach().numpy()
+    assert abs(after - before).max() > 1e-2
+    pb.lora.save(net, tmp_path)
+    again = pb.lora.load(Tied(), tmp_path)
+    np.testing.assert_array_equal(again(tokens).detach().numpy(), after)
+    with pytest.warns(UserWarning, match=r"3 layers \(body.0 …\)"):
+        pb.lora.merge(net)
+    np.testing.assert_allclose(net(tokens).detach().numpy(), after, rtol=1e-4, atol=1e-5)
+    assert net.body[0] is net.body[2] and net.head.weight is not net.embedding.weight
+    assert not any(p.requires_grad for p in net.parameters())
+    np.testing.assert_array_equal(pb.lora.unload(again)(tokens).detach().numpy(), before)
+    assert again.head.weight is again.embedding.weight and again.other.weight is again.body[0].weight
+
+
 def test_files_are_pefts_and_give_the_same_model_back(tmp_path: Path) -> None:
     net = pb.lora.apply(model(), r=2, alpha=4, targets=["query", "out"], dropout=0.25)
     trained(net)

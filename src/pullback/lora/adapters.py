@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ..graph.types import DType, float32
-from ..nn import Dropout, Identity, Linear, Module, ModuleDict, init
+from ..nn import Dropout, Identity, Linear, Module, ModuleDict, Parameter, init
 from ..nn.modules.quantized import QuantizedLinear
 from ..ops.primitive import user_source
 from ..tensor import Tensor
@@ -87,7 +87,8 @@ def apply(
     A Linear4bit or Linear8bit is one too: its adapter is trained beside codes (Dettmers et al., "QLoRA", 2023).
 
     `targets` are ends of names, such as ["query", "value"], "all-linear" for every Linear, or another string for a
-    regular expression that whole names match. The addition is scaled by alpha / r, with `rslora` by alpha / sqrt(r)
+    regular expression that whole names match. A layer that stands in several places has one adapter in all of them,
+    whichever of its names is given. The addition is scaled by alpha / r, with `rslora` by alpha / sqrt(r)
     (Kalajdzievski, 2023); `dropout` is that of its input. Layers are replaced in place, and the model is the result.
     Parameters that have to be trained beside can be unfrozen by `requires_grad_()`.
 
@@ -114,8 +115,11 @@ def apply(
                 f"lora.apply: {name} is a {type(layer).__name__}, and adapters are for Linear (at {user_source()})"
             )
     model.requires_grad_(False)
-    for parent, own, _ in found:
-        setattr(parent, own, LoRALinear(parent._modules[own], config))  # type: ignore[arg-type]
+    named = {parent._modules[own] for parent, own, _ in found}
+    made = {layer: LoRALinear(layer, config) for layer in named}  # type: ignore[arg-type]
+    for parent, own, layer in [(parent, own, parent._modules[own]) for parent, own, _ in _children(model)]:
+        if layer in made:
+            setattr(parent, own, made[layer])
     return model
 
 
@@ -153,43 +157,84 @@ def _children(model: Module, prefix: str = "") -> Iterator[tuple[Module, str, st
             yield from _children(child, f"{prefix}{own}.")
 
 
-def adapters(model: Module) -> list[tuple[Module, str, str, LoRALinear]]:
-    """The layers with adapters: which module holds each, under which name, its name from the outermost, and itself."""
-    found = [(parent, own, name, parent._modules[own]) for parent, own, name in _children(model)]
-    return [(parent, own, name, layer) for parent, own, name, layer in found if isinstance(layer, LoRALinear)]
+def adapters(model: Module) -> dict[str, LoRALinear]:
+    """The layers with adapters, each once, by the name of its first place."""
+    found: dict[LoRALinear, str] = {}
+    for parent, own, name in _children(model):
+        if isinstance(layer := parent._modules[own], LoRALinear):
+            found.setdefault(layer, name)
+    return {name: layer for layer, name in found.items()}
 
 
 def merge(model: Module) -> Module:
     """Add each adapter to the weight of its layer, and put the layers back in their places; the model is the result.
 
-    What the model computes stays the same to rounding, without dropout. Its parameters stay frozen. A weight that is
-    kept as codes is decoded, and gets those of the sum: what the layer computes then changes by their error, of which a
-    warning tells. `unload` takes adapters off without that.
+    What the model computes stays the same to rounding, without dropout. Its parameters stay frozen. A weight that
+    another module reads too, as an embedding that an output layer is tied to, stays as it is there: the layer gets one
+    of its own, of which a warning tells. A weight that is kept as codes is decoded, and gets those of the sum: what the
+    layer computes then changes by their error, of which a warning tells. `unload` takes adapters off without that.
     """
     _require(model, "merge")
     found = adapters(model)
-    coded = [name for _, _, name, layer in found if isinstance(layer.base_layer, QuantizedLinear)]
+    coded = [name for name, layer in found.items() if isinstance(layer.base_layer, QuantizedLinear)]
     if coded:
         warnings.warn(
             f"lora.merge: the weights of {len(coded)} layers ({coded[0]} …) are kept as codes; the sums with the "
             "adapters are quantized again, which changes what the model computes by the error of codes",
             stacklevel=2,
         )
+    tied = [name for name, layer in found.items() if _is_shared(model, layer.base_layer)]
+    if tied:
+        warnings.warn(
+            f"lora.merge: other modules read the weights of {len(tied)} layers ({tied[0]} …) too; these layers get "
+            "weights of their own, with the adapters added",
+            stacklevel=2,
+        )
     with no_grad():
-        for _, _, _, layer in found:
-            base = layer.base_layer
-            if isinstance(base, QuantizedLinear):
-                base.quantize_(base.dequantize() + layer.addition().float())
-            else:
-                base.weight.add_(layer.addition())
+        for layer in found.values():
+            if _is_shared(model, layer.base_layer):
+                _part(layer.base_layer)
+            _add(layer)
     return unload(model)
+
+
+def _add(layer: LoRALinear) -> None:
+    """Make the addition a part of the weight."""
+    base = layer.base_layer
+    if isinstance(base, QuantizedLinear):
+        base.quantize_(base.dequantize() + layer.addition().float())
+    else:
+        base.weight.add_(layer.addition())
+
+
+def _held(layer: Module) -> list[Tensor]:
+    """The tensors that a layer's weight is made of."""
+    own = {**layer._parameters, **layer._buffers}
+    return [tensor for name, tensor in own.items() if tensor is not None and name != "bias"]
+
+
+def _is_shared(model: Module, layer: Module) -> bool:
+    """Whether another module of the model holds a part of a layer's weight."""
+    own = {id(tensor) for tensor in _held(layer)}
+    return any(id(tensor) in own for other in model.modules() if other is not layer for tensor in _held(other))
+
+
+def _part(layer: Module) -> None:
+    """Give a layer a weight of its own."""
+    for name, parameter in list(layer._parameters.items()):
+        if parameter is not None and name != "bias":
+            layer.register_parameter(name, Parameter(parameter.detach().clone(), requires_grad=parameter.requires_grad))
+    for name, buffer in list(layer._buffers.items()):
+        if buffer is not None:
+            layer.register_buffer(name, buffer.clone())
 
 
 def unload(model: Module) -> Module:
     """Take all adapters away, so that the model is what it was; the model is the result. Its parameters stay frozen."""
     _require(model, "unload")
-    for parent, own, _, layer in adapters(model):
-        setattr(parent, own, layer.base_layer)
+    for parent, own, layer in [(parent, own, parent._modules[own]) for parent, own, _ in _children(model)]:
+        if isinstance(layer, LoRALinear):
+            setattr(parent, own, layer.base_layer)
     return model
 
 

@@ -14,7 +14,7 @@ from ..snapshots import load as load_tensors
 from ..snapshots import save as save_tensors
 from ..tensor import Tensor
 from ..tensor.grad_modes import no_grad
-from .adapters import adapters, apply
+from .adapters import adapters, apply, unload
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 #: what PEFT puts before the name of a layer in its own model
@@ -33,7 +33,7 @@ def save(model: Module, directory: str | os.PathLike[str]) -> None:
     found = adapters(model)
     if not found:
         raise ValueError(f"lora.save: the model has no adapters inside (at {user_source()})")
-    config = found[0][3].config
+    config = next(iter(found.values())).config
     targets = config.targets if isinstance(config.targets, str) else list(config.targets)
     written = {
         **_ONLY, "peft_type": "LORA", "task_type": None, "base_model_name_or_path": None, "inference_mode": True,
@@ -72,8 +72,7 @@ def load(model: Module, directory: str | os.PathLike[str]) -> Module:
     fault = _misfit(_tensors(model), tensors)
     if fault:
         if not had:
-            for parent, own, _, layer in adapters(model):
-                setattr(parent, own, layer.base_layer)
+            unload(model)
             for parameter, needed in trained.items():
                 parameter.requires_grad_(needed)
         raise SnapshotError(path / TENSORS, f"{fault} (at {user_source()})")
@@ -87,7 +86,7 @@ def _tensors(model: Module) -> dict[str, Tensor]:
     """The parameters of all adapters under PEFT's names."""
     return {
         f"{_PREFIX}{name}.{part}.weight": parameter
-        for _, _, name, layer in adapters(model)
+        for name, layer in adapters(model).items()
         for part in ("lora_A", "lora_B")
         for parameter in getattr(layer, part).parameters()
     }
