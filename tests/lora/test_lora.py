@@ -151,6 +151,18 @@ def test_files_are_pefts_and_give_the_same_model_back(tmp_path: Path) -> None:
         ({"target_modules": ["nothing"]}, "no layer is named"),
         ({"target_modules": ["value"]}, "missing"),
         ({"target_modules": 3}, "target_modules is 3"),
+        ({"target_modules": "("}, "no regular expression"),
+        ({"target_modules": "(" * 5000 + ")" * 5000}, "no regular expression"),
+        ({"target_modules": "(0|2){1000000000000}"}, "no regular expression"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights='pissa' is not"),
+        ({"alora_invocation_tokens": [1, 2]}, "alora_invocation_tokens"),
+        ({"use_qalora": True}, "use_qalora"),
+        ({"layer_replication": [[0, 1]]}, "layer_replication"),
+        ({"lora_bias": True}, "lora_bias"),
+        ({"something_of_later": 3}, "something_of_later=3 is not supported"),
+        ({"lora_alpha": True}, "lora_alpha is True"),
+        ({"lora_alpha": 10**400}, "alpha must be finite"),
+        ({"lora_alpha": 1e308}, "has not in float32"),
     ],
 )
 def test_what_does_not_fit_is_refused_and_changes_nothing(tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -162,6 +174,52 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(tmp_path: Path, change
     with pytest.raises(pb.errors.SnapshotError, match=message):
         pb.lora.load(net, tmp_path)
     assert [(n, p.requires_grad) for n, p in net.named_parameters()] == names
+
+
+def test_options_that_change_nothing_are_read_over(tmp_path: Path) -> None:
+    pb.lora.save(pb.lora.apply(model(), r=2, alpha=4, targets=["query"]), tmp_path)
+    path = tmp_path / "adapter_config.json"
+    others = {
+        "alora_invocation_tokens": None, "loftq_config": {}, "lora_bias": False, "megatron_core": "megatron.core",
+        "peft_version": "0.18.0", "qalora_group_size": 16, "init_lora_weights": "gaussian", "revision": "main",
+    }  # fmt: skip
+    path.write_text(json.dumps({**json.loads(path.read_text()), **others}))
+    assert "query.lora_A" in "".join(pb.lora.load(model(), tmp_path).state_dict())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda tensors: {n: t * float("nan") for n, t in tensors.items()}, "not finite"),
+        (lambda tensors: {n: t.to(pb.int32) for n, t in tensors.items()}, "is int32"),
+        (lambda tensors: {n: t > 0 for n, t in tensors.items()}, "is bool"),
+        (lambda tensors: dict.fromkeys(tensors, 3), "is int, and no tensor"),
+        (lambda tensors: {n: [t] for n, t in tensors.items()}, "is list"),
+        (lambda tensors: list(tensors.values()), "holds a list"),
+        (None, "cannot be read"),
+    ],
+)
+def test_tensors_that_are_no_weights_are_refused_and_change_nothing(tmp_path: Path, change: Any, message: str) -> None:
+    pb.lora.save(pb.lora.apply(model(), r=2, alpha=4, targets=["query"]), tmp_path)
+    path = tmp_path / "adapter_model.safetensors"
+    tensors = pb.load(path)
+    path.unlink()
+    if change is not None:
+        pb.save(change(tensors), path)
+    net = model()
+    with pytest.raises(pb.errors.SnapshotError, match=f"adapter_model.safetensors: .*{message}"):
+        pb.lora.load(net, tmp_path)
+    assert all(p.requires_grad and "lora" not in n for n, p in net.named_parameters())
+
+
+def test_adapters_of_another_scaling_are_refused(tmp_path: Path) -> None:
+    pb.lora.save(pb.lora.apply(model(), r=2, alpha=32, targets=["query"]), tmp_path)
+    for options in ({"alpha": 4}, {"alpha": 32, "rslora": True}):
+        net = pb.lora.apply(model(), r=2, targets=["query"], **options)
+        before = [p.tolist() for p in net.parameters()]
+        with pytest.raises(pb.errors.SnapshotError, match="scaled by 16"):
+            pb.lora.load(net, tmp_path)
+        assert [p.tolist() for p in net.parameters()] == before
 
 
 def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
@@ -178,10 +236,14 @@ def test_wrong_arguments_raise() -> None:
         ({"alpha": float("inf")}, "alpha must be"),
         ({"targets": ["nothing"]}, "its Linear layers are"),
         ({"targets": ["1"]}, "is a ReLU"),
+        ({"targets": "*0"}, "no regular expression"),
+        ({"targets": [3]}, "list of strings"),
+        ({"alpha": "4"}, "alpha must be"),
+        ({"r": 2.0}, "r must be"),
     ):
         with pytest.raises(ValueError, match=message):
             pb.lora.apply(model(), **{"r": 2, "alpha": 4, "targets": ["query"], **options})
-    net = pb.lora.apply(model(), r=2, alpha=4, targets=["query"])
+    net = pb.lora.apply(model(), r=np.int64(2), alpha=np.float32(4), targets=["query"])
     with pytest.raises(ValueError, match="already"):
         pb.lora.apply(net, r=2, alpha=4, targets=["value"])
     for function in (pb.lora.merge, pb.lora.unload):

@@ -12,6 +12,7 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from numbers import Integral, Real
 
 from ..graph.types import DType, float32
 from ..nn import Dropout, Identity, Linear, Module, ModuleDict, Parameter, init
@@ -19,6 +20,7 @@ from ..nn.modules.quantized import QuantizedLinear
 from ..ops.primitive import user_source
 from ..tensor import Tensor
 from ..tensor.grad_modes import no_grad
+from ..tensor.limits import finfo
 
 #: the name that PEFT gives an adapter that was given none
 _NAME = "default"
@@ -114,6 +116,7 @@ def apply(
             raise ValueError(
                 f"lora.apply: {name} is a {type(layer).__name__}, and adapters are for Linear (at {user_source()})"
             )
+        _check_scaling(config, layer, name)  # type: ignore[arg-type]
     model.requires_grad_(False)
     named = {parent._modules[own] for parent, own, _ in found}
     made = {layer: LoRALinear(layer, config) for layer in named}  # type: ignore[arg-type]
@@ -139,14 +142,57 @@ def _is_target(config: Config, parent: Module, own: str, name: str) -> bool:
 
 
 def _config(r: int, alpha: float, targets: Iterable[str] | str, dropout: float, rslora: bool) -> Config:
-    if isinstance(r, bool) or not isinstance(r, int) or r < 1:
+    if isinstance(r, bool) or not isinstance(r, Integral) or not 1 <= r < 2**31:
         raise ValueError(f"lora.apply: r must be a whole number of at least 1, got {r!r} (at {user_source()})")
-    if not 0 <= dropout < 1:
+    if not _is_number(dropout) or not 0 <= dropout < 1:
         raise ValueError(f"lora.apply: dropout must be from 0 to below 1, got {dropout!r} (at {user_source()})")
-    if not math.isfinite(alpha):
-        raise ValueError(f"lora.apply: alpha must be finite, got {alpha!r} (at {user_source()})")
-    named = targets if isinstance(targets, str) else tuple(targets)
-    return Config(r, float(alpha), named, float(dropout), bool(rslora))
+    if not _is_number(alpha) or not _is_finite(alpha):
+        raise ValueError(f"lora.apply: alpha must be finite, and a number, got {alpha!r} (at {user_source()})")
+    return Config(int(r), float(alpha), _targets(targets), float(dropout), bool(rslora))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond float64
+        return False
+
+
+def _targets(targets: Iterable[str] | str) -> tuple[str, ...] | str:
+    if isinstance(targets, str):
+        try:
+            re.compile(targets)
+        except (re.error, RecursionError, OverflowError) as error:
+            raise ValueError(
+                f"lora.apply: targets={shortened(targets)} is no regular expression ({error}); ends of names are given "
+                f"in a list (at {user_source()})"
+            ) from error
+        return targets
+    named = tuple(targets) if isinstance(targets, Iterable) else (targets,)
+    if not all(isinstance(name, str) for name in named):
+        raise ValueError(
+            f"lora.apply: targets must be a string or a list of strings, got {targets!r} (at {user_source()})"
+        )
+    return named
+
+
+def shortened(text: str) -> str:
+    """A text as a message shows it."""
+    return repr(text if len(text) <= 60 else text[:60] + "…")
+
+
+def _check_scaling(config: Config, layer: Linear | QuantizedLinear, name: str) -> None:
+    """Raise ValueError where a layer's dtype has no such number as the scaling: zero times infinity is NaN."""
+    dtype = _dtype_of(layer)
+    if abs(config.scaling) > finfo(dtype).max:
+        raise ValueError(
+            f"lora.apply: alpha={config.alpha!r} scales by {config.scaling:.6g}, which {name} has not in {dtype.name} "
+            f"(at {user_source()})"
+        )
 
 
 def _children(model: Module, prefix: str = "") -> Iterator[tuple[Module, str, str]]:
