@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import pullback as pb
 from pullback import nn
@@ -80,6 +81,33 @@ def test_codes_are_saved_and_loaded_and_floats_are_taken_as_codes(tmp_path: Path
     eight = nn.Linear8bit(65, 33)
     eight.load_state_dict(nn.Linear8bit.from_linear(linear).state_dict())
     assert (eight.dequantize() - linear.weight).abs().max().item() < 1 / 254
+
+
+@pytest.mark.parametrize("kind", [nn.Linear4bit, nn.Linear8bit])
+def test_codes_of_another_shape_are_refused_and_arrays_are_taken_as_tensors(kind: type, tmp_path: Path) -> None:
+    layer, other = kind(32, 128, bias=False), nn.Sequential(kind(128, 32, bias=False))
+    kept = other[0].dequantize().tolist()
+    pb.save({f"0.{name}": value for name, value in layer.state_dict().items()}, tmp_path / "layer.safetensors")
+    for strict in (True, False):
+        with pytest.raises(StateDictError, match=r"wrong shape: 0\.weight"):
+            other.load_state_dict(pb.load(tmp_path / "layer.safetensors"), strict=strict)
+    assert other[0].dequantize().tolist() == kept
+    again = nn.Sequential(kind(32, 128, bias=False))
+    again.load_state_dict(pb.load(tmp_path / "layer.safetensors"))
+    assert again[0].dequantize().tolist() == layer.dequantize().tolist()
+    theirs, linear = torch.nn.Linear(32, 128, bias=False), nn.Linear(32, 128, bias=False)
+    linear.load_state_dict(theirs.state_dict())
+    expected = kind.from_linear(linear).dequantize().tolist()
+    for given in (theirs.state_dict(), {"weight": linear.weight.detach().numpy()}):
+        layer.quantize_(pb.zeros(128, 32))
+        layer.load_state_dict(given)
+        assert layer.dequantize().tolist() == expected
+    arrays = {name: value.numpy() for name, value in layer.state_dict().items()}
+    again[0].load_state_dict(arrays)
+    assert again[0].dequantize().tolist() == expected
+    arrays = {**arrays, "quant_map": np.zeros(16, np.float32)} if kind is nn.Linear4bit else {"weight": np.zeros(3)}
+    with pytest.raises(StateDictError, match=r"other codes|wrong shape"):
+        again[0].load_state_dict(arrays)
 
 
 def test_what_is_replaced_and_what_is_refused() -> None:

@@ -28,8 +28,11 @@ from ...tensor.handle import STATE
 from .. import functional as F
 from .linear import Linear
 from .module import Module
+from .state import as_tensor
 
 Self = TypeVar("Self", bound="QuantizedLinear")
+#: the name under which the shape of the decoded weight is saved, of which codes of 4 bits do not tell
+_SHAPE = "weight_shape"
 
 
 class QuantizedLinear(Module):
@@ -132,9 +135,8 @@ class QuantizedLinear(Module):
         self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *rest: Any
     ) -> None:
         """Codes as they are, or those of a weight in floats, as a Linear saves it."""
-        given = state_dict.get(prefix + "weight")
-        sizes = (self.out_features, self.in_features)
-        if isinstance(given, Tensor) and given.is_floating_point() and tuple(given.shape) == sizes:
+        given = _floats(state_dict, prefix + "weight")
+        if given is not None and tuple(given.shape) == (self.out_features, self.in_features):
             state_dict |= {prefix + name: codes for name, codes in self._codes(given.detach()).items()}
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
 
@@ -142,6 +144,12 @@ class QuantizedLinear(Module):
         """The sizes."""
         sizes = f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
         return sizes if self.compute_dtype is None else f"{sizes}, compute_dtype={self.compute_dtype}"
+
+
+def _floats(state_dict: dict[str, Any], key: str) -> Tensor | None:
+    """A tensor of floats of a state dictionary, or None where it has no such."""
+    value = as_tensor(state_dict[key]) if key in state_dict else None
+    return value if value is not None and value.is_floating_point() else None
 
 
 def _is_drawn(node: Node) -> bool:
@@ -206,14 +214,26 @@ class Linear4bit(QuantizedLinear):
         self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], strict: bool,
         missing_keys: list[str], unexpected_keys: list[str], error_msgs: list[str],
     ) -> None:  # fmt: skip
-        weight, given = state_dict.get(prefix + "weight"), state_dict.get(prefix + "quant_map")
-        if isinstance(weight, Tensor) and weight.is_floating_point():
+        shape = state_dict.pop(prefix + _SHAPE, None)
+        if _floats(state_dict, prefix + "weight") is not None:
             state_dict.setdefault(prefix + "quant_map", self.quant_map)
-        elif isinstance(given, Tensor) and given.tolist() != self.quant_map.tolist():
-            error_msgs.append(f"  other codes: {prefix}weight has not those of quant_type={self.quant_type!r}")
+        else:
+            self._check_codes(state_dict.get(prefix + "quant_map"), shape, prefix, error_msgs)
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
+
+    def _check_codes(self, quant_map: Any, shape: Any, prefix: str, error_msgs: list[str]) -> None:
+        """Say where codes are those of another table, or of a matrix of another shape and as many elements."""
+        if quant_map is not None and as_tensor(quant_map).tolist() != self.quant_map.tolist():
+            error_msgs.append(f"  other codes: {prefix}weight has not those of quant_type={self.quant_type!r}")
+        own = [self.out_features, self.in_features]
+        if shape is not None and (found := as_tensor(shape).tolist()) != own:
+            error_msgs.append(f"  wrong shape: {prefix}weight: codes of {found} in the dictionary, {own} in the module")
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[prefix + _SHAPE] = tensor([self.out_features, self.in_features])
 
     def extra_repr(self) -> str:
         """The sizes and the kind of codes."""
