@@ -110,6 +110,47 @@ def test_codes_of_another_shape_are_refused_and_arrays_are_taken_as_tensors(kind
         again[0].load_state_dict(arrays)
 
 
+@pytest.mark.parametrize("kind", [nn.Linear4bit, nn.Linear8bit])
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), 3.4e38])
+def test_numbers_that_codes_cannot_stand_for_are_refused_and_change_nothing(kind: type, number: float) -> None:
+    net = pb.lora.apply(nn.Sequential(kind(64, 64), nn.Linear(64, 64)), 2, 4, ["0"])
+    layer = net[0].base_layer
+    before = {name: value.tolist() for name, value in net.state_dict().items()}
+    linear = nn.Linear(64, 64)
+    with pb.no_grad():
+        linear.weight[3, 5] = number
+    broken = {f"0.base_layer.{name}": value for name, value in linear.state_dict().items()}
+    with pytest.raises(StateDictError, match=r"no codes: 0\.base_layer\.weight is not finite.*\n.*clamp"):
+        net.load_state_dict({**net.state_dict(), **broken})
+    with pytest.raises(ValueError, match=r"quantize_: the weight \[64, 64\] is not finite.*clamp"):
+        layer.quantize_(linear.weight)
+    linear.weight.tolist()
+    with pytest.raises(ValueError, match=r"quantize_model: 0: .*the weight \[64, 64\] is not finite.*clamp"):
+        quantize_model(nn.Sequential(linear), "int8" if kind is nn.Linear8bit else "nf4")
+    assert {name: value.tolist() for name, value in net.state_dict().items()} == before
+    with pb.no_grad():
+        net[0].lora_B["default"].weight.fill_(number)
+        net[0].lora_A["default"].weight.fill_(1.0)
+    before = layer.dequantize().tolist()
+    with pytest.raises(ValueError, match=r"lora\.merge: 0: the weight with its adapter is not finite"):
+        pb.lora.merge(net)
+    assert type(net[0]) is pb.lora.LoRALinear and layer.dequantize().tolist() == before
+
+
+@pytest.mark.parametrize("kind", [nn.Linear4bit, nn.Linear8bit])
+def test_great_numbers_have_codes(kind: type) -> None:
+    linear = nn.Linear(64, 1000, bias=False)
+    with pb.no_grad():
+        linear.weight.fill_(3.3e38)
+        linear.weight[::2].fill_(0.0)
+    found = kind.from_linear(linear).dequantize().numpy()
+    assert not found[::2].any() and abs(found[1::2] / 3.3e38 - 1).max() < 0.008
+    linear = nn.Linear(64, 2, dtype=pb.float64)
+    linear.weight.data = pb.full((2, 64), 1e200, dtype=pb.float64)
+    with pytest.raises(ValueError, match="not finite in float32"):
+        kind.from_linear(linear)
+
+
 def test_what_is_replaced_and_what_is_refused() -> None:
     net = quantize_model(network(), skip=["4"])
     assert [type(part).__name__ for part in net] == ["Linear4bit", "ReLU", "Linear4bit", "ReLU", "Linear"]

@@ -16,7 +16,7 @@ from numbers import Integral, Real
 
 from ..graph.types import DType, float32
 from ..nn import Dropout, Identity, Linear, Module, ModuleDict, Parameter, init
-from ..nn.modules.quantized import QuantizedLinear
+from ..nn.modules.quantized import NO_CODES, QuantizedLinear, has_codes
 from ..ops.primitive import user_source
 from ..tensor import Tensor
 from ..tensor.grad_modes import no_grad
@@ -219,9 +219,19 @@ def merge(model: Module) -> Module:
     another module reads too, as an embedding that an output layer is tied to, stays as it is there: the layer gets one
     of its own, of which a warning tells. A weight that is kept as codes is decoded, and gets those of the sum: what the
     layer computes then changes by their error, of which a warning tells. `unload` takes adapters off without that.
+
+    Raises ValueError, with nothing merged, where the model has no adapters, or a sum that is to become codes is not
+    finite.
     """
     _require(model, "merge")
     found = adapters(model)
+    with no_grad():
+        for name, layer in found.items():
+            if isinstance(layer.base_layer, QuantizedLinear) and not has_codes(_coded_sum(layer)):
+                raise ValueError(
+                    f"lora.merge: {name}: the weight with its adapter {NO_CODES} (at {user_source()}); unload(model) "
+                    "takes the adapters off as they are"
+                )
     coded = [name for name, layer in found.items() if isinstance(layer.base_layer, QuantizedLinear)]
     if coded:
         warnings.warn(
@@ -248,9 +258,14 @@ def _add(layer: LoRALinear) -> None:
     """Make the addition a part of the weight."""
     base = layer.base_layer
     if isinstance(base, QuantizedLinear):
-        base.quantize_(base.dequantize() + layer.addition().float())
+        base.quantize_(_coded_sum(layer))
     else:
         base.weight.add_(layer.addition())
+
+
+def _coded_sum(layer: LoRALinear) -> Tensor:
+    """What the weight of a layer with codes is to be, in floats."""
+    return layer.base_layer.dequantize() + layer.addition().float()
 
 
 def _held(layer: Module) -> list[Tensor]:

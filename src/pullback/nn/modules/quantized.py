@@ -25,12 +25,18 @@ from ...tensor import Tensor
 from ...tensor.creation import tensor
 from ...tensor.grad_modes import no_grad
 from ...tensor.handle import STATE
+from ...tensor.limits import finfo
 from .. import functional as F
 from .linear import Linear
 from .module import Module
 from .state import as_tensor
 
 Self = TypeVar("Self", bound="QuantizedLinear")
+#: codes stand for no greater magnitudes: a scale is decoded to within 0.8%, and one that is infinite makes zeros NaN
+_LARGEST = finfo(float32).max / 1.008
+#: what is said of a weight that has no codes, and what can be done
+NO_CODES = f"is not finite in float32 everywhere, or has magnitudes beyond {_LARGEST:.3g}: codes cannot stand for them"
+_MEND = "take a weight from before it became so, or mend it with nan_to_num() and clamp()"
 #: the name under which the shape of the decoded weight is saved, of which codes of 4 bits do not tell
 _SHAPE = "weight_shape"
 
@@ -62,9 +68,9 @@ class QuantizedLinear(Module):
         """
         weight = layer.weight.detach()
         is_there = STATE.trace is None and not _is_drawn(weight.node)
-        if is_there and not weight.isfinite().all():
+        if is_there and not has_codes(weight):
             raise ValueError(
-                f"{type(self).__name__}: the weight {list(weight.shape)} is not finite everywhere (at {user_source()})"
+                f"{type(self).__name__}: the weight {list(weight.shape)} {NO_CODES} (at {user_source()}); {_MEND}"
             )
         self.in_features, self.out_features = layer.in_features, layer.out_features
         for name, codes in self._codes(weight).items():
@@ -78,7 +84,7 @@ class QuantizedLinear(Module):
         """The layer that computes what the Linear does, to the error of its codes; `options` are those of the class
         but sizes and bias. The bias is the same parameter.
 
-        Raises TypeError for another module, ValueError where a weight that has been computed is not finite.
+        Raises TypeError for another module, ValueError where a weight that is not yet to be drawn is not finite.
         """
         if not isinstance(layer, Linear):
             raise TypeError(
@@ -106,11 +112,19 @@ class QuantizedLinear(Module):
                 held._buffer()
 
     def quantize_(self: Self, weight: Tensor) -> Self:
-        """Take the codes of another weight, [out_features, in_features], and return the layer."""
+        """Take the codes of another weight, [out_features, in_features], and return the layer.
+
+        Raises ShapeError where it has another shape, ValueError where it is not finite.
+        """
         if tuple(weight.shape) != (self.out_features, self.in_features):
             raise ShapeError(
                 f"{type(self).__name__}.quantize_: the weight is [{self.out_features}, {self.in_features}], got "
                 f"{list(weight.shape)} (at {user_source()})"
+            )
+        if not has_codes(weight.detach()):
+            raise ValueError(
+                f"{type(self).__name__}.quantize_: the weight {list(weight.shape)} {NO_CODES} (at {user_source()}); "
+                f"{_MEND}"
             )
         with no_grad():
             for name, codes in self._codes(weight.detach()).items():
@@ -137,6 +151,8 @@ class QuantizedLinear(Module):
         """Codes as they are, or those of a weight in floats, as a Linear saves it."""
         given = _floats(state_dict, prefix + "weight")
         if given is not None and tuple(given.shape) == (self.out_features, self.in_features):
+            if not has_codes(given.detach()):
+                rest[-1].append(f"  no codes: {prefix}weight {NO_CODES}\n    {_MEND}")
             state_dict |= {prefix + name: codes for name, codes in self._codes(given.detach()).items()}
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
 
@@ -150,6 +166,11 @@ def _floats(state_dict: dict[str, Any], key: str) -> Tensor | None:
     """A tensor of floats of a state dictionary, or None where it has no such."""
     value = as_tensor(state_dict[key]) if key in state_dict else None
     return value if value is not None and value.is_floating_point() else None
+
+
+def has_codes(weight: Tensor) -> bool:
+    """Whether codes can stand for a weight. In a trace, which has no numbers yet, they are taken to."""
+    return STATE.trace is not None or bool((weight.float().abs() <= _LARGEST).all())
 
 
 def _is_drawn(node: Node) -> bool:
@@ -268,4 +289,4 @@ class Linear8bit(QuantizedLinear):
         return int8_vectorwise_dequant(self.weight, self.row_stats)
 
 
-__all__ = ["Linear4bit", "Linear8bit", "QuantizedLinear"]
+__all__ = ["NO_CODES", "Linear4bit", "Linear8bit", "QuantizedLinear", "has_codes"]

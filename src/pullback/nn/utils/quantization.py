@@ -28,7 +28,7 @@ def quantize_model(
 
     The layers are quantized one after the other, so that no more than one is there in both forms; where parameters have
     not been drawn yet nothing is computed before it is needed. Raises ValueError where there is no such quant_type, no
-    layer is left to be quantized, or a weight is not finite.
+    layer is left to be quantized, or a weight is not finite; the layers before that one are quantized then.
 
     >>> model = pb.nn.Sequential(pb.nn.Linear(64, 64), pb.nn.ReLU(), pb.nn.Linear(64, 2))
     >>> pb.nn.utils.quantize_model(model, skip=["2"])
@@ -48,11 +48,14 @@ def quantize_model(
         said = f"skip names {unknown}, which are no Linear" if unknown else "no Linear is left to be quantized"
         raise ValueError(f"quantize_model: {said}; the model's Linear layers are {names} (at {user_source()})")
     made: dict[Module, Module] = {}
-    for parent, own, _ in chosen:
+    for parent, own, name in chosen:
         layer = parent._modules[own]
         assert isinstance(layer, Linear)
         if layer not in made:
-            made[layer] = make(layer)
+            try:
+                made[layer] = make(layer)
+            except ValueError as error:
+                raise ValueError(f"quantize_model: {name}: {error}") from error
         setattr(parent, own, made[layer])
     return model
 
