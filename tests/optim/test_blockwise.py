@@ -137,6 +137,32 @@ def test_a_state_in_full_is_not_taken_for_codes() -> None:
         pb.optim.Adam8bit([w]).load_state_dict(full.state_dict())
 
 
+@pytest.mark.parametrize(
+    ("make", "options", "dtype"),
+    [(pb.optim.AdamW8bit, {"amsgrad": True}, pb.float32), (pb.optim.Adam8bit, {"weight_decay": 0.1}, pb.float64),
+     (pb.optim.SGD8bit, {"momentum": 0.9}, pb.float32), (pb.optim.AdamW4bit, {}, pb.bfloat16),
+     (pb.optim.Adafactor, {}, pb.float32)],
+)  # fmt: skip
+def test_gradients_whose_squares_overflow_leave_a_finite_state(
+    make: Callable[..., Any], options: dict[str, Any], dtype: pb.dtype
+) -> None:
+    own = [pb.zeros(shape, dtype=dtype, requires_grad=True) for shape in ((70, 67), (5000,))]
+    optimizer = make(own, lr=1e-2, **options)
+    signs = [np.sign(np.random.default_rng(0).standard_normal(p.shape)) for p in own]
+    for size in (1e25, 1e25, 1e12, 1.0):
+        for p, sign in zip(own, signs, strict=True):
+            p.grad = pb.tensor(size * sign).to(dtype)
+        optimizer.step()
+        for p, sign in zip(own, signs, strict=True):
+            assert all(value.isfinite().all() for value in optimizer.state[p].values())
+            moved = -p.detach().double().numpy() * sign
+            assert (moved > 0).all() and (make is pb.optim.SGD8bit or (moved < 0.05).all()), (size, moved)
+    w = pb.zeros(64, 128, requires_grad=True)
+    optimizer, w.grad = make([w], lr=1e-2, **options), pb.full((64, 128), float("nan"))
+    optimizer.step()
+    assert w.isnan().all()
+
+
 def test_gradients_that_are_not_finite_change_no_code() -> None:
     w = pb.ones(64, 64, requires_grad=True)
     optimizer = pb.optim.AdamW8bit([w])
