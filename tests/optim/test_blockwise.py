@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import pullback as pb
 from pullback import quant
@@ -135,6 +137,33 @@ def test_a_state_in_full_is_not_taken_for_codes() -> None:
     full.step()
     with pytest.raises(pb.errors.StateDictError, match="exp_avg_scales"):
         pb.optim.Adam8bit([w]).load_state_dict(full.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "change"),
+    [
+        (pb.optim.AdamW8bit, "exp_avg", lambda codes: codes.float() * 1.5),
+        (pb.optim.AdamW8bit, "exp_avg", lambda codes: (codes.to(pb.int32) + 1000).numpy()),
+        (pb.optim.AdamW8bit, "exp_avg", lambda codes: torch.tensor(codes.numpy()).to(torch.int8)),
+        (pb.optim.AdamW8bit, "exp_avg_sq_scales", lambda scales: scales.to(pb.uint8)),
+        (pb.optim.Adam4bit, "moments", lambda codes: codes.tolist()),
+    ],
+)  # fmt: skip
+def test_codes_of_another_dtype_are_refused_and_change_nothing(make: Any, name: str, change: Any) -> None:
+    w = pb.ones(5000, requires_grad=True)
+    optimizer = make([w])
+    w.grad = pb.ones(5000)
+    optimizer.step()
+    saved = copy.deepcopy(optimizer.state_dict())
+    before = {key: value.tolist() for key, value in optimizer.state[w].items()}
+    given = {key: torch.tensor(value.numpy()) for key, value in saved["state"][0].items()}
+    optimizer.load_state_dict({**saved, "state": {0: given}})
+    saved["state"][0][name] = change(saved["state"][0][name])
+    saved["param_groups"][0]["lr"] = 3.0
+    with pytest.raises(pb.errors.StateDictError, match=f"wrong dtype: parameter 0, {name}: .* expected"):
+        optimizer.load_state_dict(saved)
+    assert {key: value.tolist() for key, value in optimizer.state[w].items()} == before
+    assert optimizer.param_groups[0]["lr"] == 1e-3
 
 
 @pytest.mark.parametrize(
