@@ -12,7 +12,7 @@ import torch
 import pullback as pb
 from pullback import nn
 from pullback.errors import ShapeError, StateDictError
-from pullback.nn.utils import quantize_model
+from pullback.nn.utils import prune, quantize_model
 
 
 def network() -> nn.Module:
@@ -196,6 +196,59 @@ def test_adapters_are_trained_beside_codes(kind: str, tmp_path: Path) -> None:
     assert abs(net(x).detach().numpy() - before).max() < 0.2 * abs(before).max()
     again = pb.lora.unload(again)
     assert again[0].weight.tolist() == codes
+
+
+def test_beside_adapters_only_the_layers_under_them_are_quantized() -> None:
+    net = pb.lora.apply(nn.Sequential(network(), nn.ModuleDict({"lm_head": nn.Linear(3, 64)})), 4, 8, "all-linear")
+    trained = {name: value for name, value in net.named_parameters() if value.requires_grad}
+    quantize_model(net, "nf4", skip=["0.4", "lm_head"])
+    kinds = [type(layer.base_layer).__name__ for layer in net.modules() if type(layer) is pb.lora.LoRALinear]
+    assert kinds == ["Linear4bit", "Linear4bit", "Linear", "Linear"]
+    now = {name: value for name, value in net.named_parameters() if value.requires_grad}
+    assert now.keys() == trained.keys() and all(now[name] is value for name, value in trained.items())
+    step = training(net[0])
+    losses = [step().item() for _ in range(20)]
+    assert losses[-1] < 0.5 * losses[0]
+    plain = pb.lora.unload(net)[0]
+    assert [type(plain[place]).__name__ for place in (0, 4)] == ["Linear4bit", "Linear"]
+
+
+def test_linears_under_other_names_are_quantized_where_they_compute_what_linear_does() -> None:
+    class Named(nn.Linear):
+        """A Linear that begins otherwise."""
+
+        def __init__(self) -> None:
+            super().__init__(64, 64)
+            nn.init.orthogonal_(self.weight)
+
+    class Doubled(nn.Linear):
+        """Another layer."""
+
+        def forward(self, input: pb.Tensor) -> pb.Tensor:
+            return 2 * super().forward(input)
+
+    class Attends(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention, self.named, self.doubled = nn.MultiheadAttention(64, 2), Named(), Doubled(64, 64)
+            self.pruned = prune.l1_unstructured(nn.Linear(64, 64), "weight", 0.5)
+            self.lazy = nn.LazyLinear(64)
+
+        def forward(self, x: pb.Tensor) -> pb.Tensor:
+            return self.lazy(self.pruned(self.doubled(self.named(self.attention(x, x, x)[0]))))
+
+    net, x = Attends(), pb.randn(3, 2, 64)
+    quantize_model(net, "int8")
+    kinds = [type(getattr(net, name)).__name__ for name in ("named", "doubled", "pruned", "lazy")]
+    assert kinds == ["Linear8bit", "Doubled", "Linear", "LazyLinear"]
+    assert type(net.attention.out_proj).__name__ == "NonDynamicallyQuantizableLinear"
+    assert net(x).shape == (3, 2, 64)
+    with pytest.raises(ValueError, match=r"Linear layers are \[\].*left.*out_proj \(NonDynamically"):
+        quantize_model(net.attention)
+    adapted = pb.lora.apply(nn.Sequential(Named(), Doubled(64, 64)), 2, 4, "all-linear")
+    assert [type(part).__name__ for part in adapted] == ["LoRALinear", "Doubled"]
+    with pytest.raises(ValueError, match="pruned is a Linear"):
+        pb.lora.apply(net, 2, 4, ["pruned"])
 
 
 @pytest.mark.skipif(pb.debug.get("backend") == "reference", reason="the reference has no arena")

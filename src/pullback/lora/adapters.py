@@ -16,6 +16,7 @@ from numbers import Integral, Real
 
 from ..graph.types import DType, float32
 from ..nn import Dropout, Identity, Linear, Module, ModuleDict, Parameter, init
+from ..nn.modules.linear import is_plain
 from ..nn.modules.quantized import NO_CODES, QuantizedLinear, has_codes
 from ..ops.primitive import user_source
 from ..tensor import Tensor
@@ -53,6 +54,9 @@ class LoRALinear(Module):
 
     The addition has the dtype of the weight; beside codes, that in which the layer computes, or float32.
     """
+
+    #: the modules that are trained: they stay in floats where the rest is quantized
+    lora_parts = ("lora_A", "lora_B")
 
     def __init__(self, base_layer: Linear | QuantizedLinear, config: Config):
         super().__init__()
@@ -127,7 +131,7 @@ def apply(
 
 
 def _is_linear(layer: Module | None) -> bool:
-    return type(layer) is Linear or isinstance(layer, QuantizedLinear)
+    return is_plain(layer) or isinstance(layer, QuantizedLinear)
 
 
 def _dtype_of(layer: Linear | QuantizedLinear) -> DType:
