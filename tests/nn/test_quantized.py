@@ -138,6 +138,14 @@ def test_numbers_that_codes_cannot_stand_for_are_refused_and_change_nothing(kind
 
 
 @pytest.mark.parametrize("kind", [nn.Linear4bit, nn.Linear8bit])
+@pytest.mark.parametrize("sizes", [(0, 5), (5, 0), (0, 0)])
+def test_layers_without_elements_compute(kind: type, sizes: tuple[int, int]) -> None:
+    layer = kind(*sizes)
+    assert layer(pb.ones(2, sizes[0])).shape == (2, sizes[1]) and layer.dequantize().shape == sizes[::-1]
+    kind(*sizes).load_state_dict(layer.state_dict())
+
+
+@pytest.mark.parametrize("kind", [nn.Linear4bit, nn.Linear8bit])
 def test_great_numbers_have_codes(kind: type) -> None:
     linear = nn.Linear(64, 1000, bias=False)
     with pb.no_grad():
