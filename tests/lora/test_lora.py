@@ -124,6 +124,18 @@ def test_a_shared_layer_has_one_adapter_and_a_shared_weight_stays_what_others_re
     assert again.head.weight is again.embedding.weight and again.other.weight is again.body[0].weight
 
 
+def test_a_layer_that_also_stands_without_its_adapter_stays_there_as_it_is() -> None:
+    layer, x = pb.nn.Linear(6, 6), pb.randn(4, 6)
+    net = pb.lora.apply(pb.nn.Sequential(layer, pb.nn.Tanh()), r=2, alpha=4, targets=["0"])
+    net.append(layer)
+    pb.nn.init.ones_(net[0].lora_B["default"].weight)
+    after, weight = net(x).detach().numpy(), layer.weight.tolist()
+    with pytest.warns(UserWarning, match=r"1 layers \(0 …\)"):
+        pb.lora.merge(net)
+    assert net[2] is layer and layer.weight.tolist() == weight
+    np.testing.assert_allclose(net(x).detach().numpy(), after, rtol=1e-4, atol=1e-5)
+
+
 def test_files_are_pefts_and_give_the_same_model_back(tmp_path: Path) -> None:
     net = pb.lora.apply(model(), r=2, alpha=4, targets=["query", "out"], dropout=0.25)
     trained(net)

@@ -11,6 +11,7 @@ import math
 import re
 import warnings
 from collections.abc import Iterable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from numbers import Integral, Real
 
@@ -243,7 +244,7 @@ def merge(model: Module) -> Module:
             "adapters are quantized again, which changes what the model computes by the error of codes",
             stacklevel=2,
         )
-    tied = [name for name, layer in found.items() if _is_shared(model, layer.base_layer)]
+    tied = [name for name, layer in found.items() if _is_elsewhere(model, layer) or _is_shared(model, layer.base_layer)]
     if tied:
         warnings.warn(
             f"lora.merge: other modules read the weights of {len(tied)} layers ({tied[0]} …) too; these layers get "
@@ -252,7 +253,9 @@ def merge(model: Module) -> Module:
         )
     with no_grad():
         for layer in found.values():
-            if _is_shared(model, layer.base_layer):
+            if _is_elsewhere(model, layer):
+                layer.base_layer = deepcopy(layer.base_layer)
+            elif _is_shared(model, layer.base_layer):
                 _part(layer.base_layer)
             _add(layer)
     return unload(model)
@@ -282,6 +285,12 @@ def _is_shared(model: Module, layer: Module) -> bool:
     """Whether another module of the model holds a part of a layer's weight."""
     own = {id(tensor) for tensor in _held(layer)}
     return any(id(tensor) in own for other in model.modules() if other is not layer for tensor in _held(other))
+
+
+def _is_elsewhere(model: Module, layer: LoRALinear) -> bool:
+    """Whether the layer under an adapter also stands somewhere without it."""
+    others = (module for module in model.modules() if module is not layer)
+    return any(child is layer.base_layer for module in others for child in module._modules.values())
 
 
 def _part(layer: Module) -> None:
