@@ -85,6 +85,57 @@ def test_merged_layers_compute_the_same_and_unloaded_ones_what_they_did_before()
     np.testing.assert_array_equal(pb.lora.unload(other)(x).detach().numpy(), before)
 
 
+class Tied(pb.nn.Module):
+    """Places 0 and 2 hold the same layer; `other` has its weight, and `head` the embedding's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        pb.manual_seed(0)
+        first = pb.nn.Linear(6, 6)
+        self.embedding, self.body = pb.nn.Embedding(9, 6), pb.nn.Sequential(first, pb.nn.Tanh(), first)
+        self.twice = pb.nn.ModuleList([self.body])
+        self.other, self.head = pb.nn.Linear(6, 6), pb.nn.Linear(6, 9, bias=False)
+        self.other.weight, self.head.weight = first.weight, self.embedding.weight
+
+    def forward(self, tokens: pb.Tensor) -> pb.Tensor:
+        return self.head(self.other(self.twice[0](self.embedding(tokens))))
+
+
+def test_a_shared_layer_has_one_adapter_and_a_shared_weight_stays_what_others_read(tmp_path: Path) -> None:
+    tokens = pb.arange(9)
+    before = Tied()(tokens).detach().numpy()
+    net = pb.lora.apply(Tied(), r=2, alpha=4, targets=["body.0", "other", "head"])
+    assert net.body[0] is net.body[2] and type(net.body[0].base_layer) is pb.nn.Linear
+    assert sum("lora" in name for name, _ in net.named_parameters()) == 6
+    with pb.no_grad():
+        for layer in (net.body[0], net.other, net.head):
+            layer.lora_B["default"].weight.copy_(pb.randn(*layer.lora_B["default"].weight.shape))
+    after = net(tokens).detach().numpy()
+    assert abs(after - before).max() > 1e-2
+    pb.lora.save(net, tmp_path)
+    again = pb.lora.load(Tied(), tmp_path)
+    np.testing.assert_array_equal(again(tokens).detach().numpy(), after)
+    with pytest.warns(UserWarning, match=r"3 layers \(body.0 …\)"):
+        pb.lora.merge(net)
+    np.testing.assert_allclose(net(tokens).detach().numpy(), after, rtol=1e-4, atol=1e-5)
+    assert net.body[0] is net.body[2] and net.head.weight is not net.embedding.weight
+    assert not any(p.requires_grad for p in net.parameters())
+    np.testing.assert_array_equal(pb.lora.unload(again)(tokens).detach().numpy(), before)
+    assert again.head.weight is again.embedding.weight and again.other.weight is again.body[0].weight
+
+
+def test_a_layer_that_also_stands_without_its_adapter_stays_there_as_it_is() -> None:
+    layer, x = pb.nn.Linear(6, 6), pb.randn(4, 6)
+    net = pb.lora.apply(pb.nn.Sequential(layer, pb.nn.Tanh()), r=2, alpha=4, targets=["0"])
+    net.append(layer)
+    pb.nn.init.ones_(net[0].lora_B["default"].weight)
+    after, weight = net(x).detach().numpy(), layer.weight.tolist()
+    with pytest.warns(UserWarning, match=r"1 layers \(0 …\)"):
+        pb.lora.merge(net)
+    assert net[2] is layer and layer.weight.tolist() == weight
+    np.testing.assert_allclose(net(x).detach().numpy(), after, rtol=1e-4, atol=1e-5)
+
+
 def test_files_are_pefts_and_give_the_same_model_back(tmp_path: Path) -> None:
     net = pb.lora.apply(model(), r=2, alpha=4, targets=["query", "out"], dropout=0.25)
     trained(net)
@@ -112,6 +163,18 @@ def test_files_are_pefts_and_give_the_same_model_back(tmp_path: Path) -> None:
         ({"target_modules": ["nothing"]}, "no layer is named"),
         ({"target_modules": ["value"]}, "missing"),
         ({"target_modules": 3}, "target_modules is 3"),
+        ({"target_modules": "("}, "no regular expression"),
+        ({"target_modules": "(" * 5000 + ")" * 5000}, "no regular expression"),
+        ({"target_modules": "(0|2){1000000000000}"}, "no regular expression"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights='pissa' is not"),
+        ({"alora_invocation_tokens": [1, 2]}, "alora_invocation_tokens"),
+        ({"use_qalora": True}, "use_qalora"),
+        ({"layer_replication": [[0, 1]]}, "layer_replication"),
+        ({"lora_bias": True}, "lora_bias"),
+        ({"something_of_later": 3}, "something_of_later=3 is not supported"),
+        ({"lora_alpha": True}, "lora_alpha is True"),
+        ({"lora_alpha": 10**400}, "alpha must be finite"),
+        ({"lora_alpha": 1e308}, "has not in float32"),
     ],
 )
 def test_what_does_not_fit_is_refused_and_changes_nothing(tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -123,6 +186,52 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(tmp_path: Path, change
     with pytest.raises(pb.errors.SnapshotError, match=message):
         pb.lora.load(net, tmp_path)
     assert [(n, p.requires_grad) for n, p in net.named_parameters()] == names
+
+
+def test_options_that_change_nothing_are_read_over(tmp_path: Path) -> None:
+    pb.lora.save(pb.lora.apply(model(), r=2, alpha=4, targets=["query"]), tmp_path)
+    path = tmp_path / "adapter_config.json"
+    others = {
+        "alora_invocation_tokens": None, "loftq_config": {}, "lora_bias": False, "megatron_core": "megatron.core",
+        "peft_version": "0.18.0", "qalora_group_size": 16, "init_lora_weights": "gaussian", "revision": "main",
+    }  # fmt: skip
+    path.write_text(json.dumps({**json.loads(path.read_text()), **others}))
+    assert "query.lora_A" in "".join(pb.lora.load(model(), tmp_path).state_dict())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda tensors: {n: t * float("nan") for n, t in tensors.items()}, "not finite"),
+        (lambda tensors: {n: t.to(pb.int32) for n, t in tensors.items()}, "is int32"),
+        (lambda tensors: {n: t > 0 for n, t in tensors.items()}, "is bool"),
+        (lambda tensors: dict.fromkeys(tensors, 3), "is int, and no tensor"),
+        (lambda tensors: {n: [t] for n, t in tensors.items()}, "is list"),
+        (lambda tensors: list(tensors.values()), "holds a list"),
+        (None, "cannot be read"),
+    ],
+)
+def test_tensors_that_are_no_weights_are_refused_and_change_nothing(tmp_path: Path, change: Any, message: str) -> None:
+    pb.lora.save(pb.lora.apply(model(), r=2, alpha=4, targets=["query"]), tmp_path)
+    path = tmp_path / "adapter_model.safetensors"
+    tensors = pb.load(path)
+    path.unlink()
+    if change is not None:
+        pb.save(change(tensors), path)
+    net = model()
+    with pytest.raises(pb.errors.SnapshotError, match=f"adapter_model.safetensors: .*{message}"):
+        pb.lora.load(net, tmp_path)
+    assert all(p.requires_grad and "lora" not in n for n, p in net.named_parameters())
+
+
+def test_adapters_of_another_scaling_are_refused(tmp_path: Path) -> None:
+    pb.lora.save(pb.lora.apply(model(), r=2, alpha=32, targets=["query"]), tmp_path)
+    for options in ({"alpha": 4}, {"alpha": 32, "rslora": True}):
+        net = pb.lora.apply(model(), r=2, targets=["query"], **options)
+        before = [p.tolist() for p in net.parameters()]
+        with pytest.raises(pb.errors.SnapshotError, match="scaled by 16"):
+            pb.lora.load(net, tmp_path)
+        assert [p.tolist() for p in net.parameters()] == before
 
 
 def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
@@ -139,10 +248,14 @@ def test_wrong_arguments_raise() -> None:
         ({"alpha": float("inf")}, "alpha must be"),
         ({"targets": ["nothing"]}, "its Linear layers are"),
         ({"targets": ["1"]}, "is a ReLU"),
+        ({"targets": "*0"}, "no regular expression"),
+        ({"targets": [3]}, "list of strings"),
+        ({"alpha": "4"}, "alpha must be"),
+        ({"r": 2.0}, "r must be"),
     ):
         with pytest.raises(ValueError, match=message):
             pb.lora.apply(model(), **{"r": 2, "alpha": 4, "targets": ["query"], **options})
-    net = pb.lora.apply(model(), r=2, alpha=4, targets=["query"])
+    net = pb.lora.apply(model(), r=np.int64(2), alpha=np.float32(4), targets=["query"])
     with pytest.raises(ValueError, match="already"):
         pb.lora.apply(net, r=2, alpha=4, targets=["value"])
     for function in (pb.lora.merge, pb.lora.unload):

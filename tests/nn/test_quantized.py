@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import pullback as pb
 from pullback import nn
 from pullback.errors import ShapeError, StateDictError
-from pullback.nn.utils import quantize_model
+from pullback.nn.utils import prune, quantize_model
 
 
 def network() -> nn.Module:
@@ -82,6 +83,82 @@ def test_codes_are_saved_and_loaded_and_floats_are_taken_as_codes(tmp_path: Path
     assert (eight.dequantize() - linear.weight).abs().max().item() < 1 / 254
 
 
+@pytest.mark.parametrize("kind", [nn.Linear4bit, nn.Linear8bit])
+def test_codes_of_another_shape_are_refused_and_arrays_are_taken_as_tensors(kind: type, tmp_path: Path) -> None:
+    layer, other = kind(32, 128, bias=False), nn.Sequential(kind(128, 32, bias=False))
+    kept = other[0].dequantize().tolist()
+    pb.save({f"0.{name}": value for name, value in layer.state_dict().items()}, tmp_path / "layer.safetensors")
+    for strict in (True, False):
+        with pytest.raises(StateDictError, match=r"wrong shape: 0\.weight"):
+            other.load_state_dict(pb.load(tmp_path / "layer.safetensors"), strict=strict)
+    assert other[0].dequantize().tolist() == kept
+    again = nn.Sequential(kind(32, 128, bias=False))
+    again.load_state_dict(pb.load(tmp_path / "layer.safetensors"))
+    assert again[0].dequantize().tolist() == layer.dequantize().tolist()
+    theirs, linear = torch.nn.Linear(32, 128, bias=False), nn.Linear(32, 128, bias=False)
+    linear.load_state_dict(theirs.state_dict())
+    expected = kind.from_linear(linear).dequantize().tolist()
+    for given in (theirs.state_dict(), {"weight": linear.weight.detach().numpy()}):
+        layer.quantize_(pb.zeros(128, 32))
+        layer.load_state_dict(given)
+        assert layer.dequantize().tolist() == expected
+    arrays = {name: value.numpy() for name, value in layer.state_dict().items()}
+    again[0].load_state_dict(arrays)
+    assert again[0].dequantize().tolist() == expected
+    arrays = {**arrays, "quant_map": np.zeros(16, np.float32)} if kind is nn.Linear4bit else {"weight": np.zeros(3)}
+    with pytest.raises(StateDictError, match=r"other codes|wrong shape"):
+        again[0].load_state_dict(arrays)
+
+
+@pytest.mark.parametrize("kind", [nn.Linear4bit, nn.Linear8bit])
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), 3.4e38])
+def test_numbers_that_codes_cannot_stand_for_are_refused_and_change_nothing(kind: type, number: float) -> None:
+    net = pb.lora.apply(nn.Sequential(kind(64, 64), nn.Linear(64, 64)), 2, 4, ["0"])
+    layer = net[0].base_layer
+    before = {name: value.tolist() for name, value in net.state_dict().items()}
+    linear = nn.Linear(64, 64)
+    with pb.no_grad():
+        linear.weight[3, 5] = number
+    broken = {f"0.base_layer.{name}": value for name, value in linear.state_dict().items()}
+    with pytest.raises(StateDictError, match=r"no codes: 0\.base_layer\.weight is not finite.*\n.*clamp"):
+        net.load_state_dict({**net.state_dict(), **broken})
+    with pytest.raises(ValueError, match=r"quantize_: the weight \[64, 64\] is not finite.*clamp"):
+        layer.quantize_(linear.weight)
+    linear.weight.tolist()
+    with pytest.raises(ValueError, match=r"quantize_model: 0: .*the weight \[64, 64\] is not finite.*clamp"):
+        quantize_model(nn.Sequential(linear), "int8" if kind is nn.Linear8bit else "nf4")
+    assert {name: value.tolist() for name, value in net.state_dict().items()} == before
+    with pb.no_grad():
+        net[0].lora_B["default"].weight.fill_(number)
+        net[0].lora_A["default"].weight.fill_(1.0)
+    before = layer.dequantize().tolist()
+    with pytest.raises(ValueError, match=r"lora\.merge: 0: the weight with its adapter is not finite"):
+        pb.lora.merge(net)
+    assert type(net[0]) is pb.lora.LoRALinear and layer.dequantize().tolist() == before
+
+
+@pytest.mark.parametrize("kind", [nn.Linear4bit, nn.Linear8bit])
+@pytest.mark.parametrize("sizes", [(0, 5), (5, 0), (0, 0)])
+def test_layers_without_elements_compute(kind: type, sizes: tuple[int, int]) -> None:
+    layer = kind(*sizes)
+    assert layer(pb.ones(2, sizes[0])).shape == (2, sizes[1]) and layer.dequantize().shape == sizes[::-1]
+    kind(*sizes).load_state_dict(layer.state_dict())
+
+
+@pytest.mark.parametrize("kind", [nn.Linear4bit, nn.Linear8bit])
+def test_great_numbers_have_codes(kind: type) -> None:
+    linear = nn.Linear(64, 1000, bias=False)
+    with pb.no_grad():
+        linear.weight.fill_(3.3e38)
+        linear.weight[::2].fill_(0.0)
+    found = kind.from_linear(linear).dequantize().numpy()
+    assert not found[::2].any() and abs(found[1::2] / 3.3e38 - 1).max() < 0.008
+    linear = nn.Linear(64, 2, dtype=pb.float64)
+    linear.weight.data = pb.full((2, 64), 1e200, dtype=pb.float64)
+    with pytest.raises(ValueError, match="not finite in float32"):
+        kind.from_linear(linear)
+
+
 def test_what_is_replaced_and_what_is_refused() -> None:
     net = quantize_model(network(), skip=["4"])
     assert [type(part).__name__ for part in net] == ["Linear4bit", "ReLU", "Linear4bit", "ReLU", "Linear"]
@@ -127,6 +204,59 @@ def test_adapters_are_trained_beside_codes(kind: str, tmp_path: Path) -> None:
     assert abs(net(x).detach().numpy() - before).max() < 0.2 * abs(before).max()
     again = pb.lora.unload(again)
     assert again[0].weight.tolist() == codes
+
+
+def test_beside_adapters_only_the_layers_under_them_are_quantized() -> None:
+    net = pb.lora.apply(nn.Sequential(network(), nn.ModuleDict({"lm_head": nn.Linear(3, 64)})), 4, 8, "all-linear")
+    trained = {name: value for name, value in net.named_parameters() if value.requires_grad}
+    quantize_model(net, "nf4", skip=["0.4", "lm_head"])
+    kinds = [type(layer.base_layer).__name__ for layer in net.modules() if type(layer) is pb.lora.LoRALinear]
+    assert kinds == ["Linear4bit", "Linear4bit", "Linear", "Linear"]
+    now = {name: value for name, value in net.named_parameters() if value.requires_grad}
+    assert now.keys() == trained.keys() and all(now[name] is value for name, value in trained.items())
+    step = training(net[0])
+    losses = [step().item() for _ in range(20)]
+    assert losses[-1] < 0.5 * losses[0]
+    plain = pb.lora.unload(net)[0]
+    assert [type(plain[place]).__name__ for place in (0, 4)] == ["Linear4bit", "Linear"]
+
+
+def test_linears_under_other_names_are_quantized_where_they_compute_what_linear_does() -> None:
+    class Named(nn.Linear):
+        """A Linear that begins otherwise."""
+
+        def __init__(self) -> None:
+            super().__init__(64, 64)
+            nn.init.orthogonal_(self.weight)
+
+    class Doubled(nn.Linear):
+        """Another layer."""
+
+        def forward(self, input: pb.Tensor) -> pb.Tensor:
+            return 2 * super().forward(input)
+
+    class Attends(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention, self.named, self.doubled = nn.MultiheadAttention(64, 2), Named(), Doubled(64, 64)
+            self.pruned = prune.l1_unstructured(nn.Linear(64, 64), "weight", 0.5)
+            self.lazy = nn.LazyLinear(64)
+
+        def forward(self, x: pb.Tensor) -> pb.Tensor:
+            return self.lazy(self.pruned(self.doubled(self.named(self.attention(x, x, x)[0]))))
+
+    net, x = Attends(), pb.randn(3, 2, 64)
+    quantize_model(net, "int8")
+    kinds = [type(getattr(net, name)).__name__ for name in ("named", "doubled", "pruned", "lazy")]
+    assert kinds == ["Linear8bit", "Doubled", "Linear", "LazyLinear"]
+    assert type(net.attention.out_proj).__name__ == "NonDynamicallyQuantizableLinear"
+    assert net(x).shape == (3, 2, 64)
+    with pytest.raises(ValueError, match=r"Linear layers are \[\].*left.*out_proj \(NonDynamically"):
+        quantize_model(net.attention)
+    adapted = pb.lora.apply(nn.Sequential(Named(), Doubled(64, 64)), 2, 4, "all-linear")
+    assert [type(part).__name__ for part in adapted] == ["LoRALinear", "Doubled"]
+    with pytest.raises(ValueError, match="pruned is a Linear"):
+        pb.lora.apply(net, 2, 4, ["pruned"])
 
 
 @pytest.mark.skipif(pb.debug.get("backend") == "reference", reason="the reference has no arena")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import pullback as pb
 from pullback import quant
@@ -135,6 +137,59 @@ def test_a_state_in_full_is_not_taken_for_codes() -> None:
     full.step()
     with pytest.raises(pb.errors.StateDictError, match="exp_avg_scales"):
         pb.optim.Adam8bit([w]).load_state_dict(full.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "change"),
+    [
+        (pb.optim.AdamW8bit, "exp_avg", lambda codes: codes.float() * 1.5),
+        (pb.optim.AdamW8bit, "exp_avg", lambda codes: (codes.to(pb.int32) + 1000).numpy()),
+        (pb.optim.AdamW8bit, "exp_avg", lambda codes: torch.tensor(codes.numpy()).to(torch.int8)),
+        (pb.optim.AdamW8bit, "exp_avg_sq_scales", lambda scales: scales.to(pb.uint8)),
+        (pb.optim.Adam4bit, "moments", lambda codes: codes.tolist()),
+    ],
+)  # fmt: skip
+def test_codes_of_another_dtype_are_refused_and_change_nothing(make: Any, name: str, change: Any) -> None:
+    w = pb.ones(5000, requires_grad=True)
+    optimizer = make([w])
+    w.grad = pb.ones(5000)
+    optimizer.step()
+    saved = copy.deepcopy(optimizer.state_dict())
+    before = {key: value.tolist() for key, value in optimizer.state[w].items()}
+    given = {key: torch.tensor(value.numpy()) for key, value in saved["state"][0].items()}
+    optimizer.load_state_dict({**saved, "state": {0: given}})
+    saved["state"][0][name] = change(saved["state"][0][name])
+    saved["param_groups"][0]["lr"] = 3.0
+    with pytest.raises(pb.errors.StateDictError, match=f"wrong dtype: parameter 0, {name}: .* expected"):
+        optimizer.load_state_dict(saved)
+    assert {key: value.tolist() for key, value in optimizer.state[w].items()} == before
+    assert optimizer.param_groups[0]["lr"] == 1e-3
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "dtype"),
+    [(pb.optim.AdamW8bit, {"amsgrad": True}, pb.float32), (pb.optim.Adam8bit, {"weight_decay": 0.1}, pb.float64),
+     (pb.optim.SGD8bit, {"momentum": 0.9}, pb.float32), (pb.optim.AdamW4bit, {}, pb.bfloat16),
+     (pb.optim.Adafactor, {}, pb.float32)],
+)  # fmt: skip
+def test_gradients_whose_squares_overflow_leave_a_finite_state(
+    make: Callable[..., Any], options: dict[str, Any], dtype: pb.dtype
+) -> None:
+    own = [pb.zeros(shape, dtype=dtype, requires_grad=True) for shape in ((70, 67), (5000,))]
+    optimizer = make(own, lr=1e-2, **options)
+    signs = [np.sign(np.random.default_rng(0).standard_normal(p.shape)) for p in own]
+    for size in (1e25, 1e25, 1e12, 1.0):
+        for p, sign in zip(own, signs, strict=True):
+            p.grad = pb.tensor(size * sign).to(dtype)
+        optimizer.step()
+        for p, sign in zip(own, signs, strict=True):
+            assert all(value.isfinite().all() for value in optimizer.state[p].values())
+            moved = -p.detach().double().numpy() * sign
+            assert (moved > 0).all() and (make is pb.optim.SGD8bit or (moved < 0.05).all()), (size, moved)
+    w = pb.zeros(64, 128, requires_grad=True)
+    optimizer, w.grad = make([w], lr=1e-2, **options), pb.full((64, 128), float("nan"))
+    optimizer.step()
+    assert w.isnan().all()
 
 
 def test_gradients_that_are_not_finite_change_no_code() -> None:

@@ -11,14 +11,18 @@ import math
 import re
 import warnings
 from collections.abc import Iterable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass
+from numbers import Integral, Real
 
 from ..graph.types import DType, float32
-from ..nn import Dropout, Identity, Linear, Module, ModuleDict, init
-from ..nn.modules.quantized import QuantizedLinear
+from ..nn import Dropout, Identity, Linear, Module, ModuleDict, Parameter, init
+from ..nn.modules.linear import is_plain
+from ..nn.modules.quantized import NO_CODES, QuantizedLinear, has_codes
 from ..ops.primitive import user_source
 from ..tensor import Tensor
 from ..tensor.grad_modes import no_grad
+from ..tensor.limits import finfo
 
 #: the name that PEFT gives an adapter that was given none
 _NAME = "default"
@@ -51,6 +55,9 @@ class LoRALinear(Module):
 
     The addition has the dtype of the weight; beside codes, that in which the layer computes, or float32.
     """
+
+    #: the modules that are trained: they stay in floats where the rest is quantized
+    lora_parts = ("lora_A", "lora_B")
 
     def __init__(self, base_layer: Linear | QuantizedLinear, config: Config):
         super().__init__()
@@ -87,7 +94,8 @@ def apply(
     A Linear4bit or Linear8bit is one too: its adapter is trained beside codes (Dettmers et al., "QLoRA", 2023).
 
     `targets` are ends of names, such as ["query", "value"], "all-linear" for every Linear, or another string for a
-    regular expression that whole names match. The addition is scaled by alpha / r, with `rslora` by alpha / sqrt(r)
+    regular expression that whole names match. A layer that stands in several places has one adapter in all of them,
+    whichever of its names is given. The addition is scaled by alpha / r, with `rslora` by alpha / sqrt(r)
     (Kalajdzievski, 2023); `dropout` is that of its input. Layers are replaced in place, and the model is the result.
     Parameters that have to be trained beside can be unfrozen by `requires_grad_()`.
 
@@ -113,14 +121,18 @@ def apply(
             raise ValueError(
                 f"lora.apply: {name} is a {type(layer).__name__}, and adapters are for Linear (at {user_source()})"
             )
+        _check_scaling(config, layer, name)  # type: ignore[arg-type]
     model.requires_grad_(False)
-    for parent, own, _ in found:
-        setattr(parent, own, LoRALinear(parent._modules[own], config))  # type: ignore[arg-type]
+    named = {parent._modules[own] for parent, own, _ in found}
+    made = {layer: LoRALinear(layer, config) for layer in named}  # type: ignore[arg-type]
+    for parent, own, layer in [(parent, own, parent._modules[own]) for parent, own, _ in _children(model)]:
+        if layer in made:
+            setattr(parent, own, made[layer])
     return model
 
 
 def _is_linear(layer: Module | None) -> bool:
-    return type(layer) is Linear or isinstance(layer, QuantizedLinear)
+    return is_plain(layer) or isinstance(layer, QuantizedLinear)
 
 
 def _dtype_of(layer: Linear | QuantizedLinear) -> DType:
@@ -135,14 +147,57 @@ def _is_target(config: Config, parent: Module, own: str, name: str) -> bool:
 
 
 def _config(r: int, alpha: float, targets: Iterable[str] | str, dropout: float, rslora: bool) -> Config:
-    if isinstance(r, bool) or not isinstance(r, int) or r < 1:
+    if isinstance(r, bool) or not isinstance(r, Integral) or not 1 <= r < 2**31:
         raise ValueError(f"lora.apply: r must be a whole number of at least 1, got {r!r} (at {user_source()})")
-    if not 0 <= dropout < 1:
+    if not _is_number(dropout) or not 0 <= dropout < 1:
         raise ValueError(f"lora.apply: dropout must be from 0 to below 1, got {dropout!r} (at {user_source()})")
-    if not math.isfinite(alpha):
-        raise ValueError(f"lora.apply: alpha must be finite, got {alpha!r} (at {user_source()})")
-    named = targets if isinstance(targets, str) else tuple(targets)
-    return Config(r, float(alpha), named, float(dropout), bool(rslora))
+    if not _is_number(alpha) or not _is_finite(alpha):
+        raise ValueError(f"lora.apply: alpha must be finite, and a number, got {alpha!r} (at {user_source()})")
+    return Config(int(r), float(alpha), _targets(targets), float(dropout), bool(rslora))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond float64
+        return False
+
+
+def _targets(targets: Iterable[str] | str) -> tuple[str, ...] | str:
+    if isinstance(targets, str):
+        try:
+            re.compile(targets)
+        except (re.error, RecursionError, OverflowError) as error:
+            raise ValueError(
+                f"lora.apply: targets={shortened(targets)} is no regular expression ({error}); ends of names are given "
+                f"in a list (at {user_source()})"
+            ) from error
+        return targets
+    named = tuple(targets) if isinstance(targets, Iterable) else (targets,)
+    if not all(isinstance(name, str) for name in named):
+        raise ValueError(
+            f"lora.apply: targets must be a string or a list of strings, got {targets!r} (at {user_source()})"
+        )
+    return named
+
+
+def shortened(text: str) -> str:
+    """A text as a message shows it."""
+    return repr(text if len(text) <= 60 else text[:60] + "…")
+
+
+def _check_scaling(config: Config, layer: Linear | QuantizedLinear, name: str) -> None:
+    """Raise ValueError where a layer's dtype has no such number as the scaling: zero times infinity is NaN."""
+    dtype = _dtype_of(layer)
+    if abs(config.scaling) > finfo(dtype).max:
+        raise ValueError(
+            f"lora.apply: alpha={config.alpha!r} scales by {config.scaling:.6g}, which {name} has not in {dtype.name} "
+            f"(at {user_source()})"
+        )
 
 
 def _children(model: Module, prefix: str = "") -> Iterator[tuple[Module, str, str]]:
@@ -153,43 +208,107 @@ def _children(model: Module, prefix: str = "") -> Iterator[tuple[Module, str, st
             yield from _children(child, f"{prefix}{own}.")
 
 
-def adapters(model: Module) -> list[tuple[Module, str, str, LoRALinear]]:
-    """The layers with adapters: which module holds each, under which name, its name from the outermost, and itself."""
-    found = [(parent, own, name, parent._modules[own]) for parent, own, name in _children(model)]
-    return [(parent, own, name, layer) for parent, own, name, layer in found if isinstance(layer, LoRALinear)]
+def adapters(model: Module) -> dict[str, LoRALinear]:
+    """The layers with adapters, each once, by the name of its first place."""
+    found: dict[LoRALinear, str] = {}
+    for parent, own, name in _children(model):
+        if isinstance(layer := parent._modules[own], LoRALinear):
+            found.setdefault(layer, name)
+    return {name: layer for layer, name in found.items()}
 
 
 def merge(model: Module) -> Module:
     """Add each adapter to the weight of its layer, and put the layers back in their places; the model is the result.
 
-    What the model computes stays the same to rounding, without dropout. Its parameters stay frozen. A weight that is
-    kept as codes is decoded, and gets those of the sum: what the layer computes then changes by their error, of which a
-    warning tells. `unload` takes adapters off without that.
+    What the model computes stays the same to rounding, without dropout. Its parameters stay frozen. A weight that
+    another module reads too, as an embedding that an output layer is tied to, stays as it is there: the layer gets one
+    of its own, of which a warning tells. A weight that is kept as codes is decoded, and gets those of the sum: what the
+    layer computes then changes by their error, of which a warning tells. `unload` takes adapters off without that.
+
+    Raises ValueError, with nothing merged, where the model has no adapters, or a sum that is to become codes is not
+    finite.
     """
     _require(model, "merge")
     found = adapters(model)
-    coded = [name for _, _, name, layer in found if isinstance(layer.base_layer, QuantizedLinear)]
+    with no_grad():
+        for name, layer in found.items():
+            if isinstance(layer.base_layer, QuantizedLinear) and not has_codes(_coded_sum(layer)):
+                raise ValueError(
+                    f"lora.merge: {name}: the weight with its adapter {NO_CODES} (at {user_source()}); unload(model) "
+                    "takes the adapters off as they are"
+                )
+    coded = [name for name, layer in found.items() if isinstance(layer.base_layer, QuantizedLinear)]
     if coded:
         warnings.warn(
             f"lora.merge: the weights of {len(coded)} layers ({coded[0]} …) are kept as codes; the sums with the "
             "adapters are quantized again, which changes what the model computes by the error of codes",
             stacklevel=2,
         )
+    tied = [name for name, layer in found.items() if _is_elsewhere(model, layer) or _is_shared(model, layer.base_layer)]
+    if tied:
+        warnings.warn(
+            f"lora.merge: other modules read the weights of {len(tied)} layers ({tied[0]} …) too; these layers get "
+            "weights of their own, with the adapters added",
+            stacklevel=2,
+        )
     with no_grad():
-        for _, _, _, layer in found:
-            base = layer.base_layer
-            if isinstance(base, QuantizedLinear):
-                base.quantize_(base.dequantize() + layer.addition().float())
-            else:
-                base.weight.add_(layer.addition())
+        for layer in found.values():
+            if _is_elsewhere(model, layer):
+                layer.base_layer = deepcopy(layer.base_layer)
+            elif _is_shared(model, layer.base_layer):
+                _part(layer.base_layer)
+            _add(layer)
     return unload(model)
+
+
+def _add(layer: LoRALinear) -> None:
+    """Make the addition a part of the weight."""
+    base = layer.base_layer
+    if isinstance(base, QuantizedLinear):
+        base.quantize_(_coded_sum(layer))
+    else:
+        base.weight.add_(layer.addition())
+
+
+def _coded_sum(layer: LoRALinear) -> Tensor:
+    """What the weight of a layer with codes is to be, in floats."""
+    return layer.base_layer.dequantize() + layer.addition().float()
+
+
+def _held(layer: Module) -> list[Tensor]:
+    """The tensors that a layer's weight is made of."""
+    own = {**layer._parameters, **layer._buffers}
+    return [tensor for name, tensor in own.items() if tensor is not None and name != "bias"]
+
+
+def _is_shared(model: Module, layer: Module) -> bool:
+    """Whether another module of the model holds a part of a layer's weight."""
+    own = {id(tensor) for tensor in _held(layer)}
+    return any(id(tensor) in own for other in model.modules() if other is not layer for tensor in _held(other))
+
+
+def _is_elsewhere(model: Module, layer: LoRALinear) -> bool:
+    """Whether the layer under an adapter also stands somewhere without it."""
+    others = (module for module in model.modules() if module is not layer)
+    return any(child is layer.base_layer for module in others for child in module._modules.values())
+
+
+def _part(layer: Module) -> None:
+    """Give a layer a weight of its own."""
+    for name, parameter in list(layer._parameters.items()):
+        if parameter is not None and name != "bias":
+            layer.register_parameter(name, Parameter(parameter.detach().clone(), requires_grad=parameter.requires_grad))
+    for name, buffer in list(layer._buffers.items()):
+        if buffer is not None:
+            layer.register_buffer(name, buffer.clone())
 
 
 def unload(model: Module) -> Module:
     """Take all adapters away, so that the model is what it was; the model is the result. Its parameters stay frozen."""
     _require(model, "unload")
-    for parent, own, _, layer in adapters(model):
-        setattr(parent, own, layer.base_layer)
+    for parent, own, layer in [(parent, own, parent._modules[own]) for parent, own, _ in _children(model)]:
+        if isinstance(layer, LoRALinear):
+            setattr(parent, own, layer.base_layer)
     return model
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,20 @@ from ..snapshots import load as load_tensors
 from ..snapshots import save as save_tensors
 from ..tensor import Tensor
 from ..tensor.grad_modes import no_grad
-from .adapters import adapters, apply
+from .adapters import adapters, apply, unload
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 #: what PEFT puts before the name of a layer in its own model
 _PREFIX = "base_model.model."
-#: of a configuration: what is only right here with this value
+#: of a configuration: what is written, and is only right here with this value or none
 _ONLY = {"bias": "none", "fan_in_fan_out": False, "use_dora": False, "modules_to_save": None, "rank_pattern": {},
          "alpha_pattern": {}, "layers_to_transform": None, "layers_pattern": None, "exclude_modules": None}  # fmt: skip
+#: what does not change what trained adapters compute: names, notes, and options of what is refused unless it is off
+_NOTES = ("peft_type", "task_type", "base_model_name_or_path", "inference_mode", "auto_mapping", "revision",
+          "peft_version", "megatron_core", "qalora_group_size")  # fmt: skip
+_READ = ("r", "lora_alpha", "lora_dropout", "target_modules", "use_rslora")
+#: ways to begin adapters that leave the weights beside them as they are; others, as PiSSA and OLoRA, change these
+_BEGINNINGS = (True, False, None, "gaussian", "orthogonal")
 _LONGEST = 1 << 20
 
 
@@ -33,7 +40,7 @@ def save(model: Module, directory: str | os.PathLike[str]) -> None:
     found = adapters(model)
     if not found:
         raise ValueError(f"lora.save: the model has no adapters inside (at {user_source()})")
-    config = found[0][3].config
+    config = next(iter(found.values())).config
     targets = config.targets if isinstance(config.targets, str) else list(config.targets)
     written = {
         **_ONLY, "peft_type": "LORA", "task_type": None, "base_model_name_or_path": None, "inference_mode": True,
@@ -53,27 +60,28 @@ def load(model: Module, directory: str | os.PathLike[str]) -> Module:
     """Give the model the adapters of a directory that `save` or PEFT wrote; the model is the result.
 
     A model without adapters gets them as by `apply`; one that has them keeps the layers and takes the values. Raises
-    SnapshotError, with the model unchanged, where a file is damaged, of an option that is not there (DoRA, ranks by
-    layer …), or does not fit the model.
+    SnapshotError, with the model unchanged, where a file is not there, is damaged, has an option that is not there
+    (DoRA, ranks by layer, beginnings that change the weights …), or does not fit the model or the scaling of its
+    adapters.
     """
     path = Path(directory)
     config = _read(path / CONFIG)
-    tensors = load_tensors(path / TENSORS)
+    tensors = _read_tensors(path / TENSORS)
     had = bool(adapters(model))
     trained = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    if not had:
-        try:
+    try:
+        if not had:
             apply(
                 model, config["r"], config["lora_alpha"], config["target_modules"],
                 dropout=config["lora_dropout"], rslora=config["use_rslora"],
             )  # fmt: skip
-        except (ValueError, TypeError) as error:
-            raise SnapshotError(path / CONFIG, f"{error}") from error
+        _check_scaling(model, config)
+    except (ValueError, OverflowError) as error:
+        raise SnapshotError(path / CONFIG, f"{error}") from error
     fault = _misfit(_tensors(model), tensors)
     if fault:
         if not had:
-            for parent, own, _, layer in adapters(model):
-                setattr(parent, own, layer.base_layer)
+            unload(model)
             for parameter, needed in trained.items():
                 parameter.requires_grad_(needed)
         raise SnapshotError(path / TENSORS, f"{fault} (at {user_source()})")
@@ -83,20 +91,51 @@ def load(model: Module, directory: str | os.PathLike[str]) -> Module:
     return model
 
 
+def _check_scaling(model: Module, config: dict[str, Any]) -> None:
+    """Raise ValueError where the file's adapters are scaled otherwise than the model's, which programs may have
+    read.
+    """
+    for name, layer in adapters(model).items():
+        own = layer.config
+        asked = replace(own, r=config["r"], alpha=float(config["lora_alpha"]), rslora=config["use_rslora"])
+        if own.scaling != asked.scaling:
+            raise ValueError(
+                f"lora_alpha={config['lora_alpha']!r}, use_rslora={asked.rslora}: its additions are scaled by "
+                f"{asked.scaling:.6g}, that of {name} in the model by {own.scaling:.6g}; unload the model's adapters "
+                f"first (at {user_source()})"
+            )
+
+
 def _tensors(model: Module) -> dict[str, Tensor]:
     """The parameters of all adapters under PEFT's names."""
     return {
         f"{_PREFIX}{name}.{part}.weight": parameter
-        for _, _, name, layer in adapters(model)
+        for name, layer in adapters(model).items()
         for part in ("lora_A", "lora_B")
         for parameter in getattr(layer, part).parameters()
     }
 
 
-def _misfit(own: dict[str, Tensor], given: Any) -> str:
-    if not isinstance(given, dict) or own.keys() != given.keys():
-        names = given.keys() if isinstance(given, dict) else set()
-        missing, others = sorted(own.keys() - names)[:3], sorted(names - own.keys())[:3]
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file, checked: floats that are finite."""
+    try:
+        found = load_tensors(path)
+    except OSError as error:
+        raise SnapshotError(path, f"it cannot be read ({error}) (at {user_source()})") from error
+    if not isinstance(found, dict):
+        raise SnapshotError(path, f"it holds a {type(found).__name__}, and no tensors by name (at {user_source()})")
+    for name, tensor in found.items():
+        if not isinstance(tensor, Tensor) or not tensor.dtype.is_floating_point:
+            kind = tensor.dtype.name if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise SnapshotError(path, f"{name} is {kind}, and no tensor of floats (at {user_source()})")
+        if not tensor.isfinite().all():
+            raise SnapshotError(path, f"{name} is not finite everywhere (at {user_source()})")
+    return found
+
+
+def _misfit(own: dict[str, Tensor], given: dict[str, Tensor]) -> str:
+    if own.keys() != given.keys():
+        missing, others = sorted(own.keys() - given.keys())[:3], sorted(given.keys() - own.keys())[:3]
         return f"its tensors are not those of the model's adapters: {missing} missing, {others} too many"
     for name, tensor in own.items():
         if given[name].shape != tensor.shape:
@@ -107,6 +146,8 @@ def _misfit(own: dict[str, Tensor], given: Any) -> str:
 def _read(path: Path) -> dict[str, Any]:
     """PEFT's configuration, checked: whatever it asks for that is not there is refused."""
     try:
+        if not path.is_file():
+            raise FileNotFoundError("there is no such file")
         with path.open("rb") as file:
             text = file.read(_LONGEST + 1)
         found = json.loads(text) if len(text) <= _LONGEST else None
@@ -114,18 +155,28 @@ def _read(path: Path) -> dict[str, Any]:
         raise SnapshotError(path, f"it cannot be read ({error}) (at {user_source()})") from error
     if not isinstance(found, dict) or found.get("peft_type") != "LORA":
         raise SnapshotError(path, f"it is no configuration of a LoRA adapter (at {user_source()})")
-    for name, value in _ONLY.items():
-        if found.get(name, value) not in (value, None, {}, []):
-            raise SnapshotError(path, f"{name}={found[name]!r} is not supported (at {user_source()})")
+    for name, value in found.items():
+        if not _is_neutral(name, value):
+            raise SnapshotError(path, f"{name}={value!r} is not supported (at {user_source()})")
     config = {"lora_dropout": 0.0, "use_rslora": False, "lora_alpha": 8, **found}
     kinds = {"r": int, "lora_alpha": int | float, "lora_dropout": int | float, "use_rslora": bool}
     for name, kind in kinds.items():
-        if name not in config or not isinstance(config[name], kind):
-            raise SnapshotError(path, f"{name} is {config.get(name)!r} (at {user_source()})")
+        value = config.get(name)
+        if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
+            raise SnapshotError(path, f"{name} is {value!r} (at {user_source()})")
     targets = config.get("target_modules")
     if not isinstance(targets, str) and not (isinstance(targets, list) and all(isinstance(t, str) for t in targets)):
         raise SnapshotError(path, f"target_modules is {targets!r} (at {user_source()})")
     return config
+
+
+def _is_neutral(name: str, value: Any) -> bool:
+    """Whether an entry of a configuration leaves what is computed as it is, or is one that is read here."""
+    if name in _NOTES or name in _READ:
+        return True
+    if name == "init_lora_weights":
+        return any(value is known or value == known for known in _BEGINNINGS)
+    return value in (None, False, {}, []) or (name in _ONLY and value == _ONLY[name])
 
 
 __all__ = ["load", "save"]

@@ -8,11 +8,14 @@ from typing import Any
 from ..graph.types import DType
 from ..ops.primitive import user_source
 from ..tensor import Tensor
+from .adam import bounded
 from .groups import Group
 from .optimizer import Optimizer, Slot
 
 #: the distance from 1 to the next number
 _EPSILON = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23, "float64": 2.0**-52}
+#: a magnitude of gradients, by what they are computed in: a sum of squares of as many as fit into memory is finite
+_GREATEST = {"float32": 2.0**50, "float64": 2.0**500}
 
 
 class Adafactor(Optimizer):
@@ -21,7 +24,8 @@ class Adafactor(Optimizer):
     The running average of g² of a matrix (the last two axes) is kept as its means over rows and over columns only. The
     rate is relative to the root mean square of the parameter: lr is the bound of 1 / sqrt(t), `eps` = (the least
     variance, by default the dtype's precision, and the least scale of a parameter), `beta2_decay` the exponent of the
-    averages' decay, `d` the bound of an update's root mean square. `foreach` changes nothing.
+    averages' decay, `d` the bound of an update's root mean square. `foreach` changes nothing. Gradients beyond ±2^50
+    (1.1e15; in float64 ±2^500), whose squares and their sums overflow, count as that.
     """
 
     def __init__(
@@ -69,7 +73,7 @@ class Adafactor(Optimizer):
         self, parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], group: Group, rate: Tensor
     ) -> None:
         value = parameter.to(parameter.dtype.compute)
-        g = gradient.to(value.dtype)
+        g = bounded(gradient, parameter, _GREATEST[value.dtype.name])
         step = state["step"].double()
         least, scale = group["eps"]
         least = _precision(parameter.dtype) if least is None else least
@@ -91,7 +95,8 @@ class Adafactor(Optimizer):
             return _averaged(state["variance"], square, share)
         row = _averaged(state["row_var"], square.mean(-1, keepdim=True), share)
         column = _averaged(state["col_var"], square.mean(-2, keepdim=True), share)
-        return row * column / row.mean(-2, keepdim=True).clamp(min=least)
+        # the quotient first: the product is the fourth power of a gradient
+        return row / row.mean(-2, keepdim=True).clamp(min=least) * column
 
 
 def _averaged(held: Tensor, new: Tensor, share: Tensor) -> Tensor:

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from ..ops.elementwise import lt, scalar, where
 from ..ops.primitive import user_source
 from ..tensor import Tensor
 from .groups import Group
 from .optimizer import Optimizer, Slot, alike, power
+
+#: a magnitude whose square is well within float32
+_GREATEST = 2.0**63
 
 
 class Adam(Optimizer):
@@ -111,9 +115,19 @@ def moments(g: Tensor, state: dict[str, Tensor], betas: tuple[Any, Any]) -> tupl
     return mean, square
 
 
+def bounded(gradient: Tensor, parameter: Tensor, bound: float = _GREATEST) -> Tensor:
+    """A gradient in the dtype to compute in, each element brought into ±bound, so that float32 has its square.
+
+    One that is infinite would be the scale of all that share it, by which zeros are NaN. A NaN stays.
+    """
+    x = gradient.to(parameter.dtype.compute).node
+    low, high = scalar(-bound, x), scalar(bound, x)
+    return gradient._wrap(where(lt(x, low), low, where(lt(high, x), high, x)))
+
+
 def squares(g: Tensor, held: Tensor, beta2: Any) -> Tensor:
     """The next running average of the gradient's square."""
     return held * beta2 + g * g * (1 - beta2)
 
 
-__all__ = ["Adam", "decayed", "moments", "squares"]
+__all__ = ["Adam", "bounded", "decayed", "moments", "squares"]

@@ -8,6 +8,9 @@ a block of a moment ever exists in full. Beside a parameter's 4 bytes Adam then 
 
 Parameters of fewer than 4,096 elements keep their state in full, as in bitsandbytes: they take little, and are those
 whose state matters most (norms, biases).
+
+Where gradients are squared, those beyond ±2^63 (9.2e18) count as that: float32 has no square of them, and the codes of
+a block that has an infinite scale are none. (With `AdamW` such an element gets no further update, as with PyTorch's.)
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from ..graph.types import float32, uint8
 from ..ops.dynamic_code import SIGNED_ZERO
 from ..quant.blockwise import blocks_of, decoded, encoded, joined, run_of, runs, scales_of
 from ..tensor import Tensor
-from .adam import Adam
+from .adam import Adam, bounded
 from .adamw import AdamW
 from .groups import Group
 from .lion import Lion
@@ -29,7 +32,8 @@ SMALLEST = 4096
 #: what the name of a state's scales ends in
 SCALES = "_scales"
 #: state that is never negative
-_UNSIGNED = ("exp_avg_sq", "max_exp_avg_sq")
+_SQUARES = "exp_avg_sq"
+_UNSIGNED = (_SQUARES, "max_exp_avg_sq")
 
 
 class _Blockwise(Optimizer):
@@ -50,13 +54,14 @@ class _Blockwise(Optimizer):
     ) -> None:
         names = [name for name in state if name + SCALES in state]
         if not names:
-            super()._update(parameter, gradient, state, group, rate)
+            super()._update(parameter, self._bounded(gradient, parameter, state), state, group, rate)
             return
         written = {name: list[Node]() for name in ("", *names, *(name + SCALES for name in names))}
         for run in runs(parameter.numel()):
             values = {name: _decoded_run(state, name, run) for name in names}
             new = _run(parameter, run)
-            super()._update(new, _run(gradient, run), {**state, **values}, group, rate)
+            its_gradient = self._bounded(_run(gradient, run), parameter, state)
+            super()._update(new, its_gradient, {**state, **values}, group, rate)
             written[""].append(new.node)
             for name, value in values.items():
                 codes, scales = encoded(value.node, name not in _UNSIGNED)
@@ -65,6 +70,11 @@ class _Blockwise(Optimizer):
         for name, nodes in written.items():
             tensor = state[name] if name else parameter
             tensor.copy_(tensor._wrap(joined(nodes, tensor.shape)))
+
+    @staticmethod
+    def _bounded(gradient: Tensor, parameter: Tensor, state: dict[str, Tensor]) -> Tensor:
+        """The gradient, within what can be squared where it is."""
+        return bounded(gradient, parameter) if _SQUARES in state else gradient
 
 
 def _run(tensor: Tensor, run: tuple[int, int]) -> Tensor:
@@ -86,7 +96,7 @@ class AdamW8bit(_Blockwise, AdamW):
     The state holds 2.03 bytes a parameter and not 8: codes of one byte under "exp_avg" and "exp_avg_sq", and a float32
     for each block of 256 elements under "exp_avg_scales" and "exp_avg_sq_scales". The update decodes, computes in
     float32 what `AdamW` computes, and encodes, in one pass. Parameters of fewer than 4,096 elements keep their state in
-    full.
+    full. Gradients beyond ±2^63, whose squares overflow, count as that.
 
     >>> w = pb.ones(64, 64, requires_grad=True)
     >>> optimizer = pb.optim.AdamW8bit([w], lr=1e-2)

@@ -26,7 +26,7 @@ from ..ops.primitive import user_source
 from ..ops.reduction import reduce_max
 from ..quant.blockwise import blocks_of, greatest, inverse, joined, repeated, run_of, runs, scales_of
 from ..tensor import Tensor
-from .adam import Adam, decayed, squares
+from .adam import Adam, bounded, decayed, squares
 from .adamw import AdamW
 from .groups import Group
 from .optimizer import Optimizer, Slot
@@ -133,7 +133,7 @@ class _FourBits(Optimizer):
         self, parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], group: Group, rate: Tensor
     ) -> None:
         if _CODES not in state:
-            super()._update(parameter, gradient, state, group, rate)
+            super()._update(parameter, bounded(gradient, parameter), state, group, rate)
             return
         names = list(_second_slots(parameter.shape))
         kind = _ByAxis if parameter.ndim > 1 else _InBlocks
@@ -142,7 +142,7 @@ class _FourBits(Optimizer):
         written: dict[str, list[Node]] = {"": [], _CODES: [], _FIRST: []}
         for run in runs(parameter.numel(), _BLOCK):
             moments = _decoded(state, run, second)
-            value, its_gradient = _run(parameter, run), _run(gradient, run)
+            value, its_gradient = _run(parameter, run), bounded(_run(gradient, run), parameter)
             super()._update(value, its_gradient, {**state, **moments}, group, rate)
             first, squared = (moments[name].node for name in ("exp_avg", "exp_avg_sq"))
             scales = greatest(first, _BLOCK)
@@ -176,7 +176,7 @@ def _next_squares(
     second: _InBlocks | _ByAxis, number: int,
 ) -> Node:  # fmt: skip
     """All of the new second moment, to be measured: made apart, so that it is not kept for who makes it anew."""
-    _, g = decayed(parameter, gradient, group, rate)
+    _, g = decayed(parameter, bounded(gradient, parameter), group, rate)
     codes = apart(state[_CODES].node, number)
     held = mul(decode_second(codes), second.old((0, parameter.numel()), codes))
     return squares(g, Tensor._wrap(held), group["betas"][1]).node
@@ -194,7 +194,8 @@ class AdamW4bit(_FourBits, AdamW):
     elements under "exp_avg_scales", and one for each row and each column under "exp_avg_sq_scales_0" and "_1" (of a
     vector one a block, of more axes one a place of each). The update decodes, computes in float32 what `AdamW`
     computes, and encodes, in one pass, after passes that measure the second moment. Parameters of at most 4,096
-    elements keep their state in full. `amsgrad` raises ValueError.
+    elements keep their state in full. Gradients beyond ±2^63, whose squares overflow, count as that. `amsgrad` raises
+    ValueError.
 
     >>> w = pb.ones(64, 128, requires_grad=True)
     >>> optimizer = pb.optim.AdamW4bit([w], lr=1e-2)

@@ -381,7 +381,7 @@ class Optimizer(OptimizerHooks):
         """Take state and hyperparameters of the same kind of optimizer over parameters of the same shapes.
 
         The dictionary may be this library's or PyTorch's. Raises StateDictError, with nothing changed, where groups or
-        shapes differ, or where it is no state of an optimizer.
+        shapes differ, codes or their scales are of another dtype, or where it is no state of an optimizer.
         """
         if isinstance(state_dict, Mapping):
             state_dict = self._pass_through("load_pre", dict(state_dict))

@@ -75,7 +75,19 @@ def misfits(optimizer: Optimizer, groups: list[Any], state: Mapping[int, Any]) -
                 for name, slot in slots.items()
                 if held and tuple(np.shape(held[name])) != slot.shape
             ]
+            faults += [
+                f"  wrong dtype: parameter {place}, {name}: {_dtype_name(held[name])} in the dictionary, "
+                f"{slot.dtype.name} expected"
+                for name, slot in slots.items()
+                if held and slot.dtype is not None and _dtype_name(held[name]) != slot.dtype.name
+            ]
     return faults
+
+
+def _dtype_name(value: Any) -> str:
+    """The dtype of a saved tensor, of whichever library: codes, and what scales them, are not converted."""
+    dtype = getattr(value, "dtype", type(value).__name__)
+    return getattr(dtype, "name", str(dtype).removeprefix("torch."))
 
 
 __all__ = ["array_of", "is_state", "misfits", "own_value", "saved_number"]

@@ -178,7 +178,7 @@ def quantize_4bit(
         codes = Tensor._wrap(reshape(found, (found.shape[0], 1)))
         absmax, nested = Tensor._wrap(scales), None
         if compress_statistics and A.numel():
-            offset = absmax.mean()
+            offset = absmax.double().mean().float()  # of great scales the sum is beyond float32
             absmax, greatest = quantize_blockwise(absmax - offset)
             nested = NestedState(greatest, offset)
     return codes, QuantState(absmax, tuple(A.shape), A.dtype, blocksize, quant_type, nested)

@@ -11,7 +11,7 @@ from ..graph.node import Node
 from ..graph.types import DType, float32, int8
 from ..ops.dynamic_code import float_of_bits, magnitude_bits
 from ..ops.elementwise import convert, div, maximum, mul, rint, scalar
-from ..ops.movement import expand, reshape
+from ..ops.movement import expand, pad, reshape
 from ..ops.primitive import user_source
 from ..ops.reduction import reduce_max
 from ..tensor import Tensor
@@ -46,7 +46,9 @@ def int8_vectorwise_quant(A: Tensor) -> tuple[Tensor, Tensor]:
         raise ShapeError(f"int8_vectorwise_quant takes a matrix, got {list(A.shape)} (at {user_source()})")
     with no_grad():
         values = convert(A.detach().node, float32)
-        stats = float_of_bits(reduce_max(magnitude_bits(values), (1,)))
+        # rows without elements have a zero for their greatest magnitude
+        padded = values if values.shape[1] else pad(values, ((0, 0), (0, 1)))
+        stats = float_of_bits(reduce_max(magnitude_bits(padded), (1,)))
         share = div(scalar(_LARGEST, stats), maximum(stats, scalar(2.0**-120, stats)))
         codes = convert(rint(mul(values, _of_rows(share, values.shape))), int8)
         return Tensor._wrap(codes), Tensor._wrap(stats)

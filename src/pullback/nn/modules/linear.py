@@ -73,6 +73,20 @@ class NonDynamicallyQuantizableLinear(Linear):
     """Linear under another name, by which PyTorch's quantizer knows what to leave alone; attention's last layer."""
 
 
+def is_plain(layer: object) -> bool:
+    """Whether a module computes what Linear does, where it is called, from a weight of its own that has its shape.
+
+    So a layer in its place that is another one does as well. It does not for a class with another `forward`, for
+    attention's last layer, whose weight attention reads, or for a weight that is pruned or parametrized.
+    """
+    return (
+        isinstance(layer, Linear)
+        and type(layer).forward is Linear.forward
+        and not isinstance(layer, NonDynamicallyQuantizableLinear | LazyLinear)
+        and layer._parameters.get("weight") is not None
+    )
+
+
 class Bilinear(Module):
     """x1ᵀ W_o x2 + b_o for each output o, with weight [out_features, in1_features, in2_features].
 
@@ -146,4 +160,4 @@ class LazyLinear(LazyModuleMixin, Linear):
                 self.reset_parameters()
 
 
-__all__ = ["Bilinear", "Identity", "LazyLinear", "Linear", "NonDynamicallyQuantizableLinear"]
+__all__ = ["Bilinear", "Identity", "LazyLinear", "Linear", "NonDynamicallyQuantizableLinear", "is_plain"]

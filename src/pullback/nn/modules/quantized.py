@@ -25,11 +25,20 @@ from ...tensor import Tensor
 from ...tensor.creation import tensor
 from ...tensor.grad_modes import no_grad
 from ...tensor.handle import STATE
+from ...tensor.limits import finfo
 from .. import functional as F
 from .linear import Linear
 from .module import Module
+from .state import as_tensor
 
 Self = TypeVar("Self", bound="QuantizedLinear")
+#: codes stand for no greater magnitudes: a scale is decoded to within 0.8%, and one that is infinite makes zeros NaN
+_LARGEST = finfo(float32).max / 1.008
+#: what is said of a weight that has no codes, and what can be done
+NO_CODES = f"is not finite in float32 everywhere, or has magnitudes beyond {_LARGEST:.3g}: codes cannot stand for them"
+_MEND = "take a weight from before it became so, or mend it with nan_to_num() and clamp()"
+#: the name under which the shape of the decoded weight is saved, of which codes of 4 bits do not tell
+_SHAPE = "weight_shape"
 
 
 class QuantizedLinear(Module):
@@ -59,9 +68,9 @@ class QuantizedLinear(Module):
         """
         weight = layer.weight.detach()
         is_there = STATE.trace is None and not _is_drawn(weight.node)
-        if is_there and not weight.isfinite().all():
+        if is_there and not has_codes(weight):
             raise ValueError(
-                f"{type(self).__name__}: the weight {list(weight.shape)} is not finite everywhere (at {user_source()})"
+                f"{type(self).__name__}: the weight {list(weight.shape)} {NO_CODES} (at {user_source()}); {_MEND}"
             )
         self.in_features, self.out_features = layer.in_features, layer.out_features
         for name, codes in self._codes(weight).items():
@@ -75,7 +84,7 @@ class QuantizedLinear(Module):
         """The layer that computes what the Linear does, to the error of its codes; `options` are those of the class
         but sizes and bias. The bias is the same parameter.
 
-        Raises TypeError for another module, ValueError where a weight that has been computed is not finite.
+        Raises TypeError for another module, ValueError where a weight that is not yet to be drawn is not finite.
         """
         if not isinstance(layer, Linear):
             raise TypeError(
@@ -103,11 +112,19 @@ class QuantizedLinear(Module):
                 held._buffer()
 
     def quantize_(self: Self, weight: Tensor) -> Self:
-        """Take the codes of another weight, [out_features, in_features], and return the layer."""
+        """Take the codes of another weight, [out_features, in_features], and return the layer.
+
+        Raises ShapeError where it has another shape, ValueError where it is not finite.
+        """
         if tuple(weight.shape) != (self.out_features, self.in_features):
             raise ShapeError(
                 f"{type(self).__name__}.quantize_: the weight is [{self.out_features}, {self.in_features}], got "
                 f"{list(weight.shape)} (at {user_source()})"
+            )
+        if not has_codes(weight.detach()):
+            raise ValueError(
+                f"{type(self).__name__}.quantize_: the weight {list(weight.shape)} {NO_CODES} (at {user_source()}); "
+                f"{_MEND}"
             )
         with no_grad():
             for name, codes in self._codes(weight.detach()).items():
@@ -132,9 +149,10 @@ class QuantizedLinear(Module):
         self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *rest: Any
     ) -> None:
         """Codes as they are, or those of a weight in floats, as a Linear saves it."""
-        given = state_dict.get(prefix + "weight")
-        sizes = (self.out_features, self.in_features)
-        if isinstance(given, Tensor) and given.is_floating_point() and tuple(given.shape) == sizes:
+        given = _floats(state_dict, prefix + "weight")
+        if given is not None and tuple(given.shape) == (self.out_features, self.in_features):
+            if not has_codes(given.detach()):
+                rest[-1].append(f"  no codes: {prefix}weight {NO_CODES}\n    {_MEND}")
             state_dict |= {prefix + name: codes for name, codes in self._codes(given.detach()).items()}
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
 
@@ -142,6 +160,17 @@ class QuantizedLinear(Module):
         """The sizes."""
         sizes = f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
         return sizes if self.compute_dtype is None else f"{sizes}, compute_dtype={self.compute_dtype}"
+
+
+def _floats(state_dict: dict[str, Any], key: str) -> Tensor | None:
+    """A tensor of floats of a state dictionary, or None where it has no such."""
+    value = as_tensor(state_dict[key]) if key in state_dict else None
+    return value if value is not None and value.is_floating_point() else None
+
+
+def has_codes(weight: Tensor) -> bool:
+    """Whether codes can stand for a weight. In a trace, which has no numbers yet, they are taken to."""
+    return STATE.trace is not None or bool((weight.float().abs() <= _LARGEST).all())
 
 
 def _is_drawn(node: Node) -> bool:
@@ -206,14 +235,26 @@ class Linear4bit(QuantizedLinear):
         self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], strict: bool,
         missing_keys: list[str], unexpected_keys: list[str], error_msgs: list[str],
     ) -> None:  # fmt: skip
-        weight, given = state_dict.get(prefix + "weight"), state_dict.get(prefix + "quant_map")
-        if isinstance(weight, Tensor) and weight.is_floating_point():
+        shape = state_dict.pop(prefix + _SHAPE, None)
+        if _floats(state_dict, prefix + "weight") is not None:
             state_dict.setdefault(prefix + "quant_map", self.quant_map)
-        elif isinstance(given, Tensor) and given.tolist() != self.quant_map.tolist():
-            error_msgs.append(f"  other codes: {prefix}weight has not those of quant_type={self.quant_type!r}")
+        else:
+            self._check_codes(state_dict.get(prefix + "quant_map"), shape, prefix, error_msgs)
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
+
+    def _check_codes(self, quant_map: Any, shape: Any, prefix: str, error_msgs: list[str]) -> None:
+        """Say where codes are those of another table, or of a matrix of another shape and as many elements."""
+        if quant_map is not None and as_tensor(quant_map).tolist() != self.quant_map.tolist():
+            error_msgs.append(f"  other codes: {prefix}weight has not those of quant_type={self.quant_type!r}")
+        own = [self.out_features, self.in_features]
+        if shape is not None and (found := as_tensor(shape).tolist()) != own:
+            error_msgs.append(f"  wrong shape: {prefix}weight: codes of {found} in the dictionary, {own} in the module")
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[prefix + _SHAPE] = tensor([self.out_features, self.in_features])
 
     def extra_repr(self) -> str:
         """The sizes and the kind of codes."""
@@ -248,4 +289,4 @@ class Linear8bit(QuantizedLinear):
         return int8_vectorwise_dequant(self.weight, self.row_stats)
 
 
-__all__ = ["Linear4bit", "Linear8bit", "QuantizedLinear"]
+__all__ = ["NO_CODES", "Linear4bit", "Linear8bit", "QuantizedLinear", "has_codes"]

@@ -208,7 +208,7 @@ class StateMethods:
 
     def _take(self, name: str, held: Tensor, key: str, value: Any, assign: bool, error_msgs: list[str]) -> None:
         """Load one parameter or buffer."""
-        loaded = value if isinstance(value, Tensor) else tensor(np.asarray(value))
+        loaded = as_tensor(value)
         if isinstance(loaded, Uninitialized):
             if not isinstance(held, Uninitialized):
                 error_msgs.append(f"  no value: {key} has no shape and no value yet in the dictionary")
@@ -281,8 +281,13 @@ class _WithModule:
         return self.hook(self.module, *args)
 
 
+def as_tensor(value: Any) -> Tensor:
+    """A value of a state dictionary, of whichever library, as a tensor."""
+    return value if isinstance(value, Tensor) else tensor(np.asarray(value))
+
+
 def _shape(value: Any) -> str:
     return "" if isinstance(value, Uninitialized) or not hasattr(value, "shape") else f" {list(value.shape)}"
 
 
-__all__ = ["StateMethods"]
+__all__ = ["StateMethods", "as_tensor"]

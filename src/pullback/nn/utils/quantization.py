@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from ...graph.types import DType
 from ...ops.primitive import user_source
-from ..modules.linear import Linear
+from ..modules.linear import Linear, is_plain
 from ..modules.module import Module
 from ..modules.quantized import Linear4bit, Linear8bit
 
@@ -22,13 +22,15 @@ def quantize_model(
 
     `quant_type` is "nf4" or "fp4" for Linear4bit, with `compress_statistics` for its scales, or "int8" for Linear8bit.
     Left as they are: layers whose names end with one of `skip` (["lm_head"] unless given), and those whose weight
-    another module has too, as an output layer that is tied to an embedding. Other parameters, such as those of
-    normalizations and embeddings, stay in floats. What is quantized stays fixed; adapters train beside it, see
-    `pb.lora.apply`.
+    another module has too, as an output layer that is tied to an embedding. So are classes made of Linear that compute
+    otherwise than it does, weights that are pruned, parametrized or still without a shape, and MultiheadAttention,
+    which reads the weights of its parts itself. Other parameters, such as those of normalizations and embeddings, stay
+    in floats. What is quantized stays fixed; adapters train beside it, see `pb.lora.apply`. They may be there already,
+    and stay in floats.
 
     The layers are quantized one after the other, so that no more than one is there in both forms; where parameters have
     not been drawn yet nothing is computed before it is needed. Raises ValueError where there is no such quant_type, no
-    layer is left to be quantized, or a weight is not finite.
+    layer is left to be quantized, or a weight is not finite; the layers before that one are quantized then.
 
     >>> model = pb.nn.Sequential(pb.nn.Linear(64, 64), pb.nn.ReLU(), pb.nn.Linear(64, 2))
     >>> pb.nn.utils.quantize_model(model, skip=["2"])
@@ -45,14 +47,19 @@ def quantize_model(
     unknown = [] if skip is None else [s for s in skipped if not any(_ends(name, s) for name in names)]
     chosen = [entry for entry in found if not any(_ends(entry[2], s) for s in skipped) and not _is_tied(model, entry)]
     if unknown or not chosen:
+        left = [f"{name} ({type(layer).__name__})" for name, layer in model.named_modules() if _is_left(layer)]
+        others = f"; left as they are, being other than that: {left}" if left else ""
         said = f"skip names {unknown}, which are no Linear" if unknown else "no Linear is left to be quantized"
-        raise ValueError(f"quantize_model: {said}; the model's Linear layers are {names} (at {user_source()})")
+        raise ValueError(f"quantize_model: {said}; the model's Linear layers are {names}{others} (at {user_source()})")
     made: dict[Module, Module] = {}
-    for parent, own, _ in chosen:
+    for parent, own, name in chosen:
         layer = parent._modules[own]
         assert isinstance(layer, Linear)
         if layer not in made:
-            made[layer] = make(layer)
+            try:
+                made[layer] = make(layer)
+            except ValueError as error:
+                raise ValueError(f"quantize_model: {name}: {error}") from error
         setattr(parent, own, made[layer])
     return model
 
@@ -70,11 +77,19 @@ def _maker(quant_type: str, compute_dtype: DType | None, compress_statistics: bo
 
 
 def _linears(model: Module) -> Iterator[tuple[Module, str, str]]:
-    """Every Linear: which module holds it, under which name, and its name from the outermost."""
+    """Every Linear that is no part of an adapter: which module holds it, under which name, and its name from the
+    outermost; of one under an adapter, the adapter's.
+    """
+    adapters = [module for module in model.modules() if hasattr(module, "lora_parts")]
+    trained = {part for adapter in adapters for name in adapter.lora_parts for part in getattr(adapter, name).modules()}
     for name, module in model.named_modules():
         for own, child in module._modules.items():
-            if type(child) is Linear:
-                yield module, own, f"{name}.{own}" if name else own
+            if is_plain(child) and child not in trained:
+                yield module, own, name if module in adapters else f"{name}.{own}" if name else own
+
+
+def _is_left(layer: Module) -> bool:
+    return isinstance(layer, Linear) and not is_plain(layer)
 
 
 def _ends(name: str, end: str) -> bool:
