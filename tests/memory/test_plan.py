@@ -138,6 +138,13 @@ def test_a_plain_function_is_planned_as_if_compiled() -> None:
     assert plan.name == "step"
 
 
+def test_a_plan_is_of_what_is_done_about_values_that_are_not_finite() -> None:
+    _, train, x = trained()
+    plans = [pb.plan(train, x, on_nonfinite=what).peak_bytes for what in ("raise", "ignore")]
+    assert plans == [pb.compile(train, on_nonfinite=what).plan(x).peak_bytes for what in ("raise", "ignore")]
+    assert pb.plan(pb.compile(train, on_nonfinite="ignore"), x, memory=10**9).peak_bytes == plans[1] < plans[0]
+
+
 def test_nothing_is_allocated() -> None:
     """A layer of 40 GB, its gradient, and 80 GB of an optimizer's state."""
     before = live_bytes()
