@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import re
@@ -89,10 +90,59 @@ def test_a_plan_leaves_no_trace() -> None:
     assert losses[0] == losses[1] and peaks[0] == peaks[1]
 
 
+def trained() -> tuple[Any, Callable[[pb.Tensor], pb.Tensor], pb.Tensor]:
+    layers, x = nn.Sequential(nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 32)), pb.randn(64, 32)
+    optimizer = pb.optim.RMSprop(layers.parameters(), lr=0.01)
+
+    def train(x: pb.Tensor) -> pb.Tensor:
+        optimizer.zero_grad()
+        loss = layers(x).square().mean()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return optimizer, train, x
+
+
+def test_a_plan_is_exact_after_training_too() -> None:
+    """Of a step that has run, and of the same compiled anew."""
+    _, train, x = trained()
+    peak = pb.plan(train, x).peak_bytes
+    step = pb.compile(train)
+    for _ in range(2):
+        step(x)
+        assert step.memory.peak_bytes == step.plan(x).peak_bytes == peak == pb.plan(train, x).peak_bytes
+
+
+@pytest.mark.skipif(debug.get("backend") == "reference", reason="the reference has no arena")
+def test_a_step_keeps_to_its_budget_where_its_updates_leave_their_bounds() -> None:
+    """Another program runs then, which computes every update before it writes one."""
+    peaks: list[int] = []
+    for policy in (None, lambda _: "keep"):
+        optimizer, train, x = trained()
+        step = pb.compile(train, memory=pb.plan(train, x).peak_bytes, policy=policy)
+        step(x)
+        peaks.append(step.memory.peak_bytes)
+        optimizer.param_groups[0]["lr"] = 1e26
+        with contextlib.nullcontext() if policy is None else pytest.raises(MemoryBudgetError):
+            step(x)
+        peaks.append(step.plan(x).peak_bytes)
+        if policy is None:
+            assert step.memory.peak_bytes == peaks[-1]
+    assert peaks[1] <= peaks[0] == peaks[2] < peaks[3]
+
+
 def test_a_plain_function_is_planned_as_if_compiled() -> None:
     workload, plan = planned("ppo")
     assert plan.to_dict() == pb.compile(workload.step).plan().to_dict()
     assert plan.name == "step"
+
+
+def test_a_plan_is_of_what_is_done_about_values_that_are_not_finite() -> None:
+    _, train, x = trained()
+    plans = [pb.plan(train, x, on_nonfinite=what).peak_bytes for what in ("raise", "ignore")]
+    assert plans == [pb.compile(train, on_nonfinite=what).plan(x).peak_bytes for what in ("raise", "ignore")]
+    assert pb.plan(pb.compile(train, on_nonfinite="ignore"), x, memory=10**9).peak_bytes == plans[1] < plans[0]
 
 
 def test_nothing_is_allocated() -> None:

@@ -322,6 +322,32 @@ def test_no_number_of_segments_takes_more_than_none() -> None:
 
 
 @native_only
+def test_a_budget_goes_below_what_nested_calls_ask_for() -> None:
+    """The least of a step is not more for its checkpointed calls, and the bits are the same."""
+    x = pb.randn(256, 32)
+
+    def trained(nested: bool, memory: str | None) -> tuple[int, list[bytes]]:
+        pb.manual_seed(0)
+        blocks = nn.ModuleList([dense() for _ in range(4)])
+        call = checkpoint if nested else lambda function, z: function(z)
+
+        def step(x: pb.Tensor) -> pb.Tensor:
+            blocks.zero_grad()
+            found = call(lambda z: sum((call(block, z) for block in blocks), z), x)
+            loss = found.square().mean()
+            loss.backward()
+            return loss
+
+        compiled = pb.compile(step, memory=memory)
+        compiled(x)
+        return compiled.memory.peak_bytes, [p.grad.numpy().tobytes() for p in blocks.parameters()]
+
+    nested, same = trained(True, None)
+    least, bits = trained(True, "least")
+    assert least < nested and least <= trained(False, "least")[0] and bits == same
+
+
+@native_only
 def test_what_a_policy_leaves_open_is_computed_again_and_what_it_keeps_is_kept() -> None:
     model, x = nn.Sequential(*[layer for _ in range(8) for layer in (nn.Linear(16, 16), nn.Tanh())]), pb.randn(1024, 16)
 

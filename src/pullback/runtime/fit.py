@@ -41,6 +41,9 @@ _NEARER = 3
 _FEW_VALUES, _FINE_STEP, _STEP = 500, 1.04, 1.15
 #: and how often, and by how much, the fewest found are lowered then
 _LOWERED, _LOWER = 6, 0.995
+#: how often the fewest bytes are asked for once more, and with which part of a forward pass's work a budget counts as
+#: near them
+_AGAIN, _NEAR_FEWEST = 4, 3 / 4
 #: how much longer a step may take so that nothing is rounded for it, and operations to round an element and widen it
 _LITTLE, _ROUNDING = 1.02, 2
 
@@ -85,18 +88,27 @@ def _rank(fitted: Fitted, limit: int | str | None) -> tuple[bool, float]:
     return True, fitted.layout.arena_bytes
 
 
+def _size(fitted: Fitted) -> tuple[int, float]:
+    """What is to be least where the fewest bytes are wanted."""
+    return fitted.layout.arena_bytes, fitted.added
+
+
 class Fitter:
     """Looks for layouts of one fused graph."""
 
     def __init__(
-        self, layout: Layout, lay_out: Callable[[Fusion], Layout], policy: Policy | None, may_round: bool = False
-    ):
+        self, layout: Layout, lay_out: Callable[[Fusion], Layout], policy: Policy | None, may_round: bool = False,
+        follow_calls: bool = True,
+    ):  # fmt: skip
         """`layout` is that of the graph with everything kept, `lay_out` makes one of another. Where it `may_round`,
-        activations may wait for the backward pass in bfloat16.
+        activations may wait for the backward pass in bfloat16. What checkpointed calls ask for is done where it is to
+        `follow_calls`.
         """
         self.first, self.lay_out, self.may_round = layout, lay_out, may_round
         self.said = policy
-        self.calls = checkpointed(layout.fusion)
+        self.calls = checkpointed(layout.fusion) if follow_calls else None
+        #: the same search with what stands in checkpointed calls left to it: it can go lower than what they ask for
+        self.freely = Fitter(layout, lay_out, policy, follow_calls=False) if self.calls is not None else None
 
     def _policy(self) -> Policy | None:
         said, calls = self.said, self.calls
@@ -168,16 +180,41 @@ class Fitter:
         """The layout of the fewest bytes, or what was asked for."""
         if limit is None:
             return self._as_asked(known)
-        found = [self._laid_out(known, known.solver.least(known.forward_work()))]
+        found = [self.fewest]
         values = narrowable(self.first.fusion, known) if self.may_round else []
         if values:
             chosen = tuple(value.node for value in values)
             found.append(replace(self._narrowed(chosen).fit(limit), rounded=chosen))
         return min(found, key=lambda fitted: _rank(fitted, limit))
 
+    @cached_property
+    def fewest(self) -> Fitted:
+        """The layout of the fewest bytes for about one more forward pass of work, and of the least work for those: what
+        is asked for these bytes then gets no better.
+        """
+        known, most = self.known, self.known.forward_work()
+        found = self._laid_out(known, known.solver.least(most))
+        for _ in range(_AGAIN):
+            other = self._tried(known, found.layout.arena_bytes)
+            if other is None or other.added > most or _size(other) >= _size(found):
+                break
+            found = other
+        return found if self.freely is None else min(found, self.freely.fewest, key=_size)
+
+    def _exact(self, known: Retention, limit: int) -> Fitted | None:
+        """What keeps to a limit, with nothing rounded; never at more work than the fewest bytes take."""
+        first = self._tried(known, limit)
+        found = [] if first is None else [first]
+        near = first is None or first.added > _NEAR_FEWEST * known.forward_work()
+        if near and limit >= known.solver.floor and self.fewest.layout.arena_bytes <= limit:
+            found.append(self.fewest)
+        if not found and self.freely is not None:
+            return self.freely._exact(self.freely.known, limit)
+        return min(found, key=lambda fitted: fitted.added, default=None)
+
     def _in(self, known: Retention, limit: int) -> Fitted:
         """What keeps to a limit in the least time; what comes nearest to it where nothing does."""
-        exact = self._tried(known, limit)
+        exact = self._exact(known, limit)
         if not self.may_round or (exact is not None and self._is_cheap(exact)):
             return exact or min(self._descent(known), key=lambda fitted: _rank(fitted, limit))
         values, fitters = narrowable(self.first.fusion, known), dict[tuple[Node, ...], Fitter]()
@@ -310,7 +347,7 @@ class Fitter:
             if again is None or again.layout.arena_bytes >= fewest:
                 break
             found.append(again)
-        return found
+        return found if self.freely is None else found + self.freely._descent(self.freely.known)
 
     def _laid_out(self, known: Retention, schedule: Schedule) -> Fitted:
         if not schedule.again and known.groups == self.first.fusion.groups:

@@ -31,6 +31,8 @@ _FROM_ZERO = Interval(0.0, 1e-2)
 #: how often bounds are widened before they count as endless
 _TRIES = 60
 _WIDER = 4.0
+#: after so many times an end that comes nearer to zero each time is put there, as of a square that only decays
+_NEARER = 4
 #: a state that is multiplied by less than this at each step is kept in bounds by that
 _SHRINKS = 0.999
 
@@ -105,14 +107,14 @@ class Assurance:
     def _kept_for(self, steps: int, start: Mapping[Role, Interval]) -> dict[Role, Interval]:
         """Bounds that hold all states for so many steps. Raises Unbounded where none are found."""
         known = dict(start)
-        for _ in range(_TRIES):
+        for tried in range(_TRIES):
             values = self.bounds.values(known)
             is_kept = True
             for state in self.states:
                 role = self.roles[state.old]
                 later = self._later(state, values, start[role], steps)
                 if not known[role].holds(later):
-                    known[role], is_kept = _widened(known[role], later), False
+                    known[role], is_kept = _widened(known[role], later, tried >= _NEARER), False
             if is_kept:
                 return known
         raise Unbounded
@@ -199,13 +201,16 @@ def _around(found: Interval) -> Interval:
     return Interval(min(ends), max(ends))
 
 
-def _widened(known: Interval, later: Interval) -> Interval:
-    """`known`, with the ends beyond which `later` lies further out than that."""
+def _widened(known: Interval, later: Interval, to_zero: bool) -> Interval:
+    """`known`, with the ends beyond which `later` lies further out than that; those that come nearer to zero are put
+    there, if so `to_zero`.
+    """
     low, high = known
+    nearer = 0.0 if to_zero else 1 / _WIDER
     if later.low < low:
-        low = later.low * (_WIDER if later.low < 0 else 1 / _WIDER)
+        low = later.low * (_WIDER if later.low < 0 else nearer)
     if later.high > high:
-        high = later.high * (_WIDER if later.high > 0 else 1 / _WIDER)
+        high = later.high * (_WIDER if later.high > 0 else nearer)
     return Interval(low, high)
 
 

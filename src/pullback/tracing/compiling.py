@@ -65,7 +65,7 @@ def compile(
     needed, with the same bits. MemoryBudgetError is raised, before anything runs, where it cannot be kept, and also
     where a call needs more than the machine has free. `policy` may say of each value that could be computed again
     whether to "keep" or to "recompute" it; None leaves it to the checkpointed call that it was made in, or to the
-    compiler. It is asked about `Candidate`s.
+    compiler. It is asked about a `pullback.memory.Candidate`, with the value's operation, shape, dtype, nbytes, ….
 
     `allow` names what may be changed where the budget is not kept otherwise, or not as cheaply (docs/memory.md):
     "early-update" (a parameter is updated as soon as its gradient is complete, and `.grad` is None afterwards),

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from ..memory import Plan, budget_of
+from .finite import RAISE
 from .step import CompiledStep
 
 
@@ -15,12 +16,14 @@ def plan(
     memory: int | float | str | None = None,
     policy: Callable[[Any], str | None] | None = None,
     allow: Collection[str] | None = None,
+    on_nonfinite: str | None = None,
     **kwargs: Any,
 ) -> Plan:
     """The plan of a call `step(*args, **kwargs)`: its peak memory to the byte, what holds it, and what it computes.
 
     `step` is what `pullback.compile` gave or a plain function, which is planned as if it was compiled with `memory`,
-    `policy` and `allow`; these give a compiled step another budget for this plan. Nothing is computed and no tensor
+    `policy`, `allow` and `on_nonfinite` (None: "raise"); these give a compiled step another budget for this plan, which
+    is else made as that was compiled. Nothing is computed and no tensor
     allocated: parameters that were never used, however large, stay without values. With a budget that cannot be kept
     the plan is of the fewest bytes found.
 
@@ -29,9 +32,12 @@ def plan(
     >>> plan.breakdown["parameters"], plan.flops
     (4004000, 16016000)
     """
-    if isinstance(step, CompiledStep) and memory is None and policy is None and allow is None:
-        return step.plan(*args, **kwargs)
-    function = step.function if isinstance(step, CompiledStep) else step
+    compiled = step if isinstance(step, CompiledStep) else None
+    if compiled is not None and all(given is None for given in (memory, policy, allow, on_nonfinite)):
+        return compiled.plan(*args, **kwargs)
+    function = step if compiled is None else compiled.function
     if not callable(function):
         raise TypeError(f"plan takes a function, got {function!r}")
-    return CompiledStep(function, budget_of(memory, policy, allow)).plan(*args, **kwargs)
+    if on_nonfinite is None:
+        on_nonfinite = RAISE if compiled is None else compiled.policy.on_nonfinite
+    return CompiledStep(function, budget_of(memory, policy, allow), on_nonfinite).plan(*args, **kwargs)

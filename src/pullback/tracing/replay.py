@@ -148,8 +148,9 @@ class Replay:
         self.prepared = Prepared(list(trace.prepared)) if trace.prepared else None
         #: whether the last run has changed something
         self.has_taken_in = False
-        #: asked with the arguments before the first run, which it may refuse
-        self.before_first: Callable[[list[Any]], None] | None = None
+        #: asked with the arguments before the program's first run, which it may refuse; and whether it has not
+        self.before_first: Callable[[list[Any]], None] = lambda _: None
+        self.is_accepted = False
         #: the numbers of the captured tensors' nodes when they last fitted; the nodes themselves are not kept
         self.last_serials: list[int] = []
         self.plain_tensors = [c.tensor for c in self.captured]
@@ -207,6 +208,17 @@ class Replay:
         pending = sum(count(node) * node.dtype.itemsize for node in given if node is not None and node.buffer is None)
         memory = self.program.memory
         return memory.arena + memory.outputs - memory.overwriting + pending
+
+    def is_for(self, arguments: list[Any]) -> bool:
+        """Whether a call with these arguments would run this recording."""
+        entered = self.prepared
+        if entered is not None and not entered.enter():
+            return False
+        try:
+            return self.conditions.hold(arguments, calm=False) and self._fits()
+        finally:
+            if entered is not None:
+                entered.withdraw()
 
     def attempt(self, arguments: list[Any], alone: bool) -> Any:
         """One step, or MISFIT, and nothing done, where the recording is not for this call.
@@ -293,9 +305,7 @@ class Replay:
         """One step, where it must be asked of every state whether it may be written in place."""
         if self.prepared is not None:
             return self._first(self.run, self.prepared, arguments, alone)
-        if self.before_first is not None:
-            self.before_first(arguments)
-            self.before_first = None
+        self._ask_whether_it_fits(arguments)
         self.settled = None  # would seem to be somebody else who needs the state
         tensors = self._tensors()
         for tensor in tensors:  # what has no value yet can be written over once it has
@@ -305,7 +315,7 @@ class Replay:
             WRITERS.claim([c.tensor for c, _ in self.states], self.token)
             self.change = WRITERS.change
         elif not self.assured.renew(tensors):
-            self._look_at_all()
+            self._look_at_all(arguments)
         outputs = self._in_place_outputs(tensors, alone)
         inputs = self._inputs(tensors)
         fresh = {place for place, buffer in enumerate(outputs) if buffer is None}
@@ -335,12 +345,17 @@ class Replay:
             inputs[place] = tensor._node.buffer or tensor._buffer()
         return inputs
 
+    def _ask_whether_it_fits(self, arguments: list[Any]) -> None:
+        """Raise what refuses a program before its first run."""
+        if not self.is_accepted:
+            self.before_first(arguments)
+            self.is_accepted = True
+
     def trial(self, arguments: list[Any]) -> tuple[list[Buffer], list[Buffer]]:
         """The inputs of a run with these arguments, and memory of its own for what it gives: it changes nothing. Only
         for a recording that has not been run.
         """
-        if self.before_first is not None:
-            self.before_first(arguments)
+        self.before_first(arguments)
         inputs = self._inputs(self._tensors())
         outputs: list[Memory | None] = [Buffer.empty(elements, dtype) for _, dtype, elements in self.outputs]
         for place in self.resident:
@@ -370,7 +385,7 @@ class Replay:
         # a sum of squares that is infinite may have overflowed
         if not (self.policy.is_told and (self.is_exact or math.isnan(self._total_of(outputs)))):
             fault = self._fault(inputs)
-            if fault is None and self._is_finite_exactly(inputs, outputs):
+            if fault is None and self._is_finite_exactly(arguments, inputs, outputs):
                 self._take_in_state(outputs, fresh)
                 disturb()
                 result = self._take_in(arguments, outputs)
@@ -399,29 +414,32 @@ class Replay:
 
         return self.guard.fault(value_of, name_of, self.policy.calls)
 
-    def _is_finite_exactly(self, inputs: list[Memory | None], outputs: list[Memory | None]) -> bool:
+    def _is_finite_exactly(
+        self, arguments: list[Any], inputs: list[Memory | None], outputs: list[Memory | None]
+    ) -> bool:
         """Run the step again, and from now on, in a program that looks at every element and sums no squares, which had
         overflowed. Gives whether all is finite.
         """
         assert self.guard is not None
         if self.is_exact:
             return False
-        self._look_at_all()
+        self._look_at_all(arguments)
         for place in self.resident:
             outputs[place] = self.program.residence(place)
         self.program.run(inputs, outputs)  # type: ignore[arg-type]
         overwritten()
         return self._total_of(outputs) < self.limit
 
-    def _look_at_all(self) -> None:
+    def _look_at_all(self, arguments: list[Any]) -> None:
         """From now on run a program that looks at every element of gradients and of updates before it writes anything:
-        it needs no sums of squares, which can overflow, and no bounds.
+        it needs no sums of squares, which can overflow, and no bounds. It may take more memory, and be refused.
         """
         assert self.guard is not None
         self.guard.look_at_all()
         with span("compile"):
             self.program, self.is_exact = self.make(self.guard.graph(exactly)), True
-        self.limit, self.assured, self.settled = self.guard.limit, None, None
+        self.limit, self.assured, self.settled, self.is_accepted = self.guard.limit, None, None, False
+        self._ask_whether_it_fits(arguments)
 
     def _settle(self, outputs: list[Memory | None]) -> Settled | None:
         """What can be kept for the next run, all states having been written in place just now."""

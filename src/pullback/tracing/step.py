@@ -196,7 +196,11 @@ class CompiledStep:
 
     def plan(self, *args: Any, **kwargs: Any) -> Plan:
         """What a call with these arguments would hold in memory and compute: see `pullback.plan`."""
-        kind, leaves, _ = self._kind_of(args, kwargs)
+        kind, leaves, roots = self._kind_of(args, kwargs)
+        for variant in kind.variants:
+            if variant.is_for([*leaves, *roots]):
+                self._parts = variant.parts
+                return self._plan_of(variant)
         with STEPS.recording(), without_collections(), reported("record", self.__name__) as report:
             hooked = frozenset(place for place, leaf in enumerate(leaves) if is_hooked(leaf))
             variant = self._record_to_budget(kind.key, leaves, kind.shape, hooked, planned=True)

@@ -87,6 +87,9 @@ def _peaks_allowed(record: Callable[[Way], Replay], budget: Budget, refused: Rep
     for name in sorted({EARLY_UPDATE, BLOCKS, BFLOAT16} - budget.allow):
         changes = _made(refused) | ({name} & {EARLY_UPDATE, BLOCKS})
         try:
+            # without a budget nothing is searched for: what changes nothing is known at once
+            if name == BLOCKS and BLOCKS not in _record(record, replace(budget, nbytes=None), changes).allowed:
+                continue
             peak = _record(record, replace(budget, allow=budget.allow | {name}), changes).program.memory.peak
         except TraceError:  # this step cannot be changed so
             continue
