@@ -9,6 +9,7 @@ import pytest
 
 import pullback as pb
 from benchmarks import workloads
+from pullback import debug
 from pullback.compiler.costs import operations
 from pullback.compiler.pipeline import lower, prepare
 from pullback.graph.node import Graph, Node
@@ -156,3 +157,57 @@ def test_two_steps_of_one_function_take_one_rate() -> None:
     assert w.tolist() == [-0.5]
     with pytest.raises(pb.errors.TraceError, match=r"changed from 0\.25 to 0\.125"):
         changing()
+
+
+def _text_of_kernels(step: Any) -> int:
+    launches = [launch for launch, _ in step.program.kernels()]
+    return sum(len(launch.code.text) for launch in launches)
+
+
+@pytest.mark.skipif(debug.get("backend") == "reference", reason="what native kernels look like")
+def test_values_of_neighbours_are_written_where_many_ways_lead_to_them() -> None:
+    def size(levels: int) -> int:
+        @pb.compile
+        def gradient(x: pb.Tensor) -> pb.Tensor:
+            y = x
+            for level in range(levels):
+                y = y + y.roll(2**level)
+            return pb.autograd.grad(y.sin().sum(), x)[0]
+
+        gradient(pb.randn(256, requires_grad=True))
+        return _text_of_kernels(gradient)
+
+    sizes = [size(levels) for levels in (2, 4, 6)]
+    assert sizes[2] - sizes[1] <= 1.5 * (sizes[1] - sizes[0]), sizes
+
+
+def test_an_index_of_many_operations_is_followed_once_and_not_far() -> None:
+    def index(rounds: int) -> pb.Tensor:
+        found = pb.arange(3)
+        for _ in range(rounds):  # each reads the one before twice
+            found = (found + found) % 7
+        return found
+
+    x = pb.arange(7.0)
+    for rounds in (40, 400):
+        expected = x.tolist()[2**rounds % 7] + x.tolist()[2 ** (rounds + 1) % 7]
+        assert x[index(rounds)].sum().item() == expected
+        assert pb.compile(lambda x, rounds=rounds: x[index(rounds)].sum())(x).item() == expected
+
+
+def test_long_chains_can_be_summed_within_a_budget() -> None:
+    w = pb.nn.Parameter(pb.ones(8))
+    optimizer = pb.optim.SGD([w], lr=0.1)
+
+    @pb.compile(memory="least")
+    def step() -> pb.Tensor:
+        optimizer.zero_grad()
+        y = w
+        for _ in range(120):
+            y = (y.sin() + y.cos()) * 0.5
+        loss = y.sum()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    assert step().isfinite()

@@ -34,6 +34,9 @@ from .groups import (
 )
 from .made import made_with
 
+#: the movements that a value is read through, from the last one to the first
+Way = tuple[Node, "Way"] | None
+
 #: the most operations an element that are done again rather than kept in memory
 _RECOMPUTE = 40
 #: the same for a value of a column, such as a channel's deviation, that a kernel of many rows would do for each row
@@ -42,6 +45,8 @@ _BY_COLUMN = 3
 _MOVE = 250
 #: the same of a mask or of the choice of dropout, which attention computes where it needs it
 _PULLED = 400
+#: operations to find out whether an element is padding, and not to read it then
+_PAD = 4
 #: elements of a row from which on numbers that are computed from it are small beside it
 _LONG_ROW = 32
 
@@ -58,6 +63,8 @@ class _Memory:
         self.group_of = group_of
         self.materialized = set(graph.outputs) | {n for n in graph.nodes if n.op.name == "copy"}
         self.readers: dict[Node, set[Group]] = {}
+        #: the value itself and what it is moved to, as other groups read it
+        self.read_as: dict[Node, set[Node]] = {}
         #: small values that a large kernel reads anew for every element, as those of channels are
         self.by_column: set[Node] = set()
         #: what a kernel finishes and then takes totals of
@@ -75,6 +82,7 @@ class _Memory:
                         self.finished.add(source)
                     if self.group_of[source] is not group:
                         self.readers.setdefault(source, set()).add(group)
+                        self.read_as.setdefault(source, set()).add(operand)
                         if elements(node) >= MANY_ROWS * elements(source) and resolve(operand) is None:
                             self.by_column.add(source)
                         if reads_memory(node, operand):
@@ -114,7 +122,8 @@ class _Memory:
             return True
         if node in self.by_column and self._cost(node, _BY_COLUMN) is None:
             return False
-        limit = _MOVE if len(self.readers[node]) == 1 and self._unused_at_home(node) else _RECOMPUTE
+        is_moved = len(self.readers[node]) == len(self.read_as[node]) == 1 and self._unused_at_home(node)
+        limit = _MOVE if is_moved else _RECOMPUTE
         if self._pulled(node):
             limit = _PULLED
         kept: set[Node] = set()
@@ -159,15 +168,18 @@ class _Memory:
     def _cost(self, node: Node, limit: int, kept: set[Node] | None = None) -> int | None:
         """Operations an element to compute `node` from memory; None above `limit` or where memory lacks something.
 
-        Reductions of rows that memory lacks are entered in `kept`, if given: they are small beside `node`.
+        What is read along several ways of moving it, as the value of an element and those beside it, is computed once
+        for each of them. Reductions of rows that memory lacks are entered in `kept`, if given: they are small beside
+        `node`.
         """
         cost, large = 0, set()
-        stack, seen = [node], set()
+        stack: list[tuple[Node, Way]] = [(node, None)]
+        seen: set[tuple[Node, Way]] = set()
         while stack:
-            current = stack.pop()
-            if current in seen:
+            current, way = stack.pop()
+            if (current, way) in seen:
                 continue
-            seen.add(current)
+            seen.add((current, way))
             if current.op.kind == LEAF or current in self.materialized:
                 if current.op.name not in ("constant", "iota") and elements(current) * 4 > elements(node):
                     large.add(current)
@@ -178,10 +190,11 @@ class _Memory:
             passed = current.op.kind in (ELEMENTWISE, MOVEMENT) and current.op.name != "concatenate"
             if not passed and current.op.name != "bounded":
                 return None
-            cost += current.op.cost
+            cost += _PAD if current.op.name == "pad" else current.op.cost
             if cost > limit or len(seen) > 64:
                 return None
-            stack.extend(current.inputs)
+            moves = current.op.kind == MOVEMENT and current.op.name != "reshape"
+            stack.extend((operand, (current, way) if moves else way) for operand in current.inputs)
         few = 1 if limit == _RECOMPUTE else 4
         return cost if len(large) <= few else None
 

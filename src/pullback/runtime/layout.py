@@ -356,7 +356,11 @@ def _checks_first(groups: list[Group], given: set[Node]) -> tuple[list[Group], l
             if node in seen:
                 continue
             seen.add(node)
-            if len(seen) - len(given) > _FARTHEST or node.op.kind not in ("movement", "elementwise", "leaf") or node.op.name == "concatenate":
+            if (
+                len(seen) - len(given) > _FARTHEST
+                or node.op.kind not in ("movement", "elementwise", "leaf")
+                or node.op.name == "concatenate"
+            ):
                 return False
             stack.extend(node.inputs)
         return True
