@@ -7,6 +7,7 @@ import json
 import re
 import sys
 import tempfile
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -84,11 +85,24 @@ def main(line: Sequence[str] | None = None) -> None:
     """Measure what the command line asks for, print it, and write it to files where they are named."""
     arguments = _arguments(line)
     if arguments.what == "show":
-        written = _merged(arguments.held)
-    else:
-        written = {"machine": compare.machine(), **_measured(arguments)}
-        if arguments.json is not None:
-            arguments.json.write_text(json.dumps(written, indent=1) + "\n")
+        _show(_merged(arguments.held), arguments)
+        return
+    try:
+        measured = _measured(arguments)
+    except KeyboardInterrupt:
+        sys.exit("interrupted before anything was measured whole")
+    is_whole = measured.pop("whole", True)
+    written = {"machine": compare.machine(), **measured}
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(written, indent=1) + "\n")
+    _show(written, arguments)
+    if not is_whole:
+        done = dict.fromkeys(result["workload"] for result in written["steps"])
+        sys.exit(f"interrupted: only {', '.join(done)} of {', '.join(arguments.names)} measured")
+
+
+def _show(written: dict[str, Any], arguments: Any) -> None:
+    """Print and draw what was measured."""
     if "limits" in written:
         limits.table(written["limits"])
     if "steps" in written:
@@ -163,7 +177,12 @@ def _measured(arguments: Any) -> dict[str, Any]:
         chosen = compare.available(arguments.contestants or [CONTESTANTS[key] for key in ("pullback", "torch-fused")])
         with tempfile.TemporaryDirectory(prefix="benchmarks-") as cache:
             return {"widths": widths.run(chosen, arguments.widths, cache, arguments.timeout, arguments.batch)}
-    results = compare.run(_races(arguments), arguments.steps, arguments.rounds, arguments.timeout)
+    try:
+        results = compare.run(_races(arguments), arguments.steps, arguments.rounds, arguments.timeout)
+    except compare.Interrupted as interrupted:
+        if not interrupted.results:
+            raise
+        return {"limits": before, "steps": interrupted.results, "whole": False}
     return {"limits": limits.best([before, compare.machine_limits(arguments.timeout)]), "steps": results}
 
 
@@ -200,7 +219,7 @@ def _arguments(line: Sequence[str] | None) -> Any:
             setattr(arguments, name, default)
     if arguments.rounds < 1 or (arguments.steps is not None and arguments.steps < 1) or arguments.batch < 1:
         parser.error("--rounds, --steps and --batch must be at least 1")
-    if arguments.timeout <= 0:
+    if not 0 < arguments.timeout < threading.TIMEOUT_MAX:
         parser.error(f"--timeout must be positive, got {arguments.timeout:g}")
     arguments.widths = _widths(arguments.widths, parser)
     _choose(arguments, parser)

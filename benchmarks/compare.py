@@ -58,6 +58,14 @@ def available(contestants: Iterable[Contestant]) -> list[Contestant]:
     return able
 
 
+class Interrupted(KeyboardInterrupt):
+    """A run that somebody has ended: `results` are those of the workloads that were done."""
+
+    def __init__(self, results: list[dict[str, Any]]):
+        super().__init__()
+        self.results = results
+
+
 def machine_limits(timeout: float) -> dict[str, Any]:
     """The best of what `limits.measure` finds in a few processes of its own. Raises Failure where one ends early."""
     tries = []
@@ -72,12 +80,16 @@ def run(
 ) -> list[dict[str, Any]]:
     """Measure each workload of `races` in its contestants: one dictionary of figures for each of both.
 
-    A contestant that ends, or does not answer within `timeout` seconds, has "failure" in place of times.
+    A contestant that ends, or does not answer within `timeout` seconds, has "failure" in place of times. Raises
+    Interrupted, with the figures of the workloads that are done, at a KeyboardInterrupt.
     """
-    results = []
+    results: list[dict[str, Any]] = []
     for place, (name, contestants) in enumerate(races.items(), 1):
         print(f"[{place}/{len(races)}] {name} …", file=sys.stderr, flush=True)
-        results += _Race(name, contestants, timeout).run(steps, rounds)
+        try:
+            results += _Race(name, contestants, timeout).run(steps, rounds)
+        except KeyboardInterrupt:
+            raise Interrupted(results) from None
     return results
 
 

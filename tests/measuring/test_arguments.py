@@ -68,6 +68,7 @@ def test_products_are_chosen_by_the_beginning_of_their_names() -> None:
         ("backward --only jax", "measures Pullback alone"),
         ("--rounds 0", "at least 1"),
         ("--timeout -1", "--timeout must be positive, got -1"),
+        ("--timeout nan", "--timeout must be positive, got nan"),
         ("show", "`show` needs files"),
         ("limits figures.json", "nothing else takes files"),
     ],

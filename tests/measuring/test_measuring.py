@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks import attention, compare, limits, optimizers, products, widths
+from benchmarks.__main__ import main
 from benchmarks.contestants import CONTESTANTS
 from benchmarks.process import Failure, Worker
 
@@ -31,6 +34,33 @@ def test_who_fails_is_noted_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(compare, "_flops", lambda name: 1)
     found = compare.run({"no-such-workload": [CONTESTANTS["pullback"], CONTESTANTS["torch"]]}, 1, 1, 120.0)
     assert all("ended with status 1: KeyError: 'no-such-workload'" in one["failure"] for one in found)
+
+
+def test_what_was_measured_before_an_interrupt_is_shown_and_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(race: Any, steps: int | None, rounds: int) -> list[dict[str, Any]]:
+        if race.name == "ppo":
+            raise KeyboardInterrupt
+        return [{"workload": race.name, "contestant": "pullback", "flops": 1, "failure": "of another kind"}]
+
+    rates = {"1": 1e9}
+    found = {
+        "cpu": "znver9",
+        "has_bf16": True,
+        "threads": 1,
+        "operations_a_second": dict.fromkeys(("float32", "bfloat16"), rates),
+        "bytes_a_second": rates,
+    }
+    monkeypatch.setattr(compare._Race, "run", run)
+    monkeypatch.setattr(compare, "machine_limits", lambda timeout: found)
+    file = tmp_path / "all.json"
+    with pytest.raises(SystemExit, match="interrupted: only mlp of mlp, ppo measured"):
+        main(["--only", "mlp,ppo,pullback", "--json", str(file)])
+    assert [one["workload"] for one in json.loads(file.read_text())["steps"]] == ["mlp"]
+    assert "mlp" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="before anything was measured"):
+        main(["--only", "ppo,pullback"])
 
 
 def test_who_does_not_answer_in_time_is_ended() -> None:

@@ -195,6 +195,8 @@ def test_profiles_nest_and_are_entered_again():
         double(x)
         with inner:
             double(x)
+        with pytest.raises(RuntimeError, match="is not being taken"):
+            pb.profile().__exit__(None, None, None)
         with pytest.raises(RuntimeError, match="being taken already"), outer:
             pass
     assert (outer.kernels[0].calls, inner.kernels[0].calls) == (2, 1)

@@ -61,7 +61,8 @@ class profile:
         return self
 
     def __exit__(self, *error: object) -> None:
-        assert self._open is not None
+        if self._open is None:
+            raise RuntimeError("this profile is not being taken: enter it first, by `with`")
         stack, begin = self._open
         self._open = None
         self._blocks.append((begin, timeline.now()))
