@@ -1,6 +1,7 @@
 """Making tensors: what PyTorch's database of operators does not say."""
 
 import pytest
+import torch
 
 import pullback as pb
 from pullback.errors import DTypeError, ShapeError
@@ -43,3 +44,21 @@ def test_bad_sizes_and_dtypes_are_refused():
             pb.eye(*sizes)
     with pytest.raises(ValueError, match="steps"):
         pb.logspace(0, 1, -1)
+
+
+@pytest.mark.parametrize("name", ["float64", "float32", "float16", "bfloat16", "int32", "bool"])
+def test_tensors_of_pytorch_keep_their_dtype(name: str) -> None:
+    theirs = torch.arange(6.0).reshape(2, 3).T.to(getattr(torch, name))
+    for given in (theirs, theirs.requires_grad_() if theirs.is_floating_point() else theirs):
+        for ours in (pb.tensor(given), pb.as_tensor(given)):
+            assert ours.dtype.name == name and not ours.requires_grad
+            assert ours.tolist() == theirs.tolist()
+    assert pb.tensor(theirs, dtype=pb.int64).dtype is pb.int64
+    weight = pb.nn.Linear(2, 3, bias=False)
+    weight.load_state_dict({"weight": theirs})
+    assert weight.weight.tolist() == theirs.tolist()
+
+
+def test_tensors_of_dtypes_that_are_not_there_are_refused() -> None:
+    with pytest.raises(DTypeError, match=r"tensors of torch\.float8_e4m3fn are not taken"):
+        pb.tensor(torch.ones(2, dtype=torch.float8_e4m3fn))

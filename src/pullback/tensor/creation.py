@@ -40,7 +40,7 @@ def _check_device(device: str | None) -> None:
 
 
 def tensor(data: Any, dtype: DType | None = None, requires_grad: bool = False, device: str | None = None) -> Tensor:
-    """A tensor of a number, nested lists, a NumPy array or another tensor, copied.
+    """A tensor of a number, nested lists, a NumPy array or another tensor, this library's or another's, copied.
 
     Without `dtype`: Python floats become the default dtype (float32), ints int64, bools bool; arrays keep theirs.
 
@@ -51,6 +51,14 @@ def tensor(data: Any, dtype: DType | None = None, requires_grad: bool = False, d
     if isinstance(data, Handle):
         source = data.detach().clone()
         return (source if dtype is None else source.to(dtype)).requires_grad_(requires_grad)
+    if hasattr(data, "__dlpack__") and not isinstance(data, (np.ndarray, np.generic)):
+        data = data.detach() if hasattr(data, "detach") else data
+        if str(data.dtype).endswith("bfloat16"):  # which NumPy has not
+            return tensor(from_dlpack(data), dtype, requires_grad)
+        try:
+            data = np.asarray(data)
+        except TypeError as error:
+            raise DTypeError(f"tensors of {data.dtype} are not taken (at {user_source()}): {error}") from error
     array = _as_array(data)
     found = types.from_numpy(array.dtype)
     if array.dtype == np.float64 and not _has_numpy(data):

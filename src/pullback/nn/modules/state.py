@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping
 from copy import deepcopy
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from ...errors import StateDictError
 from ...ops.primitive import user_source
 from ...tensor import Tensor
@@ -283,7 +281,7 @@ class _WithModule:
 
 def as_tensor(value: Any) -> Tensor:
     """A value of a state dictionary, of whichever library, as a tensor."""
-    return value if isinstance(value, Tensor) else tensor(np.asarray(value))
+    return value if isinstance(value, Tensor) else tensor(value)
 
 
 def _shape(value: Any) -> str:
