@@ -11,7 +11,7 @@ from ..ops.elementwise import add
 from ..ops.primitive import looking, user_source
 from ..tensor import Tensor
 from ..tensor.grad_modes import no_grad
-from ..tensor.handle import STATE, restored
+from ..tensor.state import STATE, restored
 from .classes import SAME, TOTAL
 from .division import Division
 from .parts import Batch

@@ -20,7 +20,7 @@ from ..tensor.arithmetic import where
 from ..tensor.autocast_mode import warn_of_device
 from ..tensor.creation import tensor
 from ..tensor.grad_modes import no_grad
-from ..tensor.handle import STATE, UNSCALED, outside_trace
+from ..tensor.state import STATE, UNSCALED, outside_trace
 from ..tracing.skipping import changing_only_where, sound_gradients
 from ..tracing.trace import Numbers
 

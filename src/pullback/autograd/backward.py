@@ -17,7 +17,7 @@ from ..ops.scan import REPEAT
 from ..timeline import span
 
 if TYPE_CHECKING:
-    from ..tensor.handle import Seeker
+    from ..tensor.state import Seeker
 
 
 def backward(
@@ -38,7 +38,8 @@ def backward(
     7.0
     """
     from ..tensor.arguments import truth
-    from ..tensor.handle import RECEIVERS, STATE, Handle
+    from ..tensor.handle import RECEIVERS, Handle
+    from ..tensor.state import STATE
 
     create_graph = truth(create_graph, "backward", "create_graph")
     retain = create_graph if retain_graph is None else truth(retain_graph, "backward", "retain_graph")
@@ -84,7 +85,7 @@ def backward(
 
 def _sought(history: Sequence[Node]) -> list[tuple[Seeker, Node]]:
     """The nodes between leaves and loss of which somebody wants the gradients."""
-    from ..tensor.handle import SEEKERS, STATE
+    from ..tensor.state import SEEKERS, STATE
 
     if not SEEKERS or STATE.loop is not None or STATE.example is not None:
         return []
@@ -143,7 +144,7 @@ def grad(
 
 def _gradients(outputs: Any, inputs: Any, given: Any, retain: bool, create_graph: bool) -> tuple[Any, ...]:
     """A gradient, or None, for each of `inputs`."""
-    from ..tensor.handle import STATE
+    from ..tensor.state import STATE
 
     if STATE.trace is not None and STATE.trace.divided is not None:
         STATE.trace.divided.takes(None)
@@ -162,7 +163,7 @@ def _looked_at(
 ) -> Sequence[Node | None]:
     """The gradients; where anomalies are looked for, they are looked for in them."""
     from ..tensor.anomaly import look
-    from ..tensor.handle import STATE
+    from ..tensor.state import STATE
 
     looks = MODE.anomaly and STATE.trace is None and STATE.loop is None and STATE.example is None
     if STATE.audits is not None and STATE.loop is None and STATE.example is None:
@@ -186,7 +187,7 @@ def _audit(roots: list[Node], cotangents: list[Node], create_graph: bool) -> Aud
 
 def _watch(roots: list[Node], inputs: Sequence[Any], found: Sequence[Node | None]) -> None:
     """A step that is being recorded looks at whether outputs and gradients of leaves are finite."""
-    from ..tensor.handle import STATE
+    from ..tensor.state import STATE
 
     for root in roots:
         STATE.watch(root, "loss")

@@ -16,7 +16,8 @@ from ..graph.types import DType
 from ..ops.host import DETACH, RESULT, custom, detach, result, several
 from ..ops.movement import expand
 from ..ops.primitive import MODE, Lowering, autocast_mode, constant, grad_mode, own_lines, user_source
-from ..tensor.handle import STATE, Handle
+from ..tensor.handle import Handle
+from ..tensor.state import STATE
 
 Rule = Callable[[Any, Any], Sequence[Any]]
 

@@ -22,7 +22,8 @@ from ..optim.hooks import register_optimizer_step_post_hook, register_optimizer_
 from ..tensor import Tensor
 from ..tensor.anomaly import fault_of
 from ..tensor.grad_modes import is_grad_enabled, no_grad
-from ..tensor.handle import STATE, Handle, add_watcher
+from ..tensor.handle import Handle
+from ..tensor.state import STATE, add_watcher
 from ..tracing import CompiledStep
 from .doubled import doubled
 from .facts import STEPS, Facts

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 from ..ops.primitive import user_source
 from ..tensor import Tensor
 from ..tensor.grad_modes import no_grad
-from ..tensor.handle import STATE
 from ..tensor.joining import broadcast_tensors
 from ..tensor.order import checked
 from ..tensor.size import Size
+from ..tensor.state import STATE
 from .constraints import Constraint, is_dependent
 from .utils import lazy_property
 

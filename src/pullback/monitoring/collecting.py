@@ -14,7 +14,7 @@ from ..graph.types import float32
 from ..ops.elementwise import convert, sub
 from ..ops.primitive import MODE, grad_mode
 from ..tensor import Tensor
-from ..tensor.handle import UNSCALED
+from ..tensor.state import UNSCALED
 from ..tracing.trace import Numbers
 from .activations import function_of, places_of_a_unit, sums_of_saturation, units_of
 from .histograms import sums_of_bins

@@ -16,7 +16,8 @@ from ..ops.primitive import user_source
 from ..optim import Optimizer
 from ..tensor import Tensor
 from ..tensor.grad_modes import is_grad_enabled
-from ..tensor.handle import STATE, Handle, add_seeker, add_watcher
+from ..tensor.handle import Handle
+from ..tensor.state import STATE, add_seeker, add_watcher
 from ..trees import flatten
 from .activations import kind_of
 from .collecting import UPDATE, Collector, Found
@@ -434,12 +435,12 @@ class _Seeker:
         self.monitor = monitor
 
     def seek(self, history: set[Node]) -> list[Node]:
-        """See `tensor.handle.Seeker`."""
+        """See `tensor.state.Seeker`."""
         collector = self._collector()
         return [] if collector is None else collector.sought(history)
 
     def receive(self, node: Node, gradient: Node) -> None:
-        """See `tensor.handle.Seeker`."""
+        """See `tensor.state.Seeker`."""
         collector = self._collector()
         if collector is not None:
             collector.cotangent(node, gradient)

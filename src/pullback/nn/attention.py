@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from enum import IntEnum
 from typing import Any
 
-from ..tensor.handle import STATE
+from ..tensor.state import STATE
 
 
 class SDPBackend(IntEnum):

@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import GradientError
 from ..ops.primitive import user_source
 from ..tensor import Tensor
-from ..tensor.handle import outside_trace
+from ..tensor.state import outside_trace
 
 Group = dict[str, Any]
 

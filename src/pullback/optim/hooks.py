@@ -9,7 +9,8 @@ from weakref import ref
 
 from ..ops.primitive import user_source
 from ..tensor import Tensor
-from ..tensor.handle import STATE, Store
+from ..tensor.state import STATE
+from ..tensor.store import Store
 
 #: the kinds of hooks an optimizer keeps; those of when it has "updated" parameters are called inside the recording, and
 #: those of "decided" before a step that is only made where a number says so

@@ -12,7 +12,7 @@ from ..ops.primitive import user_source
 from ..tensor import Tensor
 from ..tensor.creation import tensor
 from ..tensor.grad_modes import enable_grad, no_grad
-from ..tensor.handle import STATE
+from ..tensor.state import STATE
 from .groups import Group, number
 from .line_search import strong_wolfe
 from .optimizer import Optimizer

@@ -16,8 +16,9 @@ from ..ops.primitive import MODE, user_source
 from ..tensor import Tensor
 from ..tensor.creation import full, tensor, zeros_like
 from ..tensor.grad_modes import enable_grad, no_grad
-from ..tensor.handle import STATE, Store, outside_trace
 from ..tensor.promotion import get_default_dtype
+from ..tensor.state import STATE, outside_trace
+from ..tensor.store import Store
 from ..tracing import compile
 from .groups import (
     NOT_HYPERPARAMETERS,

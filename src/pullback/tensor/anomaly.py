@@ -24,7 +24,8 @@ from ..ops.primitive import MODE, MODULES, grad_mode, user_source
 from ..ops.reduction import reduce_max
 from ..runtime import engine
 from ..runtime.buffers import Buffer
-from .handle import STATE, UNSCALED, Handle, materialize, pending_since
+from .handle import Handle, materialize, pending_since
+from .state import STATE, UNSCALED
 
 if TYPE_CHECKING:
     from .examples import Example

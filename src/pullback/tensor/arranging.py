@@ -18,9 +18,9 @@ from ..ops.indexing import take
 from ..ops.movement import concatenate, expand, flip, pad, permute, reshape, slice_
 from ..ops.primitive import MODE, constant, iota, user_source
 from .arguments import whole_number
-from .handle import STATE
 from .reductions import normalize_axes, normalize_axis
 from .shapes import ShapeMethods, as_shape, one_or_listed
+from .state import STATE
 from .views import Chain, Cut, Diagonal, Link, Movement
 
 if TYPE_CHECKING:

@@ -18,12 +18,13 @@ from ..ops.primitive import BUFFER, buffer_node, check_dtype, complex_refused, c
 from ..runtime.buffers import Buffer
 from ..runtime.dlpack import imported
 from .arguments import whole_number
-from .handle import STATE, Handle
+from .handle import Handle
 from .memory_format import check_memory_format, contiguous_format, preserve_format
 from .promotion import Number, as_node, dtype_of_number, get_default_dtype
 from .shapes import as_shape, sizes
 from .size import Size
 from .spellings import dtype_of
+from .state import STATE
 
 if TYPE_CHECKING:
     from . import Tensor

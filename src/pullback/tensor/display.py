@@ -67,7 +67,7 @@ def set_printoptions(
 
 def describe(tensor: Handle) -> str:
     """`tensor([1., 2.], requires_grad=True)`; inside a trace, where there is no value, dtype and shape."""
-    from .handle import STATE
+    from .state import STATE
 
     if STATE.trace is not None:
         return f"<traced tensor {tensor.dtype.name}{list(tensor.shape)}>"

@@ -12,8 +12,9 @@ from ..graph.types import int64
 from ..ops.primitive import MODE, iota, parameter, user_source
 from ..ops.vectorize import Batch
 from .anomaly import check
-from .handle import STATE, Handle
+from .handle import Handle
 from .loops import Recording
+from .state import STATE
 
 if TYPE_CHECKING:
     from . import Tensor

@@ -7,17 +7,15 @@ never changed, so whatever was built on it keeps its meaning.
 from __future__ import annotations
 
 import math
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 
 from ..errors import DTypeError, GradientError, ShapeError, TraceError, ViewError
 from ..graph.calm import disturb
-from ..graph.node import Node, next_serial
+from ..graph.node import Node
 from ..graph.types import DType, bool_, to_carrier
 from ..ops.elementwise import where
 from ..ops.gradient_hooks import attach
@@ -27,157 +25,12 @@ from ..runtime import engine
 from ..runtime.buffers import Buffer
 from .device import CPU, device
 from .size import Size, sized
+from .state import STATE
+from .store import Store
 from .views import Chain, Detach, Layout, Link, Movement, contiguous_strides, is_detaching
 
 if TYPE_CHECKING:
-    from ..diagnosis import Audit
-    from ..tracing.trace import Trace
     from . import Tensor
-    from .examples import Example
-    from .loops import Recording
-
-
-class _State(threading.local):
-    trace: Trace | None = None
-    loop: Recording | None = None
-    example: Example | None = None
-    #: the nodes that tensors had before they were given others, where that is to be undone
-    journal: dict[int, tuple[Handle, Node, Link | None]] | None = None
-    #: the backward passes of a recording that is checked, with the cotangents on their way
-    audits: list[Audit] | None = None
-
-    def watch(
-        self, node: Node, what: str, owner: Handle | None = None, before: Node | None = None, message: str = ""
-    ) -> None:
-        """Have the step that is being recorded, if any, look at whether a value is finite: see `Trace.watch`. Who else
-        wants to know of losses and gradients is told too. The body of a loop has no values to look at.
-        """
-        if self.loop is not None or self.example is not None:
-            return
-        if self.trace is not None:
-            self.trace.watch(node, what, owner, before, message)
-        for watcher in WATCHERS:
-            watcher(node, what, owner)
-
-
-#: of losses that a GradScaler has multiplied what they were before, and the scale
-UNSCALED: WeakKeyDictionary[Node, tuple[Node, Node]] = WeakKeyDictionary()
-
-#: told of every loss, and of the gradient of every leaf, as `backward` finds them; replaced, never changed
-WATCHERS: tuple[Callable[[Node, str, Handle | None], None], ...] = ()
-
-
-class Seeker(Protocol):
-    """Wants the gradients of nodes between the leaves and a loss."""
-
-    def seek(self, history: set[Node]) -> list[Node]:
-        """Which of the nodes that a loss depends on differentiably."""
-
-    def receive(self, node: Node, gradient: Node) -> None:
-        """The gradient of one of them, once it has been told what the loss is."""
-
-
-#: asked at each backward() that ends at all leaves; replaced, never changed
-SEEKERS: tuple[Seeker, ...] = ()
-
-#: the trace, the body of a loop, and the example of a batch, that is being recorded in this thread, if any
-STATE = _State()
-
-
-@contextmanager
-def outside_trace() -> Iterator[None]:
-    """Inside, tensors are computed at once as if no step were being recorded: for state that a step finds ready."""
-    before, STATE.trace = STATE.trace, None
-    first = next_serial()
-    try:
-        yield
-    finally:
-        STATE.trace = before
-        if before is not None:
-            before.outside.append((first, next_serial()))
-
-
-@contextmanager
-def restored() -> Iterator[dict[Handle, Node]]:
-    """What tensors are given inside they lose again: generators draw the same again, averages are as they were.
-
-    Gives, when that is done, the tensors and what they had been given.
-    """
-    before, STATE.journal = STATE.journal, {}
-    given: dict[Handle, Node] = {}
-    try:
-        yield given
-    finally:
-        for tensor, node, link in STATE.journal.values():
-            given[tensor] = tensor._node
-            tensor._node, tensor._link = node, link
-        STATE.journal = before
-        disturb()
-
-
-class Store(dict[Any, Any]):
-    """The parameters, buffers or parts of a module, or an optimizer's state: a dictionary whose changes are counted."""
-
-    def __setitem__(self, name: Any, value: Any) -> None:
-        STRUCTURE_CHANGES[0] += 1
-        super().__setitem__(name, value)
-
-    def __delitem__(self, name: Any) -> None:
-        STRUCTURE_CHANGES[0] += 1
-        super().__delitem__(name)
-
-    def __ior__(self, others: Any) -> Self:  # type: ignore[misc]
-        self.update(others)
-        return self
-
-    def update(self, *others: Any, **named: Any) -> None:
-        """As dict.update."""
-        for name, value in dict(*others, **named).items():
-            self[name] = value
-
-    def setdefault(self, name: Any, default: Any = None) -> Any:
-        """As dict.setdefault."""
-        if name not in self:
-            self[name] = default
-        return self[name]
-
-    def pop(self, *name: Any) -> Any:
-        """As dict.pop."""
-        STRUCTURE_CHANGES[0] += 1
-        return super().pop(*name)
-
-    def popitem(self) -> tuple[Any, Any]:
-        """As dict.popitem."""
-        STRUCTURE_CHANGES[0] += 1
-        return super().popitem()
-
-    def clear(self) -> None:
-        """As dict.clear."""
-        STRUCTURE_CHANGES[0] += 1
-        super().clear()
-
-
-#: how often any module was given another parameter, buffer or part, or any optimizer another state
-STRUCTURE_CHANGES = [0]
-
-
-def add_watcher(watcher: Callable[[Node, str, Handle | None], None]) -> Callable[[], None]:
-    """Have `watcher(node, what, owner)` called for each loss and each gradient of a leaf (see `_State.watch`). Gives
-    what ends that.
-    """
-    global WATCHERS
-    WATCHERS = (*WATCHERS, watcher)
-
-    def remove() -> None:
-        global WATCHERS
-        WATCHERS = tuple(other for other in WATCHERS if other is not watcher)
-
-    return remove
-
-
-def structure_changed() -> None:
-    """Count a change of a module's attributes."""
-    STRUCTURE_CHANGES[0] += 1
 
 
 #: the nodes whose gradients backward() collects, and the tensors that receive them
@@ -191,18 +44,6 @@ def _await(tensor: Handle) -> None:
     """Enter a tensor among the pending ones; it leaves when it dies or has a value. A WeakSet would compare tensors."""
     key = id(tensor)
     _PENDING[key] = ref(tensor, lambda _: _PENDING.pop(key, None))
-
-
-def add_seeker(seeker: Seeker) -> Callable[[], None]:
-    """Have `seeker` asked; gives what ends that."""
-    global SEEKERS
-    SEEKERS = (*SEEKERS, seeker)
-
-    def remove() -> None:
-        global SEEKERS
-        SEEKERS = tuple(other for other in SEEKERS if other is not seeker)
-
-    return remove
 
 
 class Handle:

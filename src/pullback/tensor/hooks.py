@@ -13,7 +13,8 @@ from ..errors import GradientError, ShapeError
 from ..graph.node import Node
 from ..ops.gradient_hooks import attach, hooks_of
 from ..ops.primitive import user_source
-from .handle import Handle, Store
+from .handle import Handle
+from .store import Store
 
 if TYPE_CHECKING:
     from . import Tensor

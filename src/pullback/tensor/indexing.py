@@ -23,8 +23,9 @@ from ..ops import elementwise as e
 from ..ops.indexing import bounded, put, scatter_add, take
 from ..ops.movement import expand, permute, reshape
 from ..ops.primitive import constant, user_source
-from .handle import STATE, Handle
+from .handle import Handle
 from .promotion import Operand, as_node
+from .state import STATE
 from .views import Chain, Cut, Layout, Movement, Reshape, numbers_of
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from ..ops.primitive import MODE, constant, iota, parameter, user_source
 from ..ops.scan import final, scan, stacked
 from ..ops.split import Split
 from .anomaly import check
-from .handle import STATE, Handle
+from .handle import Handle
+from .state import STATE
 
 if TYPE_CHECKING:
     from . import Tensor

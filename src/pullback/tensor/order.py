@@ -20,8 +20,9 @@ from ..ops.indexing import require, take
 from ..ops.movement import expand, reshape
 from ..ops.primitive import constant, user_source
 from .creation import tensor
-from .handle import STATE, Handle
+from .handle import Handle
 from .reductions import normalize_axis
+from .state import STATE
 
 if TYPE_CHECKING:
     from . import Tensor

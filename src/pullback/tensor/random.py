@@ -25,10 +25,11 @@ from ..ops.primitive import buffer_node, constant, iota, user_source
 from ..runtime.buffers import Buffer
 from .arguments import whole_number
 from .creation import _check_device, _finish
-from .handle import STATE, Handle, outside_trace
+from .handle import Handle
 from .memory_format import check_memory_format, contiguous_format, preserve_format
 from .promotion import get_default_dtype
 from .shapes import as_shape, sizes
+from .state import STATE, outside_trace
 
 if TYPE_CHECKING:
     from . import Tensor

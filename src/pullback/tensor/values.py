@@ -10,7 +10,8 @@ from ..errors import DTypeError, GradientError
 from ..graph.types import bfloat16
 from ..ops.primitive import user_source
 from ..runtime.dlpack import exported
-from .handle import STATE, Handle
+from .handle import Handle
+from .state import STATE
 
 if TYPE_CHECKING:
     from . import Tensor

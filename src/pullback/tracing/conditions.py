@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..graph.node import Node
-from ..tensor.handle import STRUCTURE_CHANGES, Handle
+from ..tensor.handle import Handle
+from ..tensor.store import STRUCTURE_CHANGES
 from ..tensor.views import root_of
 from .relations import Findings, Related, is_had
 from .trace import Trace

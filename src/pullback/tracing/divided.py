@@ -17,7 +17,8 @@ from ..errors import GradientError, ShapeError
 from ..graph.calm import disturb
 from ..graph.node import Graph, next_serial
 from ..tensor import Tensor
-from ..tensor.handle import STATE, Handle
+from ..tensor.handle import Handle
+from ..tensor.state import STATE
 from ..trees import unflatten
 from .trace import Trace
 

@@ -6,7 +6,7 @@ import functools
 import inspect
 from typing import Any
 
-from ..tensor.handle import Store
+from ..tensor.store import Store
 
 
 def is_module(thing: Any) -> bool:

@@ -15,7 +15,7 @@ from ..graph.types import float32
 from ..ops.elementwise import add, convert, copy, lt, where
 from ..ops.primitive import constant, grad_mode
 from ..tensor import Tensor
-from ..tensor.handle import STATE
+from ..tensor.state import STATE
 from .assurance import LARGEST
 from .finite import exactly, squares
 

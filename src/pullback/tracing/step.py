@@ -25,8 +25,9 @@ from ..runtime.program import UNLIMITED, Program
 from ..runtime.report import reported
 from ..tensor import Tensor
 from ..tensor.creation import from_numpy
-from ..tensor.handle import RECEIVERS, STATE, Handle
+from ..tensor.handle import RECEIVERS, Handle
 from ..tensor.promotion import Default
+from ..tensor.state import STATE
 from ..trees import flatten, unflatten
 from .check import Check, check, checked_directions
 from .divided import Divided, Untold

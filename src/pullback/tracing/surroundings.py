@@ -28,7 +28,8 @@ from typing import Any
 
 from ..errors import TraceError
 from ..graph.node import Node
-from ..tensor.handle import Handle, Store, structure_changed
+from ..tensor.handle import Handle
+from ..tensor.store import Store, structure_changed
 from ..trees import flatten, unflatten
 from .trace import Trace
 

@@ -21,7 +21,8 @@ from ..ops.gradient_hooks import attach
 from ..ops.primitive import input_node, user_source
 from ..runtime.buffers import Buffer
 from ..tensor import Tensor
-from ..tensor.handle import RECEIVERS, Handle, outside_trace
+from ..tensor.handle import RECEIVERS, Handle
+from ..tensor.state import outside_trace
 from ..tensor.views import root_of
 from .prepared import Entry, Prepared
 

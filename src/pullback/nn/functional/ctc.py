@@ -15,9 +15,9 @@ from ...tensor import Tensor
 from ...tensor.arithmetic import where
 from ...tensor.autocast_mode import in_float32
 from ...tensor.creation import full, tensor
-from ...tensor.handle import STATE
 from ...tensor.joining import cat
 from ...tensor.loops import repeat
+from ...tensor.state import STATE
 from .activation import finished, widened
 from .linear import class_numbers, indices
 from .loss import check_reduction

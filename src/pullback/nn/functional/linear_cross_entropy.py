@@ -22,8 +22,8 @@ from ...tensor import Tensor
 from ...tensor.arithmetic import where
 from ...tensor.autocast_mode import in_float32
 from ...tensor.grad_modes import enable_grad
-from ...tensor.handle import STATE
 from ...tensor.joining import cat
+from ...tensor.state import STATE
 from .linear import linear
 from .loss import check_reduction, check_smoothing, check_weight, cross_entropy, hard_terms, soft_terms
 

@@ -12,7 +12,7 @@ from ...tensor import Tensor
 from ...tensor.arguments import real, whole_number
 from ...tensor.arithmetic import where
 from ...tensor.autocast_mode import in_float32
-from ...tensor.handle import STATE
+from ...tensor.state import STATE
 from .activation import finished, log_softmax, shifted_by_maximum, widened
 from .linear import class_numbers, indices
 

@@ -19,9 +19,9 @@ from ...tensor.arguments import flag, real
 from ...tensor.arithmetic import where
 from ...tensor.autocast_mode import in_float32
 from ...tensor.grad_modes import no_grad
-from ...tensor.handle import STATE
 from ...tensor.order import checked
 from ...tensor.promotion import get_default_dtype, require_float, result_type
+from ...tensor.state import STATE
 from .activation import finished, logsigmoid, widened
 from .linear import fitting
 from .loss import chosen_reduction, reduced

@@ -10,7 +10,7 @@ from ...ops.primitive import user_source
 from ...tensor import Tensor
 from ...tensor.creation import empty, tensor, zeros
 from ...tensor.grad_modes import no_grad
-from ...tensor.handle import STATE
+from ...tensor.state import STATE
 from .. import functional as F
 from .. import init
 from ..parameter import Parameter, UninitializedBuffer, UninitializedParameter

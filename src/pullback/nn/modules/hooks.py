@@ -16,8 +16,8 @@ from ...errors import GradientError
 from ...ops.primitive import checkpoint_mode, user_source
 from ...tensor import Tensor
 from ...tensor.grad_modes import is_grad_enabled
-from ...tensor.handle import Store
 from ...tensor.hooks import RemovableHandle
+from ...tensor.store import Store
 
 
 class Hook(NamedTuple):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...ops.primitive import user_source
-from ...tensor.handle import outside_trace
+from ...tensor.state import outside_trace
 from ..parameter import Uninitialized
 from .module import Module
 

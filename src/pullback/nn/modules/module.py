@@ -12,9 +12,10 @@ from ...ops.primitive import MODE, check_dtype, user_source, within
 from ...tensor import Tensor
 from ...tensor.conversions import destination
 from ...tensor.creation import zeros_like
-from ...tensor.handle import STATE, Store, structure_changed
 from ...tensor.legacy import dtype_named
 from ...tensor.memory_format import check_memory_format
+from ...tensor.state import STATE
+from ...tensor.store import Store, structure_changed
 from ..parameter import Buffer, Parameter, Uninitialized
 from . import hooks
 from .checkpointing import CheckpointingMethods

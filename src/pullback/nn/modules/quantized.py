@@ -24,8 +24,8 @@ from ...quant.four_bit import table_of
 from ...tensor import Tensor
 from ...tensor.creation import tensor
 from ...tensor.grad_modes import no_grad
-from ...tensor.handle import STATE
 from ...tensor.limits import finfo
+from ...tensor.state import STATE
 from .. import functional as F
 from .linear import Linear
 from .module import Module

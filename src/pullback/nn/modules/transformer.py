@@ -14,8 +14,8 @@ from ...graph.types import DType
 from ...ops.primitive import user_source
 from ...tensor import Tensor
 from ...tensor.creation import full
-from ...tensor.handle import STATE
 from ...tensor.promotion import get_default_dtype
+from ...tensor.state import STATE
 from .. import functional as F
 from .. import init
 from .attention import MultiheadAttention

@@ -12,8 +12,8 @@ from ...tensor import Tensor
 from ...tensor.anomaly import check_numerics
 from ...tensor.creation import zeros
 from ...tensor.grad_modes import no_grad
-from ...tensor.handle import STATE
 from ...tensor.joining import stack
+from ...tensor.state import STATE
 
 
 def _with_gradients(parameters: Tensor | Iterable[Tensor]) -> list[tuple[Tensor, Tensor]]:

@@ -8,7 +8,7 @@ from typing import Any
 from ...ops.primitive import user_source
 from ...tensor import Tensor
 from ...tensor.grad_modes import no_grad
-from ...tensor.handle import structure_changed
+from ...tensor.store import structure_changed
 from ..parameter import Parameter
 
 #: what a module's own class holds: the class that the module had, and what reads each computed tensor

@@ -14,7 +14,8 @@ from typing import Any
 from ...ops.primitive import user_source
 from ...tensor import Tensor
 from ...tensor.grad_modes import no_grad
-from ...tensor.handle import STATE, structure_changed
+from ...tensor.state import STATE
+from ...tensor.store import structure_changed
 from ..modules.container import ModuleDict, ModuleList
 from ..modules.module import Module
 from ..parameter import Parameter

@@ -17,8 +17,8 @@ from ...tensor import Tensor
 from ...tensor.arguments import flag
 from ...tensor.arithmetic import where
 from ...tensor.creation import arange, full, tensor, zeros_like
-from ...tensor.handle import STATE
 from ...tensor.joining import cat, stack
+from ...tensor.state import STATE
 
 
 class _Fields(NamedTuple):

@@ -9,7 +9,8 @@ from typing import Any
 
 from ...ops.primitive import user_source
 from ...tensor import Tensor
-from ...tensor.handle import STATE, structure_changed
+from ...tensor.state import STATE
+from ...tensor.store import structure_changed
 from ..modules.module import Module
 
 _MISSING = object()

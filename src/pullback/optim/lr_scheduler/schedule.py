@@ -10,7 +10,7 @@ from typing import Any
 from ...errors import StateDictError, TraceError
 from ...ops.primitive import user_source
 from ...tensor import Tensor
-from ...tensor.handle import STATE
+from ...tensor.state import STATE
 from ..groups import Group, number
 from ..optimizer import Optimizer
 
