@@ -1,4 +1,4 @@
-"""Stores: the dictionaries of modules and optimizers, whose changes are counted, as recorded steps must know of them."""
+"""Stores: the dictionaries of modules and optimizers, whose changes are counted for recorded steps."""
 
 from __future__ import annotations
 
