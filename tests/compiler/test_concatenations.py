@@ -61,3 +61,14 @@ def test_short_rows_unequal_and_moved_parts_are_right_too(shape: tuple[int, ...]
     assert launches_of(lambda x: pb.cat(parts(x), 1), x) >= 0
     assert launches_of(lambda x: pb.cat([x * 2, x.exp()[:, :1]], 1), x) >= 0
     assert launches_of(lambda x: pb.cat([(x * 2).flip(0), x.exp()], 1), x) >= 0
+
+
+@pytest.mark.parametrize(("shape", "row"), [((66, 24), 36), ((64, 24), 32), ((64, 48), 32), ((64, 24), 48)])
+def test_rows_that_the_parts_do_not_fill_are_reduced_elsewhere(shape: tuple[int, int], row: int) -> None:
+    # one kernel went over the rows of both, with wrong sums
+    def joined(x: pb.Tensor) -> pb.Tensor:
+        y = x.tanh()
+        whole = pb.cat([y, y.exp()], 1)
+        return pb.cat([whole.reshape(-1), y.reshape(-1, row).sum(1)])
+
+    assert launches_of(joined, pb.randn(*shape)) >= 1

@@ -3,9 +3,10 @@
 The domain of a group is cut into loops at every place where a member's shape has an axis; loops that every operand runs
 through in step are then made one. A group without row reductions is a nest of loops with the innermost one in vectors.
 With row reductions each row is gone over in stages: a stage computes the reductions that the next one needs, and stores
-what is complete. The row stays in the cache from one stage to the next. A part of a group that is computed a second
-time goes over its rows in the loops of the whole, which its own operands might not ask for: they make the order of
-additions. Totals over what rows are reduced to are taken row by row.
+what is complete. The row stays in the cache from one stage to the next. Where the last row is shorter than the others,
+rows are counted by one loop and gone over by one, which ends where the row does. A part of a group that is computed a
+second time goes over its rows in the loops of the whole, which its own operands might not ask for: they make the order
+of additions. Totals over what rows are reduced to are taken row by row.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from ..compiler.groups import ACROSS, JOINED, Group, elements, is_real, part_run, sources
+from ..compiler.groups import ACROSS, JOINED, Group, elements, is_real, part_run, sources, unfilled
 from ..compiler.index import Affine, Index, variable
 from ..graph.node import Node
-from ..graph.types import int64
+from ..graph.types import bool_, int64
 from ..ops.primitive import REDUCTION
 from .arithmetic import Value, abilities_of
 from .emitter import COMBINE, LANE, ROW, VECTOR, Emitter, Slots, identity_of, lane_variable
@@ -227,6 +228,8 @@ class _LoopKernel:
     def _all_loops(self) -> Loops:
         """Every loop that some member's or operand's shape asks for."""
         group = self.group
+        if group.is_ragged:
+            return Loops((group.rows,), (group.row or 1,))
         shapes = [n.shape for n in self.stored if self.members[n] == "full"]
         seen: set[Node] = set()
         stack = list(self.members)
@@ -267,6 +270,8 @@ class _LoopKernel:
 
     def _merged(self, loops: Loops, touched: list[Affine]) -> Loops:
         """The loops with neighbours made one where every index runs through them in step."""
+        if self.group.is_ragged:
+            return loops
         variables = self._variables(loops)
         all_sizes = [*loops.rows, *loops.columns]
         mixed = set().union(*(index.quotients() for index in touched)) if touched else set()
@@ -490,7 +495,7 @@ class _LoopKernel:
             with emitter.body({LANE: i, "first": i}, mask):
                 # first, because what is stored may lie over what is summed
                 for node, start, total in totals:
-                    operand = node.inputs[0]
+                    operand = unfilled(node)
                     value = emitter.value(operand, Index.at(self.domain, operand.shape))
                     if mask is not None:
                         value = a.select(mask, value, start)
@@ -498,9 +503,31 @@ class _LoopKernel:
                     total.set(combined.ref)
                 self._store_all(emitter, stores)
 
-        self._nest(emitter, loops, body)
+        if self.group.is_ragged:
+            self._ragged(emitter, body)
+        else:
+            self._nest(emitter, loops, body)
         for node, _, total in totals:
-            emitter.row_values[node] = a.reduce(Value(total.get(), node.dtype), COMBINE[node.op.name])
+            of_row = a.reduce(Value(total.get(), node.dtype), COMBINE[node.op.name])
+            emitter.row_values[node] = self._with_filling(emitter, node, of_row)
+
+    def _with_filling(self, emitter: Emitter, node: Node, of_row: Value) -> Value:
+        """A row's result with the zeros that fill up the last row."""
+        if node.op.name == "sum" or not self.group.is_ragged:
+            return of_row
+        a, last = emitter.scalar, emitter.writer.op(f"icmp eq i64 {emitter.names['r0']}, {self.group.rows - 1}")
+        filled = getattr(a, COMBINE[node.op.name])(of_row, a.constant(0, node.dtype))
+        return a.select(Value(last, bool_), filled, of_row)
+
+    def _ragged(self, emitter: Emitter, body: Callable[[str, Value | None], None]) -> None:
+        """One pass over the columns of a row, of which the last row has fewer."""
+        writer, lanes, row = emitter.writer, emitter.vector.lanes, self.group.row or 1
+        left = writer.subtract(self.group.size, writer.multiply(emitter.names["r0"], row))
+        stop = writer.minimum(left, row)
+        whole = self._whole(emitter, "0", stop)
+        emitter.loop("0", whole, lanes, lambda i: body(i, None))
+        if row % lanes or self.group.size % lanes:
+            self._rest(emitter, whole, stop, body)
 
     def _nest(self, emitter: Emitter, loops: Loops, body: Callable[[str, Value | None], None]) -> None:
         a, lanes = emitter.vector, emitter.vector.lanes

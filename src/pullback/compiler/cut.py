@@ -11,9 +11,10 @@ import functools
 import math
 
 from ..graph.node import Node
+from ..ops.elementwise import ABS
 from ..ops.movement import pad, reshape
 from ..ops.primitive import apply
-from ..ops.reduction import SUM
+from ..ops.reduction import MAX, SUM
 
 #: rows longer than this are cut where there are fewer than _FEW of them
 _LONG_ROW, _FEW = 8192, 32
@@ -40,11 +41,22 @@ def cut(node: Node, row: int | None = None) -> Node:
     """The reduction `node`, over its last axes or over axes before the last, in as many steps as it wants. A total of
     what is made in rows of `row` elements is one of the totals of these.
     """
-    if row is not None and _SHORTEST_ROW <= row < math.prod(node.inputs[0].shape):
-        parts = reshape(node.inputs[0], (math.prod(node.inputs[0].shape) // row, row))
+    length = math.prod(node.inputs[0].shape)
+    if row is not None and _SHORTEST_ROW <= row < length and (length % row == 0 or _takes_zeros(node)):
+        rows = -(-length // row)
+        filled = pad(reshape(node.inputs[0], (length,)), ((0, rows * row - length),))
+        parts = reshape(filled, (rows, row))
         return cut(apply(node.op, apply(node.op, parts, axes=(1,)), axes=(0,)))
     rows = node["axes"][-1] == len(node.inputs[0].shape) - 1
     return _rows(node) if rows else _columns(node)
+
+
+def _takes_zeros(node: Node) -> bool:
+    """Whether zeros among what is reduced change nothing: in a sum, and in the maximum of magnitudes."""
+    operand = node.inputs[0]
+    while operand.op.name == "reshape":
+        operand = operand.inputs[0]
+    return node.op is SUM or (node.op is MAX and operand.op is ABS)
 
 
 def _rows(node: Node) -> Node:

@@ -14,7 +14,7 @@ Movement nodes belong to no group: a kernel reads through them by computing othe
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 from ..graph.node import Graph, Node, ancestors, enter, exact
 from ..ops.convolution import is_by_windows
@@ -49,6 +49,7 @@ from .groups import (
     part_run,
     resolve,
     sources,
+    unfilled,
 )
 from .kept import kept
 from .spread import distances_from_mean
@@ -212,7 +213,7 @@ class _Fuser:
         return max(self._operand_groups(node), key=lambda g: g.position, default=None)
 
     def _open(self, kind: str, node: Node, row: int | None = None, level: str = FULL) -> None:
-        size = elements(node) if level == FULL else elements(node) * (row or 1)
+        size = elements(node if level == FULL else unfilled(node))
         group = Group(kind, size, row, position=len(self.groups))
         self.groups.append(group)
         self._join(node, group, level)
@@ -268,6 +269,7 @@ class _Fuser:
                     and all(reader.position >= group.position for reader in other.readers)
                     and self._has_room(group, other.cost, len(other.members))
                     and self._reads_alike(group, other)
+                    and _rows_fit((group.members | other.members).items(), group.size, group.row or other.row)
                 ):
                     self._take_in(group, other)
         return len(group.members) > before
@@ -304,7 +306,7 @@ class _Fuser:
         size = elements(node)
         if size == group.size:
             level = FULL
-        elif group.row is not None and size * group.row == group.size:
+        elif group.row is not None and size == group.rows:
             level = ROW
         else:
             return None
@@ -409,7 +411,7 @@ class _Fuser:
             self._place_columns(node)
             return
         row = math.prod(operand.shape[a] for a in node["axes"])
-        group = self._latest(node)
+        operand, group = unfilled(node), self._latest(node)
         if group is not None and group.kind == LOOP and group.row in (None, row) and self._has_room(group, 1):
             found = resolve(operand)
             if (
@@ -417,6 +419,7 @@ class _Fuser:
                 and found[1] == 1
                 and group.members.get(found[0]) == FULL
                 and elements(operand) == group.size
+                and _rows_fit(group.members.items(), group.size, row)
             ):
                 group.row = row
                 self._join(node, group, ROW)
@@ -442,6 +445,12 @@ class _Fuser:
                 self._join(node, group, FULL)
                 return
         self._open(COLUMNS, node)
+
+
+def _rows_fit(members: Iterable[tuple[Node, str]], size: int, row: int | None) -> bool:
+    """Whether the members that join parts can do it where rows are gone over: a vector must not leave a part."""
+    runs = {part_run(node) for node, level in members if level == JOINED}
+    return row is None or not runs or (size % row == 0 and all(row % run == 0 or run % row == 0 for run in runs))
 
 
 def _numbers_first(nodes: Sequence[Node]) -> list[Node]:

@@ -1,7 +1,8 @@
 """Groups: the nodes that one kernel computes together, and the words in which passes and kernels speak of them.
 
 A *group* becomes one kernel. Its members are computed over one domain of `size` elements, in rows of `row` elements
-where a member reduces rows. `fuse` makes the groups of a graph; what comes after it reads them.
+where a member reduces rows; the last row may be shorter, see `unfilled`. `fuse` makes the groups of a graph; what comes
+after it reads them.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ LOOP, COLUMNS, PRODUCT, CONVOLUTION, ATTEND, SCATTER, PUT, CHECK, JOIN, CALL, ST
 #: reduced from all elements, or from those of each column. Or it stands behind a result that the kernel finishes piece
 #: by piece (the totals of columns, what is scattered): an elementwise function of it, or reduced from all of that
 FULL, ROW, JOINED, TOTAL, COLUMN, AFTER, ACROSS = "full", "row", "joined", "total", "column", "after", "across"
+#: reductions whose last row may be shorter than what they are of, which is filled up with zeros
+_FILLED = ("sum", "max", "min")
 #: rows of a matrix from which on it matters what is done for each of them that is the same for a column
 MANY_ROWS = 8
 
@@ -50,6 +53,16 @@ class Group:
     cost: int = 0
     position: int = 0
     columns: tuple[int, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are: as many as elements where no member reduces them."""
+        return -(-self.size // (self.row or 1))
+
+    @property
+    def is_ragged(self) -> bool:
+        """Whether the last row is shorter."""
+        return self.size % (self.row or 1) != 0
 
     @property
     def inner(self) -> list[Node]:
@@ -92,7 +105,9 @@ def part_run(node: Node) -> int:
 
 
 def resolve(operand: Node) -> tuple[Node, int] | None:
-    """(base, repeat): element i of `operand` is element i // repeat of `base`; None where it is not so simple."""
+    """(base, repeat): element i of `operand` is element i // repeat of `base`, which may have more; None where it is
+    not so simple.
+    """
     repeat, node = 1, operand
     while not is_real(node) and node.inputs:
         if node.op.name == "expand":
@@ -100,10 +115,32 @@ def resolve(operand: Node) -> tuple[Node, int] | None:
             if times is None:
                 return None
             repeat *= times
-        elif node.op.name != "reshape":
+        elif node.op.name != "reshape" and not _takes_first(node):
             return None
         node = node.inputs[0]
     return node, repeat
+
+
+def _takes_first(node: Node) -> bool:
+    """Whether the node is a slice of the first elements, in the order in which they lie."""
+    if node.op.name != "slice":
+        return False
+    (start, _), *others = node["bounds"]
+    return start == 0 and others == [(0, size) for size in node.inputs[0].shape[1:]]
+
+
+def unfilled(reduction: Node) -> Node:
+    """What a reduction of rows goes through, without the zeros that fill up the last row: of a vector
+    reshape(pad(x, ((0, n),)), (rows, row)), where n < row, is x. Else it is the operand itself.
+    """
+    operand = node = reduction.inputs[0]
+    while node.op.name == "reshape":
+        node = node.inputs[0]
+    if node.op.name != "pad" or len(node.shape) != 1 or reduction.op.name not in _FILLED:
+        return operand
+    ((before, behind),) = node["widths"]
+    row = math.prod(operand.shape[axis] for axis in reduction["axes"])
+    return node.inputs[0] if before == 0 and behind < row else operand
 
 
 def _trailing_repeat(node: Node) -> int | None:

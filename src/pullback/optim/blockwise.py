@@ -15,10 +15,9 @@ a block that has an infinite scale are none. (With `AdamW` such an element gets 
 
 from __future__ import annotations
 
-from ..graph.node import Node
 from ..graph.types import float32, uint8
 from ..ops.dynamic_code import SIGNED_ZERO
-from ..quant.blockwise import blocks_of, decoded, encoded, joined, run_of, runs, scales_of
+from ..quant.blockwise import blocks_of, decoded, encoded
 from ..tensor import Tensor
 from .adam import Adam, bounded
 from .adamw import AdamW
@@ -53,23 +52,12 @@ class _Blockwise(Optimizer):
         self, parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], group: Group, rate: Tensor
     ) -> None:
         names = [name for name in state if name + SCALES in state]
-        if not names:
-            super()._update(parameter, self._bounded(gradient, parameter, state), state, group, rate)
-            return
-        written = {name: list[Node]() for name in ("", *names, *(name + SCALES for name in names))}
-        for run in runs(parameter.numel()):
-            values = {name: _decoded_run(state, name, run) for name in names}
-            new = _run(parameter, run)
-            its_gradient = self._bounded(_run(gradient, run), parameter, state)
-            super()._update(new, its_gradient, {**state, **values}, group, rate)
-            written[""].append(new.node)
-            for name, value in values.items():
-                codes, scales = encoded(value.node, name not in _UNSIGNED)
-                written[name].append(codes)
-                written[name + SCALES].append(scales)
-        for name, nodes in written.items():
-            tensor = state[name] if name else parameter
-            tensor.copy_(tensor._wrap(joined(nodes, tensor.shape)))
+        values = {name: _decoded(state, name) for name in names}
+        super()._update(parameter, self._bounded(gradient, parameter, state), {**state, **values}, group, rate)
+        for name, value in values.items():
+            codes, scales = encoded(value.node, name not in _UNSIGNED)
+            state[name].copy_(Tensor._wrap(codes))
+            state[name + SCALES].copy_(Tensor._wrap(scales))
 
     @staticmethod
     def _bounded(gradient: Tensor, parameter: Tensor, state: dict[str, Tensor]) -> Tensor:
@@ -77,13 +65,8 @@ class _Blockwise(Optimizer):
         return bounded(gradient, parameter) if _SQUARES in state else gradient
 
 
-def _run(tensor: Tensor, run: tuple[int, int]) -> Tensor:
-    return tensor._wrap(run_of(tensor.node, *run))
-
-
-def _decoded_run(state: dict[str, Tensor], name: str, run: tuple[int, int]) -> Tensor:
-    codes, scales = run_of(state[name].node, *run), scales_of(state[name + SCALES].node, *run)
-    return Tensor._wrap(decoded(codes, scales, name not in _UNSIGNED))
+def _decoded(state: dict[str, Tensor], name: str) -> Tensor:
+    return Tensor._wrap(decoded(state[name].node, state[name + SCALES].node, name not in _UNSIGNED))
 
 
 class Adam8bit(_Blockwise, Adam):

@@ -21,10 +21,10 @@ from ..graph.types import float32, uint8
 from ..ops.dynamic_code import float_of_bits, magnitude_bits
 from ..ops.elementwise import lt, mul, where
 from ..ops.moment_code import ZEROS, apart, decode_first, decode_second, encode_moments
-from ..ops.movement import concatenate, expand, reshape
+from ..ops.movement import expand, reshape
 from ..ops.primitive import user_source
 from ..ops.reduction import reduce_max
-from ..quant.blockwise import blocks_of, greatest, inverse, joined, repeated, run_of, runs, scales_of
+from ..quant.blockwise import blocks_of, greatest, inverse, repeated
 from ..tensor import Tensor
 from .adam import Adam, bounded, decayed, squares
 from .adamw import AdamW
@@ -36,30 +36,25 @@ LARGEST_IN_FULL = 4096
 #: elements of the first moment that share a scale
 _BLOCK = 128
 _CODES, _FIRST, _SECOND = "moments", "exp_avg_scales", "exp_avg_sq_scales"
-_Run = tuple[int, int]
 
 
 class _InBlocks:
     """The scales of the second moment of a vector: of each block the greatest element."""
 
     def __init__(self, shape: Shape, held: list[Node]):
-        self._held, self._new = held[0], list[Node]()
+        self._held = held[0]
 
     def measure(self, make: Callable[[int], Node]) -> None:
         """Look at the new moment before its codes are made; blocks are looked at one by one."""
 
-    def old(self, run: _Run, like: Node) -> Node:
-        """The scales by which the codes of a run were made, one an element."""
-        return repeated(scales_of(self._held, *run, _BLOCK), like)
+    def old(self, like: Node) -> Node:
+        """The scales by which the codes were made, one an element."""
+        return repeated(self._held, like, _BLOCK)
 
-    def shares(self, new: Node, run: _Run) -> Node:
-        """The new moment of a run as shares of its scales."""
-        self._new.append(greatest(new, _BLOCK))
-        return mul(new, repeated(inverse(self._new[-1]), new))
-
-    def new(self) -> list[Node]:
-        """The new scales."""
-        return [concatenate(tuple(self._new), 0) if len(self._new) > 1 else self._new[0]]
+    def shares(self, new: Node) -> tuple[Node, list[Node]]:
+        """The new moment as shares of its scales, and these."""
+        scales = greatest(new, _BLOCK)
+        return mul(new, repeated(inverse(scales), new, _BLOCK)), [scales]
 
 
 class _ByAxis:
@@ -78,19 +73,15 @@ class _ByAxis:
             found = float_of_bits(reduce_max(bits, tuple(other for other in axes if other != axis)))
             self._new.append(reshape(found, self._held[axis].shape))
 
-    def old(self, run: _Run, like: Node) -> Node:
-        """The scales by which the codes of a run were made, one an element."""
-        return run_of(expand(reduce(_lesser, self._held), self._shape), *run)
+    def old(self, like: Node) -> Node:
+        """The scales by which the codes were made, one an element."""
+        return expand(reduce(_lesser, self._held), self._shape)
 
-    def shares(self, new: Node, run: _Run) -> Node:
-        """The new moment of a run as shares of its scales."""
+    def shares(self, new: Node) -> tuple[Node, list[Node]]:
+        """The new moment as shares of its scales, and these."""
         # the quotient of the least of them is the greatest of their quotients, of which there are few
         of_all = reduce(_greater, [inverse(scales) for scales in self._new])
-        return mul(new, run_of(expand(of_all, self._shape), *run))
-
-    def new(self) -> list[Node]:
-        """The new scales."""
-        return self._new
+        return mul(new, expand(of_all, self._shape)), self._new
 
 
 def _lesser(x: Node, y: Node) -> Node:
@@ -139,35 +130,22 @@ class _FourBits(Optimizer):
         kind = _ByAxis if parameter.ndim > 1 else _InBlocks
         second = kind(parameter.shape, [state[name].node for name in names])
         second.measure(lambda axis: _next_squares(parameter, gradient, state, group, rate, second, axis))
-        written: dict[str, list[Node]] = {"": [], _CODES: [], _FIRST: []}
-        for run in runs(parameter.numel(), _BLOCK):
-            moments = _decoded(state, run, second)
-            value, its_gradient = _run(parameter, run), bounded(_run(gradient, run), parameter)
-            super()._update(value, its_gradient, {**state, **moments}, group, rate)
-            first, squared = (moments[name].node for name in ("exp_avg", "exp_avg_sq"))
-            scales = greatest(first, _BLOCK)
-            shares = mul(first, repeated(inverse(scales), first))
-            codes = encode_moments(shares, second.shares(squared, run))
-            for name, node in (("", value.node), (_CODES, codes), (_FIRST, scales)):
-                written[name].append(node)
-        for name, nodes in written.items():
-            tensor = state[name] if name else parameter
-            tensor.copy_(tensor._wrap(joined(nodes, tensor.shape)))
-        for name, node in zip(names, second.new(), strict=True):
+        moments = _decoded(state, second)
+        super()._update(parameter, bounded(gradient, parameter), {**state, **moments}, group, rate)
+        first, squared = (moments[name].node for name in ("exp_avg", "exp_avg_sq"))
+        scales = greatest(first, _BLOCK)
+        shares, its_scales = second.shares(squared)
+        codes = encode_moments(mul(first, repeated(inverse(scales), first, _BLOCK)), shares)
+        for name, node in zip((_CODES, _FIRST, *names), (codes, scales, *its_scales), strict=True):
             state[name].copy_(Tensor._wrap(node))
 
 
-def _run(tensor: Tensor, run: _Run) -> Tensor:
-    return tensor._wrap(run_of(tensor.node, *run))
-
-
-def _decoded(state: dict[str, Tensor], run: _Run, second: _InBlocks | _ByAxis) -> dict[str, Tensor]:
-    """Both moments of a run."""
-    codes = run_of(state[_CODES].node, *run)
-    scales = repeated(scales_of(state[_FIRST].node, *run, _BLOCK), codes)
+def _decoded(state: dict[str, Tensor], second: _InBlocks | _ByAxis) -> dict[str, Tensor]:
+    codes = state[_CODES].node
+    scales = repeated(state[_FIRST].node, codes, _BLOCK)
     return {
         "exp_avg": Tensor._wrap(mul(decode_first(codes), scales)),
-        "exp_avg_sq": Tensor._wrap(mul(decode_second(codes), second.old(run, codes))),
+        "exp_avg_sq": Tensor._wrap(mul(decode_second(codes), second.old(codes))),
     }
 
 
@@ -178,7 +156,7 @@ def _next_squares(
     """All of the new second moment, to be measured: made apart, so that it is not kept for who makes it anew."""
     _, g = decayed(parameter, bounded(gradient, parameter), group, rate)
     codes = apart(state[_CODES].node, number)
-    held = mul(decode_second(codes), second.old((0, parameter.numel()), codes))
+    held = mul(decode_second(codes), second.old(codes))
     return squares(g, Tensor._wrap(held), group["betas"][1]).node
 
 

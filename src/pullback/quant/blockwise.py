@@ -2,21 +2,22 @@
 Block-wise Quantization" (2022).
 
 The scale of a block is the greatest magnitude in it, and the codes those of `ops.dynamic_code`, for numbers from -1 to
-1. Blocks are taken in the order in which the elements lie; the last one may have fewer.
+1. Blocks are taken in the order in which the elements lie; the last one may have fewer. It is
+filled up with zeros, which lie nowhere and make no magnitude greater.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 
 from ..errors import DTypeError, ShapeError
-from ..graph.node import Node, Shape
+from ..graph.node import Node
 from ..graph.types import float32, uint8
 from ..ops import dynamic_code
 from ..ops.dynamic_code import float_of_bits, magnitude_bits
 from ..ops.elementwise import absolute, convert, div, maximum, mul, scalar
-from ..ops.movement import concatenate, expand, reshape, slice_
+from ..ops.movement import expand, pad, reshape, slice_
 from ..ops.primitive import user_source
 from ..ops.reduction import reduce_max
 from ..tensor import Tensor
@@ -30,23 +31,24 @@ _LEAST = 2.0**-126
 
 
 def decoded(codes: Node, scales: Node, signed: bool) -> Node:
-    """Codes of whole blocks, or of a part of one, as what they stand for: float32."""
+    """Codes as what they stand for: float32."""
     values = dynamic_code.decode_signed(codes) if signed else dynamic_code.decode_unsigned(codes)
     return mul(values, repeated(scales, codes))
 
 
 def encoded(values: Node, signed: bool) -> tuple[Node, Node]:
-    """The codes of values in whole blocks, or of a part of one, and the scale of each block: its greatest magnitude."""
+    """The codes of values and the scale of each block, its greatest magnitude."""
     scales = greatest(values)
     shares = mul(values, repeated(inverse(scales), values))
     return (dynamic_code.encode_signed(shares) if signed else dynamic_code.encode_unsigned(shares)), scales
 
 
 def greatest(values: Node, block: int = BLOCK) -> Node:
-    """The greatest magnitude of each whole block of values, or of a part of one: float32."""
+    """The greatest magnitude of each block of values: float32."""
     size = math.prod(values.shape)
-    row = min(size, block)
-    return float_of_bits(reduce_max(reshape(magnitude_bits(values), (size // row, row)), (1,)))
+    blocks = blocks_of(size, block)
+    filled = pad(reshape(magnitude_bits(values), (size,)), ((0, blocks * block - size),))
+    return float_of_bits(reduce_max(reshape(filled, (blocks, block)), (1,)))
 
 
 def inverse(scales: Node) -> Node:
@@ -55,43 +57,16 @@ def inverse(scales: Node) -> Node:
     return div(scalar(1.0, scales), maximum(scales, scalar(_LEAST, scales)))
 
 
-def repeated(scales: Node, like: Node) -> Node:
+def repeated(scales: Node, like: Node, block: int = BLOCK) -> Node:
     """Each scale for all elements of its block."""
     blocks = scales.shape[0]
-    return reshape(expand(reshape(scales, (blocks, 1)), (blocks, math.prod(like.shape) // blocks)), like.shape)
-
-
-# ---- tensors of any size
+    filled = reshape(expand(reshape(scales, (blocks, 1)), (blocks, block)), (blocks * block,))
+    return reshape(slice_(filled, ((0, math.prod(like.shape)),)), like.shape)
 
 
 def blocks_of(size: int, block: int = BLOCK) -> int:
     """How many blocks hold `size` elements."""
     return -(-size // block)
-
-
-def runs(size: int, block: int = BLOCK) -> Iterator[tuple[int, int]]:
-    """The elements that whole blocks hold, and those that are left: first and behind the last."""
-    whole = size // block * block
-    if whole:
-        yield 0, whole
-    if whole < size:
-        yield whole, size
-
-
-def run_of(node: Node, start: int, stop: int) -> Node:
-    """Elements of a value in their order, in its own shape where they are all."""
-    size = math.prod(node.shape)
-    return node if stop - start == size else slice_(reshape(node, (size,)), ((start, stop),))
-
-
-def scales_of(scales: Node, start: int, stop: int, block: int = BLOCK) -> Node:
-    """The scales of the blocks of these elements."""
-    return slice_(scales, ((start // block, blocks_of(stop, block)),))
-
-
-def joined(parts: Sequence[Node], shape: Shape) -> Node:
-    """Runs put together, in the shape of all."""
-    return reshape(concatenate(tuple(parts), 0), shape) if len(parts) > 1 else parts[0]
 
 
 def quantize_blockwise(x: Tensor, signed: bool = True) -> tuple[Tensor, Tensor]:
@@ -113,12 +88,8 @@ def quantize_blockwise(x: Tensor, signed: bool = True) -> tuple[Tensor, Tensor]:
         raise DTypeError(f"quantize_blockwise takes floats, got {x.dtype.name} (at {user_source()})")
     with no_grad():
         node = convert(x.detach().node, float32)
-        node = node if signed else absolute(node)
-        found = [encoded(run_of(node, *run), signed) for run in runs(x.numel())]
-        if not found:
-            return Tensor._wrap(convert(node, uint8)), Tensor._wrap(reshape(node, (0,)))
-        codes, scales = zip(*found, strict=True)
-        return Tensor._wrap(joined(codes, x.shape)), Tensor._wrap(concatenate(scales, 0))
+        codes, scales = encoded(node if signed else absolute(node), signed)
+        return Tensor._wrap(codes), Tensor._wrap(scales)
 
 
 def dequantize_blockwise(codes: Tensor, scales: Tensor, signed: bool = True) -> Tensor:
@@ -137,9 +108,7 @@ def dequantize_blockwise(codes: Tensor, scales: Tensor, signed: bool = True) -> 
             f"{list(scales.shape)} (at {user_source()})"
         )
     with no_grad():
-        node, of_blocks = codes.detach().node, scales.detach().node
-        found = [decoded(run_of(node, *run), scales_of(of_blocks, *run), signed) for run in runs(codes.numel())]
-        return Tensor._wrap(joined(found, codes.shape) if found else convert(node, float32))
+        return Tensor._wrap(decoded(codes.detach().node, scales.detach().node, signed))
 
 
 def dynamic_map(signed: bool = True) -> Tensor:
