@@ -52,3 +52,21 @@ def test_operands_in_another_order_and_totals_beside_the_rows() -> None:
         return shares, shares.square().sum(), shares.abs().amax(), shares.amax()
 
     compiled_alike(several, x)
+
+
+@pytest.mark.parametrize("shape", [(37, 61), (3, 5, 17), (9, 3, 70)])
+def test_values_of_an_axis_beside_the_rows(shape: tuple[int, ...]) -> None:
+    """Lanes then read along an axis up to its end, and on from its beginning; or two numbers, of neighbouring rows."""
+    random = np.random.default_rng(0)
+    x, *factors = (
+        pb.tensor(random.uniform(1, 2, size).astype(np.float32))
+        for size in (shape, *([n if a == axis else 1 for a, n in enumerate(shape)] for axis in range(len(shape))))
+    )
+
+    def scaled(x: pb.Tensor, *factors: pb.Tensor) -> tuple[pb.Tensor, pb.Tensor]:
+        for factor in factors:
+            x = x * factor
+        return x, pad(x.reshape(-1), (0, -x.numel() % 64)).reshape(-1, 64).sum(1)
+
+    (group,) = compiled_alike(scaled, x, *factors)
+    assert group.is_ragged

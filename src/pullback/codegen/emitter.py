@@ -9,6 +9,7 @@ itself computes, as an optimizer's numbers do, is emitted once for all rows, in 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -177,10 +178,36 @@ class Emitter:
                 start = a.broadcast(Value(self.names[LANE], int64))
                 return a.add(start, a.iota(int64))
             return Value(atom.name, int64)
+        if self._wraps_once(atom):
+            return self._wrapped(atom)
         inner = self._lanes(atom.of)
         operation = "srem" if atom.remainder else "sdiv"
         type_ = a.llvm_type(int64)
         return Value(self.writer.op(f"{operation} {type_} {inner.ref}, {a.constant(atom.by, int64).ref}"), int64)
+
+    def _wraps_once(self, quotient: Quotient) -> bool:
+        """Whether lanes are neighbours, and no more of them than the divisor, so that it is passed once at most."""
+        differing = [term for term in quotient.of.terms if self._level_of(Affine((term,))) == VECTOR]
+        if len(differing) != 1 or self.vector.lanes > quotient.by:
+            return False
+        ((atom, factor),) = differing
+        return isinstance(atom, Variable) and atom.name == LANE and factor == 1
+
+    def _wrapped(self, quotient: Quotient) -> Value:
+        """The quotient, or the remainder, of neighbouring lanes: one division for the first of them."""
+        a, (place, passed) = self.vector, self._passed(quotient)
+        if quotient.remainder:
+            return a.select(passed, a.sub(place, a.constant(quotient.by, int64)), place)
+        first = self._from_first_lane(Affine(((quotient, 1),)))
+        whole = a.broadcast(Value(self.number(first, SCALAR), int64))
+        return a.select(passed, a.add(whole, a.constant(1, int64)), whole)
+
+    def _passed(self, quotient: Quotient) -> tuple[Value, Value]:
+        """The remainders of neighbouring lanes, counted on from the first one's, and where they pass the divisor."""
+        a = self.vector
+        first = self._from_first_lane(Affine(((Quotient(quotient.of, quotient.by, True), 1),)))
+        place = a.add(a.broadcast(Value(self.number(first, SCALAR), int64)), a.iota(int64))
+        return place, a.le(a.constant(quotient.by, int64), place)
 
     # ---- values
 
@@ -345,16 +372,17 @@ class Emitter:
         if self.mask is not None:
             mask = self.mask if mask is None else a.bit_and(self.mask, mask)
         factors = [(x, f) for x, f in flat.terms if self._level_of(Affine(((x, 1),))) == VECTOR]
-        if (
-            len(factors) == 1
-            and isinstance(factors[0][0], Variable)
-            and factors[0][0].name == LANE
-            and factors[0][1] == 1
-        ):
+        atom, factor = factors[0] if len(factors) == 1 else (None, 0)
+        if isinstance(atom, Variable) and atom.name == LANE and factor == 1:
             pointer = self.address(node, self.number(self._from_first_lane(flat), SCALAR))
             if mask is None:
                 return a.load(pointer, dtype)
             return a.masked_load(pointer, dtype, mask, a.constant(0, dtype.compute))
+        if isinstance(atom, Quotient) and self._wraps_once(atom):
+            if atom.remainder and factor == 1:
+                return self._load_around(node, flat, atom, mask)
+            if not atom.remainder and factor > 0 and not guards:
+                return self._load_two(node, flat, atom, factor)
         place = self._lanes(flat)
         if mask is not None:
             place = a.select(mask, place, a.constant(0, int64))
@@ -365,11 +393,44 @@ class Emitter:
         """The same index as a scalar: LANE stands for the first lane's number."""
         return Affine(
             tuple(
-                (Variable("first", a.extent) if isinstance(a, Variable) and a.name == LANE else a, f)
+                (Quotient(self._from_first_lane(a.of), a.by, a.remainder), f)
+                if isinstance(a, Quotient)
+                else (Variable("first", a.extent) if a.name == LANE else a, f)
                 for a, f in flat.terms
             ),
             flat.constant,
         )
+
+    def _load_two(self, node: Node, flat: Affine, quotient: Quotient, factor: int) -> Value:
+        """Elements of neighbouring lanes by their quotient, which are two at most: that of the first lane, and where
+        lanes pass the divisor the next one.
+        """
+        a, (_, passed) = self.vector, self._passed(quotient)
+        here = self.number(self._from_first_lane(flat), SCALAR)
+        last = math.prod(node.shape) - 1  # where no lane passes, there may be no next one
+        there = self.writer.minimum(self.writer.add(here, factor), last)
+        one, next_ = (a.broadcast(self.scalar.load(self.address(node, at), node.dtype)) for at in (here, there))
+        return a.select(passed, next_, one)
+
+    def _load_around(self, node: Node, flat: Affine, quotient: Quotient, mask: Value | None) -> Value:
+        """Elements of neighbouring lanes by their remainder: up to the divisor, and where lanes pass it on from 0.
+
+        What would be read from 0 on where none does lies before the element; that a processor might stumble over,
+        even if no lane is read.
+        """
+        a, writer, (place, passed) = self.vector, self.writer, self._passed(quotient)
+        zero = a.constant(0, node.dtype.compute)
+        inside = a.lt(place, a.constant(quotient.by, int64))
+        if mask is not None:
+            inside, passed = a.bit_and(mask, inside), a.bit_and(mask, passed)
+        here = self.number(self._from_first_lane(flat), SCALAR)
+        before = a.masked_load(self.address(node, here), node.dtype, inside, zero)
+        found = writer.variable(a.llvm_type(before.dtype), before.ref)
+        with writer.when(a.any(passed)):
+            start = self.address(node, writer.subtract(here, quotient.by))
+            behind = a.masked_load(start, node.dtype, passed, zero)
+            found.set(a.select(passed, behind, before).ref)
+        return Value(found.get(), before.dtype)
 
     def _load_one(self, node: Node, flat: Affine, level: int, guards: tuple[Guard, ...], asked: int) -> Value:
         place = self.number(flat, level)
