@@ -362,7 +362,6 @@ class Emitter:
         """Element number `flat` of a node in memory; 0 where a guard does not hold."""
         self.touched.append(flat)
         self.loaded.setdefault(node, set()).add(flat)
-        dtype = node.dtype
         depth = self._level_of(flat)
         if depth < VECTOR:
             loaded = self._load_one(node, flat, min(level, SCALAR), guards, level)
@@ -374,16 +373,23 @@ class Emitter:
         factors = [(x, f) for x, f in flat.terms if self._level_of(Affine(((x, 1),))) == VECTOR]
         atom, factor = factors[0] if len(factors) == 1 else (None, 0)
         if isinstance(atom, Variable) and atom.name == LANE and factor == 1:
-            pointer = self.address(node, self.number(self._from_first_lane(flat), SCALAR))
-            if mask is None:
-                return a.load(pointer, dtype)
-            return a.masked_load(pointer, dtype, mask, a.constant(0, dtype.compute))
+            return self._load_neighbours(node, flat, mask)
         if isinstance(atom, Quotient) and self._wraps_once(atom):
             if atom.remainder and factor == 1:
                 return self._load_around(node, flat, atom, mask)
             if not atom.remainder and factor > 0 and not guards:
                 return self._load_two(node, flat, atom, factor)
-        place = self._lanes(flat)
+        return self._load_apart(node, self._lanes(flat), mask)
+
+    def _load_neighbours(self, node: Node, flat: Affine, mask: Value | None) -> Value:
+        a, dtype = self.vector, node.dtype
+        pointer = self.address(node, self.number(self._from_first_lane(flat), SCALAR))
+        if mask is None:
+            return a.load(pointer, dtype)
+        return a.masked_load(pointer, dtype, mask, a.constant(0, dtype.compute))
+
+    def _load_apart(self, node: Node, place: Value, mask: Value | None) -> Value:
+        a, dtype = self.vector, node.dtype
         if mask is not None:
             place = a.select(mask, place, a.constant(0, int64))
         loaded = a.gather(self.pointer(node), place, dtype)
@@ -406,31 +412,28 @@ class Emitter:
         lanes pass the divisor the next one.
         """
         a, (_, passed) = self.vector, self._passed(quotient)
-        here = self.number(self._from_first_lane(flat), SCALAR)
-        last = math.prod(node.shape) - 1  # where no lane passes, there may be no next one
+        # where no lane passes, or counts, there may be no element
+        here, last = self.number(self._from_first_lane(flat), SCALAR), math.prod(node.shape) - 1
         there = self.writer.minimum(self.writer.add(here, factor), last)
+        here = self.writer.minimum(here, last)
         one, next_ = (a.broadcast(self.scalar.load(self.address(node, at), node.dtype)) for at in (here, there))
         return a.select(passed, next_, one)
 
     def _load_around(self, node: Node, flat: Affine, quotient: Quotient, mask: Value | None) -> Value:
-        """Elements of neighbouring lanes by their remainder: up to the divisor, and where lanes pass it on from 0.
+        """Elements of neighbouring lanes by their remainder: neighbours, but where lanes pass the divisor.
 
-        What would be read from 0 on where none does lies before the element; that a processor might stumble over,
-        even if no lane is read.
+        There they are loaded apart: a masked load would reach before the first element, where a processor that finds no
+        page takes long even if no lane reads there.
         """
-        a, writer, (place, passed) = self.vector, self.writer, self._passed(quotient)
-        zero = a.constant(0, node.dtype.compute)
-        inside = a.lt(place, a.constant(quotient.by, int64))
-        if mask is not None:
-            inside, passed = a.bit_and(mask, inside), a.bit_and(mask, passed)
-        here = self.number(self._from_first_lane(flat), SCALAR)
-        before = a.masked_load(self.address(node, here), node.dtype, inside, zero)
-        found = writer.variable(a.llvm_type(before.dtype), before.ref)
-        with writer.when(a.any(passed)):
-            start = self.address(node, writer.subtract(here, quotient.by))
-            behind = a.masked_load(start, node.dtype, passed, zero)
-            found.set(a.select(passed, behind, before).ref)
-        return Value(found.get(), before.dtype)
+        a, writer, (_, passed), place = self.vector, self.writer, self._passed(quotient), self._lanes(flat)
+        passes = a.any(passed)
+        found = writer.variable(a.llvm_type(node.dtype.compute), a.constant(0, node.dtype.compute).ref)
+        self.number(self._from_first_lane(flat), SCALAR)  # not in a branch: who asks for it later is given this one
+        with writer.when(writer.op(f"xor i1 {passes}, true")):
+            found.set(self._load_neighbours(node, flat, mask).ref)
+        with writer.when(passes):
+            found.set(self._load_apart(node, place, mask).ref)
+        return Value(found.get(), node.dtype.compute)
 
     def _load_one(self, node: Node, flat: Affine, level: int, guards: tuple[Guard, ...], asked: int) -> Value:
         place = self.number(flat, level)
