@@ -205,9 +205,12 @@ class Emitter:
     def _passed(self, quotient: Quotient) -> tuple[Value, Value]:
         """The remainders of neighbouring lanes, counted on from the first one's, and where they pass the divisor."""
         a = self.vector
-        first = self._from_first_lane(Affine(((Quotient(quotient.of, quotient.by, True), 1),)))
-        place = a.add(a.broadcast(Value(self.number(first, SCALAR), int64)), a.iota(int64))
+        place = a.add(a.broadcast(Value(self._first_remainder(quotient), int64)), a.iota(int64))
         return place, a.le(a.constant(quotient.by, int64), place)
+
+    def _first_remainder(self, quotient: Quotient) -> str:
+        remainder = Quotient(quotient.of, quotient.by, True)
+        return self.number(self._from_first_lane(Affine(((remainder, 1),))), SCALAR)
 
     # ---- values
 
@@ -425,8 +428,9 @@ class Emitter:
         There they are loaded apart: a masked load would reach before the first element, where a processor that finds no
         page takes long even if no lane reads there.
         """
-        a, writer, (_, passed), place = self.vector, self.writer, self._passed(quotient), self._lanes(flat)
-        passes = a.any(passed)
+        a, writer, place = self.vector, self.writer, self._lanes(flat)
+        end = writer.add(self._first_remainder(quotient), a.lanes)
+        passes = writer.op(f"icmp sgt i64 {end}, {quotient.by}")
         found = writer.variable(a.llvm_type(node.dtype.compute), a.constant(0, node.dtype.compute).ref)
         self.number(self._from_first_lane(flat), SCALAR)  # not in a branch: who asks for it later is given this one
         with writer.when(writer.op(f"xor i1 {passes}, true")):
