@@ -16,7 +16,7 @@ import pytest
 import pullback as pb
 from oracle import numbers
 from pullback import debug
-from pullback.runtime import program as programs
+from pullback.runtime import native as programs
 
 nn, functional = pb.nn, pb.nn.functional
 STEPS, STOPPED = 6, 3

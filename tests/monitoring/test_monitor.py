@@ -559,3 +559,33 @@ def test_a_step_of_another_model_is_not_observed() -> None:
     assert step._recordings == 1, "the turn of a monitor has recorded another model's step anew"
     assert monitor.steps == 0
     monitor.close()
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_what_other_models_of_a_step_compute_is_no_part_of_a_record(compiled: bool) -> None:
+    pb.manual_seed(0)
+    maker = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 2))
+    judge = nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 1))
+    with pb.no_grad():
+        maker[0].bias.fill_(-100.0)
+    of_maker, of_judge = (pb.optim.Adam(model.parameters(), lr=1e-3) for model in (maker, judge))
+    monitor = pb.Monitor(judge, of_judge)
+
+    def step(x: pb.Tensor, z: pb.Tensor) -> pb.Tensor:
+        of_judge.zero_grad()
+        loss = judge(x).square().mean() + (judge(maker(z).detach()) - 1).square().mean()
+        loss.backward()
+        of_judge.step()
+        of_maker.zero_grad()
+        judge(maker(z)).square().mean().backward()
+        of_maker.step()
+        return loss
+
+    run = pb.compile(step) if compiled else step
+    for _ in range(3):
+        loss = run(pb.randn(8, 2), pb.randn(8, 4))
+        assert monitor.last.loss == pytest.approx(loss.item())
+        assert list(monitor.last.layers) == ["0", "1", "2"]
+        assert monitor.last.layers["1"].activation.count == 2 * 8 * 16
+    assert monitor.steps == 3 and not [alert for alert in monitor.alerts if alert.kind == "dead_relu"]
+    monitor.close()

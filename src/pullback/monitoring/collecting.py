@@ -66,6 +66,8 @@ class Entry:
     late: bool = False
     #: whether a loss was made of it
     used: bool = False
+    #: whether all optimizers have stepped since
+    is_over: bool = False
     tensors: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -110,7 +112,9 @@ class Collector:
         self.structure: list[Alert] = []
         self._looked_at = 0
         #: what the numbers of a recording are of, what they are called, and whether an optimizer has stepped with it
-        self._columns: list[tuple[Key, Facts, tuple[str, ...], bool]] = []
+        self._columns: list[tuple[Entry, tuple[str, ...], bool]] = []
+        #: of how many losses and steps of optimizers the whole steps are
+        self._whole = 0, 0
 
     # ---- what is met
 
@@ -150,7 +154,7 @@ class Collector:
         known = {entry.node for entry in self.entries}
         for made in sorted(history - known, key=lambda n: n.serial):
             function = function_of(made)
-            if function is not None and not self.monitor.is_activation(made.source):
+            if function is not None and self.monitor.may_have_called(made.source):
                 self.activation(self.monitor.name_of(made.source, function), function, function, made)
                 self.entries[-1].used = True
 
@@ -195,6 +199,12 @@ class Collector:
         for name in names & self.gradients.keys():
             self.used[name] = self.gradients.pop(name)
 
+    def end_step(self) -> None:
+        """All optimizers have stepped: what is met from now on is another step's, or another model's."""
+        self._whole = len(self.losses), len(self.steps)
+        for entry in (*self.entries, *self.used.values()):
+            entry.is_over = True
+
     def decide(self, sound: Node) -> None:
         """Whether the step that follows is made is known from `sound`, bool[], when it is computed."""
         self.decisions[len(self.steps)] = sound
@@ -223,7 +233,7 @@ class Collector:
                     if entry.late is late:
                         built = entry.build()
                         (numbers.late if late else numbers.early).extend(built.values())
-                        self._columns.append((entry.key, entry.facts, tuple(built), self._is_used(entry)))
+                        self._columns.append((entry, tuple(built), self._is_used(entry)))
         return numbers
 
     def _wanted(self) -> list[Entry]:
@@ -236,22 +246,30 @@ class Collector:
 
     def take(self, values: list[float], taken: bool) -> None:
         """See `Observer`."""
-        found, start = [], len(self.decisions)
+        start = len(self.decisions)
         made = dict(zip(self.decisions, (value > 0 for value in values[:start]), strict=True))
-        for key, facts, names, is_used in self._columns:
+        over: list[Found] = []
+        open_: list[Found] = []
+        for entry, names, is_used in self._columns:
             stop = start + len(names)
-            found.append(Found(key, facts, dict(zip(names, values[start:stop], strict=True)), is_used))
+            sums = dict(zip(names, values[start:stop], strict=True))
+            (over if entry.is_over else open_).append(Found(entry.key, entry.facts, sums, is_used))
             start = stop
         if not taken:
             if self.steps:
-                self.monitor.skip_step(found)
+                self.monitor.skip_step(over or open_)
             return
-        has_gradients = bool(self.gradients or self.used)
-        if has_gradients or self.steps or any(entry.key.what == UPDATE for entry in self.entries):
-            is_whole = bool(self.losses and has_gradients and self.steps)
-            self.monitor.learn(found, self.structure, is_whole, compiled=True)
-        for number, place in enumerate(self.steps):
-            self.monitor.finish(place, made.get(number, True))
+        losses, steps = self._whole
+        if steps:
+            self.monitor.learn(over, self.structure, bool(losses and self.used), compiled=True)
+        self._finish(0, steps, made)
+        is_stepping = len(self.steps) > steps and bool(self.losses[losses:] and (self.gradients or self.used))
+        self.monitor.learn(open_, [] if steps else self.structure, is_stepping, compiled=True)
+        self._finish(steps, len(self.steps), made)
+
+    def _finish(self, first: int, last: int, made: dict[int, bool]) -> None:
+        for number in range(first, last):
+            self.monitor.finish(self.steps[number], made.get(number, True))
 
     # ---- of a step that is not compiled
 

@@ -312,6 +312,8 @@ class Monitor:
             own = parameters_of(self.optimizers[place])
             collector.use({self._parameters[id(p)] for p in own if id(p) in self._parameters})
             collector.steps.append(place)
+            if not self.is_between(collector.steps):
+                collector.end_step()
         if STATE.trace is not None:
             return
         if collector is not None and not self.is_between([place]):
@@ -325,9 +327,12 @@ class Monitor:
         inside = self._names.get(running[-1], "") if running else ""
         return f"{inside}.{function}" if inside and running[-1] != id(self.model) else function
 
-    def is_activation(self, source: Source | None) -> bool:
-        """Whether the line belongs to an activation module, which is known as a layer."""
-        return source is not None and bool(source.modules) and source.modules[-1] in self._functions
+    def may_have_called(self, source: Source | None) -> bool:
+        """Whether the line may be one of the model's that calls a function: not in an activation module, which is known
+        as a layer, nor in the modules of others alone.
+        """
+        running = source.modules if source is not None else ()
+        return not running or (running[-1] not in self._functions and any(m in self._names for m in running))
 
     def has_gradients(self) -> bool:
         """Whether a parameter of the model has a gradient now."""
