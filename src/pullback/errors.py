@@ -86,7 +86,7 @@ class WorkerError(PullbackError, RuntimeError):
     """A worker process of a DataLoader that died, or did not answer in time."""
 
 
-class NonFiniteError(PullbackError, FloatingPointError):
+class NonFiniteError(PullbackError, FloatingPointError, RuntimeError):
     """A loss, a gradient or a checked value is not finite. State is as it was before the step.
 
     `op` is what the user called that introduced the fault, `primitive` the operation within; `filename` and `lineno`

@@ -411,6 +411,8 @@ def test_what_is_no_optimizer_is_refused() -> None:
             pb.Monitor(model, given)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="twice"):
         pb.Monitor(model, [optimizer, optimizer])
+    with pytest.raises(TypeError, match="sinks are functions, paths or objects"):
+        pb.Monitor(model, optimizer, sinks=3)
     with pytest.raises(TypeError, match="limits"):
         pb.Monitor(model, optimizer, limits=3)  # type: ignore[arg-type]
 

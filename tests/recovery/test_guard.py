@@ -416,3 +416,16 @@ def test_overflows_that_a_scaler_leaves_out_are_no_alerts(compiled: bool) -> Non
     for x in guard.batches([pb.randn(8, 4) for _ in range(12)]):
         assert guard.observe(*run(x))
     assert not guard.events and guard.step == 12 and 1.0 < scaler.get_scale() < 2.0**23
+
+
+def test_who_observes_without_giving_batches_can_go_back_to_the_first_good_step() -> None:
+    model = pb.nn.Linear(2, 1)
+    optimizer = pb.optim.SGD(model.parameters(), lr=0.1)
+    guard = pb.Guard(model, optimizer, policy="lower_lr")
+    assert guard.observe(1.0)
+    weight = model.weight.tolist()
+    with pb.no_grad():
+        model.weight.fill_(7.0)
+    assert not guard.observe(math.nan)
+    assert guard.events[-1].restored == 1
+    assert model.weight.tolist() == weight

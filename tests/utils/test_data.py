@@ -257,13 +257,18 @@ def test_own_batches() -> None:
         ({"prefetch_factor": 2}, "set num_workers above 0"),
         ({"prefetch_factor": 0, "num_workers": 1}, "prefetch_factor must be a positive int"),
         ({"persistent_workers": True}, "set num_workers above 0"),
-        ({"pin_memory": True}, "pin_memory can only be False: there is no other device"),
         ({"in_order": False}, "in_order can only be True"),
     ],
 )
 def test_arguments_are_checked(arguments: dict[str, Any], fault: str) -> None:
     with pytest.raises(ValueError, match=fault):
         data.DataLoader([1], **arguments)
+
+
+def test_pinning_does_nothing_and_says_so() -> None:
+    with pytest.warns(UserWarning, match="pin_memory does nothing"):
+        loader = data.DataLoader([1, 2], batch_size=2, pin_memory=True)
+    assert [batch.tolist() for batch in loader] == [[1, 2]]
 
 
 def test_an_iterable_dataset_has_its_own_order() -> None:

@@ -472,6 +472,8 @@ class _Layer:
 
 def _listed(sinks: Any) -> list[Any]:
     is_one = callable(sinks) or isinstance(sinks, (str, os.PathLike)) or hasattr(sinks, "write")
+    if not is_one and not isinstance(sinks, Iterable):
+        raise TypeError(f"Monitor: sinks are functions, paths or objects with write(record), got {sinks!r}")
     return [sinks] if is_one else list(sinks)
 
 

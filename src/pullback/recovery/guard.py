@@ -207,7 +207,7 @@ back to step 10; batches 14 to 16 of epoch 0 left out
         if self._new >= self._enough:
             self._returns = self._again = self._troubles = 0  # what comes now is another matter
         self._is_due = self.step % self.every == 0
-        if self._is_due and not self._given:
+        if not self._given and (self._is_due or not self._ring.snapshots):
             self.snapshot()
         return True
 
@@ -253,7 +253,7 @@ back to step 10; batches 14 to 16 of epoch 0 left out
 
     def snapshot(self) -> None:
         """Take a snapshot now, between two steps. Done by itself every `every` steps: when the loop asks for the next
-        batch, or, where it does not run over `batches`, in `observe`.
+        batch, or, where it does not run over `batches`, in `observe`, there after the first good step too.
         """
         self._is_due = False
         self._ring.take(self.step, {**self.parts, **self._loader_part()}, self._position())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -63,7 +64,8 @@ class DataLoader:
     `state_dict()` is the position: after `load_state_dict` the next epoch that is begun goes on with the batch after
     the last that was given. `epoch` counts the epochs that came to their end, or were left for another.
 
-    `pin_memory` and `in_order` take the one value that there is here; others raise ValueError with the reason.
+    `pin_memory` does nothing, as in PyTorch where there is no accelerator, and warns. `in_order` takes the one value
+    that there is here; False raises ValueError with the reason.
 
     >>> loader = pb.utils.data.DataLoader(pb.utils.data.TensorDataset(pb.arange(5)), batch_size=2)
     >>> [batch.tolist() for (batch,) in loader]
@@ -94,7 +96,8 @@ class DataLoader:
         by_number = all(hasattr(self.dataset, name) for name in ("__getitem__", "__len__"))
         self._iterable = isinstance(dataset, IterableDataset) or (hasattr(dataset, "__iter__") and not by_number)
         _check_processes(num_workers, timeout, prefetch_factor, persistent_workers)
-        _check_one_value("pin_memory", pin_memory, False, "there is no other device that memory would be pinned for")
+        if pin_memory:
+            warnings.warn("DataLoader: pin_memory does nothing: there is no other device to copy to", stacklevel=2)
         _check_one_value("in_order", in_order, True, "the order would depend on how fast each worker is")
         self._check_order(batch_size, shuffle, sampler, batch_sampler, drop_last)
         self.num_workers, self.timeout, self.prefetch_factor = num_workers, timeout, prefetch_factor
