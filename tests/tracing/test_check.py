@@ -382,3 +382,17 @@ def test_a_wrong_rule_in_the_body_of_a_loop_is_named_itself(nested: bool) -> Non
     error = caught.value
     line = inspect.getsourcelines(cell)[1] + 2
     assert (error.op, error.lineno, error.filename, error.phase) == ("apply", line, __file__, "backward")
+
+
+def test_gradients_for_each_example_are_told_to_be_compared_with_no_slope() -> None:
+    w = pb.nn.Parameter(pb.ones(3))
+
+    @pb.compile
+    def step(x: pb.Tensor) -> None:
+        each = pb.func.vmap(pb.func.grad(lambda w, x: (w * x).square().sum()), in_dims=(None, 0))(w.detach(), x)
+        with pb.no_grad():
+            w.sub_(0.1 * each.mean(0))
+
+    found = step.check(pb.ones(4, 3))
+    assert len(found.unchecked) == 1
+    assert "NOT compared with a slope" in str(found) and __file__ in str(found)

@@ -166,8 +166,11 @@ def _looked_at(
     from ..tensor.state import STATE
 
     looks = MODE.anomaly and STATE.trace is None and STATE.loop is None and STATE.example is None
-    if STATE.audits is not None and STATE.loop is None and STATE.example is None:
-        STATE.audits.append(_audit(roots, cotangents, create_graph))
+    if STATE.audits is not None:
+        if STATE.loop is None and STATE.example is None:
+            STATE.audits.append(_audit(roots, cotangents, create_graph))
+        elif STATE.trace is not None:
+            STATE.trace.unaudited.append(str(user_source()))
     found = gradients(roots, cotangents, nodes, create_graph, retain or looks)
     if looks:
         look(roots, found)

@@ -50,6 +50,7 @@ class Check:
     are the gradients that the program gave, by name, each with its largest distance from the reference in float64, as a
     part of its largest element; `zeros` are those that are 0 on paper, as of a bias before a BatchNorm, with the
     largest element that rounding makes of them; `slopes` are the directional derivatives beside finite differences.
+    `unchecked` are the lines of backward passes inside of `vmap` or a loop's body, whose kernels alone are compared.
     Where a loss or a gradient is not finite (`is_finite`), the step changes nothing, and only its kernels are compared.
     """
 
@@ -59,6 +60,7 @@ class Check:
     gradients: dict[str, float] = field(default_factory=dict)
     zeros: dict[str, float] = field(default_factory=dict)
     slopes: list[Slope] = field(default_factory=list)
+    unchecked: list[str] = field(default_factory=list)
     is_finite: bool = True
 
     def __str__(self) -> str:
@@ -78,6 +80,8 @@ class Check:
             lines.append(f"slope {slope.by_gradient:+.6e}, by finite differences {slope.by_differences:+.6e}")
         if len(told) < len(self.slopes):
             lines.append(f"{len(self.slopes) - len(told)} directions cross a kink, where differences tell nothing")
+        for line in dict.fromkeys(self.unchecked):
+            lines.append(f"NOT compared with a slope: gradients inside of vmap or a loop's body, at {line}")
         return "\n".join(lines)
 
 
@@ -98,7 +102,7 @@ def check(recording: Replay, arguments: list[object], directions: int) -> Check:
     def value_of(node: Node) -> np.ndarray:
         return _value(node, node.buffer if node.buffer is not None else given[node])
 
-    found = Check()
+    found = Check(unchecked=list(recorded.unaudited))
     if isinstance(recording.program, Native):
         _Kernels(recording.program, value_of, found).run(inputs, outputs)
     else:

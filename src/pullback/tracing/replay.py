@@ -49,11 +49,14 @@ MISFIT = object()
 
 
 class Recorded(NamedTuple):
-    """What was recorded: the inputs, the nodes that are the program's outputs, and the backward passes."""
+    """What was recorded: the inputs, the nodes that are the program's outputs, and the backward passes; of those that
+    nothing is known of their lines.
+    """
 
     inputs: list[Node]
     outputs: list[Node]
     audits: Sequence[Audit]
+    unaudited: Sequence[str]
 
 
 def _is_infinite_on_purpose(captured: Captured, trace: Trace) -> bool:
@@ -96,7 +99,7 @@ class Replay:
         nodes = outcome.described()
         self.outputs, self._leaf = outcome.outputs, outcome.leaf
         #: of a recording that is to be checked what it is compared with
-        self.recorded = None if audits is None else Recorded(list(trace.inputs), nodes, audits)
+        self.recorded = None if audits is None else Recorded(list(trace.inputs), nodes, audits, trace.unaudited)
         self.signature = [(c.node.shape, c.node.dtype, c.node.requires_grad) for c in self.captured]
         places = {id(node): position for position, node in enumerate(trace.inputs)}
         self.argument_places = [places[id(node)] for _, _, node in arguments]
