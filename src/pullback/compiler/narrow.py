@@ -49,7 +49,7 @@ def narrowable(fusion: Fusion, known: Retention) -> list[Narrowable]:
     found = []
     for life in timeline.lives:
         node, value = known.nodes[life.value], known.problem.values[life.value]
-        waits = life.made < full < timeline.end(life) and life.value not in known.problem.wanted
+        waits = life.made < full < life.end and life.value not in known.problem.wanted
         if not waits or node.dtype is not float32 or elements(node) < _FEWEST or not value.nbytes:
             continue
         readers = [timeline.events[event] for event in life.read]

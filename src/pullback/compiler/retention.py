@@ -24,6 +24,7 @@ import numpy as np
 
 from .schedules import Problem, Schedule, Timeline, borders, crossing
 from .search import Search
+from .solved import SOLVED, Solved, digest
 from .stages import GRAINS, Plan, Stages
 
 
@@ -37,9 +38,7 @@ def segments(problem: Problem, count: int, base: Timeline | None = None) -> dict
         return {}
     full = timeline.bytes.index(timeline.peak)
     saved = [
-        life
-        for life in timeline.lives
-        if life.made < full < timeline.end(life) and problem.values[life.value].work is not None
+        life for life in timeline.lives if life.made < full < life.end and problem.values[life.value].work is not None
     ]
     before: dict[int, list[int]] = {}
     first = 0
@@ -65,7 +64,7 @@ def _closure(
         for needed in problem.values[stack.pop()].needs:
             if needed in found or problem.values[needed].work is None:
                 continue
-            if needed in absent or timeline.end(timeline.life_before(needed, start)) < start:
+            if needed in absent or timeline.life_before(needed, start).end < start:
                 found.add(needed)
                 stack.append(needed)
     return sorted(found, key=lambda value: timeline.of[value][-1].made)
@@ -100,6 +99,8 @@ class Solver:
 
     def __init__(self, problem: Problem):
         self.problem = problem
+        #: what was found; what is only good for this solver is kept by it
+        self.solved = Solved() if problem.parts else SOLVED
 
     @cached_property
     def base(self) -> Timeline:
@@ -121,7 +122,7 @@ class Solver:
         for life in self.base.lives:
             if values[life.value].work is None:
                 changes[life.made] += values[life.value].nbytes
-                changes[self.base.end(life) + 1] -= values[life.value].nbytes
+                changes[life.end + 1] -= values[life.value].nbytes
         most, lasting = sum(values[value].nbytes for value in self.problem.wanted), 0
         for step, change in zip(self.problem.steps, changes, strict=False):
             lasting += change
@@ -130,17 +131,30 @@ class Solver:
         return most
 
     @cached_property
+    def lowest(self) -> Schedule:
+        """The schedule of the lowest peak that is found, whatever it adds."""
+        return self.solve(self.floor, thorough=True)
+
+    @cached_property
     def segmented(self) -> list[dict[int, list[int]]]:
         """About √n segments of n stages, as what is made again before each step."""
         root = math.isqrt(len(self.stages.kinds)) if self.stages is not None else 1
         return [segments(self.problem, count, self.base) for count in (root // 2, root, 2 * root) if count > 1]
+
+    @cached_property
+    def _digest(self) -> object:
+        return None if self.problem.parts else digest(self.problem)
 
     def solve(self, limit: int, most: float = inf, thorough: bool = False) -> Schedule:
         """The schedule with the least added work whose peak is at most `limit`, as far as it is found; where none is
         found, the one with the least peak. What adds more than `most` is of no use, and is not looked for. Where
         nothing keeps to the limit, a `thorough` search goes on for a second or two.
         """
-        problem, limit = self.problem, max(limit, self.floor)
+        limit = max(limit, self.floor)
+        return self.solved.get((self._digest, limit, most, thorough), lambda: self._solve(limit, most, thorough))
+
+    def _solve(self, limit: int, most: float, thorough: bool) -> Schedule:
+        problem = self.problem
         searches = [Search(problem, limit, _asked_for(problem, self.base))]
         if searches[0].timeline.peak > limit and not problem.parts:
             begun = [Search(problem, limit, before) for before in self.segmented] + self._staged(limit)
@@ -151,12 +165,15 @@ class Solver:
             ]
         found = self._searched(searches, most)
         if thorough and found.peak > limit and _FEW < len(problem.values) <= _SOME and not problem.parts:
-            counts = [n for n in _SEGMENTS if 4 * n <= len(problem.values)]
-            parted = [segments(problem, n, self.base) for n in counts]
-            parted.sort(key=lambda before: Timeline(problem, before).peak)
-            longer = [Search(problem, limit, before, thorough=True) for before in ({}, *parted[:_CLOSEST])]
-            found = min(found, self._searched(longer, most), key=lambda one: _rank(one, limit))
+            found = min(found, self._searched_long(limit, most), key=lambda one: _rank(one, limit))
         return found
+
+    def _searched_long(self, limit: int, most: float) -> Schedule:
+        """What a search finds that takes a second or two."""
+        counts = [n for n in _SEGMENTS if 4 * n <= len(self.problem.values)]
+        parted = [segments(self.problem, n, self.base) for n in counts]
+        parted.sort(key=lambda before: Timeline(self.problem, before).peak)
+        return self._searched([Search(self.problem, limit, b, thorough=True) for b in ({}, *parted[:_CLOSEST])], most)
 
     def _searched(self, searches: Sequence[Search], most: float) -> Schedule:
         """The best schedule that the searches find, each with at most so much more work than the best before."""

@@ -78,13 +78,15 @@ class Schedule:
         return found
 
 
-@dataclass
+@dataclass(slots=True)
 class Life:
     """One copy of a value in memory: the events at which it is made and read, in order."""
 
     value: int
     made: int
     read: list[int] = field(default_factory=list)
+    #: the last event at which it is in memory, once the timeline is whole
+    end: int = -1
 
 
 class Timeline:
@@ -106,9 +108,8 @@ class Timeline:
 
     def _follow(self) -> None:
         steps, values = self.problem.steps, self.problem.values
-        self.lives: list[Life] = []
-        #: for each value its lives in the order of time
-        self.of: list[list[Life]] = [[] for _ in values]
+        lives: list[Life] = []
+        of: list[list[Life]] = [[] for _ in values]
         current: list[Life | None] = [None] * len(values)
         changes = [0] * (len(self.events) + 1)
         for event, number in enumerate(self.events):
@@ -119,9 +120,9 @@ class Timeline:
                     raise ValueError(f"step {self.step_of[event]} reads value {value}, which no step before it makes")
                 life.read.append(event)
             for value in makes:
-                life = current[value] = Life(value, event)
-                self.lives.append(life)
-                self.of[value].append(life)
+                life = current[value] = Life(value, event, [])
+                lives.append(life)
+                of[value].append(life)
             if number >= 0 and steps[number].extra:
                 changes[event] += steps[number].extra
                 changes[event + 1] -= steps[number].extra
@@ -129,21 +130,16 @@ class Timeline:
             life = current[value]
             if life is not None:
                 life.read.append(len(self.events) - 1)
-        for life in self.lives:
+        for life in lives:
             nbytes = values[life.value].nbytes
+            life.end = life.read[-1] if life.read else life.made
             changes[life.made] += nbytes
-            changes[self.end(life) + 1] -= nbytes
-        self.bytes: list[int] = []
-        total = 0
-        for change in changes[:-1]:
-            total += change
-            self.bytes.append(total)
+            changes[life.end + 1] -= nbytes
+        self.lives = lives
+        #: for each value its lives in the order of time
+        self.of = of
+        self.bytes = list(accumulate(changes[:-1]))
         self.peak = max(self.bytes, default=0)
-
-    @staticmethod
-    def end(life: Life) -> int:
-        """The last event at which a life is in memory."""
-        return life.read[-1] if life.read else life.made
 
     def most_in(self, first: int, stop: int) -> int:
         """The most bytes at an event from `first` to `stop` (excluded); 0 where there is none."""

@@ -91,7 +91,7 @@ class Search:
         for nbytes in timeline.bytes:
             over.append(over[-1] + (nbytes > self.limit))
         choices = []
-        for life in timeline.lives:
+        for life in [life for life in timeline.lives if life.made < full < life.end]:
             # making it costs at least its own work, whatever it is made of
             dear = (self.problem.values[life.value].work or 0.0) > price * self.problem.values[life.value].nbytes
             choice = None if dear else self._choice(life, full, over)
@@ -115,9 +115,9 @@ class Search:
         return True
 
     def _choice(self, life: Life, full: int, over: list[int]) -> _Choice | None:
-        """What it would take for the life not to be in memory at the event `full`."""
+        """What it would take for the life not to be in memory at the event `full`, which it is across."""
         value = self.problem.values[life.value]
-        if value.work is None or not value.nbytes or not life.made < full < self.timeline.end(life):
+        if value.work is None or not value.nbytes:
             return None
         if life.value in self.hopeless:
             return None
@@ -144,40 +144,41 @@ class Search:
         the bytes that are in memory at `full` for it instead.
         """
         values, timeline = self.problem.values, self.timeline
+        nbytes, of = values[value].nbytes, timeline.of
         chain: list[int] = []
         known: set[int] = {value}
         held, work = 0, 0.0
-        stack: list[tuple[int, int]] = [(value, 0)]
+        stack = [(value, iter(values[value].needs))]
         while stack:
-            current, place = stack.pop()
-            needs = values[current].needs
-            if place == len(needs):
+            current, needs = stack[-1]
+            for needed in needs:
+                if needed in known:
+                    continue
+                lives = of[needed]
+                life = lives[0] if len(lives) == 1 else timeline.life_before(needed, until)
+                end = life.end
+                if end >= until:
+                    continue
+                known.add(needed)
+                if values[needed].work is None or values[needed].nbytes <= _SMALL * nbytes:
+                    if life.made < full and end < full:
+                        held += values[needed].nbytes
+                        if held >= nbytes:
+                            self.visited += len(known)
+                            return None
+                    continue
+                if end >= full and self._has_room(needed, end, until, nbytes):
+                    continue  # it is there when memory is fullest, and stays for a little longer
+                stack.append((needed, iter(values[needed].needs)))
+                break
+            else:
+                stack.pop()
                 chain.append(current)
                 work += values[current].work or 0.0
                 if len(chain) > _LONGEST_CHAIN or work > self.left:
                     self.visited += len(known)
                     self.hopeless.add(value)
                     return None
-                continue
-            stack.append((current, place + 1))
-            needed = needs[place]
-            if needed in known:
-                continue
-            life = timeline.life_before(needed, until)
-            end = timeline.end(life)
-            if end >= until:
-                continue
-            known.add(needed)
-            if values[needed].work is None or values[needed].nbytes <= _SMALL * values[value].nbytes:
-                if life.made < full and end < full:
-                    held += values[needed].nbytes
-                    if held >= values[value].nbytes:
-                        self.visited += len(known)
-                        return None
-                continue
-            if end >= full and self._has_room(needed, end, until, values[value].nbytes):
-                continue  # it is there when memory is fullest, and stays for a little longer
-            stack.append((needed, 0))
         self.visited += len(known)
         return tuple(chain), held
 
@@ -190,8 +191,10 @@ class Search:
         """The values of the chain whose next making again is then not needed: they stay in memory for it."""
         timeline, found = self.timeline, []
         for value in chain:
-            later = next((life for life in timeline.of[value] if life.made > until), None)
-            if later is not None and (timeline.step_of[later.made], value) not in self.spared:
+            if timeline.of[value][-1].made <= until:
+                continue
+            later = next(life for life in timeline.of[value] if life.made > until)
+            if (timeline.step_of[later.made], value) not in self.spared:
                 found.append(value)
         return tuple(found)
 
@@ -231,7 +234,7 @@ class Search:
         ]
         for value, place in sorted(again, key=lambda pair: (-(values[pair[0]].work or 0.0), pair)):
             old, new = timeline.of[value][place - 1 : place + 1]
-            gap = slice(timeline.end(old) + 1, new.made)
+            gap = slice(old.end + 1, new.made)
             if filled[gap].max(initial=0) + values[value].nbytes <= self.limit:
                 filled[gap] += values[value].nbytes
                 kept.add((timeline.step_of[new.made], value))

@@ -111,11 +111,11 @@ class Stages:
         """The bytes that the backward pass of each stage leaves to the end: what is made after that of the stage behind
         it is done, and up to where the last of its saved values is read.
         """
-        done = [max(map(self.timeline.end, lives), default=self.full) for lives in self.saved]
+        done = [max((life.end for life in lives), default=self.full) for lives in self.saved]
         last, found = max(done), [0] * len(done)
         until = np.maximum.accumulate(done[::-1])  # by stages from the last one on
         for life in self.timeline.lives:
-            if self.full < life.made <= last <= self.timeline.end(life):
+            if self.full < life.made <= last <= life.end:
                 stage = len(done) - 1 - int(np.searchsorted(until, life.made))
                 found[stage] += self.problem.values[life.value].nbytes
         return found
@@ -138,9 +138,7 @@ class Stages:
 def _waiting(problem: Problem, timeline: Timeline, full: int) -> list[Life]:
     """What is in memory where it is fullest, between two of its events, and may be made again."""
     return [
-        life
-        for life in timeline.lives
-        if life.made < full < timeline.end(life) and problem.values[life.value].work is not None
+        life for life in timeline.lives if life.made < full < life.end and problem.values[life.value].work is not None
     ]
 
 
@@ -156,11 +154,12 @@ def _with_borders(problem: Problem, timeline: Timeline, starts: Sequence[int], f
     """The timeline in which what crosses into a stage and is not read by the backward pass, as a sum of which only the
     normalization is, is there until the last of what the stage has saved is read: the stage may be made again from it.
     """
-    done = [max(map(timeline.end, lives), default=0) for lives in _by_stage(_waiting(problem, timeline, full), starts)]
+    waiting = _by_stage(_waiting(problem, timeline, full), starts)
+    done = [max((life.end for life in lives), default=0) for lives in waiting]
     more: dict[int, set[int]] = {}
     for life in timeline.lives:
         value = problem.values[life.value]
-        if value.work is not None and value.nbytes and life.made < full and timeline.end(life) < full:
+        if value.work is not None and value.nbytes and life.made < full and life.end < full:
             own = bisect_right(starts, life.made)
             for stage in {bisect_right(starts, event) for event in life.read} - {own}:
                 more.setdefault(done[stage - 1], set()).add(life.value)

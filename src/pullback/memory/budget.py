@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..compiler.rematerialize import KEEP, RECOMPUTE, Policy
@@ -96,6 +96,10 @@ class WouldHelp:
     parts: tuple[int, int] | None = None
     #: with `memory="least"`, where there is no budget
     least: int | None = None
+    #: changes to allow along with how many parts, and the peak then; where none alone is enough
+    together: tuple[Sequence[str], int, int] | None = None
+    #: whether there was no time to look at all of them
+    is_cut: bool = False
 
 
 def over_budget(plan: Plan, budget: int, would_help: WouldHelp) -> MemoryBudgetError:
@@ -138,6 +142,12 @@ def _advice(plan: Plan, limit: int, would_help: WouldHelp, what: str = "the budg
             f"micro-batches: pullback.accumulate(loss_fn, batch, parts={parts}): {leads_to(peak)}; the same gradient "
             "to rounding"
         )
+    if would_help.together is not None:
+        names, parts, peak = would_help.together
+        divided = f", with pullback.accumulate(loss_fn, batch, parts={parts})" if parts > 1 else ""
+        changes.append(f"together: allow={list(names)}{divided}: {leads_to(peak)}")
+    if would_help.is_cut:
+        changes.append("further of these, or several together, were not looked at, which takes longer")
     changes += savings(plan)
     if not changes:
         return "of what is known here, nothing else would bring it down"

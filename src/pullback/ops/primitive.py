@@ -260,6 +260,10 @@ _COMMANDS = os.path.join(_PACKAGE, "cli", "")
 _NAMING = {os.path.join("nn", "functional"): 3, os.path.join("nn", "utils"): 3, "optim": 3, "autograd": 2, "tensor": 1}
 
 
+#: functions that are called in place of another operation, of which theirs is no part: what calls them names nothing
+_INSTEAD, _ABOVE_ALL = os.path.join("tracing", "divided.py"), 4
+
+
 #: what Python calls where the left operand is a number
 _MIRRORED = {f"r{name}": name for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul")}
 
@@ -286,6 +290,8 @@ class _Caller:
                 self.rank = max((rank for place, rank in _NAMING.items() if folder.startswith(place)), default=0)
                 name = _MIRRORED.get(name, name) if special else name
                 self.name = f"optimizer.{name}" if folder.startswith("optim") else name
+            if code.co_filename == _PACKAGE + _INSTEAD:
+                self.rank, self.name = _ABOVE_ALL, ""
 
 
 _callers: dict[int, _Caller] = {}
@@ -332,7 +338,7 @@ def _line(frame: FrameType | None) -> Source | None:
                     caller.sources[key] = source
             return source
         if caller.rank >= rank:
-            rank, name = caller.rank, caller.name
+            rank, name = caller.rank, caller.name or name
         frame = frame.f_back
     return None
 

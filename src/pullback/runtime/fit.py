@@ -18,7 +18,7 @@ from ..compiler.narrow import chosen_for, in_numbers, narrowable, narrowed
 from ..compiler.order import constraints, forwarded
 from ..compiler.rematerialize import RECOMPUTE, Policy, Retention, aligned, checkpointed, rematerialize, retention
 from ..compiler.retention import Solver, asked, cheap
-from ..compiler.schedules import Schedule
+from ..compiler.schedules import Again, Schedule
 from ..graph.node import Node
 from ..timeline import span
 from .bundles import bytes_of
@@ -44,6 +44,8 @@ _LOWERED, _LOWER = 6, 0.995
 #: how often the fewest bytes are asked for once more, and with which part of a forward pass's work a budget counts as
 #: near them
 _AGAIN, _NEAR_FEWEST = 4, 3 / 4
+#: how far below the lowest peak that was found something else may be found
+_LUCK = 31 / 32
 #: how much longer a step may take so that nothing is rounded for it, and operations to round an element and widen it
 _LITTLE, _ROUNDING = 1.02, 2
 
@@ -106,6 +108,8 @@ class Fitter:
         """
         self.first, self.lay_out, self.may_round = layout, lay_out, may_round
         self.said = policy
+        #: what was laid out already, by what is computed again
+        self._made: dict[tuple[Retention, tuple[Again, ...]], Fitted] = {}
         self.calls = checkpointed(layout.fusion) if follow_calls else None
         #: the same search with what stands in checkpointed calls left to it: it can go lower than what they ask for
         self.freely = Fitter(layout, lay_out, policy, follow_calls=False) if self.calls is not None else None
@@ -206,7 +210,8 @@ class Fitter:
         first = self._tried(known, limit)
         found = [] if first is None else [first]
         near = first is None or first.added > _NEAR_FEWEST * known.forward_work()
-        if near and limit >= known.solver.floor and self.fewest.layout.arena_bytes <= limit:
+        can = first is not None or limit >= _LUCK * known.solver.lowest.peak
+        if near and can and self.fewest.layout.arena_bytes <= limit:
             found.append(self.fewest)
         if not found and self.freely is not None:
             return self.freely._exact(self.freely.known, limit)
@@ -286,8 +291,10 @@ class Fitter:
         """
         aim, bottom, tries, above = limit, known.solver.floor, _TRIES, 0
         while aim >= bottom and tries:
-            schedule = known.solver.solve(aim, most, thorough=aim == limit)
-            if schedule.work > most:
+            schedule = known.solver.solve(aim, most)
+            if schedule.peak > aim == limit >= _LUCK * known.solver.lowest.peak:
+                schedule = known.solver.solve(aim, most, thorough=True)
+            if schedule.work > most or schedule.peak > limit:
                 break
             fitted = self._laid_out(known, schedule)
             excess = fitted.layout.arena_bytes - limit
@@ -326,10 +333,13 @@ class Fitter:
         solver = known.solver
         few = len(known.problem.values) <= _FEW_VALUES
         step = _FINE_STEP if few else _STEP
-        found = [self._laid_out(known, solver.least(known.forward_work()))] if few else []
-        aim, peaks = solver.floor if few else int(solver.floor * step), set[int]()
+        lowest = solver.lowest
+        found, peaks = [self._laid_out(known, lowest)], {lowest.peak}
+        found.append(self.fewest if few else self._laid_out(known, solver.least(known.forward_work())))
+        # lower aims are kept to by nothing; higher ones are for better layouts
+        aim = int(lowest.peak * step) + 1
         # an arena has at least the bytes that live at once
-        while not found or aim < min(fitted.layout.arena_bytes for fitted in found):
+        while aim < min(fitted.layout.arena_bytes for fitted in found):
             schedule = solver.solve(aim)
             if schedule.peak not in peaks:
                 found.append(self._laid_out(known, schedule))
@@ -352,5 +362,8 @@ class Fitter:
     def _laid_out(self, known: Retention, schedule: Schedule) -> Fitted:
         if not schedule.again and known.groups == self.first.fusion.groups:
             return Fitted(self.first, {})
-        made = rematerialize(self.first.fusion, known, schedule.again)
-        return Fitted(self.lay_out(made.fusion), made.copies, added=schedule.work)
+        key = known, schedule.again
+        if key not in self._made:
+            made = rematerialize(self.first.fusion, known, schedule.again)
+            self._made[key] = Fitted(self.lay_out(made.fusion), made.copies, added=schedule.work)
+        return self._made[key]
