@@ -336,8 +336,8 @@ class Fitter:
         lowest = solver.lowest
         found, peaks = [self._laid_out(known, lowest)], {lowest.peak}
         found.append(self.fewest if few else self._laid_out(known, solver.least(known.forward_work())))
-        # lower aims are kept to by nothing; higher ones are for better layouts
-        aim = int(lowest.peak * step) + 1
+        # where values are few, nothing keeps to lower aims, and higher ones are for better layouts
+        aim = int((lowest.peak if few else solver.floor) * step) + 1
         # an arena has at least the bytes that live at once
         while aim < min(fitted.layout.arena_bytes for fitted in found):
             schedule = solver.solve(aim)
