@@ -335,7 +335,8 @@ class Fitter:
         step = _FINE_STEP if few else _STEP
         lowest = solver.lowest
         found, peaks = [self._laid_out(known, lowest)], {lowest.peak}
-        found.append(self.fewest if few else self._laid_out(known, solver.least(known.forward_work())))
+        if few:
+            found.append(self.fewest)
         # where values are few, nothing keeps to lower aims, and higher ones are for better layouts
         aim = int((lowest.peak if few else solver.floor) * step) + 1
         # an arena has at least the bytes that live at once

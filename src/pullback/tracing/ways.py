@@ -68,7 +68,7 @@ _MANY_NODES = 10_000
 #: parts of a batch where no number of them is enough
 _SOME = 8
 #: seconds after which no further change is looked at
-_SECONDS = 18.0
+_SECONDS = 20.0
 
 
 def would_help(record: Callable[[Way], Replay], budget: Budget, limit: int, refused: Replay) -> WouldHelp:
