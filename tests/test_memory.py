@@ -87,6 +87,20 @@ def test_values_in_a_row_share_one_place(sizes: list[int]) -> None:
     assert place(requests).nbytes == max(live_sums(requests), default=0)
 
 
+@pytest.mark.parametrize("seed", [0, 2, 3, 8, 13])
+def test_what_lies_too_high_is_placed_earlier(seed: int) -> None:
+    """Largest first takes some hundredths more than what lives at once here."""
+    rng = np.random.default_rng(seed)
+    sizes, first, life = rng.integers(1, 400, 60) * ALIGNMENT, rng.integers(0, 40, 60), rng.integers(0, 15, 60)
+    requests = [Request(*map(int, each)) for each in zip(sizes, first, first + life, strict=True)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pullback.compiler.place._FEW", 0)
+        before = place(requests).nbytes
+    placement = place(requests)
+    check(requests, placement)
+    assert placement.nbytes < before - (before - max(live_sums(requests))) / 3
+
+
 def test_the_checker_finds_faults() -> None:
     requests = [Request(100, 0, 1), Request(100, 1, 2)]
     check(requests, Placement([0, 128], 256))
