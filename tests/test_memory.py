@@ -87,7 +87,7 @@ def test_values_in_a_row_share_one_place(sizes: list[int]) -> None:
     assert place(requests).nbytes == max(live_sums(requests), default=0)
 
 
-@pytest.mark.parametrize("seed", [0, 2, 3, 8, 13])
+@pytest.mark.parametrize("seed", [3, 4, 8, 11, 13])
 def test_what_lies_too_high_is_placed_earlier(seed: int) -> None:
     """Largest first takes some hundredths more than what lives at once here."""
     rng = np.random.default_rng(seed)

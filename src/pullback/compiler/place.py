@@ -43,9 +43,9 @@ _MANY = 16_000
 
 #: what lies within this of the bytes that live at once is not placed in another order
 _NEAR = 1.001
-#: how often each order is mended, by how much what lies too high comes earlier, and the part of the bytes that live at
-#: once from which on a request takes part, of at most so many: a few ten milliseconds, a thirtieth less of arena
-_ROUNDS, _EARLIER, _LARGE, _FEW = 20, 1.5, 0.01, 400
+#: how often an order is mended, by how much what lies too high comes earlier, and the part of the bytes that live at
+#: once from which on a request takes part, of at most so many: some 25 ms, a thirtieth less of arena
+_ROUNDS, _EARLIER, _LARGE, _FEW = 40, 1.5, 0.01, 400
 
 
 def place(requests: Sequence[Request]) -> Placement:
@@ -55,16 +55,17 @@ def place(requests: Sequence[Request]) -> Placement:
         return _by_time(requests, sizes)
     alive = _alive(requests, sizes)
     enough = int(_NEAR * alive.max(initial=0))
-    found: list[Placement] = []
-    orders = list(_orders(requests, sizes, alive))
-    for weights in orders:
-        found.append(_largest_first(requests, sizes, weights))
-        if found[-1].nbytes <= enough:
-            break
-    else:
-        if (mended := _mended(requests, sizes, orders, enough)) is not None:
-            found.append(_largest_first(requests, sizes, mended))
-    return min(found, key=lambda placement: placement.nbytes)
+    best: tuple[Placement, list[float]] | None = None
+    for weights in _orders(requests, sizes, alive):
+        placement = _largest_first(requests, sizes, weights)
+        if best is None or placement.nbytes < best[0].nbytes:
+            best = placement, weights
+        if placement.nbytes <= enough:
+            return placement
+    assert best is not None
+    mended = _mended(requests, sizes, best[1], enough)
+    placement = best[0] if mended is None else _largest_first(requests, sizes, mended)
+    return min(best[0], placement, key=lambda placement: placement.nbytes)
 
 
 def _alive(requests: Sequence[Request], sizes: Sequence[int]) -> np.ndarray:
@@ -86,28 +87,26 @@ def _orders(requests: Sequence[Request], sizes: Sequence[int], alive: np.ndarray
 
 
 def _mended(
-    requests: Sequence[Request], sizes: Sequence[int], orders: Sequence[Sequence[float]], enough: int
+    requests: Sequence[Request], sizes: Sequence[int], weights: Sequence[float], enough: int
 ) -> list[float] | None:
-    """What to place requests by: orders that are mended for the large ones; None where these are too many."""
+    """What to place requests by: an order that is mended for the large ones; None where these are too many."""
     large = [number for number, size in enumerate(sizes) if size >= _LARGE * enough]
     if not 1 < len(large) <= _FEW:
         return None
-    some, of = [requests[number] for number in large], [sizes[number] for number in large]
-    beside = _beside(some)
+    of, beside = [sizes[number] for number in large], _beside([requests[number] for number in large])
+    own = [weights[number] for number in large]
     least, best = inf, list[int]()
-    for weights in orders:
-        own = [weights[number] for number in large]
-        for _ in range(_ROUNDS):
-            order = sorted(range(len(own)), key=lambda i: (-own[i], i))
-            tops = _tops(order, of, beside)
-            if (most := max(tops)) < least:
-                least, best = most, order
-            if most <= enough:
-                break
-            own = [weight * _EARLIER if top > enough else weight for weight, top in zip(own, tops, strict=True)]
+    for _ in range(_ROUNDS):
+        order = sorted(range(len(own)), key=lambda i: (-own[i], i))
+        tops = _tops(order, of, beside)
+        if (most := max(tops)) < least:
+            least, best = most, order
+        if most <= enough:
+            break
+        own = [weight * _EARLIER if top > enough else weight for weight, top in zip(own, tops, strict=True)]
     found, first = list(map(float, sizes)), 2.0 * max(sizes)
     for place, number in enumerate(best):
-        found[large[number]] = first + len(best) - place
+        found[large[number]] = first - place
     return found
 
 

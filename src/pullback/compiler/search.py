@@ -5,7 +5,8 @@ are cheapest to come by: the greedy of dynamic tensor rematerialization (Kirisam
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from heapq import heapify, heappop, heappush
 from math import inf
 from typing import NamedTuple
 
@@ -90,41 +91,64 @@ class Search:
         over = [0]
         for nbytes in timeline.bytes:
             over.append(over[-1] + (nbytes > self.limit))
-        choices = []
-        for life in [life for life in timeline.lives if life.made < full < life.end]:
-            # making it costs at least its own work, whatever it is made of
-            dear = (self.problem.values[life.value].work or 0.0) > price * self.problem.values[life.value].nbytes
-            choice = None if dear else self._choice(life, full, over)
-            if choice is not None and choice.work <= price * choice.gain:
-                choices.append(choice)
-        if not choices:
-            return False
-        choices.sort(key=lambda choice: choice.price)
         excess, touched = timeline.peak - self.limit, set[int]()
         edits: list[_Choice] = []
-        for choice in choices[: 1 + len(choices) // 8]:
-            if excess <= 0:
-                break
+        for choice in self._cheapest(full, over, price):
             own = {*choice.chain, *choice.spared, *(n for v in choice.chain for n in self.problem.values[v].needs)}
             if own & touched:
                 continue
             touched |= {*choice.chain, *choice.spared}
             edits.append(choice)
             excess -= choice.gain
-        self._apply(edits)
-        return True
+            if excess <= 0:
+                break
+        if edits:
+            self._apply(edits)
+        return bool(edits)
 
-    def _choice(self, life: Life, full: int, over: list[int]) -> _Choice | None:
+    def _cheapest(self, full: int, over: Sequence[int], price: float) -> Iterator[_Choice]:
+        """The choices that are cheapest for their bytes, an eighth of all, each looked at only when its turn can have
+        come: making a value costs at least its own work, whatever it is made of.
+        """
+        found: list[tuple[float, int, _Choice | None]] = []
+        lives = [life for life in self.timeline.lives if life.made < full < life.end]
+        for number, life in enumerate(lives):
+            least = self._least_price(life, full, over, price)
+            if least is not None:
+                found.append((least, number, None))
+        heapify(found)
+        left = 1 + len(found) // 8
+        while found and left:
+            _, number, choice = heappop(found)
+            if choice is not None:
+                left -= 1
+                yield choice
+                continue
+            choice = self._choice(lives[number], full, over)
+            if choice is not None and choice.work <= price * choice.gain:
+                heappush(found, (choice.price, number, choice))
+
+    def _least_price(self, life: Life, full: int, over: Sequence[int], price: float) -> float | None:
+        """The least that a byte costs by interrupting a life at the event `full`; None where that cannot be, or costs
+        more than `price`.
+        """
+        value = self.problem.values[life.value]
+        if value.work is None or not value.nbytes or life.value in self.hopeless or value.work > price * value.nbytes:
+            return None
+        since, until = self._gap(life, full)
+        if until == full:
+            return None
+        return value.work / (value.nbytes * max(over[until] - over[since + 1], 1))
+
+    def _gap(self, life: Life, full: int) -> tuple[int, int]:
+        """The events around `full` at which a life is made or read."""
+        place = bisect_left(life.read, full)
+        return life.read[place - 1] if place else life.made, life.read[place]
+
+    def _choice(self, life: Life, full: int, over: Sequence[int]) -> _Choice | None:
         """What it would take for the life not to be in memory at the event `full`, which it is across."""
         value = self.problem.values[life.value]
-        if value.work is None or not value.nbytes:
-            return None
-        if life.value in self.hopeless:
-            return None
-        place = bisect_left(life.read, full)
-        if life.read[place] == full:
-            return None
-        until, since = life.read[place], life.read[place - 1] if place else life.made
+        since, until = self._gap(life, full)
         found = self._chain(life.value, until, full)
         if found is None:
             return None
