@@ -227,22 +227,96 @@ def test_a_scaled_step_holds_what_one_without_a_scale_holds(name: str) -> None:
     assert peak(True) <= peak(False) + 1024, "the state of a scaled step is written aside"
 
 
-@pytest.mark.parametrize("compiled", [False, True])
-def test_what_no_scale_mends_is_told_once(compiled: bool) -> None:
-    weight = pb.nn.Parameter(pb.zeros(3))
-    optimizer, scaler = pb.optim.SGD([weight], lr=0.1), pb.amp.GradScaler("cpu")
+def fault_of(policy: str, clip: bool, make: Any) -> tuple[Any, Any, Any, Any]:
+    """A compiled step of `make(weight, number)` in which a scaler steps; its weight, and its scaler."""
+    weight = pb.nn.Parameter(pb.ones(3))
+    optimizer, scaler = pb.optim.Adam([weight], lr=0.1), pb.amp.GradScaler("cpu", init_scale=2.0**15)
 
-    def step() -> None:
+    @pb.compile(on_nonfinite=policy)
+    def step(number: pb.Tensor) -> pb.Tensor:
         optimizer.zero_grad()
-        scaler.scale((weight * weight).sqrt().sum()).backward()
+        loss = make(weight, number)
+        scaler.scale(loss).backward()
+        if clip:
+            scaler.unscale_(optimizer)
+            pb.nn.utils.clip_grad_norm_([weight], 1.0)
         scaler.step(optimizer)
         scaler.update()
+        return loss
 
-    run = pb.compile(step) if compiled else step
+    return step, weight, optimizer, scaler
+
+
+#: loss, operation, phase, how; finite with 1, and not with 0, in the backward pass alone
+NO_MATTER_OF_SCALE = {
+    "division": (lambda w, n: w.sum() + (w * n / (w * n)).nan_to_num(0.0).sum(), "truediv", "division by zero: 0/0"),
+    "slope": (lambda w, n: (w * n).sqrt().sum(), "sqrt", "division by zero"),
+    "half": (lambda w, n: (w * n).half().sqrt().float().sum(), "sqrt", "division by zero"),
+    "chosen": (lambda w, n: pb.where(w * n > 0, (w * n).log(), 0.0).sum(), "log", "division by zero: 0/0"),
+}
+
+
+@pytest.mark.parametrize("name", NO_MATTER_OF_SCALE)
+def test_a_fault_of_the_backward_pass_that_no_scale_mends_is_told_at_once(name: str) -> None:
+    make, op, how = NO_MATTER_OF_SCALE[name]
+    step, weight, optimizer, scaler = fault_of("raise", name == "slope", make)
+    step(pb.ones(()))
+    step(pb.ones(()))
+    before = [weight.tolist(), *(v.tolist() for v in optimizer.state[weight].values()), scaler.state_dict()]
+    with pytest.raises(pb.errors.NonFiniteError, match="a gradient, with a loss scale of 1, is not finite") as caught:
+        step(pb.zeros(()))
+    fault = caught.value
+    assert (fault.op, fault.how) == (op, how) and fault.filename == __file__ and fault.step == 3
+    assert fault.phase == ("forward" if name == "division" else "backward")
+    after = [weight.tolist(), *(v.tolist() for v in optimizer.state[weight].values()), scaler.state_dict()]
+    assert after == before
+    step(pb.ones(()))
+    assert weight.tolist() != before[0]
+
+
+@pytest.mark.parametrize("policy", ["skip", "ignore"])
+def test_what_no_scale_mends_is_done_with_as_the_policy_says(policy: str) -> None:
+    step, weight, _, scaler = fault_of(policy, False, NO_MATTER_OF_SCALE["half"][0])
+    step(pb.ones(()))
+    before = weight.tolist()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for _ in range(3):
+            step(pb.zeros(()))
+    assert weight.tolist() == before
+    if policy == "skip":
+        assert step.skipped == 3 and scaler.get_scale() == 2.0**15
+        assert ["division by zero" in str(each.message) for each in told] == [True]
+        assert told[0].filename == __file__
+    else:
+        assert scaler.get_scale() == 2.0**12 and not told
+
+
+def test_what_a_scale_mends_below_1_too_lowers_it_in_silence() -> None:
+    def make(w: pb.Tensor, n: pb.Tensor) -> pb.Tensor:
+        return (w.half() * n.half()).float().sum() * 1e4
+
+    step, weight, _, scaler = fault_of("raise", False, make)
+    scales = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(20):
+            step(pb.full((), 50.0))
+            scales.append(scaler.get_scale())
+    assert scales[:3] == [2.0**14, 2.0**13, 2.0**12] and scales[-1] == 0.125  # 50 · 1e4 / 8 is below 65504
+    assert weight.tolist() != [1.0] * 3
+
+
+def test_undecorated_steps_tell_once_what_no_scale_mends() -> None:
+    weight = pb.nn.Parameter(pb.zeros(3))
+    optimizer, scaler = pb.optim.SGD([weight], lr=0.1), pb.amp.GradScaler("cpu")
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         for _ in range(25):
-            run()
+            optimizer.zero_grad()
+            scaler.scale((weight * weight).sqrt().sum()).backward()
+            scaler.step(optimizer)
+            scaler.update()
     assert ["no scale mends" in str(each.message) for each in told] == [True] and scaler.get_scale() < 1.0
 
 

@@ -67,9 +67,10 @@ class GradScaler:
 
     After such a step the scale is multiplied by `backoff_factor`, after `growth_interval` steps without one by
     `growth_factor`. In a compiled function all of that happens inside the program: scale, counter, parameters and the
-    optimizer's state are chosen there, nothing waits for the host, and `on_nonfinite` is not asked about these
-    gradients, though still about the loss. `scale`, `unscale_`, `step` and `update` have to be called in the same
-    function then.
+    optimizer's state are chosen there, and nothing waits for the host. `on_nonfinite` is asked about the loss, and
+    about gradients that are not finite with a smaller scale either (0/0 in the backward pass, say); to tell these, a
+    step that is left out runs three or four times. `scale`, `unscale_`, `step` and `update` have to be called in the
+    same function then.
 
     Gradients whose norm is 1e15 or more count as not finite in a compiled function. The scale stays between
     1e-15 and 1e15.
@@ -141,7 +142,7 @@ class GradScaler:
                 parameter.grad = (gradient.to(gradient.dtype.compute) * inverse).to(gradient.dtype)
                 if parameter.is_leaf:  # who looks on wants to know the gradient that the optimizer steps with
                     STATE.watch(parameter.grad.node, "gradient", parameter, gradient.node)
-            sound = sound_gradients([p for p, _ in pairs], [gradient for _, gradient in pairs])
+            sound = sound_gradients([p for p, _ in pairs], [gradient for _, gradient in pairs], self._scale)
         self._progress[id(optimizer)] = _Progress(sound, STATE.trace)
 
     def step(self, optimizer: Any, *args: Any, **kwargs: Any) -> Any:
@@ -210,8 +211,8 @@ class GradScaler:
             self._has_warned = True
             warnings.warn(
                 f"GradScaler skipped {self._skipped} steps in a row, down to a scale of {self.get_scale():.3g}: the "
-                "gradients hold a NaN or an infinity that no scale mends. To find the line, do a step inside of "
-                "pb.autograd.detect_anomaly(), or a compiled one without the scaler",
+                "gradients hold a NaN or an infinity that no scale mends, or are far too long. To find the line, do a "
+                "step inside of pb.autograd.detect_anomaly(), or a compiled one without the scaler",
                 stacklevel=3,
             )
 

@@ -160,7 +160,9 @@ def _subject(what: str, message: str) -> str:
         return f"check_numerics: {message}" if message else "a checked value"
     if what == "update":
         return f"the new value of {message}" if message else "a new value"
-    return {"loss": "the loss", "gradient": "a gradient"}.get(what, "a value")
+    if what == "gradient":
+        return f"a gradient, {message}," if message else "a gradient"
+    return "the loss" if what == "loss" else "a value"
 
 
 __all__ = ["OperandStatistics", "called", "phase_of", "report", "statistics"]

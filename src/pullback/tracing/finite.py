@@ -20,8 +20,9 @@ from ..graph.node import Graph, Node, ancestors, enter, exact, reachable
 from ..graph.types import float32
 from ..ops.contraction import MATMUL
 from ..ops.elementwise import absolute, add, convert, copy, lt, mul, where
-from ..ops.primitive import HOST, LEAF, MOVEMENT, constant, grad_mode, source_of
+from ..ops.primitive import HOST, LEAF, MOVEMENT, constant, grad_mode, source_of, user_source
 from ..ops.reduction import reduce_max, reduce_sum
+from .scaling import Scaling
 from .trace import Trace, Watched
 
 RAISE, SKIP, ROLLBACK, IGNORE = "raise", "skip", "rollback", "ignore"
@@ -83,7 +84,9 @@ class Policy:
             raise fault
         self.skipped += 1
         if self.skipped == 1:
-            warnings.warn(f"a step was skipped, and others will be without a word: {fault}", stacklevel=6)
+            told, source = f"a step was skipped, and others will be without a word: {fault}", user_source()
+            # how far away on the stack the user is depends on how the recording was run
+            warnings.warn_explicit(told, UserWarning, source.file if source else "", source.line if source else 0)
 
 
 class Guard:
@@ -91,12 +94,13 @@ class Guard:
 
     def __init__(
         self, watched: Sequence[Watched], outputs: Sequence[Node], old: Mapping[int, Node],
-        updates: Sequence[Watched] = (), early: Sequence[int] = (),
+        updates: Sequence[Watched] = (), early: Sequence[int] = (), scaling: Scaling | None = None,
     ):  # fmt: skip
         """`watched` and `outputs` are of the program's graph; `old` are the inputs that hold what the outputs at these
         places are new values of; `updates` are those of the new values that are not watched themselves; no output at
-        the places `early` waits for the guard.
+        the places `early` waits for the guard; `scaling` is of what scalers look at.
         """
+        self.scaling = scaling
         self.watched, self.plain, self.old = list(watched), list(outputs), dict(old)
         self.updates = list(updates)
         self.early = [self.plain[place] for place in early]
@@ -119,7 +123,8 @@ class Guard:
             total = self._known(self._total(part))
             with source_of([*self.watched, *self.updates][0].node):
                 # a copy, so that the state is written by kernels that read it, and not by the one that sums
-                sound = copy(lt(total, constant(self.limit, float32)))
+                compared = total if self.scaling is None else self.scaling.held(total)
+                sound = copy(lt(compared, constant(self.limit, float32)))
             before = reachable([sound, *self.early])
             outputs, rest = self._chosen(set(before), sound)
         return Graph(_ordered(before, rest, ancestors([*outputs, total])), [*outputs, total])
@@ -132,7 +137,7 @@ class Guard:
                 own = convert(part(watched.node), float32)
                 total = own if total is None else add(total, own)
         assert total is not None
-        return total
+        return total if self.scaling is None else self.scaling.counted(total)
 
     def _known(self, total: Node) -> Node:
         """`total`, made of sums of the recording where it has equal ones, as `clip_grad_norm_` makes them.
@@ -195,10 +200,13 @@ class Guard:
         return outputs, order
 
     def fault(
-        self, values: Callable[[Node], object], name_of: Callable[[Node], str], step: int
-    ) -> NonFiniteError | None:
-        """What went wrong, found by computing the step again on the reference; None where all is finite there."""
-        found = [*self.watched, *self.updates]
+        self, values: Callable[[Node], object], name_of: Callable[[Node], str], step: int,
+        further: Sequence[Watched] = (),
+    ) -> NonFiniteError | None:  # fmt: skip
+        """What went wrong, in what is watched and in `further` values, found by computing the step again on the
+        reference; None where all is finite there.
+        """
+        found = [*self.watched, *further, *self.updates]
         roots = [Root(w.node, w.what, w.message) for w in found]
         return diagnose(Graph.of([w.node for w in found]), roots, values, name_of, step)
 

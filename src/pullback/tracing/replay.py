@@ -41,6 +41,7 @@ from .observed import Observed
 from .outcome import Outcome, Output
 from .prepared import Prepared
 from .relations import Findings, Related
+from .scaling import Scaling
 from .settled import Memory, Settled, is_alone, stays_of
 from .trace import Captured, Trace, Watched
 
@@ -112,7 +113,11 @@ class Replay:
         # what writes parameters without a gradient is looked at too, but not what only writes other tensors
         is_update = policy.on_nonfinite != IGNORE and not outcome.freed and self._writes_parameters(trace, old)
         bounded = trace.bounded if (watched or is_update) and policy.on_nonfinite != IGNORE else []
-        graph = Graph.of([*nodes, *(w.node for w in watched), *bounded])
+        looks = bool(watched or is_update) and policy.on_nonfinite != IGNORE and not outcome.freed
+        #: what is done about gradients that scalers look at
+        self.scaling = Scaling(trace.scaled) if trace.scaled and looks else None
+        scaled = [] if self.scaling is None else self.scaling.nodes
+        graph = Graph.of([*nodes, *(w.node for w in watched), *bounded, *scaled])
         if trace.divided is not None:
             trace.divided.check(graph)
         # tensors made from data inside the step: their values are part of the recording
@@ -182,6 +187,9 @@ class Replay:
         """
         own, rest = graph.outputs[: len(self.outputs)], graph.outputs[len(self.outputs) :]
         bad, bounded = rest[: len(watched)], rest[len(watched) :]
+        if self.scaling is not None:
+            first = len(bounded) - len(self.scaling.nodes)
+            bounded, self.scaled = bounded[:first], self.scaling.enter(bounded[first:])
         old = {p: node for p, node in old.items() if (node.shape, node.dtype) == (own[p].shape, own[p].dtype)}
         is_new = {p for p, node in old.items() if node.dtype.is_floating_point and own[p] not in {*bad, node}}
         # an infinity that somebody put into a buffer on purpose, such as a best loss so far, is no fault in it
@@ -192,7 +200,7 @@ class Replay:
         watched = [w._replace(node=node) for w, node in zip(watched, bad, strict=True)]
         if not watched and not updates:
             return Graph.of(own)
-        guard = Guard(watched, own, old, updates, self.observed.early)
+        guard = Guard(watched, own, old, updates, self.observed.early, self.scaling)
         if updates:
             states = [State(old[p], own[p]) for p in sorted(is_new)]
             self.assured = Assured.of(states, [*bad, *bounded], trace, self.captured)
@@ -384,18 +392,39 @@ class Replay:
         self, arguments: list[Handle], inputs: list[Memory | None], outputs: list[Memory | None], fresh: set[int]
     ) -> Any:
         """What follows a run that was not finite: the state has its old values, wherever it was written to."""
-        fault = None
+        if self.scaling is None:
+            return self._judge(arguments, inputs, outputs, fresh)
+        run = partial(self._run_again, inputs, outputs)
+        mends, fault = self.scaling.mends(run, self.limit), None
+        if not mends and not self.policy.is_told:
+            with self.scaling.at(1.0):
+                fault = self._fault(inputs, self.scaled)
+        is_known = fault is not None or (not mends and self.policy.is_told)
+        with self.scaling.waits.being(math.inf if is_known else 0.0):
+            run()
+            return self._judge(arguments, inputs, outputs, fresh, fault, is_known)
+
+    def _judge(
+        self, arguments: list[Handle], inputs: list[Memory | None], outputs: list[Memory | None], fresh: set[int],
+        fault: NonFiniteError | None = None, is_known: bool = False,
+    ) -> Any:  # fmt: skip
+        """Take in a run that was left out by a scaler, or whose sums of squares alone had overflowed; else do what the
+        policy says. `is_known` tells that nobody has to ask any more.
+        """
+        is_good = self._total_of(outputs) < self.limit
         # a sum of squares that is infinite may have overflowed
-        if not (self.policy.is_told and (self.is_exact or math.isnan(self._total_of(outputs)))):
+        is_told = self.policy.is_told and (self.is_exact or math.isnan(self._total_of(outputs)))
+        if not (is_good or is_known or is_told):
             fault = self._fault(inputs)
-            if fault is None and self._is_finite_exactly(arguments, inputs, outputs):
-                self._take_in_state(outputs, fresh)
-                disturb()
-                result = self._take_in(arguments, outputs)
-                self.observed.tell(outputs)
-                return result
+            is_good = fault is None and self._is_finite_exactly(arguments, inputs, outputs)
         self._take_in_state(outputs, fresh)
         disturb()
+        if is_good:
+            if self.assured is not None:
+                self.assured.after(self._tensors())
+            result = self._take_in(arguments, outputs)
+            self.observed.tell(outputs)
+            return result
         assert self.guard is not None
         self.policy.meet(fault or (None if self.policy.is_told else self.guard.unexplained(self.policy.calls)))
         self.observed.tell(outputs, taken=False)
@@ -404,8 +433,14 @@ class Replay:
     def _total_of(self, outputs: list[Memory | None]) -> float:
         return outputs[self.total].array.item(0)  # type: ignore[union-attr]
 
-    def _fault(self, inputs: list[Memory | None]) -> NonFiniteError | None:
-        """What went wrong, found on the reference, or None where nothing did there."""
+    def _run_again(self, inputs: list[Memory | None], outputs: list[Memory | None]) -> float:
+        """Run the program on the same memory once more; gives the total."""
+        self.program.run(inputs, outputs)  # type: ignore[arg-type]
+        overwritten()
+        return self._total_of(outputs)
+
+    def _fault(self, inputs: list[Memory | None], further: Sequence[Watched] = ()) -> NonFiniteError | None:
+        """What went wrong, in `further` values too, found on the reference, or None where nothing did there."""
         assert self.guard is not None
         places = {node: place for place, node in enumerate(self.program.inputs)}
 
@@ -415,7 +450,7 @@ class Replay:
         def name_of(node: Node) -> str:
             return self._called.get(places.get(node, -1), "")
 
-        return self.guard.fault(value_of, name_of, self.policy.calls)
+        return self.guard.fault(value_of, name_of, self.policy.calls, further)
 
     def _is_finite_exactly(
         self, arguments: list[Any], inputs: list[Memory | None], outputs: list[Memory | None]
@@ -429,9 +464,7 @@ class Replay:
         self._look_at_all(arguments)
         for place in self.resident:
             outputs[place] = self.program.residence(place)
-        self.program.run(inputs, outputs)  # type: ignore[arg-type]
-        overwritten()
-        return self._total_of(outputs) < self.limit
+        return self._run_again(inputs, outputs) < self.limit
 
     def _look_at_all(self, arguments: list[Any]) -> None:
         """From now on run a program that looks at every element of gradients and of updates before it writes anything:

@@ -18,14 +18,15 @@ from ..tensor import Tensor
 from ..tensor.state import STATE
 from .assurance import LARGEST
 from .finite import exactly, squares
+from .trace import Scaled
 
 #: what the sum of the squares of gradients must stay below, so that there are bounds for what an update makes of them
 _LIMIT = LARGEST**2
 
 
-def sound_gradients(parameters: Sequence[Tensor], given: Sequence[Tensor]) -> Tensor:
+def sound_gradients(parameters: Sequence[Tensor], given: Sequence[Tensor], scale: Tensor) -> Tensor:
     """Whether the gradients of all parameters are finite, bool[]; in a recording, whether they are shorter than 1e15 as
-    one vector. The recording does not look any more at what the gradients were made from, `given`.
+    one vector. The recording looks at what they were made from, `given`, only where no other `scale` makes them so.
     """
     found = [parameter.grad.node for parameter in parameters if parameter.grad is not None]
     part, limit = (exactly, math.inf) if STATE.trace is None else (squares, _LIMIT)
@@ -33,11 +34,14 @@ def sound_gradients(parameters: Sequence[Tensor], given: Sequence[Tensor]) -> Te
         total = constant(0.0, float32)
         for node in found:
             total = add(total, convert(part(node), float32))
-        if STATE.trace is not None:
-            for node in (*found, *(tensor.node for tensor in given)):
-                STATE.trace.watched.pop(node, None)
         # a copy, so that what depends on it is computed behind the gradients and not where they are made
-        return Tensor._wrap(copy(lt(total, constant(limit, float32))))
+        sound = copy(lt(total, constant(limit, float32)))
+    if STATE.trace is not None:
+        popped = [STATE.trace.watched.pop(node, None) for node in (*(tensor.node for tensor in given), *found)]
+        if STATE.loop is None and STATE.example is None:
+            watched = [each._replace(message="with a loss scale of 1") for each in popped if each is not None]
+            STATE.trace.scaled.append(Scaled(scale, sound, watched))
+    return Tensor._wrap(sound)
 
 
 def changing_only_where(sound: Tensor, parameters: Sequence[Tensor], step: Callable[[], Any]) -> Any:

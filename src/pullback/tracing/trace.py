@@ -22,7 +22,7 @@ from ..ops.primitive import input_node, user_source
 from ..runtime.buffers import Buffer
 from ..tensor import Tensor
 from ..tensor.handle import RECEIVERS, Handle
-from ..tensor.state import outside_trace
+from ..tensor.state import UNSCALED, outside_trace
 from ..tensor.views import root_of
 from .prepared import Entry, Prepared
 
@@ -59,6 +59,16 @@ class Watched(NamedTuple):
     what: str
     owner: Handle | None = None
     message: str = ""
+
+
+class Scaled(NamedTuple):
+    """A scale of losses, whether the gradients that a scaler has divided by it are finite, and these, which nobody else
+    looks at.
+    """
+
+    scale: Handle
+    sound: Node
+    gradients: list[Watched]
 
 
 class Observer(Protocol):
@@ -125,6 +135,8 @@ class Trace:
     watched: dict[Node, Watched] = field(default_factory=dict)
     #: gradients that are finite and not long because the step itself has looked
     bounded: list[Node] = field(default_factory=list)
+    #: of gradients that scalers look at
+    scaled: list[Scaled] = field(default_factory=list)
     #: who wants to know values that the step computes on its way
     observers: list[Observer] = field(default_factory=list)
     #: the lines of backward passes inside of `vmap` or a loop's body, which `check()` compares with no slope
@@ -229,6 +241,8 @@ class Trace:
         """
         if before is not None:
             self.watched.pop(before, None)
+        if what == "loss":  # at its scale it may be infinite, which is no fault of its own
+            node, _ = UNSCALED.get(node, (node, None))
         self.watched[node] = Watched(node, what, owner, message)
 
     def watch_assigned(self, owner: Handle, node: Node) -> None:
