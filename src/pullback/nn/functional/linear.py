@@ -110,6 +110,12 @@ def layer_norm(
     return finished(result, input)
 
 
+def reciprocal_root(variance: Tensor, eps: float) -> Tensor:
+    """1 / sqrt(variance + eps), and NaN where the variance has overflowed: 0, of which nobody would know, otherwise."""
+    root = Tensor(e.sqrt(e.add(variance.node, constant(eps, variance.dtype))))
+    return 1 / root + variance.detach() * 0
+
+
 def normalized(x: Tensor, axes: tuple[int, ...], count: int, eps: float) -> Tensor:
     """x̂ along `axes`, of `count` elements.
 
@@ -121,8 +127,7 @@ def normalized(x: Tensor, axes: tuple[int, ...], count: int, eps: float) -> Tens
 
     centre = mean(x)
     distance = x - centre
-    deviation = Tensor(e.sqrt(e.add(mean(distance * distance).node, constant(eps, x.dtype))))
-    reciprocal = 1 / deviation
+    reciprocal = reciprocal_root(mean(distance * distance), eps)
     hat = distance * reciprocal
 
     def rule(_: Tensor, cotangent: Tensor) -> list[Tensor]:

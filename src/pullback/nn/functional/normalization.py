@@ -6,12 +6,12 @@ import math
 
 from ...autograd.function import with_gradient
 from ...errors import ShapeError
-from ...ops import elementwise as e
-from ...ops.primitive import constant, user_source
+from ...ops.primitive import user_source
 from ...tensor import Tensor
 from ...tensor.arguments import real
 from ...tensor.grad_modes import no_grad
 from .activation import finished, widened
+from .linear import reciprocal_root
 
 
 def batch_norm(
@@ -49,8 +49,8 @@ def batch_norm(
             f"batch_norm: running_mean and running_var are needed unless training=True (at {user_source()})"
         )
     mean = along_channels(widened("batch_norm", running_mean), x)
-    deviation = _root(along_channels(widened("batch_norm", running_var), x), eps)
-    return finished(_affine((x - mean) * (1 / deviation), scale, shift), input)
+    reciprocal = reciprocal_root(along_channels(widened("batch_norm", running_var), x), eps)
+    return finished(_affine((x - mean) * reciprocal, scale, shift), input)
 
 
 def _check_eps(eps: float, training: bool) -> None:
@@ -70,10 +70,6 @@ def _of_nothing(input: Tensor, weight: Tensor | None, bias: Tensor | None) -> Te
 def along_channels(values: Tensor, x: Tensor) -> Tensor:
     """[C] as [1, C, 1, …], to go with `x`."""
     return values.to(x.dtype).reshape(1, values.numel(), *(1 for _ in range(x.ndim - 2)))
-
-
-def _root(variance: Tensor, eps: float) -> Tensor:
-    return Tensor(e.sqrt(e.add(variance.node, constant(eps, variance.dtype))))
 
 
 def _affine(hat: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
@@ -100,7 +96,7 @@ def _trained(
             if running is not None:
                 new = value.detach().reshape(value.numel()).to(running.dtype)
                 running.copy_(running * (1 - momentum) + new * momentum)
-    reciprocal = 1 / _root(variance, eps)
+    reciprocal = reciprocal_root(variance, eps)
     hat = distance * reciprocal
     given = [tensor for tensor in (x, scale, shift) if tensor is not None]
 

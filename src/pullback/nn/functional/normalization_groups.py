@@ -9,16 +9,15 @@ import numpy as np
 
 from ...autograd.function import with_gradient
 from ...errors import ShapeError
-from ...ops import elementwise as e
 from ...ops.movement import pad
-from ...ops.primitive import constant, user_source
+from ...ops.primitive import user_source
 from ...tensor import Tensor
 from ...tensor.arguments import real
 from ...tensor.grad_modes import no_grad
 from ...tensor.promotion import require_float
 from ...tensor.reductions import normalize_axis
 from .activation import finished, widened
-from .linear import normalized
+from .linear import normalized, reciprocal_root
 from .normalization import along_channels, batch_norm
 
 
@@ -126,8 +125,7 @@ def rms_norm(
     def mean(t: Tensor) -> Tensor:
         return t.sum(axes, keepdim=True) * (1 / count)
 
-    deviation = Tensor(e.sqrt(e.add(mean(x * x).node, constant(small, x.dtype))))
-    reciprocal = 1 / deviation
+    reciprocal = reciprocal_root(mean(x * x), small)
     hat = x * reciprocal
 
     def rule(_: Tensor, cotangent: Tensor) -> list[Tensor]:
