@@ -20,6 +20,26 @@ class OwnError(Exception):
         super().__init__(a, b)
 
 
+class Broken(Dataset[Any]):
+    """Nine numbers of which the fourth cannot be read, in any library."""
+
+    def __len__(self) -> int:
+        return 9
+
+    def __getitem__(self, index: int) -> int:
+        return {3: {}}.get(index, {"number": index})["number"]
+
+
+class Unequal(Dataset[Any]):
+    """Tensors of different sizes."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> Any:
+        return pb.ones(index + 1)
+
+
 class Numbers(Dataset[Any]):
     """Number i as a tensor, with what is drawn at random for it; negative ones of `faults` do what they say."""
 

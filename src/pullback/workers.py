@@ -90,14 +90,16 @@ class Pool:
         """How many requests of a worker have not been answered."""
         return len(self._waiting[worker])
 
-    def receive(self, worker: int, what: Callable[[Any], str]) -> Any:
-        """The next answer of a worker; raises what its call raised. WorkerError where it died or took longer than the
-        timeout, with `what` it was at, in words, of the request.
+    def receive(self, worker: int, what: Callable[[Any], str], failed: Callable[[Exception], Any] | None = None) -> Any:
+        """The next answer of a worker; raises what its call raised, or gives what `failed` makes of that. WorkerError
+        where it died or took longer than the timeout, with `what` it was at, in words, of the request.
         """
         succeeded, value = self._answer(worker, what)
-        if not succeeded:
+        if succeeded:
+            return value
+        if failed is None:
             raise value.error()
-        return value
+        return failed(value.error())
 
     def discard(self, worker: int) -> None:
         """Wait for the next answer of a worker, whatever it is. WorkerError as of `receive`."""

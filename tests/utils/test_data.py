@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import pullback as pb
-from data_examples import Numbers, OwnError, Stream, mark, worker_id
+from data_examples import Broken, Numbers, OwnError, Stream, Unequal, mark, worker_id
 from pullback.errors import GradientError, ShapeError, StateDictError, WorkerError
 
 data = pb.utils.data
@@ -285,6 +285,44 @@ def test_the_sample_of_an_error_is_named() -> None:
     with pytest.raises(KeyError) as caught:
         list(data.DataLoader(Numbers(5, {3: "error"}), batch_size=2))
     assert caught.value.__notes__ == ["while sample 3 of the dataset was read"]
+    with pytest.raises(ShapeError) as unequal:
+        list(data.DataLoader([pb.ones(1), pb.ones(1), pb.ones(1), pb.ones(2)], batch_size=2))
+    assert unequal.value.__notes__ == ["while the samples 2, 3 of the dataset were made a batch"]
+
+
+def _all_that_comes(loader: Any) -> list[Any]:
+    """Its batches, and "error" where one failed."""
+    batches, found = iter(loader), []
+    while True:
+        try:
+            found.append(next(batches).tolist())
+        except StopIteration:
+            return found
+        except KeyError:
+            found.append("error")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_after_an_error_the_next_batch_comes_as_in_pytorch(workers: int) -> None:
+    def make() -> Any:
+        return data.DataLoader(Broken(), 2, num_workers=workers, multiprocessing_context="fork" if workers else None)
+
+    loader, theirs = make(), torch.utils.data.DataLoader(Broken(), 2)
+    found = _all_that_comes(loader)
+    assert found == _all_that_comes(theirs) and found[1] == "error" and len(found) == 5
+    assert loader.epoch == 1
+    batches, other = iter(loader), make()
+    next(batches)
+    with pytest.raises(KeyError):
+        next(batches)
+    other.load_state_dict(loader.state_dict())
+    assert [batch.tolist() for batch in other] == found[2:], "the batch that failed does not come again"
+
+
+def test_the_line_of_an_error_in_a_worker_is_that_of_the_loop() -> None:
+    loader = data.DataLoader(Unequal(), 2, num_workers=1)  # no fork, whose stack goes on to the loop
+    with pytest.raises(ShapeError, match=r"stack: shapes must be equal.*\(at .*test_data.py:\d+\)"):
+        next(iter(loader))
 
 
 # ---- positions

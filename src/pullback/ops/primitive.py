@@ -129,6 +129,8 @@ class _Mode(threading.local):
     inference = False
     autocast = Lowering()
     source: Source | None = None
+    #: the line that is told where none of the user's stands on the stack
+    outermost: Source | None = None
     #: the line of an operation whose gradient the user's own code is making
     pulled: Source | None = None
     checkpoint: tuple[int, ...] = ()
@@ -255,6 +257,7 @@ def _backward(source: Source) -> Source:
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _PROGRAMS = os.path.join(_PACKAGE, "train", "")
 _COMMANDS = os.path.join(_PACKAGE, "cli", "")
+_PROCESSES = os.path.join(os.path.dirname(os.__file__), "multiprocessing", "")
 #: functions of the package that give an operation its name for the user, by the folder they stand in. The greatest
 #: number counts, and of equals the outermost: cross_entropy calls log_softmax, and both call methods of tensors.
 _NAMING = {os.path.join("nn", "functional"): 3, os.path.join("nn", "utils"): 3, "optim": 3, "autograd": 2, "tensor": 1}
@@ -275,11 +278,12 @@ class _Caller:
 
     def __init__(self, code: CodeType):
         self.code = code
-        #: 0: names nothing; -1: not of this package; -2: a command, which no code of the user's calls
+        #: 0: names nothing; -1: not of this package; -2: a command, or a process's beginning, which no code of the
+        #: user's calls
         self.rank, self.name = -1, ""
         self.sources: dict[tuple[int, str, tuple[int, ...], tuple[int, ...]], Source] = {}
         # the models and loops of `train` are programs like a user's
-        if code.co_filename.startswith(_COMMANDS):
+        if code.co_filename.startswith((_COMMANDS, _PROCESSES)):
             self.rank = -2
         elif code.co_filename.startswith(_PACKAGE) and not code.co_filename.startswith(_PROGRAMS):
             self.rank = 0
@@ -309,8 +313,8 @@ def _caller(code: CodeType) -> _Caller:
 
 
 def user_source() -> Source | None:
-    """The innermost line on the stack that is not Pullback's own, with the name of what it called; None where there is
-    none, as in a command.
+    """The innermost line on the stack that is not Pullback's own, with the name of what it called; where there is none,
+    in a worker process the line of the loop that it works for, and None in a command.
     """
     if MODE.source is not None:
         return MODE.source
@@ -327,7 +331,7 @@ def _line(frame: FrameType | None) -> Source | None:
         caller = _callers.get(id(code)) or _caller(code)
         if caller.rank < 0:
             if caller.rank == -2:
-                return None
+                return MODE.outermost
             key = frame.f_lineno, name, MODE.checkpoint, MODE.modules
             source = caller.sources.get(key)
             if source is None:
@@ -340,7 +344,7 @@ def _line(frame: FrameType | None) -> Source | None:
         if caller.rank >= rank:
             rank, name = caller.rank, caller.name or name
         frame = frame.f_back
-    return None
+    return MODE.outermost
 
 
 def apply(primitive: Primitive, *inputs: Node, **attributes: Any) -> Node:

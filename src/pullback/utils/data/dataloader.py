@@ -10,6 +10,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from ...errors import StateDictError
+from ...graph.node import Source
 from ...graph.types import int64
 from ...ops.primitive import user_source
 from ...tensor.creation import tensor
@@ -18,7 +19,7 @@ from .collate import default_collate as default_collate
 from .dataset import IterableDataset
 from .files import TableDataset, is_table
 from .sampler import BatchSampler, RandomSampler, SequentialSampler
-from .serving import END, REDUCERS, Batches, Begin, Make, OwnDraws, mark_of, serve
+from .serving import END, REDUCERS, Batches, Begin, Failed, Make, OwnDraws, mark_of, serve
 
 if TYPE_CHECKING:
     from ...workers import Pool
@@ -41,6 +42,8 @@ class _Position:
     draws: bool | None = None
     #: of an iterable dataset: what the last batch of each worker, or of the loader itself, is known by
     marks: list[str] = field(default_factory=list)
+    #: the line of the loop
+    line: Source | None = None
 
 
 class DataLoader:
@@ -54,7 +57,7 @@ class DataLoader:
     and the functions must be found by import, and a script starts them under `if __name__ == "__main__":`;
     `multiprocessing_context` ("fork", "spawn", a context) says otherwise. An error in a worker is raised here in its
     class, with its traceback and the sample; WorkerError where a worker died, or took longer than `timeout` seconds (0:
-    no limit).
+    no limit). After an error of a sample the next batch can be asked for, with and without workers.
 
     While a batch is made, in a worker or here, the dataset has the generators to itself (Pullback's, NumPy's and
     Python's global ones), seeded by the epoch's seed and the batch's number: what it draws is the same for any number
@@ -172,22 +175,20 @@ class DataLoader:
             _set_states(generators, resumed.generators)
         order = iter(()) if self._iterable else iter(self._order())
         position.seed = (self.generator or default_generator())._split()
+        position.line = user_source()
         if resumed is not None:
             if not self._iterable:
                 deque(islice(order, resumed.batches), maxlen=0)
             _set_states(generators, now)
-        return self._epoch(position, order)
+        return _Epoch(self, position, self._source(position, order))
 
-    def _epoch(self, position: _Position, order: Iterator[Any]) -> Iterator[Any]:
+    def _source(self, position: _Position, order: Iterator[Any]) -> Iterator[Any]:
         if self.num_workers:
-            source = self._from_workers(position, order)
-        elif self._iterable:
-            source = self._in_line(position)
-        else:
-            source = self._here(position, order)
-        for batch in source:
-            position.batches += 1
-            yield batch
+            return self._from_workers(position, order)
+        return self._in_line(position) if self._iterable else self._here(position, order)
+
+    def _has_ended(self, position: _Position) -> None:
+        """Count an epoch that has come to its end."""
         if self._position is position:
             self._position = None
             self.epoch += 1
@@ -195,8 +196,11 @@ class DataLoader:
     def _here(self, position: _Position, order: Iterator[Any]) -> Iterator[Any]:
         batches, draws = self._batches, OwnDraws(position.seed, "", position.draws)
         for batch, numbers in enumerate(order, position.batches):
-            with draws.of(batch):
-                made = batches.at(numbers)
+            try:
+                with draws.of(batch):
+                    made = batches.at(numbers)
+            except Exception as error:
+                made = Failed(error)
             position.draws = draws.are_made
             yield made
 
@@ -206,13 +210,18 @@ class DataLoader:
             examples = iter(self.dataset)
         for number in range(position.batches - 1):
             with draws.of(number):  # the first one whole, since whether anything is drawn is told from it
-                batches.skip(examples) if number else batches.following(examples)
+                batches.skip(examples) if number else batches.following(examples, number)
         if position.batches:
             with draws.of(position.batches - 1):
-                _check_same(mark_of(batches.following(examples)), position.marks[0], position.batches)
+                last = batches.following(examples, position.batches - 1)
+            _check_same(mark_of(last), position.marks[0], position.batches)
         while True:
-            with draws.of(position.batches):
-                batch = batches.following(examples)
+            try:
+                with draws.of(position.batches):
+                    batch = batches.following(examples, position.batches)
+            except Exception as error:
+                yield Failed(error)
+                continue
             if isinstance(batch, str) and batch == END:
                 return
             position.marks = [mark_of(batch)]
@@ -221,7 +230,8 @@ class DataLoader:
     # ---- workers
 
     def _from_workers(self, position: _Position, order: Iterator[Any]) -> Iterator[Any]:
-        from ...workers import Pool  # what it imports would take a loader without workers longer than its first epoch
+        # what it imports would take a loader without workers longer than its first epoch
+        from ...workers import Pool
 
         pool = self._pool or Pool(
             self.num_workers,
@@ -247,7 +257,8 @@ class DataLoader:
         for worker in range(self.num_workers):
             while pool.waiting(worker):
                 pool.discard(worker)
-            pool.submit(worker, Begin(position.seed, position.workers[worker] if self._iterable else 0))
+            skip = position.workers[worker] if self._iterable else 0
+            pool.submit(worker, Begin(position.seed, skip, position.line))
         for worker in range(self.num_workers):
             mark = pool.receive(worker, lambda request: "the beginning of an epoch")
             _check_same(mark, position.marks[worker], position.workers[worker])
@@ -265,7 +276,7 @@ class DataLoader:
         ask(self.num_workers * (self.prefetch_factor or _PREFETCH))
         while asked:
             self._check_current(position)
-            made = pool.receive(asked.popleft() % self.num_workers, str)
+            made = pool.receive(asked.popleft() % self.num_workers, str, Failed)
             ask(1)
             yield made
 
@@ -285,12 +296,15 @@ class DataLoader:
         while turns:
             self._check_current(position)
             worker = turns[0]
-            made = pool.receive(worker, str)
+            made = pool.receive(worker, str, Failed)
             if isinstance(made, str) and made == END:
                 turns.popleft()
                 continue
             ask(worker)
             turns.rotate(-1)
+            if isinstance(made, Failed):
+                yield made
+                continue
             position.workers[worker] += 1
             position.turn = turns[0]
             position.marks[worker] = mark_of(made)
@@ -372,6 +386,27 @@ class DataLoader:
         )
 
 
+class _Epoch(Iterator[Any]):
+    """Goes through an epoch. Where an example raises, the next batch can be asked for, as in PyTorch; of what is read
+    by number the one that failed counts as given.
+    """
+
+    def __init__(self, loader: DataLoader, position: _Position, source: Iterator[Any]):
+        self._loader, self._position, self._source = loader, position, source
+
+    def __next__(self) -> Any:
+        try:
+            batch = next(self._source)
+        except StopIteration:
+            self._loader._has_ended(self._position)
+            raise
+        if not isinstance(batch, Failed):
+            self._position.batches += 1
+            return batch
+        self._position.batches += not self._loader._iterable
+        raise batch.error
+
+
 #: what is in a position
 _KEYS = {"epoch", "batches", "start", "generators", "batch_size", "drop_last", "length"}
 
@@ -406,7 +441,7 @@ def _check_processes(num_workers: Any, timeout: Any, prefetch_factor: Any, persi
             "DataLoader: prefetch_factor, persistent_workers and timeout are about worker processes: set num_workers "
             f"above 0 {where}"
         )
-    if prefetch_factor is not None and (not isinstance(prefetch_factor, int) or prefetch_factor < 1):
+    if prefetch_factor is not None and (type(prefetch_factor) is not int or prefetch_factor < 1):
         raise ValueError(f"DataLoader: prefetch_factor must be a positive int, got {prefetch_factor!r} {where}")
 
 

@@ -8,14 +8,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.random.mtrand import get_bit_generator, set_bit_generator
 
 from ...errors import GradientError
+from ...graph.node import Source
 from ...graph.types import DType, from_name
 from ...nn import Parameter
+from ...ops.primitive import MODE
 from ...tensor import Tensor
 from ...tensor.creation import from_stored
 from ...tensor.random import default_generator, manual_seed
@@ -67,40 +69,40 @@ class Batches:
     def at(self, numbers: Any) -> Any:
         """The batch of a list of numbers, or the example of one."""
         if self.size is None:
-            return self._converted(self._example(numbers))
-        if self.collate is None:
-            quick = batch_of(self.dataset, np.asarray(numbers, np.int64)) if _are_numbers(numbers) else NotImplemented
+            example = self._example(numbers)
+            with _telling(f"sample {numbers!r} of the dataset was converted"):
+                return self._converted(example)
+        if self.collate is None and _are_numbers(numbers):
+            with _telling(f"the samples {_some(numbers)} of the dataset were read"):
+                quick = batch_of(self.dataset, np.asarray(numbers, np.int64))
             if quick is not NotImplemented:
                 return quick
-        return self._collated(self._examples(numbers))
+        examples = self._examples(numbers)
+        with _telling(f"the samples {_some(numbers)} of the dataset were made a batch"):
+            return self._collated(examples)
 
     def _examples(self, numbers: Sequence[Any]) -> list[Any]:
         together = getattr(self.dataset, "__getitems__", None)
         if not callable(together):
             return [self._example(number) for number in numbers]
-        try:
+        with _telling(f"the samples {_some(numbers)} of the dataset were read"):
             return list(together(list(numbers)))
-        except Exception as error:
-            error.add_note(f"while the samples {_some(numbers)} of the dataset were read")
-            raise
 
     def _example(self, number: Any) -> Any:
-        try:
+        with _telling(f"sample {number!r} of the dataset was read"):
             return self.dataset[number]
-        except Exception as error:
-            error.add_note(f"while sample {number!r} of the dataset was read")
-            raise
 
-    def following(self, examples: Iterator[Any]) -> Any:
-        """The next batch of an iterator over the dataset; END where there is none."""
-        if self.size is None:
-            for example in examples:
-                return self._converted(example)
-            return END
-        taken = list(islice(examples, self.size))
-        if not taken or (self.drop_last and len(taken) < self.size):
-            return END
-        return self._collated(taken)
+    def following(self, examples: Iterator[Any], batch: int) -> Any:
+        """The next batch, of that number, of an iterator over the dataset; END where there is none."""
+        with _telling(f"batch {batch} of the dataset was made"):
+            if self.size is None:
+                for example in examples:
+                    return self._converted(example)
+                return END
+            taken = list(islice(examples, self.size))
+            if not taken or (self.drop_last and len(taken) < self.size):
+                return END
+            return self._collated(taken)
 
     def skip(self, examples: Iterator[Any]) -> None:
         """Go on by a batch."""
@@ -112,6 +114,22 @@ class Batches:
 
     def _converted(self, example: Any) -> Any:
         return default_convert(example) if self.collate is None else self.collate(example)
+
+
+@contextmanager
+def _telling(what: str) -> Iterator[None]:
+    """Have an exception that comes from inside say what was done."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"while {what}")
+        raise
+
+
+class Failed(NamedTuple):
+    """In the place of a batch that could not be made."""
+
+    error: Exception
 
 
 def _are_numbers(numbers: Any) -> bool:
@@ -208,6 +226,8 @@ class Begin:
 
     seed: int
     skip: int
+    #: the line of the loop that the batches are for
+    line: Source | None = None
 
 
 @dataclass(frozen=True)
@@ -240,12 +260,14 @@ class Server:
         if isinstance(request, Begin):
             return self._begin(request)
         self._set_seeds(request.batch)
-        return self.batches.following(self._examples) if self.iterable else self.batches.at(request.numbers)
+        if self.iterable:
+            return self.batches.following(self._examples, request.batch)
+        return self.batches.at(request.numbers)
 
     def _begin(self, request: Begin) -> str:
         """Begin an epoch; of an iterable dataset that goes on, the mark of the last batch that is left out."""
         global _info
-        self._seed = request.seed
+        self._seed, MODE.outermost = request.seed, request.line
         first = _info is None
         _info = WorkerInfo(self.number, self.count, request.seed + self.number, self.batches.dataset)
         self._set_seeds(-1)
@@ -256,7 +278,7 @@ class Server:
             for batch in range(request.skip):
                 self._set_seeds(batch)
                 if batch == request.skip - 1:
-                    return mark_of(self.batches.following(self._examples))
+                    return mark_of(self.batches.following(self._examples, batch))
                 self.batches.skip(self._examples)
         return ""
 
@@ -291,6 +313,6 @@ def _restored(stored: np.ndarray, name: str, requires_grad: bool, is_parameter: 
 REDUCERS = {Tensor: _reduced, Parameter: _reduced}
 
 __all__ = [
-    "END", "REDUCERS", "Batches", "Begin", "Make", "OwnDraws", "Server", "WorkerInfo", "get_worker_info", "mark_of",
-    "serve", "set_seeds",
+    "END", "REDUCERS", "Batches", "Begin", "Failed", "Make", "OwnDraws", "Server", "WorkerInfo", "get_worker_info",
+    "mark_of", "serve", "set_seeds",
 ]  # fmt: skip
