@@ -77,6 +77,8 @@ CAUSES: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: F.cross_entropy(of(1.0, 2.0)[None], pb.tensor([0]), weight=pb.tensor([0.0, 1.0])),
         COUNTED,
     ),
+    "floor of a quotient": (lambda: of(1.0) // 0.0, "division by zero"),
+    "floor of no quotient": (lambda: of(0.0) // 0.0, "division by zero: 0/0"),
     "attention to nothing": (
         lambda: pb.nn.MultiheadAttention(2, 1)(*[large(1, 2, value=1.0)] * 3, key_padding_mask=pb.tensor([True]))[0],
         "softmax over nothing but -inf, which is inf - inf",
@@ -100,6 +102,36 @@ def test_it_is_told_how_it_came_about(name: str) -> None:
         make().sum().item()
     assert caught.value.how == how
     assert caught.value.phase == "forward"
+
+
+MASKED = "the log-probability of a target is -inf: what masks classes out masks a target out too"
+UNALIGNED = "no alignment of the targets has a probability above 0: there are too few steps for them, or a mask"
+LOSSES: dict[str, tuple[Callable[[pb.Tensor, pb.Tensor], Any], str]] = {
+    "cross_entropy": (lambda x, mask: F.cross_entropy(x + mask, pb.tensor([1, 2])), MASKED),
+    "nll_loss": (lambda x, _: F.nll_loss(x.masked_fill(x == x, -inf)[:1] + x, pb.tensor([1, 2])), MASKED),
+    "kl_div": (lambda x, mask: F.kl_div(x + mask, pb.full((2, 3), 0.5), reduction="sum"), MASKED),
+    "ctc_loss": (
+        lambda x, mask: F.ctc_loss(
+            (x + mask)[:, None], pb.tensor([[2, 2]]), pb.tensor([2]), pb.tensor([2]), reduction="sum"
+        ),
+        UNALIGNED,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_mask_that_leaves_out_a_target_is_named_at_the_loss(name: str) -> None:
+    make, how = LOSSES[name]
+    x, mask = pb.zeros(2, 3, requires_grad=True), pb.tensor([0.0, 0.0, -inf])
+
+    @pb.compile
+    def step(mask: pb.Tensor) -> None:
+        make(x, mask).backward()
+
+    with debug.override(backend="reference"), pytest.raises(pb.errors.NonFiniteError) as caught:
+        step(mask)
+    assert (caught.value.op, caught.value.phase) == (name, "forward") and caught.value.how.startswith(how)
+    assert caught.value.operands
 
 
 def test_an_infinity_in_the_data_is_named() -> None:

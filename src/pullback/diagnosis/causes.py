@@ -103,6 +103,26 @@ _ALL_MASKED = Cause(
 )
 
 
+_MASKED_TARGET = Cause(
+    "the log-probability of a target is -inf: what masks classes out masks a target out too",
+    "see where labels and mask differ, or have such examples take no part (ignore_index)",
+)
+#: how losses become infinite by an infinity that was put in on purpose
+_OF_LOSSES = {
+    **dict.fromkeys(("cross_entropy", "nll_loss", "linear_cross_entropy", "kl_div"), _MASKED_TARGET),
+    "ctc_loss": Cause(
+        "no alignment of the targets has a probability above 0: there are too few steps for them, or a mask leaves "
+        "them out",
+        "see why, or pass zero_infinity=True, which leaves such examples out",
+    ),
+}
+
+
+def cause_of_loss(node: Node) -> Cause | None:
+    """How an infinity that was put in on purpose comes into the loss that the node is a part of, if it is of one."""
+    return None if node.source is None else _OF_LOSSES.get(node.source.operation)
+
+
 #: what is divided by how many there are, by the functions that do it: what is said where there are none
 _COUNTED = {
     **dict.fromkeys(
@@ -219,6 +239,7 @@ def _outside(where: str) -> Rule:
 
 _RULES: dict[str, Rule] = {
     "div": _div,
+    "floor_divide": _div,
     "log": _log,
     "log2": _log,
     "log10": _log,
@@ -247,4 +268,4 @@ _RULES: dict[str, Rule] = {
     "ndtri": _outside("(0, 1)"),
 }
 
-__all__ = ["Cause", "cause"]
+__all__ = ["Cause", "cause", "cause_of_loss"]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +21,7 @@ from ..graph.interpreter import interpret
 from ..graph.node import Graph, Node, ancestors
 from ..ops.primitive import ALIAS, ELEMENTWISE, MOVEMENT, REDUCTION
 from ..ops.scan import REPEAT, steps_of
-from .causes import Cause, cause
+from .causes import Cause, cause, cause_of_loss
 from .report import OperandStatistics, report, statistics
 
 #: what may have a NaN in it from the beginning: it is data
@@ -110,11 +110,12 @@ class Watch:
         new = _makes_infinity(node, value, values)
         made = not unsound and (nan or new)
         finding = Finding(nan, new or handed, unsound, made, index=_first(value, nan))
+        if made or new or cause_of_loss(node) is not None:
+            finding.operands = [statistics(self.name_of(_seen_through(i)), i, values[i]) for i in node.inputs]
         if made or new:
             operands = [values[i] for i in node.inputs]
             whole = isinstance(value, np.ndarray) and all(isinstance(o, np.ndarray) for o in operands)
             finding.cause = cause(node, operands, value) if whole else None
-            finding.operands = [statistics(self.name_of(_seen_through(i)), i, values[i]) for i in node.inputs]
             finding.made = made or not nan
             if node.op is REPEAT:
                 finding.inside = _in_the_loop(node, [values[i] for i in node.inputs], value, self.name_of)
@@ -191,12 +192,25 @@ def diagnose(
     first = bad[0]
     order = {node: place for place, node in enumerate(graph.nodes)}
     fault = _origin([(0, root.node) for root in bad if root.what == first.what], [watch.findings], order, {})
+    fault = _in_the_loss(fault, watch.findings, order)
     before = ancestors([root.node for root in roots if root.what != UPDATE]) if first.what == UPDATE else {fault.node}
     phase = "" if fault.node in before else UPDATE
     inner = _innermost(fault)
     is_of_infinities = inner.finding.nan and any(o.infinities for o in inner.finding.operands)
     data = _infinite_data(fault.node, watch.findings) if is_of_infinities else []
     return report(first.what, first.message, inner, name_of, step, phase, data)
+
+
+def _in_the_loss(fault: Fault, findings: Mapping[Node, Finding], order: Mapping[Node, int]) -> Fault:
+    """Of an infinity that was put in on purpose, such as a mask: the loss that it should have had no part in."""
+    if fault.finding.made or fault.finding.nan:
+        return fault
+    met = [n for n in findings if cause_of_loss(n) is not None and fault.node in ancestors([n])]
+    if not met:
+        return fault
+    # the last one that is no number yet tells which example it is
+    node = max(met, key=lambda n: (any(size > 1 for size in n.shape), order[n]))
+    return Fault(node, replace(findings[node], made=True, cause=cause_of_loss(node)), None)
 
 
 def _infinite_data(node: Node, findings: Mapping[Node, Finding]) -> list[Node]:
