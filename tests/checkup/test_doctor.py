@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 import pullback as pb
 from pullback.checkup.courses import course
 from pullback.checkup.facts import Facts
+from pullback.checkup.judging import judge
 from pullback.cli import app
 
 nn = pb.nn
@@ -89,6 +90,19 @@ def test_the_losses_that_one_optimizer_follows_are_one() -> None:
     moved = Facts({"a": [1.0 - 0.05 * i for i in range(8)], "b": [5.0 + 0.1 * i for i in range(16)]}, 8, optimizers=1)
     assert course(moved, still).rises and not course(moved, still).has_fallen
     assert course(replace(moved, optimizers=2), still).has_fallen
+
+
+def test_a_rise_within_the_noise_of_the_steps_is_called_neither_good_nor_wrong() -> None:
+    gains = [0.06, -0.13, -0.12, -0.08, -0.13, -0.01, 0.06, -0.19, 0.0, -0.39, 0.06, 0.06, -0.07, 0.0, -0.26, 0.06]
+    still = Facts({"a": [1.66] * 16}, 16, backwards=16, optimizers=1, rates=[0.1])
+    moved = replace(still, losses={"a": [1.66 - gain for gain in gains]})
+    report = judge(lambda factor: moved if factor == 1 else still, "", same_batch=False)
+    assert [finding.check for finding in report.findings if finding.open] == [
+        "loss falls over the first steps",
+        "learning rate sane",
+    ]
+    assert "open  loss falls over the first steps" in str(report) and report.ok
+    assert str(report).endswith("nothing wrong was found, 2 left open")
 
 
 def test_nothing_of_the_users_changes() -> None:

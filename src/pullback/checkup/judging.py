@@ -302,10 +302,20 @@ def _cannot_be_told(one: Course) -> bool:
     return not one.is_clear and one.change < _RISEN
 
 
+def _is_open(one: Course) -> bool:
+    """Whether it has not fallen, and nothing can be said about that."""
+    return _cannot_be_told(one) and not one.has_fallen
+
+
 def _falls(facts: Facts, mine: Course, same_batch: bool, is_rate: bool) -> Finding:
     goal = "objective rises" if facts.maximizes else "loss falls"
     check = f"{goal} {'on one batch' if same_batch else 'over the first steps'}"
     told = f"from {mine.before:.4g} to {mine.after:.4g} in {facts.steps} steps"
+    if _is_open(mine):
+        told += (
+            ": more than without updates, but the steps differ by more than that. Watch more steps, or larger batches"
+        )
+        return Finding(check, True, told, open=True)
     if _cannot_be_told(mine):
         return Finding(check, True, f"{told}, as far as the noise of the steps lets it be told")
     if facts.rates_rise and not mine.rises:
@@ -342,8 +352,9 @@ def _rate(facts: Facts, mine: Course, better: tuple[float, Course] | None, jump:
             told += f", and the first step changes the weights by {facts.first_update:.2g} times their norm"
         return Finding(check, False, told, line, "lower it (about 0.001 of the weights' norm a step is usual)")
     return Finding(
-        check, mine.change < math.inf, told, line, "no lower one that was tried helps: look at loss and data"
-    )
+        check, mine.change < math.inf, told, line, "no lower one that was tried helps: look at loss and data",
+        open=_is_open(mine),
+    )  # fmt: skip
 
 
 def _stands_still(facts: Facts) -> bool:

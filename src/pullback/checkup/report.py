@@ -10,7 +10,8 @@ from typing import Any
 @dataclass(frozen=True)
 class Finding:
     """One thing that was looked at: which `check`, whether it is `ok`, what was seen, the line of the user's that it is
-    about ("file:line", "" where there is none), and how to mend it.
+    about ("file:line", "" where there is none), and how to mend it. What is `open` could not be told: it is no fault,
+    and not known to be right.
     """
 
     check: str
@@ -18,11 +19,12 @@ class Finding:
     message: str
     line: str = ""
     mend: str = ""
+    open: bool = False
 
     def __str__(self) -> str:
         place = f" ({self.line})" if self.line and not self.ok else ""
         mend = f"\n    mend: {self.mend}" if self.mend and not self.ok else ""
-        return f"{'ok   ' if self.ok else 'WRONG'} {self.check}: {self.message}{place}{mend}"
+        return f"{'open ' if self.open else 'ok   ' if self.ok else 'WRONG'} {self.check}: {self.message}{place}{mend}"
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,9 @@ class Report:
         return not self.faults
 
     def __str__(self) -> str:
-        count = len(self.faults)
+        count, left = len(self.faults), sum(finding.open for finding in self.findings)
         end = "nothing wrong was found" if not count else f"{count} thing{'' if count == 1 else 's'} to mend"
+        end += f", {left} left open" if left else ""
         return "\n".join([*map(str, self.findings), end])
 
     def to_list(self) -> list[dict[str, Any]]:
