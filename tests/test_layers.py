@@ -64,7 +64,7 @@ RULES = {
     "distributions": {"ops", "tensor", "linalg", "nn", "errors"},
     "lora": {"graph", "ops", "tensor", "nn", "snapshots", "errors"},
     "optim": {"graph", "ops", "tensor", "tracing", "nn", "quant", "errors"},
-    "recovery": {"ops", "tensor", "tracing", "snapshots", "errors"},
+    "recovery": {"diagnosis", "ops", "tensor", "tracing", "snapshots", "errors"},
     "monitoring": {"graph", "ops", "diagnosis", "tensor", "tracing", "nn", "optim", "trees", "errors"},
     "checkup": {"graph", "ops", "diagnosis", "tensor", "tracing", "nn", "optim", "errors"},
     "func": {"graph", "ops", "tensor", "autograd", "nn", "trees", "errors"},

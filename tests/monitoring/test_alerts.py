@@ -142,6 +142,14 @@ def test_a_loss_spike_is_told_from_noise() -> None:
     assert [alert.kind for alert in watch.alerts(Record(44, loss=4.0))] == ["loss_spike"]
 
 
+@pytest.mark.parametrize("before", [[1.0], [1.0, 0.9], [2.3, 2.2, 2.25], [1.0, 0.4, 0.7, 0.5, 0.6, 0.3, 0.2]])
+def test_a_spike_among_the_first_losses_is_told(before: list[float]) -> None:
+    for worse, is_spike in ((1.4 * max(before), False), (20.0 * max(before), True)):
+        watch = Watch(Limits())
+        assert not [alert for step, loss in enumerate(before) for alert in watch.alerts(Record(step, loss=loss))]
+        assert [alert.kind for alert in watch.alerts(Record(9, loss=worse))] == ["loss_spike"] * is_spike
+
+
 def test_a_loss_that_stays_where_it_has_jumped_to_is_told_once() -> None:
     watch = Watch(Limits())
     losses = [1.0 + 0.01 * (step % 3) for step in range(60)] + [5.0 + 0.01 * (step % 3) for step in range(120)]

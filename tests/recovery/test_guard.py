@@ -290,6 +290,10 @@ def test_a_window_is_not_moved_by_what_stands_out() -> None:
         window.add(value)
     assert window.deviation(1.2)[0] < 10 < window.deviation(2.0)[0]
     assert Window(16).deviation(1e9)[0] == 0.0
+    few = Window(16)
+    for value in [2.3, 2.2, 2.25]:
+        few.add(value)
+    assert few.deviation(3.2)[0] < 10 < few.deviation(5.0)[0]
 
 
 def test_wrong_arguments_are_refused() -> None:

@@ -5,11 +5,12 @@ named is the one that introduced the fault: on the way back from the bad value t
 is none, an infinity, from operands that were sound (`origin`); how it did so is told from them (`causes`).
 
 Where native code differs from what was to be computed (`agreement`), in float64 (`reference`), and gradients from
-slopes (`slopes`). Alerts (`alert`), and why a parameter has no gradient (`structure`).
+slopes (`slopes`). Alerts (`alert`), what stands out of `few` values, and why a parameter has no gradient (`structure`).
 """
 
 from .agreement import TRIES, Disagreement, disagreement, shake, shaken_by
 from .alert import Alert
+from .few import spreads_above
 from .origin import VALUE, Root, diagnose, unexplained
 from .reference import Reference, is_given
 from .report import OperandStatistics, called, phase_of
@@ -37,6 +38,7 @@ __all__ = [
     "phase_of",
     "shake",
     "shaken_by",
+    "spreads_above",
     "structural",
     "unexplained",
 ]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
-from ..diagnosis import Alert
+from ..diagnosis import Alert, spreads_above
 from .activations import SIGMOID, TANH
 from .record import LayerRecord, ParameterRecord, Record
 
@@ -29,7 +29,8 @@ class Limits:
     `vanishing` and `exploding`: the gradient of the first layers' weights as a part of that of the last ones', in root
     mean squares. `norm_growth`: the norm of all gradients beside the median of the records of the `window` before.
     `dead`: the share of a ReLU's units, `saturated`: of a sigmoid's or tanh's results, of layers but the last.
-    `spike`: how many deviations, told from the median distance from the median, the loss may be above the median.
+    `spike`: how many deviations, told from the median distance from the median, the loss may be above the median; of
+    the first ten losses, how many of their spreads above the largest.
     `update_ratio`: the least and the largest ratio of an update of weights to the weights.
     """
 
@@ -220,7 +221,17 @@ def _is_flat(layer: LayerRecord) -> bool:
 
 def _spike(watch: Watch, record: Record) -> Iterator[Alert]:
     loss, before = record.loss, watch.losses
-    if loss is None or not math.isfinite(loss) or len(before) < _LOSSES:
+    if loss is None or not math.isfinite(loss):
+        return
+    mend = (
+        "look at this batch; clip gradients, lower the learning rate or warm it up, raise Adam's beta2 or eps; "
+        "pb.Guard goes back to a good state"
+    )
+    if len(before) < _LOSSES:
+        spreads = spreads_above(loss, before)
+        if spreads > watch.limits.spike:
+            told = f"the loss is {loss:.4g}; those of the {len(before)} records before were {max(before):.4g} at most"
+            yield Alert("loss_spike", "loss", spreads, watch.limits.spike, told, mend, record.step)
         return
     usual = median(before)
     deviation = max(_NORMAL * median(abs(value - usual) for value in before), 0.01 * abs(usual), 1e-12)
@@ -228,8 +239,7 @@ def _spike(watch: Watch, record: Record) -> Iterator[Alert]:
         yield Alert(
             "loss_spike", "loss", (loss - usual) / deviation, watch.limits.spike,
             f"the loss is {loss:.4g}; the median of the {len(before)} records before is {usual:.4g}, with a deviation "
-            f"of {deviation:.2g}", "look at this batch; clip gradients, lower the learning rate or warm it up, raise "
-            "Adam's beta2 or eps; pb.Guard goes back to a good state", record.step,
+            f"of {deviation:.2g}", mend, record.step,
         )  # fmt: skip
 
 

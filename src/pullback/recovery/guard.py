@@ -42,7 +42,8 @@ class Guard:
       `clip_factor`; a function of the guard and the Event may change anything. Several in a tuple are made at once; of
       a list the first is for the first try, the next for the next, and the last for all that follow.
     - `spike`: by how many robust standard deviations (from the median absolute deviation, at least 5% of the median) a
-      loss is a spike; `explosion`: the same of the logarithm of the gradient norm. None: not looked at.
+      loss is a spike, and of the first eight by how many of their spreads above the largest; `explosion`: the same of
+      the logarithm of the gradient norm, from the ninth on. None: not looked at.
     - Where a GradScaler leaves out the steps whose gradients overflow, a gradient norm that is not finite is no alert.
     - `alerts`: functions that are asked at each step, or objects with an `alert()` method, such as a `Monitor`; what
       they give, unless it is None or empty, is an alert.
@@ -238,7 +239,8 @@ back to step 10; batches 14 to 16 of epoch 0 left out
                 return not_finite(what, value)
         scales, middle = self._losses.deviation(loss)
         if self.spike is not None and scales > self.spike:
-            return Trigger("spike", f"the loss is {loss:.4g}, {scales:.0f} robust deviations above {middle:.4g}")
+            what = "spreads of the first losses" if self._losses.is_short else "robust deviations"
+            return Trigger("spike", f"the loss is {loss:.4g}, {scales:.0f} {what} above {middle:.4g}")
         if norm is not None and self.explosion is not None:
             scales, middle = self._norms.deviation(norm)
             if scales > self.explosion:

@@ -10,11 +10,13 @@ import math
 from collections import deque
 from collections.abc import Iterable
 
+from ..diagnosis import spreads_above
+
 #: of a normal distribution: the standard deviation over the median absolute deviation
 _NORMAL = 1 / 0.6745
 #: the least scale, as a share of the median: a loss that hardly moves must not make a spike of every flicker
 _LEAST = 0.05
-#: fewer values than this say nothing yet
+#: from fewer values than this no scale is told
 _FEWEST = 8
 
 
@@ -29,10 +31,19 @@ class Window:
         """Take in a good value."""
         self.values.append(value)
 
+    @property
+    def is_short(self) -> bool:
+        """Whether there are too few values for a scale."""
+        return len(self.values) < _FEWEST
+
     def deviation(self, value: float) -> tuple[float, float]:
-        """By how many scales `value` lies above the median, and the median; 0 scales while there are too few values."""
-        if len(self.values) < _FEWEST:
-            return 0.0, math.nan
+        """By how many scales `value` lies above the median, and the median. While there are too few values for a scale,
+        by how many of their spreads above the largest, and that; of logarithmic ones 0.
+        """
+        if self.is_short:
+            # norms of the first gradients differ by whatever the initialization was off
+            above = 0.0 if self.logarithmic else spreads_above(value, self.values)
+            return above, max(self.values, default=math.nan)
         known = sorted(map(math.log, self.values)) if self.logarithmic else sorted(self.values)
         middle = _middle(known)
         spread = _middle(sorted(abs(v - middle) for v in known)) * _NORMAL
