@@ -124,8 +124,45 @@ def test_tables(tmp_path: Path) -> None:
     parquet.write_table(table, tmp_path / "table.parquet")
     read = data.TableDataset.from_parquet(tmp_path / "table.parquet", columns=["x"])
     assert [b["x"].tolist() for b in data.DataLoader(read, batch_size=3)] == [[1.5, 2.5, 3.5]]
-    with pytest.raises(ValueError, match="the column 'x' has missing values"):
-        data.TableDataset(arrow.table({"x": [1, None]}))[1]
+    for missing in ([1, None], arrow.array([[1, 2], [None, 1]], arrow.list_(arrow.int16(), 2))):
+        with pytest.raises(ValueError, match="the column 'x' has missing values"):
+            data.TableDataset(arrow.table({"x": missing}))[1]
+    lists = arrow.table({
+        "ids": [[1, 2], [3, 4], [5]], "kind": arrow.array(["a", "b", "a"]).dictionary_encode(),
+        "raw": [b"x", b"y", b"z"],
+        "grid": arrow.FixedShapeTensorArray.from_numpy_ndarray(np.arange(12.0).reshape(3, 2, 2)),
+    })  # fmt: skip
+    for given in (lists, lists.combine_chunks().to_batches()[0]):
+        (batch,) = data.DataLoader(data.Subset(given, [1, 0]), batch_size=2)
+        assert (batch["ids"].tolist(), batch["kind"], batch["raw"]) == ([[3, 4], [1, 2]], ["b", "a"], [b"y", b"x"])
+        assert batch["grid"].tolist() == [[[4.0, 5.0], [6.0, 7.0]], [[0.0, 1.0], [2.0, 3.0]]]
+    with pytest.raises(ValueError, match="the column 'ids' has lists of 1 to 2 numbers in one batch"):
+        list(data.DataLoader(lists, batch_size=3))
+    assert [len(row["ids"]) for row in next(iter(data.DataLoader(lists, 3, collate_fn=list)))] == [2, 2, 1]
+    with pytest.raises(IndexError, match="row 3 of a table of 3"):
+        list(data.DataLoader(lists, sampler=[0, 3], batch_size=2))
+
+
+def test_datasets_of_hugging_face(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    theirs = pytest.importorskip("datasets")
+    rows = theirs.Dataset.from_dict({"x": np.arange(20, dtype=np.float32).reshape(10, 2).tolist(), "y": range(10)})
+    for kind in ("numpy", "torch"):
+        loader = data.DataLoader(rows.with_format(kind), 4, shuffle=True, generator=pb.Generator(1))
+        batches = iter(loader)
+        batch = next(batches)
+        assert batch["x"].dtype is pb.float32 and batch["x"].shape == (4, 2)
+        assert batch["x"][:, 1].tolist() == [2 * y + 1 for y in batch["y"].tolist()]
+        position, rest = loader.state_dict(), [b["y"].tolist() for b in batches]
+        loader.load_state_dict(position)
+        assert [b["y"].tolist() for b in loader] == rest
+    assert next(iter(data.DataLoader(rows, 2)))["x"][1].tolist() == [1.0, 3.0]
+    streamed = rows.to_iterable_dataset(num_shards=2)
+    parts = data.DataLoader(streamed, 2, num_workers=2, multiprocessing_context="fork")
+    found = [b["y"].tolist() for b in parts]
+    assert sorted(y for batch in found for y in batch) == list(range(10)), "each row comes once"
+    with pytest.warns(UserWarning, match="the dataset has 2 shards, so that of 3 workers 1 will have nothing to do"):
+        data.DataLoader(streamed, num_workers=3)
 
 
 def test_a_dataset_that_gives_several_at_once() -> None:

@@ -54,7 +54,7 @@ def tensor(data: Any, dtype: DType | None = None, requires_grad: bool = False, d
         return (source if dtype is None else source.to(dtype)).requires_grad_(requires_grad)
     if hasattr(data, "__dlpack__") and not isinstance(data, (np.ndarray, np.generic)):
         data = data.detach() if hasattr(data, "detach") else data
-        if str(data.dtype).endswith("bfloat16"):  # which NumPy has not
+        if str(getattr(data, "dtype", "")).endswith("bfloat16"):  # which NumPy has not
             return tensor(from_dlpack(data), dtype, requires_grad)
         try:
             data = np.asarray(data)

@@ -16,8 +16,8 @@ from ...tensor.joining import stack
 
 
 def default_collate(batch: Sequence[Any]) -> Any:
-    """Examples as one batch: tensors, arrays and numbers stacked; mappings, named tuples and sequences part by part,
-    strings as a list. Python's floats become float64, and tuples lists, as in PyTorch.
+    """Examples as one batch: tensors (of other libraries too), arrays and numbers stacked; mappings, named tuples and
+    sequences part by part, strings as a list. Python's floats become float64, and tuples lists, as in PyTorch.
 
     >>> pb.utils.data.default_collate([(0, pb.zeros(2)), (1, pb.ones(2))])[0]
     tensor([0, 1])
@@ -27,6 +27,8 @@ def default_collate(batch: Sequence[Any]) -> Any:
         return stack(list(batch))
     if isinstance(first, np.ndarray):
         return as_tensor(_stacked(batch))
+    if hasattr(first, "__dlpack__"):  # a tensor of another library
+        return stack([tensor(item) for item in batch])
     if isinstance(first, np.generic) and first.dtype.kind not in "US":
         return as_tensor(np.asarray(batch))
     if isinstance(first, float):
@@ -53,8 +55,10 @@ def default_collate(batch: Sequence[Any]) -> Any:
 
 def default_convert(data: Any) -> Any:
     """One example with its arrays as tensors: what a loader gives where it makes no batches."""
-    if isinstance(data, (np.ndarray, np.generic)) and data.dtype.kind not in "USO":
-        return as_tensor(np.asarray(data))
+    if isinstance(data, (np.ndarray, np.generic)):
+        return as_tensor(np.asarray(data)) if data.dtype.kind not in "USO" else data
+    if hasattr(data, "__dlpack__") and not isinstance(data, Tensor):
+        return tensor(data)
     if isinstance(data, Mapping):
         return _like(data, {key: default_convert(item) for key, item in data.items()})
     if isinstance(data, tuple) and hasattr(data, "_fields"):

@@ -16,10 +16,9 @@ from ...ops.primitive import user_source
 from ...tensor.creation import tensor
 from ...tensor.random import Generator, default_generator
 from .collate import default_collate as default_collate
-from .dataset import IterableDataset
-from .files import TableDataset, is_table
+from .dataset import IterableDataset, as_dataset
 from .sampler import BatchSampler, RandomSampler, SequentialSampler
-from .serving import END, REDUCERS, Batches, Begin, Failed, Make, OwnDraws, mark_of, serve
+from .serving import END, REDUCERS, Batches, Begin, Failed, Make, OwnDraws, mark_of, serve, shards_of
 
 if TYPE_CHECKING:
     from ...workers import Pool
@@ -95,10 +94,17 @@ class DataLoader:
         persistent_workers: bool = False,
         in_order: bool = True,
     ):
-        self.dataset = TableDataset(dataset) if is_table(dataset) else dataset
+        self.dataset = as_dataset(dataset)
         by_number = all(hasattr(self.dataset, name) for name in ("__getitem__", "__len__"))
         self._iterable = isinstance(dataset, IterableDataset) or (hasattr(dataset, "__iter__") and not by_number)
         _check_processes(num_workers, timeout, prefetch_factor, persistent_workers)
+        shards = shards_of(self.dataset)
+        if shards is not None and num_workers > shards:
+            warnings.warn(
+                f"DataLoader: the dataset has {_count(shards, 'shard')}, so that of {num_workers} workers "
+                f"{num_workers - shards} will have nothing to do",
+                stacklevel=2,
+            )
         if pin_memory:
             warnings.warn("DataLoader: pin_memory does nothing: there is no other device to copy to", stacklevel=2)
         _check_one_value("in_order", in_order, True, "the order would depend on how fast each worker is")
@@ -419,6 +425,10 @@ def _check_same(mark: str, expected: str, batches: int) -> None:
             "IterableDataset must take its order from the global generators (of Pullback, NumPy and Python), which are "
             "seeded before each batch, or from one that it makes in __iter__"
         )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _states(generators: list[Generator]) -> list[list[int]]:

@@ -71,7 +71,7 @@ class ConcatDataset(Dataset[Any]):
     """Datasets one after another."""
 
     def __init__(self, datasets: Iterable[Any]):
-        self.datasets = list(datasets)
+        self.datasets = [as_dataset(dataset) for dataset in datasets]
         if not self.datasets:
             raise ValueError(f"ConcatDataset: no datasets given (at {user_source()})")
         if any(isinstance(dataset, IterableDataset) for dataset in self.datasets):
@@ -95,7 +95,7 @@ class Subset(Dataset[Any]):
     """The examples of a dataset that stand at `indices`."""
 
     def __init__(self, dataset: Any, indices: Sequence[int]):
-        self.dataset, self.indices = dataset, indices
+        self.dataset, self.indices = as_dataset(dataset), indices
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -122,6 +122,7 @@ def random_split(dataset: Any, lengths: Sequence[int | float], generator: Genera
     >>> [len(part) for part in pb.utils.data.random_split(range(10), [0.7, 0.3])]
     [7, 3]
     """
+    dataset = as_dataset(dataset)
     count, sizes = len(dataset), list(lengths)
     if math.isclose(sum(sizes), 1):
         if not all(0 <= size <= 1 for size in sizes):
@@ -137,6 +138,15 @@ def random_split(dataset: Any, lengths: Sequence[int | float], generator: Genera
     order = permutation(count, Generator((generator or default_generator())._split()))
     ends = list(accumulate(int(size) for size in sizes))
     return [Subset(dataset, order[end - int(size) : end].tolist()) for end, size in zip(ends, sizes, strict=True)]
+
+
+def as_dataset(dataset: Any) -> Any:
+    """The dataset of what is given: of an Arrow table its rows."""
+    if type(dataset).__module__.partition(".")[0] != "pyarrow":
+        return dataset
+    from .files import TableDataset, is_table
+
+    return TableDataset(dataset) if is_table(dataset) else dataset
 
 
 def permutation(count: int, generator: Generator) -> np.ndarray:
@@ -164,6 +174,7 @@ __all__ = [
     "IterableDataset",
     "Subset",
     "TensorDataset",
+    "as_dataset",
     "batch_of",
     "permutation",
     "random_split",

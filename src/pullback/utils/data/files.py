@@ -83,19 +83,25 @@ class TokenFile(Dataset[tuple[np.ndarray, np.ndarray]]):
         return window[:-1], window[1:]
 
     def _batch(self, numbers: np.ndarray) -> list[Tensor]:
-        starts = numbers % len(self) * self.stride
+        starts = _within(numbers, len(self), f"window {{}} of {self.path}, which has {{}}") * self.stride
         windows = self._tokens[starts[:, None] + np.arange(self.length + 1)].astype(np.int64)
         return [from_numpy(np.ascontiguousarray(part)) for part in (windows[:, :-1], windows[:, 1:])]
 
 
 class TableDataset(Dataset[dict[str, Any]]):
-    """The rows of an Arrow table (pyarrow.Table), as dicts by column: numbers and lists of a fixed size as NumPy has
-    them, text as str. A batch has a tensor a column, and a list for text.
+    """The rows of an Arrow table (pyarrow.Table or RecordBatch), as dicts by column: numbers, lists of them (of a fixed
+    size or not, nested too) and tensors of a fixed shape as NumPy has them, text as str, binary as bytes. A batch has a
+    tensor a column, and a list for text and bytes; the lists of a batch must have one length, unless the loader has a
+    `collate_fn`.
 
     A loader makes one by itself of a table. Columns with missing values raise ValueError when they are read.
     """
 
     def __init__(self, table: Any):
+        if type(table).__name__ == "RecordBatch":
+            import pyarrow
+
+            table = pyarrow.Table.from_batches([table])
         self.table = table
 
     @classmethod
@@ -117,7 +123,7 @@ class TableDataset(Dataset[dict[str, Any]]):
         return {name: values[0] for name, values in self._columns(row)}
 
     def _batch(self, numbers: np.ndarray) -> dict[str, Any]:
-        rows = self.table.take(numbers % len(self))
+        rows = self.table.take(_within(numbers, len(self), "row {} of a table of {}"))
         return {
             name: from_numpy(values) if isinstance(values, np.ndarray) else values
             for name, values in self._columns(rows)
@@ -127,27 +133,58 @@ class TableDataset(Dataset[dict[str, Any]]):
         return [(name, _values(name, column)) for name, column in zip(rows.column_names, rows.columns, strict=True)]
 
 
+def _within(numbers: np.ndarray, count: int, what: str) -> np.ndarray:
+    """The numbers counted from the beginning; IndexError where one is no number of `count` things."""
+    outside = numbers[(numbers < -count) | (numbers >= count)]
+    if outside.size:
+        raise IndexError(what.format(outside[0], count))
+    return numbers % max(count, 1)
+
+
 def _values(name: str, column: Any) -> np.ndarray | list[Any]:
     """A column as an array, its rows along the first axis, or a list of text."""
     if column.null_count:
-        raise ValueError(f"the column {name!r} has missing values: fill or drop them first")
+        raise ValueError(_MISSING.format(name))
     kind = str(column.type)
-    if kind in ("string", "large_string", "string_view"):
+    if kind.startswith("dictionary"):
+        column = column.cast(column.type.value_type)
+        kind = str(column.type)
+    if kind in _AS_THEY_ARE:
         return list(column.to_pylist())
-    if kind.startswith("fixed_size_list"):
-        rows = column.combine_chunks()
-        flat = rows.flatten().to_numpy(zero_copy_only=False)
-        values = flat.reshape(len(rows), -1)
-    else:
-        values = column.to_numpy()
+    return np.ascontiguousarray(_numbers(name, column.combine_chunks()))
+
+
+#: how Arrow calls what has no array of numbers
+_AS_THEY_ARE = ("string", "large_string", "string_view", "binary", "large_binary", "binary_view")
+_MISSING = "the column {!r} has missing values: fill or drop them first"
+
+
+def _numbers(name: str, array: Any) -> np.ndarray:
+    """The numbers of an array, and of lists of them, which have an axis of their own."""
+    kind = str(array.type)
+    if array.null_count:
+        raise ValueError(_MISSING.format(name))
+    if kind.startswith("extension<arrow.fixed_shape_tensor"):
+        return np.asarray(array.to_numpy_ndarray())
+    if kind.startswith(("fixed_size_list", "list", "large_list")):
+        inner = _numbers(name, array.flatten())
+        lengths = np.unique(array.value_lengths().to_numpy(zero_copy_only=False))
+        if len(lengths) > 1:
+            raise ValueError(
+                f"the column {name!r} has lists of {lengths[0]} to {lengths[-1]} numbers in one batch: pad them in a "
+                "collate_fn"
+            )
+        return inner.reshape(len(array), int(lengths[0]) if len(lengths) else 0, *inner.shape[1:])
+    values: np.ndarray = array.to_numpy(zero_copy_only=False)
     if values.dtype.kind not in "biuf":
-        raise ValueError(f"the column {name!r} is of {kind}: numbers, fixed_size_list of numbers and text are taken")
-    return np.ascontiguousarray(values)
+        raise ValueError(f"the column {name!r} is of {kind}: numbers, lists of numbers, text and binary are taken")
+    return values
 
 
 def is_table(dataset: Any) -> bool:
     """Whether that is an Arrow table, without importing its library."""
-    return type(dataset).__name__ == "Table" and type(dataset).__module__.partition(".")[0] == "pyarrow"
+    kind = type(dataset)
+    return kind.__name__ in ("Table", "RecordBatch") and kind.__module__.partition(".")[0] == "pyarrow"
 
 
 __all__ = ["TableDataset", "TokenFile", "is_table"]

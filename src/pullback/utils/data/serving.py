@@ -274,7 +274,7 @@ class Server:
         if first and self.worker_init_fn is not None:
             self.worker_init_fn(self.number)
         if self.iterable:
-            self._examples = iter(self.batches.dataset)
+            self._examples = iter(_part_of(self.batches.dataset, self.number, self.count))
             for batch in range(request.skip):
                 self._set_seeds(batch)
                 if batch == request.skip - 1:
@@ -284,6 +284,21 @@ class Server:
 
     def _set_seeds(self, batch: int) -> None:
         set_seeds(self._seed, self.number if self.iterable or batch < 0 else "", batch)
+
+
+def shards_of(dataset: Any) -> int | None:
+    """Of an iterable dataset of Hugging Face, which divides itself among workers, how many parts it can make."""
+    kind = type(dataset)
+    is_theirs = kind.__module__.partition(".")[0] == "datasets" and kind.__name__.startswith("Iterable")
+    return int(dataset.num_shards) if is_theirs else None
+
+
+def _part_of(dataset: Any, worker: int, workers: int) -> Any:
+    """What a worker goes through: all, which divides itself by `get_worker_info()`, or the part of it that is made."""
+    shards = shards_of(dataset)
+    if shards is None:
+        return dataset
+    return dataset.shard(min(workers, shards), worker, contiguous=False) if worker < shards else ()
 
 
 def serve(number: int, *arguments: Any) -> Server:
@@ -314,5 +329,5 @@ REDUCERS = {Tensor: _reduced, Parameter: _reduced}
 
 __all__ = [
     "END", "REDUCERS", "Batches", "Begin", "Failed", "Make", "OwnDraws", "Server", "WorkerInfo", "get_worker_info",
-    "mark_of", "serve", "set_seeds",
+    "mark_of", "serve", "set_seeds", "shards_of",
 ]  # fmt: skip
