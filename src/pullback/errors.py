@@ -129,17 +129,18 @@ class CheckError(PullbackError, ArithmeticError):
     though each kernel is right, "gradient" where a gradient is not the slope of the loss; `op` is what the user called,
     `primitive` the operation within, `filename` and `lineno` the user's line, `module` and `phase` as in
     NonFiniteError; `kernel` is the name of the kernel; `index`, `actual` and `expected` are of the worst element.
+    `operand` is the place, from 0, of the operand whose gradient is wrong; -1 where it is no gradient.
     """
 
     def __init__(
         self, message: str, *, what: str, op: str = "", primitive: str = "", filename: str = "", lineno: int = 0,
         module: str = "", phase: str = "forward", kernel: str = "", index: tuple[int, ...] = (),
-        actual: float = 0.0, expected: float = 0.0,
+        actual: float = 0.0, expected: float = 0.0, operand: int = -1,
     ):  # fmt: skip
         super().__init__(message)
         self.what, self.op, self.primitive, self.filename, self.lineno = what, op, primitive, filename, lineno
         self.module, self.phase, self.kernel, self.index = module, phase, kernel, index
-        self.actual, self.expected = actual, expected
+        self.actual, self.expected, self.operand = actual, expected, operand
 
 
 class VerifyError(PullbackError, AssertionError):

@@ -167,6 +167,7 @@ def test_a_wrong_rule_of_the_users_own_is_named_at_the_line_that_applied_it() ->
         line = next(n for n, text in enumerate(lines, 1) if text.rstrip().endswith("# applied here"))
     error = caught.value
     assert (error.what, error.filename, error.lineno, error.phase) == ("gradient", __file__, line, "backward")
+    assert error.operand == 0 and "that of its operand (tanh: float32[4, 5]) gives" in str(error)
     assert step.check(pb.linspace(-1.0, 1.0, 12).view(4, 3), directions=0).slopes == []
 
 
@@ -382,6 +383,7 @@ def test_a_wrong_rule_in_the_body_of_a_loop_is_named_itself(nested: bool) -> Non
     error = caught.value
     line = inspect.getsourcelines(cell)[1] + 2
     assert (error.op, error.lineno, error.filename, error.phase) == ("apply", line, __file__, "backward")
+    assert error.operand == 0 and "its operand 1 of 2 (" in str(error)
 
 
 def test_gradients_for_each_example_are_told_to_be_compared_with_no_slope() -> None:

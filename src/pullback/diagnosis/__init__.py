@@ -14,7 +14,7 @@ from .few import spreads_above
 from .origin import VALUE, Root, diagnose, unexplained
 from .reference import Reference, is_given
 from .report import OperandStatistics, called, phase_of
-from .slopes import Audit, Slope, Slopes
+from .slopes import Audit, Slope, Slopes, Wrong
 from .structure import Member, cut_of, how_cut, structural
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "Root",
     "Slope",
     "Slopes",
+    "Wrong",
     "called",
     "cut_of",
     "diagnose",

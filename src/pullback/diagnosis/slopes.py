@@ -70,6 +70,24 @@ class Slope(NamedTuple):
         return bool(abs(self.by_gradient - self.by_differences) <= _TOLERANCE * self.size)
 
 
+class Wrong(NamedTuple):
+    """The operation whose gradient rule goes wrong, the operand whose cotangent it gets wrong, and the slope by that."""
+
+    node: Node
+    operand: Node
+    slope: Slope
+
+    @property
+    def place(self) -> int:
+        """Which operand it is, of those that a gradient goes to, from 0."""
+        return next((place for place, operand in enumerate(self.operands) if operand is self.operand), 0)
+
+    @property
+    def operands(self) -> Sequence[Node]:
+        """The operands that a gradient goes to."""
+        return _through(self.node)
+
+
 class Slopes:
     """The slopes of one backward pass."""
 
@@ -116,9 +134,9 @@ class Slopes:
         is_finite = bool(np.isfinite(here) and np.isfinite(slope.by_differences))
         return slope._replace(is_conclusive=is_finite and not is_kink)
 
-    def first_wrong(self) -> tuple[Node, Slope] | None:
-        """The operation nearest to the roots through which a gradient goes wrong, and the slope by its operand: its
-        own cotangent is right, and that of the operand is not.
+    def first_wrong(self) -> Wrong | None:
+        """The operation nearest to the roots through which a gradient goes wrong: its own cotangent is right, and that
+        of an operand is not.
         """
         for node in sorted(self.audit.found, key=lambda n: n.serial, reverse=True):
             if not node.dtype.is_floating_point:
@@ -131,10 +149,10 @@ class Slopes:
                     return inside
                 readers = [n for n in self.audit.history if any(node is operand for operand in _through(n))]
                 ruled = [n for n in readers if n.op in (CUSTOM, SEVERAL)]
-                return max(ruled or readers or [node], key=lambda n: n.serial), slope
+                return Wrong(max(ruled or readers or [node], key=lambda n: n.serial), node, slope)
         return None
 
-    def _first_wrong_inside(self, node: Node) -> tuple[Node, Slope] | None:
+    def _first_wrong_inside(self, node: Node) -> Wrong | None:
         """The rule in the bodies of the loops that read this node which is wrong by itself, if one is."""
         for loop in [n for n in self.audit.history if n.op is REPEAT and any(node is i for i in n.inputs)]:
             self._compute(loop.inputs)
@@ -153,9 +171,9 @@ class Slopes:
         return self.known[node] if node in self.known else self.value_of(node)
 
 
-def _wrong_rule_in(loop: Node, value_of: ValueOf) -> tuple[Node, Slope] | None:
-    """The gradient rule of somebody's own in the body of a loop that is not the slope of its function, and the slope by
-    an operand: each is looked at by itself, with the values that it is given in the first steps.
+def _wrong_rule_in(loop: Node, value_of: ValueOf) -> Wrong | None:
+    """The gradient rule of somebody's own in the body of a loop that is not the slope of its function: each is looked
+    at by itself, with the values that it is given in the first steps.
     """
     body, arrays = loop["body"], [value_of(operand) for operand in loop.inputs]
     count, slices = len(body.next), loop["slices"]
@@ -191,7 +209,7 @@ def _keep(known: dict[Node, Any], node: Node, values: Mapping[Node, Any]) -> Non
 
 def _wrong_by_itself(
     joint: Node, results: Sequence[Node], known: Mapping[Node, Any], value_of: ValueOf
-) -> tuple[Node, Slope] | None:
+) -> Wrong | None:
     ones = {n["place"]: expand(constant(1.0, n.dtype), n.shape) for n in results}
     with grad_mode(False), source_of(joint, backward=True):
         given = zip(joint.inputs[joint["count"] :], joint["rule"](joint, ones), strict=True) if results else ()
@@ -202,7 +220,7 @@ def _wrong_by_itself(
         for _ in range(_DIRECTIONS):
             slope = slopes.along([node])
             if slope.is_conclusive and not slope.agrees:
-                return joint, slope
+                return Wrong(joint, node, slope)
     return None
 
 
@@ -264,4 +282,4 @@ def _typical(value: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.square(finite)))) if finite.size else 0.0
 
 
-__all__ = ["Audit", "Slope", "Slopes"]
+__all__ = ["Audit", "Slope", "Slopes", "Wrong"]

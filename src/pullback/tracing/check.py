@@ -22,6 +22,7 @@ from ..diagnosis import (
     Reference,
     Slope,
     Slopes,
+    Wrong,
     called,
     disagreement,
     is_given,
@@ -112,7 +113,7 @@ def check(recording: Replay, arguments: list[object], directions: int) -> Check:
         return found
     _results(recording, recorded.outputs, outputs, value_of, found)
     for audit in recorded.audits:
-        _slopes(audit, value_of, directions, found)
+        _slopes(audit, value_of, recording.name_of, directions, found)
     return found
 
 
@@ -220,7 +221,9 @@ def _results(
 # ---- slopes
 
 
-def _slopes(audit: Audit, value_of: Callable[[Node], np.ndarray], directions: int, found: Check) -> None:
+def _slopes(
+    audit: Audit, value_of: Callable[[Node], np.ndarray], name_of: Callable[[Node], str], directions: int, found: Check
+) -> None:
     for direction in range(directions):
         slopes = Slopes(audit, value_of, _SEED + direction)
         slope = slopes.along_all()
@@ -228,31 +231,39 @@ def _slopes(audit: Audit, value_of: Callable[[Node], np.ndarray], directions: in
             return
         found.slopes.append(slope)
         if slope.is_conclusive and not slope.agrees:
-            raise _wrong(slope, slopes.first_wrong())
+            raise _wrong(slope, slopes.first_wrong(), name_of)
 
 
-def _wrong(slope: Slope, first: tuple[Node, Slope] | None) -> CheckError:
+def _wrong(slope: Slope, first: Wrong | None, name_of: Callable[[Node], str]) -> CheckError:
     told = (
         f"a gradient is not the slope of what it is the gradient of: along a random direction it says "
         f"{slope.by_gradient:.6e}, finite differences in float64 say {slope.by_differences:.6e}"
     )
     if first is None:
         return CheckError(f"{told}. No single operation stands out.", what="gradient", phase="backward")
-    node, at = first
+    node, at = first.node, first.slope
     source, module = node.source, path_of(node.source)
     place = f" at {source}" if source is not None else ""
     inside = f" in {module}" if module else ""
     message = (
         f"{told}.\nIt goes wrong in the gradient of {called(node)}{place}{inside}: the cotangent of its result is "
-        f"right, that of its operand gives {at.by_gradient:.6e} where differences give {at.by_differences:.6e}.\n"
+        f"right, that of {_operand(first, name_of)} gives {at.by_gradient:.6e} where differences give "
+        f"{at.by_differences:.6e}.\n"
         "To mend it: look at the gradient rule there; if it is not meant to be a slope, as that of a straight-through "
         "estimator, check with directions=0 (in pullback.compile: check_directions=0)."
     )
     return CheckError(
         message, what="gradient", op=called(node), primitive=node.op.name, filename=source.file if source else "",
         lineno=source.line if source else 0, module=module, phase="backward", actual=at.by_gradient,
-        expected=at.by_differences,
+        expected=at.by_differences, operand=first.place,
     )  # fmt: skip
+
+
+def _operand(wrong: Wrong, name_of: Callable[[Node], str]) -> str:
+    """Which operand has the wrong cotangent, what it is called, and its type."""
+    node, count = wrong.operand, len(wrong.operands)
+    which = f" {wrong.place + 1} of {count}" if count > 1 else ""
+    return f"its operand{which} ({name_of(node) or called(node)}: {node.dtype.name}{list(node.shape)})"
 
 
 def _fault(what: str, node: Node, off: Disagreement, name: str, members: Sequence[Node] = ()) -> CheckError:

@@ -380,6 +380,12 @@ class Replay:
         """
         return self.guard is None or bool(outputs[self.total].array.item(0) < self.limit)
 
+    def name_of(self, node: Node) -> str:
+        """What a node of the recording is called that is an input: a parameter, or an argument; empty for others."""
+        assert self.recorded is not None
+        places = {each: place for place, each in enumerate(self.recorded.inputs)}
+        return self._called.get(places.get(node, -1), "")
+
     def gradient_names(self) -> dict[int, str]:
         """What the gradients among the outputs are of, by their places: several models may have a "0.weight" each."""
         names: dict[int, str] = {}
