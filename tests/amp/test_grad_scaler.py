@@ -164,7 +164,13 @@ def test_what_is_done_in_a_wrong_order_is_refused() -> None:
 
 
 def test_wrong_arguments_raise() -> None:
-    for options in ({"growth_factor": 1.0}, {"backoff_factor": 1.0}, {"init_scale": 0.0}, {"growth_interval": 1.5}):
+    for options in (
+        {"growth_factor": 1.0},
+        {"backoff_factor": 1.0},
+        {"init_scale": 0.0},
+        {"growth_interval": 1.5},
+        {"growth_interval": True},
+    ):
         with pytest.raises(ValueError, match="must be"):
             pb.amp.GradScaler("cpu", **options)
     with pytest.raises(TypeError, match="takes a tensor or an iterable"):

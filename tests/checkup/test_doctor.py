@@ -105,6 +105,11 @@ def test_a_rise_within_the_noise_of_the_steps_is_called_neither_good_nor_wrong()
     assert str(report).endswith("nothing wrong was found, 2 left open")
 
 
+def test_steps_are_a_number() -> None:
+    with pytest.raises(ValueError, match="steps must be a whole number of at least 2"):
+        pb.doctor(lambda: None, steps=True)
+
+
 def test_nothing_of_the_users_changes() -> None:
     step, arguments, model, optimizer = training()
     pb.compile(step)(*arguments)

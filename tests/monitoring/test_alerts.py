@@ -150,6 +150,11 @@ def test_a_spike_among_the_first_losses_is_told(before: list[float]) -> None:
         assert [alert.kind for alert in watch.alerts(Record(9, loss=worse))] == ["loss_spike"] * is_spike
 
 
+def test_a_window_is_a_number_of_records() -> None:
+    with pytest.raises(ValueError, match="window must be a whole number"):
+        Limits(window=True)
+
+
 def test_a_loss_that_stays_where_it_has_jumped_to_is_told_once() -> None:
     watch = Watch(Limits())
     losses = [1.0 + 0.01 * (step % 3) for step in range(60)] + [5.0 + 0.01 * (step % 3) for step in range(120)]

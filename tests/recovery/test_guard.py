@@ -320,6 +320,8 @@ def test_wrong_arguments_are_refused() -> None:
         with pytest.raises(TypeError, match=said):
             pb.Guard(model, **{"optimizer": optimizer, **options})
     guard = pb.Guard(model, optimizer)
+    with pytest.raises(ValueError, match="epochs must be a whole number"):
+        next(guard.batches([1], epochs=True))
     before = guard.state_dict()
     with pytest.raises(pb.errors.StateDictError, match="not the state of a Guard"):
         guard.load_state_dict({**before, "skipped": 3})

@@ -247,7 +247,7 @@ def test_check_every_looks_before_the_first_call_and_each_kth_after(monkeypatch:
     for _ in range(7):
         step(pb.ones(3))
     assert seen == [0, 3, 6]
-    for wrong in (0, -1, 1.5, "2"):
+    for wrong in (0, -1, 1.5, "2", True):
         with pytest.raises(ValueError, match="check_every must be"):
             pb.compile(check_every=wrong)(lambda: None)
 

@@ -302,7 +302,7 @@ def _positive(name: str, value: float) -> float:
 
 
 def _interval(value: int) -> int:
-    if int(value) != value or value < 1:
+    if isinstance(value, bool) or int(value) != value or value < 1:
         raise ValueError(f"growth_interval must be a whole number of at least 1, got {value} (at {user_source()})")
     return int(value)
 

@@ -42,6 +42,8 @@ def doctor(step: Callable[..., Any], *args: Any, steps: int = STEPS) -> Report:
     >>> [fault.check for fault in report.faults]
     ['gradients cleared']
     """
+    if type(steps) is not int or steps < 2:
+        raise ValueError(f"doctor: steps must be a whole number of at least 2, got {steps!r}")
     function = getattr(step, "function", step) if getattr(type(step), "is_compiled_step", False) else step
 
     def trained() -> None:

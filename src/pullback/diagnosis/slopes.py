@@ -71,7 +71,7 @@ class Slope(NamedTuple):
 
 
 class Wrong(NamedTuple):
-    """The operation whose gradient rule goes wrong, the operand whose cotangent it gets wrong, and the slope by that."""
+    """The operation whose gradient rule is wrong, the operand whose cotangent it gets wrong, and the slope by that."""
 
     node: Node
     operand: Node

@@ -43,6 +43,10 @@ class Limits:
     update_ratio: tuple[float, float] = (1e-7, 0.2)
     window: int = 50
 
+    def __post_init__(self) -> None:
+        if type(self.window) is not int or self.window < 1:
+            raise ValueError(f"Limits: window must be a whole number of at least 1, got {self.window!r}")
+
 
 @dataclass
 class Watch:

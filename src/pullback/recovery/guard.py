@@ -155,6 +155,8 @@ back to step 10; batches 14 to 16 of epoch 0 left out
         After a return they go on from the position of the snapshot: of a loader with `state_dict`, a list or a tuple;
         of another iterable with the next batch. Batches to be left out are not given.
         """
+        if epochs is not None:
+            check_numbers({"epochs": (epochs, 0)}, {}, {})
         last = self.epoch + 1 if epochs is None else epochs
         self._loader = loader
         if not self._ring.snapshots:

@@ -111,7 +111,7 @@ def compile(
                 check_every=check_every, check_directions=check_directions,
             )
         )  # fmt: skip
-    if check_every is not None and (not isinstance(check_every, int) or check_every < 1):
+    if check_every is not None and (type(check_every) is not int or check_every < 1):
         raise ValueError(f"compile: check_every must be a number of calls from 1 on, or None, got {check_every!r}")
     checked_directions(check_directions)
     refuse(function)
