@@ -172,6 +172,8 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "a key twice": (raw(b'{"a":1,"a":1}'), "has the key 'a' twice"),
     "a path that climbs": (raw({"../../a": entry()}, bytes(8)), r"'../../a', a path that climbs"),
     "a path that climbs elsewhere": (own({"tensor": "a\\..\\b"}, **{"a\\..\\b": entry()}), "a path that climbs"),
+    "a path from the root": (raw({"/etc/a": entry()}, bytes(8)), r"'/etc/a', a path from the root"),
+    "a path from a root elsewhere": (raw({"C:\\a": entry()}, bytes(8)), "a path from the root"),
     "a number with many digits": (raw(b'{"a":' + b"9" * 5000 + b"}"), "its header is not JSON"),
     "not a number": (raw(b'{"a":NaN}'), "NaN where JSON has numbers"),
     "an unknown type": (raw({"a": entry("F8_E4M3")}, bytes(8)), "has the type 'F8_E4M3'; known are"),

@@ -23,7 +23,7 @@ from ..runtime.buffers import Buffer
 from ..tensor import Tensor
 from ..tensor.handle import Handle
 from ..tensor.size import Size
-from .header import climbs
+from .header import astray
 from .stored import Fault, Stored
 
 #: how deep values may be nested: far below Python's limit of recursion, far above what states need
@@ -127,8 +127,8 @@ class _Taking:
     def _free_name(self, wanted: str) -> str:
         # a lone half of a pair of surrogates has no UTF-8, which the file is in
         wanted = wanted.encode("utf-8", "backslashreplace").decode("utf-8")
-        if climbs(wanted):  # as a key may; the description has it as it is
-            wanted = wanted.replace("..", "__")
+        if astray(wanted):  # as a key may; the description has it as it is
+            wanted = f"_{wanted.replace('..', '__')}"
         name, count = wanted, 1
         while name in self.arrays or name == _RESERVED:
             count += 1

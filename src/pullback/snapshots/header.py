@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,14 +98,19 @@ def _refuse_constant(name: str) -> Any:
     raise Fault(f"it has {name} where JSON has numbers")
 
 
-def climbs(name: str) -> bool:
-    """Whether a tensor's name, taken for a path by a program that unpacks tensors into files, leaves its folder."""
-    return ".." in name.replace("\\", "/").split("/")
+def astray(name: str) -> str:
+    """How a tensor's name, taken for a path by a program that unpacks tensors into files, leaves its folder; empty
+    where it does not.
+    """
+    first, *rest = name.replace("\\", "/").split("/")
+    if ".." in (first, *rest):
+        return "a path that climbs"
+    return "a path from the root" if rest and (not first or re.fullmatch("[A-Za-z]:", first)) else ""
 
 
 def _entry(name: str, fields: Any) -> Entry:
-    if climbs(name):
-        raise Fault(f"it has a tensor called {_short(name)}, a path that climbs")
+    if how := astray(name):
+        raise Fault(f"it has a tensor called {_short(name)}, {how}")
     if not isinstance(fields, dict) or fields.keys() != {"dtype", "shape", "data_offsets"}:
         raise Fault(f"the tensor {name!r} is not given by its dtype, shape and data_offsets alone")
     dtype, shape, places = fields["dtype"], fields["shape"], fields["data_offsets"]
@@ -167,4 +173,4 @@ def make_header(arrays: dict[str, Stored], metadata: dict[str, str]) -> bytes:
     return len(text).to_bytes(_PREFIX, "little") + text
 
 
-__all__ = ["LONGEST", "Entry", "Header", "climbs", "header_length", "make_header", "parse_description", "parse_header"]
+__all__ = ["LONGEST", "Entry", "Header", "astray", "header_length", "make_header", "parse_description", "parse_header"]
