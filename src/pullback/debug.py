@@ -142,7 +142,7 @@ SWITCHES: dict[str, Switch] = {
             "a whole number of bytes",
             lambda: 512 << 20,
             f"{512 << 20} (512 MiB)",
-            "About how much is kept there; what was used least recently goes first.",
+            "About how much is kept there, from the next process on; what was used least recently goes first.",
             (int,),
         ),
         Switch(

@@ -339,6 +339,7 @@ def test_histograms_count_all_elements() -> None:
     found = monitor.last.histograms["again.weight"]["weight"]
     counts, _ = np.histogram(weights, np.asarray(found.edges))
     assert found.largest == pytest.approx(abs(weights).max())
+    assert (found.minimum, found.maximum) == pytest.approx((weights.min(), weights.max()))
     assert sum(found.counts) == weights.size
     assert abs(np.asarray(found.counts) - counts).sum() <= 2  # the outermost lie on an edge
     assert set(monitor.last.histograms["again.weight"]) == {"gradient", "weight"}
@@ -376,6 +377,7 @@ def test_tensorboard_reads_what_is_written(tmp_path: Path) -> None:
     assert scalar.value == pytest.approx(monitor.last.parameters["again.weight"].gradient.norm)
     (histogram,) = events.Histograms("weights/again.weight")
     assert histogram.histogram_value.num == 256
+    assert histogram.histogram_value.min == monitor.last.histograms["again.weight"]["weight"].minimum
 
 
 def test_the_state_goes_on(tmp_path: Path) -> None:

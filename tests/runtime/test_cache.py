@@ -23,7 +23,7 @@ def test_round_trip_and_absence(tmp_path):
     assert cache.get(KEY) == b"object"
     assert cache.get(OTHER) is None
     assert Cache(cache.directory).get(KEY) == b"object"
-    assert [path.name for path in cache.directory.iterdir()] == [KEY + SUFFIX]
+    assert [path.name for path in cache.directory.glob("*.*")] == [KEY + SUFFIX]
 
 
 def test_without_a_directory_nothing_is_kept():
@@ -86,6 +86,19 @@ def test_least_recently_used_go_first(tmp_path):
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 5500
 
 
+def test_a_lower_limit_holds_from_the_first_reading_on(tmp_path):
+    full = Cache(tmp_path)
+    for number in range(20):
+        full.put(f"{number:064x}", bytes(1000))
+    for limit in (10_000, 2000):
+        assert Cache(tmp_path, limit).get(KEY) is None
+        assert sum(path.stat().st_size for path in tmp_path.glob("*.object")) <= limit
+    for number in range(20):  # a higher one is noted when something is written
+        Cache(tmp_path, 30_000).put(f"{number:064x}", bytes(1000))
+    assert Cache(tmp_path, 10_000).get(KEY) is None
+    assert sum(path.stat().st_size for path in tmp_path.glob("*.object")) <= 10_000
+
+
 @pytest.mark.parametrize("limit", [0, 5000])
 def test_a_small_limit_holds_after_every_write(tmp_path, limit):
     cache = Cache(tmp_path, limit=limit)
@@ -113,4 +126,4 @@ def test_writers_and_readers_at_once(tmp_path):
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(use, range(64)))
-    assert [path.name for path in tmp_path.iterdir()] == [KEY + SUFFIX]
+    assert [path.name for path in tmp_path.glob("*.*")] == [KEY + SUFFIX]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from ..graph.node import Node
-from ..ops.elementwise import absolute, convert, lt, mul
+from ..ops.elementwise import convert, lt, maximum, mul, neg
 from ..ops.primitive import constant
 from ..ops.reduction import reduce_max
 from .statistics import share
@@ -22,10 +22,12 @@ BINS = 30
 
 @dataclass(frozen=True)
 class Histogram:
-    """`counts` of elements in equal bins from -`largest` to `largest`."""
+    """`counts` of elements in equal bins from -`largest` to `largest`; they lie from `minimum` to `maximum`."""
 
     largest: float
     counts: tuple[float, ...]
+    minimum: float
+    maximum: float
 
     @property
     def edges(self) -> tuple[float, ...]:
@@ -36,14 +38,16 @@ class Histogram:
     def of(cls, count: int, sums: Mapping[str, float]) -> Histogram:
         """From what `sums_of_bins` names, of `count` elements."""
         below = [0.0, *(sums[f"below {edge}"] for edge in range(1, BINS)), float(count)]
-        return cls(sums["edge"], tuple(high - low for low, high in pairwise(below)))
+        counts = tuple(high - low for low, high in pairwise(below))
+        least, greatest = -sums["minus least"], sums["greatest"]
+        return cls(max(-least, greatest), counts, least, greatest)
 
 
 def sums_of_bins(x: Node) -> dict[str, Node]:
-    """How many elements lie below each inner edge, and the outermost edge."""
-    wide = convert(x, x.dtype.compute)
-    largest = reduce_max(absolute(wide), tuple(range(len(x.shape))))
-    found = {"edge": largest}
+    """How many elements lie below each inner edge, the greatest, and the least, turned round."""
+    wide, axes = convert(x, x.dtype.compute), tuple(range(len(x.shape)))
+    found = {"greatest": reduce_max(wide, axes), "minus least": reduce_max(neg(wide), axes)}
+    largest = maximum(found["greatest"], found["minus least"])
     for edge in range(1, BINS):
         limit = mul(largest, constant(2 * edge / BINS - 1, wide.dtype))
         found[f"below {edge}"] = share(lt(wide, limit), wide)

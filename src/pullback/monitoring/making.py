@@ -47,7 +47,7 @@ def made_record(step: int, found: Iterable[Found], rates: list[float], model: Mo
 
 
 def _add_histogram(record: Record, name: str, what: str, found: Found) -> None:
-    if "edge" in found.sums:  # of several calls of a layer the last
+    if "greatest" in found.sums:  # of several calls of a layer the last
         record.histograms.setdefault(name, {})[what] = Histogram.of(found.facts.count, found.sums)
 
 

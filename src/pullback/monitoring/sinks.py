@@ -142,7 +142,7 @@ class TensorBoard:
         middles = [(a + b) / 2 for a, b in pairwise(histogram.edges)]
         pairs = list(zip(middles, histogram.counts, strict=True))
         return self._summaries.HistogramProto(
-            min=-histogram.largest, max=histogram.largest, num=sum(histogram.counts),
+            min=histogram.minimum, max=histogram.maximum, num=sum(histogram.counts),
             sum=math.fsum(m * c for m, c in pairs), sum_squares=math.fsum(m * m * c for m, c in pairs),
             bucket_limit=histogram.edges[1:], bucket=histogram.counts,
         )  # fmt: skip

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 import sys
 import tempfile
@@ -21,6 +22,9 @@ SUFFIX = ".object"
 _HEADER = len(MAGIC) + hashlib.sha256().digest_size
 #: Entries are looked through for the size limit on the first write of a process and every so many writes after it.
 _WRITES_BETWEEN_CHECKS = 256
+#: A file that says what limit the directory has been held to, so that a lower one is seen without a look at all files;
+#: none is written for limits that it would not fit in.
+_LIMIT, _LEAST_LIMIT = "limit", 4096
 #: An entry's time of use is refreshed only when this old (seconds), so that reading stays reading.
 _REFRESH_AFTER = 6 * 3600.0
 
@@ -45,11 +49,15 @@ class Cache:
         self.directory, self.limit = directory, limit
         #: files written, and bytes of those since the directory was looked at
         self._writes = self._unchecked = 0
+        #: whether the directory is known to be held to the limit
+        self._is_held = False
 
     def get(self, key: str) -> bytes | None:
         """The object of `key`, or None where there is no sound entry."""
         if self.directory is None:
             return None
+        if not self._is_held:
+            self._hold(self.directory)
         path = self.directory / (key + SUFFIX)
         try:
             with open(path, "rb") as file:
@@ -74,6 +82,8 @@ class Cache:
             directory.mkdir(parents=True, exist_ok=True)
             _write(directory, key, payload)
             self._unchecked += len(payload)
+            if not self._writes and self._held_to(directory) < self.limit:
+                self._note(directory)
             if self._writes % _WRITES_BETWEEN_CHECKS == 0 or self._unchecked > self.limit // 10:
                 self._shrink(directory)
                 self._unchecked = 0
@@ -87,6 +97,25 @@ class Cache:
                     RuntimeWarning,
                     stacklevel=2,
                 )
+
+    def _hold(self, directory: Path) -> None:
+        """Once in a process: hold the directory to a limit that is lower than the one before."""
+        self._is_held = True
+        with contextlib.suppress(OSError):  # there is no directory yet, or it can only be read
+            if self._held_to(directory) > self.limit:
+                self._shrink(directory)
+                self._note(directory)
+
+    def _held_to(self, directory: Path) -> float:
+        """The limit that the directory was held to when it was last noted, infinite where none is."""
+        try:
+            return int((directory / _LIMIT).read_text())
+        except (OSError, ValueError):
+            return math.inf
+
+    def _note(self, directory: Path) -> None:
+        if self.limit >= _LEAST_LIMIT:
+            (directory / _LIMIT).write_text(str(self.limit))
 
     def _shrink(self, directory: Path) -> None:
         """Remove the least recently used files until nine tenths of the limit are kept."""

@@ -216,7 +216,21 @@ def _not_written(path: Path, error: OSError, needed: int) -> str:
                 found = os.statvfs(path.parent)
                 free = f", of which the disk has {found.f_bavail * found.f_frsize:,} free"
         return f"{said}: it needs {needed:,} bytes{free}. What was there before is as it was"
+    if error.errno == errno.EFBIG:
+        most = _largest_file()
+        allowed = "" if most is None else f", and the process may write {most:,} (ulimit -f)"
+        return f"{said}: it needs {needed:,} bytes{allowed}. What was there before is as it was"
     return said
+
+
+def _largest_file() -> int | None:
+    """How many bytes a file of this process may have, where the system says that."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    return None if most == resource.RLIM_INFINITY else most
 
 
 # ---- reading
