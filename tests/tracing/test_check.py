@@ -386,14 +386,46 @@ def test_a_wrong_rule_in_the_body_of_a_loop_is_named_itself(nested: bool) -> Non
     assert error.operand == 0 and "its operand 1 of 2 (" in str(error)
 
 
-def test_gradients_for_each_example_are_told_to_be_compared_with_no_slope() -> None:
-    w = pb.nn.Parameter(pb.ones(3))
+@pytest.mark.parametrize("rule", [_Half, _WrongSquare])
+@pytest.mark.parametrize("nested", [False, True])
+def test_gradients_for_each_example_are_compared_with_slopes(nested: bool, rule: Any) -> None:
+    w = pb.nn.Parameter(pb.linspace(0.5, 1.5, 3))
+
+    def loss(w: pb.Tensor, x: pb.Tensor) -> pb.Tensor:
+        made = rule.apply(w * x) if rule is _Half else rule.apply(x * w, w)
+        return made.sin().sum()
+
+    each = pb.func.vmap(pb.func.grad(loss), in_dims=(None, 0))
+    of_all = pb.func.vmap(each, in_dims=(None, 0)) if nested else each
 
     @pb.compile
     def step(x: pb.Tensor) -> None:
-        each = pb.func.vmap(pb.func.grad(lambda w, x: (w * x).square().sum()), in_dims=(None, 0))(w.detach(), x)
+        found = of_all(w.detach(), x)
         with pb.no_grad():
-            w.sub_(0.1 * each.mean(0))
+            w.sub_(0.1 * found.reshape(-1, 3).mean(0))
+
+    x = pb.linspace(-1.0, 2.0, 24).reshape(2, 4, 3) if nested else pb.linspace(-1.0, 2.0, 12).reshape(4, 3)
+    if rule is _Half:
+        found = step.check(x)
+        assert len(found.slopes) == (4 if nested else 2) and not found.unchecked, "the first and the last example"
+        assert all(slope.agrees and slope.by_gradient for slope in found.slopes)
+        return
+    with pytest.raises(CheckError, match="not the slope") as caught:
+        step.check(x)
+    line = inspect.getsourcelines(loss)[1] + 1
+    assert (caught.value.op, caught.value.lineno, caught.value.operand) == ("apply", line, 0)
+
+
+def test_gradients_in_the_body_of_a_loop_are_told_to_be_compared_with_no_slope() -> None:
+    w = pb.nn.Parameter(pb.ones(3))
+
+    def cell(w: pb.Tensor, x: pb.Tensor) -> tuple[pb.Tensor, pb.Tensor]:
+        return w - 0.1 * pb.func.grad(lambda w: (w * x).square().sum())(w), x
+
+    @pb.compile
+    def step(x: pb.Tensor) -> None:
+        with pb.no_grad():
+            w.copy_(pb.func.scan(cell, w.detach(), x)[0])
 
     found = step.check(pb.ones(4, 3))
     assert len(found.unchecked) == 1

@@ -167,8 +167,14 @@ def _looked_at(
 
     looks = MODE.anomaly and STATE.trace is None and STATE.loop is None and STATE.example is None
     if STATE.audits is not None:
-        if STATE.loop is None and STATE.example is None:
-            STATE.audits.append(_audit(roots, cotangents, create_graph))
+        if STATE.is_in_a_loop:
+            kept = None
+        else:
+            kept = STATE.audits if STATE.example is None else STATE.example.audits
+        audit = None if kept is None else _audit(roots, cotangents, create_graph)
+        # hooks are those of the nodes of one example, and of no copies of them
+        if kept is not None and audit is not None and (STATE.example is None or not audit.is_hooked):
+            kept.append(audit)
         elif STATE.trace is not None:
             STATE.trace.unaudited.append(str(user_source()))
     found = gradients(roots, cotangents, nodes, create_graph, retain or looks)

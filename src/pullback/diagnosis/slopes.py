@@ -17,6 +17,7 @@ import numpy as np
 
 from ..graph.interpreter import interpret
 from ..graph.node import Graph, Node, ancestors
+from ..ops.body import substituted
 from ..ops.gradient_hooks import HOOKED
 from ..ops.host import CUSTOM, DETACH, RESULT, SEVERAL
 from ..ops.movement import expand
@@ -47,6 +48,20 @@ class Audit:
     cotangents: Sequence[Node]
     history: Sequence[Node]
     found: Mapping[Node, Node]
+
+    @property
+    def is_hooked(self) -> bool:
+        """Whether hooks of the user's may change a gradient on its way."""
+        return any(node in HOOKED for node in self.history)
+
+    def with_values(self, known: Mapping[Node, Node]) -> Audit:
+        """The same pass with the nodes that `known` has others for replaced."""
+        given = [*self.roots, *self.cotangents, *self.history, *self.found, *self.found.values()]
+        new = substituted(given, known)
+        return Audit(
+            [new[node] for node in self.roots], [new[node] for node in self.cotangents],
+            [new[node] for node in self.history], {new[node]: new[own] for node, own in self.found.items()},
+        )  # fmt: skip
 
     def leaves(self) -> list[Node]:
         """What the pass ends at, save for what the user's hooks on gradients have changed or may have changed."""

@@ -6,10 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from ..diagnosis import Audit
 from ..errors import TraceError
 from ..graph.node import Node, next_serial
 from ..graph.types import int64
-from ..ops.primitive import MODE, iota, parameter, user_source
+from ..ops.host import detach
+from ..ops.movement import reshape, slice_
+from ..ops.primitive import MODE, grad_mode, iota, parameter, user_source
 from ..ops.vectorize import Batch
 from .anomaly import check
 from .handle import Handle
@@ -33,6 +36,8 @@ class Example:
         self.nodes: set[Node] = set()
         #: values that are to be finite in each example, with what is said where they are not
         self.checks: list[tuple[Node, str]] = []
+        #: the backward passes in it, where a step is being recorded to be checked
+        self.audits: list[Audit] = []
 
     def check_draw(self) -> None:
         """Raise for a random draw where none is allowed, here or in what this stands in."""
@@ -93,6 +98,7 @@ def draws(randomness: str) -> Iterator[None]:
         STATE.example = outer
     for node, message in own.checks:
         check(node, message)
+    _pass_on(own.audits)
 
 
 def for_each(
@@ -115,6 +121,8 @@ def for_each(
     if numbered is not None and numbered.own is not None:
         ones.append(numbered.own)
         values.append(iota((length,), 0, int64))
+    for place in dict.fromkeys((0, length - 1)) if length else ():
+        _pass_on(_audits_of(example, ones, values, place))
     batch = Batch(length, ones, values)
     found = batch.run([*outputs, *(node for _, node in changed), *(node for node, _ in example.checks)])
     for stack, node in changed:
@@ -126,6 +134,29 @@ def for_each(
     for (node, message), every in zip(example.checks, found[len(outputs) + len(changed) :], strict=True):
         check(node if every is None else every, message)
     return results
+
+
+def _audits_of(example: Example, ones: Sequence[Node], values: Sequence[Node], place: int) -> list[Audit]:
+    """The backward passes of the example at `place`, by itself."""
+    if not example.audits:
+        return []
+    with grad_mode(False):
+        own = [_at(value, place) for value in values]
+    known = {one: detach(value, one.requires_grad) for one, value in zip(ones, own, strict=True)}
+    return [audit.with_values(known) for audit in example.audits]
+
+
+def _at(values: Node, place: int) -> Node:
+    """One place of the first axis."""
+    bounds = ((place, place + 1), *((0, size) for size in values.shape[1:]))
+    return reshape(slice_(values, bounds), values.shape[1:])
+
+
+def _pass_on(audits: Sequence[Audit]) -> None:
+    """Have backward passes looked at by what is around."""
+    kept = STATE.audits if STATE.example is None else STATE.example.audits
+    if kept is not None:
+        kept.extend(audits)
 
 
 __all__ = ["RANDOMNESS", "Example", "draws", "for_each"]

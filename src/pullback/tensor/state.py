@@ -29,6 +29,14 @@ class _State(threading.local):
     #: the backward passes of a recording that is checked, with the cotangents on their way
     audits: list[Audit] | None = None
 
+    @property
+    def is_in_a_loop(self) -> bool:
+        """Whether the body of a loop is being recorded, other than that a batch of examples is."""
+        loop = self.loop
+        while loop is not None and loop.is_of_examples:
+            loop = loop.outer
+        return loop is not None
+
     def watch(
         self, node: Node, what: str, owner: Handle | None = None, before: Node | None = None, message: str = ""
     ) -> None:

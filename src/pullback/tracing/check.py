@@ -51,7 +51,8 @@ class Check:
     are the gradients that the program gave, by name, each with its largest distance from the reference in float64, as a
     part of its largest element; `zeros` are those that are 0 on paper, as of a bias before a BatchNorm, with the
     largest element that rounding makes of them; `slopes` are the directional derivatives beside finite differences.
-    `unchecked` are the lines of backward passes inside of `vmap` or a loop's body, whose kernels alone are compared.
+    `unchecked` are the lines of backward passes inside of a loop's body, or in `vmap` with hooks on gradients, whose
+    kernels alone are compared.
     Where a loss or a gradient is not finite (`is_finite`), the step changes nothing, and only its kernels are compared.
     """
 
@@ -82,7 +83,9 @@ class Check:
         if len(told) < len(self.slopes):
             lines.append(f"{len(self.slopes) - len(told)} directions cross a kink, where differences tell nothing")
         for line in dict.fromkeys(self.unchecked):
-            lines.append(f"NOT compared with a slope: gradients inside of vmap or a loop's body, at {line}")
+            lines.append(
+                f"NOT compared with a slope: gradients inside of a loop's body, or in vmap with hooks, at {line}"
+            )
         return "\n".join(lines)
 
 

@@ -139,7 +139,7 @@ class Trace:
     scaled: list[Scaled] = field(default_factory=list)
     #: who wants to know values that the step computes on its way
     observers: list[Observer] = field(default_factory=list)
-    #: the lines of backward passes inside of `vmap` or a loop's body, which `check()` compares with no slope
+    #: the lines of backward passes inside of a loop's body, which `check()` compares with no slope
     unaudited: list[str] = field(default_factory=list)
     #: serial numbers of nodes that were made during the recording and are no part of it
     outside: list[tuple[int, int]] = field(default_factory=list)
