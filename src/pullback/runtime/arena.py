@@ -16,13 +16,14 @@ from .buffers import Buffer, allocate
 
 #: an arena of fewer bytes belongs to one program: that another came in between would be felt in its time
 SHARED_FROM = 1 << 20
+_NOTHING = allocate(0)
 
 
 class Arena:
     """Memory that is one program's at a time."""
 
     def __init__(self) -> None:
-        self.memory = allocate(0)
+        self.memory = _NOTHING
         self._tenant: ref[Any] | None = None
         #: what lies in it and is somebody's, until the tenant's next run
         self._lent: WeakSet[Buffer] = WeakSet()
@@ -56,21 +57,21 @@ class Arena:
             else:
                 buffer.lent = False
         if lent and not alone:
-            self.memory = allocate(0)
+            self.memory = _NOTHING
 
     def take(self, tenant: object, nbytes: int, alone: bool) -> None:
         """Give it to a program, with at least so many bytes. What is in it then is nobody's."""
         self._tenant = None  # until there is memory
         self.clear(alone)
         if self.memory.nbytes < nbytes:
-            self.memory = allocate(0)  # the old one is given back first
+            self.memory = _NOTHING  # the old one is given back first
             self.memory = allocate(nbytes)
         self._tenant = ref(tenant, self._abandon)
 
     def _abandon(self, tenant: ref[Any]) -> None:
         """Give the memory back when the last tenant is gone, save for what somebody still holds."""
         if self._tenant is tenant:
-            self.memory = allocate(0)
+            self.memory = _NOTHING
 
 
 class Arenas(threading.local):

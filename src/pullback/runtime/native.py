@@ -6,6 +6,7 @@ belongs to the program; inputs and outputs are the caller's, and their addresses
 
 from __future__ import annotations
 
+import ctypes
 import math
 import sys
 import threading
@@ -43,6 +44,12 @@ _SMALL_WORK, _TRIED_WORK = 0, 20_000_000
 _DEAR_HAND_OVER = 400_000
 
 
+#: what a check notes: the place of the first fault and one more (0: none), and the index there
+_Finding = ctypes.c_int64 * 2
+#: where a program is that has not been run
+_NOWHERE = Arena()
+
+
 class Native(Program):
     """The graph compiled to kernels."""
 
@@ -56,9 +63,8 @@ class Native(Program):
         self._calls: Calls | None = None
         #: the arena that the tables are made for, and the address that stands in them; one that is nobody else's, where
         #: it does not take turns with others
-        self._arena: Arena | None = None
+        self._arena, self._address = _NOWHERE, 0
         self._own: Arena | None = None
-        self._address = 0
         #: the way in which the program is run, and for how many runs still before the ways are tried again
         self._way, self._left = 0, 0
         _, fusion = lower(graph)
@@ -94,7 +100,7 @@ class Native(Program):
     @property
     def is_home(self) -> bool:
         arena = self._arena
-        return arena is not None and (arena is self._own or (arena is self._home() and arena.tenant is self))
+        return arena is self._own or (arena is not _NOWHERE and arena is self._home() and arena.tenant is self)
 
     def _home(self) -> Arena:
         """The arena that it would run in."""
@@ -124,10 +130,10 @@ class Native(Program):
 
     def _enter_arena(self) -> None:
         """Enter the address of the arena where it goes."""
-        assert self._arena is not None
         self._address = self._arena.memory.ctypes.data
         self._slots[self._arena_slots] = self._address + self._arena_offsets
-        self._found = {found: self.array_of(found, 2, np.int64) for found in self.layout.findings}
+        #: where checks note what they find. Not as arrays: these would keep the arena's memory when it has another
+        self._found = {found: self._address + self.layout.memory_of[found][1] for found in self.layout.findings}
 
     def missing_bytes(self) -> int:
         arena, nbytes = self._home(), self.layout.arena_bytes
@@ -178,7 +184,7 @@ class Native(Program):
         return covered([(self._address, self._address + self.layout.arena_bytes), *extents])
 
     def residence(self, place: int) -> Buffer:
-        assert self._arena is not None, "a program is at home before it is asked where its results are to lie"
+        assert self._arena is not _NOWHERE, "a program is at home before it is asked where its results are to lie"
         _, offset = self.layout.memory_of[self.layout.results[place]]
         node = self.outputs[place]
         return self._arena.lend(offset, elements(node) * node.dtype.itemsize, node.dtype)
@@ -195,7 +201,6 @@ class Native(Program):
         """The memory of a node or workspace as an array, during a run."""
         where, place = self.layout.memory_of[thing]
         if where == "arena":
-            assert self._arena is not None
             nbytes = count * np.dtype(dtype).itemsize
             return self._arena.memory[place : place + nbytes].view(dtype)
         return (self._given_inputs if where == "input" else self._given_outputs)[place].array
@@ -211,10 +216,9 @@ class Native(Program):
 
     def _raiser(self, node: Node, of: Workspace) -> Callable[[], None]:
         def look() -> None:
-            found = self._found[of]
-            position = found.item(0)
+            position, index = _Finding.from_address(self._found[of])
             if position:
-                raise out_of_range(node, position - 1, found.item(1))
+                raise out_of_range(node, position - 1, index)
 
         return look
 
@@ -350,17 +354,16 @@ class Native(Program):
                 self._end(outputs)
 
     def _begin(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer], moved: Moved | None) -> Arena:
-        if not self.is_home:
+        if self._arena is not self._own and not self.is_home:
             self.come_home(alone=False)
-        assert self._arena is not None
         self._given_inputs, self._given_outputs = inputs, outputs
         moved_inputs, moved_outputs = moved or (range(len(inputs)), range(len(outputs)))
         if moved_inputs:
             self._enter_addresses(self._input_slots, inputs, self._last_inputs, moved_inputs)
         if moved_outputs:
             self._enter_addresses(self._output_slots, outputs, self._last_outputs, moved_outputs)
-        for found in self._found.values():
-            found[0] = 0
+        for address in self._found.values():
+            ctypes.memset(address, 0, 8)
         self._arena.is_running = True
         return self._arena
 

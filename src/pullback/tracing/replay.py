@@ -243,7 +243,8 @@ class Replay:
             return MISFIT
         for callback in self.callbacks:
             callback()
-        if not self.program.is_home and self.resident:
+        is_home = self.program.is_home
+        if self.resident and not is_home:
             self.settled = None  # what it gave lies elsewhere now
         # what is settled refers to nodes and buffers: a run that fails leaves nothing settled
         settled, self.settled = self.settled, None
@@ -252,7 +253,9 @@ class Replay:
             and ((alone and settled.is_calm()) or settled.holds(alone))
             and (WRITERS.change is self.change if self.assured is None else self.assured.goes_on())
         ):
-            return self._run_settled(arguments, settled, alone)
+            if not is_home:
+                self._come_home(alone)
+            return self._run_settled(arguments, settled)
         del settled
         if not self._fits():
             return MISFIT
@@ -275,10 +278,8 @@ class Replay:
             return self.plain_tensors
         return [_found(c) for c in self.captured]
 
-    def _run_settled(self, arguments: list[Handle], settled: Settled, alone: bool) -> Any:
+    def _run_settled(self, arguments: list[Handle], settled: Settled) -> Any:
         """One step on the memory of the step before, of which nobody else has come to hold anything."""
-        if not self.program.is_home:
-            self._come_home(alone)
         inputs, outputs = settled.inputs, settled.outputs
         self._feed(arguments, inputs, outputs, self.always_fresh)
         self.program.run(inputs, outputs, self.moved)  # type: ignore[arg-type]
