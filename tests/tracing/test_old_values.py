@@ -489,8 +489,8 @@ def test_the_work_of_a_step_in_python_does_not_grow_with_the_parameters(make: Ca
 
 def test_gradients_shown_to_numpy_stay_and_cost_no_new_program(monkeypatch: pytest.MonkeyPatch) -> None:
     loads: list[int] = []
-    load = Native._load
-    monkeypatch.setattr(Native, "_load", lambda self, *args: (loads.append(1), load(self, *args))[1])
+    link = Native._link
+    monkeypatch.setattr(Native, "_link", lambda self, *args: (loads.append(1), link(self, *args))[1])
     model = pb.nn.Sequential(pb.nn.Linear(3, 4), pb.nn.Tanh(), pb.nn.Linear(4, 2))
     optimizer = pb.optim.SGD(model.parameters(), lr=0.1)
 

@@ -20,6 +20,7 @@ from ..graph.types import to_storage
 from ..ops.body import plain_copy
 from ..ops.primitive import ALIAS, INPUT, PARAMETER, input_node, structure
 from ..timeline import span
+from .arena import Arenas
 from .backends import made_program
 from .buffers import Buffer
 from .program import Program
@@ -33,6 +34,8 @@ _FILLED = 4
 #: are told what has been computed, and the memory that holds it, before the nodes are settled
 INSPECTORS: list[Callable[[list[Node], list[Buffer]], None]] = []
 _programs: OrderedDict[Hashable, Program] = OrderedDict()
+#: of what is pending: steps have others, in which results may lie
+_ARENAS = Arenas()
 _lock = threading.RLock()
 
 
@@ -159,7 +162,7 @@ def _program(graph: Graph, leaves: list[Node]) -> Program:
         found = _programs.get(key)
         if found is None:
             with reported("compile", "what is pending") as report:
-                report.program = found = _programs[key] = made_program(*without_values(graph, leaves))
+                report.program = found = _programs[key] = made_program(*without_values(graph, leaves), arenas=_ARENAS)
             if len(_programs) > _KEPT:
                 _programs.popitem(last=False)
         else:

@@ -12,6 +12,7 @@ from ..compiler.groups import LOOP, Group, elements, is_real
 from ..graph.interpreter import interpret
 from ..graph.node import Graph, Node
 from ..graph.types import to_carrier, to_storage
+from .arena import Arenas
 from .buffers import Buffer
 from .fit import Budget
 from .program import UNLIMITED, KernelTimes, Moved, Program, covered
@@ -23,9 +24,9 @@ class Interpreted(Program):
     def __init__(
         self, graph: Graph, inputs: Sequence[Node], aliases: dict[int, int] | None = None,
         resident: Collection[int] = (), budget: Budget = UNLIMITED, ready: bool = True,
-        most: int | None = None,
+        arenas: Arenas | None = None,
     ):  # fmt: skip
-        super().__init__(graph, inputs, aliases, resident, budget, ready, most)
+        super().__init__(graph, inputs, aliases, resident, budget, ready, arenas)
         self.graph = graph
         self.places = {node: place for place, node in enumerate(self.inputs)}
         self.in_memory = set(graph.nodes)

@@ -6,6 +6,7 @@ belongs to the program; inputs and outputs are the caller's, and their addresses
 
 from __future__ import annotations
 
+import ctypes
 import math
 import sys
 import threading
@@ -15,7 +16,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from .. import debug, forks, timeline
-from ..codegen.launch import Launch, Loop, Turn
+from ..codegen.launch import Launch, Loop, Turn, Workspace
 from ..codegen.text import Code
 from ..compiler.costs import work
 from ..compiler.groups import Fusion, Group, elements
@@ -23,7 +24,8 @@ from ..compiler.pipeline import lower
 from ..graph.node import Graph, Node
 from ..graph.types import to_carrier, to_storage
 from ..ops.indexing import out_of_range
-from .buffers import Buffer, allocate
+from .arena import SHARED_FROM, Arena, Arenas
+from .buffers import Buffer
 from .bundles import Thing, saved
 from .fit import BFLOAT16, Budget, Fitter
 from .jit import Ahead, host_target, load
@@ -42,25 +44,34 @@ _SMALL_WORK, _TRIED_WORK = 0, 20_000_000
 _DEAR_HAND_OVER = 400_000
 
 
+#: what a check notes: the place of the first fault and one more (0: none), and the index there
+_Finding = ctypes.c_int64 * 2
+#: where a program is that has not been run
+_NOWHERE = Arena()
+
+
 class Native(Program):
     """The graph compiled to kernels."""
 
     def __init__(
         self, graph: Graph, inputs: Sequence[Node], aliases: dict[int, int] | None = None,
         resident: Collection[int] = (), budget: Budget = UNLIMITED, ready: bool = True,
-        most: int | None = None,
+        arenas: Arenas | None = None,
     ):  # fmt: skip
-        super().__init__(graph, inputs, aliases, resident, budget, ready, most)
+        super().__init__(graph, inputs, aliases, resident, budget, ready, arenas)
         forks.register(self)
         self._calls: Calls | None = None
+        #: the arena that the tables are made for, and the address that stands in them; one that is nobody else's, where
+        #: it does not take turns with others
+        self._arena, self._address = _NOWHERE, 0
+        self._own: Arena | None = None
         #: the way in which the program is run, and for how many runs still before the ways are tried again
         self._way, self._left = 0, 0
         _, fusion = lower(graph)
         if ready:
             with Ahead() as ahead:
                 self._fit(fusion, budget, ahead.start)
-                if most is None or self.layout.arena_bytes <= most:
-                    self._load(ahead)
+                self._link(ahead)
         else:
             self._fit(fusion, budget, lambda _: None)
         if "kernels" in debug.get("debug"):
@@ -84,10 +95,51 @@ class Native(Program):
         self.layout = self.fitted.layout
         self.in_memory = self.layout.in_memory
 
-    def _load(self, ahead: Ahead | None = None) -> None:
-        """Allocate the arena, and load the kernels."""
-        self._arena = allocate(self.layout.arena_bytes)
-        self._link(ahead)
+    # ---- the arena
+
+    @property
+    def is_home(self) -> bool:
+        arena = self._arena
+        return arena is self._own or (arena is not _NOWHERE and arena is self._home() and arena.tenant is self)
+
+    def _home(self) -> Arena:
+        """The arena that it would run in."""
+        if self._own is None and (self.arenas is None or self.layout.arena_bytes < SHARED_FROM):
+            self._own = Arena()
+        return self._own or self.arenas.arena  # type: ignore[union-attr]
+
+    def _can_share(self, arena: Arena) -> bool:
+        """Whether it may take an arena: nobody is at work there, and what has to be moved out for it is less than
+        memory of its own would be.
+        """
+        return arena is self._own or (not arena.is_running and arena.left() < self.layout.arena_bytes)
+
+    def predecessor(self) -> Program | None:
+        other = self._home().tenant
+        return other if other is not self else None
+
+    def come_home(self, alone: bool) -> None:
+        if self._calls is None:
+            self._link(None)
+        arena = self._home()
+        if arena.tenant is not self and not self._can_share(arena):
+            arena = self._own = Arena()
+        arena.take(self, self.layout.arena_bytes, alone)
+        self._arena = arena
+        self._enter_arena()
+
+    def _enter_arena(self) -> None:
+        """Enter the address of the arena where it goes."""
+        self._address = self._arena.memory.ctypes.data
+        self._slots[self._arena_slots] = self._address + self._arena_offsets
+        #: where checks note what they find. Not as arrays: these would keep the arena's memory when it has another
+        self._found = {found: self._address + self.layout.memory_of[found][1] for found in self.layout.findings}
+
+    def missing_bytes(self) -> int:
+        arena, nbytes = self._home(), self.layout.arena_bytes
+        if arena.tenant is self or self._can_share(arena):
+            return max(nbytes - arena.memory.nbytes, 0)
+        return nbytes
 
     @property
     def recomputed(self) -> int:
@@ -128,16 +180,14 @@ class Native(Program):
             *zip(self._last_inputs, self.inputs, strict=True),
             *zip(self._last_outputs, self.outputs, strict=True),
         ]
-        arena = self._arena.ctypes.data
         extents = [(address, address + bytes_of([node])) for address, node in places]
-        return covered([(arena, arena + self._arena.nbytes), *extents])
+        return covered([(self._address, self._address + self.layout.arena_bytes), *extents])
 
     def residence(self, place: int) -> Buffer:
-        if self._calls is None:
-            self._load()
+        assert self._arena is not _NOWHERE, "a program is at home before it is asked where its results are to lie"
         _, offset = self.layout.memory_of[self.layout.results[place]]
         node = self.outputs[place]
-        return Buffer.within(self._arena[offset : offset + elements(node) * node.dtype.itemsize], node.dtype)
+        return self._arena.lend(offset, elements(node) * node.dtype.itemsize, node.dtype)
 
     def vacate(self, buffers: Sequence[Buffer], alone: bool) -> None:
         lent = [buffer for buffer in buffers if buffer.lent]
@@ -145,21 +195,14 @@ class Native(Program):
             for buffer in lent:
                 buffer.move()
         elif lent:  # somebody may be reading this memory at this moment: it is left to him
-            with self._lock:
-                self._load()
-            for buffer in lent:
-                buffer.lent = False
-
-    def _address(self, thing: Thing) -> int | None:
-        where, place = self.layout.memory_of[thing]
-        return self._arena.ctypes.data + place if where == "arena" else None
+            self.come_home(alone=False)
 
     def array_of(self, thing: Thing, count: int, dtype: np.dtype | type) -> np.ndarray:
         """The memory of a node or workspace as an array, during a run."""
         where, place = self.layout.memory_of[thing]
         if where == "arena":
             nbytes = count * np.dtype(dtype).itemsize
-            return self._arena[place : place + nbytes].view(dtype)
+            return self._arena.memory[place : place + nbytes].view(dtype)
         return (self._given_inputs if where == "input" else self._given_outputs)[place].array
 
     # ---- what Python does between launches
@@ -168,15 +211,14 @@ class Native(Program):
         if segment.node is None:
             return None
         if segment.found is not None:
-            return self._raiser(segment.node, self._found[segment.found])
+            return self._raiser(segment.node, segment.found)
         return self._caller(segment.node, segment.reads)
 
-    @staticmethod
-    def _raiser(node: Node, found: np.ndarray) -> Callable[[], None]:
+    def _raiser(self, node: Node, of: Workspace) -> Callable[[], None]:
         def look() -> None:
-            position = found.item(0)
+            position, index = _Finding.from_address(self._found[of])
             if position:
-                raise out_of_range(node, position - 1, found.item(1))
+                raise out_of_range(node, position - 1, index)
 
         return look
 
@@ -194,11 +236,11 @@ class Native(Program):
     # ---- tables
 
     def _link(self, ahead: Ahead | None) -> None:
-        """Load the kernels and fill the tables, save for the addresses that change from run to run."""
+        """Load the kernels and fill the tables, save for addresses."""
         launches = self.layout.launches()
         addresses = load([launch.code for launch in launches], ahead)
         threads = self.threads()
-        words = Words(self.layout.memory_of, self._address)
+        words = Words(self.layout.memory_of)
         places = iter([words.enter_all(launch.arguments) for launch in launches])
         words.enter_homes()
         self.stages = []
@@ -208,7 +250,8 @@ class Native(Program):
             self.stages.append(Stage(segment, self._table(segment, bundles, places, words, addresses), bundles))
         self._slots = words.array()
         base = self._slots.ctypes.data
-        self._found = {found: self.array_of(found, 2, np.int64) for found in self.layout.findings}
+        slots, offsets = zip(*words.within_arena, strict=True) if words.within_arena else ((), ())
+        self._arena_slots, self._arena_offsets = np.array(slots, np.int64), np.array(offsets, np.int64)
         for stage in self.stages:
             stage.table = [(function, base + place * 8, tasks) for function, place, tasks in stage.table]
             stage.after = self._after(stage.segment)
@@ -268,18 +311,21 @@ class Native(Program):
 
     def run(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer], moved: Moved | None = None) -> None:
         with self._lock:
-            self._begin(inputs, outputs, moved)
-            if timeline.PROFILES:
-                self._run_stamped()
-            elif self._trial is not None:
-                self._try()
-            else:
-                for call in self._calls or ():
-                    call()
-                if self._left:
-                    self._left -= 1
-                    self._trial = None if self._left else Trial(self._ways)
-            self._end(outputs)
+            arena = self._begin(inputs, outputs, moved)
+            try:
+                if timeline.PROFILES:
+                    self._run_stamped()
+                elif self._trial is not None:
+                    self._try()
+                else:
+                    for call in self._calls or ():
+                        call()
+                    if self._left:
+                        self._left -= 1
+                        self._trial = None if self._left else Trial(self._ways)
+                self._end(outputs)
+            finally:
+                arena.is_running = False
 
     def _try(self) -> None:
         """Run in the way whose turn it is, and from now on in the fastest one where it is known."""
@@ -291,32 +337,35 @@ class Native(Program):
                 stage.choose(fastest)
 
     def prepare(self) -> None:
-        """Load the kernels and allocate the arena, where that was left to the first run."""
+        """Load the kernels, where that was left to the first run."""
         with self._lock:
             if self._calls is None:
-                self._load()
+                self._link(None)
 
     @contextmanager
     def running(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> Iterator[None]:
         """Have whoever enters run the stages himself: see `probe`."""
         with self._lock:
-            self._begin(inputs, outputs, None)
+            arena = self._begin(inputs, outputs, None)
             try:
                 yield
             finally:
+                arena.is_running = False
                 self._end(outputs)
 
-    def _begin(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer], moved: Moved | None) -> None:
-        if self._calls is None:
-            self._load()
+    def _begin(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer], moved: Moved | None) -> Arena:
+        if self._arena is not self._own and not self.is_home:
+            self.come_home(alone=False)
         self._given_inputs, self._given_outputs = inputs, outputs
         moved_inputs, moved_outputs = moved or (range(len(inputs)), range(len(outputs)))
         if moved_inputs:
             self._enter_addresses(self._input_slots, inputs, self._last_inputs, moved_inputs)
         if moved_outputs:
             self._enter_addresses(self._output_slots, outputs, self._last_outputs, moved_outputs)
-        for found in self._found.values():
-            found[0] = 0
+        for address in self._found.values():
+            ctypes.memset(address, 0, 8)
+        self._arena.is_running = True
+        return self._arena
 
     def _end(self, outputs: Sequence[Buffer]) -> None:
         for place, node in self.layout.aside:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..codegen.launch import Launch
 from ..compiler.groups import Group, elements
 from ..graph.node import Graph, Node
+from .arena import Arenas
 from .buffers import Buffer
 from .fit import Budget
 
@@ -48,18 +49,20 @@ class Program:
     def __init__(
         self, graph: Graph, inputs: Sequence[Node], aliases: dict[int, int] | None = None,
         resident: Collection[int] = (), budget: Budget = UNLIMITED, ready: bool = True,
-        most: int | None = None,
+        arenas: Arenas | None = None,
     ):  # fmt: skip
         """`inputs` are the graph's input nodes in the order of their values in `run`.
 
         `aliases` maps outputs to the inputs whose memory they may be given to be written into. `budget` is what a run
-        may take, which the program keeps to as far as it can: see `Memory.peak`. One that is not made `ready` allocates
-        and compiles nothing before its first run; an arena of more than `most` bytes is not allocated before either, so
-        that it can be refused. Outputs at the places `resident` may lie in the program's own memory
-        until its next run: see `residence`.
+        may take, which the program keeps to as far as it can: see `Memory.peak`. One that is not made `ready` compiles
+        nothing before its first run, and none allocates anything before. Outputs at the places `resident` may lie in
+        the arena until the program's next run: see `residence`. Programs with the same `arenas` take turns in these.
         """
         self.inputs = list(inputs)
         self.aliases, self.resident = aliases or {}, frozenset(resident)
+        self.arenas = arenas
+        #: whose program it is, for the next in its arena
+        self.user: Callable[[], Any] = lambda: None
         self.outputs = list(graph.outputs)
         #: nodes whose values are in memory when they have been computed
         self.in_memory: set[Node] = set()
@@ -73,6 +76,21 @@ class Program:
         A caller that knows which of them may not be where they were at the last run names their places in `moved`.
         """
         raise NotImplementedError
+
+    @property
+    def is_home(self) -> bool:
+        """Whether its arena is as it left it. Where it is not, somebody has to `come_home` before a run."""
+        return True
+
+    def predecessor(self) -> Program | None:
+        """The program that has the arena which this one would come into."""
+        return None
+
+    def come_home(self, alone: bool) -> None:
+        """Take the arena. Whoever holds what another program has left in it keeps that, in memory of its own.
+
+        `alone` tells that nobody can be reading it at this moment.
+        """
 
     def residence(self, place: int) -> Buffer:
         """Where the output at `place`, a resident one, is to be written: the same memory at each run, which the values
@@ -133,6 +151,10 @@ class Program:
         before the first run.
         """
         raise NotImplementedError
+
+    def missing_bytes(self) -> int:
+        """The bytes that a run would have to allocate for its arena."""
+        return 0
 
     def _arena_bytes(self) -> int:
         return 0

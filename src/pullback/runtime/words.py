@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -16,11 +16,13 @@ from .driver import LAUNCH_BYTES
 class Words:
     """The words that launches are given, as they are entered: addresses, numbers, and the moving places of loops."""
 
-    def __init__(self, memory_of: Mapping[Thing, tuple[str, int]], address: Callable[[Thing], int | None]):
-        self._memory_of, self._address = memory_of, address
+    def __init__(self, memory_of: Mapping[Thing, tuple[str, int]]):
+        self._memory_of = memory_of
         self._words: list[int] = []
         #: for each input and output the words that its address goes to, and how far behind it they point
         self.patches: dict[tuple[str, int], list[tuple[int, int]]] = {}
+        #: the words that the arena's address goes to, and how far behind it they point
+        self.within_arena: list[tuple[int, int]] = []
         #: words that are the addresses of other words
         self._pointers: list[tuple[int, int]] = []
         self._moving: list[tuple[int, Place]] = []
@@ -49,11 +51,11 @@ class Words:
             offset, argument = offset + argument.offset, argument.home
         owner = owner_of(argument)
         assert owner is not None
-        address = self._address(owner)
-        if address is None:
-            self.patches.setdefault(self._memory_of[owner], []).append((slot, offset))
+        where, place = self._memory_of[owner]
+        if where == "arena":
+            self.within_arena.append((slot, place + offset))
         else:
-            self._words[slot] = address + offset
+            self.patches.setdefault((where, place), []).append((slot, offset))
 
     def enter_homes(self) -> None:
         """Words for the homes of all moving places."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Collection, Set
 from sys import getrefcount
 from weakref import ref
 
@@ -59,6 +59,22 @@ class Gradients:
         if getrefcount(self.bases[place]) > REFERENCES.base + live or self.bases[place].buffer.shared:
             return False
         return getrefcount(self.bases[place].buffer) <= REFERENCES.buffer
+
+    def let_go(self, tensors: Collection[int], alone: bool) -> None:
+        """Give up gradients of the last run that lie in the program's own memory and that nobody can see any more, of
+        tensors (by their ids) that are about to be given others.
+        """
+        for tensor, place in self.made:
+            is_its_own = place in self.held and self.held[place] is tensor._grad
+            if is_its_own and place in self.resident and id(tensor) in tensors and self._is_free(tensor, place, alone):
+                tensor._grad = None
+
+    def forget(self) -> None:
+        """Hold nothing of the last run that lay in the program's own memory: that is somebody else's now."""
+        for place in self.resident & self.held.keys():
+            del self.held[place]
+            self.bases.pop(place, None)
+            self.tops.pop(place, None)
 
     def take_in(self, outputs: list[Memory | None], fresh: Set[int]) -> None:
         """Bind the tensors' gradients to the run's; what was not written to fresh memory is theirs already.

@@ -6,11 +6,13 @@ State is written over its old value where nobody else would see that, and into n
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
 from types import SimpleNamespace
 from typing import Any, NamedTuple
+from weakref import ref
 
 import numpy as np
 
@@ -19,9 +21,9 @@ from ..errors import NonFiniteError
 from ..graph.calm import disturb, overwritten
 from ..graph.node import Graph, Node
 from ..graph.types import float32, to_carrier
-from ..memory.available import available_bytes
 from ..memory.lives import Roles
 from ..ops.primitive import CONSTANT
+from ..runtime.arena import Arenas
 from ..runtime.backends import made_program
 from ..runtime.buffers import Buffer
 from ..runtime.engine import count, without_values
@@ -45,6 +47,8 @@ from .scaling import Scaling
 from .settled import Memory, Settled, is_alone, stays_of
 from .trace import Captured, Trace, Watched
 
+#: those of compiled steps
+_ARENAS = Arenas()
 #: what an attempt gives where the recording does not fit the call
 MISFIT = object()
 
@@ -140,9 +144,11 @@ class Replay:
         self.resident |= {self.total, *self.observed.places} - {-1}
         with span("compile"):
             self.make = partial(
-                made_program, inputs=[*trace.inputs, *extra], aliases=aliases, resident=self.resident, budget=budget
-            )
-            self.program = self.make(graph, ready=not trace.planned, most=available_bytes())
+                made_program, inputs=[*trace.inputs, *extra], aliases=aliases, resident=self.resident, budget=budget,
+                arenas=_ARENAS,
+            )  # fmt: skip
+            self.program = self.make(graph, ready=not trace.planned)
+            self.program.user = ref(self)
         self.gradients = Gradients(outcome, self.resident)
         called = input_names(trace, self.captured, self.captured_places)
         given = argument_names(leaves, self.arguments, self.argument_places)
@@ -159,6 +165,8 @@ class Replay:
         #: asked with the arguments before the program's first run, which it may refuse; and whether it has not
         self.before_first: Callable[[list[Any]], None] = lambda _: None
         self.is_accepted = False
+        #: what whoever runs it holds
+        self.lock: Callable[[], Any] = threading.RLock
         #: the numbers of the captured tensors' nodes when they last fitted; the nodes themselves are not kept
         self.last_serials: list[int] = []
         self.plain_tensors = [c.tensor for c in self.captured]
@@ -218,7 +226,7 @@ class Replay:
         given = [tensor._node for tensor in (*self._tensors(), *(arguments[place] for place in self.arguments))]
         pending = sum(count(node) * node.dtype.itemsize for node in given if node is not None and node.buffer is None)
         memory = self.program.memory
-        return memory.arena + memory.outputs - memory.overwriting + pending
+        return self.program.missing_bytes() + memory.outputs - memory.overwriting + pending
 
     def is_for(self, arguments: list[Any]) -> bool:
         """Whether a call with these arguments would run this recording."""
@@ -243,6 +251,9 @@ class Replay:
             return MISFIT
         for callback in self.callbacks:
             callback()
+        is_home = self.program.is_home
+        if self.resident and not is_home:
+            self.settled = None  # what it gave lies elsewhere now
         # what is settled refers to nodes and buffers: a run that fails leaves nothing settled
         settled, self.settled = self.settled, None
         if (
@@ -250,6 +261,8 @@ class Replay:
             and ((alone and settled.is_calm()) or settled.holds(alone))
             and (WRITERS.change is self.change if self.assured is None else self.assured.goes_on())
         ):
+            if not is_home:
+                self._come_home(alone)
             return self._run_settled(arguments, settled)
         del settled
         if not self._fits():
@@ -327,6 +340,8 @@ class Replay:
             self.change = WRITERS.change
         elif not self.assured.renew(tensors):
             self._look_at_all(arguments)
+        if not self.program.is_home:
+            self._come_home(alone)
         outputs = self._in_place_outputs(tensors, alone)
         inputs = self._inputs(tensors)
         fresh = {place for place, buffer in enumerate(outputs) if buffer is None}
@@ -349,6 +364,31 @@ class Replay:
         self.observed.give(values)
         return result
 
+    def _come_home(self, alone: bool) -> None:
+        """Have the program take its arena, in which another one may have left gradients that this one makes anew."""
+        before = self.program.predecessor()
+        other = before.user() if before is not None else None
+        if isinstance(other, Replay):
+            other._make_way(self, alone)
+        self.gradients.forget()
+        self.program.come_home(alone)
+
+    def _make_way(self, other: Replay, alone: bool) -> None:
+        """Hold no more of what lies in the arena, into which another recording comes. Nothing is done while another
+        thread runs this one, which has another arena then.
+        """
+        lock = self.lock()
+        if not lock.acquire(blocking=False):
+            return
+        try:
+            self.settled = None
+            if not other.owned:
+                self.gradients.let_go({id(tensor) for tensor, _ in other.outcome.made_grads}, alone)
+            self.gradients.forget()
+            disturb()
+        finally:
+            lock.release()
+
     def _inputs(self, tensors: list[Any]) -> list[Memory | None]:
         """The program's inputs, but for the arguments: the captured tensors' values and the constants."""
         inputs: list[Memory | None] = [None] * self.input_count + self.constants
@@ -367,6 +407,7 @@ class Replay:
         for a recording that has not been run.
         """
         self.before_first(arguments)
+        self.program.come_home(alone=False)
         inputs = self._inputs(self._tensors())
         outputs: list[Memory | None] = [Buffer.empty(elements, dtype) for _, dtype, elements in self.outputs]
         for place in self.resident:
@@ -469,6 +510,9 @@ class Replay:
             return False
         self._look_at_all(arguments)
         for place in self.resident:
+            outputs[place] = None
+        self.program.come_home(alone=True)
+        for place in self.resident:
             outputs[place] = self.program.residence(place)
         return self._run_again(inputs, outputs) < self.limit
 
@@ -480,6 +524,7 @@ class Replay:
         self.guard.look_at_all()
         with span("compile"):
             self.program, self.is_exact = self.make(self.guard.graph(exactly)), True
+            self.program.user = ref(self)
         self.limit, self.assured, self.settled, self.is_accepted = self.guard.limit, None, None, False
         self._ask_whether_it_fits(arguments)
 

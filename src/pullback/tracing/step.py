@@ -69,6 +69,12 @@ class _Refused(BaseException):
         self.recording, self.call, self.leaves, self.free = recording, call, leaves, free
 
 
+def _lock_of(step: ref[CompiledStep]) -> threading.RLock:
+    """What whoever runs a step holds."""
+    found = step()
+    return found._alone if found is not None else threading.RLock()
+
+
 class CompiledStep:
     """A function that runs as one native program. Made by `pullback.compile`."""
 
@@ -349,6 +355,7 @@ class CompiledStep:
         variant.unbudgeted_bytes = unbudgeted[0]
         call = _Call(key, shape, bound, len(leaves))
         variant.before_first = functools.partial(self._refuse_too_large, ref(variant), call)
+        variant.lock = functools.partial(_lock_of, ref(self))
         variants[:] = [*kept[-(_KEPT_VARIANTS - 1) :], variant]
         self._parts = variant.parts
         return variant

@@ -1,0 +1,224 @@
+"""Programs of a thread take turns in one arena: the same values as in arenas of their own, in the memory of one."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+from typing import Any
+
+import numpy as np
+import pytest
+
+import pullback as pb
+from pullback.runtime.arena import SHARED_FROM, Arena
+from pullback.runtime.buffers import Buffer, live_bytes
+
+
+@pytest.fixture
+def shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small arenas are shared too."""
+    monkeypatch.setattr("pullback.runtime.native.SHARED_FROM", 0)
+
+
+class Run:
+    """A network, and the steps that train it: all at once, in parts, and one that only looks."""
+
+    def __init__(self) -> None:
+        pb.manual_seed(0)
+        self.model = pb.nn.Sequential(pb.nn.Linear(6, 8), pb.nn.Tanh(), pb.nn.Dropout(0.2), pb.nn.Linear(8, 3))
+        self.optimizer = pb.optim.AdamW(self.model.parameters(), lr=0.1)
+        self.train, self.add = pb.compile(self._train), pb.compile(self._loss_backward)
+        self.look, self.update = pb.compile(self._look), pb.compile(self._update)
+        self.kept: list[Any] = []
+
+    def _loss_backward(self, x: pb.Tensor) -> pb.Tensor:
+        loss = self.model(x).square().mean()
+        loss.backward()
+        return loss
+
+    def _train(self, x: pb.Tensor) -> pb.Tensor:
+        self.optimizer.zero_grad()
+        loss = self._loss_backward(x)
+        self.optimizer.step()
+        return loss
+
+    def _update(self) -> None:
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def _look(self, x: pb.Tensor) -> pb.Tensor:
+        return self.model(x).exp().sum(-1)
+
+    def do(self, what: str, size: int) -> list[bytes]:
+        """One thing, and all bits that it may have changed."""
+        x = pb.tensor(np.linspace(-1, 1, 6 * size, dtype="f").reshape(size, 6))
+        gradients = [parameter.grad for parameter in self.model.parameters()]
+        if what == "keep":
+            self.kept += [gradient for gradient in gradients if gradient is not None]
+        elif what == "show":
+            self.kept += [gradient.numpy() for gradient in gradients if gradient is not None]
+        elif what == "forget":
+            self.kept.clear()
+        elif what == "update":
+            self.update()
+        else:
+            self.kept.append(getattr(self, what)(x))
+        del gradients[:]
+        state = [*self.model.parameters(), *(p.grad for p in self.model.parameters() if p.grad is not None), *self.kept]
+        return [np.asarray(value.detach() if isinstance(value, pb.Tensor) else value).tobytes() for value in state]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_steps_in_any_order_give_the_bits_of_arenas_of_their_own(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gradients that are left, held, shown to NumPy, added to, and made anew by another recording."""
+    rng, kinds = (
+        np.random.default_rng(seed),
+        ["train", "train", "add", "add", "look", "update", "keep", "show", "forget"],
+    )
+    story = [("train", 4), *((kinds[rng.integers(len(kinds))], int(rng.integers(2, 5))) for _ in range(30))]
+    apart = Run()
+    wanted = [apart.do(*each) for each in story]
+    monkeypatch.setattr("pullback.runtime.native.SHARED_FROM", 0)
+    run = Run()
+    for number, each in enumerate(story):
+        assert run.do(*each) == wanted[number], f"after {number} of {story}"
+
+
+def _step(width: int = 256) -> tuple[Any, list[pb.Tensor]]:
+    model = pb.nn.Sequential(*[pb.nn.Sequential(pb.nn.Linear(width, width), pb.nn.Tanh()) for _ in range(4)])
+    optimizer = pb.optim.SGD(model.parameters(), lr=0.1)
+
+    @pb.compile
+    def step(x: pb.Tensor, rows: pb.Tensor) -> pb.Tensor:
+        optimizer.zero_grad()
+        loss = model(x)[rows].square().mean()  # an index that is looked at
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return step, list(model.parameters())
+
+
+@pytest.fixture
+def arenas(monkeypatch: pytest.MonkeyPatch) -> weakref.WeakSet[Arena]:
+    """The arenas in which something was run."""
+    found: weakref.WeakSet[Arena] = weakref.WeakSet()
+    take = Arena.take
+    monkeypatch.setattr(Arena, "take", lambda self, *args: (found.add(self), take(self, *args))[1])
+    return found
+
+
+def test_the_shapes_of_an_epoch_take_the_memory_of_the_largest(arenas: weakref.WeakSet[Arena]) -> None:
+    """Where no gradient is held there is nothing to move either."""
+    step, parameters = _step()
+    before = live_bytes()
+    peaks = []
+    mappings: weakref.WeakSet[Any] = weakref.WeakSet()
+    for rows in (900, 1000, 700, 1000, 800):
+        step(pb.ones(rows, 256), pb.arange(rows)).item()
+        peaks.append(step.memory.peak_bytes)
+        mappings.update(arena.memory.base for arena in arenas if arena.memory.nbytes >= SHARED_FROM)
+    state = sum(parameter.nbytes for parameter in parameters)
+    assert sum(arena.memory.nbytes for arena in arenas) <= max(peaks) - state
+    gc.collect()
+    assert len(mappings) == 1, "somebody keeps an arena that was too small"
+    # the parameters came to be, and the gradients of the last lie in the arena; of others there are none
+    assert live_bytes() - before <= 2 * state + 64
+
+
+def test_a_step_that_is_gone_gives_its_arena_back(arenas: weakref.WeakSet[Arena]) -> None:
+    """What somebody holds of it stays."""
+    step, parameters = _step()
+    step(pb.ones(700, 256), pb.arange(700)).item()
+    gradients = [np.array(parameter.grad.numpy(force=True)) for parameter in parameters]  # type: ignore[union-attr]
+    held = [parameter.grad for parameter in parameters]
+    del step
+    gc.collect()
+    assert not any(arena.memory.nbytes for arena in arenas)
+    other, _ = _step()
+    other(pb.ones(700, 256), pb.arange(700)).item()
+    for gradient, tensor in zip(gradients, held, strict=True):
+        np.testing.assert_array_equal(gradient, tensor.numpy())  # type: ignore[union-attr]
+
+
+def test_what_is_left_is_not_moved_for_less(arenas: weakref.WeakSet[Arena]) -> None:
+    """A step that looks takes less memory than the gradients that the one that trains has left."""
+    step, parameters = _step(512)
+    step(pb.ones(64, 512), pb.arange(64)).item()
+    look = pb.compile(lambda x: (x @ pb.ones(512, 512)).exp().sum())
+    look(pb.ones(700, 512)).item()
+    assert sum(arena.memory.nbytes >= SHARED_FROM for arena in arenas) == 2
+    buffer = parameters[0].grad._node.buffer  # type: ignore[union-attr]
+    assert isinstance(buffer, Buffer) and buffer.lent
+
+
+@pytest.mark.usefixtures("shared")
+def test_a_step_called_by_another_ones_host_call_has_memory_of_its_own() -> None:
+    inner = pb.compile(lambda x: (x.exp() @ x.T).tanh().sum(0))
+
+    @pb.compile
+    def outer(x: pb.Tensor) -> pb.Tensor:
+        first = (x @ x).tanh()
+        called = pb.utils.host_call(lambda value: inner(pb.tensor(value)).numpy(), (4,), pb.float32, first)
+        return called + (first @ x).sum(0)
+
+    x = pb.tensor(np.linspace(-1, 1, 16, dtype="f").reshape(4, 4))
+    first = (x @ x).tanh()
+    wanted = (first.exp() @ first.T).tanh().sum(0) + (first @ x).sum(0)
+    for _ in range(3):
+        np.testing.assert_allclose(outer(x).numpy(), wanted.numpy(), rtol=1e-5)
+
+
+@pytest.mark.usefixtures("shared")
+def test_threads_have_arenas_of_their_own() -> None:
+    """Each trains a network of its own, in turns of two shapes, and all look at one network by one step."""
+    common, apart, faults = Run(), Run(), list[str]()
+    for run in (common, apart):  # masks of dropout come from one generator
+        run.model.eval()
+    looks = [common._look(pb.ones(size, 6)).numpy(force=True) for size in (3, 4)]
+    wanted = [apart.do("train", 3 + turn % 2) for turn in range(20)]
+
+    def train(run: Run) -> None:
+        for turn in range(20):
+            if run.do("train", 3 + turn % 2) != wanted[turn]:
+                faults.append(f"turn {turn}: training differs")
+            seen = common.look(pb.ones(3 + turn % 2, 6)).numpy(force=True)
+            if not np.allclose(seen, looks[turn % 2], rtol=1e-5):
+                faults.append(f"turn {turn}: {seen} for {looks[turn % 2]}")
+
+    runs = [Run() for _ in range(3)]
+    for run in runs:
+        run.model.eval()
+    threads = [threading.Thread(target=train, args=[run]) for run in runs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not faults, faults
+
+
+@pytest.mark.usefixtures("shared")
+def test_a_step_that_fails_leaves_the_arena_to_the_next() -> None:
+    table = pb.nn.Embedding(5, 4)
+    optimizer = pb.optim.SGD(table.parameters(), lr=0.1)
+
+    @pb.compile
+    def step(index: pb.Tensor) -> pb.Tensor:
+        optimizer.zero_grad()
+        loss = table(index).square().sum()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    other = Run()
+    for index in ([1, 2], [1, 2, 3]):
+        step(pb.tensor(index))
+        with pytest.raises(IndexError):
+            step(pb.tensor([9] * len(index)))
+        other.do("train", 4)
+    before = table.weight.detach().numpy().copy()
+    step(pb.tensor([0, 1]))
+    moved = np.zeros_like(before)
+    moved[:2] = before[:2] * 0.2
+    np.testing.assert_allclose(table.weight.detach().numpy(), before - moved, rtol=1e-6)
