@@ -41,6 +41,15 @@ def trained(net: pb.nn.Module, steps: int = 5) -> list[float]:
     return [step().item() for _ in range(steps)]
 
 
+def test_adapters_are_drawn_in_the_order_of_their_layers() -> None:
+    layers = [pb.nn.Linear(3, 3) for _ in range(12)]
+    pb.manual_seed(5)
+    drawn = [pb.lora.apply(pb.nn.Sequential(layer), 2, 4, ["0"])[0].lora_A["default"].weight.tolist() for layer in layers]
+    pb.manual_seed(5)
+    net = pb.lora.apply(pb.nn.Sequential(*layers), r=2, alpha=4, targets="all-linear")
+    assert [layer.lora_A["default"].weight.tolist() for layer in net] == drawn
+
+
 def test_a_fresh_adapter_changes_nothing_and_only_adapters_are_trained() -> None:
     x = pb.randn(4, 6)
     net = model()
@@ -232,6 +241,31 @@ def test_adapters_of_another_scaling_are_refused(tmp_path: Path) -> None:
         with pytest.raises(pb.errors.SnapshotError, match="scaled by 16"):
             pb.lora.load(net, tmp_path)
         assert [p.tolist() for p in net.parameters()] == before
+
+
+def test_an_adapter_that_is_not_finite_is_neither_saved_nor_merged_nor_loaded(tmp_path: Path) -> None:
+    for dtype, number in ((pb.float32, float("nan")), (pb.float16, 6e4)):
+        net = pb.lora.apply(model().to(dtype), r=2, alpha=4, targets=["query"])
+        pb.nn.init.constant_(net[0].query.lora_B["default"].weight, 1.0)
+        pb.nn.init.constant_(net[0].query.lora_A["default"].weight, number)
+        before = [p.tolist() for n, p in net.named_parameters() if "base" in n]
+        with pytest.raises(ValueError, match=rf"lora.merge: 0.query: .* is not finite in {dtype.name}"):
+            pb.lora.merge(net)
+        assert [p.tolist() for n, p in net.named_parameters() if "base" in n] == before
+        assert type(net[0].query) is pb.lora.LoRALinear
+        if number != number:
+            with pytest.raises(ValueError, match=r"lora.save: .*0.query.lora_A.weight is not finite"):
+                pb.lora.save(net, tmp_path / "none")
+            assert not (tmp_path / "none").exists()
+    # what is finite in the file and not in the dtype of the model
+    wide = model().double()
+    pb.lora.apply(wide, r=2, alpha=4, targets=["query"])
+    pb.nn.init.constant_(wide[0].query.lora_A["default"].weight, 1e300)
+    pb.lora.save(wide, tmp_path)
+    net = model()
+    with pytest.raises(pb.errors.SnapshotError, match="lora_A.weight is not finite everywhere in float32"):
+        pb.lora.load(net, tmp_path)
+    assert all(p.requires_grad and "lora" not in n for n, p in net.named_parameters())
 
 
 def test_a_damaged_file_is_refused(tmp_path: Path) -> None:

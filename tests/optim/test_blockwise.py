@@ -194,6 +194,22 @@ def test_gradients_whose_squares_overflow_leave_a_finite_state(
     assert w.isnan().all()
 
 
+@pytest.mark.parametrize("name", ["Adam8bit", "AdamW8bit", "Lion8bit", "SGD8bit", "Adam4bit", "AdamW4bit", "Lion"])
+def test_a_gradient_that_is_nan_is_seen_in_all_weights_that_it_stops(name: str) -> None:
+    w = pb.zeros(8192, requires_grad=True)
+    optimizer = getattr(pb.optim, name)([w], lr=1e-2, **({"momentum": 0.9} if "SGD" in name else {}))
+    gradient = np.ones(8192, np.float32)
+    gradient[300] = np.nan
+    for given in (gradient, np.ones_like(gradient), np.ones_like(gradient)):
+        w.grad = pb.tensor(given)
+        optimizer.step()
+    found = w.detach().numpy()
+    spoiled = {"Lion": slice(300, 301), "Adam4bit": slice(256, 384), "AdamW4bit": slice(256, 384)}
+    block = spoiled.get(name, slice(256, 512))
+    assert np.isnan(found[block]).all()
+    assert (np.delete(found, np.r_[block]) < -0.02).all()
+
+
 def test_gradients_that_are_not_finite_change_no_code() -> None:
     w = pb.ones(64, 64, requires_grad=True)
     optimizer = pb.optim.AdamW8bit([w])

@@ -18,7 +18,7 @@ from numbers import Integral, Real
 from ..graph.types import DType, float32
 from ..nn import Dropout, Identity, Linear, Module, ModuleDict, Parameter, init
 from ..nn.modules.linear import is_plain
-from ..nn.modules.quantized import NO_CODES, QuantizedLinear, has_codes
+from ..nn.modules.quantized import NO_CODES, QuantizedLinear, has_codes, is_finite
 from ..ops.primitive import user_source
 from ..tensor import Tensor
 from ..tensor.grad_modes import no_grad
@@ -123,7 +123,7 @@ def apply(
             )
         _check_scaling(config, layer, name)  # type: ignore[arg-type]
     model.requires_grad_(False)
-    named = {parent._modules[own] for parent, own, _ in found}
+    named = dict.fromkeys(parent._modules[own] for parent, own, _ in found)  # in the order in which they draw numbers
     made = {layer: LoRALinear(layer, config) for layer in named}  # type: ignore[arg-type]
     for parent, own, layer in [(parent, own, parent._modules[own]) for parent, own, _ in _children(model)]:
         if layer in made:
@@ -225,16 +225,16 @@ def merge(model: Module) -> Module:
     of its own, of which a warning tells. A weight that is kept as codes is decoded, and gets those of the sum: what the
     layer computes then changes by their error, of which a warning tells. `unload` takes adapters off without that.
 
-    Raises ValueError, with nothing merged, where the model has no adapters, or a sum that is to become codes is not
-    finite.
+    Raises ValueError, with nothing merged, where the model has no adapters, or a sum is not finite in the dtype of the
+    weight, or, of one that is kept as codes, beyond what these stand for.
     """
     _require(model, "merge")
     found = adapters(model)
     with no_grad():
         for name, layer in found.items():
-            if isinstance(layer.base_layer, QuantizedLinear) and not has_codes(_coded_sum(layer)):
+            if fault := _fault_of_sum(layer):
                 raise ValueError(
-                    f"lora.merge: {name}: the weight with its adapter {NO_CODES} (at {user_source()}); unload(model) "
+                    f"lora.merge: {name}: the weight with its adapter {fault} (at {user_source()}); unload(model) "
                     "takes the adapters off as they are"
                 )
     coded = [name for name, layer in found.items() if isinstance(layer.base_layer, QuantizedLinear)]
@@ -265,14 +265,26 @@ def _add(layer: LoRALinear) -> None:
     """Make the addition a part of the weight."""
     base = layer.base_layer
     if isinstance(base, QuantizedLinear):
-        base.quantize_(_coded_sum(layer))
+        base.quantize_(_sum(layer))
     else:
-        base.weight.add_(layer.addition())
+        base.weight.copy_(_sum(layer))
 
 
-def _coded_sum(layer: LoRALinear) -> Tensor:
-    """What the weight of a layer with codes is to be, in floats."""
-    return layer.base_layer.dequantize() + layer.addition().float()
+def _sum(layer: LoRALinear) -> Tensor:
+    """What the weight of a layer is to be; of one with codes, in floats."""
+    base = layer.base_layer
+    if isinstance(base, QuantizedLinear):
+        return base.dequantize() + layer.addition().float()
+    return base.weight + layer.addition()
+
+
+def _fault_of_sum(layer: LoRALinear) -> str:
+    """Why a layer cannot take its adapter in, or nothing."""
+    if isinstance(layer.base_layer, QuantizedLinear):
+        return "" if has_codes(_sum(layer)) else NO_CODES
+    if is_finite(_sum(layer)):
+        return ""
+    return f"is not finite in {layer.base_layer.weight.dtype.name} everywhere"
 
 
 def _held(layer: Module) -> list[Tensor]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import SnapshotError
 from ..nn import Module
+from ..nn.modules.quantized import is_finite
 from ..ops.primitive import user_source
 from ..snapshots import load as load_tensors
 from ..snapshots import save as save_tensors
@@ -35,11 +36,16 @@ _LONGEST = 1 << 20
 def save(model: Module, directory: str | os.PathLike[str]) -> None:
     """Write the model's adapters to a directory, which is made where it is not there, as PEFT's `save_pretrained` does.
 
-    Raises ValueError where the model has none, SnapshotError where a file cannot be written.
+    Raises ValueError where the model has none or one is not finite everywhere, SnapshotError where a file cannot be
+    written.
     """
     found = adapters(model)
     if not found:
         raise ValueError(f"lora.save: the model has no adapters inside (at {user_source()})")
+    tensors = _tensors(model)
+    for name, tensor in tensors.items():
+        if not is_finite(tensor):
+            raise ValueError(f"lora.save: {name} is not finite everywhere, and is not saved (at {user_source()})")
     config = next(iter(found.values())).config
     targets = config.targets if isinstance(config.targets, str) else list(config.targets)
     written = {
@@ -50,7 +56,7 @@ def save(model: Module, directory: str | os.PathLike[str]) -> None:
     path = Path(directory)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        save_tensors(_tensors(model), path / TENSORS)
+        save_tensors(tensors, path / TENSORS)
         (path / CONFIG).write_text(json.dumps(dict(sorted(written.items())), indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise SnapshotError(path, f"it cannot be written ({error}) (at {user_source()})") from error
@@ -140,6 +146,8 @@ def _misfit(own: dict[str, Tensor], given: dict[str, Tensor]) -> str:
     for name, tensor in own.items():
         if given[name].shape != tensor.shape:
             return f"{name} is {list(given[name].shape)}, in the model {list(tensor.shape)}"
+        if not is_finite(given[name].to(tensor.dtype)):
+            return f"{name} is not finite everywhere in {tensor.dtype.name}, the dtype in the model"
     return ""
 
 
