@@ -44,7 +44,8 @@ def trained(net: pb.nn.Module, steps: int = 5) -> list[float]:
 def test_adapters_are_drawn_in_the_order_of_their_layers() -> None:
     layers = [pb.nn.Linear(3, 3) for _ in range(12)]
     pb.manual_seed(5)
-    drawn = [pb.lora.apply(pb.nn.Sequential(layer), 2, 4, ["0"])[0].lora_A["default"].weight.tolist() for layer in layers]
+    alone = [pb.lora.apply(pb.nn.Sequential(layer), 2, 4, ["0"])[0] for layer in layers]
+    drawn = [layer.lora_A["default"].weight.tolist() for layer in alone]
     pb.manual_seed(5)
     net = pb.lora.apply(pb.nn.Sequential(*layers), r=2, alpha=4, targets="all-linear")
     assert [layer.lora_A["default"].weight.tolist() for layer in net] == drawn
@@ -263,7 +264,7 @@ def test_an_adapter_that_is_not_finite_is_neither_saved_nor_merged_nor_loaded(tm
     pb.nn.init.constant_(wide[0].query.lora_A["default"].weight, 1e300)
     pb.lora.save(wide, tmp_path)
     net = model()
-    with pytest.raises(pb.errors.SnapshotError, match="lora_A.weight is not finite everywhere in float32"):
+    with pytest.raises(pb.errors.SnapshotError, match=r"lora_A.weight is not finite everywhere in float32"):
         pb.lora.load(net, tmp_path)
     assert all(p.requires_grad and "lora" not in n for n, p in net.named_parameters())
 

@@ -100,6 +100,8 @@ class WouldHelp:
     together: tuple[Sequence[str], int, int] | None = None
     #: whether there was no time to look at all of them
     is_cut: bool = False
+    #: the operations of a step that has so many that none of them was looked at
+    too_many: int = 0
 
 
 def over_budget(plan: Plan, budget: int, would_help: WouldHelp) -> MemoryBudgetError:
@@ -148,7 +150,10 @@ def _advice(plan: Plan, limit: int, would_help: WouldHelp, what: str = "the budg
         changes.append(f"together: allow={list(names)}{divided}: {leads_to(peak)}")
     if would_help.is_cut:
         changes.append("further of these, or several together, were not looked at, which takes longer")
+    unseen = would_help.too_many and (
+        f"what allow= and micro-batches would bring was not looked at: the step has {would_help.too_many} operations"
+    )
     changes += savings(plan)
     if not changes:
-        return "of what is known here, nothing else would bring it down"
-    return "what would bring it down:" + "".join(f"\n  - {change}" for change in changes)
+        return unseen or "of what is known here, nothing else would bring it down"
+    return "\n  - ".join(["what would bring it down:", *changes, *([unseen] if unseen else [])])

@@ -73,8 +73,8 @@ _SECONDS = 20.0
 
 def would_help(record: Callable[[Way], Replay], budget: Budget, limit: int, refused: Replay) -> WouldHelp:
     """The peaks that changes would bring a recording to that has been refused, since it takes more than `limit`."""
-    if len(refused.program.nodes()) > _FEW_NODES:
-        return WouldHelp()
+    if refused.program.size() > _FEW_NODES:
+        return WouldHelp(too_many=refused.program.size())
     if budget.nbytes is None:
         least = _record(record, replace(budget, nbytes=LEAST), _made(refused)).program.memory.peak
         parts = _Proposals(record, budget, limit, refused).in_parts()
@@ -152,11 +152,11 @@ class _Proposals:
 
     def _unfitted(self) -> Replay:
         """The fewest parts that keep to the limit with nothing computed again; those of least memory where none do."""
-        program = self.refused.program
+        own, unbudgeted = self.refused.program.size(), self.refused.program.unbudgeted_bytes
         best = self._in(2, fitted=False)
-        each = max(len(best.program.nodes()) - len(program.nodes()), 1)
-        most = min(best.divisible, 1 + (_MANY_NODES - len(program.nodes())) // each)
-        for parts in _enough(program.unbudgeted_bytes or self.peak, _peak(best), self.limit, most):
+        each = max(best.program.size() - own, 1)
+        most = min(best.divisible, 1 + (_MANY_NODES - own) // each)
+        for parts in _enough(unbudgeted or self.peak, _peak(best), self.limit, most):
             if meets(best, self.limit):
                 break
             best = min(best, self._in(parts, fitted=False), key=_peak)

@@ -160,7 +160,7 @@ class QuantizedLinear(Module):
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
 
     def _bad_scales(self, state_dict: dict[str, Any], prefix: str) -> Iterator[str]:
-        """A line for each tensor beside codes that is not finite: it would make all numbers of its blocks or rows so."""
+        """A line for each tensor beside codes that is not finite, and would spoil its blocks or rows."""
         for name in self._buffers:
             scales = _floats(state_dict, prefix + name)
             if name in self._keep_dtype and scales is not None and not is_finite(scales.float()):
