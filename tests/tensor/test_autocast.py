@@ -134,6 +134,11 @@ MORE: dict[str, Case] = {
     ),
     "linear, one operand float32": lambda p, x: p.nn.functional.linear(x(2, 4), p.ones(3, 4), p.ones(3)),
     "matmul, one operand float32": lambda p, x: x(2, 4) @ p.ones(4, 3),
+    "bilinear without bias": lambda p, x: p.nn.functional.bilinear(x(2, 3), x(2, 4), x(5, 3, 4)),
+    "local_response_norm of images": lambda p, x: p.nn.functional.local_response_norm(x(2, 4, 3, 3), 2),
+    "inner of matrices": lambda p, x: p.inner(x(2, 4), x(3, 4)),
+    "inner of a vector and a matrix": lambda p, x: p.inner(x(4), x(3, 4)),
+    "inner of a number": lambda p, x: p.inner(x(), x(3, 4)),
     "vectors": lambda p, x: x(4) @ x(4),
     "matrix and vector": lambda p, x: x(3, 4) @ x(4),
     "integers": lambda p, x: p.ones(2, 2, dtype=p.int32) @ p.ones(2, 2, dtype=p.int32),
@@ -299,6 +304,11 @@ _WRITING: dict[str, Case] = {
     "reshape_as": lambda p, x: x(4).reshape_as(x(2, 2)),
     "addbmm": lambda p, x: x(2, 2).addbmm(x(3, 2, 2), x(3, 2, 2)),
     "addmm": lambda p, x: x(2, 2).addmm(x(2, 2), x(2, 2)),
+    "addbmm_": lambda p, x: x(2, 2).addbmm_(x(3, 2, 2), x(3, 2, 2)),
+    "addmm_": lambda p, x: x(2, 2).addmm_(x(2, 2), x(2, 2)),
+    "addmv_": lambda p, x: x(2).addmv_(x(2, 2), x(2)),
+    "addr_": lambda p, x: x(2, 2).addr_(x(2), x(2)),
+    "baddbmm_": lambda p, x: x(3, 2, 2).baddbmm_(x(3, 2, 2), x(3, 2, 2)),
     "addmv": lambda p, x: x(2).addmv(x(2, 2), x(2)),
     "addr": lambda p, x: x(2, 2).addr(x(2), x(2)),
     "baddbmm": lambda p, x: x(3, 2, 2).baddbmm(x(3, 2, 2), x(3, 2, 2)),
@@ -348,7 +358,8 @@ WITHOUT_ORACLE = set(
         """
     )
 )
-#: where PyTorch rounds the result to 16 bits and we do not: it has no kernel for such a matrix but in float32
+#: where PyTorch rounds the result to 16 bits and we do not: it has no kernel for such a matrix but in float32; see
+#: `docs/autocast.md`
 WIDER = {"linalg.det", "linalg.pinv", "lu_unpack"}
 
 ALL = {**{f"functional.{name}": case for name, case in FUNCTIONS.items()}, **MORE, **METHODS}
