@@ -296,3 +296,52 @@ def test_wrong_arguments_raise() -> None:
     for function in (pb.lora.merge, pb.lora.unload):
         with pytest.raises(ValueError, match="no adapters"):
             function(model())
+
+
+class Decoder(pb.nn.Module):
+    """Two blocks; `norm.out` is no Linear, and `twice` the same layer as `head`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = pb.nn.ModuleList([Block(), Block()])
+        self.norm = pb.nn.ModuleDict({"out": pb.nn.LayerNorm(6)})
+        self.head = pb.nn.Linear(6, 9)
+        self.twice = self.head
+
+
+def test_what_all_linear_meant_is_named_in_the_file(tmp_path: Path) -> None:
+    def saved(model: pb.nn.Module, name: str) -> Any:
+        pb.lora.save(model, tmp_path / name)
+        return json.loads((tmp_path / name / "adapter_config.json").read_text())
+
+    net = pb.lora.apply(Decoder(), r=2, alpha=4, targets="all-linear")
+    config = saved(net, "all")
+    # the shortest ends of names that the LayerNorm has not
+    assert config["target_modules"] == ["query", "value", "0.out", "1.out", "head"]
+    layers = {name for name, layer in Decoder().named_modules() if isinstance(layer, pb.nn.Linear)}
+    named = config["target_modules"]
+    seen_by_peft = {n for n, _ in Decoder().named_modules() if n in named or any(n.endswith(f".{t}") for t in named)}
+    assert seen_by_peft == layers
+    assert type(pb.lora.load(Decoder(), tmp_path / "all").head) is pb.lora.LoRALinear
+
+    net = pb.lora.apply(Decoder(), r=2, alpha=4, targets="all-linear", exclude=["twice"])
+    assert type(net.head) is pb.nn.Linear
+    config = saved(net, "less")
+    assert config["target_modules"] == ["query", "value", "0.out", "1.out"]
+    assert config["exclude_modules"] == ["twice"]
+    assert type(pb.lora.load(Decoder(), tmp_path / "less").head) is pb.nn.Linear
+
+    # PEFT sees a layer at its first place alone
+    assert saved(pb.lora.apply(Decoder(), 2, 4, ["twice"]), "twice")["target_modules"] == ["head"]
+    # "0" is also the end of "1.0", which is no Linear
+    nested = pb.nn.Sequential(pb.nn.Linear(6, 6), pb.nn.Sequential(pb.nn.ReLU()))
+    assert saved(pb.lora.apply(nested, 2, 4, "all-linear"), "nested")["target_modules"] == "0"
+    with pytest.raises(ValueError, match=r"and not by exclude=\['twice"):
+        pb.lora.apply(Decoder(), 2, 4, ["head"], exclude=["twice"])
+
+
+def test_what_is_trained_beside_adapters_is_told_not_to_be_saved(tmp_path: Path) -> None:
+    net = pb.lora.apply(model(), r=2, alpha=4, targets=["query"])
+    net[2].requires_grad_()
+    with pytest.warns(UserWarning, match=r"the 2 parameters that are trained beside them \(2.weight …\)"):
+        pb.lora.save(net, tmp_path)

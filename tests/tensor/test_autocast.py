@@ -138,7 +138,7 @@ MORE: dict[str, Case] = {
     "local_response_norm of images": lambda p, x: p.nn.functional.local_response_norm(x(2, 4, 3, 3), 2),
     "inner of matrices": lambda p, x: p.inner(x(2, 4), x(3, 4)),
     "inner of a vector and a matrix": lambda p, x: p.inner(x(4), x(3, 4)),
-    "inner of a number": lambda p, x: p.inner(x(), x(3, 4)),
+    "inner of a number": lambda p, x: p.inner(x(1)[0], x(3, 4)),
     "vectors": lambda p, x: x(4) @ x(4),
     "matrix and vector": lambda p, x: x(3, 4) @ x(4),
     "integers": lambda p, x: p.ones(2, 2, dtype=p.int32) @ p.ones(2, 2, dtype=p.int32),

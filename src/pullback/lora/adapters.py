@@ -26,28 +26,40 @@ from ..tensor.limits import finfo
 
 #: the name that PEFT gives an adapter that was given none
 _NAME = "default"
+#: the targets that stand for every Linear
+ALL_LINEAR = "all-linear"
 
 
 @dataclass(frozen=True)
 class Config:
-    """What adapters are made by; `targets` are the ends of names of layers, or a regular expression for whole names."""
+    """What adapters are made by; `targets`, and those to `exclude`, are ends of layers' names, or a regular expression
+    for whole names.
+    """
 
     r: int
     alpha: float
     targets: tuple[str, ...] | str
     dropout: float = 0.0
     rslora: bool = False
+    exclude: tuple[str, ...] | str = ()
 
     @property
     def scaling(self) -> float:
         """What the addition is multiplied by."""
         return self.alpha / (math.sqrt(self.r) if self.rslora else self.r)
 
-    def covers(self, name: str) -> bool:
+    def covers(self, name: str, layer: Module | None) -> bool:
         """Whether the layer of this name gets an adapter."""
-        if isinstance(self.targets, str):
-            return re.fullmatch(self.targets, name) is not None
-        return any(name == target or name.endswith("." + target) for target in self.targets)
+        if is_named(name, self.exclude):
+            return False
+        return _is_linear(layer) if self.targets == ALL_LINEAR else is_named(name, self.targets)
+
+
+def is_named(name: str, named: tuple[str, ...] | str) -> bool:
+    """Whether a name ends with one of some names, or matches a regular expression: PEFT's rule."""
+    if isinstance(named, str):
+        return re.fullmatch(named, name) is not None
+    return any(name == one or name.endswith("." + one) for one in named)
 
 
 class LoRALinear(Module):
@@ -87,17 +99,20 @@ class LoRALinear(Module):
 
 
 def apply(
-    model: Module, r: int, alpha: float, targets: Iterable[str] | str, *, dropout: float = 0.0, rslora: bool = False
-) -> Module:
+    model: Module, r: int, alpha: float, targets: Iterable[str] | str, *, dropout: float = 0.0, rslora: bool = False,
+    exclude: Iterable[str] | str = (),
+) -> Module:  # fmt: skip
     """Freeze all parameters of the model, and give each Linear that `targets` name an adapter of rank `r` to train.
 
     A Linear4bit or Linear8bit is one too: its adapter is trained beside codes (Dettmers et al., "QLoRA", 2023).
 
     `targets` are ends of names, such as ["query", "value"], "all-linear" for every Linear, or another string for a
-    regular expression that whole names match. A layer that stands in several places has one adapter in all of them,
-    whichever of its names is given. The addition is scaled by alpha / r, with `rslora` by alpha / sqrt(r)
-    (Kalajdzievski, 2023); `dropout` is that of its input. Layers are replaced in place, and the model is the result.
-    Parameters that have to be trained beside can be unfrozen by `requires_grad_()`.
+    regular expression that whole names match; layers that `exclude` names in the same ways get none. "all-linear" means
+    the output layer too, which PEFT leaves out of models of transformers: exclude=["lm_head"] does. A layer that stands
+    in several places has one adapter in all of them, whichever of its names is given, and none where one is excluded.
+    The addition is scaled by alpha / r, with `rslora` by alpha / sqrt(r) (Kalajdzievski, 2023); `dropout` is that of
+    its input. Layers are replaced in place, and the model is the result. Parameters that have to be trained beside can
+    be unfrozen by `requires_grad_()`; `save` does not write these.
 
     Raises ValueError where r or dropout is out of its range, no layer is named, one is of another kind, or the model
     has adapters already.
@@ -107,13 +122,16 @@ def apply(
     >>> [name for name, p in model.named_parameters() if p.requires_grad]
     ['0.lora_A.default.weight', '0.lora_B.default.weight']
     """
-    config = _config(r, alpha, targets, dropout, rslora)
+    config = _config(r, alpha, targets, dropout, rslora, exclude)
     if any(isinstance(module, LoRALinear) for module in model.modules()):
         raise ValueError(f"lora.apply: the model has adapters already (at {user_source()}); merge or unload them first")
-    found = [(parent, own, name) for parent, own, name in _children(model) if _is_target(config, parent, own, name)]
+    layers = [(parent._modules[own], (parent, own, name)) for parent, own, name in _children(model)]
+    left = {layer for layer, (_, _, name) in layers if is_named(name, config.exclude)}
+    found = [entry for layer, entry in layers if layer not in left and config.covers(entry[2], layer)]
     if not found:
+        less = f" and not by exclude={exclude!r}" if config.exclude else ""
         raise ValueError(
-            f"lora.apply: no layer is named by targets={targets!r} (at {user_source()}); its Linear layers are "
+            f"lora.apply: no layer is named by targets={targets!r}{less} (at {user_source()}); its Linear layers are "
             f"{[name for parent, own, name in _children(model) if _is_linear(parent._modules[own])]}"
         )
     for parent, own, name in found:
@@ -140,20 +158,17 @@ def _dtype_of(layer: Linear | QuantizedLinear) -> DType:
     return (layer.compute_dtype or float32) if isinstance(layer, QuantizedLinear) else layer.weight.dtype
 
 
-def _is_target(config: Config, parent: Module, own: str, name: str) -> bool:
-    if config.targets == "all-linear":
-        return _is_linear(parent._modules[own])
-    return config.covers(name)
-
-
-def _config(r: int, alpha: float, targets: Iterable[str] | str, dropout: float, rslora: bool) -> Config:
+def _config(
+    r: int, alpha: float, targets: Iterable[str] | str, dropout: float, rslora: bool, exclude: Iterable[str] | str
+) -> Config:
     if isinstance(r, bool) or not isinstance(r, Integral) or not 1 <= r < 2**31:
         raise ValueError(f"lora.apply: r must be a whole number of at least 1, got {r!r} (at {user_source()})")
     if not _is_number(dropout) or not 0 <= dropout < 1:
         raise ValueError(f"lora.apply: dropout must be from 0 to below 1, got {dropout!r} (at {user_source()})")
     if not _is_number(alpha) or not _is_finite(alpha):
         raise ValueError(f"lora.apply: alpha must be finite, and a number, got {alpha!r} (at {user_source()})")
-    return Config(int(r), float(alpha), _targets(targets), float(dropout), bool(rslora))
+    named, excluded = _names("targets", targets), _names("exclude", exclude)
+    return Config(int(r), float(alpha), named, float(dropout), bool(rslora), excluded)
 
 
 def _is_number(value: object) -> bool:
@@ -167,20 +182,20 @@ def _is_finite(value: float) -> bool:
         return False
 
 
-def _targets(targets: Iterable[str] | str) -> tuple[str, ...] | str:
-    if isinstance(targets, str):
+def _names(option: str, given: Iterable[str] | str) -> tuple[str, ...] | str:
+    if isinstance(given, str):
         try:
-            re.compile(targets)
+            re.compile(given)
         except (re.error, RecursionError, OverflowError) as error:
             raise ValueError(
-                f"lora.apply: targets={shortened(targets)} is no regular expression ({error}); ends of names are given "
+                f"lora.apply: {option}={shortened(given)} is no regular expression ({error}); ends of names are given "
                 f"in a list (at {user_source()})"
             ) from error
-        return targets
-    named = tuple(targets) if isinstance(targets, Iterable) else (targets,)
+        return given
+    named = tuple(given) if isinstance(given, Iterable) else (given,)
     if not all(isinstance(name, str) for name in named):
         raise ValueError(
-            f"lora.apply: targets must be a string or a list of strings, got {targets!r} (at {user_source()})"
+            f"lora.apply: {option} must be a string or a list of strings, got {given!r} (at {user_source()})"
         )
     return named
 
@@ -206,6 +221,19 @@ def _children(model: Module, prefix: str = "") -> Iterator[tuple[Module, str, st
         if child is not None:
             yield model, own, prefix + own
             yield from _children(child, f"{prefix}{own}.")
+
+
+def names_of_layers(model: Module) -> Iterator[tuple[str, Module]]:
+    """Every layer, once by the name of its first place, as PEFT sees it: one with an adapter as a whole."""
+    seen: set[Module] = set()
+    inside = ""
+    for parent, own, name in _children(model):
+        layer = parent._modules[own]
+        assert layer is not None
+        if (not inside or not name.startswith(inside)) and layer not in seen:
+            seen.add(layer)
+            inside = f"{name}." if isinstance(layer, LoRALinear) else ""
+            yield name, layer
 
 
 def adapters(model: Module) -> dict[str, LoRALinear]:
