@@ -83,11 +83,12 @@ class LoRALinear(Module):
     def forward(self, input: Tensor) -> Tensor:
         """[..., in_features] to [..., out_features]."""
         down, up = self.lora_A[_NAME], self.lora_B[_NAME]
-        if not isinstance(self.base_layer, QuantizedLinear):
-            return self.base_layer(input) + up(down(self.lora_dropout[_NAME](input))) * self.config.scaling
-        low = down(self.lora_dropout[_NAME](input.to(down.weight.dtype)))
+        is_coded = isinstance(self.base_layer, QuantizedLinear)
+        own = input.to(down.weight.dtype) if is_coded else input
+        # scaled where it has r features: the gradient by it is then no further one of all out_features
+        low = down(self.lora_dropout[_NAME](own)) * self.config.scaling
         found = self.base_layer(input)
-        return found + (up(low) * self.config.scaling).to(found.dtype)
+        return found + (up(low).to(found.dtype) if is_coded else up(low))
 
     def addition(self) -> Tensor:
         """What the adapter adds to the weight, [out_features, in_features]."""

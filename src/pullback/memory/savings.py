@@ -65,7 +65,7 @@ def _less_in_4_bits(plan: Plan) -> int:
         size = prod(shape)
         blocks = -(-size // 128)
         if size > 4096:
-            saved += 8 * size - size - 4 * (blocks + (sum(shape) if len(shape) > 1 else blocks))
+            saved += 8 * size - size - 4 * (blocks + (blocks if max(shape) == size else sum(shape)))
     return saved
 
 
