@@ -64,6 +64,35 @@ def test_changes_for_which_there_is_no_time_are_said_not_to_be_looked_at(monkeyp
     assert "allow=" not in str(caught.value) and "an optimizer" not in str(caught.value)
 
 
+def test_mixed_precision_is_proposed_with_the_peak_that_it_brings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ways, "_MANY_NODES", 0)  # so that few numbers of parts are tried
+    model, x = nn.Sequential(nn.Linear(8, 48), nn.Linear(48, 8)), pb.zeros(96, 8)
+    calls: list[bool] = []
+
+    def step(x: pb.Tensor, strict: bool = False) -> pb.Tensor:
+        calls.append(pb.is_autocast_enabled())
+        model.zero_grad()
+        y = model(x)
+        assert not strict or y.dtype is pb.float32
+        loss = y.square().mean()
+        loss.backward()
+        return loss
+
+    def said(*args: object) -> re.Match[str] | None:
+        with pytest.raises(MemoryBudgetError) as caught:
+            pb.compile(step, memory=12_000)(*args)
+        return re.search(r"mixed precision: .* region of (pullback\.autocast.*): (\d+) bytes", str(caught.value))
+
+    found = said(x)
+    assert found is not None and set(calls) == {False, True}
+    with pb.autocast("cpu", dtype=pb.bfloat16):
+        assert found[1] == 'pullback.autocast("cpu", dtype=pullback.bfloat16)'
+        assert pb.plan(step, x, memory=12_000).peak_bytes == int(found[2])
+        assert said(x) is None
+    assert said(x, True) is None and not pb.is_autocast_enabled()
+    assert all(p.dtype is pb.float32 and p.grad is None for p in model.parameters())
+
+
 def test_a_step_is_looked_at_by_its_own_operations_and_one_of_too_many_is_said_not_to_be(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

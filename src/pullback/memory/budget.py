@@ -98,6 +98,8 @@ class WouldHelp:
     least: int | None = None
     #: changes to allow along with how many parts, and the peak then; where none alone is enough
     together: tuple[Sequence[str], int, int] | None = None
+    #: in a region of autocast to bfloat16
+    lowered: int | None = None
     #: whether there was no time to look at all of them
     is_cut: bool = False
     #: the operations of a step that has so many that none of them was looked at
@@ -144,6 +146,11 @@ def _advice(plan: Plan, limit: int, would_help: WouldHelp, what: str = "the budg
             f"micro-batches: pullback.accumulate(loss_fn, batch, parts={parts}): {leads_to(peak)}; the same gradient "
             "to rounding"
         )
+    if would_help.lowered is not None:
+        changes.append(
+            f'mixed precision: the call in a region of pullback.autocast("cpu", dtype=pullback.bfloat16): '
+            f"{leads_to(would_help.lowered)}; products, and what is made of them, in 16 bits"
+        )
     if would_help.together is not None:
         names, parts, peak = would_help.together
         divided = f", with pullback.accumulate(loss_fn, batch, parts={parts})" if parts > 1 else ""
@@ -151,7 +158,8 @@ def _advice(plan: Plan, limit: int, would_help: WouldHelp, what: str = "the budg
     if would_help.is_cut:
         changes.append("further of these, or several together, were not looked at, which takes longer")
     unseen = would_help.too_many and (
-        f"what allow= and micro-batches would bring was not looked at: the step has {would_help.too_many} operations"
+        "what allow=, micro-batches and mixed precision would bring was not looked at: the step has "
+        f"{would_help.too_many} operations"
     )
     changes += savings(plan)
     if not changes:
