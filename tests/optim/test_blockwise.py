@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -192,6 +193,19 @@ def test_gradients_whose_squares_overflow_leave_a_finite_state(
     optimizer, w.grad = make([w], lr=1e-2, **options), pb.full((64, 128), float("nan"))
     optimizer.step()
     assert w.isnan().all()
+
+
+def test_the_size_from_which_state_is_coded_is_asked_for() -> None:
+    small, great = pb.ones(300, requires_grad=True), pb.ones(5000, requires_grad=True)
+    for least, coded in ((0, (True, True)), (300, (True, True)), (301, (False, True)), (5001, (False, False))):
+        optimizer = pb.optim.AdamW8bit([small, great], 1e-3, min_8bit_size=least)
+        small.grad, great.grad = pb.ones(300), pb.ones(5000)
+        optimizer.step()
+        assert tuple("exp_avg_scales" in optimizer.state[p] for p in (small, great)) == coded
+    assert list(inspect.signature(pb.optim.SGD8bit).parameters)[-1] == "min_8bit_size"
+    for wrong in (-1, 2.5, True):
+        with pytest.raises(ValueError, match="min_8bit_size must be a whole number"):
+            pb.optim.Lion8bit([small], min_8bit_size=wrong)
 
 
 @pytest.mark.parametrize("name", ["Adam8bit", "AdamW8bit", "Lion8bit", "SGD8bit", "Adam4bit", "AdamW4bit", "Lion"])

@@ -536,6 +536,31 @@ def test_regions_nest_and_can_be_switched_off() -> None:
     assert pb.get_autocast_dtype("cuda") is pb.float16
 
 
+def test_regions_are_switched_as_pytorchs() -> None:
+    def seen(library: Any) -> list[str]:
+        x, found = library.ones(2, 2), []
+        for enabled in (True, False):
+            library.set_autocast_enabled("cpu", enabled)
+            found.append(str((x @ x).dtype))
+        with library.autocast("cpu", library.float16, cache_enabled=False):
+            found.append(str(library.is_autocast_cache_enabled()))
+            for enabled in (False, True):
+                library.set_autocast_enabled("cpu", enabled)
+                found.append(str((x @ x).dtype))
+            with library.autocast("cpu", library.bfloat16, enabled=False):
+                found.append(str(library.get_autocast_dtype("cpu")))
+        found += [str((x @ x).dtype), str(library.is_autocast_enabled("cpu")), str(library.is_autocast_cache_enabled())]
+        return [text.replace("pullback", "torch") for text in found]
+
+    assert seen(pb) == seen(torch)
+    x, w = pb.ones(2, 2), pb.ones(2, 2, requires_grad=True)
+    with pb.autocast("cpu"):
+        first = x @ w
+        pb.clear_autocast_cache()
+        second = x @ w
+    assert _casts(first, second) == 2
+
+
 def test_an_error_inside_leaves_the_region() -> None:
     with pytest.raises(pb.errors.ShapeError), pb.autocast("cpu"):
         pb.ones(2, 3) @ pb.ones(2, 3)
