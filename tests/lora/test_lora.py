@@ -328,9 +328,13 @@ def test_what_all_linear_meant_is_named_in_the_file(tmp_path: Path) -> None:
     assert type(net.head) is pb.nn.Linear
     config = saved(net, "less")
     assert config["target_modules"] == ["query", "value", "0.out", "1.out"]
-    assert config["exclude_modules"] == ["twice"]
+    assert config["exclude_modules"] is None
     assert type(pb.lora.load(Decoder(), tmp_path / "less").head) is pb.nn.Linear
 
+    config = saved(pb.lora.apply(Decoder(), 2, 4, r".*out|head", exclude=["norm.out", "0.out"]), "both")
+    assert config["target_modules"] == ".*out|head" and config["exclude_modules"] == ["norm.out", "0.out"]
+    again = pb.lora.load(Decoder(), tmp_path / "both")
+    assert [n for n, m in again.named_modules() if type(m) is pb.lora.LoRALinear] == ["blocks.1.out", "head"]
     # PEFT sees a layer at its first place alone
     assert saved(pb.lora.apply(Decoder(), 2, 4, ["twice"]), "twice")["target_modules"] == ["head"]
     # "0" is also the end of "1.0", which is no Linear

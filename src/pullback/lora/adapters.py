@@ -224,17 +224,19 @@ def _children(model: Module, prefix: str = "") -> Iterator[tuple[Module, str, st
             yield from _children(child, f"{prefix}{own}.")
 
 
-def names_of_layers(model: Module) -> Iterator[tuple[str, Module]]:
+def names_of_layers(model: Module) -> dict[str, Module]:
     """Every layer, once by the name of its first place, as PEFT sees it: one with an adapter as a whole."""
-    seen: set[Module] = set()
-    inside = ""
-    for parent, own, name in _children(model):
-        layer = parent._modules[own]
-        assert layer is not None
-        if (not inside or not name.startswith(inside)) and layer not in seen:
-            seen.add(layer)
-            inside = f"{name}." if isinstance(layer, LoRALinear) else ""
-            yield name, layer
+    found: dict[Module, str] = {}
+
+    def visit(module: Module, prefix: str) -> None:
+        for own, child in module._modules.items():
+            if child is not None and child not in found:
+                found[child] = prefix + own
+                if not isinstance(child, LoRALinear):
+                    visit(child, f"{prefix}{own}.")
+
+    visit(model, "")
+    return {name: layer for layer, name in found.items()}
 
 
 def adapters(model: Module) -> dict[str, LoRALinear]:

@@ -62,7 +62,8 @@ def save(model: Module, directory: str | os.PathLike[str]) -> None:
     written = {
         **_ONLY, "peft_type": "LORA", "task_type": None, "base_model_name_or_path": None, "inference_mode": True,
         "init_lora_weights": True, "r": config.r, "lora_alpha": config.alpha, "lora_dropout": config.dropout,
-        "target_modules": _listed(_targets(model, config)), "exclude_modules": _listed(config.exclude) or None,
+        "target_modules": _listed(targets := _targets(model, config)),
+        "exclude_modules": (_listed(config.exclude) or None) if targets is config.targets else None,
         "use_rslora": config.rslora,
     }  # fmt: skip
     path = Path(directory)
@@ -82,7 +83,7 @@ def _targets(model: Module, config: Config) -> tuple[str, ...] | str:
     """What names the layers with adapters, of all that PEFT sees: as they were named, where that does, or the shortest
     ends of names that no other layer has; where there are no such, a regular expression.
     """
-    layers = dict(names_of_layers(model))
+    layers = names_of_layers(model)
     found = {name for name, layer in layers.items() if isinstance(layer, LoRALinear)}
     if config.targets != ALL_LINEAR and found == {name for name, layer in layers.items() if config.covers(name, layer)}:
         return config.targets
