@@ -69,7 +69,14 @@ from .snapshots import Checkpointer, load, save
 from .tensor import COMPLEX, Tensor
 from .tensor.anomaly import check_numerics
 from .tensor.arithmetic import where
-from .tensor.autocast_mode import autocast, get_autocast_dtype, is_autocast_enabled
+from .tensor.autocast_mode import (
+    autocast,
+    clear_autocast_cache,
+    get_autocast_dtype,
+    is_autocast_cache_enabled,
+    is_autocast_enabled,
+    set_autocast_enabled,
+)
 from .tensor.creation import (
     arange,
     as_tensor,
@@ -233,6 +240,7 @@ __all__ = [
     "channels_last",
     "channels_last_3d",
     "check_numerics",
+    "clear_autocast_cache",
     "compile",
     "constant_pad_nd",
     "contiguous_format",
@@ -288,6 +296,7 @@ __all__ = [
     "int16",
     "int32",
     "int64",
+    "is_autocast_cache_enabled",
     "is_autocast_enabled",
     "is_grad_enabled",
     "is_inference_mode_enabled",
@@ -343,6 +352,7 @@ __all__ = [
     "scalar_tensor",
     "searchsorted",
     "seed",
+    "set_autocast_enabled",
     "set_default_device",
     "set_default_dtype",
     "set_default_tensor_type",

@@ -59,8 +59,10 @@ def gradients(
                 results[node] = cotangent
             with source_of(node, backward=True):
                 _pass_on(node, cotangent, path, arrived, flat)
-        for node in _path(list(flat), targets - results.keys()) & targets:
-            results.setdefault(node, expand(constant(0.0, node.dtype), node.shape))
+        met = _path(list(flat), targets - results.keys())
+        for node in wanted:  # nodes are made in this order, and not in that of a set
+            if node in met:
+                results.setdefault(node, expand(constant(0.0, node.dtype), node.shape))
     if not retain_graph:
         spend(outputs, wanted)
     return [results.get(node) for node in wanted]

@@ -139,6 +139,10 @@ def test_a_state_of_pytorch_is_taken_and_a_bad_one_is_not() -> None:
 def test_what_is_done_in_a_wrong_order_is_refused() -> None:
     w = pb.ones(1, requires_grad=True)
     optimizer, scaler = pb.optim.SGD([w], lr=0.1), pb.amp.GradScaler("cpu", init_scale=2.0)
+    for call in (lambda: scaler.step(optimizer), lambda: scaler.unscale_(optimizer), scaler.update):
+        with pytest.raises(AssertionError, match=r"but _scale is None\.  This may indicate your script did not use"):
+            call()
+    scaler.scale(w)
     with pytest.raises(RuntimeError, match="before step"):
         scaler.update()
     scaler.scale(w.sum()).backward()
@@ -161,6 +165,15 @@ def test_what_is_done_in_a_wrong_order_is_refused() -> None:
     half()
     with pytest.raises(pb.errors.TraceError, match="in one function"):
         scaler.update()
+
+
+def test_gradients_in_float16_are_refused_as_by_pytorch() -> None:
+    for library in (torch, pb):
+        w = library.ones(2, dtype=library.float16, requires_grad=True)
+        scaler, optimizer = library.amp.GradScaler("cpu", init_scale=2.0), library.optim.SGD([w], lr=0.1)
+        scaler.scale(w.sum()).backward()
+        with pytest.raises(ValueError, match=r"Attempting to unscale FP16 gradients\."):
+            scaler.step(optimizer)
 
 
 def test_wrong_arguments_raise() -> None:

@@ -41,6 +41,16 @@ def trained(net: pb.nn.Module, steps: int = 5) -> list[float]:
     return [step().item() for _ in range(steps)]
 
 
+def test_adapters_are_drawn_in_the_order_of_their_layers() -> None:
+    layers = [pb.nn.Linear(3, 3) for _ in range(12)]
+    pb.manual_seed(5)
+    alone = [pb.lora.apply(pb.nn.Sequential(layer), 2, 4, ["0"])[0] for layer in layers]
+    drawn = [layer.lora_A["default"].weight.tolist() for layer in alone]
+    pb.manual_seed(5)
+    net = pb.lora.apply(pb.nn.Sequential(*layers), r=2, alpha=4, targets="all-linear")
+    assert [layer.lora_A["default"].weight.tolist() for layer in net] == drawn
+
+
 def test_a_fresh_adapter_changes_nothing_and_only_adapters_are_trained() -> None:
     x = pb.randn(4, 6)
     net = model()
@@ -234,6 +244,31 @@ def test_adapters_of_another_scaling_are_refused(tmp_path: Path) -> None:
         assert [p.tolist() for p in net.parameters()] == before
 
 
+def test_an_adapter_that_is_not_finite_is_neither_saved_nor_merged_nor_loaded(tmp_path: Path) -> None:
+    for dtype, number in ((pb.float32, float("nan")), (pb.float16, 6e4)):
+        net = pb.lora.apply(model().to(dtype), r=2, alpha=4, targets=["query"])
+        pb.nn.init.constant_(net[0].query.lora_B["default"].weight, 1.0)
+        pb.nn.init.constant_(net[0].query.lora_A["default"].weight, number)
+        before = [p.tolist() for n, p in net.named_parameters() if "base" in n]
+        with pytest.raises(ValueError, match=rf"lora.merge: 0.query: .* is not finite in {dtype.name}"):
+            pb.lora.merge(net)
+        assert [p.tolist() for n, p in net.named_parameters() if "base" in n] == before
+        assert type(net[0].query) is pb.lora.LoRALinear
+        if number != number:
+            with pytest.raises(ValueError, match=r"lora.save: .*0.query.lora_A.weight is not finite"):
+                pb.lora.save(net, tmp_path / "none")
+            assert not (tmp_path / "none").exists()
+    # what is finite in the file and not in the dtype of the model
+    wide = model().double()
+    pb.lora.apply(wide, r=2, alpha=4, targets=["query"])
+    pb.nn.init.constant_(wide[0].query.lora_A["default"].weight, 1e300)
+    pb.lora.save(wide, tmp_path)
+    net = model()
+    with pytest.raises(pb.errors.SnapshotError, match=r"lora_A.weight is not finite everywhere in float32"):
+        pb.lora.load(net, tmp_path)
+    assert all(p.requires_grad and "lora" not in n for n, p in net.named_parameters())
+
+
 def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     pb.lora.save(pb.lora.apply(model(), r=2, alpha=4, targets=["query"]), tmp_path)
     (tmp_path / "adapter_config.json").write_text("[" * 100_000)
@@ -261,3 +296,56 @@ def test_wrong_arguments_raise() -> None:
     for function in (pb.lora.merge, pb.lora.unload):
         with pytest.raises(ValueError, match="no adapters"):
             function(model())
+
+
+class Decoder(pb.nn.Module):
+    """Two blocks; `norm.out` is no Linear, and `twice` the same layer as `head`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = pb.nn.ModuleList([Block(), Block()])
+        self.norm = pb.nn.ModuleDict({"out": pb.nn.LayerNorm(6)})
+        self.head = pb.nn.Linear(6, 9)
+        self.twice = self.head
+
+
+def test_what_all_linear_meant_is_named_in_the_file(tmp_path: Path) -> None:
+    def saved(model: pb.nn.Module, name: str) -> Any:
+        pb.lora.save(model, tmp_path / name)
+        return json.loads((tmp_path / name / "adapter_config.json").read_text())
+
+    net = pb.lora.apply(Decoder(), r=2, alpha=4, targets="all-linear")
+    config = saved(net, "all")
+    # the shortest ends of names that the LayerNorm has not
+    assert config["target_modules"] == ["query", "value", "0.out", "1.out", "head"]
+    layers = {name for name, layer in Decoder().named_modules() if isinstance(layer, pb.nn.Linear)}
+    named = config["target_modules"]
+    seen_by_peft = {n for n, _ in Decoder().named_modules() if n in named or any(n.endswith(f".{t}") for t in named)}
+    assert seen_by_peft == layers
+    assert type(pb.lora.load(Decoder(), tmp_path / "all").head) is pb.lora.LoRALinear
+
+    net = pb.lora.apply(Decoder(), r=2, alpha=4, targets="all-linear", exclude=["twice"])
+    assert type(net.head) is pb.nn.Linear
+    config = saved(net, "less")
+    assert config["target_modules"] == ["query", "value", "0.out", "1.out"]
+    assert config["exclude_modules"] is None
+    assert type(pb.lora.load(Decoder(), tmp_path / "less").head) is pb.nn.Linear
+
+    config = saved(pb.lora.apply(Decoder(), 2, 4, r".*out|head", exclude=["norm.out", "0.out"]), "both")
+    assert config["target_modules"] == ".*out|head" and config["exclude_modules"] == ["norm.out", "0.out"]
+    again = pb.lora.load(Decoder(), tmp_path / "both")
+    assert [n for n, m in again.named_modules() if type(m) is pb.lora.LoRALinear] == ["blocks.1.out", "head"]
+    # PEFT sees a layer at its first place alone
+    assert saved(pb.lora.apply(Decoder(), 2, 4, ["twice"]), "twice")["target_modules"] == ["head"]
+    # "0" is also the end of "1.0", which is no Linear
+    nested = pb.nn.Sequential(pb.nn.Linear(6, 6), pb.nn.Sequential(pb.nn.ReLU()))
+    assert saved(pb.lora.apply(nested, 2, 4, "all-linear"), "nested")["target_modules"] == "0"
+    with pytest.raises(ValueError, match=r"and not by exclude=\['twice"):
+        pb.lora.apply(Decoder(), 2, 4, ["head"], exclude=["twice"])
+
+
+def test_what_is_trained_beside_adapters_is_told_not_to_be_saved(tmp_path: Path) -> None:
+    net = pb.lora.apply(model(), r=2, alpha=4, targets=["query"])
+    net[2].requires_grad_()
+    with pytest.warns(UserWarning, match=r"the 2 parameters that are trained beside them \(2.weight …\)"):
+        pb.lora.save(net, tmp_path)

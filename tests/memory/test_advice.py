@@ -9,6 +9,7 @@ import pullback as pb
 from pullback import debug, nn
 from pullback.compiler.retention import Solver
 from pullback.errors import MemoryBudgetError
+from pullback.memory.sizes import format_bytes
 from pullback.tracing import ways
 
 pytestmark = pytest.mark.skipif(debug.get("backend") == "reference", reason="the reference has no arena")
@@ -61,6 +62,87 @@ def test_changes_for_which_there_is_no_time_are_said_not_to_be_looked_at(monkeyp
     with pytest.raises(MemoryBudgetError, match="were not looked at") as caught:
         pb.compile(in_parts(1), memory=12_000)(x)
     assert "allow=" not in str(caught.value) and "an optimizer" not in str(caught.value)
+
+
+def test_mixed_precision_is_proposed_with_the_peak_that_it_brings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ways, "_MANY_NODES", 0)  # so that few numbers of parts are tried
+    model, x = nn.Sequential(nn.Linear(8, 48), nn.Linear(48, 8)), pb.zeros(96, 8)
+    calls: list[bool] = []
+
+    def step(x: pb.Tensor, strict: bool = False) -> pb.Tensor:
+        calls.append(pb.is_autocast_enabled())
+        model.zero_grad()
+        y = model(x)
+        assert not strict or y.dtype is pb.float32
+        loss = y.square().mean()
+        loss.backward()
+        return loss
+
+    def said(*args: object) -> re.Match[str] | None:
+        with pytest.raises(MemoryBudgetError) as caught:
+            pb.compile(step, memory=12_000)(*args)
+        return re.search(r"mixed precision: .* region of (pullback\.autocast.*): (\d+) bytes", str(caught.value))
+
+    found = said(x)
+    assert found is not None and set(calls) == {False, True}
+    with pb.autocast("cpu", dtype=pb.bfloat16):
+        assert found[1] == 'pullback.autocast("cpu", dtype=pullback.bfloat16)'
+        assert pb.plan(step, x, memory=12_000).peak_bytes == int(found[2])
+        assert said(x) is None
+    assert said(x, True) is None and not pb.is_autocast_enabled()
+    assert all(p.dtype is pb.float32 and p.grad is None for p in model.parameters())
+
+
+def test_a_step_is_looked_at_by_its_own_operations_and_one_of_too_many_is_said_not_to_be(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not by what the refused program computes again."""
+    model, x = nn.Sequential(*[layer for _ in range(4) for layer in (nn.Linear(8, 8), nn.GELU())]), pb.zeros(512, 8)
+
+    def step(x: pb.Tensor) -> pb.Tensor:
+        model.zero_grad()
+        loss = model(x).square().mean()
+        loss.backward()
+        return loss
+
+    own = len(pb.plan(step, x).nodes())
+    assert len(pb.plan(step, x, memory=12_000).nodes()) > own
+    monkeypatch.setattr(ways, "_SECONDS", 0.0)
+    for most, said in ((own, "several together, were not looked at"), (own - 1, f"the step has {own} operations")):
+        monkeypatch.setattr(ways, "_FEW_NODES", most)
+        with pytest.raises(MemoryBudgetError, match=said):
+            pb.compile(step, memory=12_000)(x)
+
+
+def test_weights_under_adapters_are_what_codes_would_save_and_adapters_are_not() -> None:
+    def said(quantized: bool, adapted: bool) -> tuple[str, int, int]:
+        model = nn.Sequential(nn.Linear(96, 96), nn.Tanh(), nn.Linear(96, 96))
+        if quantized:
+            nn.utils.quantize_model(model)
+        if adapted:
+            pb.lora.apply(model, 4, 8, "all-linear")
+        model.append(nn.Linear(96, 96, bias=False))  # trained, beside adapters or not
+
+        def step(x: pb.Tensor) -> pb.Tensor:
+            model.zero_grad()
+            loss = model(x).square().mean()
+            loss.backward()
+            return loss
+
+        with pytest.raises(MemoryBudgetError) as caught:
+            pb.compile(step, memory=1)(pb.zeros(2, 96))
+        held = [p for p in [*model.parameters(), *model.buffers()] if p.ndim == 2]
+        fixed = sum(p.nbytes for p in held if not p.requires_grad)
+        return str(caught.value), fixed, sum(p.nbytes for p in held)
+
+    words, fixed, _ = said(False, True)
+    codes = 2 * (96 * 96 // 2 + 144 + 4 + 4)
+    assert fixed == 2 * 96 * 96 * 4
+    assert f"their weights are {format_bytes(fixed)}, and would be {format_bytes(codes)}" in words
+    assert "skip=[…] of those that are trained" in words and "their weights, gradients" not in words
+    assert "in 4 bits" not in said(True, True)[0]
+    words, _, all_of_them = said(False, False)
+    assert f"are {format_bytes(2 * all_of_them)}, and would be {format_bytes(3 * codes // 2)}" in words
 
 
 def test_a_problem_is_solved_once(monkeypatch: pytest.MonkeyPatch) -> None:

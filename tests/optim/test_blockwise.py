@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -192,6 +193,35 @@ def test_gradients_whose_squares_overflow_leave_a_finite_state(
     optimizer, w.grad = make([w], lr=1e-2, **options), pb.full((64, 128), float("nan"))
     optimizer.step()
     assert w.isnan().all()
+
+
+def test_the_size_from_which_state_is_coded_is_asked_for() -> None:
+    small, great = pb.ones(300, requires_grad=True), pb.ones(5000, requires_grad=True)
+    for least, coded in ((0, (True, True)), (300, (True, True)), (301, (False, True)), (5001, (False, False))):
+        optimizer = pb.optim.AdamW8bit([small, great], 1e-3, min_8bit_size=least)
+        small.grad, great.grad = pb.ones(300), pb.ones(5000)
+        optimizer.step()
+        assert tuple("exp_avg_scales" in optimizer.state[p] for p in (small, great)) == coded
+    assert list(inspect.signature(pb.optim.SGD8bit).parameters)[-1] == "min_8bit_size"
+    for wrong in (-1, 2.5, True):
+        with pytest.raises(ValueError, match="min_8bit_size must be a whole number"):
+            pb.optim.Lion8bit([small], min_8bit_size=wrong)
+
+
+@pytest.mark.parametrize("name", ["Adam8bit", "AdamW8bit", "Lion8bit", "SGD8bit", "Adam4bit", "AdamW4bit", "Lion"])
+def test_a_gradient_that_is_nan_is_seen_in_all_weights_that_it_stops(name: str) -> None:
+    w = pb.zeros(8192, requires_grad=True)
+    optimizer = getattr(pb.optim, name)([w], lr=1e-2, **({"momentum": 0.9} if "SGD" in name else {}))
+    gradient = np.ones(8192, np.float32)
+    gradient[300] = np.nan
+    for given in (gradient, np.ones_like(gradient), np.ones_like(gradient)):
+        w.grad = pb.tensor(given)
+        optimizer.step()
+    found = w.detach().numpy()
+    spoiled = {"Lion": slice(300, 301), "Adam4bit": slice(256, 384), "AdamW4bit": slice(256, 384)}
+    block = spoiled.get(name, slice(256, 512))
+    assert np.isnan(found[block]).all()
+    assert (np.delete(found, np.r_[block]) < -0.02).all()
 
 
 def test_gradients_that_are_not_finite_change_no_code() -> None:

@@ -11,8 +11,8 @@ import pullback as pb
 from pullback import debug
 from pullback.memory.sizes import format_bytes
 
-#: of whole blocks, with a part of one, a vector of either, and of more axes
-SHAPES = [(64, 128), (70, 67), (8192,), (5000,), (5, 17, 3, 40)]
+#: of whole blocks, with a part of one, a vector of either, of more axes, and with one axis that is longer than 1
+SHAPES = [(64, 128), (70, 67), (8192,), (5000,), (5, 17, 3, 40), (1, 4999)]
 #: Li, Chen & Zhu (2023) as thu-ml/low-bit-optimizers builds them: create_dynamic_map(True, 3, 4), and a line without 0
 FIRST = np.sort([0, 1, *(s * u * m for s in (1, -1) for u, ms in ((0.01, [0.55]), (0.1, [0.325, 0.775]),
                  (1, [0.2125, 0.4375, 0.6625, 0.8875])) for m in ms)])  # fmt: skip
@@ -32,7 +32,7 @@ def in_blocks(values: np.ndarray) -> np.ndarray:
 
 def by_axis(values: np.ndarray) -> np.ndarray:
     """Rank-1 normalization: the least of the greatest numbers by axis."""
-    if values.ndim == 1:
+    if max(values.shape) == values.size:
         return in_blocks(values)
     axes = range(values.ndim)
     found = [values.max(axis=tuple(a for a in axes if a != axis), keepdims=True) for axis in axes]

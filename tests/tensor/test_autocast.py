@@ -134,6 +134,11 @@ MORE: dict[str, Case] = {
     ),
     "linear, one operand float32": lambda p, x: p.nn.functional.linear(x(2, 4), p.ones(3, 4), p.ones(3)),
     "matmul, one operand float32": lambda p, x: x(2, 4) @ p.ones(4, 3),
+    "bilinear without bias": lambda p, x: p.nn.functional.bilinear(x(2, 3), x(2, 4), x(5, 3, 4)),
+    "local_response_norm of images": lambda p, x: p.nn.functional.local_response_norm(x(2, 4, 3, 3), 2),
+    "inner of matrices": lambda p, x: p.inner(x(2, 4), x(3, 4)),
+    "inner of a vector and a matrix": lambda p, x: p.inner(x(4), x(3, 4)),
+    "inner of a number": lambda p, x: p.inner(x(1)[0], x(3, 4)),
     "vectors": lambda p, x: x(4) @ x(4),
     "matrix and vector": lambda p, x: x(3, 4) @ x(4),
     "integers": lambda p, x: p.ones(2, 2, dtype=p.int32) @ p.ones(2, 2, dtype=p.int32),
@@ -299,6 +304,11 @@ _WRITING: dict[str, Case] = {
     "reshape_as": lambda p, x: x(4).reshape_as(x(2, 2)),
     "addbmm": lambda p, x: x(2, 2).addbmm(x(3, 2, 2), x(3, 2, 2)),
     "addmm": lambda p, x: x(2, 2).addmm(x(2, 2), x(2, 2)),
+    "addbmm_": lambda p, x: x(2, 2).addbmm_(x(3, 2, 2), x(3, 2, 2)),
+    "addmm_": lambda p, x: x(2, 2).addmm_(x(2, 2), x(2, 2)),
+    "addmv_": lambda p, x: x(2).addmv_(x(2, 2), x(2)),
+    "addr_": lambda p, x: x(2, 2).addr_(x(2), x(2)),
+    "baddbmm_": lambda p, x: x(3, 2, 2).baddbmm_(x(3, 2, 2), x(3, 2, 2)),
     "addmv": lambda p, x: x(2).addmv(x(2, 2), x(2)),
     "addr": lambda p, x: x(2, 2).addr(x(2), x(2)),
     "baddbmm": lambda p, x: x(3, 2, 2).baddbmm(x(3, 2, 2), x(3, 2, 2)),
@@ -348,7 +358,8 @@ WITHOUT_ORACLE = set(
         """
     )
 )
-#: where PyTorch rounds the result to 16 bits and we do not: it has no kernel for such a matrix but in float32
+#: where PyTorch rounds the result to 16 bits and we do not: it has no kernel for such a matrix but in float32; see
+#: `docs/autocast.md`
 WIDER = {"linalg.det", "linalg.pinv", "lu_unpack"}
 
 ALL = {**{f"functional.{name}": case for name, case in FUNCTIONS.items()}, **MORE, **METHODS}
@@ -523,6 +534,31 @@ def test_regions_nest_and_can_be_switched_off() -> None:
     assert (x @ x).dtype is pb.float32
     assert pb.get_autocast_dtype("cpu") is pb.bfloat16
     assert pb.get_autocast_dtype("cuda") is pb.float16
+
+
+def test_regions_are_switched_as_pytorchs() -> None:
+    def seen(library: Any) -> list[str]:
+        x, found = library.ones(2, 2), []
+        for enabled in (True, False):
+            library.set_autocast_enabled("cpu", enabled)
+            found.append(str((x @ x).dtype))
+        with library.autocast("cpu", library.float16, cache_enabled=False):
+            found.append(str(library.is_autocast_cache_enabled()))
+            for enabled in (False, True):
+                library.set_autocast_enabled("cpu", enabled)
+                found.append(str((x @ x).dtype))
+            with library.autocast("cpu", library.bfloat16, enabled=False):
+                found.append(str(library.get_autocast_dtype("cpu")))
+        found += [str((x @ x).dtype), str(library.is_autocast_enabled("cpu")), str(library.is_autocast_cache_enabled())]
+        return [text.replace("pullback", "torch") for text in found]
+
+    assert seen(pb) == seen(torch)
+    x, w = pb.ones(2, 2), pb.ones(2, 2, requires_grad=True)
+    with pb.autocast("cpu"):
+        first = x @ w
+        pb.clear_autocast_cache()
+        second = x @ w
+    assert _casts(first, second) == 2
 
 
 def test_an_error_inside_leaves_the_region() -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import GradientError, StateDictError, TraceError
 from ..graph.node import Node
-from ..graph.types import float32, int32
+from ..graph.types import float16, float32, int32
 from ..ops.elementwise import convert
 from ..ops.primitive import user_source
 from ..optim.hooks import OptimizerHooks
@@ -107,6 +107,8 @@ class GradScaler:
             self._scale = tensor(_positive("init_scale", init_scale), dtype=float32)
             self._growth_tracker = tensor(0, dtype=int32)
         self._progress: dict[int, _Progress] = {}
+        #: not empty once a loss has been scaled
+        self._scaled: list[bool] = []
         #: how many steps were skipped in a row, and whether it was told that no scale mends it
         self._skipped, self._has_warned = 0, False
 
@@ -117,6 +119,7 @@ class GradScaler:
         if not self._enabled:
             return outputs
         if isinstance(outputs, Tensor):
+            self._scaled[:] = [True]
             scaled = outputs * self._scale
             UNSCALED[scaled.node] = outputs.node, self._scale.node
             return scaled
@@ -128,14 +131,24 @@ class GradScaler:
         return type(outputs)(every) if isinstance(outputs, list | tuple) else iter(every)
 
     def unscale_(self, optimizer: Any) -> None:
-        """Divide the gradients of the optimizer's parameters by the scale, such as to clip them, once before `step`."""
+        """Divide the gradients of the optimizer's parameters by the scale, such as to clip them, once before `step`.
+
+        As in PyTorch it raises AssertionError where no loss was scaled yet, and ValueError for gradients in float16:
+        what is lost in them no scale brings back. Keep parameters in float32, and compute in a region of autocast.
+        """
         if not self._enabled:
             return
+        self._check_scaled("unscale_")
         if (done := self._of(optimizer)) is not None:
             what = "step() was called" if done.has_stepped else "unscale_() has already been called"
             raise RuntimeError(f"{what} on this optimizer since the last update() (at {user_source()})")
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         pairs = [(p, gradient) for p in parameters if (gradient := p.grad) is not None]
+        if any(gradient.dtype is float16 for _, gradient in pairs):
+            raise ValueError(
+                f"Attempting to unscale FP16 gradients. (at {user_source()}) Keep parameters in float32, and compute "
+                "in a region of autocast"
+            )
         with no_grad():
             inverse = 1.0 / self._scale
             for parameter, gradient in pairs:
@@ -156,6 +169,7 @@ class GradScaler:
             raise GradientError(
                 f"GradScaler.step takes no closure (at {user_source()}): gradients computed in it would not be unscaled"
             )
+        self._check_scaled("step")
         if (done := self._of(optimizer)) is not None and done.has_stepped:
             raise RuntimeError(f"step() has already been called since the last update() (at {user_source()})")
         if done is None:
@@ -173,6 +187,7 @@ class GradScaler:
         """Choose the scale of the next step, or set it to `new_scale`; once after all optimizers have stepped."""
         if not self._enabled:
             return
+        self._check_scaled("update")
         if new_scale is not None:
             with no_grad():
                 self._scale.copy_(new_scale if isinstance(new_scale, Tensor) else tensor(float(new_scale)))
@@ -214,6 +229,14 @@ class GradScaler:
                 "gradients hold a NaN or an infinity that no scale mends, or are far too long. To find the line, do a "
                 "step inside of pb.autograd.detect_anomaly(), or a compiled one without the scaler",
                 stacklevel=3,
+            )
+
+    def _check_scaled(self, name: str) -> None:
+        """Raise AssertionError where no loss was ever scaled: PyTorch makes its scale then, and asks for it."""
+        if not self._scaled:
+            raise AssertionError(
+                f"Attempted {name} but _scale is None.  This may indicate your script did not use scaler.scale(loss or "
+                f"outputs) earlier in the iteration. (at {user_source()})"
             )
 
     def _options(self) -> tuple[float, float, int]:

@@ -18,7 +18,7 @@ from numbers import Integral, Real
 from ..graph.types import DType, float32
 from ..nn import Dropout, Identity, Linear, Module, ModuleDict, Parameter, init
 from ..nn.modules.linear import is_plain
-from ..nn.modules.quantized import NO_CODES, QuantizedLinear, has_codes
+from ..nn.modules.quantized import NO_CODES, QuantizedLinear, has_codes, is_finite
 from ..ops.primitive import user_source
 from ..tensor import Tensor
 from ..tensor.grad_modes import no_grad
@@ -26,28 +26,40 @@ from ..tensor.limits import finfo
 
 #: the name that PEFT gives an adapter that was given none
 _NAME = "default"
+#: the targets that stand for every Linear
+ALL_LINEAR = "all-linear"
 
 
 @dataclass(frozen=True)
 class Config:
-    """What adapters are made by; `targets` are the ends of names of layers, or a regular expression for whole names."""
+    """What adapters are made by; `targets`, and those to `exclude`, are ends of layers' names, or a regular expression
+    for whole names.
+    """
 
     r: int
     alpha: float
     targets: tuple[str, ...] | str
     dropout: float = 0.0
     rslora: bool = False
+    exclude: tuple[str, ...] | str = ()
 
     @property
     def scaling(self) -> float:
         """What the addition is multiplied by."""
         return self.alpha / (math.sqrt(self.r) if self.rslora else self.r)
 
-    def covers(self, name: str) -> bool:
+    def covers(self, name: str, layer: Module | None) -> bool:
         """Whether the layer of this name gets an adapter."""
-        if isinstance(self.targets, str):
-            return re.fullmatch(self.targets, name) is not None
-        return any(name == target or name.endswith("." + target) for target in self.targets)
+        if is_named(name, self.exclude):
+            return False
+        return _is_linear(layer) if self.targets == ALL_LINEAR else is_named(name, self.targets)
+
+
+def is_named(name: str, named: tuple[str, ...] | str) -> bool:
+    """Whether a name ends with one of some names, or matches a regular expression: PEFT's rule."""
+    if isinstance(named, str):
+        return re.fullmatch(named, name) is not None
+    return any(name == one or name.endswith("." + one) for one in named)
 
 
 class LoRALinear(Module):
@@ -71,11 +83,12 @@ class LoRALinear(Module):
     def forward(self, input: Tensor) -> Tensor:
         """[..., in_features] to [..., out_features]."""
         down, up = self.lora_A[_NAME], self.lora_B[_NAME]
-        if not isinstance(self.base_layer, QuantizedLinear):
-            return self.base_layer(input) + up(down(self.lora_dropout[_NAME](input))) * self.config.scaling
-        low = down(self.lora_dropout[_NAME](input.to(down.weight.dtype)))
+        is_coded = isinstance(self.base_layer, QuantizedLinear)
+        own = input.to(down.weight.dtype) if is_coded else input
+        # scaled where it has r features: the gradient by it is then no further one of all out_features
+        low = down(self.lora_dropout[_NAME](own)) * self.config.scaling
         found = self.base_layer(input)
-        return found + (up(low) * self.config.scaling).to(found.dtype)
+        return found + (up(low).to(found.dtype) if is_coded else up(low))
 
     def addition(self) -> Tensor:
         """What the adapter adds to the weight, [out_features, in_features]."""
@@ -87,17 +100,20 @@ class LoRALinear(Module):
 
 
 def apply(
-    model: Module, r: int, alpha: float, targets: Iterable[str] | str, *, dropout: float = 0.0, rslora: bool = False
-) -> Module:
+    model: Module, r: int, alpha: float, targets: Iterable[str] | str, *, dropout: float = 0.0, rslora: bool = False,
+    exclude: Iterable[str] | str = (),
+) -> Module:  # fmt: skip
     """Freeze all parameters of the model, and give each Linear that `targets` name an adapter of rank `r` to train.
 
     A Linear4bit or Linear8bit is one too: its adapter is trained beside codes (Dettmers et al., "QLoRA", 2023).
 
     `targets` are ends of names, such as ["query", "value"], "all-linear" for every Linear, or another string for a
-    regular expression that whole names match. A layer that stands in several places has one adapter in all of them,
-    whichever of its names is given. The addition is scaled by alpha / r, with `rslora` by alpha / sqrt(r)
-    (Kalajdzievski, 2023); `dropout` is that of its input. Layers are replaced in place, and the model is the result.
-    Parameters that have to be trained beside can be unfrozen by `requires_grad_()`.
+    regular expression that whole names match; layers that `exclude` names in the same ways get none. "all-linear" means
+    the output layer too, which PEFT leaves out of models of transformers: exclude=["lm_head"] does. A layer that stands
+    in several places has one adapter in all of them, whichever of its names is given, and none where one is excluded.
+    The addition is scaled by alpha / r, with `rslora` by alpha / sqrt(r) (Kalajdzievski, 2023); `dropout` is that of
+    its input. Layers are replaced in place, and the model is the result. Parameters that have to be trained beside can
+    be unfrozen by `requires_grad_()`; `save` does not write these.
 
     Raises ValueError where r or dropout is out of its range, no layer is named, one is of another kind, or the model
     has adapters already.
@@ -107,13 +123,16 @@ def apply(
     >>> [name for name, p in model.named_parameters() if p.requires_grad]
     ['0.lora_A.default.weight', '0.lora_B.default.weight']
     """
-    config = _config(r, alpha, targets, dropout, rslora)
+    config = _config(r, alpha, targets, dropout, rslora, exclude)
     if any(isinstance(module, LoRALinear) for module in model.modules()):
         raise ValueError(f"lora.apply: the model has adapters already (at {user_source()}); merge or unload them first")
-    found = [(parent, own, name) for parent, own, name in _children(model) if _is_target(config, parent, own, name)]
+    layers = [(parent._modules[own], (parent, own, name)) for parent, own, name in _children(model)]
+    left = {layer for layer, (_, _, name) in layers if is_named(name, config.exclude)}
+    found = [entry for layer, entry in layers if layer not in left and config.covers(entry[2], layer)]
     if not found:
+        less = f" and not by exclude={exclude!r}" if config.exclude else ""
         raise ValueError(
-            f"lora.apply: no layer is named by targets={targets!r} (at {user_source()}); its Linear layers are "
+            f"lora.apply: no layer is named by targets={targets!r}{less} (at {user_source()}); its Linear layers are "
             f"{[name for parent, own, name in _children(model) if _is_linear(parent._modules[own])]}"
         )
     for parent, own, name in found:
@@ -123,7 +142,7 @@ def apply(
             )
         _check_scaling(config, layer, name)  # type: ignore[arg-type]
     model.requires_grad_(False)
-    named = {parent._modules[own] for parent, own, _ in found}
+    named = dict.fromkeys(parent._modules[own] for parent, own, _ in found)  # in the order in which they draw numbers
     made = {layer: LoRALinear(layer, config) for layer in named}  # type: ignore[arg-type]
     for parent, own, layer in [(parent, own, parent._modules[own]) for parent, own, _ in _children(model)]:
         if layer in made:
@@ -140,20 +159,17 @@ def _dtype_of(layer: Linear | QuantizedLinear) -> DType:
     return (layer.compute_dtype or float32) if isinstance(layer, QuantizedLinear) else layer.weight.dtype
 
 
-def _is_target(config: Config, parent: Module, own: str, name: str) -> bool:
-    if config.targets == "all-linear":
-        return _is_linear(parent._modules[own])
-    return config.covers(name)
-
-
-def _config(r: int, alpha: float, targets: Iterable[str] | str, dropout: float, rslora: bool) -> Config:
+def _config(
+    r: int, alpha: float, targets: Iterable[str] | str, dropout: float, rslora: bool, exclude: Iterable[str] | str
+) -> Config:
     if isinstance(r, bool) or not isinstance(r, Integral) or not 1 <= r < 2**31:
         raise ValueError(f"lora.apply: r must be a whole number of at least 1, got {r!r} (at {user_source()})")
     if not _is_number(dropout) or not 0 <= dropout < 1:
         raise ValueError(f"lora.apply: dropout must be from 0 to below 1, got {dropout!r} (at {user_source()})")
     if not _is_number(alpha) or not _is_finite(alpha):
         raise ValueError(f"lora.apply: alpha must be finite, and a number, got {alpha!r} (at {user_source()})")
-    return Config(int(r), float(alpha), _targets(targets), float(dropout), bool(rslora))
+    named, excluded = _names("targets", targets), _names("exclude", exclude)
+    return Config(int(r), float(alpha), named, float(dropout), bool(rslora), excluded)
 
 
 def _is_number(value: object) -> bool:
@@ -167,20 +183,20 @@ def _is_finite(value: float) -> bool:
         return False
 
 
-def _targets(targets: Iterable[str] | str) -> tuple[str, ...] | str:
-    if isinstance(targets, str):
+def _names(option: str, given: Iterable[str] | str) -> tuple[str, ...] | str:
+    if isinstance(given, str):
         try:
-            re.compile(targets)
+            re.compile(given)
         except (re.error, RecursionError, OverflowError) as error:
             raise ValueError(
-                f"lora.apply: targets={shortened(targets)} is no regular expression ({error}); ends of names are given "
+                f"lora.apply: {option}={shortened(given)} is no regular expression ({error}); ends of names are given "
                 f"in a list (at {user_source()})"
             ) from error
-        return targets
-    named = tuple(targets) if isinstance(targets, Iterable) else (targets,)
+        return given
+    named = tuple(given) if isinstance(given, Iterable) else (given,)
     if not all(isinstance(name, str) for name in named):
         raise ValueError(
-            f"lora.apply: targets must be a string or a list of strings, got {targets!r} (at {user_source()})"
+            f"lora.apply: {option} must be a string or a list of strings, got {given!r} (at {user_source()})"
         )
     return named
 
@@ -208,6 +224,21 @@ def _children(model: Module, prefix: str = "") -> Iterator[tuple[Module, str, st
             yield from _children(child, f"{prefix}{own}.")
 
 
+def names_of_layers(model: Module) -> dict[str, Module]:
+    """Every layer, once by the name of its first place, as PEFT sees it: one with an adapter as a whole."""
+    found: dict[Module, str] = {}
+
+    def visit(module: Module, prefix: str) -> None:
+        for own, child in module._modules.items():
+            if child is not None and child not in found:
+                found[child] = prefix + own
+                if not isinstance(child, LoRALinear):
+                    visit(child, f"{prefix}{own}.")
+
+    visit(model, "")
+    return {name: layer for layer, name in found.items()}
+
+
 def adapters(model: Module) -> dict[str, LoRALinear]:
     """The layers with adapters, each once, by the name of its first place."""
     found: dict[LoRALinear, str] = {}
@@ -225,16 +256,16 @@ def merge(model: Module) -> Module:
     of its own, of which a warning tells. A weight that is kept as codes is decoded, and gets those of the sum: what the
     layer computes then changes by their error, of which a warning tells. `unload` takes adapters off without that.
 
-    Raises ValueError, with nothing merged, where the model has no adapters, or a sum that is to become codes is not
-    finite.
+    Raises ValueError, with nothing merged, where the model has no adapters, or a sum is not finite in the dtype of the
+    weight, or, of one that is kept as codes, beyond what these stand for.
     """
     _require(model, "merge")
     found = adapters(model)
     with no_grad():
         for name, layer in found.items():
-            if isinstance(layer.base_layer, QuantizedLinear) and not has_codes(_coded_sum(layer)):
+            if fault := _fault_of_sum(layer):
                 raise ValueError(
-                    f"lora.merge: {name}: the weight with its adapter {NO_CODES} (at {user_source()}); unload(model) "
+                    f"lora.merge: {name}: the weight with its adapter {fault} (at {user_source()}); unload(model) "
                     "takes the adapters off as they are"
                 )
     coded = [name for name, layer in found.items() if isinstance(layer.base_layer, QuantizedLinear)]
@@ -265,14 +296,26 @@ def _add(layer: LoRALinear) -> None:
     """Make the addition a part of the weight."""
     base = layer.base_layer
     if isinstance(base, QuantizedLinear):
-        base.quantize_(_coded_sum(layer))
+        base.quantize_(_sum(layer))
     else:
-        base.weight.add_(layer.addition())
+        base.weight.copy_(_sum(layer))
 
 
-def _coded_sum(layer: LoRALinear) -> Tensor:
-    """What the weight of a layer with codes is to be, in floats."""
-    return layer.base_layer.dequantize() + layer.addition().float()
+def _sum(layer: LoRALinear) -> Tensor:
+    """What the weight of a layer is to be; of one with codes, in floats."""
+    base = layer.base_layer
+    if isinstance(base, QuantizedLinear):
+        return base.dequantize() + layer.addition().float()
+    return base.weight + layer.addition()
+
+
+def _fault_of_sum(layer: LoRALinear) -> str:
+    """Why a layer cannot take its adapter in, or nothing."""
+    if isinstance(layer.base_layer, QuantizedLinear):
+        return "" if has_codes(_sum(layer)) else NO_CODES
+    if is_finite(_sum(layer)):
+        return ""
+    return f"is not finite in {layer.base_layer.weight.dtype.name} everywhere"
 
 
 def _held(layer: Module) -> list[Tensor]:

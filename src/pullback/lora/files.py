@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import SnapshotError
 from ..nn import Module
+from ..nn.modules.quantized import is_finite
 from ..ops.primitive import user_source
 from ..snapshots import load as load_tensors
 from ..snapshots import save as save_tensors
 from ..tensor import Tensor
 from ..tensor.grad_modes import no_grad
-from .adapters import adapters, apply, unload
+from .adapters import ALL_LINEAR, Config, LoRALinear, adapters, apply, is_named, names_of_layers, unload
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 #: what PEFT puts before the name of a layer in its own model
 _PREFIX = "base_model.model."
 #: of a configuration: what is written, and is only right here with this value or none
 _ONLY = {"bias": "none", "fan_in_fan_out": False, "use_dora": False, "modules_to_save": None, "rank_pattern": {},
-         "alpha_pattern": {}, "layers_to_transform": None, "layers_pattern": None, "exclude_modules": None}  # fmt: skip
+         "alpha_pattern": {}, "layers_to_transform": None, "layers_pattern": None}  # fmt: skip
 #: what does not change what trained adapters compute: names, notes, and options of what is refused unless it is off
 _NOTES = ("peft_type", "task_type", "base_model_name_or_path", "inference_mode", "auto_mapping", "revision",
           "peft_version", "megatron_core", "qalora_group_size")  # fmt: skip
-_READ = ("r", "lora_alpha", "lora_dropout", "target_modules", "use_rslora")
+_READ = ("r", "lora_alpha", "lora_dropout", "target_modules", "exclude_modules", "use_rslora")
 #: ways to begin adapters that leave the weights beside them as they are; others, as PiSSA and OLoRA, change these
 _BEGINNINGS = (True, False, None, "gaussian", "orthogonal")
 _LONGEST = 1 << 20
@@ -35,25 +38,67 @@ _LONGEST = 1 << 20
 def save(model: Module, directory: str | os.PathLike[str]) -> None:
     """Write the model's adapters to a directory, which is made where it is not there, as PEFT's `save_pretrained` does.
 
-    Raises ValueError where the model has none, SnapshotError where a file cannot be written.
+    For "all-linear" the file names the layers: what that means is another thing with PEFT. Parameters that are trained
+    beside adapters are not written, of which a warning tells.
+
+    Raises ValueError where the model has none or one is not finite everywhere, SnapshotError where a file cannot be
+    written.
     """
     found = adapters(model)
     if not found:
         raise ValueError(f"lora.save: the model has no adapters inside (at {user_source()})")
+    tensors = _tensors(model)
+    for name, tensor in tensors.items():
+        if not is_finite(tensor):
+            raise ValueError(f"lora.save: {name} is not finite everywhere, and is not saved (at {user_source()})")
     config = next(iter(found.values())).config
-    targets = config.targets if isinstance(config.targets, str) else list(config.targets)
+    own = {parameter for layer in found.values() for parameter in layer.parameters()}
+    if others := [n for n, p in model.named_parameters() if p.requires_grad and p not in own]:
+        warnings.warn(
+            f"lora.save writes adapters alone, and not the {len(others)} parameters that are trained beside them "
+            f"({others[0]} …); save these from state_dict()",
+            stacklevel=2,
+        )
     written = {
         **_ONLY, "peft_type": "LORA", "task_type": None, "base_model_name_or_path": None, "inference_mode": True,
         "init_lora_weights": True, "r": config.r, "lora_alpha": config.alpha, "lora_dropout": config.dropout,
-        "target_modules": targets, "use_rslora": config.rslora,
+        "target_modules": _listed(targets := _targets(model, config)),
+        "exclude_modules": (_listed(config.exclude) or None) if targets is config.targets else None,
+        "use_rslora": config.rslora,
     }  # fmt: skip
     path = Path(directory)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        save_tensors(_tensors(model), path / TENSORS)
+        save_tensors(tensors, path / TENSORS)
         (path / CONFIG).write_text(json.dumps(dict(sorted(written.items())), indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise SnapshotError(path, f"it cannot be written ({error}) (at {user_source()})") from error
+
+
+def _listed(names: tuple[str, ...] | str) -> list[str] | str:
+    return names if isinstance(names, str) else list(names)
+
+
+def _targets(model: Module, config: Config) -> tuple[str, ...] | str:
+    """What names the layers with adapters, of all that PEFT sees: as they were named, where that does, or the shortest
+    ends of names that no other layer has; where there are no such, a regular expression.
+    """
+    layers = names_of_layers(model)
+    found = {name for name, layer in layers.items() if isinstance(layer, LoRALinear)}
+    if config.targets != ALL_LINEAR and found == {name for name, layer in layers.items() if config.covers(name, layer)}:
+        return config.targets
+    others = layers.keys() - found
+    ends: dict[str, None] = {}
+    for name in layers:
+        if name not in found or is_named(name, tuple(ends)):
+            continue
+        parts = name.split(".")
+        possible = (".".join(parts[start:]) for start in reversed(range(len(parts))))
+        end = next((end for end in possible if not any(is_named(other, (end,)) for other in others)), None)
+        if end is None:  # the name itself is how that of a deeper layer ends
+            return "|".join(re.escape(name) for name in layers if name in found)
+        ends[end] = None
+    return tuple(ends)
 
 
 def load(model: Module, directory: str | os.PathLike[str]) -> Module:
@@ -73,7 +118,7 @@ def load(model: Module, directory: str | os.PathLike[str]) -> Module:
         if not had:
             apply(
                 model, config["r"], config["lora_alpha"], config["target_modules"],
-                dropout=config["lora_dropout"], rslora=config["use_rslora"],
+                dropout=config["lora_dropout"], rslora=config["use_rslora"], exclude=config["exclude_modules"] or (),
             )  # fmt: skip
         _check_scaling(model, config)
     except (ValueError, OverflowError) as error:
@@ -140,6 +185,8 @@ def _misfit(own: dict[str, Tensor], given: dict[str, Tensor]) -> str:
     for name, tensor in own.items():
         if given[name].shape != tensor.shape:
             return f"{name} is {list(given[name].shape)}, in the model {list(tensor.shape)}"
+        if not is_finite(given[name].to(tensor.dtype)):
+            return f"{name} is not finite everywhere in {tensor.dtype.name}, the dtype in the model"
     return ""
 
 
@@ -158,16 +205,20 @@ def _read(path: Path) -> dict[str, Any]:
     for name, value in found.items():
         if not _is_neutral(name, value):
             raise SnapshotError(path, f"{name}={value!r} is not supported (at {user_source()})")
-    config = {"lora_dropout": 0.0, "use_rslora": False, "lora_alpha": 8, **found}
+    config = {"lora_dropout": 0.0, "use_rslora": False, "lora_alpha": 8, "exclude_modules": None, **found}
     kinds = {"r": int, "lora_alpha": int | float, "lora_dropout": int | float, "use_rslora": bool}
     for name, kind in kinds.items():
         value = config.get(name)
         if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
             raise SnapshotError(path, f"{name} is {value!r} (at {user_source()})")
-    targets = config.get("target_modules")
-    if not isinstance(targets, str) and not (isinstance(targets, list) and all(isinstance(t, str) for t in targets)):
-        raise SnapshotError(path, f"target_modules is {targets!r} (at {user_source()})")
+    for name in ("target_modules", "exclude_modules"):
+        if not _are_names(value := config.get(name)) and (value is not None or name == "target_modules"):
+            raise SnapshotError(path, f"{name} is {value!r} (at {user_source()})")
     return config
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(name, str) for name in value))
 
 
 def _is_neutral(name: str, value: Any) -> bool:

@@ -98,8 +98,12 @@ class WouldHelp:
     least: int | None = None
     #: changes to allow along with how many parts, and the peak then; where none alone is enough
     together: tuple[Sequence[str], int, int] | None = None
+    #: in a region of autocast to bfloat16
+    lowered: int | None = None
     #: whether there was no time to look at all of them
     is_cut: bool = False
+    #: the operations of a step that has so many that none of them was looked at
+    too_many: int = 0
 
 
 def over_budget(plan: Plan, budget: int, would_help: WouldHelp) -> MemoryBudgetError:
@@ -142,13 +146,22 @@ def _advice(plan: Plan, limit: int, would_help: WouldHelp, what: str = "the budg
             f"micro-batches: pullback.accumulate(loss_fn, batch, parts={parts}): {leads_to(peak)}; the same gradient "
             "to rounding"
         )
+    if would_help.lowered is not None:
+        changes.append(
+            f'mixed precision: the call in a region of pullback.autocast("cpu", dtype=pullback.bfloat16): '
+            f"{leads_to(would_help.lowered)}; products, and what is made of them, in 16 bits"
+        )
     if would_help.together is not None:
         names, parts, peak = would_help.together
         divided = f", with pullback.accumulate(loss_fn, batch, parts={parts})" if parts > 1 else ""
         changes.append(f"together: allow={list(names)}{divided}: {leads_to(peak)}")
     if would_help.is_cut:
         changes.append("further of these, or several together, were not looked at, which takes longer")
+    unseen = would_help.too_many and (
+        "what allow=, micro-batches and mixed precision would bring was not looked at: the step has "
+        f"{would_help.too_many} operations"
+    )
     changes += savings(plan)
     if not changes:
-        return "of what is known here, nothing else would bring it down"
-    return "what would bring it down:" + "".join(f"\n  - {change}" for change in changes)
+        return unseen or "of what is known here, nothing else would bring it down"
+    return "\n  - ".join(["what would bring it down:", *changes, *([unseen] if unseen else [])])

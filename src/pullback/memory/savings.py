@@ -16,10 +16,10 @@ from .sizes import format_bytes
 #: the moments that optimizers with "8bit" in their name keep as codes, and the one of Adam's two that 4 bits go by
 _MOMENTS = {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer"}
 _SECOND_MOMENTS = {"exp_avg_sq"}
-
-
+#: the modules of an adapter that are trained, and what it holds its layer under
+_PARTS_OF_ADAPTERS, _UNDER_ADAPTER = {"lora_A", "lora_B"}, ".base_layer"
 #: layers that `nn.utils.quantize_model` leaves as they are unless told otherwise
-_SKIPPED = "lm_head.weight"
+_SKIPPED = ("lm_head",)
 
 
 def savings(plan: Plan) -> list[str]:
@@ -65,7 +65,7 @@ def _less_in_4_bits(plan: Plan) -> int:
         size = prod(shape)
         blocks = -(-size // 128)
         if size > 4096:
-            saved += 8 * size - size - 4 * (blocks + (sum(shape) if len(shape) > 1 else blocks))
+            saved += 8 * size - size - 4 * (blocks + (blocks if max(shape) == size else sum(shape)))
     return saved
 
 
@@ -83,34 +83,58 @@ def _less_with_adafactor(plan: Plan) -> int:
 
 
 def _of_codes(plan: Plan) -> list[str]:
-    """Linear layers that are trained, as codes of 4 bits with adapters beside them: their weights take less, and have
-    neither gradients nor moments.
+    """Linear layers as codes of 4 bits: those that are fixed take less; those that are trained, with adapters beside
+    them then, have neither gradients nor moments besides.
     """
     weights = dict(_linear_weights(plan))
-    held = sum(2 * bytes_of(node) for node in weights.values())
-    held += sum(bytes_of(node) for _, node, named in plan.inputs() if named.kept_for in weights and node.shape)
-    then = sum(_in_4_bits(prod(node.shape)) for node in weights.values())
-    if then >= held:
-        return []
-    return [
+    trained = {place: node for place, node in weights.items() if node.requires_grad}
+    if not trained or any(_is_of_adapter(named.name) for _, _, named in plan.inputs()):
+        fixed = [node for place, node in weights.items() if place not in trained]
+        skipped = ", skip=[…] of those that are trained" if trained else ""
+        return _in_codes(
+            f'linear layers that are fixed in 4 bits (nn.utils.quantize_model(model, "nf4"{skipped})): their weights',
+            fixed, sum(map(bytes_of, fixed)),
+        )  # fmt: skip
+    held = sum(map(bytes_of, weights.values())) + sum(map(bytes_of, trained.values()))
+    held += sum(bytes_of(node) for _, node, named in plan.inputs() if named.kept_for in trained and node.shape)
+    return _in_codes(
         'linear layers fixed in 4 bits, adapters trained beside them (nn.utils.quantize_model(model, "nf4"), '
-        f"lora.apply): their weights, gradients and moments are {format_bytes(held)}, and would be {format_bytes(then)}"
-    ]
+        "lora.apply): their weights, gradients and moments",
+        list(weights.values()), held,
+    )  # fmt: skip
+
+
+def _in_codes(what: str, weights: list[Node], held: int) -> list[str]:
+    then = sum(_in_4_bits(prod(node.shape)) for node in weights)
+    return [f"{what} are {format_bytes(held)}, and would be {format_bytes(then)}"] if then < held else []
 
 
 def _linear_weights(plan: Plan) -> Iterator[tuple[int, Node]]:
-    """The matrices that are trained and that products read, with their places among the inputs. One that is read by
-    index as well, as an embedding's that the output layer shares, is none.
+    """The weights of linear layers that `quantize_model` would find, with their places among the inputs: matrices that
+    products read. One that is read by index as well, as an embedding's that the output layer shares, is none.
     """
     multiplied, others = set[Node](), set[Node]()
     for node in plan.nodes():
         if node.op.name in ("matmul", "gather"):
             read = multiplied if node.op.name == "matmul" else others
             read |= {_base(operand) for operand in node.inputs}
+    names = {named.name for _, _, named in plan.inputs()}
     for place, node, named in plan.inputs():
-        is_weight = named.role == PARAMETERS and node.requires_grad and len(node.shape) == 2
-        if is_weight and node in multiplied - others and not named.name.endswith(_SKIPPED):
+        is_weight = named.role == PARAMETERS and node.dtype.is_floating_point and len(node.shape) == 2
+        if is_weight and node in multiplied - others and _is_found(named.name, names):
             yield place, node
+
+
+def _is_found(name: str, names: set[str]) -> bool:
+    """Whether a parameter is called as the weight of a layer that `quantize_model` replaces unless told otherwise."""
+    layer, _, own = name.rpartition(".")
+    of_attention = layer.removesuffix("out_proj") + "in_proj_weight"  # whose parts it leaves as they are
+    is_skipped = layer.removesuffix(_UNDER_ADAPTER).split(".")[-1] in _SKIPPED
+    return own == "weight" and not is_skipped and not _is_of_adapter(name) and of_attention not in names
+
+
+def _is_of_adapter(name: str) -> bool:
+    return not _PARTS_OF_ADAPTERS.isdisjoint(name.split("."))
 
 
 def _base(node: Node) -> Node:

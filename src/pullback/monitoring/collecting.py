@@ -196,7 +196,7 @@ class Collector:
 
     def use(self, names: set[str]) -> None:
         """An optimizer steps with the gradients of these parameters."""
-        for name in names & self.gradients.keys():
+        for name in [name for name in self.gradients if name in names]:  # in their order, whatever that of the set
             self.used[name] = self.gradients.pop(name)
 
     def end_step(self) -> None:

@@ -120,6 +120,8 @@ class Lowering(NamedTuple):
     dtype: DType | None = None
     cache: bool = True
     casts: WeakValueDictionary[tuple[int, DType, bool], Node] | None = None
+    #: the dtype that the region was given, also where it is switched off
+    chosen: DType | None = None
 
 
 class _Mode(threading.local):

@@ -6,8 +6,8 @@ the greatest magnitude in it, by which the codes of the block are scaled. An upd
 what the optimizer without "8bit" in its name computes, and encodes the block again, all in the same pass: no more than
 a block of a moment ever exists in full. Beside a parameter's 4 bytes Adam then holds 2.03 and not 8.
 
-Parameters of fewer than 4,096 elements keep their state in full, as in bitsandbytes: they take little, and are those
-whose state matters most (norms, biases).
+Parameters of fewer than 4,096 elements (or `min_8bit_size`) keep their state in full, as in bitsandbytes: they take
+little, and are those whose state matters most (norms, biases).
 
 Where gradients are squared, those beyond ±2^63 (9.2e18) count as that: float32 has no square of them, and the codes of
 a block that has an infinite scale are none. (With `AdamW` such an element gets no further update, as with PyTorch's.)
@@ -15,8 +15,14 @@ a block that has an infinite scale are none. (With `AdamW` such an element gets 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from inspect import signature
+from numbers import Integral
+from typing import Any
+
 from ..graph.types import float32, uint8
 from ..ops.dynamic_code import SIGNED_ZERO
+from ..ops.primitive import user_source
 from ..quant.blockwise import blocks_of, decoded, encoded
 from ..tensor import Tensor
 from .adam import Adam, bounded
@@ -36,11 +42,30 @@ _UNSIGNED = (_SQUARES, "max_exp_avg_sq")
 
 
 class _Blockwise(Optimizer):
-    """An optimizer that keeps its state as codes. It stands before the class whose update it makes."""
+    """An optimizer that keeps its state as codes. It stands before the class whose update it makes, and takes its
+    arguments; `min_8bit_size` is the number of elements from which the state of a parameter is coded.
+    """
+
+    min_8bit_size: int
+
+    def __init__(self, params: Iterable[Any], *args: Any, min_8bit_size: int = SMALLEST, **options: Any):
+        if isinstance(min_8bit_size, bool) or not isinstance(min_8bit_size, Integral) or min_8bit_size < 0:
+            raise ValueError(
+                f"{type(self).__name__}: min_8bit_size must be a whole number from 0 on, got {min_8bit_size!r} "
+                f"(at {user_source()})"
+            )
+        self.min_8bit_size = int(min_8bit_size)
+        super().__init__(params, *args, **options)
+
+    def __init_subclass__(cls) -> None:
+        """Show the arguments of the class whose update it makes."""
+        own = signature(_Blockwise.__init__).parameters["min_8bit_size"]
+        shown = signature(cls.__bases__[-1])
+        cls.__signature__ = shown.replace(parameters=[*shown.parameters.values(), own])  # type: ignore[attr-defined]
 
     def _slots(self, parameter: Tensor, group: Group) -> dict[str, Slot]:
         slots = super()._slots(parameter, group)
-        if parameter.numel() < SMALLEST:
+        if parameter.numel() < max(self.min_8bit_size, 1):
             return slots
         found: dict[str, Slot] = {}
         for name, slot in slots.items():
@@ -78,8 +103,8 @@ class AdamW8bit(_Blockwise, AdamW):
 
     The state holds 2.03 bytes a parameter and not 8: codes of one byte under "exp_avg" and "exp_avg_sq", and a float32
     for each block of 256 elements under "exp_avg_scales" and "exp_avg_sq_scales". The update decodes, computes in
-    float32 what `AdamW` computes, and encodes, in one pass. Parameters of fewer than 4,096 elements keep their state in
-    full. Gradients beyond ±2^63, whose squares overflow, count as that.
+    float32 what `AdamW` computes, and encodes, in one pass. Parameters of fewer elements than `min_8bit_size` (4,096)
+    keep their state in full. Gradients beyond ±2^63, whose squares overflow, count as that.
 
     >>> w = pb.ones(64, 64, requires_grad=True)
     >>> optimizer = pb.optim.AdamW8bit([w], lr=1e-2)

@@ -2,8 +2,8 @@
 (2023), as its authors publish it (thu-ml/low-bit-optimizers).
 
 The first moment has a scale for each block of 128 elements. The second has rank-1 normalization: the scale of an
-element is the least of the greatest numbers that stand in its row, its column, and so on by every axis; with one axis,
-the greatest of its block. The codes are those of `ops.moment_code`.
+element is the least of the greatest numbers that stand in its row, its column, and so on by every axis; with one axis
+that is longer than 1, the greatest of its block. The codes are those of `ops.moment_code`.
 
 The greatest numbers by axis must be known before the first code is written, and depend on all of the new moment. It is
 computed for each axis and not kept, from the gradient and the old codes, 5 bytes an element; and again in the pass that
@@ -13,6 +13,7 @@ in float32 moves 28.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import reduce
 
@@ -93,10 +94,15 @@ def _greater(x: Node, y: Node) -> Node:
     return where(lt(y, x), x, y)
 
 
+def _is_vector(shape: Shape) -> bool:
+    """Whether at most one axis is longer than 1: the other's one scale for each element would be as long as it."""
+    return sum(size > 1 for size in shape) < 2
+
+
 def _second_slots(shape: Shape) -> dict[str, Shape]:
     """The scales of a second moment, by name: along every axis, or one a block."""
-    if len(shape) < 2:
-        return {_SECOND: (blocks_of(shape[0], _BLOCK),)}
+    if _is_vector(shape):
+        return {_SECOND: (blocks_of(math.prod(shape), _BLOCK),)}
     ones = [1] * len(shape)
     return {f"{_SECOND}_{axis}": (*ones[:axis], size, *ones[axis + 1 :]) for axis, size in enumerate(shape)}
 
@@ -127,7 +133,7 @@ class _FourBits(Optimizer):
             super()._update(parameter, bounded(gradient, parameter), state, group, rate)
             return
         names = list(_second_slots(parameter.shape))
-        kind = _ByAxis if parameter.ndim > 1 else _InBlocks
+        kind = _InBlocks if _is_vector(parameter.shape) else _ByAxis
         second = kind(parameter.shape, [state[name].node for name in names])
         second.measure(lambda axis: _next_squares(parameter, gradient, state, group, rate, second, axis))
         moments = _decoded(state, second)
@@ -169,11 +175,11 @@ class AdamW4bit(_FourBits, AdamW):
     States" (2023).
 
     The state holds about 1.04 bytes a parameter and not 8: codes under "moments", a float32 for each block of 128
-    elements under "exp_avg_scales", and one for each row and each column under "exp_avg_sq_scales_0" and "_1" (of a
-    vector one a block, of more axes one a place of each). The update decodes, computes in float32 what `AdamW`
-    computes, and encodes, in one pass, after passes that measure the second moment. Parameters of at most 4,096
-    elements keep their state in full. Gradients beyond ±2^63, whose squares overflow, count as that. `amsgrad` raises
-    ValueError.
+    elements under "exp_avg_scales", and one for each row and each column under "exp_avg_sq_scales_0" and "_1": of
+    matrices of few rows 4 / rows bytes a parameter more. (Of a vector, or a matrix of one row or column, one a block;
+    of more axes one a place of each.) The update decodes, computes in float32 what `AdamW` computes, and encodes, in
+    one pass, after passes that measure the second moment. Parameters of at most 4,096 elements keep their state in
+    full. Gradients beyond ±2^63, whose squares overflow, count as that. `amsgrad` raises ValueError.
 
     >>> w = pb.ones(64, 128, requires_grad=True)
     >>> optimizer = pb.optim.AdamW4bit([w], lr=1e-2)

@@ -15,7 +15,8 @@ class Lion(Optimizer):
     """Chen et al., "Symbolic Discovery of Optimization Algorithms" (2023). PyTorch has no Lion.
 
     p ← p (1 - lr weight_decay) - lr sign(β₁ m + (1 - β₁) g), then m ← β₂ m + (1 - β₂) g, with m in the state as
-    "exp_avg". The authors take rates 3 to 10 times below Adam's and a weight decay as many times above.
+    "exp_avg". The authors take rates 3 to 10 times below Adam's and a weight decay as many times above. A gradient that
+    is NaN or infinite makes its weight NaN, where the sign would tell of nothing.
 
     >>> w = pb.tensor([1.0, -2.0], requires_grad=True)
     >>> optimizer = pb.optim.Lion([w], lr=0.25)
@@ -55,7 +56,9 @@ class Lion(Optimizer):
         value, g = decayed(parameter, gradient, group, rate)
         beta1, beta2 = group["betas"]
         mean = state["exp_avg"].to(g.dtype)
-        parameter.copy_(value - (mean * beta1 + g * (1 - beta1)).sign() * rate)
+        direction = mean * beta1 + g * (1 - beta1)
+        # of NaN the sign is 0: its weight would never move again, and nothing tell of it
+        parameter.copy_(value - (direction.sign() + direction * 0.0) * rate)
         state["exp_avg"].copy_(mean * beta2 + g * (1 - beta2))
 
 

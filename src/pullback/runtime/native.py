@@ -79,6 +79,7 @@ class Native(Program):
 
     def _fit(self, fusion: Fusion, budget: Budget, started: Callable[[Code], None]) -> None:
         """Lay the program out within the budget."""
+        self._size = len(fusion.graph.nodes)
         emitted: dict[Group, list[Launch]] = {}
 
         def lay_out(fused: Fusion) -> Layout:
@@ -162,6 +163,9 @@ class Native(Program):
 
     def nodes(self) -> Sequence[Node]:
         return self.layout.fusion.graph.nodes
+
+    def size(self) -> int:
+        return self._size
 
     def copies(self) -> Mapping[Node, Node]:
         return self.fitted.copies

@@ -138,6 +138,10 @@ class Program:
         """What a run computes, what it computes again included."""
         raise NotImplementedError
 
+    def size(self) -> int:
+        """How many nodes the step has where nothing is computed again."""
+        return len(self.nodes())
+
     def copies(self) -> Mapping[Node, Node]:
         """The nodes that a run computes again, with their originals."""
         return {}

@@ -97,7 +97,7 @@ class autocast(ContextDecorator):
         self._before.append(before)
         cache = before.cache if self.cache_enabled is None else self.cache_enabled
         casts = WeakValueDictionary() if before.casts is None else before.casts
-        MODE.autocast = Lowering(self.dtype if self.enabled else None, cache, casts)
+        MODE.autocast = Lowering(self.dtype if self.enabled else None, cache, casts, self.dtype)
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
@@ -111,10 +111,34 @@ def is_autocast_enabled(device_type: str | None = None) -> bool:
     return MODE.autocast.dtype is not None
 
 
+def set_autocast_enabled(device_type: str, enabled: bool) -> None:
+    """Switch autocast on, in the dtype of the region that is entered or the default, or off, up to the region's end.
+
+    Outside of regions it stays so for this thread. A region, `with autocast(…)`, is surer to end where it should.
+    """
+    before = MODE.autocast
+    if enabled:
+        warn_of_device("autocast", device_type)
+    chosen = get_autocast_dtype(device_type)
+    casts = WeakValueDictionary() if before.casts is None else before.casts
+    MODE.autocast = Lowering(chosen if enabled else None, before.cache, casts, chosen)
+
+
 def get_autocast_dtype(device_type: str) -> DType:
     """The dtype of the region that is entered, or else the one that a region for `device_type` would take."""
     _check_device(device_type)
-    return MODE.autocast.dtype or _DEFAULTS[device_type]
+    return MODE.autocast.chosen or _DEFAULTS[device_type]
+
+
+def is_autocast_cache_enabled() -> bool:
+    """Whether regions have a parameter that several operations read cast once."""
+    return MODE.autocast.cache
+
+
+def clear_autocast_cache() -> None:
+    """Have parameters cast anew by what reads them next in the region that is entered."""
+    if MODE.autocast.casts is not None:
+        MODE.autocast.casts.clear()
 
 
 def is_autocast_available(device_type: str) -> bool:
@@ -189,11 +213,14 @@ def widening(function: Callable[..., Any]) -> Callable[..., Any]:
 
 __all__ = [
     "autocast",
+    "clear_autocast_cache",
     "get_autocast_dtype",
     "in_float32",
     "is_autocast_available",
+    "is_autocast_cache_enabled",
     "is_autocast_enabled",
     "lowered",
+    "set_autocast_enabled",
     "unlowered",
     "widening",
 ]

@@ -60,7 +60,6 @@ class ProductMethods(Handle):
             )
         return matmul(self, vec)  # type: ignore[arg-type]
 
-    @unlowered
     def inner(self, other: Tensor) -> Tensor:
         """The sum of products along the last axes; of a tensor of shape [] the product."""
         if not self.ndim or not other.ndim:
@@ -69,6 +68,8 @@ class ProductMethods(Handle):
             raise ShapeError(
                 f"inner: the last axes of {list(self.shape)} and {list(other.shape)} differ (at {user_source()})"
             )
+        if self.ndim == other.ndim == 1:  # stays in its dtype, as `dot`
+            return _matmul(self, other)  # type: ignore[arg-type]
         return tensordot(self, other, ([-1], [-1]))  # type: ignore[arg-type]
 
     @unlowered
@@ -153,8 +154,9 @@ class ProductMethods(Handle):
             )
         return self._plus("addbmm", tensordot(batch1, batch2, ([0, 2], [0, 1])), beta, alpha)
 
+    @unlowered
     def addmm_(self, mat1: Tensor, mat2: Tensor, *, beta: Number = 1, alpha: Number = 1) -> Tensor:
-        """`addmm` into the tensor itself."""
+        """`addmm` into the tensor itself, in its dtype also under autocast."""
         return self._assign(self.addmm(mat1, mat2, beta=beta, alpha=alpha).node)
 
     def addmv_(self, mat: Tensor, vec: Tensor, *, beta: Number = 1, alpha: Number = 1) -> Tensor:
@@ -165,12 +167,14 @@ class ProductMethods(Handle):
         """`addr` into the tensor itself."""
         return self._assign(self.addr(vec1, vec2, beta=beta, alpha=alpha).node)
 
+    @unlowered
     def baddbmm_(self, batch1: Tensor, batch2: Tensor, *, beta: Number = 1, alpha: Number = 1) -> Tensor:
-        """`baddbmm` into the tensor itself."""
+        """`baddbmm` into the tensor itself, in its dtype also under autocast."""
         return self._assign(self.baddbmm(batch1, batch2, beta=beta, alpha=alpha).node)
 
+    @unlowered
     def addbmm_(self, batch1: Tensor, batch2: Tensor, *, beta: Number = 1, alpha: Number = 1) -> Tensor:
-        """`addbmm` into the tensor itself."""
+        """`addbmm` into the tensor itself, in its dtype also under autocast."""
         return self._assign(self.addbmm(batch1, batch2, beta=beta, alpha=alpha).node)
 
     def _of_rank(self, other: Tensor, rank: int, name: str) -> tuple[Any, Tensor]:

@@ -18,12 +18,14 @@ import numpy as np
 from .. import debug, forks, timeline
 from ..errors import MemoryBudgetError, TraceError
 from ..graph.node import next_serial
+from ..graph.types import bfloat16
 from ..memory import Plan, WouldHelp, available_bytes, over_budget, too_large
 from ..ops.primitive import MODE
 from ..runtime.fit import BFLOAT16, BLOCKS, Budget
 from ..runtime.program import UNLIMITED, Program
 from ..runtime.report import reported
 from ..tensor import Tensor
+from ..tensor.autocast_mode import autocast
 from ..tensor.creation import from_numpy
 from ..tensor.handle import RECEIVERS, Handle
 from ..tensor.promotion import Default
@@ -415,6 +417,8 @@ class CompiledStep:
                     raise Untold
                 trace.planned, trace.divided = True, Divided(self.function, shape, proxies, trace)
                 result = trace.divided.run()
+            elif way.lowered:
+                result = self._lowered(shape, proxies)
             else:
                 args, kwargs = unflatten(shape, proxies)
                 result = self.function(*args, **kwargs)
@@ -440,6 +444,15 @@ class CompiledStep:
             del variants[0]
         variants.append(variant)
         return variant
+
+    def _lowered(self, shape: Any, proxies: list[Any]) -> Any:
+        """What the function gives in a region of autocast, for which it may not be written."""
+        args, kwargs = unflatten(shape, proxies)
+        try:
+            with autocast("cpu", bfloat16):
+                return self.function(*args, **kwargs)
+        except Exception:  # whatever the user's code raises for dtypes that it does not expect
+            raise Untold from None
 
 
 class Held(NamedTuple):

@@ -262,7 +262,7 @@ class Surroundings:
         if contents:
             self.holders.append(Holder(tuple(cells[name] for name in contents), list(contents).__getitem__))
         # not those that are attributes alone: a global counter `step` is none of `optimizer.step()`
-        known = {n: function.__globals__[n] for n in set(_global_names(function.__code__)) if n in function.__globals__}
+        known = {n: function.__globals__[n] for n in _global_names(function.__code__) if n in function.__globals__}
         holder = self._globals.get(id(function.__globals__))
         if holder is None:
             holder = self._globals[id(function.__globals__)] = Holder(function.__globals__, str, set())
@@ -274,7 +274,7 @@ class Surroundings:
     def _look_into_names(self, held: dict[str, Any], label: str) -> None:
         """Follow those names of a Python module that the code uses."""
         self.holders.append(Holder(held, lambda key: f"{label}.{key}", self.names))
-        for name in self.names & held.keys():
+        for name in sorted(self.names & held.keys()):  # what is met first gives its name to what is met twice
             self._look_into(held[name], f"{label}.{name}", 1)
 
     def _look_into_object(self, value: Any, label: str, depth: int) -> None:
@@ -307,7 +307,7 @@ class Surroundings:
                 self.holders.append(Holder(vars(each), label, self.names, each, absent))
 
     def _follow_methods(self, held: type) -> None:
-        for name in {"forward", "__call__"} | self.names:
+        for name in sorted({"forward", "__call__"} | self.names):
             method = getattr(held, name, None)
             method = method.fget if isinstance(method, property) else _compiled(method) or method
             if isinstance(method, FunctionType) and id(method) not in self._seen:

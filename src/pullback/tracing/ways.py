@@ -13,6 +13,7 @@ from time import perf_counter
 
 from ..errors import TraceError
 from ..memory import LEAST, WouldHelp
+from ..ops.primitive import MODE
 from ..runtime.fit import BFLOAT16, BLOCKS, EARLY_UPDATE, Budget
 from .divided import Untold
 from .parts import choose_parts, cost, meets
@@ -31,6 +32,8 @@ class Way:
     changes: frozenset[str] = frozenset()
     #: whether what comes before backward() is done for parts of the batch, as `accumulate` would (see `Divided`)
     divided: bool = False
+    #: whether the function is called in a region of autocast to bfloat16
+    lowered: bool = False
 
 
 def choose(record: Callable[[Way], Replay], budget: Budget) -> Replay:
@@ -73,12 +76,14 @@ _SECONDS = 20.0
 
 def would_help(record: Callable[[Way], Replay], budget: Budget, limit: int, refused: Replay) -> WouldHelp:
     """The peaks that changes would bring a recording to that has been refused, since it takes more than `limit`."""
-    if len(refused.program.nodes()) > _FEW_NODES:
-        return WouldHelp()
+    if refused.program.size() > _FEW_NODES:
+        return WouldHelp(too_many=refused.program.size())
     if budget.nbytes is None:
         least = _record(record, replace(budget, nbytes=LEAST), _made(refused)).program.memory.peak
-        parts = _Proposals(record, budget, limit, refused).in_parts()
-        return WouldHelp({}, parts, least if least < refused.program.memory.peak else None)
+        proposals = _Proposals(record, budget, limit, refused)
+        lowered, parts = proposals.lowered(), proposals.in_parts()
+        least_of_all = least if least < refused.program.memory.peak else None
+        return WouldHelp({}, parts, least_of_all, lowered=lowered, is_cut=proposals.is_cut)
     return _Proposals(record, budget, limit, refused).all()
 
 
@@ -109,12 +114,13 @@ class _Proposals:
 
     def all(self) -> WouldHelp:
         """Each change alone, and where none is enough the best that was found of several together."""
-        allowed, parts, together = self.allowed(), self.in_parts(), None
+        allowed, lowered, parts, together = self.allowed(), self.lowered(), self.in_parts(), None
         alone = [*allowed.values(), *([parts[1]] if parts else [])]
-        if len(alone) > 1 and min(alone) > self.limit:
+        is_enough = lowered is not None and lowered <= self.limit
+        if len(alone) > 1 and min(alone) > self.limit and not is_enough:
             names = sorted(allowed, key=allowed.__getitem__)
             together = self.together(names, parts[0] if parts else 1, min(alone))
-        return WouldHelp(allowed, parts, together=together, is_cut=self.is_cut)
+        return WouldHelp(allowed, parts, together=together, lowered=lowered, is_cut=self.is_cut)
 
     def allowed(self) -> dict[str, int]:
         """The peaks that further changes would bring it to which `allow=` names."""
@@ -135,6 +141,18 @@ class _Proposals:
                 found[name] = peak
         return found
 
+    def lowered(self) -> int | None:
+        """The peak of the step in a region of autocast to bfloat16; None where that is not lower, where it is in a
+        region already, or its code raises there.
+        """
+        if MODE.autocast.dtype is not None or not self._has_time(1):
+            return None
+        try:
+            peak = _peak(choose(lambda way: self.record(replace(way, lowered=True)), self.budget))
+        except (TraceError, Untold):
+            return None
+        return peak if peak < self.peak else None
+
     def _allowing(self, names: Iterable[str]) -> Budget:
         return replace(self.budget, allow=self.budget.allow | frozenset(names))
 
@@ -152,11 +170,11 @@ class _Proposals:
 
     def _unfitted(self) -> Replay:
         """The fewest parts that keep to the limit with nothing computed again; those of least memory where none do."""
-        program = self.refused.program
+        own, unbudgeted = self.refused.program.size(), self.refused.program.unbudgeted_bytes
         best = self._in(2, fitted=False)
-        each = max(len(best.program.nodes()) - len(program.nodes()), 1)
-        most = min(best.divisible, 1 + (_MANY_NODES - len(program.nodes())) // each)
-        for parts in _enough(program.unbudgeted_bytes or self.peak, _peak(best), self.limit, most):
+        each = max(best.program.size() - own, 1)
+        most = min(best.divisible, 1 + (_MANY_NODES - own) // each)
+        for parts in _enough(unbudgeted or self.peak, _peak(best), self.limit, most):
             if meets(best, self.limit):
                 break
             best = min(best, self._in(parts, fitted=False), key=_peak)

@@ -8,7 +8,7 @@ from ...errors import ShapeError
 from ...ops.elementwise import broadcast_shapes
 from ...ops.primitive import user_source
 from ...tensor import Tensor
-from ...tensor.autocast_mode import widening
+from ...tensor.autocast_mode import is_autocast_enabled, unlowered, widening
 from ...tensor.creation import tensor
 from ...tensor.einsum import einsum
 from ...tensor.promotion import require_float, result_type
@@ -82,14 +82,20 @@ def _distance(difference: Tensor, p: float) -> Tensor:
 
 
 def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x1ᵀ W_o x2 + b_o for each o. Shapes: [..., i], [..., j], weight [o, i, j], bias [o], result [..., o]."""
+    """x1ᵀ W_o x2 + b_o for each o. Shapes: [..., i], [..., j], weight [o, i, j], bias [o], result [..., o].
+
+    Under autocast it stays in the dtype of its operands, of different ones in the wider.
+    """
     fits = weight.ndim == 3 and input1.ndim == input2.ndim and input1.shape[:-1] == input2.shape[:-1]
     if not fits or (input1.shape[-1], input2.shape[-1]) != weight.shape[1:]:
         raise ShapeError(
             f"bilinear: inputs {list(input1.shape)} and {list(input2.shape)} must agree but for the last axes, which "
             f"are those of weight {list(weight.shape)}, [out, in1, in2] (at {user_source()})"
         )
-    product = einsum("...i,oij,...j->...o", input1, weight, input2)
+    operands = [input1, weight, input2]
+    if is_autocast_enabled():  # PyTorch refuses what autocast has made different
+        operands = [operand.to(result_type(*operands)) for operand in operands]
+    product = unlowered(einsum)("...i,oij,...j->...o", *operands)
     return product if bias is None else product + fitting("bilinear", "bias", bias, product)
 
 

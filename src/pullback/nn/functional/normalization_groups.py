@@ -13,6 +13,7 @@ from ...ops.movement import pad
 from ...ops.primitive import user_source
 from ...tensor import Tensor
 from ...tensor.arguments import real
+from ...tensor.autocast_mode import in_float32
 from ...tensor.grad_modes import no_grad
 from ...tensor.promotion import require_float
 from ...tensor.reductions import normalize_axis
@@ -151,6 +152,8 @@ def local_response_norm(
         raise ValueError(f"local_response_norm: size must be a whole number from 1 on, got {size!r}")
     if not input.numel():
         return input.clone()
+    if input.ndim > 3:  # PyTorch pools over three axes then
+        (input,) = in_float32(input)
     x = widened("local_response_norm", input) if input.is_floating_point() else input
     widths = tuple((size // 2, (size - 1) // 2) if axis == 1 else (0, 0) for axis in range(x.ndim))
     squares = Tensor(pad((x * x).node, widths))

@@ -6,6 +6,7 @@ memory as floats. Only codes and scales are buffers; the weight is no parameter,
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 from ...errors import ShapeError
@@ -154,7 +155,16 @@ class QuantizedLinear(Module):
             if not has_codes(given.detach()):
                 rest[-1].append(f"  no codes: {prefix}weight {NO_CODES}\n    {_MEND}")
             state_dict |= {prefix + name: codes for name, codes in self._codes(given.detach()).items()}
+        elif given is None:
+            rest[-1].extend(self._bad_scales(state_dict, prefix))
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
+
+    def _bad_scales(self, state_dict: dict[str, Any], prefix: str) -> Iterator[str]:
+        """A line for each tensor beside codes that is not finite, and would spoil its blocks or rows."""
+        for name in self._buffers:
+            scales = _floats(state_dict, prefix + name)
+            if name in self._keep_dtype and scales is not None and not is_finite(scales.float()):
+                yield f"  no scales: {prefix}{name} is not finite in float32 everywhere"
 
     def extra_repr(self) -> str:
         """The sizes."""
@@ -166,6 +176,11 @@ def _floats(state_dict: dict[str, Any], key: str) -> Tensor | None:
     """A tensor of floats of a state dictionary, or None where it has no such."""
     value = as_tensor(state_dict[key]) if key in state_dict else None
     return value if value is not None and value.is_floating_point() else None
+
+
+def is_finite(values: Tensor) -> bool:
+    """Whether all elements are finite. In a trace, which has no numbers yet, they are taken to be."""
+    return STATE.trace is not None or bool(values.isfinite().all())
 
 
 def has_codes(weight: Tensor) -> bool:
@@ -289,4 +304,4 @@ class Linear8bit(QuantizedLinear):
         return int8_vectorwise_dequant(self.weight, self.row_stats)
 
 
-__all__ = ["NO_CODES", "Linear4bit", "Linear8bit", "QuantizedLinear", "has_codes"]
+__all__ = ["NO_CODES", "Linear4bit", "Linear8bit", "QuantizedLinear", "has_codes", "is_finite"]
