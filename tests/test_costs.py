@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pytest
@@ -14,8 +13,7 @@ from pullback.compiler.costs import operations
 from pullback.compiler.pipeline import lower, prepare
 from pullback.graph.node import Graph, Node
 from pullback.runtime import engine
-from pullback.runtime.buffers import Buffer
-from pullback.runtime.program import Memory
+from pullback.runtime.program import Program
 
 #: what a backward pass may cost, in forward passes: two matrix products for each one of the forward pass, and a little
 BACKWARD_LIMIT = 2.2
@@ -57,25 +55,20 @@ def step_of(layers: int) -> tuple[int, int]:
     compiled = pb.compile(workloads.sigmoid_network(pb, layers).step)
     graphs: list[Graph] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pullback.tracing.replay.made_program", lambda graph, *_, **__: _Recorded(graph, graphs))
+        patch.setattr(
+            "pullback.tracing.replay.made_program", lambda graph, inputs, **_: _Recorded(graph, inputs, graphs)
+        )
         compiled()
     lowered, fusion = lower(graphs[0])
     return len(lowered.nodes), len(fusion.groups)
 
 
-class _Recorded:
+class _Recorded(Program):
     """Stands in for a program: remembers the graph and computes nothing."""
 
-    memory = Memory(0, 0, 0)
-    is_plain, work, unbudgeted_bytes = True, 0.0, 0
-
-    def __init__(self, graph: Graph, graphs: list[Graph]):
+    def __init__(self, graph: Graph, inputs: list[Node], graphs: list[Graph]):
+        super().__init__(graph, inputs)
         graphs.append(graph)
-        self.outputs = graph.outputs
-
-    def residence(self, place: int) -> Buffer:
-        node = self.outputs[place]
-        return Buffer.zeros(math.prod(node.shape), node.dtype)
 
     def run(self, inputs: Any, outputs: Any, moved: Any = None) -> None:
         for buffer in outputs:

@@ -580,13 +580,13 @@ def test_what_a_worker_knows() -> None:
         ("own error", WorkerError, r"Caught OwnError in DataLoader worker process 1.*sample 3 of the dataset"),
         ("kill", WorkerError, r"worker 1 \(process \d+\) was killed by SIGKILL.* at batch 1 \(samples 2, 3\)"),
         ("exit", WorkerError, r"worker 1 \(process \d+\) ended with exit code 3 at batch 1 \(samples 2, 3\)"),
-        ("sleep", WorkerError, r"worker 1 .* took longer than timeout=1 seconds at batch 1 \(samples 2, 3\)"),
+        ("sleep", WorkerError, r"worker 1 .* took longer than timeout=2 seconds at batch 1 \(samples 2, 3\)"),
         ("lambda", (WorkerError, AttributeError), "while a batch was sent to the process that trains"),
     ],
 )
 def test_what_goes_wrong_in_a_worker_is_told(fault: str, error: Any, said: str) -> None:
     loader = data.DataLoader(
-        Numbers(6, {3: fault}), 2, num_workers=2, timeout=1, multiprocessing_context="fork",
+        Numbers(6, {3: fault}), 2, num_workers=2, timeout=2 if fault == "sleep" else 60, multiprocessing_context="fork",
         collate_fn=list if fault == "lambda" else None,
     )  # fmt: skip
     batches = iter(loader)
