@@ -141,6 +141,8 @@ KEPT_WEIGHT: dict[str, Hold] = {
 KEPT_GRADIENT: dict[str, Hold] = {
     "tensor": lambda t: t.weight.grad,
     "detached": lambda t: t.weight.grad.detach(),
+    "part of it detached": lambda t: t.weight.grad.view(-1).detach()[1:],
+    "changed in place": lambda t: t.weight.grad.mul_(2),
     "in a list": lambda t: dict(enumerate(p.grad for p in t.model.parameters()))[0],
     "getattr": lambda t: getattr(t.weight, "grad"),  # noqa: B009
     "array": lambda t: t.weight.grad.numpy(),
@@ -177,11 +179,13 @@ def read(held: Any) -> np.ndarray:
     return numbers(held) if isinstance(held, pb.Tensor) else np.array(held)
 
 
-def keeps(hold: Hold, clip: bool = False) -> None:
+def keeps(hold: Hold, clip: bool = False, looked: bool = False) -> None:
     """What is held after some steps reads, some steps later, as what is read at once by somebody who trained alike."""
     expected = read(hold(training(clip)))
     ours = training(clip)
     held = hold(ours)
+    if looked:
+        read(held)
     for _ in range(4):
         ours.step().item()
     np.testing.assert_array_equal(read(held), expected)
@@ -196,8 +200,25 @@ def test_an_old_weight_is_kept(hold: Hold, counted: bool) -> None:
 
 @cases(KEPT_GRADIENT)
 @pytest.mark.parametrize("clip", [False, True])
-def test_an_old_gradient_is_kept(hold: Hold, clip: bool, counted: bool) -> None:
-    keeps(hold, clip)
+@pytest.mark.parametrize("looked", [False, True])
+def test_an_old_gradient_is_kept(hold: Hold, clip: bool, looked: bool, counted: bool) -> None:
+    keeps(hold, clip, looked)
+
+
+@pytest.mark.parametrize("clip", [False, True])
+@pytest.mark.parametrize("dropped", [False, True])
+def test_gradients_that_are_changed_and_never_read_are_in_nobodys_way(clip: bool, dropped: bool, counted: bool) -> None:
+    for steps in (1, 2):
+        expected, ours = training(clip, steps=3 + steps), training(clip, steps=3)
+        for parameter in ours.model.parameters():
+            parameter.grad.div_(2)
+            if dropped:
+                parameter.grad = None
+        for _ in range(steps):
+            ours.step().item()
+        for mine, other in zip(ours.model.parameters(), expected.model.parameters(), strict=True):
+            np.testing.assert_array_equal(read(mine), read(other))
+            np.testing.assert_array_equal(read(mine.grad), read(other.grad))
 
 
 @cases(KEPT_MOMENTUM)

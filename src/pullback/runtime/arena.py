@@ -41,15 +41,19 @@ class Arena:
         self._lent.add(buffer)
         return buffer
 
+    def lent(self) -> list[Buffer]:
+        """What programs have left in it and somebody holds."""
+        return [buffer for buffer in self._lent if buffer.lent]
+
     def left(self) -> int:
-        """The bytes of what programs have left in it and somebody holds."""
-        return sum(buffer.nbytes for buffer in self._lent if buffer.lent)
+        """The bytes of that."""
+        return sum(buffer.nbytes for buffer in self.lent())
 
     def clear(self, alone: bool) -> None:
         """Have whoever holds something in it keep that, in memory of its own. Unless the program that asks is `alone`,
         somebody may be reading it at this moment, and the memory is left to him.
         """
-        lent = [buffer for buffer in self._lent if buffer.lent]
+        lent = self.lent()
         self._lent = WeakSet()
         for buffer in lent:
             if alone:

@@ -193,12 +193,13 @@ class Native(Program):
         node = self.outputs[place]
         return self._arena.lend(offset, elements(node) * node.dtype.itemsize, node.dtype)
 
-    def vacate(self, buffers: Sequence[Buffer], alone: bool) -> None:
-        lent = [buffer for buffer in buffers if buffer.lent]
+    def vacate(self, free: Collection[Buffer], alone: bool) -> None:
+        unseen = set(map(id, free))
+        seen = [buffer for buffer in self._arena.lent() if id(buffer) not in unseen]
         if alone:
-            for buffer in lent:
+            for buffer in seen:
                 buffer.move()
-        elif lent:  # somebody may be reading this memory at this moment: it is left to him
+        elif seen:  # somebody may be reading this memory at this moment: it is left to him
             self.come_home(alone=False)
 
     def array_of(self, thing: Thing, count: int, dtype: np.dtype | type) -> np.ndarray:

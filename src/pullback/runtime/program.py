@@ -98,8 +98,9 @@ class Program:
         """
         return Buffer.empty(elements(self.outputs[place]), self.outputs[place].dtype)
 
-    def vacate(self, buffers: Sequence[Buffer], alone: bool) -> None:
-        """Have whoever holds what was last written to these residences keep it: the next run writes elsewhere.
+    def vacate(self, free: Collection[Buffer], alone: bool) -> None:
+        """Have whoever holds what was last written to residences keep it, save for what is `free`: the next run writes
+        elsewhere.
 
         `alone` tells that nobody can be reading it at this moment.
         """

@@ -30,21 +30,22 @@ class Gradients:
         self.tops: dict[int, ref[Node]] = {}
 
     def reuse(self, outputs: list[Memory | None], alone: bool) -> list[Buffer]:
-        """Enter among the outputs the memory of gradients of the last run that nobody can see any more. Gives the
-        memory of those inside of the program's own that somebody still sees.
+        """Enter among the outputs the memory of gradients of the last run that nobody can see any more. Gives what lies
+        inside of the program's own memory and nobody can see any more either.
         """
-        seen: list[Buffer] = []
+        free: list[Buffer] = []
         for tensor, place in self.made:
-            if place not in self.held:
+            if place not in self.held or not self._may_be_free(tensor, place, alone):
                 continue
-            if place not in self.resident:
-                # a gradient that this program made, which still is the tensor's and which nobody else holds
-                if self.held[place] is tensor._grad and self._is_free(tensor, place, alone):
-                    outputs[place] = self.held[place]._node.buffer
-            elif not self._is_free(tensor, place, alone):
-                node = self.bases[place] if place in self.deferred else self.held[place]._node
-                seen.append(node.buffer)
-        return seen
+            if place in self.resident:
+                free.append((self.bases[place] if place in self.deferred else self.held[place]._node).buffer)
+            else:
+                outputs[place] = self.held[place]._node.buffer
+        return free
+
+    def _may_be_free(self, tensor: Handle, place: int, alone: bool) -> bool:
+        """The same as `_is_free`; memory of its own has to be that of the tensor's gradient besides."""
+        return (place in self.resident or self.held[place] is tensor._grad) and self._is_free(tensor, place, alone)
 
     def _is_free(self, tensor: Handle, place: int, alone: bool) -> bool:
         """Whether nobody can see the memory of a gradient that this program made but by asking the tensor for it."""

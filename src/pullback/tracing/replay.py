@@ -552,9 +552,7 @@ class Replay:
         for place, source in self.state_sources:
             if is_alone(tensors[source], alone):
                 outputs[place] = tensors[source]._node.buffer
-        seen = self.gradients.reuse(outputs, alone)
-        if seen:
-            self.program.vacate(seen, alone)
+        self.program.vacate(self.gradients.reuse(outputs, alone), alone)
         for place in self.resident:  # when all are gone that have to go, which may move the memory of all
             outputs[place] = self.program.residence(place)
         for buffer in outputs:

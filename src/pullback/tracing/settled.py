@@ -128,9 +128,12 @@ class Settled:
         if not (
             all(map(is_, map(_NODE_OF, self.captured), map(_NODE, self.all_stays)))
             and all(map(is_, [tensor._grad for tensor in self.receivers], self.grads))
+            # a gradient that was changed in place has another node, which refers to the one that it had
+            and all(map(is_, map(_NODE_OF, self.grads), self.nodes))
             and self._count() == self._counts
             and not any(chain(map(_STATE_SHARED, self.states), map(_SHARED, self.buffers)))
-            and not any(map(_READERS, self.written))
+            # they are told of a new node of their tensor, which a run in place does not give it
+            and not any(map(_READERS, chain(self.written, self.grads)))
             and (alone or (self.are_new and sum(map(getrefcount, self.states)) == self.own_stays))
         ):
             return False
