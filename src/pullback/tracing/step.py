@@ -414,7 +414,7 @@ class CompiledStep:
                     proxies[position] = argument(position, leaf)
             if way.divided:
                 if bound or linked:
-                    raise Untold
+                    raise Untold("an argument is a view of another, or a tensor that the function knows")
                 trace.planned, trace.divided = True, Divided(self.function, shape, proxies, trace)
                 result = trace.divided.run()
             elif way.lowered:
@@ -451,8 +451,8 @@ class CompiledStep:
         try:
             with autocast("cpu", bfloat16):
                 return self.function(*args, **kwargs)
-        except Exception:  # whatever the user's code raises for dtypes that it does not expect
-            raise Untold from None
+        except Exception as error:  # whatever the user's code raises for dtypes that it does not expect
+            raise Untold(f"it raises {type(error).__name__} there: {error}") from None
 
 
 class Held(NamedTuple):
