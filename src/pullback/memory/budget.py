@@ -61,7 +61,8 @@ def _allowed(allow: Collection[str] | None, nbytes: int | str | None) -> frozens
     if allow is None:
         return frozenset()
     if isinstance(allow, str) or not isinstance(allow, Collection):
-        raise TypeError(f"allow must be a collection of names, such as [{allow!r}], got {allow!r}")
+        such = allow if isinstance(allow, str) else BFLOAT16
+        raise TypeError(f"allow must be a collection of names, such as [{such!r}], got {allow!r}")
     unknown = [name for name in allow if name not in ALLOWED]
     if unknown:
         known = "".join(f"\n  - {name!r}: {what}" for name, what in ALLOWED.items())
@@ -125,12 +126,12 @@ def over_budget(plan: Plan, budget: int, would_help: WouldHelp) -> MemoryBudgetE
     )
 
 
-def too_large(plan: Plan, needed: int, available: int, would_help: WouldHelp) -> MemoryBudgetError:
-    """The error for a step that there is not enough memory for."""
+def too_large(plan: Plan, needed: int, available: int, would_help: WouldHelp, of: str = "") -> MemoryBudgetError:
+    """The error for a step that there is not enough memory for, or `of` what else there is not enough."""
     limit = plan.peak_bytes - needed + available
     return MemoryBudgetError(
-        f"{plan.name} needs {format_bytes(needed)} more than the program holds now, and {format_bytes(available)} are "
-        f"free.\n{plan}\n{_advice(plan, limit, would_help, 'what there is')}",
+        f"{plan.name} needs {format_bytes(needed)} more{of} than the program holds now, and {format_bytes(available)} "
+        f"are free.\n{plan}\n{_advice(plan, limit, would_help, 'what there is')}",
         0,
         plan.unbudgeted_bytes,
     )
