@@ -53,9 +53,10 @@ class StateDictError(PullbackError, RuntimeError):
 class MemoryBudgetError(PullbackError, MemoryError):
     """A step that cannot be run in the memory that it may use, found before it runs.
 
-    `least` are the fewest bytes that it was found to run in, 0 where that was not looked for (there was no budget, and
-    the machine has too little free); `peak` are those that it takes with everything kept: without a budget and without
-    checkpointed calls.
+    `least` are the fewest bytes that it was found to run in, to which it keeps where they are asked for (asked for
+    fewer, it is sometimes found that these can be kept to as well), 0 where that was not looked for (there was no
+    budget, and the machine has too little free); `peak` are those that it takes with everything kept: without a budget
+    and without checkpointed calls.
     """
 
     def __init__(self, message: str, least: int = 0, peak: int = 0):

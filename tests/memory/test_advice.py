@@ -56,6 +56,44 @@ def test_where_no_change_is_enough_the_best_together_are_told() -> None:
     assert alone is not None and int(together[3]) < int(alone[1])
 
 
+def test_an_output_layer_in_blocks_is_told_of_together_with_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own backward passes, block by block, are not the step's."""
+    monkeypatch.setattr(ways, "_MANY_NODES", 0)
+    model, x, target = nn.Linear(8, 2048), pb.zeros(1024, 8), pb.zeros(1024, dtype=pb.int64)
+
+    def loss_of(batch: tuple[pb.Tensor, pb.Tensor]) -> pb.Tensor:
+        return nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+    def step(x: pb.Tensor, target: pb.Tensor) -> None:
+        model.zero_grad()
+        loss_of((x, target)).backward()
+
+    def in_parts(x: pb.Tensor, target: pb.Tensor) -> None:
+        model.zero_grad()
+        pb.accumulate(loss_of, (x, target), parts=parts)
+
+    budget = 400_000
+    with pytest.raises(MemoryBudgetError) as caught:
+        pb.compile(step, memory=budget)(x, target)
+    together = re.search(r"together: allow=\['blocks'\], with .*parts=(\d+)\): (\d+) bytes", str(caught.value))
+    assert together is not None
+    parts = int(together[1])
+    planned = pb.plan(in_parts, x, target, memory=budget, allow=["blocks"])
+    assert planned.peak_bytes == int(together[2]) and "blocks" in planned.changes
+
+
+def test_what_a_policy_costs_is_told_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ways, "_MANY_NODES", 0)
+    in_parts, x = steps()
+    less = pb.plan(in_parts(1), x, memory="least").peak_bytes
+    with pytest.raises(MemoryBudgetError) as caught:
+        pb.compile(in_parts(1), memory=less, policy=lambda candidate: "keep")(x)
+    planned = pb.plan(in_parts(1), x, memory=less).peak_bytes
+    assert caught.value.least > planned
+    _, _, advice = str(caught.value).partition("what would bring it down:\n  - ")
+    assert advice.startswith(f"without the policy: {planned} bytes")
+
+
 def test_changes_for_which_there_is_no_time_are_said_not_to_be_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     in_parts, x = steps()
     monkeypatch.setattr(ways, "_SECONDS", 0.0)
@@ -89,7 +127,9 @@ def test_mixed_precision_is_proposed_with_the_peak_that_it_brings(monkeypatch: p
         assert found[1] == 'pullback.autocast("cpu", dtype=pullback.bfloat16)'
         assert pb.plan(step, x, memory=12_000).peak_bytes == int(found[2])
         assert said(x) is None
-    assert said(x, True) is None and not pb.is_autocast_enabled()
+    with pytest.raises(MemoryBudgetError, match="what mixed precision would bring cannot be told: it raises Assertion"):
+        pb.compile(step, memory=12_000)(x, True)
+    assert not pb.is_autocast_enabled()
     assert all(p.dtype is pb.float32 and p.grad is None for p in model.parameters())
 
 

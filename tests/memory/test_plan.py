@@ -18,9 +18,10 @@ import pullback as pb
 from benchmarks import flops, workloads
 from pullback import debug
 from pullback.errors import MemoryBudgetError
-from pullback.memory import ROLES, Plan, available_bytes, format_bytes, parse_bytes
+from pullback.memory import ROLES, Plan, address_space, available_bytes, format_bytes, parse_bytes
 from pullback.memory.table import format_seconds, place, text
-from pullback.runtime.buffers import live_bytes
+from pullback.runtime.buffers import allocate, live_bytes
+from pullback.tracing import step as steps
 from pullback.train.gpt import GPT, GPTConfiguration
 
 nn = pb.nn
@@ -344,6 +345,43 @@ def test_what_the_machine_has_no_room_for_is_refused_before_it_is_allocated(frac
         assert live_bytes() - before < 1 << 20
 
 
+def test_what_a_container_and_a_limit_of_addresses_leave(tmp_path: Path) -> None:
+    """As far as it can be read; lines that are none of such a file are passed over."""
+
+    def left(**files: str) -> tuple[int | None, int | None]:
+        for name, words in files.items():
+            path = tmp_path / name.replace("__", "/").replace("_dot_", ".")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(words)
+        return available_bytes(tmp_path), address_space(tmp_path)
+
+    assert left() == (None, None)
+    assert left(proc__meminfo="MemTotal: 9 kB\nMemAvailable:   8 kB\n", proc__self__cgroup="garbage\n") == (8192, None)
+    assert left(proc__self__cgroup="7:cpu:/a\n0::/a:b\n") == (8192, None)
+    group = {"sys__fs__cgroup__a:b__memory_dot_max": "7000\n", "sys__fs__cgroup__a:b__memory_dot_high": "10\n"}
+    assert left(**group)[0] == 7000
+    assert left(**{"sys__fs__cgroup__a:b__memory_dot_current": "1000\n"})[0] == 6000
+    assert left(**{"sys__fs__cgroup__a:b__memory_dot_stat": "anon 5\ninactive_file 300\n"})[0] == 6300
+    assert left(**{"sys__fs__cgroup__memory_dot_max": "max\n"})[0] == 6300
+    assert left(proc__self__limits="Max address space      unlimited   unlimited   bytes\n") == (6300, None)
+    words = "Max data size  3 3 bytes\nMax address space      10240   unlimited   bytes\n"
+    assert left(proc__self__limits=words, proc__self__status="VmSize:\t    6 kB\n") == (6300, 4096)
+
+
+def test_what_goes_beyond_a_limit_of_addresses_is_refused_and_an_allocation_says_what_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    layer, x = nn.Linear(256, 256), pb.zeros(8192, 256)
+    step, free = pb.compile(lambda x: layer(x).square().sum()), [8 << 20]
+    monkeypatch.setattr(steps, "address_space", lambda: free[0])
+    with pytest.raises(MemoryBudgetError, match=r"more of its address space, .* and 8 MiB are free"):
+        step(x)
+    free[0] = step.plan(x).peak_bytes + (4 << 20)
+    assert step(x).item() >= 0
+    with pytest.raises(MemoryError, match=f"no {1 << 56} bytes more .*; tensors hold .*ulimit -v"):
+        allocate(1 << 56)
+
+
 Loss = Callable[..., pb.Tensor]
 
 
@@ -440,7 +478,8 @@ def test_of_micro_batches_nothing_is_said_where_it_cannot_be_known() -> None:
     for step in (returns_more, goes_back_twice, compares_examples, refuses_small_batches):
         with pytest.raises(MemoryBudgetError) as caught:
             pb.compile(step, memory=4000)(x)
-        assert "micro-batches" not in str(caught.value), step
+        assert "micro-batches:" not in str(caught.value), step
+        assert "what micro-batches would bring cannot be told: " in str(caught.value), step
     with pytest.raises(MemoryBudgetError):  # and it can be raised again
         pb.compile(returns_more, memory=4000)(x)
 
@@ -450,7 +489,7 @@ def test_micro_batches_are_not_advised_where_they_are_refused(training: bool) ->
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).train(training)
     with pytest.raises(MemoryBudgetError) as caught:
         pb.compile(lambda x: model(x).square().mean().backward(), memory=1000)(pb.zeros(4, 3, 16, 16))
-    assert ("micro-batches" in str(caught.value)) is not training
+    assert ("micro-batches:" in str(caught.value)) is not training
 
 
 def test_numbers_of_numpy_are_numbers_of_bytes() -> None:

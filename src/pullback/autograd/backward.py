@@ -144,10 +144,6 @@ def grad(
 
 def _gradients(outputs: Any, inputs: Any, given: Any, retain: bool, create_graph: bool) -> tuple[Any, ...]:
     """A gradient, or None, for each of `inputs`."""
-    from ..tensor.state import STATE
-
-    if STATE.trace is not None and STATE.trace.divided is not None:
-        STATE.trace.divided.takes(None)
     roots = [o.node for o in outputs]
     for root in roots:
         _check_history(root)

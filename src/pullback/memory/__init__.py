@@ -1,7 +1,7 @@
 """What a step needs of memory, known before it runs; and what may be had."""
 
 from ..runtime.fit import LEAST
-from .available import available_bytes
+from .available import address_space, available_bytes
 from .budget import Candidate, WouldHelp, budget_of, over_budget, too_large
 from .lives import ROLES, Held, Named, Roles
 from .plan import Plan
@@ -16,6 +16,7 @@ __all__ = [
     "Plan",
     "Roles",
     "WouldHelp",
+    "address_space",
     "available_bytes",
     "budget_of",
     "format_bytes",

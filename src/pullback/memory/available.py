@@ -1,4 +1,6 @@
-"""The memory that this process may still take: what the machine has free, and what its container leaves of it."""
+"""The memory that this process may still take: what the machine has free, what its container leaves of it, and the
+addresses that its limits leave.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +13,34 @@ def available_bytes(root: Path = Path("/")) -> int | None:
     does not tell. `root` is the root of the file system.
 
     Of the machine it is what Linux calls available; of each control group (version 2 or 1) from this process's up, its
-    limit less what is in use and could not be dropped at once.
+    limit less what is in use and could not be dropped at once. What a control group calls `memory.high` is no limit
+    here: whoever goes beyond it is slowed down, and not stopped.
     """
     found = [_machine(root), *_groups(root)]
     known = [nbytes for nbytes in found if nbytes is not None]
     return max(0, min(known)) if known else None
 
 
+def address_space(root: Path = Path("/")) -> int | None:
+    """Bytes of addresses that this process may still map under its limit for these (`ulimit -v`, RLIMIT_AS), whether or
+    not it ever writes there; None where there is no limit, or the system does not tell.
+    """
+    most = _entry(root / "proc/self/limits", "Max address space")  # "unlimited" is no number
+    mapped = _entry(root / "proc/self/status", "VmSize:")
+    return None if most is None or mapped is None else max(0, most - mapped * 1024)
+
+
 def _machine(root: Path) -> int | None:
+    free = _entry(root / "proc/meminfo", "MemAvailable:")
+    return None if free is None else free * 1024
+
+
+def _entry(path: Path, name: str) -> int | None:
+    """The number behind a name that a line of a file begins with; None where there is none."""
     with contextlib.suppress(OSError, ValueError, IndexError):
-        for line in (root / "proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
+        for line in path.read_text().splitlines():
+            if line.startswith(name):
+                return int(line[len(name) :].split()[0])
     return None
 
 
@@ -33,7 +51,10 @@ def _groups(root: Path) -> list[int | None]:
         return []
     found: list[int | None] = []
     for line in lines:
-        _, controllers, path = line.split(":", 2)
+        _, _, rest = line.partition(":")
+        controllers, separator, path = rest.partition(":")
+        if not separator:  # no line of such a file
+            continue
         if controllers == "":
             mount, names = root / "sys/fs/cgroup", ("memory.max", "memory.current", "inactive_file")
         elif "memory" in controllers.split(","):
@@ -48,13 +69,8 @@ def _groups(root: Path) -> list[int | None]:
 
 
 def _left(group: Path, limit: str, usage: str, droppable: str) -> int | None:
-    """What one group leaves; None where it has no limit or cannot be read."""
-    with contextlib.suppress(OSError, ValueError):
-        most = int((group / limit).read_text())  # "max" is the ValueError of no limit
-        used = int((group / usage).read_text())
-        for line in (group / "memory.stat").read_text().splitlines():
-            name, _, value = line.partition(" ")
-            if name == droppable:
-                used -= int(value)
-        return most - used
-    return None
+    """What one group leaves, as far as it can be read; None where it has no limit."""
+    most = _entry(group / limit, "")  # "max" is no number
+    if most is None:
+        return None
+    return most - max(0, (_entry(group / usage, "") or 0) - (_entry(group / "memory.stat", f"{droppable} ") or 0))

@@ -61,7 +61,8 @@ def _allowed(allow: Collection[str] | None, nbytes: int | str | None) -> frozens
     if allow is None:
         return frozenset()
     if isinstance(allow, str) or not isinstance(allow, Collection):
-        raise TypeError(f"allow must be a collection of names, such as [{allow!r}], got {allow!r}")
+        such = allow if isinstance(allow, str) else BFLOAT16
+        raise TypeError(f"allow must be a collection of names, such as [{such!r}], got {allow!r}")
     unknown = [name for name in allow if name not in ALLOWED]
     if unknown:
         known = "".join(f"\n  - {name!r}: {what}" for name, what in ALLOWED.items())
@@ -86,6 +87,10 @@ def _asked(policy: Callable[[Candidate], str | None]) -> Policy:
     return of
 
 
+#: characters of a line of which an explanation is shown
+_LINE = 160
+
+
 @dataclass(frozen=True)
 class WouldHelp:
     """What changes that a user can make would bring a step's peak to, in bytes, from plans of the step with them."""
@@ -104,6 +109,10 @@ class WouldHelp:
     is_cut: bool = False
     #: the operations of a step that has so many that none of them was looked at
     too_many: int = 0
+    #: without the policy that the user has given
+    without_policy: int | None = None
+    #: of what it could not be told what it would bring, and why not
+    untold: Mapping[str, str] = field(default_factory=dict)
 
 
 def over_budget(plan: Plan, budget: int, would_help: WouldHelp) -> MemoryBudgetError:
@@ -117,12 +126,12 @@ def over_budget(plan: Plan, budget: int, would_help: WouldHelp) -> MemoryBudgetE
     )
 
 
-def too_large(plan: Plan, needed: int, available: int, would_help: WouldHelp) -> MemoryBudgetError:
-    """The error for a step that there is not enough memory for."""
+def too_large(plan: Plan, needed: int, available: int, would_help: WouldHelp, of: str = "") -> MemoryBudgetError:
+    """The error for a step that there is not enough memory for, or `of` what else there is not enough."""
     limit = plan.peak_bytes - needed + available
     return MemoryBudgetError(
-        f"{plan.name} needs {format_bytes(needed)} more than the program holds now, and {format_bytes(available)} are "
-        f"free.\n{plan}\n{_advice(plan, limit, would_help, 'what there is')}",
+        f"{plan.name} needs {format_bytes(needed)} more{of} than the program holds now, and {format_bytes(available)} "
+        f"are free.\n{plan}\n{_advice(plan, limit, would_help, 'what there is')}",
         0,
         plan.unbudgeted_bytes,
     )
@@ -136,6 +145,10 @@ def _advice(plan: Plan, limit: int, would_help: WouldHelp, what: str = "the budg
         return f"{peak} bytes ({format_bytes(peak)}), {where}"
 
     changes = []
+    if would_help.without_policy is not None:
+        changes.append(
+            f"without the policy: {leads_to(would_help.without_policy)}; it keeps, or has made again, too much"
+        )
     if would_help.least is not None:
         changes.append(f'memory="least": {leads_to(would_help.least)}; values are computed again')
     for name, peak in sorted(would_help.allowed.items(), key=lambda item: item[1]):
@@ -157,11 +170,20 @@ def _advice(plan: Plan, limit: int, would_help: WouldHelp, what: str = "the budg
         changes.append(f"together: allow={list(names)}{divided}: {leads_to(peak)}")
     if would_help.is_cut:
         changes.append("further of these, or several together, were not looked at, which takes longer")
-    unseen = would_help.too_many and (
-        "what allow=, micro-batches and mixed precision would bring was not looked at: the step has "
-        f"{would_help.too_many} operations"
-    )
     changes += savings(plan)
-    if not changes:
-        return unseen or "of what is known here, nothing else would bring it down"
-    return "\n  - ".join(["what would bring it down:", *changes, *([unseen] if unseen else [])])
+    unseen = [f"what {name} would bring cannot be told: {_shortened(why)}" for name, why in would_help.untold.items()]
+    if would_help.too_many:
+        unseen.append(
+            "what allow=, micro-batches and mixed precision would bring was not looked at: the step has "
+            f"{would_help.too_many} operations"
+        )
+    if not changes and not unseen:
+        return "of what is known here, nothing else would bring it down"
+    heading = "what would bring it down:" if changes else "nothing is known that would bring it down, but:"
+    return "\n  - ".join([heading, *changes, *unseen])
+
+
+def _shortened(words: str) -> str:
+    """The first line of an explanation, and of that what fits a line of a terminal."""
+    first = words.partition("\n")[0]
+    return first if len(first) <= _LINE else f"{first[: _LINE - 1]}…"

@@ -236,6 +236,7 @@ class Optimizer(OptimizerHooks):
                 if looks:
                     optimizer._watch_states()
 
+            update.__name__ = f"{type(self).__name__}.step"  # what plans and errors call it
             # code that is not compiled takes what comes, as in PyTorch
             self._alone[looks] = compile(update, on_nonfinite="raise" if looks else "ignore")
         return self._alone[looks]

@@ -8,6 +8,7 @@ import mmap
 import os
 import threading
 from collections import deque
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -76,14 +77,31 @@ class _Lease:
             _kept.give(mapping)
 
 
+def padding_bytes(sizes: Iterable[int]) -> int:
+    """Bytes of addresses that memory of these sizes takes besides, each for itself: they are mapped, and no memory."""
+    return sum(_padding(nbytes) for nbytes in sizes)
+
+
+def _padding(nbytes: int) -> int:
+    return _HUGE_PAGE if nbytes >= _HUGE_PAGE else 0
+
+
 def _map(nbytes: int) -> np.ndarray:
-    """Memory that starts on a huge page where it fills one. Padding that is never touched takes no memory.
+    """Memory that starts on a huge page where it fills one. Padding that is never touched takes no memory. MemoryError
+    where the system gives none.
 
     It is private: a forked child's writes are its own, and Linux gives huge pages to private memory alone.
     """
-    padding = _HUGE_PAGE if nbytes >= _HUGE_PAGE else 0
+    padding = _padding(nbytes)
     private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
-    mapping = mmap.mmap(-1, nbytes + padding, **private)
+    try:
+        mapping = mmap.mmap(-1, nbytes + padding, **private)
+    except OSError as error:
+        raise MemoryError(
+            f"the system gives no {nbytes} bytes more ({error.strerror}); tensors hold {live_bytes()} bytes. Free "
+            "tensors that are not needed, raise the limit of the process (ulimit -v) or of its container, or take a "
+            "smaller batch; a step in pullback.compile(step, memory=…) keeps to a number of bytes"
+        ) from error
     memory = np.frombuffer(mapping, np.uint8)
     start = -memory.ctypes.data % padding if padding else 0
     if padding and hasattr(mmap, "MADV_HUGEPAGE"):

@@ -352,10 +352,12 @@ class Fitter:
             if lower is None:
                 break
             found.append(lower)
-        while few:  # until asking for the fewest gives them
+        while few:  # until asking for the fewest gives them, and for a byte less nothing
             fewest = min(fitted.layout.arena_bytes for fitted in found)
             again = self._tried(known, fewest)
             if again is None or again.layout.arena_bytes >= fewest:
+                again = self._tried(known, fewest - 1)
+            if again is None:
                 break
             found.append(again)
         return found if self.freely is None else found + self.freely._descent(self.freely.known)

@@ -24,7 +24,11 @@ from .trace import Trace
 
 
 class Untold(BaseException):
-    """What the step would take in parts cannot be told. No error of the user's, which he could catch."""
+    """What a changed step would take cannot be told, and why not. No error of the user's, which he could catch."""
+
+    def __init__(self, why: str):
+        super().__init__(why)
+        self.why = why
 
 
 class _Reached(BaseException):
@@ -58,7 +62,7 @@ class Divided:
         finally:
             STATE.journal = None
         if not self._is_done:
-            raise Untold
+            raise Untold("the step has no backward()")
         return result
 
     def takes(self, outputs: Sequence[Handle] | None) -> bool:
@@ -66,7 +70,7 @@ class Divided:
         if self._calls < 0:  # a part's own, which `accumulate` makes
             return False
         if outputs is None or len(outputs) != 1 or self._is_done or STATE.loop is not None or STATE.example is not None:
-            raise Untold
+            raise Untold("its backward() is not the only one, or not that of one loss for all leaves")
         if self._calls:
             raise _Reached(outputs[0])  # type: ignore[arg-type]
         self._undo()
@@ -75,15 +79,15 @@ class Divided:
         self._calls = -1
         try:
             loss = accumulate(self._loss_of, tuple(Tensor(tensor._node) for tensor in self._tensors))
-        except (GradientError, ShapeError):
-            raise Untold from None
+        except (GradientError, ShapeError) as error:
+            raise Untold(str(error)) from None
         self._calls, self._is_done = 0, True
         outputs[0]._node = loss._node
         return True
 
     def _undo(self) -> None:
-        """Forget what the first call has done to tensors, save for gradients, and what was to be finite of its values:
-        calls for parts do it again.
+        """Forget what the first call has done to tensors, save for gradients, what was to be finite of its values, and
+        what went in blocks: calls for parts do it again.
         """
         gradients = {id(grad.tensor._grad) for grad in self.trace.grads.values()}
         for tensor, node, link in (STATE.journal or {}).values():
@@ -93,6 +97,7 @@ class Divided:
         STATE.journal = None
         disturb()
         self.trace.watched.clear()
+        self.trace.rows.clear()
 
     def _choose(self) -> None:
         """Find what the batch is."""
@@ -107,7 +112,7 @@ class Divided:
                 if c.owner is None and not c.node.requires_grad and c.node.shape and key not in own
             ]
         if not self._tensors:
-            raise Untold
+            raise Untold("no tensor that it reads is taken for a batch")
 
     def _loss_of(self, batch: Sequence[Tensor]) -> Tensor:
         """What the function calls backward() of when it is called for a part."""
@@ -121,11 +126,11 @@ class Divided:
                 self.function(*args, **kwargs)
         except _Reached as reached:
             return reached.loss
-        except Exception:  # whatever the user's code raises for a batch of another size
-            raise Untold from None
+        except Exception as error:  # whatever the user's code raises for a batch of another size
+            raise Untold(f"for a part of the batch it raises {type(error).__name__}: {error}") from None
         finally:
             self._calls = -1
-        raise Untold
+        raise Untold("for a part of the batch it comes to no backward()")
 
     @contextmanager
     def _gradients_kept(self) -> Iterator[None]:
@@ -162,7 +167,7 @@ class Divided:
         of_batch = {tensor._node for tensor in self._tensors}
         for node in graph.nodes:
             if self._first <= node.serial < self._last and not of_batch.isdisjoint(node.inputs):
-                raise Untold
+                raise Untold("beside the loss it computes something else of the whole batch, which it gives or keeps")
 
 
 __all__ = ["Divided", "Untold"]

@@ -25,7 +25,7 @@ from ..memory.lives import Roles
 from ..ops.primitive import CONSTANT
 from ..runtime.arena import Arenas
 from ..runtime.backends import made_program
-from ..runtime.buffers import Buffer
+from ..runtime.buffers import Buffer, padding_bytes
 from ..runtime.engine import count, without_values
 from ..runtime.fit import BLOCKS, EARLY_UPDATE, Budget
 from ..tensor import Tensor
@@ -221,12 +221,16 @@ class Replay:
         self.outputs.append(Output((), float32, 1))
         return guard.graph(squares)
 
-    def new_bytes(self, arguments: list[Any]) -> int:
-        """Bytes that the first run allocates: the arena, results, and what is given and not computed yet."""
+    def new_bytes(self, arguments: list[Any]) -> tuple[int, int]:
+        """Bytes that the first run allocates: the arena, results, and what is given and not computed yet; and the bytes
+        of addresses that it maps for these.
+        """
         given = [tensor._node for tensor in (*self._tensors(), *(arguments[place] for place in self.arguments))]
-        pending = sum(count(node) * node.dtype.itemsize for node in given if node is not None and node.buffer is None)
-        memory = self.program.memory
-        return self.program.missing_bytes() + memory.outputs - memory.overwriting + pending
+        pending = [count(node) * node.dtype.itemsize for node in given if node is not None and node.buffer is None]
+        memory, arena = self.program.memory, self.program.missing_bytes()
+        fresh = [self.outputs[place].elements * self.outputs[place].dtype.itemsize for place in self.always_fresh]
+        allocated = arena + memory.outputs - memory.overwriting + sum(pending)
+        return allocated, allocated + padding_bytes([arena, *fresh, *pending])
 
     def is_for(self, arguments: list[Any]) -> bool:
         """Whether a call with these arguments would run this recording."""

@@ -19,7 +19,7 @@ from .. import debug, forks, timeline
 from ..errors import MemoryBudgetError, TraceError
 from ..graph.node import next_serial
 from ..graph.types import bfloat16
-from ..memory import Plan, WouldHelp, available_bytes, over_budget, too_large
+from ..memory import Plan, WouldHelp, address_space, available_bytes, over_budget, too_large
 from ..ops.primitive import MODE
 from ..runtime.fit import BFLOAT16, BLOCKS, Budget
 from ..runtime.program import UNLIMITED, Program
@@ -60,13 +60,25 @@ class _Call(NamedTuple):
     arity: int
 
 
+#: what there may be too little of beside memory
+_OF_ADDRESSES = " of its address space, which has a limit (ulimit -v),"
+
+
+class _Free(NamedTuple):
+    """Bytes that a run needs, those that there are, and of what if not of memory."""
+
+    needed: int
+    available: int | None
+    of: str = ""
+
+
 class _Refused(BaseException):
     """A recording that is not run, since it takes too much memory: more than the budget, or, where that is `free`, of
-    what the machine has: bytes that it needs, and those that there are. No error of the user's: what would help is
-    found, and raised with it, when no step is running any more.
+    what the machine has or the process may map. No error of the user's: what would help is found, and raised with it,
+    when no step is running any more.
     """
 
-    def __init__(self, recording: Replay, call: _Call, leaves: list[Any], free: tuple[int, int] | None = None):
+    def __init__(self, recording: Replay, call: _Call, leaves: list[Any], free: _Free | None = None):
         super().__init__()
         self.recording, self.call, self.leaves, self.free = recording, call, leaves, free
 
@@ -270,9 +282,10 @@ class CompiledStep:
         budget, peak = self.budget.nbytes, variant.program.memory.peak
         if isinstance(budget, int) and peak > budget:
             raise _Refused(variant, call, leaves)
-        needed, available = variant.new_bytes(leaves), available_bytes()
-        if available is not None and needed > available:
-            raise _Refused(variant, call, leaves, (needed, available))
+        needed, mapped = variant.new_bytes(leaves)
+        for free in (_Free(needed, available_bytes()), _Free(mapped, address_space(), _OF_ADDRESSES)):
+            if free.available is not None and free.needed > free.available:
+                raise _Refused(variant, call, leaves, free)
 
     def _refusal(self, refused: _Refused) -> MemoryBudgetError:
         """The error for a recording that was refused, with what would bring its memory down."""
@@ -280,9 +293,10 @@ class CompiledStep:
         if refused.free is None:
             assert isinstance(budget, int)
             return over_budget(self._plan_of(variant), budget, self._would_help(refused, budget))
-        needed, available = refused.free
+        needed, available, of = refused.free
+        assert available is not None
         limit = variant.program.memory.peak - needed + available
-        return too_large(self._plan_of(variant), needed, available, self._would_help(refused, limit))
+        return too_large(self._plan_of(variant), needed, available, self._would_help(refused, limit), of)
 
     def _would_help(self, refused: _Refused, limit: int) -> WouldHelp:
         call, leaves = refused.call, refused.leaves[: refused.call.arity]
@@ -414,7 +428,7 @@ class CompiledStep:
                     proxies[position] = argument(position, leaf)
             if way.divided:
                 if bound or linked:
-                    raise Untold
+                    raise Untold("an argument is a view of another, or a tensor that the function knows")
                 trace.planned, trace.divided = True, Divided(self.function, shape, proxies, trace)
                 result = trace.divided.run()
             elif way.lowered:
@@ -451,8 +465,8 @@ class CompiledStep:
         try:
             with autocast("cpu", bfloat16):
                 return self.function(*args, **kwargs)
-        except Exception:  # whatever the user's code raises for dtypes that it does not expect
-            raise Untold from None
+        except Exception as error:  # whatever the user's code raises for dtypes that it does not expect
+            raise Untold(f"it raises {type(error).__name__} there: {error}") from None
 
 
 class Held(NamedTuple):

@@ -6,10 +6,9 @@ budget by itself. Each change is in a recording of its own, whose program says w
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from time import perf_counter
+from time import thread_time
 
 from ..errors import TraceError
 from ..memory import LEAST, WouldHelp
@@ -68,9 +67,9 @@ def _record(record: Callable[[Way], Replay], budget: Budget, changes: Collection
 _FEW_NODES = 4000
 #: nodes of all parts of a batch together up to which more of them are looked at
 _MANY_NODES = 10_000
-#: parts of a batch where no number of them is enough
-_SOME = 8
-#: seconds after which no further change is looked at
+#: parts of a batch where no number of them is enough; and to what part of a peak more of them have to bring it
+_SOME, _WORTH_MORE = 8, 31 / 32
+#: seconds of computing after which no further change is looked at
 _SECONDS = 20.0
 
 
@@ -81,9 +80,12 @@ def would_help(record: Callable[[Way], Replay], budget: Budget, limit: int, refu
     if budget.nbytes is None:
         least = _record(record, replace(budget, nbytes=LEAST), _made(refused)).program.memory.peak
         proposals = _Proposals(record, budget, limit, refused)
-        lowered, parts = proposals.lowered(), proposals.in_parts()
-        least_of_all = least if least < refused.program.memory.peak else None
-        return WouldHelp({}, parts, least_of_all, lowered=lowered, is_cut=proposals.is_cut)
+        policy, lowered = proposals.without_policy(), proposals.lowered()
+        parts = proposals.in_parts(proposals._told("micro-batches", proposals._unfitted))
+        return WouldHelp(
+            {}, parts, least if least < refused.program.memory.peak else None, None, lowered, proposals.is_cut,
+            without_policy=policy, untold=proposals.untold,
+        )  # fmt: skip
     return _Proposals(record, budget, limit, refused).all()
 
 
@@ -92,35 +94,58 @@ class _Proposals:
 
     def __init__(self, record: Callable[[Way], Replay], budget: Budget, limit: int, refused: Replay):
         self.budget, self.limit, self.refused = budget, limit, refused
-        self.peak = refused.program.memory.peak
-        self._until, self._longest = perf_counter() + _SECONDS, 0.0
+        self.peak, self.made = refused.program.memory.peak, _made(refused)
+        self._record, self._recorded = record, dict[Way, Replay]()
+        self._until = thread_time() + _SECONDS
+        #: seconds that recordings took in which values are computed again, and their operations
+        self._spent, self._done = 0.0, 0
         #: whether something was not looked at for want of time
         self.is_cut = False
+        #: of what it cannot be told what it would bring, and why not
+        self.untold: dict[str, str] = {}
+        #: with each change what the undivided batch takes with nothing computed again
+        self._wholes: dict[str, int] = {}
 
-        def timed(way: Way) -> Replay:
-            start = perf_counter()
-            try:
-                return record(way)
-            finally:
-                self._longest = max(self._longest, perf_counter() - start)
+    def record(self, way: Way) -> Replay:
+        """The recording of this way."""
+        if way not in self._recorded:
+            start = thread_time()
+            self._recorded[way] = found = self._record(way)
+            if way.fitted and found.program.recomputed:
+                self._spent, self._done = self._spent + thread_time() - start, self._done + found.program.size()
+        return self._recorded[way]
 
-        self.record = functools.cache(timed)
-
-    def _has_time(self, recordings: int) -> bool:
-        """Whether there is time for so many recordings more, each as long as the longest so far."""
-        in_time = perf_counter() + recordings * self._longest <= self._until
+    def _has_time(self, operations: int) -> bool:
+        """Whether there is time to record so many operations more, with values computed again, by what was so far."""
+        in_time = thread_time() + operations * self._spent / max(self._done, 1) <= self._until
         self.is_cut |= not in_time
         return in_time
 
     def all(self) -> WouldHelp:
-        """Each change alone, and where none is enough the best that was found of several together."""
-        allowed, lowered, parts, together = self.allowed(), self.lowered(), self.in_parts(), None
-        alone = [*allowed.values(), *([parts[1]] if parts else [])]
-        is_enough = lowered is not None and lowered <= self.limit
-        if len(alone) > 1 and min(alone) > self.limit and not is_enough:
-            names = sorted(allowed, key=allowed.__getitem__)
-            together = self.together(names, parts[0] if parts else 1, min(alone))
-        return WouldHelp(allowed, parts, together=together, lowered=lowered, is_cut=self.is_cut)
+        """Each change alone, and where none is enough the best that was found of several together, which are looked at
+        before parts in which values are computed again: of all these take longest.
+        """
+        policy, allowed, lowered, together = self.without_policy(), self.allowed(), self.lowered(), None
+        parts = self._told("micro-batches", self._unfitted)
+        is_met = parts is not None and meets(parts, self.limit)
+        found = [peak for peak in (policy, lowered, *allowed.values()) if peak is not None]
+        if allowed and not is_met and min(found) > self.limit:
+            together = self.together(sorted(allowed, key=allowed.__getitem__))
+        if together is not None and together[-1] >= min(allowed.values()):
+            together = None
+        divided = self.in_parts(parts)
+        if together is not None and divided is not None and together[-1] >= divided[1]:
+            together = None
+        return WouldHelp(
+            allowed, divided, None, together, lowered, self.is_cut, without_policy=policy, untold=self.untold
+        )
+
+    def without_policy(self) -> int | None:
+        """The peak without what the user says of single values; None where that is not lower."""
+        if self.budget.policy is None:
+            return None
+        peak = _peak(choose(self.record, replace(self.budget, policy=None)))
+        return peak if peak < self.peak else None
 
     def allowed(self) -> dict[str, int]:
         """The peaks that further changes would bring it to which `allow=` names."""
@@ -128,92 +153,121 @@ class _Proposals:
         for name in (EARLY_UPDATE, BLOCKS, BFLOAT16):
             if name in self.budget.allow or not self._has_time(0):
                 continue
-            changes = _made(self.refused) | ({name} & {EARLY_UPDATE, BLOCKS})
+            changes = self.made | ({name} & {EARLY_UPDATE, BLOCKS})
             try:
                 # without a budget nothing is searched for: what changes nothing is known at once
                 plain = replace(self.budget, nbytes=None)
                 if name == BLOCKS and BLOCKS not in _record(self.record, plain, changes).allowed:
                     continue
-                peak = _peak(_record(self.record, self._allowing([name]), changes))
+                changed = _record(self.record, self._allowing([name]), changes)
             except TraceError:  # this step cannot be changed so
                 continue
-            if peak < self.peak:
-                found[name] = peak
+            if _peak(changed) < self.peak:
+                found[name] = _peak(changed)
+                self._wholes[name] = changed.program.unbudgeted_bytes or _peak(changed)
         return found
 
     def lowered(self) -> int | None:
         """The peak of the step in a region of autocast to bfloat16; None where that is not lower, where it is in a
         region already, or its code raises there.
         """
-        if MODE.autocast.dtype is not None or not self._has_time(1):
+        if MODE.autocast.dtype is not None or not self._has_time(self.refused.program.size()):
             return None
+        found = self._told(
+            "mixed precision", lambda: choose(lambda way: self.record(replace(way, lowered=True)), self.budget)
+        )
+        return _peak(found) if found is not None and _peak(found) < self.peak else None
+
+    def _told(self, what: str, made: Callable[[], Replay | None]) -> Replay | None:
+        """What is made, or None with the reason noted why that cannot be told."""
         try:
-            peak = _peak(choose(lambda way: self.record(replace(way, lowered=True)), self.budget))
-        except (TraceError, Untold):
-            return None
-        return peak if peak < self.peak else None
+            return made()
+        except Untold as untold:
+            self.untold[what] = untold.why
+        except TraceError as error:
+            self.untold[what] = str(error)
+        return None
 
     def _allowing(self, names: Iterable[str]) -> Budget:
         return replace(self.budget, allow=self.budget.allow | frozenset(names))
 
-    def in_parts(self) -> tuple[int, int] | None:
-        """Into how many parts `accumulate` could divide the batch to bring the step to its limit, and the peak then;
-        None where it would not lower the peak, or that cannot be told.
+    def in_parts(self, best: Replay | None) -> tuple[int, int] | None:
+        """Into how many parts `accumulate` could divide the batch to bring the step to its limit, and the peak then,
+        where those with nothing computed again are known; None where it would not lower the peak.
         """
-        try:
-            best = self._unfitted()
-            if not meets(best, self.limit) and self._has_time(0):
-                best = self._in(best.parts)
-        except Untold:
-            return None
-        return (best.parts, _peak(best)) if best.parts > 1 and _peak(best) < self.peak else None
+        is_short = best is not None and not meets(best, self.limit)
+        if best is not None and is_short and (self._is_known(best.parts) or self._has_time(best.program.size())):
+            best = self._in(best.parts)
+        return (best.parts, _peak(best)) if best is not None and _peak(best) < self.peak else None
 
-    def _unfitted(self) -> Replay:
-        """The fewest parts that keep to the limit with nothing computed again; those of least memory where none do."""
-        own, unbudgeted = self.refused.program.size(), self.refused.program.unbudgeted_bytes
-        best = self._in(2, fitted=False)
+    def _unfitted(self, names: Collection[str] = ()) -> Replay:
+        """The fewest parts that keep to the limit with these changes allowed and nothing computed again; where none do,
+        those of least memory, but for a little that more parts save.
+        """
+        whole = min((self._wholes[name] for name in names), default=self.refused.program.unbudgeted_bytes or self.peak)
+        # what an update that is made early saves, only values that are computed again bring down with parts
+        changes = self.made | ({BLOCKS} & set(names))
+        budget = replace(self._allowing(changes & set(names)), nbytes=self.limit)
+
+        def in_parts(parts: int) -> Replay:
+            return self.record(Way(budget, parts, False, changes, divided=True))
+
+        own, best = self.refused.program.size(), in_parts(2)
         each = max(best.program.size() - own, 1)
         most = min(best.divisible, 1 + (_MANY_NODES - own) // each)
-        for parts in _enough(unbudgeted or self.peak, _peak(best), self.limit, most):
+        for parts in _enough(whole, _peak(best), self.limit, most):
             if meets(best, self.limit):
                 break
-            best = min(best, self._in(parts, fitted=False), key=_peak)
+            found = in_parts(parts)
+            if meets(found, self.limit) or _peak(found) < _WORTH_MORE * _peak(best):
+                best = found
         return best
 
-    def _in(self, parts: int, fitted: bool = True, names: Sequence[str] = ()) -> Replay:
+    def _fitted(self, parts: int, names: Collection[str] = (), changes: Collection[str] = ()) -> Way:
+        """The batch in parts, with values computed again and these changes made of those that are allowed."""
+        budget = replace(self._allowing(names), nbytes=self.limit)
+        return Way(budget, parts, True, self.made | frozenset(changes), divided=True)
+
+    def _is_known(self, parts: int) -> bool:
+        return self._fitted(parts) in self._recorded
+
+    def _in(self, parts: int, names: Sequence[str] = ()) -> Replay:
         """The batch in parts, as a budget of the limit would have it done with these changes allowed."""
-        budget, made = replace(self._allowing(names), nbytes=self.limit), _made(self.refused)
 
         def with_changes(changes: frozenset[str]) -> Replay:
-            if names and changes == made and BFLOAT16 not in names:  # what is allowed and not done changes no peak
-                return self._in(parts)
-            return self.record(Way(budget, parts, fitted, changes, divided=True))
+            # what is allowed and not done changes no peak
+            asked = () if changes <= self.made and BFLOAT16 not in names else names
+            return self.record(self._fitted(parts, asked, changes))
 
-        return _best(with_changes, budget) if names else with_changes(made)
+        return _best(with_changes, self._allowing(names)) if names else with_changes(self.made)
 
-    def together(self, names: Sequence[str], parts: int, alone: int) -> tuple[Sequence[str], int, int] | None:
-        """Which changes to allow along with how many parts, and the peak then; None where that is not below `alone`.
-        `names` are those that help alone, the one that helps most first.
+    def together(self, names: Sequence[str]) -> tuple[Sequence[str], int, int] | None:
+        """Which changes to allow along with how many parts, and the peak then. `names` are those that help alone, the
+        one that helps most first.
         """
         best: tuple[Sequence[str], int, int] | None = None
         for some in (names[:1], names) if len(names) > 1 else (names,):
-            if len(some) + (parts > 1) < 2 or not self._has_time(self._new_ones(some, parts)):
-                continue
-            try:
-                peak = _peak(self._in(parts, names=some) if parts > 1 else choose(self.record, self._allowing(some)))
-            except (TraceError, Untold):
-                continue
-            if peak < (alone if best is None else best[-1]):
-                best = some, parts, peak
-            if peak <= self.limit:
+            found = self._told("several together", lambda some=some: self._together(some))  # type: ignore[misc]
+            if found is not None and (best is None or _peak(found) < best[-1]):
+                best = some, found.parts, _peak(found)
+            if best is not None and best[-1] <= self.limit:
                 break
         return best
 
-    @staticmethod
-    def _new_ones(names: Sequence[str], parts: int) -> int:
-        """How many recordings it takes to tell what these changes do together."""
-        recordings: int = 2 ** len({EARLY_UPDATE, BLOCKS}.intersection(names))
-        return recordings - 1 if parts > 1 and BFLOAT16 not in names else recordings
+    def _together(self, names: Sequence[str]) -> Replay | None:
+        """The recording with these changes allowed, in parts where these are told; None where there is no time, or it
+        is none of several.
+        """
+        made = 2 ** len({EARLY_UPDATE, BLOCKS}.intersection(names))
+        if "micro-batches" in self.untold:
+            several = len(names) > 1 and self._has_time(made * self.refused.program.size())
+            return choose(self.record, self._allowing(names)) if several else None
+        if not self._has_time(0):
+            return None
+        divided = self._unfitted(names)
+        known = BFLOAT16 not in names and self._is_known(divided.parts)
+        in_time = self._has_time((made - known) * divided.program.size())
+        return self._in(divided.parts, names) if in_time else None
 
 
 def _peak(recording: Replay) -> int:
