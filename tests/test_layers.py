@@ -37,7 +37,7 @@ RULES = {
     "memory": {"graph", "ops", "compiler", "codegen", "runtime", "errors"},
     "tensor": {"graph", "ops", "diagnosis", "runtime", "errors"},
     "autograd": {"diagnosis", "differentiate", "graph", "timeline", "ops", "tensor", "errors"},
-    "accumulation": {"graph", "ops", "tensor", "trees", "errors"},
+    "accumulation": {"graph", "ops", "tensor", "autograd", "trees", "errors"},
     "tracing": {
         "debug",
         "forks",
