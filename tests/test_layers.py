@@ -75,7 +75,7 @@ RULES = {
     "cuda": {"graph", "tensor", "amp"},
     "data": {"errors"},
     "train": {"pullback", "nn", "data", "errors"},
-    "cli": {"pullback", "train", "checkup", "data", "runtime", "memory", "debug", "errors"},
+    "cli": {"pullback", "tracing", "train", "checkup", "data", "runtime", "memory", "debug", "errors"},
     "__main__": {"cli"},
     "profiler": {"graph", "timeline", "compiler", "runtime"},
     "__init__": {

@@ -81,6 +81,10 @@ class Plan:
         for place, node in enumerate(self._program.inputs):
             yield place, node, self._roles.inputs.get(place, Named(INPUTS))
 
+    def gradients(self) -> list[Node]:
+        """What the step leaves in `.grad`."""
+        return [self._program.outputs[place] for place in self._roles.gradients]
+
     @property
     def over_budget_bytes(self) -> int:
         """By how many bytes the peak misses the budget: 0 where it is kept, or where no number of bytes was asked for.

@@ -38,7 +38,7 @@ def text(plan: Plan, width: int | None = None) -> str:
     """
     width = width or terminal_width()
     lines = [
-        f"plan of {plan.name}: {format_bytes(plan.peak_bytes)} at the peak ({plan.peak_bytes:,} bytes)",
+        f"plan of {plan.name}: {format_bytes(plan.peak_bytes)} at the peak ({plan.peak_bytes:,}\xa0bytes)",
         *_budget(plan),
         *_breakdown(plan, width - _BESIDE_BARS),
         f"  {_work(plan)}",
@@ -56,10 +56,11 @@ def text(plan: Plan, width: int | None = None) -> str:
 
 
 def _folded(line: str, width: int) -> list[str]:
-    """The line, the rest of one that is too long under it."""
-    if len(line) <= width:
-        return [line]
-    return textwrap.wrap(line, width, subsequent_indent="    ", break_on_hyphens=False)
+    """The line, the rest of one that is too long under it. It is not broken at spaces that say so."""
+    parts = [line]
+    if len(line) > width:
+        parts = textwrap.wrap(line, width, subsequent_indent="    ", break_on_hyphens=False)
+    return [part.replace("\xa0", " ") for part in parts]
 
 
 def _budget(plan: Plan) -> Iterable[str]:
