@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import pullback as pb
-from pullback.cli import app, planning
+from pullback.cli import app, planning, reductions
 from pullback.cli.meanwhile import meanwhile
 from pullback.memory import format_bytes
 from pullback.runtime.buffers import live_bytes
@@ -81,6 +81,18 @@ def test_a_model_is_planned_with_what_reduces_it(tmp_path: Path) -> None:
     assert "--dtype bfloat16" in rows["Model parameters"] and "--dtype bfloat16" in rows["Gradients"]
     assert "--optimizer adafactor" in rows["Optimizer state"] and " less)" in rows["Optimizer state"]
     assert "--checkpoint, +" in rows["Activations"] and " less)" in rows["Activations"]
+    # sizes say what a plan of the step so changed holds
+    plain = planning.Training("small", "adamw", 1, 64, "float32")
+    others = [
+        plain._replace(**change)  # type: ignore[arg-type]
+        for change in ({"dtype": "bfloat16"}, {"optimizer": "adafactor"}, {"quantize": "nf4", "lora_r": 16})
+    ]
+    held = [reductions.Outline.of(other.plan()).most for other in others]
+    found = {(r.role, r.technique.split()[0]): r.nbytes for r in reductions.of_training(plain)(plain.plan())}
+    for role in ("parameters", "gradients", "optimizer"):
+        for option, most in zip(("--dtype", "--optimizer", "--quantize"), held, strict=True):
+            assert found.get((role, option), most[role]) == most[role]
+    assert len(found) == 2 + 1 + 1 + 3
     assert json.loads((tmp_path / "plan.json").read_text(encoding="utf-8"))["peak_bytes"] > 0
     assert max(len(line) for line in result.stdout.splitlines() if not line.startswith("written to")) <= 80
 

@@ -150,7 +150,8 @@ def test_weights_under_adapters_are_what_codes_would_save_and_adapters_are_not()
 def test_other_forms_of_state_take_what_a_step_with_them_holds() -> None:
     def planned(make: Callable[..., pb.optim.Optimizer], change: Callable[[nn.Module], object] = id) -> Plan:
         layers = nn.Linear(96, 80), nn.BatchNorm1d(80), nn.Tanh(), nn.Linear(80, 96, bias=False)
-        model = nn.Sequential(nn.Embedding(40, 96), *layers)
+        model = nn.Sequential(nn.Embedding(40, 96), *layers, nn.Linear(96, 40, bias=False))
+        model[5].weight = model[0].weight  # stays as it is
         change(model)
         optimizer = make([p for p in model.parameters() if p.requires_grad])
 

@@ -249,7 +249,7 @@ def plan(
             found.save(save)
         print(f"\nwritten to {save}")
     with _refusing(ValueError), planning.running(model):
-        print(f"\n{reductions.table(found, reduced())}", flush=True)
+        print(f"\n{reductions.table(found, reduced(found))}", flush=True)
     if memory is not None:
         with _refusing(ValueError), planning.running(model):
             enough, words = planning.fits(found, memory, lambda budget: replan(memory=budget))

@@ -7,10 +7,10 @@ import functools
 import io
 import textwrap
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..memory import LEAST, Plan, format_bytes
-from ..memory.savings import RANK, forms
+from ..memory.savings import ADAPTED, FACTORED, IN_BFLOAT16, RANK, forms
 from ..memory.table import terminal_width
 from ..tracing.plan import plan_early, plan_in_parts, plan_lowered
 from .meanwhile import meanwhile
@@ -23,6 +23,8 @@ _COMPONENTS = {
     "gradients": "Gradients",
     "activations": "Activations",
 }
+#: optimizers whose state for adapters is told by its sizes
+_BY_ELEMENT = {"sgd", "momentum", "adam", "adamw", "lion"}
 #: into how many parts the batch of a step of the user's own is divided, where it has not too many nodes
 _PARTS = 8
 #: nodes of a step, and of all parts of its batch together, up to which other ways to run it are looked at
@@ -52,41 +54,40 @@ class Reduction(NamedTuple):
     nbytes: int
 
 
-def of_training(training: Training) -> Callable[[], list[Reduction]]:
-    """What each component could be reduced by, as far as it is not done already, from plans of the training with it.
-    They are made on other cores meanwhile, where there are any; what is returned waits for them.
+def of_training(training: Training) -> Callable[[Plan], list[Reduction]]:
+    """What each component could be reduced by, as far as it is not done already: what is there throughout from its
+    sizes in the plan of the training, which is given then, and what is not from plans of the training so changed. These
+    are made on another core meanwhile, where there is one; what is returned waits for them.
     """
-    small = "adafactor" if training.optimizer != "adafactor" else "sgd"
-    other = training if training.optimizer == "sgd" else training._replace(optimizer=small)
-    again = meanwhile(lambda: Outline.of(other._replace(checkpoint=True).plan()))
-    is_wide = training.dtype == "float32"
-    lower = meanwhile(lambda: Outline.of(training._replace(dtype="bfloat16").plan())) if is_wide else None
-    adapted = training._replace(quantize="nf4", lora_r=RANK)
+    again = None if training.checkpoint else _outlined(training._replace(checkpoint=True))
     is_whole = training.quantize is None and not training.lora_r
-    coded = meanwhile(lambda: Outline.of(adapted.plan())) if is_whole else None
+    adapted = training._replace(quantize="nf4", lora_r=RANK)
+    coded = _outlined(adapted) if is_whole and training.optimizer not in _BY_ELEMENT else None
+    words = {IN_BFLOAT16: "--dtype bfloat16", FACTORED: "--optimizer adafactor"}
+    words |= {ADAPTED: f"--quantize nf4 --lora-r {RANK}"} if is_whole else {}
 
-    def found() -> list[Reduction]:
-        rows = []
-        if lower is not None:
-            outline = Outline(*lower())
-            rows += [Reduction(role, "--dtype bfloat16", outline.most[role]) for role in ("parameters", "gradients")]
-        outline = Outline(*again())
-        if other is not training:
-            rows.append(Reduction("optimizer", f"--optimizer {small}", outline.most["optimizer"]))
-        if not training.checkpoint:
-            words = f"--checkpoint, +{outline.again:.0%} FLOP"
-            rows.append(Reduction("activations", words, outline.most["activations"]))
+    def found(plan: Plan) -> list[Reduction]:
+        known = forms(plan)
+        rows = [Reduction(f.role, words[t], f.nbytes) for t in words for f in known if f.technique == t]
+        if training.optimizer == "adafactor":
+            rows.append(Reduction("optimizer", "--optimizer sgd", 0))
+        if again is not None:
+            outline = Outline(*again())
+            technique = f"--checkpoint, +{outline.again:.0%} FLOP"
+            rows.append(Reduction("activations", technique, outline.most["activations"]))
         if coded is not None:
-            outline = Outline(*coded())
-            words = f"--quantize nf4 --lora-r {RANK}"
-            rows += [Reduction(role, words, outline.most[role]) for role in ("parameters", "optimizer", "gradients")]
+            rows.append(Reduction("optimizer", words[ADAPTED], Outline(*coded()).most["optimizer"]))
         return rows
 
     return found
 
 
-def of_own(own: Own, plan: Plan) -> Callable[[], list[Reduction]]:
-    """What a step of the user's own could be reduced by, of which `plan` is the plan: other ways to run it, from plans
+def _outlined(training: Training) -> Callable[[], Any]:
+    return meanwhile(lambda: Outline.of(training.plan()))
+
+
+def of_own(own: Own, plan: Plan) -> Callable[[Plan], list[Reduction]]:
+    """The same of a step of the user's own, of which `plan` is the plan: other ways to run it, from plans
     that are made meanwhile, and other ways to keep what is there throughout, from the sizes of it. What is no less is
     left out, and so is what cannot be told.
     """
@@ -94,9 +95,9 @@ def of_own(own: Own, plan: Plan) -> Callable[[], list[Reduction]]:
     ways: list[Callable[[Own], tuple[str, str, Plan] | None]] = [_early, _least, _lowered] if parts else []
     ways += [functools.partial(_in_parts, parts=parts)] if parts > 1 else []
     tried = [meanwhile(functools.partial(_quietly, way, own)) for way in ways]
-    held = Outline.of(plan).most
 
-    def found() -> list[Reduction]:
+    def found(plan: Plan) -> list[Reduction]:
+        held = Outline.of(plan).most
         rows = [Reduction(*form) for form in forms(plan)]
         rows += [Reduction(*row) for way in tried for row in way()]
         return [row for row in rows if row.nbytes < held[row.role]]

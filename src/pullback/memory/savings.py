@@ -23,6 +23,10 @@ _PARTS_OF_ADAPTERS, _UNDER_ADAPTER = {"lora_A", "lora_B"}, ".base_layer"
 _SKIPPED = ("lm_head",)
 #: the rank of adapters that are proposed
 RANK = 16
+#: techniques, in words
+IN_BFLOAT16 = "model.to(bfloat16)"
+ADAPTED = f'quantize_model(…, "nf4") and lora.apply of rank {RANK}'
+FACTORED = "factored second moments (Adafactor)"
 
 
 class Form(NamedTuple):
@@ -48,7 +52,7 @@ def _in_bfloat16(plan: Plan, held: dict[str, int]) -> Iterator[Form]:
     given = [node for _, node, named in plan.inputs() if named.role == PARAMETERS]
     for role, nodes in ((PARAMETERS, given), (GRADIENTS, plan.gradients())):
         wide = sum(bytes_of(node) for node in nodes if node.dtype is float32)
-        yield Form(role, "model.to(bfloat16)", held[role] - wide // 2)
+        yield Form(role, IN_BFLOAT16, held[role] - wide // 2)
 
 
 def _as_codes(plan: Plan, held: dict[str, int]) -> Iterator[Form]:
@@ -64,13 +68,12 @@ def _as_codes(plan: Plan, held: dict[str, int]) -> Iterator[Form]:
     if not adapted:
         yield Form(PARAMETERS, 'quantize_model(…, "nf4") of fixed layers', parameters)
         return
-    technique = f'quantize_model(…, "nf4") and lora.apply of rank {RANK}'
     sizes = [RANK * size for node in coded for size in node.shape]
-    yield Form(PARAMETERS, technique, parameters + 4 * sum(sizes))
-    yield Form(GRADIENTS, technique, 4 * sum(sizes))
+    yield Form(PARAMETERS, ADAPTED, parameters + 4 * sum(sizes))
+    yield Form(GRADIENTS, ADAPTED, 4 * sum(sizes))
     state = _state_of(plan, sizes)
     if state is not None:
-        yield Form(OPTIMIZER, technique, state)
+        yield Form(OPTIMIZER, ADAPTED, state)
 
 
 def _state_of(plan: Plan, sizes: list[int]) -> int | None:
@@ -112,7 +115,7 @@ def _optimizers(plan: Plan) -> list[tuple[str, int]]:
     return [
         ("moments in 8 bits (AdamW8bit, Adam8bit, Lion8bit, SGD8bit)", _less_in_8_bits(plan)),
         ("both of Adam's moments in one byte (AdamW4bit, Adam4bit)", _less_in_4_bits(plan)),
-        ("factored second moments (Adafactor)", _less_with_adafactor(plan)),
+        (FACTORED, _less_with_adafactor(plan)),
     ]
 
 
@@ -145,15 +148,15 @@ def _less_in_4_bits(plan: Plan) -> int:
 
 
 def _less_with_adafactor(plan: Plan) -> int:
-    """As Adafactor's: of matrices (the last two axes) one value a row and one a column. Numbers such as counts of steps
-    are let be.
-    """
-    less, parameters = 0, dict[int, Node]()
+    """As Adafactor's: of matrices (the last two axes) one value a row and one a column, and a count of steps."""
+    less, parameters, counts = 0, dict[int, Node](), 0
     given = {place: node for place, node, _ in plan.inputs()}
     for _, node, named in plan.inputs():
         if named.role == OPTIMIZER and named.kept_for is not None and node.shape:
             less += bytes_of(node)
             parameters[named.kept_for] = given[named.kept_for]
+        counts += named.role == OPTIMIZER and not node.shape
+    less -= 0 if counts or not parameters else 4
     return less - sum(_factored(node.shape) * node.dtype.itemsize for node in parameters.values())
 
 
@@ -190,7 +193,7 @@ def _linear_weights(plan: Plan) -> Iterator[tuple[int, Node]]:
     """
     multiplied, others = set[Node](), set[Node]()
     for node in plan.nodes():
-        if node.op.name in ("matmul", "gather"):
+        if node.op.name in ("matmul", "take"):
             read = multiplied if node.op.name == "matmul" else others
             read |= {_base(operand) for operand in node.inputs}
     names = {named.name for _, _, named in plan.inputs()}
@@ -236,4 +239,4 @@ def _factored(shape: Shape) -> int:
     return size if len(shape) < 2 else size // max(shape[-1], 1) + size // max(shape[-2], 1)
 
 
-__all__ = ["Form", "forms", "savings"]
+__all__ = ["ADAPTED", "FACTORED", "IN_BFLOAT16", "RANK", "Form", "forms", "savings"]

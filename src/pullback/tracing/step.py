@@ -214,7 +214,7 @@ class CompiledStep:
             hooked = frozenset(place for place, leaf in enumerate(leaves) if is_hooked(leaf))
             variant = self._record_to_budget(kind.key, leaves, kind.shape, hooked, planned=True)
             report.program = variant.program
-        return self._plan_of(variant)
+            return self._plan_of(variant)
 
     def plan_in(self, way: Way, args: Sequence[Any]) -> tuple[Plan, int]:
         """What a call would hold in memory and compute that is recorded in this way, and into how many parts its batch
