@@ -140,7 +140,7 @@ def _awaited(layout: Layout, uses: dict[Thing, list[_Use]], later: set[Node]) ->
     latest: dict[Node, int] = {}
     awaited: set[Node] = set()
     for node in layout.fusion.graph.nodes:
-        latest[node] = max((latest[i] for i in node.inputs), default=-1)
+        latest[node] = max((latest.get(i, -1) for i in node.inputs), default=-1)  # inputs need not stand in it
         if node not in results:  # gradients and parameters wait for checks of the loss
             stored = (_stored(operand, made) for operand in node.inputs)
             awaited |= {operand for operand in stored if made.get(operand, latest[node]) < latest[node]}
