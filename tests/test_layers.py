@@ -37,7 +37,7 @@ RULES = {
     "memory": {"graph", "ops", "compiler", "codegen", "runtime", "errors"},
     "tensor": {"graph", "ops", "diagnosis", "runtime", "errors"},
     "autograd": {"diagnosis", "differentiate", "graph", "timeline", "ops", "tensor", "errors"},
-    "accumulation": {"graph", "ops", "tensor", "trees", "errors"},
+    "accumulation": {"graph", "ops", "tensor", "autograd", "trees", "errors"},
     "tracing": {
         "debug",
         "forks",
@@ -75,7 +75,7 @@ RULES = {
     "cuda": {"graph", "tensor", "amp"},
     "data": {"errors"},
     "train": {"pullback", "nn", "data", "errors"},
-    "cli": {"pullback", "train", "checkup", "data", "runtime", "memory", "debug", "errors"},
+    "cli": {"pullback", "tracing", "train", "checkup", "data", "runtime", "memory", "debug", "errors"},
     "__main__": {"cli"},
     "profiler": {"graph", "timeline", "compiler", "runtime"},
     "__init__": {

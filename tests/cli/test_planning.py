@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
-from pullback.cli import app, planning
+import pullback as pb
+from pullback.cli import app, planning, reductions
 from pullback.cli.meanwhile import meanwhile
+from pullback.memory import format_bytes
 from pullback.runtime.buffers import live_bytes
 from pullback.train import models
 from pullback.train.llama import LlamaConfiguration
@@ -19,13 +23,16 @@ OWN = """
 import pullback as pb
 
 def training():
-    model = pb.nn.Linear(64, 64)
+    model = pb.nn.Sequential(*[layer for _ in range(4) for layer in (pb.nn.Linear(64, 64), pb.nn.Tanh())])
     optimizer = pb.optim.Adam(model.parameters())
 
-    def step(x):
+    def step(x, parts=1):
         optimizer.zero_grad()
-        loss = model(x).square().mean()
-        loss.backward()
+        if parts == 1:
+            loss = model(x).square().mean()
+            loss.backward()
+        else:
+            loss = pb.accumulate(lambda x: model(x).square().mean(), x, parts=parts)
         optimizer.step()
         return loss
 
@@ -74,8 +81,20 @@ def test_a_model_is_planned_with_what_reduces_it(tmp_path: Path) -> None:
     assert "--dtype bfloat16" in rows["Model parameters"] and "--dtype bfloat16" in rows["Gradients"]
     assert "--optimizer adafactor" in rows["Optimizer state"] and " less)" in rows["Optimizer state"]
     assert "--checkpoint, +" in rows["Activations"] and " less)" in rows["Activations"]
+    # sizes say what a plan of the step so changed holds
+    plain = planning.Training("small", "adamw", 1, 64, "float32")
+    others = [
+        plain._replace(**change)  # type: ignore[arg-type]
+        for change in ({"dtype": "bfloat16"}, {"optimizer": "adafactor"}, {"quantize": "nf4", "lora_r": 16})
+    ]
+    held = [reductions.Outline.of(other.plan()).most for other in others]
+    found = {(r.role, r.technique.split()[0]): r.nbytes for r in reductions.of_training(plain)(plain.plan())}
+    for role in ("parameters", "gradients", "optimizer"):
+        for option, most in zip(("--dtype", "--optimizer", "--quantize"), held, strict=True):
+            assert found.get((role, option), most[role]) == most[role]
+    assert len(found) == 2 + 1 + 1 + 3
     assert json.loads((tmp_path / "plan.json").read_text(encoding="utf-8"))["peak_bytes"] > 0
-    assert max(map(len, result.stdout.splitlines())) <= 100
+    assert max(len(line) for line in result.stdout.splitlines() if not line.startswith("written to")) <= 80
 
 
 def test_what_is_computed_meanwhile_is_what_is_computed_here(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,25 +146,46 @@ def test_adapters_beside_codes_are_planned() -> None:
     assert "nf4, fp4 or int8" in invoke(*options, "--quantize", "nf5", "--lora-r", 2).output
 
 
+def check_reductions(printed: str, step: Callable[..., pb.Tensor], arguments: tuple[pb.Tensor]) -> None:
+    """Each figure of the table is that of a plan of the step that is written so."""
+
+    def lowered(x: pb.Tensor) -> pb.Tensor:
+        with pb.autocast("cpu", dtype=pb.bfloat16):
+            return step(x)
+
+    table = printed[printed.index("Component ") :]
+    for technique, role, plan in (
+        ("accumulate(…, parts=8)", "activations", pb.plan(step, *arguments, 8)),
+        ("autocast to bfloat16", "activations", pb.plan(lowered, *arguments)),
+        ('memory="least", +', "activations", pb.plan(step, *arguments, memory="least")),
+    ):
+        (row,) = (line for line in table.splitlines() if technique in line)
+        assert f"  {format_bytes(int(plan.timeline[role].max()))} (" in row, row
+    assert "model.to(bfloat16)" in table and "AdamW8bit" in table and 'allow=["early-update"]' in table
+    assert max(map(len, printed.splitlines())) <= 80
+
+
 def test_a_step_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "planned_here.py").write_text(OWN, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     result = invoke("--model", "planned_here:training", "--memory", "10MiB")
     assert result.exit_code == 0, result.output
     assert "plan of step:" in result.stdout and "it fits in 10 MiB" in result.stdout
-    assert "planned_here.py:10" in result.stdout
+    assert "planned_here.py:11" in result.stdout
     lines = [line.rsplit("  ", 1)[-1] for line in result.stdout.splitlines() if "float32[" in line]
     assert lines and all("planned_here.py:" in line for line in lines)
+    module = sys.modules["planned_here"]
+    check_reductions(result.stdout, *module.training())
     least = invoke("--model", "planned_here:training", "--memory", "least")
     assert least.exit_code == 0 and least.stdout.splitlines()[-1].startswith("the least for at most about one more")
     (tmp_path / "broken.py").write_text("def f(:", encoding="utf-8")
     (tmp_path / "needs.py").write_text("\nimport nothing_such", encoding="utf-8")
     here = str(tmp_path / "planned_here.py")
     for name, words in [
-        ("planned_here:raises", f"{here}:24: RuntimeError: there is no data"),
-        ("planned_here:mismatched", f"(at {here}:28)"),
-        ("planned_here:fails_when_called", f"{here}:32: KeyError: 'a'"),
-        ("planned_here:exits", f"{here}:36: it exited with 3"),
+        ("planned_here:raises", f"{here}:27: RuntimeError: there is no data"),
+        ("planned_here:mismatched", f"(at {here}:31)"),
+        ("planned_here:fails_when_called", f"{here}:35: KeyError: 'a'"),
+        ("planned_here:exits", f"{here}:39: it exited with 3"),
         ("planned_here:more", "is called with the arguments that it gives: too many positional arguments"),
         ("planned_here:helper.x", "is named module:function"),
         ("planned_here:", "is named module:function"),

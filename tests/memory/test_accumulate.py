@@ -248,6 +248,42 @@ def test_weights_of_the_user() -> None:
         np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-13)
 
 
+WEIGHTS: dict[str, Callable[[Any], Any]] = {
+    "a tensor": lambda b: (b[1] >= 0).sum(),
+    "a tensor of shape [1], halves": lambda b: 0.5 * (b[1] >= 0).sum(0, keepdim=True),
+    "an array": lambda b: np.asarray((TARGET_OF[b[0].shape[0]] >= 0).sum()),
+}
+#: what a part of three has of TARGET, by the number of its examples (2, 2 and 3): the first two count nothing
+TARGET_OF = {2: TARGET[:2], 3: TARGET[4:]}
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_a_part_of_weight_zero_counts_nothing(name: str) -> None:
+    model = network()
+    batch = pb.randn(EXAMPLES, 5), batch_of("classes")
+
+    def loss_fn(part: Any) -> Any:
+        return F.cross_entropy(model(part[0]), part[1])
+
+    def weighted() -> Any:
+        return pb.accumulate(loss_fn, batch, parts=3, weight=WEIGHTS[name])
+
+    expected = gradients_of(lambda: pb.accumulate(loss_fn, batch, parts=1), model)
+    for run in (weighted, pb.compile(weighted)):
+        loss, gradients = gradients_of(run, model)
+        assert loss == pytest.approx(expected[0], rel=1e-12)
+        for gradient, wanted in zip(gradients, expected[1], strict=True):
+            np.testing.assert_allclose(gradient, wanted, rtol=1e-12, atol=1e-13)
+
+
+def test_weights_that_are_all_zero_give_what_the_mean_over_nothing_does() -> None:
+    model = network()
+    for nothing in (0, pb.tensor(False)):
+        assert np.isnan(
+            pb.accumulate(lambda b: model(b).mean(), pb.ones(4, 5), 2, weight=lambda _, n=nothing: n).item()
+        )
+
+
 def test_gradients_are_added() -> None:
     model = nn.Linear(5, CLASSES)
     x = pb.randn(EXAMPLES, 5)
@@ -373,5 +409,14 @@ def test_errors_of_the_call() -> None:
         pb.accumulate(loss_fn, (x, pb.tensor(1.0)), parts=2)
     with pytest.raises(TypeError, match="no tensors"):
         pb.accumulate(loss_fn, [1, 2], parts=2)
-    with pytest.raises(TypeError, match="loss_fn"):
-        pb.accumulate(lambda b: 1.0, x, parts=2)
+    for parts in (1, 2):
+        for given, told in ((1.0, "a float"), ((loss_fn(x), 3), "a tuple of 2"), ({"loss": loss_fn(x)}, "a dict of 1")):
+            with pytest.raises(TypeError, match=f"loss_fn must give the loss alone, a tensor, got {told}"):
+                pb.accumulate(lambda b, given=given: given, x, parts=parts)
+    with pytest.raises(TypeError, match="loss_fn must be a function of a batch, got 3"):
+        pb.accumulate(3, x, 2)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="weight must be a function of a part that gives its weight, got 0"):
+        pb.accumulate(loss_fn, x, 2, weight=0)  # type: ignore[arg-type]
+    for weight, told in (("many", "'many'"), (pb.ones(3), r"float64\[3\]"), (None, "None")):
+        with pytest.raises(TypeError, match=f"weight must give a number for a part.*, got {told}"):
+            pb.accumulate(loss_fn, x, 2, weight=lambda _, weight=weight: weight)

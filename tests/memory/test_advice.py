@@ -9,6 +9,8 @@ import pullback as pb
 from pullback import debug, nn
 from pullback.compiler.retention import Solver
 from pullback.errors import MemoryBudgetError
+from pullback.memory import Plan
+from pullback.memory.savings import RANK, forms
 from pullback.memory.sizes import format_bytes
 from pullback.tracing import ways
 
@@ -183,6 +185,44 @@ def test_weights_under_adapters_are_what_codes_would_save_and_adapters_are_not()
     assert "in 4 bits" not in said(True, True)[0]
     words, _, all_of_them = said(False, False)
     assert f"are {format_bytes(2 * all_of_them)}, and would be {format_bytes(3 * codes // 2)}" in words
+
+
+def test_other_forms_of_state_take_what_a_step_with_them_holds() -> None:
+    def planned(make: Callable[..., pb.optim.Optimizer], change: Callable[[nn.Module], object] = id) -> Plan:
+        layers = nn.Linear(96, 80), nn.BatchNorm1d(80), nn.Tanh(), nn.Linear(80, 96, bias=False)
+        model = nn.Sequential(nn.Embedding(40, 96), *layers, nn.Linear(96, 40, bias=False))
+        model[5].weight = model[0].weight  # stays as it is
+        change(model)
+        optimizer = make([p for p in model.parameters() if p.requires_grad])
+
+        def step(x: pb.Tensor) -> pb.Tensor:
+            optimizer.zero_grad()
+            loss = model(x).float().square().mean()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        return pb.plan(step, pb.zeros(8, dtype=pb.int64))
+
+    def adapt(model: nn.Module) -> None:
+        nn.utils.quantize_model(model)
+        pb.lora.apply(model, RANK, 2 * RANK, ["1", "4"])
+
+    plain = planned(pb.optim.AdamW)
+    expected = {
+        "model.to(bfloat16)": planned(pb.optim.AdamW, lambda model: model.to(pb.bfloat16)),
+        "quantize_model": planned(pb.optim.AdamW, adapt),
+        "moments in 8 bits": planned(pb.optim.AdamW8bit),
+        "both of Adam's moments": planned(pb.optim.AdamW4bit),
+        "factored": planned(pb.optim.Adafactor),
+    }
+    found = forms(plain)
+    assert len(found) == 2 + 3 + 3, found
+    for form in found:
+        (plan,) = (plan for start, plan in expected.items() if form.technique.startswith(start))
+        assert form.nbytes == sum(b.nbytes for b in plan.buffers if b.role == form.role), form
+    # of a state with sizes of its own nothing is said for adapters
+    assert not [f for f in forms(expected["factored"]) if f.role == "optimizer" and "lora" in f.technique]
 
 
 def test_a_problem_is_solved_once(monkeypatch: pytest.MonkeyPatch) -> None:

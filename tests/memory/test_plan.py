@@ -177,8 +177,9 @@ def test_what_the_forward_pass_keeps_is_an_activation() -> None:
 
     plan = pb.plan(step, pb.zeros(512, 64))
     kept = [b for b in plan.buffers if b.role == "activations"]
-    # each tanh needs its value again; the second one's derivative may be made with it
-    assert {b.nbytes for b in kept if b.nbytes > 4096} == {512 * 256 * 4, 512 * 64 * 4}
+    # each tanh needs its value again; the gradient by the second one is made with it, and is on its way
+    assert {b.nbytes for b in kept if b.nbytes > 4096} == {512 * 256 * 4}
+    assert "tanh backward float32[512, 64]" in {b.what for b in plan.buffers if b.role == "temporaries"}
     assert all(b.source is not None and b.source.file == __file__ for b in kept)
     gradients = sorted(b.what for b in plan.buffers if b.role == "gradients")
     assert gradients[1] == "gradient of 0.weight float32[256, 64]" and len(gradients) == 4
@@ -192,7 +193,17 @@ def test_a_loop_backwards_reads_activations() -> None:
 
 def test_names_are_those_of_the_modules() -> None:
     _, plan = planned("gpt-char")
+    assert all(b.source is not None for b in plan.buffers if b.what.startswith("workspace"))
     words = {b.what for b in plan.buffers}
+    # the gradient by the logits is made with the loss; the sums of attention are made for the backward pass to read
+    roles = sorted(
+        (b.what.split(" backward ")[0], b.role, b.last - b.first > 20)
+        for b in plan.buffers
+        if b.what.endswith(("_attention backward float32[12, 4, 64]", "_entropy backward float32[768, 65]"))
+    )
+    attention = "scaled_dot_product_attention"
+    assert roles == [("cross_entropy", "temporaries", False), *[(attention, "activations", True)] * 4,
+                     *[(attention, "temporaries", False)] * 4]  # fmt: skip
     assert "blocks.0.qkv.weight float32[384, 128]" in words
     assert "exp_avg_sq of blocks.3.down.bias float32[128]" in words
     assert "gradient of norm.weight float32[128]" in words
@@ -265,10 +276,14 @@ def test_old_values_that_somebody_holds_are_held_too() -> None:
 # ---- how it is shown
 
 
-def test_the_table_fits_a_terminal() -> None:
+def test_the_table_fits_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     _, plan = planned("gpt-char")
-    lines = text(plan).splitlines()
-    assert max(map(len, lines)) <= 100
+    plan.changes["bfloat16"] = "many words " * 20
+    for columns in ("40", "80", "100", "200"):
+        monkeypatch.setenv("COLUMNS", columns)
+        assert 50 < max(map(len, str(plan).splitlines())) <= min(max(int(columns), 60), 120)
+        assert str(plan).count("many words") > 15
+    lines = text(plan, 100).splitlines()
     assert f"({plan.peak_bytes:,} bytes)" in lines[0]
     for role in ROLES:
         assert any(line.startswith(f"  {role} ") for line in lines)

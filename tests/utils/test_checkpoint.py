@@ -394,6 +394,8 @@ def test_what_is_not_supported_says_so() -> None:
         checkpoint(3, x)
     with pytest.raises(ValueError, match="segments"):
         checkpoint_sequential([pb.sin], 2, x)
+    with pytest.raises(ValueError, match="functions are none"):
+        checkpoint_sequential([], 1, x)
     with pytest.raises(TypeError, match="context_fn"):
         nn.Sequential(dense()).gradient_checkpointing_enable({"context_fn": None})
 

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import functools
+import math
+import operator
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
+from ..autograd.backward import backward_where
 from ..errors import ShapeError
 from ..graph.node import Node
+from ..graph.types import float32, float64, promote
 from ..ops.elementwise import add
 from ..ops.primitive import looking, user_source
 from ..tensor import Tensor
+from ..tensor.creation import from_numpy, tensor
 from ..tensor.grad_modes import no_grad
 from ..tensor.state import STATE, restored
 from .classes import SAME, TOTAL
@@ -39,8 +47,9 @@ def accumulate(
     That is read from what loss_fn computes, for which it is called twice more than there are parts, and what it does to
     tensors then is undone. GradientError is raised where the loss does not divide so: where it is no linear function
     of sums over examples, as with batch normalization in training mode, or a loss that compares examples. With `weight`
-    the loss is taken to be the mean of the parts' losses weighted by `weight(part)`, and nothing is checked. Random
-    draws, as of dropout, are others than those of the undivided batch.
+    the loss is taken to be the mean of the parts' losses weighted by `weight(part)`, a number or a tensor of one, and
+    nothing is checked; a part of weight 0 counts nothing, also where its own loss is NaN. Random draws, as of dropout,
+    are others than those of the undivided batch.
 
     `parts` "auto" is 1 but in a compiled step with a budget (`pullback.compile(step, memory=…)`), where it is what
     meets the budget in the least time (`step.parts`). Raises ShapeError for a batch of fewer examples than parts.
@@ -52,6 +61,13 @@ def accumulate(
     >>> layer.weight.grad.shape, bool(pb.isclose(loss, loss_fn((x, target))))
     (pullback.Size([4, 3]), True)
     """
+    if not callable(loss_fn):
+        raise TypeError(f"accumulate: loss_fn must be a function of a batch, got {loss_fn!r} (at {user_source()})")
+    if weight is not None and not callable(weight):
+        raise TypeError(
+            f"accumulate: weight must be a function of a part that gives its weight, got {weight!r} (at "
+            f"{user_source()}), as weight=lambda part: len(part[0])"
+        )
     given = Batch(batch, dim)
     count = _chosen(given.count) if parts == AUTO else parts
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
@@ -61,15 +77,30 @@ def accumulate(
             f"accumulate: {given.count} examples cannot be divided into {count} parts (at {user_source()})"
         )
     if count == 1:
-        loss = loss_fn(batch)
+        loss = _loss(loss_fn, batch)
         loss.backward()
         return loss.detach()
-    return _Weighted(loss_fn, given, count, weight).run() if weight else _Shared(loss_fn, given, count).run()
+    if weight is not None:
+        return _Weighted(loss_fn, given, count, weight).run()
+    return _Shared(loss_fn, given, count).run()
 
 
 def _chosen(examples: int) -> int:
     """The number of parts that the step being recorded is to have."""
     return 1 if STATE.trace is None else min(STATE.trace.automatic_parts(examples), max(examples, 1))
+
+
+def _loss(loss_fn: Callable[[Any], Tensor], batch: Any) -> Tensor:
+    """What loss_fn gives, which must be the loss alone."""
+    loss = loss_fn(batch)
+    if not isinstance(loss, Tensor):
+        held = f" of {len(loss)}" if isinstance(loss, (tuple, list, dict)) else ""
+        raise TypeError(
+            f"accumulate: loss_fn must give the loss alone, a tensor, got a {type(loss).__name__}{held} (at "
+            f"{user_source()}). What else it gives would be of one part only: let loss_fn give the loss alone, as "
+            "lambda batch: f(batch)[0], and compute the rest outside of it."
+        )
+    return loss
 
 
 class _Shared:
@@ -84,7 +115,7 @@ class _Shared:
         root, division = self._divided()
         result: Node | None = None
         for start, stop in self.bounds:
-            loss = self.loss_fn(self.batch.of(self.batch.between(start, stop)))
+            loss = _loss(self.loss_fn, self.batch.of(self.batch.between(start, stop)))
             contribution = Tensor(share(division, root, loss.node, start == 0))
             if contribution.requires_grad or start == 0:
                 contribution.backward()
@@ -109,18 +140,15 @@ class _Shared:
         found = division.run(root, other)
         if found not in (SAME, TOTAL):
             raise refusal(root, found)
-        for tensor, node in changed.items():
-            if tensor not in also_changed:
+        for changing, node in changed.items():
+            if changing not in also_changed:
                 continue
-            if division.run(node, also_changed[tensor]) != SAME or node in division.changed:
+            if division.run(node, also_changed[changing]) != SAME or node in division.changed:
                 raise refused_change(node)
         return root, division
 
     def _recorded(self, tensors: list[Tensor]) -> Node:
-        loss = self.loss_fn(self.batch.of(tensors))
-        if not isinstance(loss, Tensor):
-            raise TypeError(f"accumulate: loss_fn must give a tensor, got {type(loss).__name__} (at {user_source()})")
-        return loss.node
+        return _loss(self.loss_fn, self.batch.of(tensors)).node
 
     def _probed(self) -> int:
         """A number of examples that is not all, and above 1: axes of size 1 are moved about in ways of their own."""
@@ -138,16 +166,48 @@ class _Weighted:
     def run(self) -> Tensor:
         """The loss, the gradient having been added."""
         with no_grad():
-            weights = [self.weight(part) for part in self.parts]
-            whole = sum(weights[1:], start=weights[0])
+            shares = self._shares()
         result: Tensor | None = None
-        for part, own in zip(self.parts, weights, strict=True):
-            contribution = self.loss_fn(part) * (own / whole)
-            contribution.backward()
+        for part, (portion, counts) in zip(self.parts, shares, strict=True):
+            loss = _loss(self.loss_fn, part)
+            if isinstance(portion, Tensor):
+                contribution = (loss * portion.to(promote(loss.dtype, float32))).where(counts, 0.0)
+                backward_where(counts, contribution)
+            elif counts:
+                contribution = loss * portion
+                contribution.backward()
+            else:
+                continue
             with no_grad():
                 result = contribution.detach() if result is None else result + contribution.detach()
         assert result is not None
         return result
+
+    def _shares(self) -> list[tuple[Any, Any]]:
+        """The share of each part in the mean, and whether it counts. Where none does, all are NaN, as the mean over
+        nothing is for the undivided batch.
+        """
+        weights = [self._weight_of(part) for part in self.parts]
+        if any(isinstance(own, Tensor) for own in weights):
+            weights = [(own if isinstance(own, Tensor) else tensor(own)).to(float64) for own in weights]
+            whole = functools.reduce(operator.add, weights)
+            return [(own / whole, (own != 0) | (whole == 0)) for own in weights]
+        whole = sum(weights)
+        return [(own / whole if whole else math.nan, own != 0 or whole == 0) for own in weights]
+
+    def _weight_of(self, part: Any) -> Tensor | int | float:
+        """The weight of a part: a number, or a tensor of shape []."""
+        given = self.weight(part)
+        if isinstance(given, np.ndarray):
+            given = from_numpy(given)
+        if isinstance(given, (int, float, np.integer, np.floating)):
+            return given.item() if isinstance(given, np.generic) else given
+        if isinstance(given, Tensor) and given.numel() == 1 and not given.is_complex():
+            return given.reshape(())
+        told = f"{given.dtype.name}{list(given.shape)}" if isinstance(given, Tensor) else f"{given!r:.200}"
+        raise TypeError(
+            f"accumulate: weight must give a number for a part, or a tensor of one, got {told} (at {user_source()})"
+        )
 
 
 __all__ = ["accumulate"]

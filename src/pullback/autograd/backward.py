@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..diagnosis import Audit
 from ..differentiate import gradients, spend
 from ..errors import GradientError, ShapeError
 from ..graph.node import Node
-from ..ops.elementwise import add, convert
+from ..ops.elementwise import add, convert, where
 from ..ops.host import SEVERAL
 from ..ops.movement import expand
 from ..ops.primitive import MODE, constant, grad_mode, user_source
@@ -38,12 +38,31 @@ def backward(
     7.0
     """
     from ..tensor.arguments import truth
-    from ..tensor.handle import RECEIVERS, Handle
-    from ..tensor.state import STATE
 
     create_graph = truth(create_graph, "backward", "create_graph")
     retain = create_graph if retain_graph is None else truth(retain_graph, "backward", "retain_graph")
-    outputs = _as_tuple(tensors)
+    _backward(_as_tuple(tensors), grad_tensors, retain, create_graph, inputs)
+
+
+def backward_where(counts: Any, loss: Any) -> None:
+    """`loss.backward()` where the scalar `counts` (bool) is true. Where it is not, `.grad` receives zeros, whatever the
+    pass finds: the cotangent of a loss of weight 0 is 0, and 0 times what is infinite or NaN would be NaN.
+    """
+
+    def counting(gradient: Node) -> Node:
+        return where(counts.node, gradient, expand(constant(0, gradient.dtype), gradient.shape))
+
+    _backward((loss,), None, False, False, None, counting)
+
+
+def _backward(
+    outputs: tuple[Any, ...], grad_tensors: Any, retain: bool, create_graph: bool, inputs: Any,
+    settled: Callable[[Node], Node] | None = None,
+) -> None:  # fmt: skip
+    """Each gradient that is found is what `settled` makes of it."""
+    from ..tensor.handle import RECEIVERS, Handle
+    from ..tensor.state import STATE
+
     roots = [o.node for o in outputs]
     for root in roots:
         _check_history(root)
@@ -66,6 +85,8 @@ def backward(
         nodes = [t.node for t in receivers]
     with span("differentiate"):
         found = _looked_at(roots, cotangents, [*nodes, *(node for _, node in sought)], create_graph, retain)
+    if settled is not None:
+        found = [None if value is None else settled(value) for value in found]
     for root in roots:
         STATE.watch(root, "loss")
     for (seeker, node), value in zip(sought, found[len(nodes) :], strict=True):

@@ -22,7 +22,7 @@ from ..train.digits import DigitsSettings, DigitsTraining, load_digits
 from ..train.gpt import GPTConfiguration
 from ..train.text import TextSettings, TextTraining, check_whole, load_text_model, sample_text
 from ..train.weights import check_writable
-from . import planning
+from . import planning, reductions
 from .output import EXIT_FAILED, EXIT_INTERRUPTED, Reporter, fail, interruptible
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, no_args_is_help=True)
@@ -235,21 +235,21 @@ def plan(
             training = _training(model, batch, tokens, optimizer, dtype)._replace(
                 checkpoint=checkpoint, quantize=quantize, lora_r=lora_r
             )
-            reductions = planning.reductions(training)
+            reduced = reductions.of_training(training)
             found, replan = training.plan(), training.plan
         else:
-            reductions = None
             _refuse_options_of_models(context)
             with planning.running(model):
                 own = planning.load(model)
                 found, replan = own.plan(), own.plan
+                reduced = reductions.of_own(own, found)
     print(found, flush=True)
     if save is not None:
         with _refusing(OSError):
             found.save(save)
         print(f"\nwritten to {save}")
-    if reductions is not None:
-        print(f"\n{planning.table(found, reductions())}", flush=True)
+    with _refusing(ValueError), planning.running(model):
+        print(f"\n{reductions.table(found, reduced(found))}", flush=True)
     if memory is not None:
         with _refusing(ValueError), planning.running(model):
             enough, words = planning.fits(found, memory, lambda budget: replan(memory=budget))

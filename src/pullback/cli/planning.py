@@ -8,7 +8,7 @@ import os
 import sys
 import sysconfig
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,18 +20,8 @@ from ..memory import LEAST, Plan, format_bytes, parse_bytes
 from ..memory.page import drawing_library
 from ..train import models
 from ..train.weights import check_writable
-from .meanwhile import meanwhile
 
 DTYPES = {"float32": pb.float32, "bfloat16": pb.bfloat16}
-#: the rank of adapters that the table proposes
-_RANK = 16
-#: what the rows of the table are called, by role
-_COMPONENTS = {
-    "parameters": "Model parameters",
-    "optimizer": "Optimizer state",
-    "gradients": "Gradients",
-    "activations": "Activations",
-}
 
 
 class Training(NamedTuple):
@@ -72,81 +62,6 @@ def _adapted(model: pb.nn.Module) -> list[str]:
     """The linear layers of the blocks: all but the one that gives the scores."""
     kinds = (pb.nn.Linear, pb.nn.Linear4bit, pb.nn.Linear8bit)
     return [name for name, module in model.named_modules() if "." in name and isinstance(module, kinds)]
-
-
-class Outline(NamedTuple):
-    """Of a plan the most bytes that the step ever holds of each component, and its operations that are done again, as a
-    part of the others.
-    """
-
-    most: dict[str, int]
-    again: float
-
-    @classmethod
-    def of(cls, plan: Plan) -> Outline:
-        """That of a plan."""
-        most = {role: int(plan.timeline[role].max()) for role in _COMPONENTS}
-        return cls(most, plan.recomputed_flops / (plan.flops - plan.recomputed_flops))
-
-
-class Reduction(NamedTuple):
-    """What brings a component down: in words, and the most bytes of it then."""
-
-    role: str
-    technique: str
-    nbytes: int
-
-
-def reductions(training: Training) -> Callable[[], list[Reduction]]:
-    """What each component could be reduced by, as far as it is not done already, from plans of the training with it.
-    They are made on other cores meanwhile, where there are any; what is returned waits for them.
-    """
-    small = "adafactor" if training.optimizer != "adafactor" else "sgd"
-    other = training if training.optimizer == "sgd" else training._replace(optimizer=small)
-    again = meanwhile(lambda: Outline.of(other._replace(checkpoint=True).plan()))
-    is_wide = training.dtype == "float32"
-    lower = meanwhile(lambda: Outline.of(training._replace(dtype="bfloat16").plan())) if is_wide else None
-    adapted = training._replace(quantize="nf4", lora_r=_RANK)
-    is_whole = training.quantize is None and not training.lora_r
-    coded = meanwhile(lambda: Outline.of(adapted.plan())) if is_whole else None
-
-    def found() -> list[Reduction]:
-        rows = []
-        if lower is not None:
-            outline = Outline(*lower())
-            rows += [Reduction(role, "--dtype bfloat16", outline.most[role]) for role in ("parameters", "gradients")]
-        outline = Outline(*again())
-        if other is not training:
-            rows.append(Reduction("optimizer", f"--optimizer {small}", outline.most["optimizer"]))
-        if not training.checkpoint:
-            words = f"--checkpoint, +{outline.again:.0%} FLOP"
-            rows.append(Reduction("activations", words, outline.most["activations"]))
-        if coded is not None:
-            outline = Outline(*coded())
-            words = f"--quantize nf4 --lora-r {_RANK}"
-            rows += [Reduction(role, words, outline.most[role]) for role in ("parameters", "optimizer", "gradients")]
-        return rows
-
-    return found
-
-
-def table(plan: Plan, found: Sequence[Reduction]) -> str:
-    """Of each component the most that the step ever holds of it, and what plans with reductions hold, a row each."""
-    rows = [("Training component", "Memory", "Reduction technique", "Memory with it")]
-    for role, held in Outline.of(plan).most.items():
-        techniques = [
-            (r.technique, f"{format_bytes(r.nbytes)} ({_less(held - r.nbytes)})") for r in found if r.role == role
-        ]
-        first, *others = techniques or [("", "")]
-        rows.append((_COMPONENTS[role], format_bytes(held), *first))
-        rows += [("", "", *other) for other in others]
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
-
-
-def _less(nbytes: int) -> str:
-    return f"{format_bytes(nbytes)} less" if nbytes >= 0 else f"{format_bytes(-nbytes)} more"
 
 
 def budget_of(memory: str) -> int | str:

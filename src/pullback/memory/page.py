@@ -81,7 +81,7 @@ def page(plan: Plan) -> str:
         for number, (name, figure) in enumerate(zip(names, figures, strict=True))
     }  # fmt: skip
     return _PAGE.format(
-        title=html.escape(title), summary=html.escape(text(plan)), step=plan.peak_step, budget=budget, **drawn
+        title=html.escape(title), summary=html.escape(text(plan, 100)), step=plan.peak_step, budget=budget, **drawn
     )
 
 

@@ -81,6 +81,10 @@ class Plan:
         for place, node in enumerate(self._program.inputs):
             yield place, node, self._roles.inputs.get(place, Named(INPUTS))
 
+    def gradients(self) -> list[Node]:
+        """What the step leaves in `.grad`."""
+        return [self._program.outputs[place] for place in self._roles.gradients]
+
     @property
     def over_budget_bytes(self) -> int:
         """By how many bytes the peak misses the budget: 0 where it is kept, or where no number of bytes was asked for.
@@ -116,9 +120,9 @@ class Plan:
         """The bytes held at the peak, by what they are held for; the sum is `peak_bytes`.
 
         `parameters` and `optimizer` are the state that the step reads and writes in place, `inputs` all else that it is
-        given. `gradients` are those that it leaves in `.grad`. `activations` are made by the forward pass and read by
-        the backward pass. `temporaries` are the rest: values on their way from kernel to kernel, those computed again,
-        workspaces, results, and `gap_bytes`.
+        given. `gradients` are those that it leaves in `.grad`. `activations` are made by the forward pass and wait for
+        the backward pass to read them. `temporaries` are the rest: values on their way from kernel to kernel, such as
+        gradients of activations, those computed again, workspaces, results, and `gap_bytes`.
         """
         held = {role: int(self.timeline[role][self.peak_step]) for role in ROLES}
         held[TEMPORARIES] += self.gap_bytes

@@ -1,15 +1,16 @@
-"""What a step's state would take less if it were kept in another way, from the shapes that its plan holds."""
+"""What a step's state would take if it were kept in another way, from the shapes that its plan holds."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from math import prod
+from typing import NamedTuple
 
 from ..graph.node import Node, Shape
 from ..graph.types import float32
 from ..ops.primitive import ALIAS, MOVEMENT
 from ..runtime.bundles import bytes_of
-from .lives import OPTIMIZER, PARAMETERS
+from .lives import GRADIENTS, OPTIMIZER, PARAMETERS
 from .plan import Plan
 from .sizes import format_bytes
 
@@ -20,6 +21,79 @@ _SECOND_MOMENTS = {"exp_avg_sq"}
 _PARTS_OF_ADAPTERS, _UNDER_ADAPTER = {"lora_A", "lora_B"}, ".base_layer"
 #: layers that `nn.utils.quantize_model` leaves as they are unless told otherwise
 _SKIPPED = ("lm_head",)
+#: the rank of adapters that are proposed
+RANK = 16
+#: techniques, in words
+IN_BFLOAT16 = "model.to(bfloat16)"
+ADAPTED = f'quantize_model(…, "nf4") and lora.apply of rank {RANK}'
+FACTORED = "factored second moments (Adafactor)"
+
+
+class Form(NamedTuple):
+    """Another way to keep what is held for a role, and the bytes of all of that then."""
+
+    role: str
+    technique: str
+    nbytes: int
+
+
+def forms(plan: Plan) -> list[Form]:
+    """The other ways to keep parameters, gradients and optimizer state that would take less, each by itself. They
+    change nothing that a plan is asked for but the sizes of what is there throughout, so that these can be told.
+    """
+    held = {role: sum(b.nbytes for b in plan.buffers if b.role == role) for role in (PARAMETERS, GRADIENTS, OPTIMIZER)}
+    found = [*_in_bfloat16(plan, held), *_as_codes(plan, held)]
+    found += [Form(OPTIMIZER, what, held[OPTIMIZER] - less) for what, less in _optimizers(plan)]
+    return [form for form in found if form.nbytes < held[form.role]]
+
+
+def _in_bfloat16(plan: Plan, held: dict[str, int]) -> Iterator[Form]:
+    """`model.to(bfloat16)`, of which an optimizer's moments are none."""
+    given = [node for _, node, named in plan.inputs() if named.role == PARAMETERS]
+    for role, nodes in ((PARAMETERS, given), (GRADIENTS, plan.gradients())):
+        wide = sum(bytes_of(node) for node in nodes if node.dtype is float32)
+        yield Form(role, IN_BFLOAT16, held[role] - wide // 2)
+
+
+def _as_codes(plan: Plan, held: dict[str, int]) -> Iterator[Form]:
+    """Linear layers as codes of 4 bits, and where they are most of what is trained, adapters in the stead of that."""
+    weights = dict(_linear_weights(plan))
+    trained = {place for place, node in weights.items() if node.requires_grad}
+    adapted = bool(trained) and not _has_adapters(plan)
+    updated = [node for _, node, named in plan.inputs() if named.role == PARAMETERS and node.requires_grad]
+    if adapted and 2 * sum(bytes_of(weights[place]) for place in trained) < sum(map(bytes_of, updated)):
+        return
+    coded = [node for place, node in weights.items() if adapted or place not in trained]
+    parameters = held[PARAMETERS] - sum(bytes_of(node) - _in_4_bits(prod(node.shape)) for node in coded)
+    if not adapted:
+        yield Form(PARAMETERS, 'quantize_model(…, "nf4") of fixed layers', parameters)
+        return
+    sizes = [RANK * size for node in coded for size in node.shape]
+    yield Form(PARAMETERS, ADAPTED, parameters + 4 * sum(sizes))
+    yield Form(GRADIENTS, ADAPTED, 4 * sum(sizes))
+    state = _state_of(plan, sizes)
+    if state is not None:
+        yield Form(OPTIMIZER, ADAPTED, state)
+
+
+def _state_of(plan: Plan, sizes: list[int]) -> int | None:
+    """The optimizer's state for float32 parameters of so many elements in place of those that it has; None where it
+    does not keep for each the same number of float32 an element, and besides at most one number for all.
+    """
+    given = {place: node for place, node, _ in plan.inputs()}
+    shared, kept = list[Node](), dict[int, int]()
+    for _, node, named in plan.inputs():
+        if named.role != OPTIMIZER:
+            continue
+        if not node.shape:
+            shared.append(node)
+            continue
+        if named.kept_for is None or node.shape != given[named.kept_for].shape or node.dtype is not float32:
+            return None
+        kept[named.kept_for] = kept.get(named.kept_for, 0) + 1
+    if len(set(kept.values())) > 1 or len(shared) > 1:
+        return None
+    return sum(map(bytes_of, shared)) + max(kept.values(), default=0) * 4 * sum(sizes)
 
 
 def savings(plan: Plan) -> list[str]:
@@ -29,15 +103,19 @@ def savings(plan: Plan) -> list[str]:
 
 def _of_optimizers(plan: Plan) -> list[str]:
     held = sum(b.nbytes for b in plan.buffers if b.role == OPTIMIZER)
-    found = [
-        ("moments in 8 bits (AdamW8bit, Adam8bit, Lion8bit, SGD8bit)", _less_in_8_bits(plan)),
-        ("both of Adam's moments in one byte (AdamW4bit, Adam4bit)", _less_in_4_bits(plan)),
-        ("factored second moments (Adafactor)", _less_with_adafactor(plan)),
-    ]
     return [
         f"an optimizer with {what}: a state of {format_bytes(held - less)}, where it is {format_bytes(held)}"
-        for what, less in found
+        for what, less in _optimizers(plan)
         if less > 0
+    ]
+
+
+def _optimizers(plan: Plan) -> list[tuple[str, int]]:
+    """Optimizers with another state, and how much less that is."""
+    return [
+        ("moments in 8 bits (AdamW8bit, Adam8bit, Lion8bit, SGD8bit)", _less_in_8_bits(plan)),
+        ("both of Adam's moments in one byte (AdamW4bit, Adam4bit)", _less_in_4_bits(plan)),
+        (FACTORED, _less_with_adafactor(plan)),
     ]
 
 
@@ -70,15 +148,15 @@ def _less_in_4_bits(plan: Plan) -> int:
 
 
 def _less_with_adafactor(plan: Plan) -> int:
-    """As Adafactor's: of matrices (the last two axes) one value a row and one a column. Numbers such as counts of steps
-    are let be.
-    """
-    less, parameters = 0, dict[int, Node]()
+    """As Adafactor's: of matrices (the last two axes) one value a row and one a column, and a count of steps."""
+    less, parameters, counts = 0, dict[int, Node](), 0
     given = {place: node for place, node, _ in plan.inputs()}
     for _, node, named in plan.inputs():
         if named.role == OPTIMIZER and named.kept_for is not None and node.shape:
             less += bytes_of(node)
             parameters[named.kept_for] = given[named.kept_for]
+        counts += named.role == OPTIMIZER and not node.shape
+    less -= 0 if counts or not parameters else 4
     return less - sum(_factored(node.shape) * node.dtype.itemsize for node in parameters.values())
 
 
@@ -88,7 +166,7 @@ def _of_codes(plan: Plan) -> list[str]:
     """
     weights = dict(_linear_weights(plan))
     trained = {place: node for place, node in weights.items() if node.requires_grad}
-    if not trained or any(_is_of_adapter(named.name) for _, _, named in plan.inputs()):
+    if not trained or _has_adapters(plan):
         fixed = [node for place, node in weights.items() if place not in trained]
         skipped = ", skip=[…] of those that are trained" if trained else ""
         return _in_codes(
@@ -115,7 +193,7 @@ def _linear_weights(plan: Plan) -> Iterator[tuple[int, Node]]:
     """
     multiplied, others = set[Node](), set[Node]()
     for node in plan.nodes():
-        if node.op.name in ("matmul", "gather"):
+        if node.op.name in ("matmul", "take"):
             read = multiplied if node.op.name == "matmul" else others
             read |= {_base(operand) for operand in node.inputs}
     names = {named.name for _, _, named in plan.inputs()}
@@ -131,6 +209,10 @@ def _is_found(name: str, names: set[str]) -> bool:
     of_attention = layer.removesuffix("out_proj") + "in_proj_weight"  # whose parts it leaves as they are
     is_skipped = layer.removesuffix(_UNDER_ADAPTER).split(".")[-1] in _SKIPPED
     return own == "weight" and not is_skipped and not _is_of_adapter(name) and of_attention not in names
+
+
+def _has_adapters(plan: Plan) -> bool:
+    return any(_is_of_adapter(named.name) for _, _, named in plan.inputs())
 
 
 def _is_of_adapter(name: str) -> bool:
@@ -157,4 +239,4 @@ def _factored(shape: Shape) -> int:
     return size if len(shape) < 2 else size // max(shape[-1], 1) + size // max(shape[-2], 1)
 
 
-__all__ = ["savings"]
+__all__ = ["ADAPTED", "FACTORED", "IN_BFLOAT16", "RANK", "Form", "forms", "savings"]

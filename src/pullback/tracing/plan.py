@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
+from ..errors import TraceError
 from ..memory import Plan, budget_of
+from ..ops.primitive import MODE
+from ..runtime.fit import EARLY_UPDATE
+from .divided import Untold
 from .finite import RAISE
 from .step import CompiledStep
+from .turns import STEPS, without_collections
+from .ways import Way
 
 
 def plan(
@@ -41,3 +48,44 @@ def plan(
     if on_nonfinite is None:
         on_nonfinite = RAISE if compiled is None else compiled.policy.on_nonfinite
     return CompiledStep(function, budget_of(memory, policy, allow), on_nonfinite).plan(*args, **kwargs)
+
+
+def plan_in_parts(step: Callable[..., Any], args: Sequence[Any], parts: int) -> tuple[Plan, int] | None:
+    """The plan of a call, without a budget, whose batch goes through `accumulate` in so many parts, or as many as it
+    has examples, though it is not written so; with that number. None where that cannot be told (see `Divided`).
+    """
+    return _otherwise(step, args, lambda compiled: Way(compiled.budget, parts, divided=True))
+
+
+def plan_lowered(step: Callable[..., Any], args: Sequence[Any]) -> Plan | None:
+    """The plan of a call, without a budget, in a region of autocast to bfloat16; None where it is in one already, or
+    its code raises there.
+    """
+    if MODE.autocast.dtype is not None:
+        return None
+    found = _otherwise(step, args, lambda compiled: Way(compiled.budget, lowered=True))
+    return None if found is None else found[0]
+
+
+def plan_early(step: Callable[..., Any], args: Sequence[Any]) -> Plan | None:
+    """The plan of a call, without a budget, that updates each parameter as soon as its gradient is there; None where an
+    update waits for several.
+    """
+    early = frozenset({EARLY_UPDATE})
+    found = _otherwise(step, args, lambda compiled: Way(replace(compiled.budget, allow=early), changes=early))
+    return None if found is None else found[0]
+
+
+def _otherwise(
+    step: Callable[..., Any], args: Sequence[Any], way: Callable[[CompiledStep], Way]
+) -> tuple[Plan, int] | None:
+    """The plan of a call that is recorded in another way, and in how many parts."""
+    function, on_nonfinite = step, RAISE
+    if isinstance(step, CompiledStep):
+        function, on_nonfinite = step.function, step.policy.on_nonfinite
+    compiled = CompiledStep(function, budget_of(None, None), on_nonfinite)
+    try:
+        with STEPS.recording(), without_collections():
+            return compiled.plan_in(way(compiled), args)
+    except (TraceError, Untold):
+        return None

@@ -7,7 +7,7 @@ import functools
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from types import FunctionType, MethodType
 from typing import Any, NamedTuple, NoReturn, Self
@@ -226,7 +226,16 @@ class CompiledStep:
             hooked = frozenset(place for place, leaf in enumerate(leaves) if is_hooked(leaf))
             variant = self._record_to_budget(kind.key, leaves, kind.shape, hooked, planned=True)
             report.program = variant.program
-        return self._plan_of(variant)
+            return self._plan_of(variant)
+
+    def plan_in(self, way: Way, args: Sequence[Any]) -> tuple[Plan, int]:
+        """What a call would hold in memory and compute that is recorded in this way, and into how many parts its batch
+        is divided. Raises Untold where it cannot be recorded so.
+        """
+        kind, leaves, _ = self._kind_of(tuple(args), {})
+        hooked = frozenset(place for place, leaf in enumerate(leaves) if is_hooked(leaf))
+        variant = self._record(kind.key, leaves, kind.shape, hooked, way, planned=True)
+        return self._plan_of(variant), min(variant.parts, max(variant.divisible, 1))
 
     def check(self, *args: Any, directions: int = 1, **kwargs: Any) -> Check:
         """Compare what the compiled step computes on these arguments with what it should compute; nothing changes.

@@ -80,7 +80,11 @@ def checkpoint_sequential(
     each: list[Callable[[Any], Any]] = (
         list(functions.children()) if isinstance(functions, Sequential) else list(functions)
     )
-    if isinstance(segments, bool) or not isinstance(segments, int) or not 1 <= segments <= max(len(each), 1):
+    if not each:
+        raise ValueError(
+            f"checkpoint_sequential: functions are none, and segments of nothing cannot be made (at {user_source()})"
+        )
+    if isinstance(segments, bool) or not isinstance(segments, int) or not 1 <= segments <= len(each):
         raise ValueError(
             f"checkpoint_sequential: segments must be from 1 to the number of functions, {len(each)}, got {segments!r} "
             f"(at {user_source()})"
