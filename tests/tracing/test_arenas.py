@@ -13,76 +13,13 @@ import pytest
 import pullback as pb
 from pullback.runtime.arena import SHARED_FROM, Arena
 from pullback.runtime.buffers import Buffer, live_bytes
+from stories import Story
 
 
 @pytest.fixture
 def shared(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small arenas are shared too."""
     monkeypatch.setattr("pullback.runtime.native.SHARED_FROM", 0)
-
-
-class Run:
-    """A network, and the steps that train it: all at once, in parts, and one that only looks."""
-
-    def __init__(self) -> None:
-        pb.manual_seed(0)
-        self.model = pb.nn.Sequential(pb.nn.Linear(6, 8), pb.nn.Tanh(), pb.nn.Dropout(0.2), pb.nn.Linear(8, 3))
-        self.optimizer = pb.optim.AdamW(self.model.parameters(), lr=0.1)
-        self.train, self.add = pb.compile(self._train), pb.compile(self._loss_backward)
-        self.look, self.update = pb.compile(self._look), pb.compile(self._update)
-        self.kept: list[Any] = []
-
-    def _loss_backward(self, x: pb.Tensor) -> pb.Tensor:
-        loss = self.model(x).square().mean()
-        loss.backward()
-        return loss
-
-    def _train(self, x: pb.Tensor) -> pb.Tensor:
-        self.optimizer.zero_grad()
-        loss = self._loss_backward(x)
-        self.optimizer.step()
-        return loss
-
-    def _update(self) -> None:
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-
-    def _look(self, x: pb.Tensor) -> pb.Tensor:
-        return self.model(x).exp().sum(-1)
-
-    def do(self, what: str, size: int) -> list[bytes]:
-        """One thing, and all bits that it may have changed."""
-        x = pb.tensor(np.linspace(-1, 1, 6 * size, dtype="f").reshape(size, 6))
-        gradients = [parameter.grad for parameter in self.model.parameters()]
-        if what == "keep":
-            self.kept += [gradient for gradient in gradients if gradient is not None]
-        elif what == "show":
-            self.kept += [gradient.numpy() for gradient in gradients if gradient is not None]
-        elif what == "forget":
-            self.kept.clear()
-        elif what == "update":
-            self.update()
-        else:
-            self.kept.append(getattr(self, what)(x))
-        del gradients[:]
-        state = [*self.model.parameters(), *(p.grad for p in self.model.parameters() if p.grad is not None), *self.kept]
-        return [np.asarray(value.detach() if isinstance(value, pb.Tensor) else value).tobytes() for value in state]
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_steps_in_any_order_give_the_bits_of_arenas_of_their_own(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Gradients that are left, held, shown to NumPy, added to, and made anew by another recording."""
-    rng, kinds = (
-        np.random.default_rng(seed),
-        ["train", "train", "add", "add", "look", "update", "keep", "show", "forget"],
-    )
-    story = [("train", 4), *((kinds[rng.integers(len(kinds))], int(rng.integers(2, 5))) for _ in range(30))]
-    apart = Run()
-    wanted = [apart.do(*each) for each in story]
-    monkeypatch.setattr("pullback.runtime.native.SHARED_FROM", 0)
-    run = Run()
-    for number, each in enumerate(story):
-        assert run.do(*each) == wanted[number], f"after {number} of {story}"
 
 
 def _step(width: int = 256) -> tuple[Any, list[pb.Tensor]]:
@@ -173,24 +110,26 @@ def test_a_step_called_by_another_ones_host_call_has_memory_of_its_own() -> None
 @pytest.mark.usefixtures("shared")
 def test_threads_have_arenas_of_their_own() -> None:
     """Each trains a network of its own, in turns of two shapes, and all look at one network by one step."""
-    common, apart, faults = Run(), Run(), list[str]()
-    for run in (common, apart):  # masks of dropout come from one generator
-        run.model.eval()
-    looks = [common._look(pb.ones(size, 6)).numpy(force=True) for size in (3, 4)]
-    wanted = [apart.do("train", 3 + turn % 2) for turn in range(20)]
 
-    def train(run: Run) -> None:
-        for turn in range(20):
-            if run.do("train", 3 + turn % 2) != wanted[turn]:
-                faults.append(f"turn {turn}: training differs")
-            seen = common.look(pb.ones(3 + turn % 2, 6)).numpy(force=True)
-            if not np.allclose(seen, looks[turn % 2], rtol=1e-5):
-                faults.append(f"turn {turn}: {seen} for {looks[turn % 2]}")
+    def turn(story: Story, number: int) -> list[bytes]:
+        story.do("train", 3 + number % 2)
+        values = [value.tobytes() for value in story.values()]
+        story.do("forget")
+        return values
 
-    runs = [Run() for _ in range(3)]
-    for run in runs:
-        run.model.eval()
-    threads = [threading.Thread(target=train, args=[run]) for run in runs]
+    common, apart, faults = Story(compiled=True), Story(compiled=True), list[str]()
+    looks = [common._look(pb.ones(rows, 6)).numpy(force=True) for rows in (3, 4)]
+    wanted = [turn(apart, number) for number in range(20)]
+
+    def train(story: Story) -> None:
+        for number in range(20):
+            if turn(story, number) != wanted[number]:
+                faults.append(f"turn {number}: training differs")
+            seen = common.look(pb.ones(3 + number % 2, 6)).numpy(force=True)
+            if not np.allclose(seen, looks[number % 2], rtol=1e-5):
+                faults.append(f"turn {number}: {seen} for {looks[number % 2]}")
+
+    threads = [threading.Thread(target=train, args=[story]) for story in [Story(compiled=True) for _ in range(3)]]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -211,7 +150,7 @@ def test_a_step_that_fails_leaves_the_arena_to_the_next() -> None:
         optimizer.step()
         return loss
 
-    other = Run()
+    other = Story(compiled=True)
     for index in ([1, 2], [1, 2, 3]):
         step(pb.tensor(index))
         with pytest.raises(IndexError):
