@@ -134,6 +134,14 @@ class QuantizedLinear(Module):
             self._settle()
         return self
 
+    def has_codes_of(self, weight: Tensor) -> bool:
+        """Whether the codes are those that `quantize_` would take of a weight."""
+        if tuple(weight.shape) != (self.out_features, self.in_features) or not has_codes(weight.detach()):
+            return False
+        with no_grad():
+            codes = self._codes(weight.detach())
+            return all(bool((getattr(self, name) == made).all()) for name, made in codes.items())
+
     def _codes(self, weight: Tensor) -> dict[str, Tensor]:
         """The buffers that hold a weight."""
         raise NotImplementedError
