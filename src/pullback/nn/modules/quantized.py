@@ -172,7 +172,7 @@ class QuantizedLinear(Module):
         for name in self._buffers:
             scales = _floats(state_dict, prefix + name)
             if name in self._keep_dtype and scales is not None and not is_finite(scales.float()):
-                yield f"  no scales: {prefix}{name} is not finite in float32 everywhere"
+                yield f"  not finite: {prefix}{name}, which scales codes; load a state from before it became so"
 
     def extra_repr(self) -> str:
         """The sizes."""
