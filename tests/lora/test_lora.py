@@ -324,6 +324,8 @@ def test_wrong_arguments_raise() -> None:
     net = pb.lora.apply(model(), r=np.int64(2), alpha=np.float32(4), targets=["query"])
     with pytest.raises(ValueError, match="already"):
         pb.lora.apply(net, r=2, alpha=4, targets=["value"])
+    with pytest.raises(TypeError, match=r"lora.apply: .*lora_alpha is alpha here, exclude_modules is exclude here"):
+        pb.lora.apply(model(), 2, lora_alpha=4, exclude_modules=["out"])
     for function in (pb.lora.merge, pb.lora.unload):
         with pytest.raises(ValueError, match="no adapters"):
             function(model())

@@ -10,10 +10,12 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import wraps
 from numbers import Integral, Real
+from typing import ParamSpec, TypeVar
 
 from ..graph.types import DType, float32
 from ..nn import Dropout, Identity, Linear, Module, ModuleDict, Parameter, init
@@ -28,6 +30,11 @@ from ..tensor.limits import finfo
 _NAME = "default"
 #: the targets that stand for every Linear
 ALL_LINEAR = "all-linear"
+#: options of PEFT's LoraConfig, and what they are called here
+_PEFTS = {"target_modules": "targets", "exclude_modules": "exclude", "lora_alpha": "alpha", "lora_dropout": "dropout",
+          "use_rslora": "rslora"}  # fmt: skip
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -99,6 +106,19 @@ class LoRALinear(Module):
         return f"r={self.config.r}, scaling={self.config.scaling}"
 
 
+def _without_pefts_names(function: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Raise TypeError where an option is called as PEFT calls it, which says what it is called here."""
+
+    @wraps(function)
+    def checked(*args: _P.args, **options: _P.kwargs) -> _T:
+        if wrong := [f"{name} is {_PEFTS[name]} here" for name in options if name in _PEFTS]:
+            raise TypeError(f"lora.{function.__name__}: options of PEFT: {', '.join(wrong)} (at {user_source()})")
+        return function(*args, **options)
+
+    return checked
+
+
+@_without_pefts_names
 def apply(
     model: Module, r: int, alpha: float, targets: Iterable[str] | str, *, dropout: float = 0.0, rslora: bool = False,
     exclude: Iterable[str] | str = (),
