@@ -274,7 +274,8 @@ def merge(model: Module) -> Module:
     What the model computes stays the same to rounding, without dropout. Its parameters stay frozen. A weight that
     another module reads too, as an embedding that an output layer is tied to, stays as it is there: the layer gets one
     of its own, of which a warning tells. A weight that is kept as codes is decoded, and gets those of the sum: what the
-    layer computes then changes by their error, of which a warning tells. `unload` takes adapters off without that.
+    layer computes then changes by their error, of which a warning tells; it does not where the model went through
+    `pb.nn.utils.dequantize_model` first. `unload` takes adapters off without that.
 
     Raises ValueError, with nothing merged, where the model has no adapters, or a sum is not finite in the dtype of the
     weight, or, of one that is kept as codes, beyond what these stand for.
@@ -292,7 +293,8 @@ def merge(model: Module) -> Module:
     if coded:
         warnings.warn(
             f"lora.merge: the weights of {len(coded)} layers ({coded[0]} …) are kept as codes; the sums with the "
-            "adapters are quantized again, which changes what the model computes by the error of codes",
+            "adapters are quantized again, which changes what the model computes by the error of codes; after "
+            "nn.utils.dequantize_model(model) they are kept in floats",
             stacklevel=2,
         )
     tied = [name for name, layer in found.items() if _is_elsewhere(model, layer) or _is_shared(model, layer.base_layer)]
