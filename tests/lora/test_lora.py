@@ -234,6 +234,37 @@ def test_tensors_that_are_no_weights_are_refused_and_change_nothing(tmp_path: Pa
     assert all(p.requires_grad and "lora" not in n for n, p in net.named_parameters())
 
 
+def test_weights_that_peft_writes_beside_adapters_must_be_the_models(tmp_path: Path) -> None:
+    pb.lora.save(pb.lora.apply(model(), r=2, alpha=4, targets=["out"]), tmp_path)
+    path = tmp_path / "adapter_model.safetensors"
+    own, adapter, name = model()[0].out, pb.load(path), "base_model.model.0.out.base_layer.weight"
+    with pb.no_grad():
+        coded = pb.nn.Linear4bit.from_linear(own).dequantize()
+
+    def load(tensors: dict[str, pb.Tensor], kind: str | None = None) -> pb.nn.Module:
+        pb.save({**adapter, **tensors}, path)
+        net = model() if kind is None else pb.nn.utils.quantize_model(model(), kind)
+        before = {n: p.requires_grad for n, p in net.named_parameters()}
+        try:
+            return pb.lora.load(net, tmp_path)
+        except pb.errors.SnapshotError:
+            assert {n: p.requires_grad for n, p in net.named_parameters()} == before
+            raise
+
+    whole = {name: own.weight.detach(), name.replace("weight", "bias"): own.bias.detach()}
+    for kind in (None, "nf4", "int8"):
+        assert type(load(whole, kind)[0].out) is pb.lora.LoRALinear
+    load({name: own.weight.detach().bfloat16(), "base_model.model.2.weight": model()[2].weight.detach()})
+    load({name: coded}, "nf4")
+    with pb.no_grad():
+        others = (own.weight * 1.1, own.weight[:2], own.weight.double() * (1 + 1e-6))
+    for kind, other in ((None, others[0]), (None, others[1]), (None, others[2]), ("nf4", others[0]), ("int8", coded)):
+        with pytest.raises(pb.errors.SnapshotError, match=rf"{name} .*another than the model's.*save_embedding_layers"):
+            load({name: other}, kind)
+    with pytest.raises(pb.errors.SnapshotError, match=rf"{name} is uint8.*save_embedding_layers=False"):
+        load({name: own.weight.detach().to(pb.uint8)})
+
+
 def test_adapters_of_another_scaling_are_refused(tmp_path: Path) -> None:
     pb.lora.save(pb.lora.apply(model(), r=2, alpha=32, targets=["query"]), tmp_path)
     for options in ({"alpha": 4}, {"alpha": 32, "rslora": True}):
@@ -293,6 +324,8 @@ def test_wrong_arguments_raise() -> None:
     net = pb.lora.apply(model(), r=np.int64(2), alpha=np.float32(4), targets=["query"])
     with pytest.raises(ValueError, match="already"):
         pb.lora.apply(net, r=2, alpha=4, targets=["value"])
+    with pytest.raises(TypeError, match=r"lora.apply: .*lora_alpha is alpha here, exclude_modules is exclude here"):
+        pb.lora.apply(model(), 2, lora_alpha=4, exclude_modules=["out"])
     for function in (pb.lora.merge, pb.lora.unload):
         with pytest.raises(ValueError, match="no adapters"):
             function(model())

@@ -12,7 +12,8 @@ import torch
 import pullback as pb
 from pullback import nn
 from pullback.errors import ShapeError, StateDictError
-from pullback.nn.utils import prune, quantize_model
+from pullback.nn.utils import dequantize_model, prune, quantize_model
+from pullback.runtime.buffers import live_bytes
 
 
 def network() -> nn.Module:
@@ -128,7 +129,7 @@ def test_numbers_that_codes_cannot_stand_for_are_refused_and_change_nothing(kind
         scales = getattr(layer, name)
         if number != 3.4e38 and scales.is_floating_point():
             bad = {f"0.base_layer.{name}": pb.full_like(scales, number, dtype=pb.float64)}
-            with pytest.raises(StateDictError, match=rf"no scales: 0\.base_layer\.{name} is not finite"):
+            with pytest.raises(StateDictError, match=rf"  not finite: 0\.base_layer\.{name}, which scales codes"):
                 net.load_state_dict({**net.state_dict(), **bad})
     linear.weight.tolist()
     with pytest.raises(ValueError, match=r"quantize_model: 0: .*the weight \[64, 64\] is not finite.*clamp"):
@@ -204,12 +205,41 @@ def test_adapters_are_trained_beside_codes(kind: str, tmp_path: Path) -> None:
     pb.lora.save(net, tmp_path)
     again = pb.lora.load(quantize_model(network(), kind, skip=["4"]), tmp_path)
     np.testing.assert_array_equal(again(x).detach().numpy(), before)
-    with pytest.warns(UserWarning, match="2 layers"):
+    other = pb.lora.load(quantize_model(network(), kind, skip=["4"], compute_dtype=pb.bfloat16), tmp_path)
+    assert pb.lora.merge(dequantize_model(other)) is other and type(other[0]) is nn.Linear
+    found = [(p.dtype, p.requires_grad) for p in other.parameters()]
+    assert found == [(pb.float32, False)] * 5
+    whole = dequantize_model(pb.lora.load(quantize_model(network(), kind, skip=["4"]), tmp_path))
+    np.testing.assert_allclose(whole(x).detach().numpy(), before, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(pb.lora.merge(whole)(x).detach().numpy(), before, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="no layers with codes inside"):
+        dequantize_model(whole)
+    with pytest.warns(UserWarning, match=r"2 layers.*dequantize_model\(model\)"):
         pb.lora.merge(net)
     assert type(net[0]).__name__ == ("Linear8bit" if kind == "int8" else "Linear4bit")
     assert abs(net(x).detach().numpy() - before).max() < 0.2 * abs(before).max()
     again = pb.lora.unload(again)
     assert again[0].weight.tolist() == codes
+
+
+def test_one_layer_at_a_time_is_there_in_both_forms(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, size = nn.Sequential(*[nn.Linear(256, 256, bias=False) for _ in range(4)]), 4 * 256 * 256
+    held, adopt = list[int](), nn.Linear4bit._adopt
+    for layer in net:
+        layer.weight._buffer()
+
+    def counting(self: nn.Linear4bit, layer: nn.Linear) -> None:
+        held.append(live_bytes())
+        adopt(self, layer)
+
+    monkeypatch.setattr(nn.Linear4bit, "_adopt", counting)
+    quantize_model(net)
+    del layer
+    # before the last one is made two have been let go of
+    assert held[-1] - held[0] < -1.5 * size
+    before = live_bytes()
+    assert type(dequantize_model(net)[3]) is nn.Linear and live_bytes() - before > 3 * size
+    assert not any(p.requires_grad for p in net.parameters())
 
 
 def test_beside_adapters_only_the_layers_under_them_are_quantized() -> None:

@@ -206,6 +206,57 @@ def test_the_size_from_which_state_is_coded_is_asked_for() -> None:
     for wrong in (-1, 2.5, True):
         with pytest.raises(ValueError, match="min_8bit_size must be a whole number"):
             pb.optim.Lion8bit([small], min_8bit_size=wrong)
+        with pytest.raises(ValueError, match="min_8bit_size must be a whole number"):
+            pb.optim.AdamW8bit([{"params": [small], "min_8bit_size": wrong}])
+    for name in ("AdamW8bit", "SGD8bit", "Adam4bit"):
+        for make in (getattr(pb.optim, name), type("Own" + name, (getattr(pb.optim, name),), {})):
+            with pytest.raises(
+                TypeError, match=rf"{make.__name__}: .*'min_8bits_size'.*options are \['lr', .*maximize"
+            ):
+                make([small], min_8bits_size=1)
+    with pytest.raises(ValueError, match=r"AdamW8bit has no hyperparameter 'min_8bit_sizes'.*'min_8bit_size'"):
+        pb.optim.AdamW8bit([{"params": [small], "min_8bit_sizes": 1}])
+
+
+def test_each_group_has_a_size_from_which_its_state_is_coded() -> None:
+    def made(*sizes: int) -> tuple[Any, list[pb.Tensor]]:
+        own = [pb.ones(5000, requires_grad=True) for _ in sizes]
+        groups = [{"params": [p], "min_8bit_size": least} for p, least in zip(own, sizes, strict=True)]
+        optimizer = pb.optim.AdamW8bit(groups, 1e-3)
+        for p in own:
+            p.grad = pb.ones(5000)
+        return optimizer, own
+
+    def coded(optimizer: Any, own: list[pb.Tensor]) -> list[bool]:
+        return ["exp_avg_scales" in optimizer.state[p] for p in own]
+
+    first, own = made(1, 6000)
+    first.step()
+    assert coded(first, own) == [True, False]
+    saved = first.state_dict()
+    assert [group["min_8bit_size"] for group in saved["param_groups"]] == [1, 6000]
+    # a hyperparameter, which a state brings along as it does the others
+    second, others = made(6000, 1)
+    second.step()
+    second.load_state_dict(saved)
+    second.step(), first.step()
+    assert coded(second, others) == [True, False]
+    for name, value in first.state[own[0]].items():
+        assert value.tolist() == second.state[others[0]][name].tolist()
+    # one of an optimizer that does not name it
+    for group in saved["param_groups"]:
+        del group["min_8bit_size"]
+    third, _ = made(6000, 1)
+    with pytest.raises(pb.errors.StateDictError) as refused:
+        third.load_state_dict(saved)
+    lines = str(refused.value).splitlines()
+    assert "kept in 8 bits, with min_8bit_size=6000 and 5,000 elements it is in full" in lines[1]
+    assert "kept in full" in lines[2] and lines[2].endswith("give min_8bit_size=5001 or more")
+    first.param_groups[0]["min_8bit_size"] = 6000
+    before = own[0].tolist()
+    with pytest.raises(ValueError, match=r"min_8bit_size was changed to 6000 .*5,000 elements is kept in 8 bits"):
+        first.step()
+    assert own[0].tolist() == before
 
 
 @pytest.mark.parametrize("name", ["Adam8bit", "AdamW8bit", "Lion8bit", "SGD8bit", "Adam4bit", "AdamW4bit", "Lion"])

@@ -10,10 +10,12 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import wraps
 from numbers import Integral, Real
+from typing import ParamSpec, TypeVar
 
 from ..graph.types import DType, float32
 from ..nn import Dropout, Identity, Linear, Module, ModuleDict, Parameter, init
@@ -28,6 +30,11 @@ from ..tensor.limits import finfo
 _NAME = "default"
 #: the targets that stand for every Linear
 ALL_LINEAR = "all-linear"
+#: options of PEFT's LoraConfig, and what they are called here
+_PEFTS = {"target_modules": "targets", "exclude_modules": "exclude", "lora_alpha": "alpha", "lora_dropout": "dropout",
+          "use_rslora": "rslora"}  # fmt: skip
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -99,6 +106,19 @@ class LoRALinear(Module):
         return f"r={self.config.r}, scaling={self.config.scaling}"
 
 
+def _without_pefts_names(function: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Raise TypeError where an option is called as PEFT calls it, which says what it is called here."""
+
+    @wraps(function)
+    def checked(*args: _P.args, **options: _P.kwargs) -> _T:
+        if wrong := [f"{name} is {_PEFTS[name]} here" for name in options if name in _PEFTS]:
+            raise TypeError(f"lora.{function.__name__}: options of PEFT: {', '.join(wrong)} (at {user_source()})")
+        return function(*args, **options)
+
+    return checked
+
+
+@_without_pefts_names
 def apply(
     model: Module, r: int, alpha: float, targets: Iterable[str] | str, *, dropout: float = 0.0, rslora: bool = False,
     exclude: Iterable[str] | str = (),
@@ -254,7 +274,8 @@ def merge(model: Module) -> Module:
     What the model computes stays the same to rounding, without dropout. Its parameters stay frozen. A weight that
     another module reads too, as an embedding that an output layer is tied to, stays as it is there: the layer gets one
     of its own, of which a warning tells. A weight that is kept as codes is decoded, and gets those of the sum: what the
-    layer computes then changes by their error, of which a warning tells. `unload` takes adapters off without that.
+    layer computes then changes by their error, of which a warning tells; it does not where the model went through
+    `pb.nn.utils.dequantize_model` first. `unload` takes adapters off without that.
 
     Raises ValueError, with nothing merged, where the model has no adapters, or a sum is not finite in the dtype of the
     weight, or, of one that is kept as codes, beyond what these stand for.
@@ -272,7 +293,8 @@ def merge(model: Module) -> Module:
     if coded:
         warnings.warn(
             f"lora.merge: the weights of {len(coded)} layers ({coded[0]} …) are kept as codes; the sums with the "
-            "adapters are quantized again, which changes what the model computes by the error of codes",
+            "adapters are quantized again, which changes what the model computes by the error of codes; after "
+            "nn.utils.dequantize_model(model) they are kept in floats",
             stacklevel=2,
         )
     tied = [name for name, layer in found.items() if _is_elsewhere(model, layer) or _is_shared(model, layer.base_layer)]

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import SnapshotError
 from ..nn import Module
-from ..nn.modules.quantized import is_finite
+from ..nn.modules.quantized import QuantizedLinear, is_finite
 from ..ops.primitive import user_source
 from ..snapshots import load as load_tensors
 from ..snapshots import save as save_tensors
@@ -33,6 +33,8 @@ _READ = ("r", "lora_alpha", "lora_dropout", "target_modules", "exclude_modules",
 #: ways to begin adapters that leave the weights beside them as they are; others, as PiSSA and OLoRA, change these
 _BEGINNINGS = (True, False, None, "gaussian", "orthogonal")
 _LONGEST = 1 << 20
+#: how PEFT is kept from writing weights of the model
+_LEFT_OUT = "leave it out with PEFT's save_pretrained(…, save_embedding_layers=False)"
 
 
 def save(model: Module, directory: str | os.PathLike[str]) -> None:
@@ -104,10 +106,11 @@ def _targets(model: Module, config: Config) -> tuple[str, ...] | str:
 def load(model: Module, directory: str | os.PathLike[str]) -> Module:
     """Give the model the adapters of a directory that `save` or PEFT wrote; the model is the result.
 
-    A model without adapters gets them as by `apply`; one that has them keeps the layers and takes the values. Raises
-    SnapshotError, with the model unchanged, where a file is not there, is damaged, has an option that is not there
-    (DoRA, ranks by layer, beginnings that change the weights …), or does not fit the model or the scaling of its
-    adapters.
+    A model without adapters gets them as by `apply`; one that has them keeps the layers and takes the values. Weights
+    that PEFT writes beside them (those of "lm_head" where it has an adapter) have to be the model's own, to the
+    narrower of the two dtypes, or to have the codes that it has. Raises SnapshotError, with the model unchanged, where
+    a file is not there, is damaged, has an option that is not there (DoRA, ranks by layer, beginnings that change the
+    weights …), or does not fit the model, its weights, or the scaling of its adapters.
     """
     path = Path(directory)
     config = _read(path / CONFIG)
@@ -123,7 +126,9 @@ def load(model: Module, directory: str | os.PathLike[str]) -> Module:
         _check_scaling(model, config)
     except (ValueError, OverflowError) as error:
         raise SnapshotError(path / CONFIG, f"{error}") from error
-    fault = _misfit(_tensors(model), tensors)
+    beside = _beside(model)
+    fault = _misfit(_tensors(model), {name: tensor for name, tensor in tensors.items() if name not in beside})
+    fault = fault or _fault_beside(beside, tensors)
     if fault:
         if not had:
             unload(model)
@@ -172,7 +177,8 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     for name, tensor in found.items():
         if not isinstance(tensor, Tensor) or not tensor.dtype.is_floating_point:
             kind = tensor.dtype.name if isinstance(tensor, Tensor) else type(tensor).__name__
-            raise SnapshotError(path, f"{name} is {kind}, and no tensor of floats (at {user_source()})")
+            remedy = f"; {_LEFT_OUT}" if ".base_layer." in name else ""
+            raise SnapshotError(path, f"{name} is {kind}, and no tensor of floats{remedy} (at {user_source()})")
         if not tensor.isfinite().all():
             raise SnapshotError(path, f"{name} is not finite everywhere (at {user_source()})")
     return found
@@ -188,6 +194,38 @@ def _misfit(own: dict[str, Tensor], given: dict[str, Tensor]) -> str:
         if not is_finite(given[name].to(tensor.dtype)):
             return f"{name} is not finite everywhere in {tensor.dtype.name}, the dtype in the model"
     return ""
+
+
+def _beside(model: Module) -> dict[str, tuple[Module, str]]:
+    """What of the model's own weights and biases PEFT may write beside adapters: by its name, whose and what it is."""
+    return {
+        f"{_PREFIX}{name}.{own}": (module, own)
+        for name, module in model.named_modules(remove_duplicate=False)
+        for own in ("weight", "bias")
+        if module._parameters.get(own) is not None or module._buffers.get(own) is not None
+    }
+
+
+def _fault_beside(beside: dict[str, tuple[Module, str]], given: dict[str, Tensor]) -> str:
+    """Which weight of the file is another than the model's, or nothing."""
+    for name in sorted(given.keys() & beside.keys()):
+        if not _is_own(*beside[name], given[name]):
+            return (
+                f"{name} is written beside the adapters, and is another than the model's: load it into the model "
+                f"first, or {_LEFT_OUT}"
+            )
+    return ""
+
+
+def _is_own(module: Module, name: str, given: Tensor) -> bool:
+    """Whether a weight in floats is what a module has: in the narrower dtype, or as codes."""
+    if isinstance(module, QuantizedLinear) and name == "weight":
+        return module.has_codes_of(given)
+    own = getattr(module, name).detach()
+    if own.shape != given.shape:
+        return False
+    narrow = min(own.dtype, given.dtype, key=lambda dtype: dtype.itemsize)
+    return bool((own.to(narrow) == given.to(narrow)).all())
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ a block that has an infinite scale are none. (With `AdamW` such an element gets 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from inspect import signature
 from numbers import Integral
 from typing import Any
@@ -27,7 +27,7 @@ from ..quant.blockwise import blocks_of, decoded, encoded
 from ..tensor import Tensor
 from .adam import Adam, bounded
 from .adamw import AdamW
-from .groups import Group
+from .groups import Group, check_options
 from .lion import Lion
 from .optimizer import Optimizer, Slot
 from .sgd import SGD
@@ -43,29 +43,57 @@ _UNSIGNED = (_SQUARES, "max_exp_avg_sq")
 
 class _Blockwise(Optimizer):
     """An optimizer that keeps its state as codes. It stands before the class whose update it makes, and takes its
-    arguments; `min_8bit_size` is the number of elements from which the state of a parameter is coded.
+    arguments; `min_8bit_size`, a hyperparameter of groups, is the number of elements from which the state of a
+    parameter is coded.
     """
 
-    min_8bit_size: int
-
     def __init__(self, params: Iterable[Any], *args: Any, min_8bit_size: int = SMALLEST, **options: Any):
-        if isinstance(min_8bit_size, bool) or not isinstance(min_8bit_size, Integral) or min_8bit_size < 0:
-            raise ValueError(
-                f"{type(self).__name__}: min_8bit_size must be a whole number from 0 on, got {min_8bit_size!r} "
-                f"(at {user_source()})"
-            )
-        self.min_8bit_size = int(min_8bit_size)
-        super().__init__(params, *args, **options)
+        make = super().__init__
+        check_options(type(self), make, (params, *args), options, "min_8bit_size")
+        self._further = {"min_8bit_size": min_8bit_size}
+        make(params, *args, **options)
 
     def __init_subclass__(cls) -> None:
         """Show the arguments of the class whose update it makes."""
-        own = signature(_Blockwise.__init__).parameters["min_8bit_size"]
-        shown = signature(cls.__bases__[-1])
-        cls.__signature__ = shown.replace(parameters=[*shown.parameters.values(), own])  # type: ignore[attr-defined]
+        if _Blockwise in cls.__bases__:
+            own = signature(_Blockwise.__init__).parameters["min_8bit_size"]
+            shown = signature(cls.__bases__[-1])
+            cls.__signature__ = shown.replace(parameters=[*shown.parameters.values(), own])  # type: ignore[attr-defined]
+
+    def _check_hyperparameters(self, group: Group) -> None:
+        super()._check_hyperparameters(group)
+        least = group["min_8bit_size"]
+        if isinstance(least, bool) or not isinstance(least, Integral) or least < 0:
+            raise ValueError(
+                f"{type(self).__name__}: min_8bit_size must be a whole number from 0 on, got {least!r} "
+                f"(at {user_source()})"
+            )
+        group["min_8bit_size"] = int(least)
+
+    def _prepare(self, parameters: list[Tensor], group: Group) -> None:
+        for parameter in parameters:
+            held = self.state.get(parameter, {})
+            coded = _is_coded(parameter, group)
+            if any(name in held and (name + SCALES in held) != coded for name in super()._slots(parameter, group)):
+                raise ValueError(
+                    f"{type(self).__name__}: min_8bit_size was changed to {group['min_8bit_size']} (at "
+                    f"{user_source()}), and the state of a parameter of {parameter.numel():,} elements is kept "
+                    f"{'in full' if coded else 'in 8 bits'}; change it before the first step"
+                )
+        super()._prepare(parameters, group)
+
+    def _remedy(self, parameter: Tensor, held: Mapping[str, Any], group: Group) -> str:
+        slots, size = super()._slots(parameter, group).keys(), parameter.numel()
+        if not slots <= held.keys() or _is_coded(parameter, group) == all(name + SCALES in held for name in slots):
+            return ""
+        own = f"min_8bit_size={group['min_8bit_size']} and {size:,} elements"
+        if _is_coded(parameter, group):
+            return f"; it was kept in full, with {own} it is in 8 bits: give min_8bit_size={size + 1} or more"
+        return f"; it was kept in 8 bits, with {own} it is in full: give min_8bit_size={size} or less"
 
     def _slots(self, parameter: Tensor, group: Group) -> dict[str, Slot]:
         slots = super()._slots(parameter, group)
-        if parameter.numel() < max(self.min_8bit_size, 1):
+        if not _is_coded(parameter, group):
             return slots
         found: dict[str, Slot] = {}
         for name, slot in slots.items():
@@ -88,6 +116,10 @@ class _Blockwise(Optimizer):
     def _bounded(gradient: Tensor, parameter: Tensor, state: dict[str, Tensor]) -> Tensor:
         """The gradient, within what can be squared where it is."""
         return bounded(gradient, parameter) if _SQUARES in state else gradient
+
+
+def _is_coded(parameter: Tensor, group: Group) -> bool:
+    return parameter.numel() >= max(group["min_8bit_size"], 1)
 
 
 def _decoded(state: dict[str, Tensor], name: str) -> Tensor:

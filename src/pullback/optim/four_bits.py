@@ -14,8 +14,10 @@ in float32 moves 28.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import reduce
+from inspect import signature
+from typing import Any
 
 from ..graph.node import Node, Shape
 from ..graph.types import float32, uint8
@@ -29,7 +31,7 @@ from ..quant.blockwise import blocks_of, greatest, inverse, repeated
 from ..tensor import Tensor
 from .adam import Adam, bounded, decayed, squares
 from .adamw import AdamW
-from .groups import Group
+from .groups import Group, check_options
 from .optimizer import Optimizer, Slot
 
 #: parameters of no more elements keep their moments in full
@@ -108,7 +110,19 @@ def _second_slots(shape: Shape) -> dict[str, Shape]:
 
 
 class _FourBits(Optimizer):
-    """An Adam that keeps its moments as codes. It stands before the class whose update it makes."""
+    """An Adam that keeps its moments as codes. It stands before the class whose update it makes, and takes its
+    arguments.
+    """
+
+    def __init__(self, params: Iterable[Any], *args: Any, **options: Any):
+        make = super().__init__
+        check_options(type(self), make, (params, *args), options)
+        make(params, *args, **options)
+
+    def __init_subclass__(cls) -> None:
+        """Show the arguments of the class whose update it makes."""
+        if _FourBits in cls.__bases__:
+            cls.__signature__ = signature(cls.__bases__[-1])  # type: ignore[attr-defined]
 
     def _check_hyperparameters(self, group: Group) -> None:
         super()._check_hyperparameters(group)

@@ -6,8 +6,9 @@ The messages begin as PyTorch's do, so that who looks one up finds what is said 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
+from inspect import signature
 from numbers import Real
 from typing import Any
 
@@ -183,6 +184,20 @@ def check_names(names: list[str] | None, groups: list[Group]) -> None:
             )
 
 
+def check_options(
+    kind: type, make: Callable[..., Any], args: Iterable[Any], options: Mapping[str, Any], *further: str
+) -> None:
+    """Raise TypeError where `make`, a method of another class to which the arguments of `kind` but `further` go, does
+    not take these.
+    """
+    takes = signature(make)
+    try:
+        takes.bind(*args, **options)
+    except TypeError as error:
+        names = [*(name for name in takes.parameters if name != "params"), *further]
+        raise TypeError(f"{kind.__name__}: {error} (at {user_source()}); its options are {names}") from None
+
+
 class _Required:
     """The default of a hyperparameter that has none."""
 
@@ -222,6 +237,7 @@ __all__ = [
     "check_keys",
     "check_names",
     "check_numbers",
+    "check_options",
     "check_parameters",
     "check_ways",
     "listed",

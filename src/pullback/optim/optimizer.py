@@ -58,7 +58,8 @@ class Optimizer(OptimizerHooks):
 
     `param_groups[i]["lr"]` may be changed at any time, also between calls of a compiled step, which reads it before
     each call. A change of another hyperparameter has a compiled step recorded anew, unless a schedule makes it (see
-    `follow`).
+    `follow`). Other keys of a group are the user's own and are kept, as in PyTorch; what is nearly the name of a
+    hyperparameter raises ValueError.
 
     PyTorch's flags: `foreach`, `fused` and `capturable` choose among implementations of one and the same update; here
     there is one, fused over each parameter and its state, and any value of them gives it. `differentiable=True` raises
@@ -70,7 +71,7 @@ class Optimizer(OptimizerHooks):
 
     def __init__(self, params: Tensor | Iterable[Any], defaults: Group):
         super().__init__()
-        self.defaults = defaults
+        self.defaults = defaults | self._further
         self._state = _States()
         self.param_groups: list[Group] = []
         #: the learning rate of each group as a tensor of shape ()
@@ -89,6 +90,8 @@ class Optimizer(OptimizerHooks):
 
     #: the numbers of the state that are computed from themselves, in their own precision
     _growing: ClassVar[frozenset[str]] = frozenset()
+    #: defaults of hyperparameters that a class adds to those of the one whose update it makes
+    _further: Group = {}  # noqa: RUF012
 
     @property
     def state(self) -> dict[Tensor, dict[str, Any]]:
@@ -267,6 +270,10 @@ class Optimizer(OptimizerHooks):
     def _numbers(self, group: Group) -> dict[str, float]:
         """The numbers kept for a parameter, by name, and what they start as; "step" counts its steps."""
         return {"step": 0.0}
+
+    def _remedy(self, parameter: Tensor, held: Mapping[str, Any], group: Group) -> str:
+        """What can be done about saved state that is other than what is kept for a parameter, as the end of a line."""
+        return ""
 
     def _begin(self, numbers: dict[str, Tensor], group: Group) -> None:
         """Advance the numbers that the parameters of a step share, before it."""

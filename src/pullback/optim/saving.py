@@ -67,7 +67,10 @@ def misfits(optimizer: Optimizer, groups: list[Any], state: Mapping[int, Any]) -
             held = {name: value for name, value in state.get(place, {}).items() if value is not None}
             slots = optimizer._slots(parameter, merged)
             if held and set(held) - numbers != set(slots):
-                faults.append(f"  parameter {place}: state {sorted(held)} in the dictionary, {sorted(slots)} expected")
+                remedy = optimizer._remedy(parameter, held, merged)
+                faults.append(
+                    f"  parameter {place}: state {sorted(held)} in the dictionary, {sorted(slots)} expected{remedy}"
+                )
                 continue
             faults += [
                 f"  wrong shape: parameter {place}, {name}: {list(np.shape(held[name]))} in the dictionary, "

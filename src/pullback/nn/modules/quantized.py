@@ -134,6 +134,14 @@ class QuantizedLinear(Module):
             self._settle()
         return self
 
+    def has_codes_of(self, weight: Tensor) -> bool:
+        """Whether the codes are those that `quantize_` would take of a weight."""
+        if tuple(weight.shape) != (self.out_features, self.in_features) or not has_codes(weight.detach()):
+            return False
+        with no_grad():
+            codes = self._codes(weight.detach())
+            return all(bool((getattr(self, name) == made).all()) for name, made in codes.items())
+
     def _codes(self, weight: Tensor) -> dict[str, Tensor]:
         """The buffers that hold a weight."""
         raise NotImplementedError
@@ -164,7 +172,7 @@ class QuantizedLinear(Module):
         for name in self._buffers:
             scales = _floats(state_dict, prefix + name)
             if name in self._keep_dtype and scales is not None and not is_finite(scales.float()):
-                yield f"  no scales: {prefix}{name} is not finite in float32 everywhere"
+                yield f"  not finite: {prefix}{name}, which scales codes; load a state from before it became so"
 
     def extra_repr(self) -> str:
         """The sizes."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from ...graph.types import DType
+from ...graph.types import DType, float32
 from ...ops.primitive import user_source
+from ...tensor.grad_modes import no_grad
 from ..modules.linear import Linear, is_plain
 from ..modules.module import Module
-from ..modules.quantized import Linear4bit, Linear8bit
+from ..modules.quantized import Linear4bit, Linear8bit, QuantizedLinear
+from ..parameter import Parameter
+from .init import skip_init
 
 #: what stays as it is unless something else is said: the layer that gives the scores of a language model
 _SKIPPED = ("lm_head",)
@@ -51,17 +54,79 @@ def quantize_model(
         others = f"; left as they are, being other than that: {left}" if left else ""
         said = f"skip names {unknown}, which are no Linear" if unknown else "no Linear is left to be quantized"
         raise ValueError(f"quantize_model: {said}; the model's Linear layers are {names}{others} (at {user_source()})")
-    made: dict[Module, Module] = {}
-    for parent, own, name in chosen:
-        layer = parent._modules[own]
+    named = {(parent, own): name for parent, own, name in chosen}
+
+    def coded(layer: Module, parent: Module, own: str) -> Module:
         assert isinstance(layer, Linear)
-        if layer not in made:
-            try:
-                made[layer] = make(layer)
-            except ValueError as error:
-                raise ValueError(f"quantize_model: {name}: {error}") from error
-        setattr(parent, own, made[layer])
+        try:
+            return make(layer)
+        except ValueError as error:
+            raise ValueError(f"quantize_model: {named[parent, own]}: {error}") from error
+
+    _replace([*named], coded)
     return model
+
+
+def dequantize_model(model: Module, dtype: DType | None = None) -> Module:
+    """Replace each layer whose weight is kept as codes by the Linear with the weight that these stand for, in place;
+    the model is the result.
+
+    Weights are in `dtype`, float32 unless given, and stay fixed until `requires_grad_()`; biases, and adapters beside
+    them, are brought to it too. Adapters can then be merged without the error of codes: `pb.lora.merge`. The layers are
+    replaced one after the other. Raises ValueError where no layer has codes, or `dtype` is none of floats.
+
+    >>> model = pb.nn.Sequential(pb.nn.Linear4bit(64, 64), pb.nn.ReLU())
+    >>> pb.nn.utils.dequantize_model(model)
+    Sequential(
+      (0): Linear(in_features=64, out_features=64, bias=True)
+      (1): ReLU()
+    )
+    """
+    if dtype is not None and not dtype.is_floating_point:
+        raise ValueError(f"dequantize_model: dtype must be a floating point dtype, got {dtype!r} (at {user_source()})")
+    found = [
+        (parent, own)
+        for parent in model.modules()
+        for own, child in parent._modules.items()
+        if isinstance(child, QuantizedLinear)
+    ]
+    if not found:
+        raise ValueError(f"dequantize_model: the model has no layers with codes inside (at {user_source()})")
+
+    def decoded(layer: Module, parent: Module, own: str) -> Module:
+        assert isinstance(layer, QuantizedLinear)
+        return _decoded(layer, dtype or float32)
+
+    _replace(found, decoded)
+    for parent, _ in found:
+        for part in getattr(parent, "lora_parts", ()):
+            getattr(parent, part).to(dtype or float32)
+    return model
+
+
+def _replace(found: list[tuple[Module, str]], make: Callable[[Module, Module, str], Module]) -> None:
+    """Put another layer into the places of each, and let go of it, before the next one is made."""
+    places: dict[Module, list[tuple[Module, str]]] = {}
+    for parent, own in found:
+        layer = parent._modules[own]
+        assert layer is not None
+        places.setdefault(layer, []).append((parent, own))
+    while places:
+        layer = next(iter(places))
+        made = make(layer, *places[layer][0])
+        for parent, own in places.pop(layer):
+            setattr(parent, own, made)
+
+
+def _decoded(layer: QuantizedLinear, dtype: DType) -> Linear:
+    """The Linear with what the codes of a layer stand for."""
+    linear: Linear = skip_init(Linear, layer.in_features, layer.out_features, bias=False, dtype=dtype)
+    with no_grad():
+        linear.weight = Parameter(layer.dequantize(dtype), requires_grad=False)
+    linear.weight._buffer()  # the codes would stay for a value that is yet to be computed
+    linear.register_parameter("bias", layer._parameters["bias"])
+    linear.train(layer.training)
+    return linear.to(dtype)
 
 
 def _maker(quant_type: str, compute_dtype: DType | None, compress_statistics: bool) -> Callable[[Linear], Module]:
@@ -102,4 +167,4 @@ def _is_tied(model: Module, entry: tuple[Module, str, str]) -> bool:
     return any(m is not layer and any(p is weight for p in m._parameters.values()) for m in model.modules())
 
 
-__all__ = ["quantize_model"]
+__all__ = ["dequantize_model", "quantize_model"]
