@@ -137,11 +137,19 @@ def test_adapters_beside_codes_are_planned() -> None:
     result = invoke(*options, "--quantize", "nf4", "--lora-r", 2)
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("plan of small (float32, nf4, adapters of rank 2, sgd, 1 × 64 tokens): ")
-    coded = planning.Training("small", "sgd", 1, 64, "float32", False, "nf4", 2).plan()
+    training = planning.Training("small", "sgd", 1, 64, "float32", False, "nf4", 2)
+    coded = training.plan()
     plain = planning.Training("small", "sgd", 1, 64, "float32", False, None, 2).plan()
     layers = 3 * (64 * 64 * 2 + 64 * 32 * 2 + 64 * 160 * 3)
     assert coded.breakdown["inputs"] == plain.breakdown["inputs"]
     assert plain.breakdown["parameters"] - coded.breakdown["parameters"] > 0.85 * 4 * layers
+    # adapters beside codes are in float32, whatever the rest is in
+    lower = training._replace(dtype="bfloat16")
+    low = lower.plan()
+    for reduced, plan, roles in ((training, coded, ["parameters"]), (lower, low, [])):
+        rows = [row for row in reductions.of_training(reduced)(plan) if row.technique == "--dtype bfloat16"]
+        assert [row.role for row in rows] == roles
+        assert all(row.nbytes == reductions.Outline.of(low).most[row.role] for row in rows)
     assert "lora-r" in invoke(*options, "--quantize", "nf4").output
     assert "nf4, fp4 or int8" in invoke(*options, "--quantize", "nf5", "--lora-r", 2).output
 

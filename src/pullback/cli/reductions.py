@@ -63,11 +63,12 @@ def of_training(training: Training) -> Callable[[Plan], list[Reduction]]:
     is_whole = training.quantize is None and not training.lora_r
     adapted = training._replace(quantize="nf4", lora_r=RANK)
     coded = _outlined(adapted) if is_whole and training.optimizer not in _BY_ELEMENT else None
-    words = {IN_BFLOAT16: "--dtype bfloat16", FACTORED: "--optimizer adafactor"}
+    words = {} if training.dtype == "bfloat16" else {IN_BFLOAT16: "--dtype bfloat16"}
+    words |= {FACTORED: "--optimizer adafactor"}
     words |= {ADAPTED: f"--quantize nf4 --lora-r {RANK}"} if is_whole else {}
 
     def found(plan: Plan) -> list[Reduction]:
-        known = forms(plan)
+        known = forms(plan, wide_adapters=training.quantize is not None)  # those beside codes are in float32
         rows = [Reduction(f.role, words[t], f.nbytes) for t in words for f in known if f.technique == t]
         if training.optimizer == "adafactor":
             rows.append(Reduction("optimizer", "--optimizer sgd", 0))
@@ -77,9 +78,15 @@ def of_training(training: Training) -> Callable[[Plan], list[Reduction]]:
             rows.append(Reduction("activations", technique, outline.most["activations"]))
         if coded is not None:
             rows.append(Reduction("optimizer", words[ADAPTED], Outline(*coded()).most["optimizer"]))
-        return rows
+        return _less_than(plan, rows)
 
     return found
+
+
+def _less_than(plan: Plan, rows: list[Reduction]) -> list[Reduction]:
+    """Those that reduce anything."""
+    held = Outline.of(plan).most
+    return [row for row in rows if row.nbytes < held[row.role]]
 
 
 def _outlined(training: Training) -> Callable[[], Any]:
@@ -97,10 +104,8 @@ def of_own(own: Own, plan: Plan) -> Callable[[Plan], list[Reduction]]:
     tried = [meanwhile(functools.partial(_quietly, way, own)) for way in ways]
 
     def found(plan: Plan) -> list[Reduction]:
-        held = Outline.of(plan).most
         rows = [Reduction(*form) for form in forms(plan)]
-        rows += [Reduction(*row) for way in tried for row in way()]
-        return [row for row in rows if row.nbytes < held[row.role]]
+        return _less_than(plan, [*rows, *(Reduction(*row) for way in tried for row in way())])
 
     return found
 

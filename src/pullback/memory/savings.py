@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from math import prod
 from typing import NamedTuple
 
@@ -37,20 +37,26 @@ class Form(NamedTuple):
     nbytes: int
 
 
-def forms(plan: Plan) -> list[Form]:
+def forms(plan: Plan, *, wide_adapters: bool = False) -> list[Form]:
     """The other ways to keep parameters, gradients and optimizer state that would take less, each by itself. They
-    change nothing that a plan is asked for but the sizes of what is there throughout, so that these can be told.
+    change nothing that a plan is asked for but the sizes of what is there throughout, so that these can be told. With
+    `wide_adapters` adapters stay in the dtype that they have.
     """
     held = {role: sum(b.nbytes for b in plan.buffers if b.role == role) for role in (PARAMETERS, GRADIENTS, OPTIMIZER)}
-    found = [*_in_bfloat16(plan, held), *_as_codes(plan, held)]
+    found = [*_in_bfloat16(plan, held, wide_adapters), *_as_codes(plan, held)]
     found += [Form(OPTIMIZER, what, held[OPTIMIZER] - less) for what, less in _optimizers(plan)]
     return [form for form in found if form.nbytes < held[form.role]]
 
 
-def _in_bfloat16(plan: Plan, held: dict[str, int]) -> Iterator[Form]:
-    """`model.to(bfloat16)`, of which an optimizer's moments are none."""
-    given = [node for _, node, named in plan.inputs() if named.role == PARAMETERS]
-    for role, nodes in ((PARAMETERS, given), (GRADIENTS, plan.gradients())):
+def _in_bfloat16(plan: Plan, held: dict[str, int], wide_adapters: bool) -> Iterator[Form]:
+    """`model.to(bfloat16)`, of which an optimizer's moments are none, and scales of codes neither."""
+    found = [(named.name, node) for _, node, named in plan.inputs() if named.role == PARAMETERS]
+    codes = {name for name, node in found if not node.dtype.is_floating_point}
+    left = {name for name, _ in found if _is_of_codes(name, codes) or (wide_adapters and _is_of_adapter(name))}
+    given = [node for name, node in found if name not in left]
+    # beside adapters nothing else has gradients
+    gradients = [] if wide_adapters and _has_adapters(plan) else plan.gradients()
+    for role, nodes in ((PARAMETERS, given), (GRADIENTS, gradients)):
         wide = sum(bytes_of(node) for node in nodes if node.dtype is float32)
         yield Form(role, IN_BFLOAT16, held[role] - wide // 2)
 
@@ -209,6 +215,12 @@ def _is_found(name: str, names: set[str]) -> bool:
     of_attention = layer.removesuffix("out_proj") + "in_proj_weight"  # whose parts it leaves as they are
     is_skipped = layer.removesuffix(_UNDER_ADAPTER).split(".")[-1] in _SKIPPED
     return own == "weight" and not is_skipped and not _is_of_adapter(name) and of_attention not in names
+
+
+def _is_of_codes(name: str, codes: Container[str]) -> bool:
+    """Whether a parameter of this name stands beside a weight that is codes, and is no bias."""
+    layer, _, own = name.rpartition(".")
+    return own not in ("weight", "bias") and f"{layer}.weight" in codes
 
 
 def _has_adapters(plan: Plan) -> bool:
