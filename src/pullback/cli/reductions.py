@@ -149,9 +149,8 @@ def table(plan: Plan, found: Sequence[Reduction]) -> str:
     """
     rows = [("Component", "Memory", "Reduction technique", "Memory with it")]
     for role, held in Outline.of(plan).most.items():
-        techniques = [
-            (r.technique, f"{format_bytes(r.nbytes)} ({_less(held - r.nbytes)})") for r in found if r.role == role
-        ]
+        of_role = [(r.technique, r.nbytes) for r in found if r.role == role]
+        techniques = [(what, f"{format_bytes(then)} ({format_bytes(held - then)} less)") for what, then in of_role]
         first, *others = techniques or [("", "")]
         rows.append((_COMPONENTS[role], format_bytes(held), *first))
         rows += [("", "", *other) for other in others]
@@ -167,10 +166,6 @@ def _lines(row: tuple[str, ...], widths: Sequence[int]) -> list[str]:
     first, *others = textwrap.wrap(technique, widths[2], break_on_hyphens=False) or [""]
     cells = [(component, memory, first, then), *(("", "", f"  {other}", "") for other in others)]
     return ["  ".join(c.ljust(width) for c, width in zip(line, widths, strict=True)).rstrip() for line in cells]
-
-
-def _less(nbytes: int) -> str:
-    return f"{format_bytes(nbytes)} less" if nbytes >= 0 else f"{format_bytes(-nbytes)} more"
 
 
 __all__ = ["MANY_NODES", "Outline", "Reduction", "of_own", "of_training", "table"]
