@@ -346,3 +346,68 @@ def test_undecorated_steps_take_every_finite_gradient() -> None:
     scaler.step(optimizer)
     scaler.update()
     assert w.tolist() == [0.0, 1.0] and scaler.get_scale() == 1.0
+
+
+def apart(backward_policy: str | None, step_policy: str | None, clears: bool) -> tuple[list[float], bool]:
+    """The scales of steps of two micro-batches whose gradients and whose update are programs of their own, or none,
+    and whether the weights have moved.
+    """
+    pb.manual_seed(0)
+    model = pb.nn.Linear(8, 8)
+    optimizer, scaler = pb.optim.SGD(model.parameters(), lr=0.1), pb.amp.GradScaler("cpu", init_scale=2.0**20)
+    before = model.weight.tolist()
+
+    def micro(x: pb.Tensor) -> None:
+        with pb.autocast("cpu", dtype=pb.float16):
+            loss = model(x).float().square().mean()
+        scaler.scale(loss).backward()
+
+    def update() -> None:
+        scaler.unscale_(optimizer)
+        pb.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
+        scaler.step(optimizer)
+        scaler.update()
+        if clears:
+            optimizer.zero_grad()
+
+    if backward_policy is not None:
+        micro = pb.compile(micro, on_nonfinite=backward_policy)
+    if step_policy is not None:
+        update = pb.compile(update, on_nonfinite=step_policy)
+    scales = []
+    for _ in range(5):
+        if not clears:
+            optimizer.zero_grad()
+        micro(pb.randn(4, 8))
+        micro(pb.randn(4, 8))
+        update()
+        scales.append(scaler.get_scale())
+    return scales, model.weight.tolist() != before
+
+
+@pytest.mark.parametrize("clears", [True, False])
+@pytest.mark.parametrize("policies", [(None, "raise"), ("raise", None), ("raise", "raise"), ("skip", "skip")])
+def test_an_overflow_of_gradients_made_elsewhere_lowers_the_scale(
+    policies: tuple[str | None, str | None], clears: bool
+) -> None:
+    expected = apart(None, None, clears)
+    assert apart(*policies, clears) == expected == ([2.0**19, 2.0**18, 2.0**17, 2.0**17, 2.0**17], True)
+
+
+def test_what_is_no_matter_of_the_scale_is_told_where_the_scaler_steps_elsewhere() -> None:
+    weight = pb.nn.Parameter(pb.ones(3))
+    scaler = pb.amp.GradScaler("cpu", init_scale=2.0**15)
+
+    @pb.compile
+    def micro(number: pb.Tensor) -> None:
+        scaler.scale((weight * number).sqrt().sum()).backward()
+
+    micro(pb.ones(()))
+    micro(pb.ones(()))
+    before = weight.grad.tolist()
+    with pytest.raises(pb.errors.NonFiniteError, match="a gradient, with a loss scale of 1, is not finite") as caught:
+        micro(pb.zeros(()))
+    assert (caught.value.op, caught.value.phase, weight.grad.tolist()) == ("sqrt", "backward", before)
+    with pytest.raises(pb.errors.NonFiniteError, match="the loss is not finite"):
+        micro(-pb.ones(()))
+    assert weight.grad.tolist() == before

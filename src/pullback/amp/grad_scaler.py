@@ -69,8 +69,8 @@ class GradScaler:
     `growth_factor`. In a compiled function all of that happens inside the program: scale, counter, parameters and the
     optimizer's state are chosen there, and nothing waits for the host. `on_nonfinite` is asked about the loss, and
     about gradients that are not finite with a smaller scale either (0/0 in the backward pass, say); to tell these, a
-    step that is left out runs three or four times. `scale`, `unscale_`, `step` and `update` have to be called in the
-    same function then.
+    step that is left out runs three or four times. `unscale_`, `step` and `update` have to be called in the same
+    function then; `scale` and backward() may be in another one.
 
     Gradients whose norm is 1e15 or more count as not finite in a compiled function. The scale stays between
     1e-15 and 1e15.
@@ -122,6 +122,8 @@ class GradScaler:
             self._scaled[:] = [True]
             scaled = outputs * self._scale
             UNSCALED[scaled.node] = outputs.node, self._scale.node
+            if STATE.trace is not None:
+                STATE.trace.scales[id(self._scale)] = self._scale
             return scaled
         if isinstance(outputs, Mapping | str) or not isinstance(outputs, Iterable):
             raise TypeError(

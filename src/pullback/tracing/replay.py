@@ -45,6 +45,7 @@ from .prepared import Prepared
 from .relations import Findings, Related
 from .scaling import Scaling
 from .settled import Memory, Settled, is_alone, stays_of
+from .skipping import left_to_scalers
 from .trace import Captured, Trace, Watched
 
 #: those of compiled steps
@@ -112,6 +113,7 @@ class Replay:
         self.policy = policy
         old = outcome.old(trace, arguments)
         watched = watched_of(trace, bool(old or outcome.made_grads), policy.on_nonfinite)
+        watched = left_to_scalers(trace, watched)
         if outcome.freed:  # an update that waits for no other gradient cannot wait for all of them to be finite
             watched = [w for w in watched if w.what != "gradient"]
         # what writes parameters without a gradient is looked at too, but not what only writes other tensors
@@ -119,7 +121,7 @@ class Replay:
         bounded = trace.bounded if (watched or is_update) and policy.on_nonfinite != IGNORE else []
         looks = bool(watched or is_update) and policy.on_nonfinite != IGNORE and not outcome.freed
         #: what is done about gradients that scalers look at
-        self.scaling = Scaling(trace.scaled) if trace.scaled and looks else None
+        self.scaling = Scaling(trace) if trace.scaled and looks else None
         scaled = [] if self.scaling is None else self.scaling.nodes
         graph = Graph.of([*nodes, *(w.node for w in watched), *bounded, *scaled])
         if trace.divided is not None:
@@ -200,6 +202,7 @@ class Replay:
             bounded, self.scaled = bounded[:first], self.scaling.enter(bounded[first:])
         old = {p: node for p, node in old.items() if (node.shape, node.dtype) == (own[p].shape, own[p].dtype)}
         is_new = {p for p, node in old.items() if node.dtype.is_floating_point and own[p] not in {*bad, node}}
+        is_new -= {place for tensor, place in self.outcome.made_grads if id(tensor) in trace.left}
         # an infinity that somebody put into a buffer on purpose, such as a best loss so far, is no fault in it
         is_new -= {place for captured, place in self.states if _is_infinite_on_purpose(captured, trace)}
         names = state_names(trace, self.states)
@@ -446,7 +449,7 @@ class Replay:
         if self.scaling is None:
             return self._judge(arguments, inputs, outputs, fresh)
         run = partial(self._run_again, inputs, outputs)
-        mends, fault = self.scaling.mends(run, self.limit), None
+        mends, fault = self.scaling.mends(run, self.limit, inputs), None
         if not mends and not self.policy.is_told:
             with self.scaling.at(1.0):
                 fault = self._fault(inputs, self.scaled)

@@ -11,14 +11,16 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
+from ..graph.node import Node
 from ..graph.types import float32
 from ..ops.elementwise import add, convert, copy, lt, where
 from ..ops.primitive import constant, grad_mode
 from ..tensor import Tensor
 from ..tensor.state import STATE
 from .assurance import LARGEST
-from .finite import exactly, squares
-from .trace import Scaled
+from .finite import Part, exactly, squares
+from .scaling import made_of
+from .trace import Scaled, Trace, Watched
 
 #: what the sum of the squares of gradients must stay below, so that there are bounds for what an update makes of them
 _LIMIT = LARGEST**2
@@ -26,22 +28,48 @@ _LIMIT = LARGEST**2
 
 def sound_gradients(parameters: Sequence[Tensor], given: Sequence[Tensor], scale: Tensor) -> Tensor:
     """Whether the gradients of all parameters are finite, bool[]; in a recording, whether they are shorter than 1e15 as
-    one vector. The recording looks at what they were made from, `given`, only where no other `scale` makes them so.
+    one vector. The recording looks at what they were made from, `given`, only where no other `scale` makes them so, and
+    only at what is made of the scale in it: what comes from elsewhere is the same at any scale.
     """
     found = [parameter.grad.node for parameter in parameters if parameter.grad is not None]
     part, limit = (exactly, math.inf) if STATE.trace is None else (squares, _LIMIT)
+    sound = _are_finite(found, limit, part)
+    if STATE.trace is not None:
+        nodes = [tensor.node for tensor in given]
+        popped = [STATE.trace.watched.pop(node, None) for node in (*nodes, *found)]
+        if STATE.loop is None and STATE.example is None:
+            STATE.trace.left.update(map(id, parameters))
+            made = made_of([scale.node], nodes)
+            watched = [
+                each for each, node in zip(popped, [*nodes, *nodes], strict=True) if each is not None and node in made
+            ]
+            STATE.trace.leave_to_scaler(Scaled(scale, sound, watched))
+    return Tensor._wrap(sound)
+
+
+def left_to_scalers(trace: Trace, watched: Sequence[Watched]) -> list[Watched]:
+    """What of the watched is not a scaler's: gradients made of a scale go to who divides by it later, unless the
+    recording updates what they are gradients of.
+    """
+    rest = {each.node: each for each in watched}
+    written = trace.written_ids() if trace.scales else frozenset()
+    for key, scale in trace.scales.items():
+        left = [w for w in rest.values() if w.what == "gradient" and id(w.owner) not in written]
+        made = made_of([trace.captured[key].node], [w.node for w in left]) if key in trace.captured else ()
+        own = [rest.pop(w.node) for w in left if w.node in made]
+        trace.left.update(id(w.owner) for w in own)
+        trace.leave_to_scaler(Scaled(scale, _are_finite([w.node for w in own], math.inf), own))
+    return list(rest.values())
+
+
+def _are_finite(nodes: Sequence[Node], limit: float, part: Part = squares) -> Node:
+    """Whether the sum of what `part` makes of the nodes is below the limit, bool[]."""
     with grad_mode(False):
         total = constant(0.0, float32)
-        for node in found:
+        for node in nodes:
             total = add(total, convert(part(node), float32))
         # a copy, so that what depends on it is computed behind the gradients and not where they are made
-        sound = copy(lt(total, constant(limit, float32)))
-    if STATE.trace is not None:
-        popped = [STATE.trace.watched.pop(node, None) for node in (*(tensor.node for tensor in given), *found)]
-        if STATE.loop is None and STATE.example is None:
-            watched = [each._replace(message="with a loss scale of 1") for each in popped if each is not None]
-            STATE.trace.scaled.append(Scaled(scale, sound, watched))
-    return Tensor._wrap(sound)
+        return copy(lt(total, constant(limit, float32)))
 
 
 def changing_only_where(sound: Tensor, parameters: Sequence[Tensor], step: Callable[[], Any]) -> Any:

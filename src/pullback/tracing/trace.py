@@ -62,8 +62,8 @@ class Watched(NamedTuple):
 
 
 class Scaled(NamedTuple):
-    """A scale of losses, whether the gradients that a scaler has divided by it are finite, and these, which nobody else
-    looks at.
+    """A scale of losses, whether the gradients that a scaler divides by it, here or elsewhere, are finite, and these,
+    which nobody else looks at.
     """
 
     scale: Handle
@@ -135,8 +135,11 @@ class Trace:
     watched: dict[Node, Watched] = field(default_factory=dict)
     #: gradients that are finite and not long because the step itself has looked
     bounded: list[Node] = field(default_factory=list)
-    #: of gradients that scalers look at
+    #: of gradients that scalers look at, and the scales that losses were multiplied by, by the tensor's id
     scaled: list[Scaled] = field(default_factory=list)
+    scales: dict[int, Handle] = field(default_factory=dict)
+    #: the parameters, by id, whose gradients are left to scalers
+    left: set[int] = field(default_factory=set)
     #: who wants to know values that the step computes on its way
     observers: list[Observer] = field(default_factory=list)
     #: the lines of backward passes inside of a loop's body, which `check()` compares with no slope
@@ -244,6 +247,12 @@ class Trace:
         if what == "loss":  # at its scale it may be infinite, which is no fault of its own
             node, _ = UNSCALED.get(node, (node, None))
         self.watched[node] = Watched(node, what, owner, message)
+
+    def leave_to_scaler(self, scaled: Scaled) -> None:
+        """Note gradients that only their scaler looks at, if there are any: they are told of at a scale of 1."""
+        if scaled.gradients:
+            told = [each._replace(message="with a loss scale of 1") for each in scaled.gradients]
+            self.scaled.append(scaled._replace(gradients=told))
 
     def watch_assigned(self, owner: Handle, node: Node) -> None:
         """Note a gradient that the step itself has assigned, that of `func.grad` say, where it is the first one. What
