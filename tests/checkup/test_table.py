@@ -309,6 +309,31 @@ def cleared_too_late() -> Step:
     return step
 
 
+def clipped_to_nothing() -> Step:
+    model, (x, y) = net(), data()
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), y).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 0.0)  # fault
+        optimizer.step()
+
+    return step
+
+
+def a_column_beside_a_row() -> Step:
+    model, x = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 1)), pb.randn(64, 6)
+    optimizer = optim.Adam(model.parameters(), lr=1e-3)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        F.mse_loss(model(x), x[:, 0]).backward()  # fault
+        optimizer.step()
+
+    return step
+
+
 def no_backward() -> Step:
     model, (x, y) = net(), data()
     optimizer = optim.SGD(model.parameters(), lr=0.1)
@@ -675,6 +700,8 @@ FAULTY: list[tuple[Callable[[], Step], list[str], str]] = [
     (a_logarithm_of_negative_numbers, ["loss is finite"], "logarithm of a negative number"),
     (not_cleared, ["gradients cleared"], "at 7 of 8 steps"),
     (cleared_too_late, ["gradients cleared"], "between backward() and optimizer.step()"),
+    (clipped_to_nothing, ["parameters get gradients"], "clip_grad_norm_ made zeros of all gradients"),
+    (a_column_beside_a_row, ["shapes of the loss"], "input of shape [64, 1] and a target of shape [64]"),
     (no_backward, ["backward called"], "backward() was not called"),
     (no_step, ["optimizer stepped"], "was not called after 8 calls of backward()"),
     (evaluation_mode, ["train mode"], "2 is in evaluation mode"),

@@ -194,6 +194,8 @@ def test_updates_are_told_from_beginnings_and_ends() -> None:
     assert update_alerts([1.0] * 3, [1e-9] * 3) == ["update_ratio 1"]
     assert not update_alerts([1.0] * 3, [1e-3, 1e-5, 1e-9])  # has come to rest
     assert not update_alerts([1.0] * 3, [1e-9] * 3, gradient=1e-7)  # and had before
+    unsteady = [0.1, 0.3, 0.1, 0.3, *[0.1] * 49, 0.3, *[0.1] * 51, 0.3]
+    assert update_alerts([1.0] * len(unsteady), unsteady) == ["update_ratio 2", "update_ratio 106"]
 
 
 def test_zeros_to_begin_with_are_no_alert() -> None:

@@ -29,6 +29,8 @@ class Facts:
     #: steps that found no gradient though backward() had never made one; and the line of one that found those cleared
     without_gradients: int = 0
     cleared_too_late_at: str = ""
+    #: what had made zeros of all gradients of a step that backward() had not made so, and the line
+    zeroed_by: tuple[str, str] | None = None
     #: the line of a step that found no gradient, before backward() was called on a loss that was there already
     stepped_early_at: str = ""
     #: steps whose gradients backward() itself had made zeros
@@ -61,6 +63,8 @@ class Facts:
     turned: tuple[str, str] | None = None
     #: a loss that is given what it makes itself: the loss, what made that, the line of the latter, and the mend
     doubled: tuple[str, str, str, str] | None = None
+    #: a loss whose input and target differ in shape: the loss, their shapes, and the line
+    unlike: tuple[str, str, str, str] | None = None
     #: mean, deviation and largest magnitude of the model's first input of floats
     inputs: tuple[float, float, float] | None = None
     #: the name and message of an exception that ended it, and its line

@@ -29,7 +29,7 @@ def judge(facts_at: FactsAt, place: str, same_batch: bool) -> Report:
     """The report of a training. `place` is where it stands; with `same_batch` each step had the same data."""
     own = facts_at(1.0)
     found = [*_error(own), *_cleared(own), *_backward(own, place), *_stepped(own, place), *_mode(own)]
-    found += [*_gradients(own), *_require_grad(own), *_inputs(own), *_sign(own), *_doubled(own)]
+    found += [*_gradients(own), *_require_grad(own), *_inputs(own), *_sign(own), *_doubled(own), *_unlike(own)]
     finite = list(_finite(own))
     is_lost_at_once = own.not_finite is not None and not own.not_finite[2]
     if own.steps > 1 and not is_lost_at_once and not (own.error or own.without_gradients or own.strangers):
@@ -155,6 +155,13 @@ def _gradients(facts: Facts) -> Iterator[Finding]:
         check = "optimizer has the parameters" if missing else "parameters get gradients"
         each = ", each" if len(names) > 1 else ""
         yield Finding(check, False, f"{_listed(names)} ({kind}){each}: {reason}", facts.backward_at, remedy)
+    if facts.zeroed_by is not None:
+        function, line = facts.zeroed_by
+        yield Finding(
+            "parameters get gradients", False,
+            f"{function} made zeros of all gradients between backward() and optimizer.step()", line,
+            "give it a norm or a value above 0" if "clip" in function else "take out what multiplies them by 0",
+        )  # fmt: skip
     if facts.zero_gradients > facts.steps // 2:
         yield Finding(
             "parameters get gradients", False,
@@ -240,6 +247,16 @@ def _doubled(facts: Facts) -> Iterator[Finding]:
     if facts.doubled is not None:
         loss, made_by, line, mend = facts.doubled
         yield Finding("scores and probabilities", False, f"{loss} is given what {made_by} has made", line, mend)
+
+
+def _unlike(facts: Facts) -> Iterator[Finding]:
+    if facts.unlike is not None:
+        loss, given, target, line = facts.unlike
+        yield Finding(
+            "shapes of the loss", False,
+            f"{loss} is given an input of shape {given} and a target of shape {target}, which are broadcast", line,
+            "give both the same shape: squeeze(-1) the model's output, or unsqueeze(-1) the target",
+        )  # fmt: skip
 
 
 def _finite(facts: Facts) -> Iterator[Finding]:

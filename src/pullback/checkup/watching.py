@@ -28,6 +28,7 @@ from ..tracing import CompiledStep
 from .doubled import doubled
 from .facts import STEPS, Facts
 from .origins import Origins, has_values
+from .shapes import unlike
 from .signs import parts
 
 #: how many losses are looked at for why parameters have no gradients, and for their sign
@@ -162,6 +163,7 @@ class Watcher:
         if facts.backwards <= _LOOKS:
             self._look_at_sign(node)
             facts.doubled = facts.doubled or next(doubled(node), None)
+            facts.unlike = facts.unlike or unlike(node)
         if not facts.steps:
             self._look_for_changes_by_hand()
         self._stop_where_nothing_follows()
@@ -209,9 +211,18 @@ class Watcher:
             elif self.origins.is_made_zero(parameters):
                 facts.zero_gradients += 1
             elif self._since_step:
-                facts.cleared_too_late_at = facts.cleared_too_late_at or _line()
+                self._look_at_what_made_zeros(parameters)
         elif not facts.backwards:
             facts.are_assigned = True
+
+    def _look_at_what_made_zeros(self, parameters: list[Tensor]) -> None:
+        """Tell gradients that were cleared, None or zeros anew, from those that something was computed with."""
+        nodes = [p._grad._node for p in parameters if p._grad is not None]
+        made = next((n.source for n in nodes if n.op.name != "expand" and n.source is not None), None)
+        if made is None:
+            self.facts.cleared_too_late_at = self.facts.cleared_too_late_at or _line()
+        else:
+            self.facts.zeroed_by = self.facts.zeroed_by or (made.operation, str(made))
 
     def _look_whether_losses_are_finite(self) -> None:
         """While what they were made of is there: a step writes over it."""

@@ -20,6 +20,7 @@ _LAYERS, _LOSSES, _PLACES = 4, 10, 16
 _NOTHING = 1e-46
 #: a gradient by the weights, in norms, that is nothing but rounding
 _LEARNED = 1e-5
+_UPDATES = "update_ratio"
 
 
 @dataclass(frozen=True)
@@ -59,15 +60,29 @@ class Watch:
     #: weights that began at 0 and are small yet; and those of which an update has once been large enough
     grown: set[str] = field(default_factory=set)
     moved: set[str] = field(default_factory=set)
+    #: for how many records the updates of a weight have been in range again
+    quiet: dict[str, int] = field(default_factory=dict)
 
     def alerts(self, record: Record) -> list[Alert]:
         """What goes wrong in a record."""
         found = [alert for rule in RULES for alert in rule(self, record)]
         new = [alert for alert in found if (alert.kind, alert.where) not in self.active]
-        self.active = {(alert.kind, alert.where) for alert in found}
+        self.active = {(alert.kind, alert.where) for alert in found} | self._resting(found)
         self._remember(self.losses, record.loss)
         self._remember(self.norms, record.gradient_norm)
         return new
+
+    def _resting(self, found: list[Alert]) -> set[tuple[str, str]]:
+        """The weights of which an update was out of range in the last `window` records, though not in this one: with
+        small batches a ratio goes up and down, and about the limit it would be told again and again.
+        """
+        self.quiet = {name: records + 1 for name, records in self.quiet.items() if records < self.limits.window}
+        self.quiet.update((alert.where, 0) for alert in found if alert.kind == _UPDATES)
+        return {(_UPDATES, name) for name in self.quiet}
+
+    def goes_on(self, kind: str, names: list[str]) -> str:
+        """The name that an alert of this kind has been told of already; the first where there is none."""
+        return next((name for name in names if (kind, name) in self.active), names[0])
 
     def alerts_of_skipped(self, record: Record, is_scaled: bool = False) -> list[Alert]:
         """What was wrong in a step that was skipped, of which nothing else is remembered. In gradients of a scaled loss
@@ -88,6 +103,7 @@ class Watch:
         return {
             "losses": list(self.losses), "norms": list(self.norms), "active": sorted(map(list, self.active)),
             "grown": sorted(self.grown), "moved": sorted(self.moved),
+            "quiet": dict(self.quiet),
         }  # fmt: skip
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -95,6 +111,7 @@ class Watch:
         self.losses, self.norms = [float(v) for v in state_dict["losses"]], [float(v) for v in state_dict["norms"]]
         self.active = {(str(kind), str(where)) for kind, where in state_dict["active"]}
         self.grown, self.moved = set(map(str, state_dict["grown"])), set(map(str, state_dict["moved"]))
+        self.quiet = {str(name): int(records) for name, records in state_dict["quiet"].items()}
 
 
 def _not_finite(watch: Watch, record: Record) -> Iterator[Alert]:
@@ -257,15 +274,17 @@ def _updates(watch: Watch, record: Record) -> Iterator[Alert]:
     small = sorted((n for n in small if _has_gradient(record.parameters[n])), key=lambda n: known[n])
     watch.moved |= {name for name, ratio in known.items() if ratio >= least}
     if large:
+        name = watch.goes_on(_UPDATES, large)
         yield Alert(
-            "update_ratio", large[0], known[large[0]], most,
-            f"the step changed the weights by {known[large[0]]:.2g} of their norm{_others(large)}",
+            _UPDATES, name, known[name], most,
+            f"the step changed the weights by {known[name]:.2g} of their norm{_others(large)}",
             "lower the learning rate (about 0.001 a step is usual), or warm it up", record.step,
         )  # fmt: skip
     if small:
+        name = watch.goes_on(_UPDATES, small)
         yield Alert(
-            "update_ratio", small[0], known[small[0]], least,
-            f"the step changed the weights by {_told(known[small[0]])}{_others(small)}",
+            _UPDATES, name, known[name], least,
+            f"the step changed the weights by {_told(known[name])}{_others(small)}",
             "raise the learning rate (about 0.001 a step is usual), or see whether gradients vanish", record.step,
         )  # fmt: skip
 
