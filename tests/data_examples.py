@@ -53,6 +53,8 @@ class Numbers(Dataset[Any]):
         fault = self.faults.get(index)
         if fault == "error":
             raise KeyError("broken")
+        if fault == "stop":
+            raise StopIteration("broken")
         if fault == "own error":
             raise OwnError(1, 2)
         if fault == "kill":

@@ -124,6 +124,15 @@ def test_tables(tmp_path: Path) -> None:
     parquet.write_table(table, tmp_path / "table.parquet")
     read = data.TableDataset.from_parquet(tmp_path / "table.parquet", columns=["x"])
     assert [b["x"].tolist() for b in data.DataLoader(read, batch_size=3)] == [[1.5, 2.5, 3.5]]
+    with pytest.raises(ValueError, match="has no column 'y', only 'x', 'name', 'flag', 'row'"):
+        data.TableDataset.from_parquet(tmp_path / "table.parquet", columns=["x", "y"])
+    runs = arrow.RunEndEncodedArray.from_arrays(arrow.array([1, 3], arrow.int32()), [1.5, 2.5])
+    views = arrow.table({"text": arrow.array(["a", "b", "c"], arrow.string_view()), "runs": runs})
+    (batch,) = data.DataLoader(views, batch_size=2, sampler=[2, 0])
+    assert (batch["text"], batch["runs"].tolist(), views.num_rows) == (["c", "a"], [2.5, 1.5], 3)
+    for odd in (arrow.array([["a"]], arrow.list_(arrow.string_view())), [{"a": 1}]):
+        with pytest.raises(ValueError, match=r"the column 'odd' is of .*: numbers, lists of numbers"):
+            list(data.DataLoader(arrow.table({"odd": odd})))
     for missing in ([1, None], arrow.array([[1, 2], [None, 1]], arrow.list_(arrow.int16(), 2))):
         with pytest.raises(ValueError, match="the column 'x' has missing values"):
             data.TableDataset(arrow.table({"x": missing}))[1]
@@ -147,11 +156,12 @@ def test_datasets_of_hugging_face(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     theirs = pytest.importorskip("datasets")
     rows = theirs.Dataset.from_dict({"x": np.arange(20, dtype=np.float32).reshape(10, 2).tolist(), "y": range(10)})
-    for kind in ("numpy", "torch"):
+    for kind in ("numpy", "torch", "arrow"):
         loader = data.DataLoader(rows.with_format(kind), 4, shuffle=True, generator=pb.Generator(1))
         batches = iter(loader)
         batch = next(batches)
-        assert batch["x"].dtype is pb.float32 and batch["x"].shape == (4, 2)
+        # in Arrow's format a column is of the type that it is stored in
+        assert batch["x"].dtype is (pb.float64 if kind == "arrow" else pb.float32) and batch["x"].shape == (4, 2)
         assert batch["x"][:, 1].tolist() == [2 * y + 1 for y in batch["y"].tolist()]
         position, rest = loader.state_dict(), [b["y"].tolist() for b in batches]
         loader.load_state_dict(position)
@@ -322,6 +332,8 @@ def test_the_sample_of_an_error_is_named() -> None:
     with pytest.raises(KeyError) as caught:
         list(data.DataLoader(Numbers(5, {3: "error"}), batch_size=2))
     assert caught.value.__notes__ == ["while sample 3 of the dataset was read"]
+    with pytest.raises(RuntimeError, match="StopIteration was raised while sample 3 of the dataset was read"):
+        list(data.DataLoader(Numbers(5, {3: "stop"}), batch_size=2))
     with pytest.raises(ShapeError) as unequal:
         list(data.DataLoader([pb.ones(1), pb.ones(1), pb.ones(1), pb.ones(2)], batch_size=2))
     assert unequal.value.__notes__ == ["while the samples 2, 3 of the dataset were made a batch"]
@@ -577,6 +589,7 @@ def test_what_a_worker_knows() -> None:
     ("fault", "error", "said"),
     [
         ("error", KeyError, r"Caught KeyError in DataLoader worker process 1.*in __getitem__.*sample 3 of the dataset"),
+        ("stop", RuntimeError, r"StopIteration was raised while sample 3 of the dataset was read"),
         ("own error", WorkerError, r"Caught OwnError in DataLoader worker process 1.*sample 3 of the dataset"),
         ("kill", WorkerError, r"worker 1 \(process \d+\) was killed by SIGKILL.* at batch 1 \(samples 2, 3\)"),
         ("exit", WorkerError, r"worker 1 \(process \d+\) ended with exit code 3 at batch 1 \(samples 2, 3\)"),

@@ -149,6 +149,13 @@ def as_dataset(dataset: Any) -> Any:
     return TableDataset(dataset) if is_table(dataset) else dataset
 
 
+def gives_tables(dataset: Any) -> bool:
+    """Whether it is a Hugging Face dataset in Arrow's format, of which several rows are a table."""
+    kind = type(dataset)
+    is_theirs = kind.__name__ == "Dataset" and kind.__module__.partition(".")[0] == "datasets"
+    return is_theirs and dataset.format["type"] == "arrow"
+
+
 def permutation(count: int, generator: Generator) -> np.ndarray:
     """The whole numbers below `count` in random order, int64."""
     return np.array(randperm(count, generator=generator).numpy())
@@ -162,6 +169,8 @@ def batch_of(dataset: Any, numbers: np.ndarray) -> Any:
         return dataset[tensor(numbers)]
     if type(dataset) in (np.ndarray, np.memmap) and dataset.dtype.kind in "biuf":
         return from_numpy(np.asarray(dataset[numbers]))
+    if gives_tables(dataset):
+        return as_dataset(dataset[numbers.tolist()])._batch(np.arange(len(numbers)))
     own = getattr(dataset, "_batch", None) if type(dataset).__module__.startswith(_OWN) else None
     return NotImplemented if own is None else own(numbers)
 
@@ -176,6 +185,7 @@ __all__ = [
     "TensorDataset",
     "as_dataset",
     "batch_of",
+    "gives_tables",
     "permutation",
     "random_split",
 ]

@@ -102,7 +102,7 @@ class TableDataset(Dataset[dict[str, Any]]):
             import pyarrow
 
             table = pyarrow.Table.from_batches([table])
-        self.table = table
+        self.table = _plain(table)
 
     @classmethod
     def from_parquet(cls, path: str | os.PathLike[str], columns: Sequence[str] | None = None) -> TableDataset:
@@ -111,7 +111,17 @@ class TableDataset(Dataset[dict[str, Any]]):
             from pyarrow import parquet
         except ImportError:
             raise ImportError("Parquet files are read by pyarrow: pip install 'pullback[arrow]'") from None
-        return cls(parquet.read_table(path, columns=None if columns is None else list(columns), memory_map=True))
+        try:
+            return cls(parquet.read_table(path, columns=None if columns is None else list(columns), memory_map=True))
+        except ValueError:
+            known = parquet.ParquetDataset(path).schema.names
+            missing = [name for name in columns or () if name not in known and name.partition(".")[0] not in known]
+            if not missing:
+                raise
+            raise ValueError(
+                f"from_parquet: {os.fspath(path)} has no column {missing[0]!r}, only {', '.join(map(repr, known))} "
+                f"(at {user_source()})"
+            ) from None
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -123,14 +133,42 @@ class TableDataset(Dataset[dict[str, Any]]):
         return {name: values[0] for name, values in self._columns(row)}
 
     def _batch(self, numbers: np.ndarray) -> dict[str, Any]:
-        rows = self.table.take(_within(numbers, len(self), "row {} of a table of {}"))
+        rows = self._taken(_within(numbers, len(self), "row {} of a table of {}"))
         return {
             name: from_numpy(values) if isinstance(values, np.ndarray) else values
             for name, values in self._columns(rows)
         }
 
+    def _taken(self, numbers: np.ndarray) -> Any:
+        try:
+            return self.table.take(numbers)
+        except NotImplementedError:
+            for name, column in zip(self.table.column_names, self.table.columns, strict=True):
+                try:
+                    column.take(numbers)
+                except NotImplementedError:
+                    raise ValueError(_UNFIT.format(name, column.type)) from None
+            raise
+
     def _columns(self, rows: Any) -> list[tuple[str, Any]]:
         return [(name, _values(name, column)) for name, column in zip(rows.column_names, rows.columns, strict=True)]
+
+
+#: Arrow takes no rows from these, and from those that they are made into
+_PLAIN = {"string_view": "large_string", "binary_view": "large_binary"}
+
+
+def _plain(table: Any) -> Any:
+    """The table with views of text and runs of equal values as columns that rows can be taken from."""
+    for place, (name, column) in enumerate(zip(table.column_names, table.columns, strict=True)):
+        kind = str(column.type)
+        if kind in _PLAIN:
+            table = table.set_column(place, name, column.cast(_PLAIN[kind]))
+        elif kind.startswith("run_end_encoded"):
+            from pyarrow import compute
+
+            table = table.set_column(place, name, compute.run_end_decode(column))
+    return table
 
 
 def _within(numbers: np.ndarray, count: int, what: str) -> np.ndarray:
@@ -155,7 +193,8 @@ def _values(name: str, column: Any) -> np.ndarray | list[Any]:
 
 
 #: how Arrow calls what has no array of numbers
-_AS_THEY_ARE = ("string", "large_string", "string_view", "binary", "large_binary", "binary_view")
+_AS_THEY_ARE = ("string", "large_string", "binary", "large_binary")
+_UNFIT = "the column {!r} is of {}: numbers, lists of numbers, text and binary are taken"
 _MISSING = "the column {!r} has missing values: fill or drop them first"
 
 
@@ -175,9 +214,12 @@ def _numbers(name: str, array: Any) -> np.ndarray:
                 "collate_fn"
             )
         return inner.reshape(len(array), int(lengths[0]) if len(lengths) else 0, *inner.shape[1:])
-    values: np.ndarray = array.to_numpy(zero_copy_only=False)
+    try:
+        values: np.ndarray = array.to_numpy(zero_copy_only=False)
+    except NotImplementedError:
+        raise ValueError(_UNFIT.format(name, kind)) from None
     if values.dtype.kind not in "biuf":
-        raise ValueError(f"the column {name!r} is of {kind}: numbers, lists of numbers, text and binary are taken")
+        raise ValueError(_UNFIT.format(name, kind))
     return values
 
 

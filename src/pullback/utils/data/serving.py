@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from types import TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -116,14 +117,22 @@ class Batches:
         return default_convert(example) if self.collate is None else self.collate(example)
 
 
-@contextmanager
-def _telling(what: str) -> Iterator[None]:
-    """Have an exception that comes from inside say what was done."""
-    try:
-        yield
-    except Exception as error:
-        error.add_note(f"while {what}")
-        raise
+class _telling:
+    """Have an exception that comes from inside say what was done. One that says that there are no more examples would
+    end the epoch in silence, as it does in PyTorch.
+    """
+
+    def __init__(self, what: str):
+        self.what = what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        if isinstance(error, StopIteration):
+            raise RuntimeError(f"StopIteration was raised while {self.what}") from error
+        if isinstance(error, Exception):
+            error.add_note(f"while {self.what}")
 
 
 class Failed(NamedTuple):
