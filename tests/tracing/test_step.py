@@ -145,3 +145,22 @@ def test_a_compiled_module_has_what_the_module_has():
         _ = step.nothing
     with pytest.raises(AttributeError, match="has no attribute 'parameters'"):
         _ = pb.compile(_double).parameters
+
+
+def test_what_a_step_returns_is_a_value_and_not_the_state() -> None:
+    buffer, given = pb.zeros(2), pb.zeros(2)
+
+    @pb.compile
+    def step(x: pb.Tensor) -> tuple[pb.Tensor, pb.Tensor]:
+        return buffer.add_(1), x.add_(2)
+
+    for count in range(1, 4):
+        first, second = step(given)
+        assert first is not buffer and second is not given and buffer.tolist() == [count] * 2
+    step(given)
+    assert (first.tolist(), second.tolist(), buffer.tolist(), given.tolist()) == (
+        [3.0] * 2,
+        [6.0] * 2,
+        [4.0] * 2,
+        [8.0] * 2,
+    )

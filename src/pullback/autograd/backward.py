@@ -30,7 +30,8 @@ def backward(
     """Add the gradient of the sum of `tensors` to `.grad` of every leaf they depend on (or of `inputs` only).
 
     `grad_tensors` are their cotangents; a tensor of more than one element needs one. The graph can be gone through
-    once, unless `retain_graph` (by default the value of `create_graph`) is true.
+    once, unless `retain_graph` (by default the value of `create_graph`) is true. A `.grad` that is added to is a new
+    tensor; who holds the one before keeps what it was (PyTorch adds in place).
 
     >>> x = pb.tensor(3.0, requires_grad=True)
     >>> pb.autograd.backward([x * x, x])

@@ -429,7 +429,8 @@ class Handle:
         """Add the gradient of this tensor to `.grad` of every leaf it depends on (or of `inputs` only).
 
         A tensor of more than one element needs `gradient`, the cotangent of its shape. The graph can be gone through
-        once, unless `retain_graph` (by default the value of `create_graph`) is true.
+        once, unless `retain_graph` (by default the value of `create_graph`) is true. Who holds a `.grad` that is added
+        to keeps what it was: the sum is a new tensor, in compiled steps and elsewhere (PyTorch adds in place).
         """
         from ..autograd.backward import backward
 

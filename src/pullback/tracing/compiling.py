@@ -55,6 +55,9 @@ def compile(
     TraceError is raised if the function also uses the tensor that stood there. Other things that Python code does,
     such as counting in a variable or appending to a list, happen only while recording.
 
+    What it returns is a value of that call: `return buffer` gives a new tensor with what the buffer held then, and not
+    the buffer, nor the argument that the function was given, which go on to change. State is the tensors themselves.
+
     It may be a method, decorated in its class or bound (`pb.compile(trainer.step)`), and a module: each object then
     has recordings of its own, and its attributes are followed as said above. A compiled module has the attributes of
     the module. Generators, asynchronous functions and classes are refused with TypeError. A process may fork while
