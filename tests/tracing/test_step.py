@@ -2,6 +2,8 @@
 
 import copy
 import pickle  # noqa: TID251  # only to see that it is refused
+import threading
+import time
 from functools import partial
 from types import SimpleNamespace
 
@@ -164,3 +166,35 @@ def test_what_a_step_returns_is_a_value_and_not_the_state() -> None:
         [4.0] * 2,
         [8.0] * 2,
     )
+
+
+def test_a_thread_that_reads_while_another_records_waits_and_has_the_values() -> None:
+    weight = pb.ones(2, requires_grad=True)
+    begun, found = threading.Event(), []
+
+    @pb.compile
+    def step(x: pb.Tensor) -> None:
+        (weight * x).sum().backward()
+        with pb.no_grad():
+            weight.add_(1)
+        begun.set()
+        time.sleep(0.05)
+
+    def read() -> None:
+        begun.wait(10)
+        try:
+            found.append([weight.grad.tolist(), weight.tolist()])
+        except pb.errors.TraceError as error:
+            found.append(error)
+
+    (weight * 3).sum().backward()
+    for size in ((), (1,)):
+        begun.clear()
+        reader = threading.Thread(target=read)
+        reader.start()
+        step(pb.ones(size))
+        reader.join()
+    for before, values in enumerate(found):
+        assert isinstance(values, list), values
+        (gradient, _), (value, _) = values
+        assert gradient - 3 in (before, before + 1) and value - 1 in (before, before + 1)

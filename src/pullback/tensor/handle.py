@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from operator import call
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, ref
 
@@ -25,7 +26,7 @@ from ..runtime import engine
 from ..runtime.buffers import Buffer
 from .device import CPU, device
 from .size import Size, sized
-from .state import STATE
+from .state import RECORDERS, STATE
 from .store import Store
 from .views import Chain, Detach, Layout, Link, Movement, contiguous_strides, is_detaching
 
@@ -374,7 +375,11 @@ class Handle:
         """The gradient that backward() has collected, or None."""
         if STATE.trace is not None:
             STATE.trace.before_asking_for_grad(self)
-        return self._collected()
+            return self._collected()
+        gradient = self._collected()
+        while _another_recorded() or gradient is not self._grad:
+            gradient = self._collected()
+        return gradient
 
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
@@ -449,7 +454,14 @@ class Handle:
         plain = self._node.buffer is not None and self._alias is None and self._link is None
         node = self._node if plain else self.node
         if node.buffer is None:
-            materialize([node])
+            try:
+                materialize([node])
+            except TraceError:  # what another thread is recording has other nodes meanwhile
+                _another_recorded()
+                before, node = node, self.node
+                if node is before:
+                    raise
+                materialize([node])
         return node.buffer
 
     def _undetached(self) -> Handle:
@@ -519,6 +531,13 @@ def pending_since(serial: int) -> list[Node]:
     tensors = [tensor for entry in _PENDING.copy().values() if (tensor := entry()) is not None]
     nodes = {tensor._node for tensor in tensors if tensor._node.serial >= serial and tensor._node.buffer is None}
     return sorted(nodes, key=lambda node: -node.serial)
+
+
+def _another_recorded() -> bool:
+    """Wait while another thread records a step, and give whether one did: what was read of a tensor meanwhile may be
+    of the recording.
+    """
+    return any(map(call, RECORDERS))
 
 
 def materialize(nodes: list[Node]) -> None:

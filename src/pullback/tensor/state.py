@@ -51,6 +51,9 @@ class _State(threading.local):
             watcher(node, what, owner)
 
 
+#: asked to wait while another thread records a step, which gives tensors nodes without values; tell whether it did
+RECORDERS: list[Callable[[], bool]] = []
+
 #: of losses that a GradScaler has multiplied what they were before, and the scale
 UNSCALED: WeakKeyDictionary[Node, tuple[Node, Node]] = WeakKeyDictionary()
 
@@ -133,6 +136,7 @@ def add_seeker(seeker: Seeker) -> Callable[[], None]:
 
 
 __all__ = [
+    "RECORDERS",
     "SEEKERS",
     "STATE",
     "UNSCALED",

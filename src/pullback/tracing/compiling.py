@@ -62,6 +62,7 @@ def compile(
     has recordings of its own, and its attributes are followed as said above. A compiled module has the attributes of
     the module. Generators, asynchronous functions and classes are refused with TypeError. A process may fork while
     other threads are in steps: the fork waits for these to end (20 seconds at most, in case they wait for it).
+    A thread that reads a tensor of the step, or a `.grad`, while another records it waits for that, as long at most.
 
     `memory` is a budget for what a call holds in tensors at once: bytes, a text such as "1.5GiB", or "least", which is
     the least that can be had for about one more forward pass. What it has no room for is computed again when it is

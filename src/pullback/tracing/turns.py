@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from .. import forks
+from ..tensor.state import RECORDERS
 
 #: how long a fork waits for the steps of other threads, in seconds
 _LONGEST_WAIT = 20.0
@@ -76,6 +77,16 @@ class Steps:
             with self._changed:
                 self._changed.notify_all()
 
+    def wait_for_recorder(self) -> bool:
+        """Wait until no other thread records, and give whether one did; False too where it takes longer than some
+        seconds, since it may wait for this one.
+        """
+        me = threading.get_ident()
+        if self._recorder in (0, me):
+            return False
+        with self._changed:
+            return self._changed.wait_for(lambda: self._recorder in (0, me), _LONGEST_WAIT)
+
     @contextmanager
     def recording(self) -> Iterator[None]:
         """Wait until no other thread records or runs a step."""
@@ -95,6 +106,7 @@ class Steps:
 
 
 STEPS = Steps()
+RECORDERS.append(STEPS.wait_for_recorder)
 forks.around(STEPS.before_fork, STEPS.after_fork_in_parent, STEPS.after_fork_in_child)
 
 
