@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import pullback as pb
+from pullback.errors import TraceError
 from pullback.runtime.arena import SHARED_FROM, Arena
 from pullback.runtime.buffers import Buffer, live_bytes
 from stories import Story
@@ -161,3 +162,34 @@ def test_a_step_that_fails_leaves_the_arena_to_the_next() -> None:
     moved = np.zeros_like(before)
     moved[:2] = before[:2] * 0.2
     np.testing.assert_allclose(table.weight.detach().numpy(), before - moved, rtol=1e-6)
+
+
+def test_a_run_that_fails_holds_nothing() -> None:
+    """What it was given would count as somebody who needs the old state, which the next run would then keep."""
+    table = pb.nn.Embedding(5, 4)
+    optimizer = pb.optim.Adam(table.parameters())
+
+    @pb.compile
+    def step(index: pb.Tensor) -> pb.Tensor:
+        optimizer.zero_grad()
+        loss = table(index).square().sum()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    good, bad = pb.tensor([1, 2]), pb.tensor([1, 9])
+    for index in (good, good, bad, bad, good, bad, good):
+        try:
+            step(index)
+        except IndexError:
+            continue
+        assert step.memory.peak_bytes == step.plan(good).peak_bytes
+
+
+def test_a_value_that_a_host_call_of_its_own_program_asks_for_is_refused() -> None:
+    x = pb.ones(3)
+    wanted: list[pb.Tensor] = []
+    y = pb.utils.host_call(lambda value: value + wanted[0].numpy(), (3,), pb.float32, x * 2)
+    wanted.append(y)
+    with pytest.raises(TraceError, match="inside of a host call"):
+        y.numpy()

@@ -21,9 +21,11 @@ from ..codegen.text import Code
 from ..compiler.costs import work
 from ..compiler.groups import Fusion, Group, elements
 from ..compiler.pipeline import lower
+from ..errors import TraceError
 from ..graph.node import Graph, Node
 from ..graph.types import to_carrier, to_storage
 from ..ops.indexing import out_of_range
+from ..ops.primitive import user_source
 from .arena import SHARED_FROM, Arena, Arenas
 from .buffers import Buffer
 from .bundles import Thing, saved
@@ -42,6 +44,13 @@ from .words import Words
 _SMALL_WORK, _TRIED_WORK = 0, 20_000_000
 #: what handing a bundle over must save on machines where that is dear, in the same operations
 _DEAR_HAND_OVER = 400_000
+
+
+def _asked_inside() -> TraceError:
+    return TraceError(
+        f"a value is asked for inside of a host call of the program that computes it (at {user_source()}): pass what "
+        "the host function needs to it as tensors"
+    )
 
 
 #: what a check notes: the place of the first fault and one more (0: none), and the index there
@@ -312,12 +321,15 @@ class Native(Program):
 
     def renew_locks(self) -> None:
         """In a forked child another thread of the parent may have held the lock."""
-        self._lock = threading.Lock()
+        self._lock, self._is_running = threading.RLock(), False
 
     def run(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer], moved: Moved | None = None) -> None:
         with self._lock:
-            arena = self._begin(inputs, outputs, moved)
+            if self._is_running:
+                raise _asked_inside()
+            self._is_running = True
             try:
+                self._begin(inputs, outputs, moved)
                 if timeline.PROFILES:
                     self._run_stamped()
                 elif self._trial is not None:
@@ -328,9 +340,9 @@ class Native(Program):
                     if self._left:
                         self._left -= 1
                         self._trial = None if self._left else Trial(self._ways)
-                self._end(outputs)
+                self._finish(outputs)
             finally:
-                arena.is_running = False
+                self._end()
 
     def _try(self) -> None:
         """Run in the way whose turn it is, and from now on in the fastest one where it is known."""
@@ -351,14 +363,17 @@ class Native(Program):
     def running(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> Iterator[None]:
         """Have whoever enters run the stages himself: see `probe`."""
         with self._lock:
-            arena = self._begin(inputs, outputs, None)
+            if self._is_running:
+                raise _asked_inside()
+            self._is_running = True
             try:
+                self._begin(inputs, outputs, None)
                 yield
+                self._finish(outputs)
             finally:
-                arena.is_running = False
-                self._end(outputs)
+                self._end()
 
-    def _begin(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer], moved: Moved | None) -> Arena:
+    def _begin(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer], moved: Moved | None) -> None:
         if self._arena is not self._own and not self.is_home:
             self.come_home(alone=False)
         self._given_inputs, self._given_outputs = inputs, outputs
@@ -370,11 +385,14 @@ class Native(Program):
         for address in self._found.values():
             ctypes.memset(address, 0, 8)
         self._arena.is_running = True
-        return self._arena
 
-    def _end(self, outputs: Sequence[Buffer]) -> None:
+    def _finish(self, outputs: Sequence[Buffer]) -> None:
         for place, node in self.layout.aside:
             outputs[place].array[...] = self.array_of(node, elements(node), node.dtype.storage)
+
+    def _end(self) -> None:
+        """Hold nothing of a run, however it ended: who holds old values is counted."""
+        self._is_running = self._arena.is_running = False
         self._given_inputs = self._given_outputs = ()
 
     def _run_stamped(self) -> None:

@@ -195,9 +195,9 @@ class _Proposals:
         """Into how many parts `accumulate` could divide the batch to bring the step to its limit, and the peak then,
         where those with nothing computed again are known; None where it would not lower the peak.
         """
-        is_short = best is not None and not meets(best, self.limit)
-        if best is not None and is_short and (self._is_known(best.parts) or self._has_time(best.program.size())):
-            best = self._in(best.parts)
+        if best is not None and not meets(best, self.limit):
+            is_told = self._is_known(best.parts) or self._has_time(best.program.size())
+            best = self._in(best.parts) if is_told else None  # what comes of them is with values computed again
         return (best.parts, _peak(best)) if best is not None and _peak(best) < self.peak else None
 
     def _unfitted(self, names: Collection[str] = ()) -> Replay:
