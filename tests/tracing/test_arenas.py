@@ -12,7 +12,7 @@ import pytest
 
 import pullback as pb
 from pullback.errors import TraceError
-from pullback.runtime.arena import SHARED_FROM, Arena
+from pullback.runtime.arena import SHARED_FROM, Arena, Arenas
 from pullback.runtime.buffers import Buffer, live_bytes
 from stories import Story
 
@@ -40,7 +40,9 @@ def _step(width: int = 256) -> tuple[Any, list[pb.Tensor]]:
 
 @pytest.fixture
 def arenas(monkeypatch: pytest.MonkeyPatch) -> weakref.WeakSet[Arena]:
-    """The arenas in which something was run."""
+    """The arenas in which something was run: new ones, which have no place for what other tests have left."""
+    monkeypatch.setattr("pullback.tracing.replay._ARENAS", Arenas())
+    monkeypatch.setattr("pullback.runtime.engine._ARENAS", Arenas())
     found: weakref.WeakSet[Arena] = weakref.WeakSet()
     take = Arena.take
     monkeypatch.setattr(Arena, "take", lambda self, *args: (found.add(self), take(self, *args))[1])

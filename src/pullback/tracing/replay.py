@@ -518,7 +518,7 @@ class Replay:
         self._look_at_all(arguments)
         for place in self.resident:
             outputs[place] = None
-        self.program.come_home(alone=True)
+        self.program.come_home(alone=False)  # another thread may be reading what the first run has left
         for place in self.resident:
             outputs[place] = self.program.residence(place)
         return self._run_again(inputs, outputs) < self.limit
