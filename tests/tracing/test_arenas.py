@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import pullback as pb
+from pullback import debug
 from pullback.errors import TraceError
 from pullback.runtime.arena import SHARED_FROM, Arena, Arenas
 from pullback.runtime.buffers import Buffer, live_bytes
@@ -195,3 +196,36 @@ def test_a_value_that_a_host_call_of_its_own_program_asks_for_is_refused() -> No
     wanted.append(y)
     with pytest.raises(TraceError, match="inside of a host call"):
         y.numpy()
+
+
+@pytest.mark.skipif(debug.get("backend") == "reference", reason="the reference has no arena")
+def test_a_gradient_that_is_being_made_anew_is_not_read() -> None:
+    """Its memory is that of other values while the step runs."""
+    model, found = pb.nn.Sequential(pb.nn.Linear(3, 4), pb.nn.Tanh(), pb.nn.Linear(4, 1)), np.zeros(3)
+    other = pb.nn.Parameter(pb.ones(3))
+    other.square().sum().backward()
+    asked = model[2].weight
+
+    def look(value: np.ndarray) -> np.ndarray:
+        if asked.grad is not None:
+            found[...] = asked.grad.tolist()
+        return value
+
+    @pb.compile
+    def step(x: pb.Tensor) -> pb.Tensor:
+        model.zero_grad()
+        loss = pb.utils.host_call(look, (2, 1), pb.float32, model(x).detach()).sum() + model(x).square().sum()
+        loss.backward()
+        return loss
+
+    x = pb.ones(2, 3)
+    step(x)  # there is none before
+    made = [parameter.grad.tolist() for parameter in model.parameters()]  # type: ignore[union-attr]
+    for _ in range(2):
+        with pytest.raises(TraceError, match="inside of a host call of a compiled step that makes it anew"):
+            step(x)
+    asked = other  # of another tensor it is there
+    step(x)
+    assert found.tolist() == [2, 2, 2]
+    for parameter, gradient in zip(model.parameters(), made, strict=True):
+        assert parameter.grad.tolist() == gradient  # type: ignore[union-attr]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from .. import debug
 from ..checkup.doctor import examine_script
 from ..data import Corpus, TextError, read_python_topics, read_text
 from ..errors import SnapshotError, SnapshotLockError, StateDictError
+from ..memory.table import terminal_width
 from ..runtime import jit, threads
 from ..train import Loop, NonFiniteLossError, Progress, models
 from ..train.digits import DigitsSettings, DigitsTraining, load_digits
@@ -253,7 +255,7 @@ def plan(
     if memory is not None:
         with _refusing(ValueError), planning.running(model):
             enough, words = planning.fits(found, memory, lambda budget: replan(memory=budget))
-        print(f"\n{words}")
+        print("\n" + textwrap.fill(words, terminal_width(), break_on_hyphens=False))
         if not enough:
             raise typer.Exit(EXIT_FAILED)
 

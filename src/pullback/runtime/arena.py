@@ -8,6 +8,8 @@ as gradients until the next step, is moved out before another program writes the
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from weakref import WeakSet, ref
 
@@ -77,6 +79,35 @@ class Arena:
         if self._tenant is tenant:
             self.memory = _NOTHING
 
+    @contextmanager
+    def calling(self) -> Iterator[None]:
+        """For the time that the tenant's run has Python called."""
+        outer = _CALLING.arenas
+        _CALLING.arenas = (*outer, self)
+        try:
+            yield
+        finally:
+            _CALLING.arenas = outer
+
+
+class _Calling(threading.local):
+    """The arenas of the runs in this thread that have Python called at this moment."""
+
+    arenas: tuple[Arena, ...] = ()
+
+
+_CALLING = _Calling()
+
+
+def is_calling() -> bool:
+    """Whether a run in this thread has Python called at this moment."""
+    return bool(_CALLING.arenas)
+
+
+def is_being_written(buffer: Buffer) -> bool:
+    """Whether a run that has Python called, here, writes other values where this memory is."""
+    return buffer.lent and any(buffer in arena._lent for arena in _CALLING.arenas)
+
 
 class Arenas(threading.local):
     """An arena for each thread."""
@@ -85,4 +116,4 @@ class Arenas(threading.local):
         self.arena = Arena()
 
 
-__all__ = ["SHARED_FROM", "Arena", "Arenas"]
+__all__ = ["SHARED_FROM", "Arena", "Arenas", "is_being_written", "is_calling"]

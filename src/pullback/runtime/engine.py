@@ -21,6 +21,8 @@ from ..ops.body import plain_copy
 from ..ops.primitive import ALIAS, INPUT, PARAMETER, input_node, structure
 from ..timeline import span
 from .arena import Arenas
+from .arena import is_being_written as is_being_written
+from .arena import is_calling as is_calling
 from .backends import made_program
 from .buffers import Buffer
 from .program import Program

@@ -242,7 +242,8 @@ class Native(Program):
                 to_carrier(self.array_of(base, elements(base), base.dtype.storage), base.dtype).reshape(operand.shape)
                 for base, operand in zip(operands, node.inputs, strict=True)
             ]
-            value = node.op.evaluate(node, *arrays)
+            with self._arena.calling():
+                value = node.op.evaluate(node, *arrays)
             self.array_of(node, elements(node), node.dtype.storage)[...] = to_storage(value, node.dtype).reshape(-1)
 
         return call

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import DTypeError, GradientError, ShapeError, TraceError, ViewError
 from ..graph.calm import disturb
-from ..graph.node import Node
+from ..graph.node import Graph, Node
 from ..graph.types import DType, bool_, to_carrier
 from ..ops.elementwise import where
 from ..ops.gradient_hooks import attach
@@ -376,6 +376,8 @@ class Handle:
         if STATE.trace is not None:
             STATE.trace.before_asking_for_grad(self)
             return self._collected()
+        if engine.is_calling():
+            self._check_gradient()
         gradient = self._collected()
         while _another_recorded() or gradient is not self._grad:
             gradient = self._collected()
@@ -393,6 +395,19 @@ class Handle:
         self._collect(value)
         if value is not None and STATE.trace is not None and STATE.loop is None and STATE.example is None:
             STATE.trace.watch_assigned(self, value._node)
+
+    def _check_gradient(self) -> None:
+        """Raise TraceError where the gradient's memory is being written by a run that has called back into Python."""
+        gradient = self._grad
+        if gradient is None:
+            return
+        buffers = [node.buffer for node in Graph.of([gradient._node]).nodes if isinstance(node.buffer, Buffer)]
+        if any(map(engine.is_being_written, buffers)):
+            raise TraceError(
+                f".grad is asked for inside of a host call of a compiled step that makes it anew (at {user_source()}): "
+                "at this moment it is neither the old gradient nor the new one. Read it before or after the call of "
+                "the step, or give the gradient to the host call as an operand."
+            )
 
     def _collected(self) -> Tensor | None:
         """The same for what backward() adds to."""
