@@ -32,6 +32,16 @@ class Conditions:
         self.captured_ids = trace.known_ids()
         #: the places of arguments that must have no gradient, since the function has looked at it
         self.without_grads = [p for p, proxy, _ in arguments if p < len(leaves) and id(proxy) in trace.asked]
+        #: the tensors whose gradients are looked up at each run: which of these are written where they lie, and which
+        #: not; and what else is written
+        self.written_grads: list[Handle] = []
+        self.read_grads: list[Handle] = []
+        written = trace.written_ids()
+        for captured in trace.captured.values():
+            if captured.owner is not None:
+                (self.written_grads if id(captured.tensor) in written else self.read_grads).append(captured.owner)
+        self.written_ids = written
+        self.changed_arguments = [p for p, proxy, node in arguments if proxy._node is not node]
         self.grad_reads = [(g.tensor, g.original is None) for g in trace.grads.values() if g.read]
         self.stores, self.changes, self.guards = trace.stores, STRUCTURE_CHANGES[0], trace.guards
         always, self.attributes = trace.surroundings.guards() if trace.surroundings is not None else ([], [])
@@ -55,6 +65,8 @@ class Conditions:
             return False
         if self.without_grads and any(arguments[p]._grad is not None for p in self.without_grads):
             return False
+        if (self.written_grads or self.read_grads) and not self._are_apart(arguments):
+            return False
         if STRUCTURE_CHANGES[0] != self.changes:
             if not all(_is_unchanged(store, kept) for store, kept in self.stores):
                 return False
@@ -72,6 +84,18 @@ class Conditions:
             or not self.grad_reads
             or all((tensor._grad is None) is was_none for tensor, was_none in self.grad_reads)
         )
+
+    def _are_apart(self, arguments: list[Any]) -> bool:
+        """Whether no gradient that is looked up is also another of them, an argument, or what the recording has itself,
+        where one of the two is written: the other would not change along.
+        """
+        written, read = ([id(tensor._grad) for tensor in some] for some in (self.written_grads, self.read_grads))
+        if written:
+            others = {*read, *self.captured_ids, *(id(arguments[place]) for place in self.arguments)}
+            if len({*written}) < len(written) or not others.isdisjoint(written):
+                return False
+        changed = (id(arguments[place]) for place in self.changed_arguments)
+        return self.written_ids.isdisjoint(read) and not any(each in read for each in changed)
 
 
 def _is_unchanged(store: dict[Any, Any], kept: dict[Any, Any]) -> bool:

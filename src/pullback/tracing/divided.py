@@ -142,7 +142,7 @@ class Divided:
             yield
         finally:
             for key, grad in grads.items():
-                grad.tensor._grad = before.get(key, grad.original)
+                grad.tensor._grad = before.get(key, grad.found)
             for gradient, node in nodes:
                 gradient._node = node
 

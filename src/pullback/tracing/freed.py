@@ -22,7 +22,7 @@ def freed_gradients(trace: Trace) -> frozenset[int]:
         if key in trace.first_gradients
         and not trace.grads[key].read
         and tensor._grad is not None
-        and tensor._grad is not trace.grads[key].original
+        and trace.grads[key].is_new
     }
     firsts = dict.fromkeys(trace.first_gradients[key] for key in made)
     bits = {node: 1 << place for place, node in enumerate(firsts)}

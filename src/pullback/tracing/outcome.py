@@ -36,7 +36,7 @@ class Outcome:
         """
         leaves, self.result_shape = flatten(result)
         # what is handed out untouched is captured too, before the captured tensors are counted
-        for handed in [*leaves, *(g.tensor._grad for g in trace.grads.values() if g.tensor._grad is not g.original)]:
+        for handed in [*leaves, *(g.tensor._grad for g in trace.grads.values() if g.is_new)]:
             if isinstance(handed, Handle):
                 trace.node_of(handed)
         self.captured = list(trace.captured.values())
@@ -64,7 +64,7 @@ class Outcome:
         self.made_grads: list[tuple[Handle, int]] = []
         self.cleared: list[Handle] = []
         for g in trace.grads.values():
-            if g.tensor._grad is g.original:
+            if not g.is_new:
                 continue
             if g.tensor._grad is None or id(g.tensor) in freed:
                 self.cleared.append(g.tensor)

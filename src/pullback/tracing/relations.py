@@ -7,6 +7,7 @@ several that share a root, it is recorded anew with the root as its argument, an
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -71,11 +72,13 @@ class Related:
 
 class Findings(NamedTuple):
     """What a recording has shown of the tensors that it was given: the places that must be these very tensors; the
-    roots, by number, of which views are to be linked; and which tensors, by id, the root of other views must not be.
+    roots, by number, of which views are to be linked; the tensors, by id, whose gradients must be what they are; and
+    which tensors, by id, the root of other views must not be.
     """
 
     bound: frozenset[int]
     linked: frozenset[int]
+    grads: frozenset[int]
     foreign: dict[int, frozenset[int]]
 
 
@@ -83,7 +86,8 @@ def findings(
     trace: Trace, related: Related, leaves: list[Any], arguments: list[tuple[int, Tensor, Node]],
     bound: frozenset[int], linked: frozenset[int], name: Callable[[int], str],
 ) -> Findings:  # fmt: skip
-    """What must be otherwise for the recording to be right, or nothing else than `bound` and `linked`.
+    """What must be otherwise for the recording to be right, or nothing else than `bound`, `linked`, and the trace's
+    own `bound_grads`.
 
     Raises TraceError where what is written could not be seen in a view that was made a leaf.
     """
@@ -93,6 +97,9 @@ def findings(
     own = {place for place, _, _ in arguments if place < count and id(leaves[place]) in known}
     # an argument whose gradient the function looks at or replaces is recorded as itself where it has one
     own |= {p for p, proxy, _ in arguments if p < count and id(proxy) in trace.asked and leaves[p]._grad is not None}
+    grads = _shared_gradients(trace, leaves, arguments)
+    shared = {id(g.original) for key, g in trace.grads.items() if key in grads}
+    own |= {place for place, _, _ in arguments if place < count and id(leaves[place]) in shared}
     further, foreign = set(linked), {}
     for number, root in enumerate(related.roots):
         members = related.members(number)
@@ -115,7 +122,22 @@ def findings(
     places = bound | own
     foreign = {place: ids for place, ids in foreign.items() if places.isdisjoint(related.members(place - count))}
     kept = (number for number in further if places.isdisjoint(related.members(number)))
-    return Findings(places, frozenset(kept), foreign)
+    return Findings(places, frozenset(kept), trace.bound_grads | grads, foreign)
+
+
+def _shared_gradients(trace: Trace, leaves: list[Any], arguments: list[tuple[int, Tensor, Node]]) -> frozenset[int]:
+    """The tensors, by id, whose gradient the function also has by another way, where it writes it: as the gradient of
+    another tensor, as an argument, as an optimizer's state, or under a name.
+    """
+    stand_ins = [g for g in trace.grads.values() if g.found is not g.original]
+    times = Counter(id(g.original) for g in stand_ins)
+    known, written = trace.known_ids(), trace.written_ids()
+    given = {id(leaves[place]) for place, _, _ in arguments if place < len(leaves)}
+    changed = {id(leaves[p]) for p, proxy, node in arguments if p < len(leaves) and proxy._node is not node}
+    found = {id(g.original) for g in stand_ins if id(g.found) in written}
+    found |= written | changed | {id(g.original) for g in stand_ins if g.tensor._grad is g.original}
+    ways = known | given | {key for key, count in times.items() if count > 1}
+    return frozenset(id(g.tensor) for g in stand_ins if id(g.original) in found & ways)
 
 
 def along(root: Tensor, path: Path) -> list[Tensor]:

@@ -398,14 +398,15 @@ class CompiledStep:
 
     def _record(
         self, key: Hashable, leaves: list[Any], shape: Any, bound: frozenset[int], way: Way,
-        linked: frozenset[int] = frozenset(), planned: bool = False,
+        linked: frozenset[int] = frozenset(), grads: frozenset[int] = frozenset(), planned: bool = False,
     ) -> Replay:  # fmt: skip
         """Record a call. `bound` are the places of arguments that the function also knows as its own: the recording is
-        for these very tensors then, since any other would not change along with it. `linked` are the roots of views
-        among the arguments, by number, that take the place of these. Nothing is compiled where it is only `planned`.
+        for these very tensors then, since any other would not change along with it; so it is for the gradients of
+        `grads`, by their tensors' ids. `linked` are the roots of views among the arguments, by number, that take the
+        place of these. Nothing is compiled where it is only `planned`.
         """
         variants = self._variants.setdefault(key, [])
-        trace = Trace(first_serial=next_serial(), planned=planned, parts=way.parts, blocks=BLOCKS in way.changes)
+        trace = Trace(next_serial(), planned, grads, parts=way.parts, blocks=BLOCKS in way.changes)
         trace.surroundings = Surroundings(self.function, trace, leaves)
         related = Related(leaves)
         proxies, arguments = list(leaves), []
@@ -452,7 +453,7 @@ class CompiledStep:
                 budget = replace(budget, nbytes=None)
             name = functools.partial(name_of, self.function, shape)
             found = findings(trace, related, leaves, arguments, bound, linked, name)
-            fits = (found.bound, found.linked) == (bound, linked)
+            fits = (found.bound, found.linked, found.grads) == (bound, linked, grads)
             variant = (
                 Replay(trace, arguments, result, leaves, related, found, budget, self.policy, way.changes, STATE.audits)
                 if fits
@@ -462,7 +463,7 @@ class CompiledStep:
             STATE.trace = None
             trace.restore()
         if variant is None:
-            return self._record(key, leaves, shape, found.bound, way, found.linked, planned)
+            return self._record(key, leaves, shape, found.bound, way, found.linked, found.grads, planned)
         if len(variants) >= _KEPT_VARIANTS:
             del variants[0]
         variants.append(variant)

@@ -43,11 +43,21 @@ class Captured:
 
 @dataclass(eq=False)
 class Grad:
-    """The `.grad` of a tensor from outside: what it was, and whether the step looked at it before writing it."""
+    """The `.grad` of a tensor from outside: what it was, whether the step looked at it before writing it, and what
+    stands for it inside of the recording.
+
+    That is another tensor, so that the gradient is told from itself where the function also has it by another way.
+    """
 
     tensor: Handle
     original: Tensor | None
     read: bool
+    found: Tensor | None
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the step leaves another one than there was."""
+        return self.tensor._grad is not self.found
 
 
 class Watched(NamedTuple):
@@ -94,6 +104,8 @@ class Trace:
 
     first_serial: int
     planned: bool = False
+    #: the tensors, by id, whose gradients are taken for what they are, since the function has them by other ways too
+    bound_grads: frozenset[int] = frozenset()
     inputs: list[Node] = field(default_factory=list)
     captured: dict[int, Captured] = field(default_factory=dict)
     grads: dict[int, Grad] = field(default_factory=dict)
@@ -169,9 +181,10 @@ class Trace:
             self._capture(tensor)
         return tensor._node
 
-    def _keep_gradient(self, owner: Handle, view: Handle) -> None:
-        """Note that the recording is for a gradient which is this very view: it takes the base as an input."""
-        self.guards.append((lambda: owner._grad is view, True))
+    def _keep_gradient(self, owner: Handle, gradient: Handle) -> None:
+        """Note that the recording is for this very gradient: of one that is a view it takes the base as an input."""
+        kept = ref(gradient)
+        self.guards.append((lambda: owner._grad is kept() is not None, True))
 
     def _capture(self, tensor: Handle) -> None:
         original = tensor._node
@@ -205,19 +218,24 @@ class Trace:
 
     def before_reading_grad(self, tensor: Handle) -> None:
         """Note that the step depends on whether the tensor has a gradient, and maybe on the gradient."""
-        if id(tensor) not in self.grads and (self.is_foreign(tensor._node) or id(tensor) in self.captured):
-            self.grads[id(tensor)] = Grad(tensor, tensor._grad, True)
-            if tensor._grad is not None:
-                self.owners[id(tensor._grad)] = tensor
-                if root_of(tensor._grad)[1]:
-                    self._keep_gradient(tensor, tensor._grad)
+        if id(tensor) in self.grads or not (self.is_foreign(tensor._node) or id(tensor) in self.captured):
+            return
+        gradient = tensor._grad
+        grad = self.grads[id(tensor)] = Grad(tensor, gradient, True, gradient)
+        if gradient is None:
+            return
+        if id(tensor) in self.bound_grads or gradient._link is not None or gradient._alias is not None:
+            self._keep_gradient(tensor, gradient)
+        else:
+            grad.found = tensor._grad = Tensor(gradient._node)
+            self.owners[id(grad.found)] = tensor
 
     def before_writing_grad(self, tensor: Handle, value: Handle | None) -> None:
         """Note a `.grad` that is about to be replaced by `value`."""
         if value is not None:
             self.first_gradients.setdefault(id(tensor), value._node)
         if self.is_foreign(tensor._node) or id(tensor) in self.captured:
-            self.grads.setdefault(id(tensor), Grad(tensor, tensor._grad, False))
+            self.grads.setdefault(id(tensor), Grad(tensor, tensor._grad, False, tensor._grad))
 
     def guard(self, read: Callable[[], Hashable], about: object = None) -> Hashable:
         """The value of `read()`; the recording will be used again only while `read()` still gives it.
@@ -349,7 +367,7 @@ class Trace:
             del captured.original, captured.node
         for grad in self.grads.values():
             grad.tensor._grad = grad.original
-            del grad.original
+            del grad.original, grad.found
         disturb()
         for view, node, stamp in self.views.values():
             if view._link is not None:
