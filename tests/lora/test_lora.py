@@ -261,6 +261,9 @@ def test_weights_that_peft_writes_beside_adapters_must_be_the_models(tmp_path: P
     for kind, other in ((None, others[0]), (None, others[1]), (None, others[2]), ("nf4", others[0]), ("int8", coded)):
         with pytest.raises(pb.errors.SnapshotError, match=rf"{name} .*another than the model's.*save_embedding_layers"):
             load({name: other}, kind)
+    inner = name.replace("base_layer", "lora_A.default")  # which no file of PEFT names so
+    with pytest.raises(pb.errors.SnapshotError, match=rf"not those of the model's adapters: .*{inner}.* too many"):
+        load({inner: pb.zeros(2, 8)})
     with pytest.raises(pb.errors.SnapshotError, match=rf"{name} is uint8.*save_embedding_layers=False"):
         load({name: own.weight.detach().to(pb.uint8)})
 
@@ -326,6 +329,8 @@ def test_wrong_arguments_raise() -> None:
         pb.lora.apply(net, r=2, alpha=4, targets=["value"])
     with pytest.raises(TypeError, match=r"lora.apply: .*lora_alpha is alpha here, exclude_modules is exclude here"):
         pb.lora.apply(model(), 2, lora_alpha=4, exclude_modules=["out"])
+    with pytest.raises(TypeError, match="there is no use_dora here, there is no modules_to_save here"):
+        pb.lora.apply(model(), 2, 4, ["query"], use_dora=True, modules_to_save=["out"])
     for function in (pb.lora.merge, pb.lora.unload):
         with pytest.raises(ValueError, match="no adapters"):
             function(model())

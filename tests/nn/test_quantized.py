@@ -222,6 +222,31 @@ def test_adapters_are_trained_beside_codes(kind: str, tmp_path: Path) -> None:
     assert again[0].weight.tolist() == codes
 
 
+@pytest.mark.parametrize("kind", ["nf4", "int8"])
+def test_hooks_stay_where_another_layer_takes_the_place(kind: str) -> None:
+    net, called = nn.Sequential(nn.Linear(64, 64)), list[str]()
+    handle = net[0].register_forward_hook(lambda module, args, output: called.append(type(module).__name__))
+    for replaced in (quantize_model(net, kind), dequantize_model(net)):
+        replaced(pb.ones(1, 64))
+    handle.remove()
+    net(pb.ones(1, 64))
+    assert len(called) == 2 and called[1] == "Linear"
+
+
+def test_weights_are_decoded_only_to_what_they_are_finite_in() -> None:
+    net = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64))
+    with pb.no_grad():
+        net[1].weight.mul_(1e7)
+    quantize_model(net)
+    with pytest.raises(ValueError, match="1 is not finite everywhere in float16; give a wider dtype"):
+        dequantize_model(net, pb.float16)
+    assert [type(layer).__name__ for layer in net] == ["Linear", "Linear4bit"]
+    for wrong in ("float32", pb.int32, np.float32):
+        with pytest.raises(ValueError, match="dtype must be a floating point dtype"):
+            dequantize_model(net, wrong)  # type: ignore[arg-type]
+    assert dequantize_model(net, pb.bfloat16)[1].weight.dtype is pb.bfloat16
+
+
 def test_one_layer_at_a_time_is_there_in_both_forms(monkeypatch: pytest.MonkeyPatch) -> None:
     net, size = nn.Sequential(*[nn.Linear(256, 256, bias=False) for _ in range(4)]), 4 * 256 * 256
     held, adopt = list[int](), nn.Linear4bit._adopt

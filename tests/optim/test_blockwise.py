@@ -251,7 +251,15 @@ def test_each_group_has_a_size_from_which_its_state_is_coded() -> None:
         third.load_state_dict(saved)
     lines = str(refused.value).splitlines()
     assert "kept in 8 bits, with min_8bit_size=6000 and 5,000 elements it is in full" in lines[1]
-    assert "kept in full" in lines[2] and lines[2].endswith("give min_8bit_size=5001 or more")
+    assert "kept in full, as AdamW keeps it" in lines[2] and "min_8bit_size=5001 or more takes it" in lines[2]
+    for wrong in ("many", None, float("nan")):
+        first.param_groups[0]["min_8bit_size"] = wrong
+        with pytest.raises(ValueError, match="min_8bit_size must be a whole number from 0 on, got"):
+            first.step()
+        damaged = second.state_dict()
+        damaged["param_groups"][0]["min_8bit_size"] = wrong
+        with pytest.raises(ValueError, match="min_8bit_size must be a whole number from 0 on, got"):
+            second.load_state_dict(damaged)
     first.param_groups[0]["min_8bit_size"] = 6000
     before = own[0].tolist()
     with pytest.raises(ValueError, match=r"min_8bit_size was changed to 6000 .*5,000 elements is kept in 8 bits"):

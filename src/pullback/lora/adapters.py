@@ -33,6 +33,9 @@ ALL_LINEAR = "all-linear"
 #: options of PEFT's LoraConfig, and what they are called here
 _PEFTS = {"target_modules": "targets", "exclude_modules": "exclude", "lora_alpha": "alpha", "lora_dropout": "dropout",
           "use_rslora": "rslora"}  # fmt: skip
+#: options of it that stand for something that is not there
+_NOT_THERE = {"use_dora", "modules_to_save", "bias", "fan_in_fan_out", "init_lora_weights", "rank_pattern",
+              "alpha_pattern", "layers_to_transform", "layers_pattern", "lora_bias", "task_type"}  # fmt: skip
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
@@ -107,11 +110,13 @@ class LoRALinear(Module):
 
 
 def _without_pefts_names(function: Callable[_P, _T]) -> Callable[_P, _T]:
-    """Raise TypeError where an option is called as PEFT calls it, which says what it is called here."""
+    """Raise TypeError where an option is one of PEFT's, which says what it is called here, or that it is not there."""
 
     @wraps(function)
     def checked(*args: _P.args, **options: _P.kwargs) -> _T:
-        if wrong := [f"{name} is {_PEFTS[name]} here" for name in options if name in _PEFTS]:
+        wrong = [f"{name} is {_PEFTS[name]} here" for name in options if name in _PEFTS]
+        wrong += [f"there is no {name} here" for name in options if name in _NOT_THERE]
+        if wrong:
             raise TypeError(f"lora.{function.__name__}: options of PEFT: {', '.join(wrong)} (at {user_source()})")
         return function(*args, **options)
 

@@ -62,13 +62,7 @@ class _Blockwise(Optimizer):
 
     def _check_hyperparameters(self, group: Group) -> None:
         super()._check_hyperparameters(group)
-        least = group["min_8bit_size"]
-        if isinstance(least, bool) or not isinstance(least, Integral) or least < 0:
-            raise ValueError(
-                f"{type(self).__name__}: min_8bit_size must be a whole number from 0 on, got {least!r} "
-                f"(at {user_source()})"
-            )
-        group["min_8bit_size"] = int(least)
+        group["min_8bit_size"] = _least(group)
 
     def _prepare(self, parameters: list[Tensor], group: Group) -> None:
         for parameter in parameters:
@@ -88,7 +82,10 @@ class _Blockwise(Optimizer):
             return ""
         own = f"min_8bit_size={group['min_8bit_size']} and {size:,} elements"
         if _is_coded(parameter, group):
-            return f"; it was kept in full, with {own} it is in 8 bits: give min_8bit_size={size + 1} or more"
+            return (
+                f"; it was kept in full, as {type(self).__bases__[-1].__name__} keeps it, with {own} it is in 8 bits: "
+                f"min_8bit_size={size + 1} or more takes it and keeps it in full, and 8 bits begin with a new state"
+            )
         return f"; it was kept in 8 bits, with {own} it is in full: give min_8bit_size={size} or less"
 
     def _slots(self, parameter: Tensor, group: Group) -> dict[str, Slot]:
@@ -118,8 +115,16 @@ class _Blockwise(Optimizer):
         return bounded(gradient, parameter) if _SQUARES in state else gradient
 
 
+def _least(group: Group) -> int:
+    """The number of elements from which on a state is coded: checked, since a group may be changed at any time."""
+    least = group["min_8bit_size"]
+    if isinstance(least, bool) or not isinstance(least, Integral) or least < 0:
+        raise ValueError(f"min_8bit_size must be a whole number from 0 on, got {least!r} (at {user_source()})")
+    return int(least)
+
+
 def _is_coded(parameter: Tensor, group: Group) -> bool:
-    return parameter.numel() >= max(group["min_8bit_size"], 1)
+    return parameter.numel() >= max(_least(group), 1)
 
 
 def _decoded(state: dict[str, Tensor], name: str) -> Tensor:

@@ -329,6 +329,11 @@ class Module(StateMethods, CheckpointingMethods):
 
     # ---- hooks
 
+    def _take_hooks(self, other: Module) -> None:
+        """Have the hooks of calls of another module, whose place this one takes; they are removed as before."""
+        for name in _CALLED:
+            object.__setattr__(self, name, other.__dict__[name])
+
     def register_forward_pre_hook(
         self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
     ) -> RemovableHandle:

@@ -9,7 +9,7 @@ from ...ops.primitive import user_source
 from ...tensor.grad_modes import no_grad
 from ..modules.linear import Linear, is_plain
 from ..modules.module import Module
-from ..modules.quantized import Linear4bit, Linear8bit, QuantizedLinear
+from ..modules.quantized import Linear4bit, Linear8bit, QuantizedLinear, is_finite
 from ..parameter import Parameter
 from .init import skip_init
 
@@ -73,7 +73,8 @@ def dequantize_model(model: Module, dtype: DType | None = None) -> Module:
 
     Weights are in `dtype`, float32 unless given, and stay fixed until `requires_grad_()`; biases, and adapters beside
     them, are brought to it too. Adapters can then be merged without the error of codes: `pb.lora.merge`. The layers are
-    replaced one after the other. Raises ValueError where no layer has codes, or `dtype` is none of floats.
+    replaced one after the other. Raises ValueError where no layer has codes, `dtype` is none of floats, or a weight is
+    not finite in it; the layers before that one are replaced then.
 
     >>> model = pb.nn.Sequential(pb.nn.Linear4bit(64, 64), pb.nn.ReLU())
     >>> pb.nn.utils.dequantize_model(model)
@@ -82,7 +83,7 @@ def dequantize_model(model: Module, dtype: DType | None = None) -> Module:
       (1): ReLU()
     )
     """
-    if dtype is not None and not dtype.is_floating_point:
+    if dtype is not None and not (isinstance(dtype, DType) and dtype.is_floating_point):
         raise ValueError(f"dequantize_model: dtype must be a floating point dtype, got {dtype!r} (at {user_source()})")
     found = [
         (parent, own)
@@ -93,9 +94,17 @@ def dequantize_model(model: Module, dtype: DType | None = None) -> Module:
     if not found:
         raise ValueError(f"dequantize_model: the model has no layers with codes inside (at {user_source()})")
 
+    names = {module: name for name, module in model.named_modules()}
+
     def decoded(layer: Module, parent: Module, own: str) -> Module:
         assert isinstance(layer, QuantizedLinear)
-        return _decoded(layer, dtype or float32)
+        linear = _decoded(layer, dtype or float32)
+        if not all(is_finite(tensor.detach()) for tensor in linear.parameters()):
+            raise ValueError(
+                f"dequantize_model: {names[layer]} is not finite everywhere in {linear.weight.dtype.name}; give a "
+                f"wider dtype (at {user_source()})"
+            )
+        return linear
 
     _replace(found, decoded)
     for parent, _ in found:
@@ -105,7 +114,7 @@ def dequantize_model(model: Module, dtype: DType | None = None) -> Module:
 
 
 def _replace(found: list[tuple[Module, str]], make: Callable[[Module, Module, str], Module]) -> None:
-    """Put another layer into the places of each, and let go of it, before the next one is made."""
+    """Put another layer, with its hooks, into the places of each, and let go of it, before the next one is made."""
     places: dict[Module, list[tuple[Module, str]]] = {}
     for parent, own in found:
         layer = parent._modules[own]
@@ -114,6 +123,7 @@ def _replace(found: list[tuple[Module, str]], make: Callable[[Module, Module, st
     while places:
         layer = next(iter(places))
         made = make(layer, *places[layer][0])
+        made._take_hooks(layer)
         for parent, own in places.pop(layer):
             setattr(parent, own, made)
 
