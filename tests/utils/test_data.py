@@ -167,6 +167,10 @@ def test_datasets_of_hugging_face(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         loader.load_state_dict(position)
         assert [b["y"].tolist() for b in loader] == rest
     assert next(iter(data.DataLoader(rows, 2)))["x"][1].tolist() == [1.0, 3.0]
+    tables = list(data.DataLoader(rows.to_iterable_dataset().with_format("arrow"), 4))
+    assert [b["y"].tolist() for b in tables] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]] and tables[0]["x"].shape == (4, 2)
+    (single, *_) = data.DataLoader(rows.to_iterable_dataset().with_format("arrow"), batch_size=None)
+    assert single["x"].tolist() == [[0, 1]]
     streamed = rows.to_iterable_dataset(num_shards=2)
     parts = data.DataLoader(streamed, 2, num_workers=2, multiprocessing_context="fork")
     found = [b["y"].tolist() for b in parts]
@@ -235,6 +239,8 @@ def test_examples_without_batches() -> None:
 def test_collating_errors() -> None:
     with pytest.raises(TypeError, match="does not take set"):
         data.default_collate([{1}])
+    with pytest.raises(TypeError, match=r"a value is missing: example 1 of the batch has None in \['x'\]\[0\]"):
+        data.default_collate([{"x": (1.0, 2)}, {"x": (None, 2)}])
     with pytest.raises(ShapeError, match=r"equally many parts, got \[1, 2\]"):
         data.default_collate([(1,), (1, 2)])
     with pytest.raises(ShapeError, match=r"one shape, got \[\[1\], \[2\]\]"):

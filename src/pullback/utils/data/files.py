@@ -105,6 +105,13 @@ class TableDataset(Dataset[dict[str, Any]]):
         self.table = _plain(table)
 
     @classmethod
+    def of(cls, tables: Sequence[Any]) -> TableDataset:
+        """The rows of several tables of the same columns, one after the other."""
+        import pyarrow
+
+        return cls(pyarrow.concat_tables([cls(table).table for table in tables]))
+
+    @classmethod
     def from_parquet(cls, path: str | os.PathLike[str], columns: Sequence[str] | None = None) -> TableDataset:
         """The rows of a Parquet file, of the given columns. It needs pyarrow (`pip install 'pullback[arrow]'`)."""
         try:
