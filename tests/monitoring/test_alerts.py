@@ -68,6 +68,18 @@ class Wave(nn.Module):
         return (8 * x).sin()
 
 
+def test_what_was_told_once_stays_told_when_its_record_is_kept_no_longer() -> None:
+    model = deep(lambda: [nn.Linear(8, 8), nn.Sigmoid()])
+    optimizer = pb.optim.SGD(model.parameters(), lr=1e-6)
+    monitor = pb.Monitor(model, optimizer, keep=2)
+    for _ in range(5):
+        optimizer.zero_grad()
+        model(pb.ones(4, 8)).square().mean().backward()
+        optimizer.step()
+    assert len(monitor.records) == 2 and not any(record.alerts for record in monitor.records)
+    assert "vanishing" in {alert.kind for alert in monitor.alerts}
+
+
 def test_exploding_along_the_depth_and_in_time() -> None:
     def layer() -> list[nn.Module]:
         linear = nn.Linear(8, 8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
@@ -30,6 +31,8 @@ from .sinks import Sink, opened
 _OFF, _RECORDED, _WITH_HISTOGRAMS = 0, 1, 2
 
 
+#: how many alerts are kept
+_ALERTS = 1000
 #: the kinds of alerts that come with one step, and may go with it
 _SUDDEN = ("nonfinite", "exploding", "loss_spike")
 
@@ -101,6 +104,7 @@ class Monitor:
         self._found: list[Found] = []
         self._structure: list[Alert] = []
         self._told: set[tuple[str, str]] = set()
+        self._alerts: deque[Alert] = deque(maxlen=_ALERTS)
         self._recording: tuple[ref[Any], Collector] | None = None
         self._eager: Collector | None = None
         #: the optimizers, by their places, that have stepped since the last step was over
@@ -154,8 +158,8 @@ class Monitor:
 
     @property
     def alerts(self) -> list[Alert]:
-        """The alerts of the records that are kept, the newest last."""
-        return [alert for record in self.records for alert in record.alerts]
+        """What has been told, the newest last, also of records that are kept no longer: the last 1,000 alerts."""
+        return list(self._alerts)
 
     def alert(self) -> Alert | None:
         """What of the newest record a return to an earlier state may mend, told once: values that are not finite,
@@ -426,6 +430,7 @@ class Monitor:
     def _tell(self, record: Record) -> None:
         """Give the record to all who want it."""
         self.records = [*self.records[len(self.records) + 1 - self.keep :], record][-self.keep :]
+        self._alerts.extend(record.alerts)
         for sink in self.sinks:
             sink.write(record)
         if self.on_alert is not None:
