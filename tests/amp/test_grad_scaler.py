@@ -163,8 +163,19 @@ def test_what_is_done_in_a_wrong_order_is_refused() -> None:
         scaler.step(optimizer)
 
     half()
-    with pytest.raises(pb.errors.TraceError, match="in one function"):
+    with pytest.raises(
+        pb.errors.TraceError, match=r"unscaled inside a compiled function, .* outside of it .*in one fun"
+    ):
         scaler.update()
+    with pytest.raises(
+        pb.errors.TraceError, match=r"unscaled inside a compiled function, and what follows is inside an"
+    ):
+        pb.compile(scaler.update)()
+    scaler, optimizer = pb.amp.GradScaler("cpu", **OPTIONS), pb.optim.SGD([w], lr=0.1)
+    scaler.scale(w.sum()).backward()
+    scaler.unscale_(optimizer)
+    with pytest.raises(pb.errors.TraceError, match=r"unscaled outside of compiled functions, and what .* inside one"):
+        pb.compile(lambda: scaler.step(optimizer))()
 
 
 def test_gradients_in_float16_are_refused_as_by_pytorch() -> None:

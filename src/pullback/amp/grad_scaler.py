@@ -252,9 +252,11 @@ class GradScaler:
         """Whether it is of this recording; of another one it can be used no more."""
         if progress.trace is STATE.trace:
             return True
+        was = "outside of compiled functions" if progress.trace is None else "inside a compiled function"
+        now = "outside of it" if STATE.trace is None else "inside one" if progress.trace is None else "inside another"
         raise TraceError(
-            f"gradients were unscaled inside a compiled function, and what follows is outside of it (at "
-            f"{user_source()}): call unscale_(), step() and update() in one function"
+            f"gradients were unscaled {was}, and what follows is {now} (at {user_source()}): call unscale_(), step() "
+            "and update() in one function"
         )
 
     # ---- what it holds

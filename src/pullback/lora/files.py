@@ -198,7 +198,12 @@ def _misfit(own: dict[str, Tensor], given: dict[str, Tensor]) -> str:
 
 def _beside(model: Module) -> dict[str, tuple[Module, str]]:
     """What of the model's own weights and biases PEFT may write beside adapters: by its name, whose and what it is."""
-    parts = {part for layer in adapters(model).values() for name in layer.lora_parts for part in getattr(layer, name).values()}
+    parts = {
+        part
+        for layer in adapters(model).values()
+        for name in layer.lora_parts
+        for part in getattr(layer, name).values()
+    }
     return {
         f"{_PREFIX}{name}.{own}": (module, own)
         for name, module in model.named_modules(remove_duplicate=False)
