@@ -7,6 +7,7 @@ for that structure is made once and run as often as it comes again.
 from __future__ import annotations
 
 import threading
+from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 
@@ -47,7 +48,15 @@ def _renew_lock() -> None:
     _lock = threading.RLock()
 
 
-def materialize(wanted: Sequence[Node], pending: Sequence[Node] = ()) -> None:
+#: gives the pending nodes that may wait for operations with these serial numbers, the least first
+Pending = Callable[[Sequence[int]], Sequence[Node]]
+
+
+def _nothing(serials: Sequence[int]) -> Sequence[Node]:
+    return ()
+
+
+def materialize(wanted: Sequence[Node], pending: Pending = _nothing) -> None:
     """Compute the nodes of `wanted`, and those of `pending` that share work with them, and settle all with values.
 
     What shares work would do it again later, from values that had to be kept for it: so a loss is computed by the
@@ -68,16 +77,17 @@ def materialize(wanted: Sequence[Node], pending: Sequence[Node] = ()) -> None:
             _compute(outputs)  # the fault may be another's
 
 
-def _sharing(outputs: list[Node], pending: Sequence[Node]) -> list[Node]:
+def _sharing(outputs: list[Node], pending: Pending) -> list[Node]:
     """The pending nodes that need, or are needed by, something that is computed for `outputs`."""
     computed = {node for node in ancestors(outputs) if node.buffer is None and node.inputs}
-    serials = [node.serial for node in computed]
-    first, last = min(serials, default=0), max(serials, default=-1)
+    if not computed:
+        return []
+    serials, own = sorted(node.serial for node in computed), set(outputs)
     waiting = [
         node
-        for node in dict.fromkeys(pending)
+        for node in dict.fromkeys(pending(serials))
         # the parameters of a model are initialized one by one: most are told apart by when they were made
-        if node.serial >= first and _begun(node) <= last and node.buffer is None and node not in outputs
+        if node.buffer is None and node not in own and _waits_for(node, serials)
     ]
     touched: set[Node] = set()
     for node in reachable(waiting):
@@ -86,20 +96,36 @@ def _sharing(outputs: list[Node], pending: Sequence[Node]) -> list[Node]:
     return [node for node in waiting if node in touched]
 
 
+def _waits_for(node: Node, serials: Sequence[int]) -> bool:
+    """Whether one of these numbers may be of an operation that a node waits for, or of itself."""
+    place = bisect_left(serials, begun(node))
+    return place < len(serials) and serials[place] <= node.serial
+
+
 #: by the serial number of a pending node the least one of what it was to be computed from when it was first asked for
 _BEGUN: dict[int, int] = {}
 _MOST_BEGUN = 100_000
 
 
-def _begun(node: Node) -> int:
+def begun(node: Node) -> int:
     """A serial number that none of the pending operations that `node` needs is below."""
-    known = _BEGUN.get(node.serial)
-    if known is None:
-        if len(_BEGUN) >= _MOST_BEGUN:
-            _BEGUN.clear()
-        needed = (n.serial for n in ancestors([node]) if n.buffer is None and n.inputs)
-        known = _BEGUN[node.serial] = min(needed, default=node.serial)
-    return known
+    if node.serial in _BEGUN:
+        return _BEGUN[node.serial]
+    if len(_BEGUN) >= _MOST_BEGUN:
+        _BEGUN.clear()
+    stack = [node]
+    while stack:
+        current = stack[-1]
+        needed = [operand for operand in current.inputs if operand.buffer is None and operand.inputs]
+        unknown = [operand for operand in needed if operand.serial not in _BEGUN]
+        if unknown and current.serial not in _BEGUN:
+            stack += unknown
+            continue
+        stack.pop()
+        # where another thread clears them meanwhile, nothing is below 0 either
+        least = min([current.serial, *(_BEGUN.get(operand.serial, 0) for operand in needed)])
+        _BEGUN.setdefault(current.serial, least)
+    return _BEGUN.get(node.serial, 0)
 
 
 def _compute(outputs: list[Node]) -> None:

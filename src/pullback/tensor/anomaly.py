@@ -24,7 +24,8 @@ from ..ops.primitive import MODE, MODULES, grad_mode, user_source
 from ..ops.reduction import reduce_max
 from ..runtime import engine
 from ..runtime.buffers import Buffer
-from .handle import Handle, materialize, pending_since
+from . import pending
+from .handle import Handle
 from .state import STATE, UNSCALED
 
 if TYPE_CHECKING:
@@ -162,9 +163,9 @@ def _fault_of(roots: Sequence[Root]) -> NonFiniteError | None:
     if all(root.node.buffer is not None and _is_known_finite(root.node) for root in roots):
         return None
     graph, again = _from_the_leaves([root.node for root in roots])
-    pending = [root.node for root in roots if root.node.buffer is None]
-    if pending:
-        materialize(pending)
+    missing = [root.node for root in roots if root.node.buffer is None]
+    if missing:
+        pending.materialize(missing)
     if all(_is_known_finite(root.node) for root in roots):
         return None
     _TOLD.update(root.node for root in roots if not _is_known_finite(root.node))
@@ -266,10 +267,10 @@ def _leave(mode: bool, error: BaseException | None) -> None:
 
 
 def _settle() -> None:
-    for node in pending_since(MODE.anomaly_since):
+    for node in pending.since(MODE.anomaly_since):
         try:
             if node.buffer is None and not (_TOLD and any(n in _TOLD for n in ancestors([node], False))):
-                materialize([node])
+                pending.materialize([node])
         except NonFiniteError:
             raise
         except PullbackError:

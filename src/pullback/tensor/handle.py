@@ -24,6 +24,7 @@ from ..ops.host import custom, detach
 from ..ops.primitive import MODE, buffer_node, constant, grad_mode, user_source
 from ..runtime import engine
 from ..runtime.buffers import Buffer
+from . import pending
 from .device import CPU, device
 from .size import Size, sized
 from .state import RECORDERS, STATE
@@ -36,15 +37,6 @@ if TYPE_CHECKING:
 
 #: the nodes whose gradients backward() collects, and the tensors that receive them
 RECEIVERS: WeakKeyDictionary[Node, ref[Handle]] = WeakKeyDictionary()
-
-#: tensors whose values have not been computed; those that a computation passes by are computed along with it
-_PENDING: dict[int, ref[Handle]] = {}
-
-
-def _await(tensor: Handle) -> None:
-    """Enter a tensor among the pending ones; it leaves when it dies or has a value. A WeakSet would compare tensors."""
-    key = id(tensor)
-    _PENDING[key] = ref(tensor, lambda _: _PENDING.pop(key, None))
 
 
 class Handle:
@@ -74,7 +66,7 @@ class Handle:
         self._hooks: Store | None = None
         self._accumulated: Store | None = None
         if node.buffer is None and STATE.trace is None:
-            _await(self)
+            pending.wait(self)
 
     @classmethod
     def _wrap(cls, node: Node, link: Link | None = None) -> Tensor:
@@ -145,7 +137,7 @@ class Handle:
             return
         self._node = node
         if trace is None and node.buffer is None:
-            _await(self)
+            pending.wait(self)
 
     def _layout(self) -> Layout:
         """Sizes, strides and offset that PyTorch's tensor would have, as far as views go: a result is contiguous."""
@@ -227,7 +219,7 @@ class Handle:
         if STATE.trace is not None:
             STATE.trace.before_rebinding(self)
         elif node.buffer is None:
-            _await(self)
+            pending.wait(self)
         if STATE.journal is not None:
             STATE.journal.setdefault(id(self), (self, self._node, self._link))
         has_shape = node.shape == self._node.shape
@@ -470,13 +462,13 @@ class Handle:
         node = self._node if plain else self.node
         if node.buffer is None:
             try:
-                materialize([node])
+                pending.materialize([node])
             except TraceError:  # what another thread is recording has other nodes meanwhile
                 _another_recorded()
                 before, node = node, self.node
                 if node is before:
                     raise
-                materialize([node])
+                pending.materialize([node])
         return node.buffer
 
     def _undetached(self) -> Handle:
@@ -541,28 +533,8 @@ class Handle:
         return deep(self, memo)
 
 
-def pending_since(serial: int) -> list[Node]:
-    """The nodes from this number on that tensors have and that have no values yet, the newest first."""
-    tensors = [tensor for entry in _PENDING.copy().values() if (tensor := entry()) is not None]
-    nodes = {tensor._node for tensor in tensors if tensor._node.serial >= serial and tensor._node.buffer is None}
-    return sorted(nodes, key=lambda node: -node.serial)
-
-
 def _another_recorded() -> bool:
     """Wait while another thread records a step, and give whether one did: what was read of a tensor meanwhile may be
     of the recording.
     """
     return any(map(call, RECORDERS))
-
-
-def materialize(nodes: list[Node]) -> None:
-    """Compute the values of `nodes`, together with those of pending tensors that they depend on; while anomalies are
-    looked for not with those from before, which are nobody's fault.
-    """
-    waiting = [(key, tensor) for key, entry in _PENDING.copy().items() if (tensor := entry()) is not None]
-    since = MODE.anomaly_since if MODE.anomaly else 0
-    pending = [tensor._node for _, tensor in waiting if tensor._node.buffer is None and tensor._node.serial >= since]
-    engine.materialize(nodes, pending)
-    for key, tensor in waiting:
-        if tensor._node.buffer is not None:
-            _PENDING.pop(key, None)
