@@ -148,12 +148,29 @@ def test_a_step_is_looked_at_by_its_own_operations_and_one_of_too_many_is_said_n
         return loss
 
     own = len(pb.plan(step, x).nodes())
-    assert len(pb.plan(step, x, memory=12_000).nodes()) > own
+    assert len(pb.plan(step, x, memory=20_000).nodes()) > own
     monkeypatch.setattr(ways, "_SECONDS", 0.0)
     for most, said in ((own, "several together, were not looked at"), (own - 1, f"the step has {own} operations")):
         monkeypatch.setattr(ways, "_FEW_NODES", most)
         with pytest.raises(MemoryBudgetError, match=said):
-            pb.compile(step, memory=12_000)(x)
+            pb.compile(step, memory=20_000)(x)
+
+
+def test_nothing_beside_state_and_inputs_is_looked_at_where_these_alone_are_too_much() -> None:
+    model = nn.Sequential(nn.Linear(64, 64), nn.GELU(), nn.Linear(64, 64))
+    optimizer = pb.optim.Adam(model.parameters())
+    calls: list[int] = []
+
+    @pb.compile(memory=60_000)
+    def step(x: pb.Tensor) -> None:
+        calls.append(1)
+        optimizer.zero_grad()
+        model(x).square().mean().backward()
+        optimizer.step()
+
+    with pytest.raises(MemoryBudgetError, match=r"state and inputs alone are 11\d KiB: what allow=, micro-") as caught:
+        step(pb.zeros(64, 64))
+    assert "moments in 8 bits" in str(caught.value) and len(calls) == 1
 
 
 def test_weights_under_adapters_are_what_codes_would_save_and_adapters_are_not() -> None:

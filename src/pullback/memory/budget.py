@@ -109,6 +109,8 @@ class WouldHelp:
     is_cut: bool = False
     #: the operations of a step that has so many that none of them was looked at
     too_many: int = 0
+    #: bytes of parameters, state and other inputs where these alone are too much, so that none of them was looked at
+    fixed: int = 0
     #: without the policy that the user has given
     without_policy: int | None = None
     #: of what it could not be told what it would bring, and why not
@@ -176,6 +178,11 @@ def _advice(plan: Plan, limit: int, would_help: WouldHelp, what: str = "the budg
         unseen.append(
             "what allow=, micro-batches and mixed precision would bring was not looked at: the step has "
             f"{would_help.too_many} operations"
+        )
+    if would_help.fixed:
+        unseen.append(
+            f"parameters, state and inputs alone are {format_bytes(would_help.fixed)}: what allow=, micro-batches and "
+            "mixed precision would bring lies beside them, and was not looked at"
         )
     if not changes and not unseen:
         return "of what is known here, nothing else would bring it down"

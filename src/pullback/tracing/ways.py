@@ -75,6 +75,8 @@ _SECONDS = 20.0
 
 def would_help(record: Callable[[Way], Replay], budget: Budget, limit: int, refused: Replay) -> WouldHelp:
     """The peaks that changes would bring a recording to that has been refused, since it takes more than `limit`."""
+    if refused.program.memory.inputs > limit:
+        return WouldHelp(fixed=refused.program.memory.inputs)
     if refused.program.size() > _FEW_NODES:
         return WouldHelp(too_many=refused.program.size())
     if budget.nbytes is None:
