@@ -23,7 +23,7 @@ from ..tensor import Tensor
 from ..tensor.anomaly import fault_of
 from ..tensor.grad_modes import is_grad_enabled, no_grad
 from ..tensor.handle import Handle
-from ..tensor.state import STATE, add_watcher
+from ..tensor.state import STATE, WATCHERS
 from ..tracing import CompiledStep
 from .doubled import doubled
 from .facts import STEPS, Facts
@@ -88,7 +88,7 @@ class Watcher:
             register_optimizer_step_pre_hook(self._before_step),
             register_optimizer_step_post_hook(self._after_step),
         ]
-        unwatch, compiled = add_watcher(self._meet), CompiledStep.__call__
+        unwatch, compiled = WATCHERS.add(self._meet), CompiledStep.__call__
         CompiledStep.__call__ = _plainly(compiled)  # type: ignore[method-assign]
         try:
             yield

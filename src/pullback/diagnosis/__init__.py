@@ -10,11 +10,11 @@ slopes (`slopes`). Alerts (`alert`), what stands out of `few` values, and why a 
 
 from .agreement import TRIES, Disagreement, disagreement, shake, shaken_by
 from .alert import Alert
-from .few import spreads_above
 from .origin import VALUE, Root, diagnose, unexplained
 from .reference import Reference, is_given
 from .report import OperandStatistics, called, phase_of
 from .slopes import Audit, Slope, Slopes, Wrong
+from .spread import spreads_above
 from .structure import Member, cut_of, how_cut, structural
 
 __all__ = [

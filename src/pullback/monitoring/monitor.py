@@ -18,7 +18,7 @@ from ..optim import Optimizer
 from ..tensor import Tensor
 from ..tensor.grad_modes import is_grad_enabled
 from ..tensor.handle import Handle
-from ..tensor.state import STATE, add_seeker, add_watcher
+from ..tensor.state import SEEKERS, STATE, WATCHERS
 from ..trees import flatten
 from .activations import kind_of
 from .collecting import UPDATE, Collector, Found
@@ -122,8 +122,8 @@ class Monitor:
             if monitor is not None:
                 monitor._meet(node, what, owner)
 
-        self._unwatch = finalize(self, add_watcher(watcher))
-        self._unseek = finalize(self, add_seeker(_Seeker(me)) if activation_gradients else _nothing)
+        self._unwatch = finalize(self, WATCHERS.add(watcher))
+        self._unseek = finalize(self, SEEKERS.add(_Seeker(me)) if activation_gradients else _nothing)
 
     def _hooks_of_layers(self) -> list[Any]:
         """Hooks of the modules that compute something themselves: those without parts, or with parameters."""

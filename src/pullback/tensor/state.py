@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
 from ..graph.calm import disturb
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from .handle import Handle
     from .loops import Recording
     from .views import Link
+
+_T = TypeVar("_T")
 
 
 class _State(threading.local):
@@ -57,8 +59,31 @@ RECORDERS: list[Callable[[], bool]] = []
 #: of losses that a GradScaler has multiplied what they were before, and the scale
 UNSCALED: WeakKeyDictionary[Node, tuple[Node, Node]] = WeakKeyDictionary()
 
-#: told of every loss, and of the gradient of every leaf, as `backward` finds them; replaced, never changed
-WATCHERS: tuple[Callable[[Node, str, Handle | None], None], ...] = ()
+
+class Listeners(Generic[_T]):
+    """Those who want to be told of something; who goes through them meets those that were there when he began."""
+
+    def __init__(self) -> None:
+        self._all: tuple[_T, ...] = ()
+
+    def add(self, listener: _T) -> Callable[[], None]:
+        """Tell this one too. Gives what ends that."""
+        self._all = (*self._all, listener)
+
+        def remove() -> None:
+            self._all = tuple(other for other in self._all if other is not listener)
+
+        return remove
+
+    def __iter__(self) -> Iterator[_T]:
+        return iter(self._all)
+
+    def __bool__(self) -> bool:
+        return bool(self._all)
+
+
+#: told of every loss, and of the gradient of every leaf, as `backward` finds them: see `_State.watch`
+WATCHERS = Listeners["Callable[[Node, str, Handle | None], None]"]()
 
 
 class Seeker(Protocol):
@@ -71,8 +96,8 @@ class Seeker(Protocol):
         """The gradient of one of them, once it has been told what the loss is."""
 
 
-#: asked at each backward() that ends at all leaves; replaced, never changed
-SEEKERS: tuple[Seeker, ...] = ()
+#: asked at each backward() that ends at all leaves
+SEEKERS = Listeners[Seeker]()
 
 #: the trace, the body of a loop, and the example of a batch, that is being recorded in this thread, if any
 STATE = _State()
@@ -109,32 +134,6 @@ def restored() -> Iterator[dict[Handle, Node]]:
         disturb()
 
 
-def add_watcher(watcher: Callable[[Node, str, Handle | None], None]) -> Callable[[], None]:
-    """Have `watcher(node, what, owner)` called for each loss and each gradient of a leaf (see `_State.watch`). Gives
-    what ends that.
-    """
-    global WATCHERS
-    WATCHERS = (*WATCHERS, watcher)
-
-    def remove() -> None:
-        global WATCHERS
-        WATCHERS = tuple(other for other in WATCHERS if other is not watcher)
-
-    return remove
-
-
-def add_seeker(seeker: Seeker) -> Callable[[], None]:
-    """Have `seeker` asked; gives what ends that."""
-    global SEEKERS
-    SEEKERS = (*SEEKERS, seeker)
-
-    def remove() -> None:
-        global SEEKERS
-        SEEKERS = tuple(other for other in SEEKERS if other is not seeker)
-
-    return remove
-
-
 __all__ = [
     "RECORDERS",
     "SEEKERS",
@@ -142,8 +141,6 @@ __all__ = [
     "UNSCALED",
     "WATCHERS",
     "Seeker",
-    "add_seeker",
-    "add_watcher",
     "outside_trace",
     "restored",
 ]
