@@ -268,6 +268,31 @@ def test_weights_that_peft_writes_beside_adapters_must_be_the_models(tmp_path: P
         load({name: own.weight.detach().to(pb.uint8)})
 
 
+@pytest.mark.parametrize("dtype", [pb.bfloat16, pb.float16, pb.float64])
+def test_adapters_are_kept_in_no_less_than_float32(dtype: pb.dtype, tmp_path: Path) -> None:
+    """As with PEFT: steps that are small beside an element would not move one of 16 bits."""
+    wide = pb.float64 if dtype is pb.float64 else pb.float32
+    net = pb.lora.apply(model(), r=2, alpha=4, targets=["query"])
+    with pb.no_grad():
+        for p in net.parameters():
+            if p.requires_grad:
+                p.copy_(pb.randn(*p.shape) * 0.1)
+    pb.lora.save(net, tmp_path)
+    again = pb.lora.load(model().to(dtype), tmp_path)
+    trained = {name: p for name, p in again.named_parameters() if p.requires_grad}
+    own = dict(net.named_parameters())
+    assert trained and all(p.dtype is wide and p.tolist() == own[name].tolist() for name, p in trained.items())
+    x = pb.randn(3, 6)
+    found = again(x.to(dtype))
+    assert found.dtype is dtype
+    np.testing.assert_allclose(found.detach().float().numpy(), net(x).detach().numpy(), atol=0.05)
+    found.float().square().sum().backward()
+    assert all(p.grad is not None and p.grad.dtype is wide for p in trained.values())
+    merged = pb.lora.merge(again)
+    assert {p.dtype for p in merged.parameters()} == {dtype}
+    np.testing.assert_allclose(merged(x.to(dtype)).detach().float().numpy(), net(x).detach().numpy(), atol=0.05)
+
+
 def test_adapters_of_another_scaling_are_refused(tmp_path: Path) -> None:
     pb.lora.save(pb.lora.apply(model(), r=2, alpha=32, targets=["query"]), tmp_path)
     for options in ({"alpha": 4}, {"alpha": 32, "rslora": True}):

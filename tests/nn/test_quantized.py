@@ -247,6 +247,49 @@ def test_weights_are_decoded_only_to_what_they_are_finite_in() -> None:
     assert dequantize_model(net, pb.bfloat16)[1].weight.dtype is pb.bfloat16
 
 
+@pytest.mark.parametrize("kind", ["nf4", "int8"])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("dtype", [pb.bfloat16, pb.float16, pb.float32, pb.float64])
+def test_what_comes_out_has_the_inputs_dtype(kind: str, bias: bool, dtype: pb.dtype) -> None:
+    for compute_dtype in (None, pb.bfloat16):
+        net = nn.Sequential(nn.Linear(64, 8, bias=bias))
+        quantize_model(net, kind, compute_dtype=compute_dtype)
+        x = pb.randn(2, 64)
+        found = net(x.to(dtype))
+        assert found.dtype is dtype
+        np.testing.assert_allclose(found.detach().float().numpy(), net(x).detach().numpy(), atol=0.1)
+
+
+@pytest.mark.parametrize("kind", ["nf4", "int8"])
+def test_a_model_in_16_bits_is_one_again_when_its_weights_are_decoded(kind: str) -> None:
+    net = nn.Sequential(nn.Linear(64, 64, bias=False), nn.LayerNorm(64), nn.Linear(64, 4)).to(pb.bfloat16)
+    pb.lora.apply(quantize_model(net, kind), 2, 4, ["0", "2"])
+    dequantize_model(net)
+    assert [net[place].base_layer.weight.dtype for place in (0, 2)] == [pb.bfloat16] * 2
+    assert {p.dtype for p in net.parameters() if p.requires_grad} == {pb.float32}
+    assert net(pb.ones(2, 64, dtype=pb.bfloat16)).dtype is pb.bfloat16
+    assert pb.lora.merge(net)(pb.ones(2, 64, dtype=pb.bfloat16)).dtype is pb.bfloat16
+    alone = quantize_model(nn.Sequential(nn.Linear(64, 64, bias=False)).to(pb.bfloat16), kind)
+    assert dequantize_model(alone)[0].weight.dtype is pb.float32  # nothing there tells of another
+
+
+def test_a_weight_that_is_written_before_it_was_drawn_is_looked_at() -> None:
+    def spoil(weight: pb.Tensor, kind: str) -> None:
+        if kind == "element":
+            weight[0, 0] = float("inf")
+        elif kind == "number":
+            weight.mul_(float("nan"))
+        else:
+            weight.add_(pb.tensor([float("nan")]))
+
+    for kind in ("element", "number", "tensor"):
+        net = nn.Sequential(nn.Linear(64, 64))
+        with pb.no_grad():
+            spoil(net[0].weight, kind)
+        with pytest.raises(ValueError, match="0: Linear4bit: the weight"):
+            quantize_model(net)
+
+
 def test_one_layer_at_a_time_is_there_in_both_forms(monkeypatch: pytest.MonkeyPatch) -> None:
     net, size = nn.Sequential(*[nn.Linear(256, 256, bias=False) for _ in range(4)]), 4 * 256 * 256
     held, adopt = list[int](), nn.Linear4bit._adopt

@@ -324,3 +324,23 @@ def test_a_budget_that_cannot_be_kept_says_what_8_bits_would_save() -> None:
     with pytest.raises(pb.errors.MemoryBudgetError) as error:
         coded(x)
     assert "8 bits" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["Adafactor", "AdamW8bit", "AdamW4bit", "SGD8bit", "Lion8bit", "AdamW", "RMSprop"])
+@pytest.mark.parametrize("shape", [(0, 4), (4, 0), (0,)])
+def test_a_parameter_without_elements_is_passed_over(kind: str, shape: tuple[int, ...]) -> None:
+    for compiled in (False, True):
+        empty, other = (pb.nn.Parameter(pb.ones(*size)) for size in (shape, (3, 3)))
+        optimizer = getattr(pb.optim, kind)([empty, other], lr=0.1)
+
+        def step(empty: Any = empty, other: Any = other, optimizer: Any = optimizer) -> None:
+            optimizer.zero_grad()
+            ((empty * 2).sum() + other.square().sum()).backward()
+            optimizer.step()
+
+        run = pb.compile(step) if compiled else step
+        for _ in range(2):
+            run()
+        assert (other.detach().numpy() < 1).all()
+        kept = [value for value in optimizer.state[empty].values() if isinstance(value, pb.Tensor)]
+        assert all(bool(value.float().isfinite().all()) for value in kept)

@@ -478,6 +478,29 @@ def test_values_and_gradients_are_pytorchs(region: str, inside: bool) -> None:
         np.testing.assert_allclose(numbers(a), numbers(b), atol=tolerance * scale, err_msg=f"value {position}")
 
 
+def test_sums_of_products_take_operands_of_several_dtypes_in_a_region() -> None:
+    shapes = {
+        "bi,ij->bj": ((5, 16), (16, 4)), "i,j->ij": ((5,), (4,)), "bi,bi->bi": ((5, 6), (5, 6)), "i,i->": ((5,), (5,)),
+        "bij,bjk,kl->bil": ((2, 3, 4), (2, 4, 5), (5, 6)),
+    }  # fmt: skip
+    for equation, sizes in shapes.items():
+        for low in range(len(sizes)):
+            found = []
+            for library in (torch, pb):
+                operands = [library.ones(*size) * 1.3 for size in sizes]
+                operands[low] = operands[low].to(library.bfloat16)
+                with library.autocast("cpu", dtype=library.bfloat16):
+                    found.append(library.einsum(equation, *operands))
+            assert str(found[1].dtype).split(".")[-1] == str(found[0].dtype).split(".")[-1], (equation, low)
+            np.testing.assert_allclose(numbers(found[1].float()), numbers(found[0].float()), rtol=1e-2)
+    a, b = pb.ones(2, 3), pb.ones(3, 4, dtype=pb.bfloat16)
+    with pb.autocast("cpu", dtype=pb.bfloat16):
+        assert pb.tensordot(a, b, 1).dtype is pb.bfloat16
+    for product in (lambda: pb.tensordot(a, b, 1), lambda: pb.einsum("ij,jk->ik", a, b)):
+        with pytest.raises(pb.errors.DTypeError, match=r"float32.* bfloat16"):
+            product()
+
+
 @pytest.mark.parametrize("shape", [(0, 3, 2), (1, 1, 1), (3, 0, 2), (17, 5, 3)])
 def test_products_of_awkward_sizes_are_of_rounded_operands(shape: tuple[int, int, int]) -> None:
     m, k, n = shape

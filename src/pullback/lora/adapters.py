@@ -24,7 +24,7 @@ from ..nn.modules.quantized import NO_CODES, QuantizedLinear, has_codes, is_fini
 from ..ops.primitive import user_source
 from ..tensor import Tensor
 from ..tensor.grad_modes import no_grad
-from ..tensor.limits import finfo
+from ..tensor.limits import finfo, promote_types
 
 #: the name that PEFT gives an adapter that was given none
 _NAME = "default"
@@ -75,7 +75,8 @@ def is_named(name: str, named: tuple[str, ...] | str) -> bool:
 class LoRALinear(Module):
     """A Linear, `base_layer`, whose weight stays as it is, in floats or codes, and a low-rank addition that is trained.
 
-    The addition has the dtype of the weight; beside codes, that in which the layer computes, or float32.
+    The addition is kept, and computed, in float32, or in the dtype of the weight where that is wider: steps that are
+    small beside it would not move 16 bits, whatever the rest of the model is in. What comes out has the layer's dtype.
     """
 
     #: the modules that are trained: they stay in floats where the rest is quantized
@@ -92,13 +93,13 @@ class LoRALinear(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """[..., in_features] to [..., out_features]."""
-        down, up = self.lora_A[_NAME], self.lora_B[_NAME]
-        is_coded = isinstance(self.base_layer, QuantizedLinear)
-        own = input.to(down.weight.dtype) if is_coded else input
+        down, up, base = self.lora_A[_NAME], self.lora_B[_NAME], self.base_layer
+        is_other = isinstance(base, QuantizedLinear) or base.weight.dtype is not down.weight.dtype
+        own = input.to(down.weight.dtype) if is_other else input
         # scaled where it has r features: the gradient by it is then no further one of all out_features
         low = down(self.lora_dropout[_NAME](own)) * self.config.scaling
-        found = self.base_layer(input)
-        return found + (up(low).to(found.dtype) if is_coded else up(low))
+        found = base(input)
+        return found + (up(low).to(found.dtype) if is_other else up(low))
 
     def addition(self) -> Tensor:
         """What the adapter adds to the weight, [out_features, in_features]."""
@@ -181,7 +182,7 @@ def _is_linear(layer: Module | None) -> bool:
 
 def _dtype_of(layer: Linear | QuantizedLinear) -> DType:
     """The dtype of a layer's adapter."""
-    return (layer.compute_dtype or float32) if isinstance(layer, QuantizedLinear) else layer.weight.dtype
+    return float32 if isinstance(layer, QuantizedLinear) else promote_types(layer.weight.dtype, float32)
 
 
 def _config(
@@ -333,7 +334,7 @@ def _sum(layer: LoRALinear) -> Tensor:
     base = layer.base_layer
     if isinstance(base, QuantizedLinear):
         return base.dequantize() + layer.addition().float()
-    return base.weight + layer.addition()
+    return (base.weight + layer.addition()).to(base.weight.dtype)
 
 
 def _fault_of_sum(layer: LoRALinear) -> str:

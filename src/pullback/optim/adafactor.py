@@ -72,12 +72,14 @@ class Adafactor(Optimizer):
     def _update(
         self, parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], group: Group, rate: Tensor
     ) -> None:
+        if not parameter.numel():  # the mean of no rows is NaN
+            return
         value = parameter.to(parameter.dtype.compute)
         g = bounded(gradient, parameter, _GREATEST[value.dtype.name])
         step = state["step"].double()
         least, scale = group["eps"]
         least = _precision(parameter.dtype) if least is None else least
-        size = max(parameter.numel(), 1)
+        size = parameter.numel()
         own = (value.square().sum() / size).sqrt().double().clamp(min=scale)
         alpha = own.to(rate.dtype) * rate.minimum(step.rsqrt().to(rate.dtype))
         if group["weight_decay"]:

@@ -9,15 +9,18 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from functools import reduce
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import DTypeError, ShapeError
 from ..graph.types import int64
 from ..ops.contraction import matmul as matmul_nodes
+from ..ops.elementwise import convert
 from ..ops.movement import permute, reshape
-from ..ops.primitive import user_source
+from ..ops.primitive import MODE, user_source
 from .autocast_mode import lowered
 from .handle import Handle
+from .limits import promote_types
 from .reductions import normalize_axis
 
 if TYPE_CHECKING:
@@ -46,7 +49,7 @@ def einsum(*args: Any) -> Tensor:
     tensor([3., 3.])
     """
     terms, result = _by_string(args) if args and isinstance(args[0], str) else _by_lists(args)
-    tensors = [t.tensor for t in terms]
+    tensors = _of_one_dtype([t.tensor for t in terms])
     if len({t.dtype for t in tensors}) > 1:
         raise DTypeError(
             f"einsum: operands have dtypes {', '.join(t.dtype.name for t in tensors)} (at {user_source()}); convert "
@@ -54,6 +57,14 @@ def einsum(*args: Any) -> Tensor:
         )
     terms = [Term(t, term.labels) for t, term in zip(tensors, terms, strict=True)]
     return contract("einsum", [_diagonal(term) for term in terms], result)
+
+
+def _of_one_dtype(tensors: list[Any]) -> list[Any]:
+    """The operands, floats of several dtypes in the widest of these where a region rounds those of products anyway."""
+    if MODE.autocast.dtype is None or not all(t.is_floating_point() for t in tensors):
+        return tensors
+    widest = reduce(promote_types, (t.dtype for t in tensors))
+    return [t if t.dtype is widest else t._wrap(convert(t.node, widest)) for t in tensors]
 
 
 def _number(letter: str) -> int:
@@ -248,14 +259,14 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
     second = [normalize_axis(d, b.ndim, "tensordot") for d in second]
     if len(first) != len(second) or len({*first}) < len(first) or len({*second}) < len(second):
         raise ShapeError(f"tensordot: dims {dims} must name equally many axes, none twice (at {user_source()})")
-    if a.dtype is not b.dtype:
+    x, y = lowered(*_of_one_dtype([a, b]))
+    if x.dtype is not y.dtype:
         raise DTypeError(f"tensordot: dtypes {a.dtype.name} and {b.dtype.name} differ (at {user_source()})")
     mine = list(range(a.ndim))
     theirs = [a.ndim + i for i in range(b.ndim)]
     for i, j in zip(first, second, strict=True):
         theirs[j] = mine[i]
     kept = (*(x for i, x in enumerate(mine) if i not in first), *(x for j, x in enumerate(theirs) if j not in second))
-    x, y = lowered(a, b)
     # an axis of one against a longer one is summed alone, integers in int64
     return contract("tensordot", [Term(x, tuple(mine)), Term(y, tuple(theirs))], kept).to(x.dtype)
 

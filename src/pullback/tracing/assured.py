@@ -43,10 +43,15 @@ class Assured:
     #: what the total of squares must stay below, as float32
     limit = float(np.float32(LARGEST) ** 2)
 
-    def __init__(self, assurance: Assurance, roles: Sequence[Role], numbers: Sequence[bool], captured: list[Captured]):
-        """For each captured tensor its role, and whether it is a number that no step writes."""
+    def __init__(
+        self, assurance: Assurance, roles: Sequence[Role], numbers: Sequence[bool], captured: list[Captured],
+        others: Sequence[State],
+    ):  # fmt: skip
+        """For each captured tensor its role, and whether it is a number that no step writes. `others` are states of
+        which nothing is known beforehand.
+        """
         self.assurance = assurance
-        self.looked_at = {state.new for state in assurance.looked_at}
+        self.looked_at = {state.new for state in [*assurance.looked_at, *others]}
         written = {state.old for state in assurance.states}
         asked = assurance.bounds.roles | {assurance.roles[node] for node in written}
         #: the captured tensors whose values matter, their roles, and which of them are numbers and states
@@ -66,7 +71,9 @@ class Assured:
             slot = trace.optimizer_state.get(id(each.tensor), ("",))[0]
             kind = (slot or "parameter", each.node.dtype.name) if each.node in written else ("input", place)
             roles[each.node] = Role(kind)
-        assurance = Assurance(states, watched, roles)
+        # an argument is another tensor at each call, whose values nobody has followed
+        others = [state for state in states if state.old not in roles]
+        assurance = Assurance([state for state in states if state.old in roles], watched, roles)
         numbers = [each.node not in written and not each.node.shape for each in captured]
         own = [roles[each.node] for each in captured]
         start: dict[Role, Interval] = {}
@@ -75,7 +82,7 @@ class Assured:
             start[role] = (found or _NOTHING).hull(start.get(role, found or _NOTHING))
         outside = {role for role, is_number in zip(own, numbers, strict=True) if is_number}
         assurance.look_at_some(start, outside, {role for role in own if role.key[0] == "parameter"})  # type: ignore[index]
-        return cls(assurance, own, numbers, list(captured))
+        return cls(assurance, own, numbers, list(captured), others)
 
     @property
     def is_empty(self) -> bool:

@@ -33,7 +33,7 @@ class Kind:
         is_flat = shape == flatten(((None,) * len(leaves), {}))[1] and len(set(map(id, leaves))) == len(leaves)
         #: shape, dtype and whether gradients are wanted of each argument; None for calls that are not of this sort
         self._expected: list[tuple[Any, ...]] | None = None
-        if is_flat and all(map(is_plain, leaves)):
+        if is_flat and all(map(is_plain, leaves)) and not any(map(has_history, leaves)):
             self._expected = [(leaf._node.shape, leaf._node.dtype, leaf._node.requires_grad) for leaf in leaves]
 
     def leaves_of(self, args: tuple[Any, ...]) -> list[Any] | None:
@@ -59,6 +59,8 @@ class Kind:
             node = leaf._node
             if node.shape != shape or node.dtype is not dtype or node.requires_grad is not requires_grad:
                 return None
+            if requires_grad and has_history(leaf):
+                return None
             leaves.append(leaf)
         return leaves if len(leaves) < 2 or len(set(map(id, leaves))) == len(leaves) else None
 
@@ -68,6 +70,11 @@ def is_plain(leaf: Any) -> bool:
     return (
         type(leaf) is Tensor and leaf._link is None and leaf._alias is None and not (leaf._hooks or leaf._accumulated)
     )
+
+
+def has_history(leaf: Any) -> bool:
+    """Whether an argument was computed from something that gradients of it belong to."""
+    return isinstance(leaf, Handle) and leaf.requires_grad and not leaf.is_leaf
 
 
 def first_places(leaves: list[Any]) -> tuple[int, ...]:
@@ -84,7 +91,7 @@ def is_hooked(leaf: Any) -> bool:
 def signature(leaf: Any) -> Hashable:
     """What of an argument a recording depends on."""
     if isinstance(leaf, Handle):
-        return leaf._node.shape, leaf.dtype, leaf.requires_grad, is_hooked(leaf)
+        return leaf._node.shape, leaf.dtype, leaf.requires_grad, is_hooked(leaf), has_history(leaf)
     try:
         hash(leaf)
     except TypeError:

@@ -17,7 +17,7 @@ import numpy as np
 
 from .. import debug, forks, timeline
 from ..errors import MemoryBudgetError, TraceError
-from ..graph.node import next_serial
+from ..graph.node import Node, next_serial
 from ..graph.types import bfloat16
 from ..memory import Plan, WouldHelp, address_space, available_bytes, over_budget, too_large
 from ..ops.primitive import MODE
@@ -34,7 +34,7 @@ from ..trees import flatten, unflatten
 from .check import Check, check, checked_directions
 from .divided import Divided, Untold
 from .finite import IGNORE, RAISE, Policy
-from .kinds import Kind, first_places, is_hooked, signature
+from .kinds import Kind, first_places, has_history, is_hooked, signature
 from .relations import Related, along, findings, name_of
 from .replay import MISFIT, Replay
 from .surroundings import Surroundings
@@ -446,14 +446,16 @@ class CompiledStep:
             else:
                 args, kwargs = unflatten(shape, proxies)
                 result = self.function(*args, **kwargs)
+            name = functools.partial(name_of, self.function, shape)
             budget, divided = way.budget, trace.divisible and way.budget.nbytes is not None
             if divided or budget.allow - {BFLOAT16}:
                 trace.planned = True  # programs among which one is chosen need not be compiled
             if divided and not way.fitted:
                 budget = replace(budget, nbytes=None)
-            name = functools.partial(name_of, self.function, shape)
             found = findings(trace, related, leaves, arguments, bound, linked, name)
             fits = (found.bound, found.linked, found.grads) == (bound, linked, grads)
+            if fits:
+                self._check_histories(leaves, arguments, name)
             variant = (
                 Replay(trace, arguments, result, leaves, related, found, budget, self.policy, way.changes, STATE.audits)
                 if fits
@@ -468,6 +470,18 @@ class CompiledStep:
             del variants[0]
         variants.append(variant)
         return variant
+
+    def _check_histories(
+        self, leaves: list[Any], arguments: list[tuple[int, Tensor, Node]], name: Callable[[int], str]
+    ) -> None:
+        """Raise TraceError where the gradient of an argument would have to go on to what that was computed from."""
+        for place, proxy, _ in arguments:
+            if place < len(leaves) and proxy._grad is not None and has_history(leaves[place]):
+                raise TraceError(
+                    f"{self.__name__} calls backward(), and {name(place)} was computed from something else that "
+                    f"requires grad (at {leaves[place]._node.source}): its gradient could not leave the step. Compute "
+                    "it inside the step, or pass it with .detach()."
+                )
 
     def _lowered(self, shape: Any, proxies: list[Any]) -> Any:
         """What the function gives in a region of autocast, for which it may not be written."""

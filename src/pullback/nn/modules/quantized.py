@@ -7,12 +7,13 @@ memory as floats. Only codes and scales are buffers; the weight is no parameter,
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import isfinite
 from typing import Any, TypeVar
 
 from ...errors import ShapeError
 from ...graph.node import Node, ancestors
 from ...graph.types import DType, float32
-from ...ops.primitive import user_source
+from ...ops.primitive import CONSTANT, user_source
 from ...quant import (
     NestedState,
     QuantState,
@@ -150,7 +151,9 @@ class QuantizedLinear(Module):
         """[..., in_features] to [..., out_features], in the input's dtype."""
         dtype = self.compute_dtype
         if dtype is None:
-            return F.linear(input, self.dequantize(input.dtype if input.is_floating_point() else None), self.bias)
+            dtype = input.dtype if input.is_floating_point() else None
+            bias = self.bias if self.bias is None or dtype is None else self.bias.to(dtype)
+            return F.linear(input, self.dequantize(dtype), bias)
         bias = None if self.bias is None else self.bias.to(dtype)
         return F.linear(input.to(dtype), self.dequantize(dtype), bias).to(input.dtype)
 
@@ -197,8 +200,13 @@ def has_codes(weight: Tensor) -> bool:
 
 
 def _is_drawn(node: Node) -> bool:
-    """Whether the value is yet to be computed, from random numbers."""
-    return any(n.op.name == "philox" and n.buffer is None for n in ancestors([node]))
+    """Whether the value is yet to be computed, from random numbers and from nothing that may make it infinite: a number
+    of somebody's that is not finite, or a tensor.
+    """
+    needed = ancestors([node])
+    if any((n.op is CONSTANT and not isfinite(n["value"])) or (n.buffer and n.dtype.is_floating_point) for n in needed):
+        return False
+    return any(n.op.name == "philox" and n.buffer is None for n in needed)
 
 
 class Linear4bit(QuantizedLinear):

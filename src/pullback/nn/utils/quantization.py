@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import reduce
 
 from ...graph.types import DType, float32
 from ...ops.primitive import user_source
 from ...tensor.grad_modes import no_grad
+from ...tensor.limits import promote_types
 from ..modules.linear import Linear, is_plain
 from ..modules.module import Module
 from ..modules.quantized import Linear4bit, Linear8bit, QuantizedLinear, is_finite
@@ -71,8 +73,9 @@ def dequantize_model(model: Module, dtype: DType | None = None) -> Module:
     """Replace each layer whose weight is kept as codes by the Linear with the weight that these stand for, in place;
     the model is the result.
 
-    Weights are in `dtype`, float32 unless given, and stay fixed until `requires_grad_()`; biases, and adapters beside
-    them, are brought to it too. Adapters can then be merged without the error of codes: `pb.lora.merge`. The layers are
+    Weights are in `dtype`, or, unless it is given, in the widest one of the model's other parameters, without adapters
+    (float32 where there are none). They stay fixed until `requires_grad_()`; biases are brought to the dtype too.
+    Adapters can then be merged without the error of codes: `pb.lora.merge`. The layers are
     replaced one after the other. Raises ValueError where no layer has codes, `dtype` is none of floats, or a weight is
     not finite in it; the layers before that one are replaced then.
 
@@ -94,11 +97,11 @@ def dequantize_model(model: Module, dtype: DType | None = None) -> Module:
     if not found:
         raise ValueError(f"dequantize_model: the model has no layers with codes inside (at {user_source()})")
 
-    names = {module: name for name, module in model.named_modules()}
+    names, wanted = {module: name for name, module in model.named_modules()}, dtype or _dtype_beside(model)
 
     def decoded(layer: Module, parent: Module, own: str) -> Module:
         assert isinstance(layer, QuantizedLinear)
-        linear = _decoded(layer, dtype or float32)
+        linear = _decoded(layer, wanted)
         if not all(is_finite(tensor.detach()) for tensor in linear.parameters()):
             raise ValueError(
                 f"dequantize_model: {names[layer]} is not finite everywhere in {linear.weight.dtype.name}; give a "
@@ -107,10 +110,15 @@ def dequantize_model(model: Module, dtype: DType | None = None) -> Module:
         return linear
 
     _replace(found, decoded)
-    for parent, _ in found:
-        for part in getattr(parent, "lora_parts", ()):
-            getattr(parent, part).to(dtype or float32)
     return model
+
+
+def _dtype_beside(model: Module) -> DType:
+    """The widest dtype of the parameters in floats that are no adapter's."""
+    adapted = _parts_of_adapters(model)
+    own = [p.dtype for m in model.modules() if m not in adapted for p in m._parameters.values() if p is not None]
+    floats = [dtype for dtype in own if dtype.is_floating_point]
+    return reduce(promote_types, floats) if floats else float32
 
 
 def _replace(found: list[tuple[Module, str]], make: Callable[[Module, Module, str], Module]) -> None:
@@ -155,12 +163,20 @@ def _linears(model: Module) -> Iterator[tuple[Module, str, str]]:
     """Every Linear that is no part of an adapter: which module holds it, under which name, and its name from the
     outermost; of one under an adapter, the adapter's.
     """
-    adapters = [module for module in model.modules() if hasattr(module, "lora_parts")]
-    trained = {part for adapter in adapters for name in adapter.lora_parts for part in getattr(adapter, name).modules()}
+    adapters, trained = _adapters(model), _parts_of_adapters(model)
     for name, module in model.named_modules():
         for own, child in module._modules.items():
             if is_plain(child) and child not in trained:
                 yield module, own, name if module in adapters else f"{name}.{own}" if name else own
+
+
+def _adapters(model: Module) -> list[Module]:
+    return [module for module in model.modules() if hasattr(module, "lora_parts")]
+
+
+def _parts_of_adapters(model: Module) -> set[Module]:
+    """The modules that are trained in the stead of the layers under them."""
+    return {part for one in _adapters(model) for name in one.lora_parts for part in getattr(one, name).modules()}
 
 
 def _is_left(layer: Module) -> bool:
