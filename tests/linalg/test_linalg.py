@@ -165,3 +165,19 @@ def test_gradients_of_inv_ex_and_solve_ex_are_those_of_inv_and_solve():
     assert pb.autograd.gradcheck(lambda a: pb.linalg.inv_ex(a).inverse, a, fast_mode=True)
     assert pb.autograd.gradcheck(lambda a, b: pb.linalg.solve_ex(a, b).result, (a, b), fast_mode=True)
     assert pb.autograd.gradcheck(lambda a, b: pb.linalg.solve_ex(a, b.mT, left=False).result, (a, b), fast_mode=True)
+
+
+def test_the_gradient_of_the_logarithm_of_a_determinant_of_zero_is_not_finite() -> None:
+    a = pb.nn.Parameter(pb.tensor([[1.0, 2.0], [2.0, 4.0]]))
+    pb.linalg.slogdet(a)[1].backward()
+    assert not bool(a.grad.isfinite().all())  # type: ignore[union-attr]
+
+    @pb.compile
+    def step() -> pb.Tensor:
+        loss = pb.linalg.slogdet(a)[1].clamp(min=-5)
+        loss.backward()
+        return loss
+
+    a.grad = None
+    with pytest.raises(pb.errors.NonFiniteError):
+        step()

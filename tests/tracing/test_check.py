@@ -171,6 +171,32 @@ def test_a_wrong_rule_of_the_users_own_is_named_at_the_line_that_applied_it() ->
     assert step.check(pb.linspace(-1.0, 1.0, 12).view(4, 3), directions=0).slopes == []
 
 
+class _Forgetting(pb.autograd.Function):
+    @staticmethod
+    def forward(context: Any, x: Any) -> Any:
+        return x * 2
+
+    @staticmethod
+    def backward(context: Any, cotangent: Any) -> Any:
+        return None
+
+
+@pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside another way"])
+def test_a_rule_that_gives_nothing_says_that_the_slope_is_zero(beside: bool) -> None:
+    layer, other = nn.Linear(3, 3), nn.Linear(3, 3)
+
+    def forward(x: Any) -> Any:
+        y = layer(x)
+        z = _Forgetting.apply(layer(x))  # forgotten here
+        return ((z + y) if beside else z * other(x)).square().mean()
+
+    with pytest.raises(CheckError, match="not the slope") as caught:
+        _step(forward, [*layer.parameters(), *other.parameters()]).check(pb.linspace(-1.0, 1.0, 12).view(4, 3))
+    with open(__file__) as lines:
+        line = next(n for n, text in enumerate(lines, 1) if text.rstrip().endswith("# forgotten here"))
+    assert (caught.value.what, caught.value.lineno) == ("gradient", line)
+
+
 def test_what_no_gradient_goes_through_is_no_fault() -> None:
     w = pb.tensor([0.5, -1.5, 2.5], requires_grad=True)
 

@@ -431,3 +431,14 @@ def test_a_compiled_step_follows_the_switch() -> None:
     model.gradient_checkpointing_disable()
     step(x)
     assert step.program.memory.arena == before
+
+
+def test_a_layer_that_comes_twice_is_called_twice_by_segments() -> None:
+    layer, x = nn.Linear(3, 3), pb.ones(2, 3)
+    model = nn.Sequential(layer, nn.Tanh(), layer, nn.Tanh(), layer)
+    for segments in (1, 2, 5):
+        np.testing.assert_array_equal(
+            checkpoint_sequential(model, segments, x).detach().numpy(), model(x).detach().numpy()
+        )
+    with pytest.raises(TypeError, match=r"takes an nn\.Sequential or a list, got a Linear"):
+        checkpoint_sequential(layer, 1, x)  # type: ignore[arg-type]

@@ -60,10 +60,10 @@ def share(division: Division, root: Node, part: Node, first: bool) -> Node:
         own = theirs[node]
         inputs: list[Node] = []
         for index, operand in enumerate(node.inputs):
-            if (node, index) in division.known:
-                inputs.append(operand)
-            elif (node, index) in division.once and not first:
+            if (node, index) in division.once and not first:
                 inputs.append(_zero(own.inputs[index]))
+            elif (node, index) in division.known:
+                inputs.append(operand)
             else:
                 inputs.append(made.get(operand, own.inputs[index]))
         made[node] = instead[own] = _on(own, tuple(inputs), instead)

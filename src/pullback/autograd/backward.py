@@ -204,12 +204,15 @@ def _looked_at(
 
 
 def _audit(roots: list[Node], cotangents: list[Node], create_graph: bool) -> Audit:
-    """The cotangents of everything that the pass goes through, beside those that it gives."""
+    """The cotangents of everything that the pass goes through, beside those that it gives. What a rule gives none for
+    has one of zeros: that is what it says of the slope.
+    """
     history = _history(roots)
     # what has several results has no cotangent of its own
-    nodes = [node for node in history if node.op not in (SEVERAL, REPEAT)]
+    nodes = [node for node in history if node.op not in (SEVERAL, REPEAT) and node.dtype.is_floating_point]
     found = gradients(roots, cotangents, nodes, create_graph)
-    return Audit(roots, cotangents, history, {n: c for n, c in zip(nodes, found, strict=True) if c is not None})
+    known = {n: expand(constant(0.0, n.dtype), n.shape) if c is None else c for n, c in zip(nodes, found, strict=True)}
+    return Audit(roots, cotangents, history, known)
 
 
 def _watch(roots: list[Node], inputs: Sequence[Any], found: Sequence[Node | None]) -> None:

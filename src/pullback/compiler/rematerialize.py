@@ -61,14 +61,34 @@ class Retention:
         return replace(self.problem, values=values)
 
     def forward_work(self) -> float:
-        """What it takes to compute once more all that kernels of the forward pass make, slopes included."""
+        """What it takes to compute once more all that kernels of the forward pass make, slopes included; of a step with
+        several updates those of all forward passes.
+        """
         after: set[Node] = set()
         for node in self.order:
             if is_backward(node) or any(operand in after for operand in node.inputs):
                 after.add(node)
+        # what a backward pass goes back through is of a forward pass, though an update may come before it
+        later = after & self._before_backward()
+
+        def is_forward(group: Group) -> bool:
+            if not group.members.keys() <= after:
+                return True
+            # the product that makes a gradient may have the update in it
+            goes_back = any(is_backward(node) and node.op.kind in _PRODUCTS for node in group.members)
+            return not goes_back and not later.isdisjoint(group.members)
+
         steps = zip(self.groups, self.problem.steps, strict=True)
-        made = (value for group, step in steps if not group.members.keys() <= after for value in step.makes)
+        made = (value for group, step in steps if is_forward(group) for value in step.makes)
         return sum(self.problem.values[value].work or 0.0 for value in made)
+
+    def _before_backward(self) -> set[Node]:
+        """What the backward passes are made of."""
+        found: set[Node] = set()
+        for node in reversed(self.order):
+            if node in found or is_backward(node):
+                found.update(node.inputs)
+        return found
 
     def ordered(self, order: Sequence[int]) -> Retention:
         """The same with its steps in another order."""

@@ -109,11 +109,13 @@ def _cofactors(A: Tensor) -> Tensor:
 
 @widening
 def slogdet(A: Tensor) -> SlogdetResult:
-    """The sign of the determinant and the logarithm of its absolute value: 0 and -inf of a singular matrix."""
+    """The sign of the determinant and the logarithm of its absolute value: 0 and -inf of a singular matrix, whose
+    gradient is not finite.
+    """
     matrices("slogdet", A, square=True)
     shapes: list[tuple[int, ...]] = [(), ()]
     both = packed_call(lapack.sign_and_log, A.shape[:-2], shapes, A)
-    both = with_gradient(both, [A], lambda _, g: [g[..., 1][..., None, None] * inv(A).mT])
+    both = with_gradient(both, [A], lambda _, g: [g[..., 1][..., None, None] * inv_ex(A)[0].mT])
     sign, logarithm = parts(both, shapes)
     return SlogdetResult(sign, logarithm)
 

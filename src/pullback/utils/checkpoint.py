@@ -8,11 +8,11 @@ are the same bits as without, dropout inside draws the same mask, and running st
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from ..nn import Module, Sequential
+from ..nn import Module
 from ..nn.modules.checkpointing import check_arguments
 from ..ops.primitive import checkpoint_mode, user_source
 
@@ -77,9 +77,12 @@ def checkpoint_sequential(
     >>> pb.utils.checkpoint.checkpoint_sequential(model, 3, pb.ones(2, 3), use_reentrant=False).shape
     pullback.Size([2, 3])
     """
-    each: list[Callable[[Any], Any]] = (
-        list(functions.children()) if isinstance(functions, Sequential) else list(functions)
-    )
+    if isinstance(functions, Module) and not isinstance(functions, Iterable):
+        raise TypeError(
+            f"checkpoint_sequential takes an nn.Sequential or a list, got a {type(functions).__name__} "
+            f"(at {user_source()})"
+        )
+    each = list(functions)  # not children(), which has a layer that comes twice once
     if not each:
         raise ValueError(
             f"checkpoint_sequential: functions are none, and segments of nothing cannot be made (at {user_source()})"
