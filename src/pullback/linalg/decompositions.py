@@ -165,7 +165,9 @@ def svd(A: Tensor, full_matrices: bool = True, *, driver: str | None = None) -> 
     """The singular value decomposition A = U diag(S) Vh: A [..., m, n], k = min(m, n), S [..., k].
 
     U is [..., m, k] and Vh [..., k, n], or square with `full_matrices`. Gradients through vectors beyond the first k do
-    not exist and count as 0.
+    not exist and count as 0. So does what goes through the vectors of two equal singular values, which are not unique:
+    that is right for what does not change with them, and not for all that is made of both, such as U Vh; PyTorch gives
+    NaN there.
     """
     if driver is not None:
         raise ValueError(f"svd: driver chooses between CUDA's, got {driver!r} (at {user_source()}); leave it None")
@@ -268,7 +270,10 @@ def matrix_rank(A: Tensor, tol: Any = None, hermitian: bool = False, *, atol: An
 
 @widening
 def eigh(A: Tensor, UPLO: str = "L") -> EighResult:
-    """Eigenvalues, rising, and eigenvectors as columns of symmetric matrices [..., n, n]; one triangle is read."""
+    """Eigenvalues, rising, and eigenvectors as columns of symmetric matrices [..., n, n]; one triangle is read.
+
+    What of a gradient goes through the vectors of two equal eigenvalues counts as 0: see `svd`.
+    """
     if UPLO.upper() not in ("L", "U"):
         raise ValueError(f'eigh: UPLO must be "L" or "U", got {UPLO!r} (at {user_source()})')
     matrices("eigh", A, square=True)
