@@ -179,6 +179,39 @@ def test_datasets_of_hugging_face(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         data.DataLoader(streamed, num_workers=3)
 
 
+class _Counting(data.IterableDataset[int]):
+    def __init__(self, *numbers: int):
+        self.numbers = numbers
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.numbers)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+
+def test_streams_one_after_another() -> None:
+    both = _Counting(1, 2) + _Counting(3)
+    assert isinstance(both, data.ChainDataset) and list(both) == [1, 2, 3] and len(both) == 3
+    assert [batch.tolist() for batch in data.DataLoader(both, 2)] == [[1, 2], [3]]
+    with pytest.raises(TypeError, match=r"ChainDataset takes .*got TensorDataset .*ConcatDataset"):
+        _Counting(1) + data.TensorDataset(pb.ones(2))
+
+
+def test_datasets_side_by_side() -> None:
+    x, words = data.TensorDataset(pb.arange(4)), ["a", "b", "c", "d"]
+    places, names = data.StackDataset(x, words), data.StackDataset(x=x, word=words)
+    assert len(places) == 4 and places[1][0][0].item() == 1 and places[1][1] == "b"
+    assert names[2]["word"] == "c" and [e["word"] for e in names.__getitems__([3, 0])] == ["d", "a"]
+    (batch, _) = data.DataLoader(names, 2)
+    assert batch["x"][0].tolist() == [0, 1] and batch["word"] == ["a", "b"]
+    with pytest.raises(ValueError, match=r"must have one length, got \[4, 3\]"):
+        data.StackDataset(x, words[:3])
+    for given, named in (((), {}), ((x,), {"y": x})):
+        with pytest.raises(ValueError, match="by place or by name"):
+            data.StackDataset(*given, **named)
+
+
 def test_a_dataset_that_gives_several_at_once() -> None:
     class Together:
         def __len__(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -41,6 +41,27 @@ class IterableDataset(Dataset[T]):
 
     def __iter__(self) -> Iterator[T]:
         raise NotImplementedError(f"{type(self).__name__} must define __iter__")
+
+    def __add__(self, other: Dataset[Any]) -> Any:
+        return ChainDataset([self, other])
+
+
+class ChainDataset(IterableDataset[Any]):
+    """Datasets that are gone through, one after another."""
+
+    def __init__(self, datasets: Iterable[Any]):
+        self.datasets = list(datasets)
+        if wrong := [type(d).__name__ for d in self.datasets if not isinstance(d, IterableDataset)]:
+            raise TypeError(
+                f"ChainDataset takes datasets that are gone through (IterableDataset), got {', '.join(wrong)} (at "
+                f"{user_source()}); ConcatDataset takes those that are read by number"
+            )
+
+    def __iter__(self) -> Iterator[Any]:
+        return chain.from_iterable(self.datasets)
+
+    def __len__(self) -> int:
+        return sum(len(dataset) for dataset in self.datasets)
 
 
 class TensorDataset(Dataset[tuple[Tensor, ...]]):
@@ -89,6 +110,51 @@ class ConcatDataset(Dataset[Any]):
         index %= len(self)
         place = bisect_right(self.cumulative_sizes, index)
         return self.datasets[place][index - (self.cumulative_sizes[place - 1] if place else 0)]
+
+
+class StackDataset(Dataset[Any]):
+    """Datasets side by side: example i is the tuple of their examples i, or the dict of them where they have names.
+
+    >>> both = pb.utils.data.StackDataset(x=range(3), y=["a", "b", "c"])
+    >>> both[1]
+    {'x': 1, 'y': 'b'}
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        if bool(args) == bool(kwargs):
+            raise ValueError(
+                f"StackDataset takes datasets by place or by name, got {len(args)} by place and {len(kwargs)} by name "
+                f"(at {user_source()})"
+            )
+        self.datasets: Any = {name: as_dataset(d) for name, d in kwargs.items()} or tuple(map(as_dataset, args))
+        sizes = [len(dataset) for dataset in self._each()]
+        if len({*sizes}) > 1:
+            raise ValueError(f"StackDataset: the datasets must have one length, got {sizes} (at {user_source()})")
+
+    def _each(self) -> Iterable[Any]:
+        return self.datasets.values() if isinstance(self.datasets, dict) else self.datasets
+
+    def _of(self, parts: Iterable[Any]) -> Any:
+        return dict(zip(self.datasets, parts, strict=True)) if isinstance(self.datasets, dict) else tuple(parts)
+
+    def __len__(self) -> int:
+        return len(next(iter(self._each())))
+
+    def __getitem__(self, index: int) -> Any:
+        return self._of(dataset[index] for dataset in self._each())
+
+    def __getitems__(self, indices: list[int]) -> list[Any]:
+        """The examples of several numbers, from datasets that give several at once where they do."""
+        columns = []
+        for dataset in self._each():
+            together = getattr(dataset, "__getitems__", None)
+            columns.append(together(indices) if callable(together) else [dataset[index] for index in indices])
+        if any(len(column) != len(indices) for column in columns):
+            raise ValueError(
+                f"StackDataset: a dataset gave {[len(column) for column in columns]} examples for {len(indices)} "
+                f"numbers (at {user_source()})"
+            )
+        return [self._of(parts) for parts in zip(*columns, strict=True)]
 
 
 class Subset(Dataset[Any]):
@@ -178,9 +244,11 @@ def batch_of(dataset: Any, numbers: np.ndarray) -> Any:
 _OWN = __name__.rpartition(".")[0]
 
 __all__ = [
+    "ChainDataset",
     "ConcatDataset",
     "Dataset",
     "IterableDataset",
+    "StackDataset",
     "Subset",
     "TensorDataset",
     "as_dataset",
