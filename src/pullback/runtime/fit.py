@@ -41,6 +41,8 @@ _NEARER = 3
 _FEW_VALUES, _FINE_STEP, _STEP = 500, 1.04, 1.15
 #: and how often, and by how much, the fewest found are lowered then
 _LOWERED, _LOWER = 6, 0.995
+#: into how many steps the way from the bound to the lowest peak found is divided, each of which is tried
+_BELOW = 6
 #: how often the fewest bytes are asked for once more, and with which part of a forward pass's work a budget counts as
 #: near them
 _AGAIN, _NEAR_FEWEST = 4, 3 / 4
@@ -337,7 +339,13 @@ class Fitter:
         found, peaks = [self._laid_out(known, lowest)], {lowest.peak}
         if few:
             found.append(self.fewest)
-        # where values are few, nothing keeps to lower aims, and higher ones are for better layouts
+            # a search that is led by a lower aim may end below the lowest peak that was found
+            for part in range(1, _BELOW):
+                schedule = solver.solve(int(solver.floor * (lowest.peak / max(solver.floor, 1)) ** (part / _BELOW)))
+                if schedule.peak not in peaks and schedule.peak < lowest.peak:
+                    found.append(self._laid_out(known, schedule))
+                    peaks.add(schedule.peak)
+        # higher aims are for better layouts
         aim = int((lowest.peak if few else solver.floor) * step) + 1
         # an arena has at least the bytes that live at once
         while aim < min(fitted.layout.arena_bytes for fitted in found):
