@@ -25,7 +25,7 @@ NAMESPACES = [
 ANYTHING = {
     *("Size", "LinAlgError", "Function", "Dataset", "IterableDataset", "Sampler", "BasePruningMethod"),
     *("Identity", "skip_init", "plan"),
-    "global_unstructured",
+    *("global_unstructured", "StackDataset"),
 }
 
 
