@@ -107,3 +107,23 @@ def _overwritten(f):
 
 def test_what_is_overwritten_as_a_whole_keeps_a_history_with_a_gradient_of_zero():
     assert list(_overwritten(pb)) == list(_overwritten(torch))
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_what_is_taken_over_without_gradients_has_no_history(compiled: bool) -> None:
+    """State that is carried from step to step: a history would be gone through again by the next one."""
+    weight, state, whole, part = pb.ones(3, requires_grad=True), pb.zeros(3), pb.zeros(3), pb.zeros(2, 3)
+
+    def step() -> None:
+        made = weight * (2 + state)
+        made.sum().backward()
+        with pb.no_grad():
+            state.copy_(made)
+            whole[:] = made
+            part[1] = made
+
+    run = pb.compile(step) if compiled else step
+    for _ in range(3):
+        run()
+    assert not any(tensor.requires_grad for tensor in (state, whole, part))
+    assert state.tolist() == whole.tolist() == part[1].tolist() == [6.0] * 3

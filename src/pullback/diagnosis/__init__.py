@@ -5,7 +5,8 @@ named is the one that introduced the fault: on the way back from the bad value t
 is none, an infinity, from operands that were sound (`origin`); how it did so is told from them (`causes`).
 
 Where native code differs from what was to be computed (`agreement`), in float64 (`reference`), and gradients from
-slopes (`slopes`). Alerts (`alert`), what stands out of `few` values, and why a parameter has no gradient (`structure`).
+slopes (`slopes`). Alerts (`alert`), what stands out of few values (`spread`), and why a parameter has no gradient
+(`structure`).
 """
 
 from .agreement import TRIES, Disagreement, disagreement, shake, shaken_by

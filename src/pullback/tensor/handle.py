@@ -287,7 +287,8 @@ class Handle:
                 )
             self._set_leaf(value, True)
         else:
-            self._rebind(value)
+            # a value that is taken as it is has the history of whose it is
+            self._rebind(detach(value) if value.requires_grad and not MODE.grad else value)
         return self  # type: ignore[return-value]
 
     def _write_through(self, link: Link, base: Handle, value: Node) -> None:
