@@ -75,9 +75,9 @@ def dequantize_model(model: Module, dtype: DType | None = None) -> Module:
 
     Weights are in `dtype`, or, unless it is given, in the widest one of the model's other parameters, without adapters
     (float32 where there are none). They stay fixed until `requires_grad_()`; biases are brought to the dtype too.
-    Adapters can then be merged without the error of codes: `pb.lora.merge`. The layers are replaced one after the other.
-    Raises ValueError where no layer has codes, `dtype` is none of floats, or a weight is not finite in it; the layers
-    before that one are replaced then.
+    Adapters can then be merged without the error of codes: `pb.lora.merge`. The layers are replaced one after the
+    other. Raises ValueError where no layer has codes, `dtype` is none of floats, or a weight is not finite in it; the
+    layers before that one are replaced then.
 
     >>> model = pb.nn.Sequential(pb.nn.Linear4bit(64, 64), pb.nn.ReLU())
     >>> pb.nn.utils.dequantize_model(model)
