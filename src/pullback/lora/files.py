@@ -13,6 +13,7 @@ from typing import Any
 from ..errors import SnapshotError
 from ..nn import Module
 from ..nn.modules.quantized import QuantizedLinear, is_finite
+from ..nn.utils.quantization import parts_of_adapters
 from ..ops.primitive import user_source
 from ..snapshots import load as load_tensors
 from ..snapshots import save as save_tensors
@@ -198,12 +199,7 @@ def _misfit(own: dict[str, Tensor], given: dict[str, Tensor]) -> str:
 
 def _beside(model: Module) -> dict[str, tuple[Module, str]]:
     """What of the model's own weights and biases PEFT may write beside adapters: by its name, whose and what it is."""
-    parts = {
-        part
-        for layer in adapters(model).values()
-        for name in layer.lora_parts
-        for part in getattr(layer, name).values()
-    }
+    parts = parts_of_adapters(model)
     return {
         f"{_PREFIX}{name}.{own}": (module, own)
         for name, module in model.named_modules(remove_duplicate=False)

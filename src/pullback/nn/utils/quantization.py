@@ -115,7 +115,7 @@ def dequantize_model(model: Module, dtype: DType | None = None) -> Module:
 
 def _dtype_beside(model: Module) -> DType:
     """The widest dtype of the parameters in floats that are no adapter's."""
-    adapted = _parts_of_adapters(model)
+    adapted = parts_of_adapters(model)
     own = [p.dtype for m in model.modules() if m not in adapted for p in m._parameters.values() if p is not None]
     floats = [dtype for dtype in own if dtype.is_floating_point]
     return reduce(promote_types, floats) if floats else float32
@@ -163,7 +163,7 @@ def _linears(model: Module) -> Iterator[tuple[Module, str, str]]:
     """Every Linear that is no part of an adapter: which module holds it, under which name, and its name from the
     outermost; of one under an adapter, the adapter's.
     """
-    adapters, trained = _adapters(model), _parts_of_adapters(model)
+    adapters, trained = _adapters(model), parts_of_adapters(model)
     for name, module in model.named_modules():
         for own, child in module._modules.items():
             if is_plain(child) and child not in trained:
@@ -174,7 +174,7 @@ def _adapters(model: Module) -> list[Module]:
     return [module for module in model.modules() if hasattr(module, "lora_parts")]
 
 
-def _parts_of_adapters(model: Module) -> set[Module]:
+def parts_of_adapters(model: Module) -> set[Module]:
     """The modules that are trained in the stead of the layers under them."""
     return {part for one in _adapters(model) for name in one.lora_parts for part in getattr(one, name).modules()}
 
@@ -193,4 +193,4 @@ def _is_tied(model: Module, entry: tuple[Module, str, str]) -> bool:
     return any(m is not layer and any(p is weight for p in m._parameters.values()) for m in model.modules())
 
 
-__all__ = ["dequantize_model", "quantize_model"]
+__all__ = ["dequantize_model", "parts_of_adapters", "quantize_model"]
