@@ -11,7 +11,7 @@ import pullback as pb
 from layout_checker import check_layout
 from pullback import debug
 from pullback.compiler.groups import Fusion
-from pullback.compiler.narrow import in_numbers, narrowable, narrowed
+from pullback.compiler.narrow import chosen_for, in_numbers, narrowable, narrowed
 from pullback.compiler.retention import Solver
 from pullback.errors import MemoryBudgetError, TraceError
 from pullback.runtime.fit import Fitter
@@ -195,6 +195,77 @@ def test_activations_may_wait_in_bfloat16() -> None:
     np.testing.assert_allclose(found[1], plain[1], rtol=0.02)
 
 
+class Several:
+    """Two updates in a step, the second one's forward pass by weights that the first has made."""
+
+    def __init__(self, kind: str):
+        pb.manual_seed(3)
+        self.kind, self.x = kind, pb.randn(5, 64, 16)
+        self.cell = nn.LSTMCell(16, 48) if kind == "lstm" else nn.Sequential(nn.Linear(16, 48), nn.Tanh())
+        self.head = nn.Sequential(nn.Linear(48, 48), nn.GELU(), nn.Linear(48, 16))
+        self.optimizer = pb.optim.SGD([*self.cell.parameters(), *self.head.parameters()], lr=0.1)
+
+    def step(self) -> pb.Tensor:
+        for number in range(2):
+            loss = self._recurrent() if self.kind == "lstm" else self._penalized(number)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+        return loss
+
+    def _recurrent(self) -> pb.Tensor:
+        hidden = cell = pb.zeros(64, 48)
+        loss = pb.zeros(())
+        for x in self.x:
+            hidden, cell = self.cell(x, (hidden, cell))
+            loss = loss + F.mse_loss(self.head(hidden), x)
+        return loss
+
+    def _penalized(self, number: int) -> pb.Tensor:
+        x = self.x.reshape(-1, 16).requires_grad_()
+        made = self.head(self.cell(x))
+        if number == 0:
+            return F.mse_loss(made, x)
+        (slope,) = pb.autograd.grad(made.sum(), x, create_graph=True)
+        return made.mean() + (slope.norm(dim=1) - 1).square().mean()
+
+    def trained(self, **budget: Any) -> tuple[list[np.ndarray], Any]:
+        step = pb.compile(self.step, **budget)
+        loss = step().numpy()
+        return [loss, *(p.detach().numpy() for p in (*self.cell.parameters(), *self.head.parameters()))], step
+
+
+@pytest.mark.parametrize("kind", ["lstm", "penalty"])
+def test_activations_of_several_updates_may_wait_in_bfloat16(kind: str) -> None:
+    plain, whole = Several(kind).trained()
+    peak = whole.program.memory.peak
+    for budget, policy in ((0.8, None), ("least", None), (0.9, lambda candidate: "keep")):
+        memory = budget if budget == "least" else int(budget * peak)
+        found, step = Several(kind).trained(memory=memory, policy=policy, allow=["bfloat16"])
+        assert step.memory.peak_bytes == step.plan().peak_bytes <= (peak if budget == "least" else memory)
+        for value, right in zip(found, plain, strict=True):
+            np.testing.assert_allclose(value, right, rtol=0.02, atol=2e-3 * np.abs(right).max())
+    assert step.plan().recomputed_flops == 0 and "bfloat16" in step.plan().changes
+
+
+def test_values_wait_rounded_where_that_lowers_a_peak_and_nowhere_else() -> None:
+    program = pb.plan(Several("lstm").step)._program
+
+    def lay_out(fusion: Fusion) -> Layout:
+        return Layout(fusion, program.inputs, program.aliases, program.resident, lambda _: None, True)
+
+    fitter = Fitter(program.layout, lay_out, None)
+    known = fitter.known
+    values, base = narrowable(fitter.first.fusion, known), known.solver.base
+    assert chosen_for(values, known, base.peak) == []
+    limit = int(0.9 * base.peak)
+    chosen = chosen_for(values, known, limit)
+    made = {value.node: value.made for value in values}
+    middle = len(base.bytes) // 2
+    assert min(made[node] for node in chosen) < middle < max(made[node] for node in chosen)  # both updates' peaks
+    assert Solver(in_numbers(fitter.first.fusion, known, chosen)).base.peak <= limit
+
+
 def test_what_rounding_would_give_is_known_from_numbers() -> None:
     case = Case()
     program = pb.plan(case.step, case.x)._program
@@ -209,7 +280,7 @@ def test_what_rounding_would_give_is_known_from_numbers() -> None:
         numbers = Solver(in_numbers(fusion, known, chosen)).base.peak
         graph = Fitter(lay_out(narrowed(fusion, chosen)), lay_out, None).known.solver.base.peak
         assert numbers < known.solver.base.peak
-        assert 0.9 * graph <= numbers <= 1.1 * graph
+        assert 0.99 * graph <= numbers <= 1.01 * graph
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])

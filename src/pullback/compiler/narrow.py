@@ -11,13 +11,15 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from ..graph.node import Graph, Node
 from ..graph.types import bfloat16, float32
 from ..ops.elementwise import convert
 from ..ops.primitive import LEAF, grad_mode, source_of
 from .groups import CALL, CHECK, FULL, LOOP, PRODUCT, RECUR, STEPS, Fusion, Group, elements, reads_memory, sources
 from .rematerialize import Retention, aligned, late_groups
-from .schedules import Problem, Step, Timeline
+from .schedules import Problem, Step
 
 #: groups that read or write what they do not choose the form of
 _RIGID = (CALL, CHECK, STEPS, RECUR)
@@ -27,40 +29,59 @@ _FEWEST = 1024
 
 @dataclass(frozen=True)
 class Narrowable:
-    """A value that may wait in bfloat16, the bytes that are saved then, and what it would take to make it again, in
-    operations a byte.
+    """A value that may wait in bfloat16, what it would take to make it again, in operations a byte, and by how many
+    bytes memory holds more then at the events from `made` on.
     """
 
     node: Node
-    saved: int
     price: float
+    made: int
+    changes: np.ndarray
+
+    @property
+    def life(self) -> slice:
+        """The events at which it is in memory."""
+        return slice(self.made, self.made + len(self.changes))
 
 
 def narrowable(fusion: Fusion, known: Retention) -> list[Narrowable]:
-    """The values that may wait for the backward pass in bfloat16 and are in memory where it is fullest; those first
-    that are dearest to make again.
-    """
-    timeline = Timeline(known.problem, {})
-    if not timeline.events:
-        return []
-    full = timeline.bytes.index(timeline.peak)
+    """The values that may wait for a backward pass in bfloat16; those first that are dearest to make again."""
+    timeline, found = known.solver.base, []
     backward = late_groups(fusion)
     late = {number for number, group in enumerate(known.groups) if group in backward}
-    found = []
     for life in timeline.lives:
         node, value = known.nodes[life.value], known.problem.values[life.value]
-        waits = life.made < full < life.end and life.value not in known.problem.wanted
-        if not waits or node.dtype is not float32 or elements(node) < _FEWEST or not value.nbytes:
+        wanted = life.value in known.problem.wanted
+        if wanted or node.dtype is not float32 or elements(node) < _FEWEST or not value.nbytes:
             continue
-        readers = [timeline.events[event] for event in life.read]
-        back = [number for number in readers if number in late]
-        rigid = [*(known.groups[number] for number in back), fusion.group_of[node]]
+        readers = [(event, timeline.events[event]) for event in life.read]
+        back = [event for event, number in readers if number in late]
+        rigid = [*(known.groups[timeline.events[event]] for event in back), fusion.group_of[node]]
         if not back or timeline.events[life.made] in late or any(group.kind in _RIGID for group in rigid):
             continue
-        if max((number for number in readers if number not in late), default=0) < full:
+        small = aligned(elements(node) * bfloat16.itemsize)
+        changes = np.full(life.end + 1 - life.made, small - value.nbytes)
+        early = [event for event, number in readers if number not in late]
+        if early:
+            changes[: max(early) + 1 - life.made] = small
+        for event in back:
+            if node in _taken(known.groups[timeline.events[event]]):
+                changes[event - life.made] = small
+        if changes.min() < 0:
             price = float("inf") if value.work is None else value.work / value.nbytes
-            found.append(Narrowable(node, value.nbytes // 2, price))
+            found.append(Narrowable(node, price, life.made, changes))
     return sorted(found, key=lambda one: (-one.price, one.node.serial))
+
+
+def _taken(group: Group) -> set[Node]:
+    """What the kernel of a group takes from memory as it lies there."""
+    return {
+        source
+        for member in group.members
+        for operand in member.inputs
+        if reads_memory(member, operand)
+        for source in sources(operand)
+    }
 
 
 def in_numbers(fusion: Fusion, known: Retention, chosen: Collection[Node]) -> Problem:
@@ -89,8 +110,9 @@ def in_numbers(fusion: Fusion, known: Retention, chosen: Collection[Node]) -> Pr
     steps = []
     for step, is_late, group in zip(problem.steps, late, known.groups, strict=True):
         if is_late and not small.keys().isdisjoint(step.reads):
-            # a product reads what is widened right before it
-            widened = 0 if group.kind == LOOP else sum(problem.values[v].nbytes for v in step.reads if v in small)
+            # what is read as it lies in memory is widened right before
+            taken = _taken(group)
+            widened = sum(problem.values[v].nbytes for v in step.reads if v in small and known.nodes[v] in taken)
             step = Step(instead(step.reads), step.makes, step.extra + widened)
         steps.append(step._replace(makes=(*step.makes, *(small[v] for v in step.makes if v in small))))
     return replace(problem, steps=steps, values=values)
@@ -104,12 +126,10 @@ def narrowed(fusion: Fusion, chosen: Collection[Node]) -> Fusion:
 
 class _Narrower:
     def __init__(self, fusion: Fusion, chosen: Collection[Node]):
-        self.fusion, self.late = fusion, late_groups(fusion)
-        #: the rounded form of each value
+        self.fusion, self.late, self.chosen = fusion, late_groups(fusion), set(chosen)
+        #: the rounded form of each chosen value, of what it has become itself: its operands may be others now, as the
+        #: weights are that an update before it has made
         self.small: dict[Node, Node] = {}
-        for node in chosen:
-            with source_of(node):
-                self.small[node] = convert(node, bfloat16)
         #: values that something but the backward pass reads from memory
         self.read_wide = self._read_wide()
         self.groups: list[Group] = []
@@ -120,7 +140,7 @@ class _Narrower:
         self.now: dict[Node, Node] = {}
 
     def _read_wide(self) -> set[Node]:
-        found = {node for node in self.fusion.graph.outputs if node in self.small}
+        found = {node for node in self.fusion.graph.outputs if node in self.chosen}
         for group in self.fusion.groups:
             if group not in self.late:
                 found |= {node for node in self._read_by(group) if node not in group.members}
@@ -136,7 +156,7 @@ class _Narrower:
             if node in seen or node in group.members or node.op.kind == LEAF or node.buffer is not None:
                 continue
             seen.add(node)
-            if node in self.small:
+            if node in self.chosen:
                 found.add(node)
             elif node not in self.fusion.materialized:
                 stack.extend(node.inputs)
@@ -154,13 +174,7 @@ class _Narrower:
         """What a group of the backward pass reads in the place of the chosen values: kernels of their own widen those
         that it takes from memory.
         """
-        taken = {
-            source
-            for member in group.members
-            for operand in member.inputs
-            if reads_memory(member, operand)
-            for source in sources(operand)
-        }
+        taken = _taken(group)
         wide: dict[Node, Node] = {}
         for node in sorted(self._read_by(group), key=lambda node: node.serial):
             with source_of(next(iter(group.members))):
@@ -175,12 +189,12 @@ class _Narrower:
     def _place(self, group: Group, wide: dict[Node, Node]) -> None:
         here: dict[Node, Node] = dict(wide)
         members = {self._written(node, group, here): level for node, level in group.members.items()}
-        rounded = {node for node in group.stored if node in self.small and self._joins(group, node)}
+        rounded = {node for node in group.stored if node in self.chosen and self._joins(group, node)}
         stored = [here[node] for node in group.stored if node not in rounded or node in self.read_wide]
         self.now.update({node: here[node] for node in group.stored})
         placed = replace(group, members=members, stored=stored, readers=set())
         for node in (node for node in group.stored if node in rounded):
-            small = self._entered(self.small[node])
+            small = self._rounded(node)
             placed.members[small] = FULL
             placed.stored.append(small)
         self._add(placed)
@@ -194,9 +208,14 @@ class _Narrower:
     def _round(self, group: Group) -> None:
         """Have a kernel of its own round what the kernel of `group` cannot."""
         for node in group.stored:
-            if node in self.small and not self._joins(group, node):
-                small = self._entered(self.small[node])
+            if node in self.chosen and not self._joins(group, node):
+                small = self._rounded(node)
                 self._add(Group(LOOP, elements(node), None, {small: FULL}, [small]))
+
+    def _rounded(self, node: Node) -> Node:
+        with source_of(node):
+            self.small[node] = convert(self.now[node], bfloat16)
+        return self._entered(self.small[node])
 
     def _entered(self, node: Node) -> Node:
         self.order[node] = None
@@ -221,14 +240,18 @@ class _Narrower:
         return self._entered(became)
 
 
-def chosen_for(values: Sequence[Narrowable], excess: int) -> list[Node]:
-    """The dearest of the values to make again whose rounding saves `excess` bytes; all where that is not enough."""
+def chosen_for(values: Sequence[Narrowable], known: Retention, limit: int) -> list[Node]:
+    """The dearest of the values to make again by whose rounding memory holds at most `limit` bytes at every event; all
+    that help where that is not enough.
+    """
+    filled = np.array(known.solver.base.bytes)
     chosen: list[Node] = []
     for value in values:
-        if excess <= 0:
-            break
-        chosen.append(value.node)
-        excess -= value.saved
+        before = filled[value.life]
+        after = before + value.changes
+        if np.maximum(after - limit, 0).sum() < np.maximum(before - limit, 0).sum():
+            chosen.append(value.node)
+            filled[value.life] = after
     return chosen
 
 

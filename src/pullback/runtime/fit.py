@@ -188,8 +188,7 @@ class Fitter:
             return self._as_asked(known)
         found = [self.fewest]
         values = narrowable(self.first.fusion, known) if self.may_round else []
-        if values:
-            chosen = tuple(value.node for value in values)
+        if chosen := tuple(chosen_for(values, known, known.solver.floor)):
             found.append(replace(self._narrowed(chosen).fit(limit), rounded=chosen))
         return min(found, key=lambda fitted: _rank(fitted, limit))
 
@@ -225,8 +224,10 @@ class Fitter:
         if not self.may_round or (exact is not None and self._is_cheap(exact)):
             return exact or min(self._descent(known), key=lambda fitted: _rank(fitted, limit))
         values, fitters = narrowable(self.first.fusion, known), dict[tuple[Node, ...], Fitter]()
-        some = tuple(chosen_for(values, self.first.arena_bytes - limit))
-        for chosen in dict.fromkeys([some, tuple(value.node for value in values)]):
+        most = tuple(chosen_for(values, known, known.solver.floor))
+        # a layout may take more than what lives at once
+        some = tuple(chosen_for(values, known, limit - (self.first.arena_bytes - known.solver.base.peak)))
+        for chosen in dict.fromkeys([some, most]):
             if chosen and (exact is None or self._may_pay(known, chosen, limit, exact)):
                 fitters[chosen] = self._narrowed(chosen)
                 fitted = fitters[chosen]._cheaper(limit, inf if exact is None else exact.work)
@@ -236,8 +237,8 @@ class Fitter:
         if exact is not None:
             return exact
         found = self._descent(known)
-        for chosen, fitter in fitters.items():
-            found += [replace(fitted, rounded=chosen) for fitted in fitter._descent(fitter.known)]
+        if most:
+            found += [replace(fitted, rounded=most) for fitted in fitters[most]._descent(fitters[most].known)]
         return min(found, key=lambda fitted: _rank(fitted, limit))
 
     def _narrowed(self, chosen: Sequence[Node]) -> Fitter:
