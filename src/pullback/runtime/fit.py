@@ -14,7 +14,7 @@ from math import inf
 from ..codegen.launch import Workspace, owner_of
 from ..compiler.costs import operations, work
 from ..compiler.groups import Fusion, Group, elements
-from ..compiler.narrow import chosen_for, in_numbers, narrowable, narrowed
+from ..compiler.narrow import Narrowable, chosen_for, in_numbers, narrowable, narrowed
 from ..compiler.order import constraints, forwarded
 from ..compiler.rematerialize import RECOMPUTE, Policy, Retention, aligned, checkpointed, rematerialize, retention
 from ..compiler.retention import Solver, asked, cheap
@@ -188,7 +188,7 @@ class Fitter:
             return self._as_asked(known)
         found = [self.fewest]
         values = narrowable(self.first.fusion, known) if self.may_round else []
-        if chosen := tuple(chosen_for(values, known, known.solver.floor)):
+        if chosen := self._all_that_help(known, values):
             found.append(replace(self._narrowed(chosen).fit(limit), rounded=chosen))
         return min(found, key=lambda fitted: _rank(fitted, limit))
 
@@ -224,7 +224,7 @@ class Fitter:
         if not self.may_round or (exact is not None and self._is_cheap(exact)):
             return exact or min(self._descent(known), key=lambda fitted: _rank(fitted, limit))
         values, fitters = narrowable(self.first.fusion, known), dict[tuple[Node, ...], Fitter]()
-        most = tuple(chosen_for(values, known, known.solver.floor))
+        most = self._all_that_help(known, values)
         # a layout may take more than what lives at once
         some = tuple(chosen_for(values, known, limit - (self.first.arena_bytes - known.solver.base.peak)))
         for chosen in dict.fromkeys([some, most]):
@@ -240,6 +240,13 @@ class Fitter:
         if most:
             found += [replace(fitted, rounded=most) for fitted in fitters[most]._descent(fitters[most].known)]
         return min(found, key=lambda fitted: _rank(fitted, limit))
+
+    def _all_that_help(self, known: Retention, values: Sequence[Narrowable]) -> tuple[Node, ...]:
+        """Those of the values whose rounding may lower the fewest bytes."""
+        if not values:
+            return ()
+        floor = Solver(in_numbers(self.first.fusion, known, [value.node for value in values])).floor
+        return tuple(chosen_for(values, known, min(floor, known.solver.floor)))
 
     def _narrowed(self, chosen: Sequence[Node]) -> Fitter:
         """The same for the graph in which these values wait in bfloat16."""
