@@ -169,6 +169,24 @@ def test_statistics_of_the_data_are_those_of_the_whole_batch() -> None:
     check(lambda b: F.mse_loss(model((b - b.mean(0)) / b.std(0)), b[:, :4]), model, pb.randn(EXAMPLES, 5), 3)
 
 
+def test_what_was_drawn_before_is_the_same_for_each_part() -> None:
+    model, x, target = network(), pb.randn(EXAMPLES, 5), pb.randint(0, CLASSES, (EXAMPLES,))
+    model(x).sum().backward()  # so that the parameters have been read
+    weights = pb.rand(CLASSES) * 2  # and these have not
+
+    def loss_fn(batch: Any) -> Any:
+        return F.cross_entropy(model(batch[0]), batch[1], weight=weights)
+
+    found, gradients = gradients_of(lambda: pb.accumulate(loss_fn, (x, target), parts=3), model)
+    batch = (x, target)
+    loss, expected = gradients_of(lambda: (total := loss_fn(batch), total.backward())[0], model)
+    assert found == pytest.approx(loss, rel=1e-12)
+    for gradient, wanted in zip(gradients, expected, strict=True):
+        np.testing.assert_allclose(gradient, wanted, rtol=1e-12, atol=1e-13)
+    with pytest.raises(GradientError, match="cannot be had from its parts"):  # other weights for each part
+        pb.accumulate(lambda b: F.cross_entropy(model(b[0]), b[1], weight=pb.rand(CLASSES)), batch, parts=3)
+
+
 class Mixing(pb.autograd.Function):
     """A gradient rule that looks at all examples."""
 

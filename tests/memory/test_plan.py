@@ -586,3 +586,21 @@ def test_the_least_is_below_segments_set_by_hand() -> None:
         return pb.plan(step, x, memory=memory).peak_bytes
 
     assert peak(0, "least") < peak(6) < peak(0) / 2
+
+
+def test_checkpoints_of_a_second_update_hold_as_little_as_those_of_the_first() -> None:
+    layers = nn.Sequential(*[nn.Sequential(nn.Linear(64, 64), nn.Tanh()) for _ in range(16)])
+    optimizer, x = pb.optim.SGD(layers.parameters(), lr=0.1), pb.zeros(1024, 64)
+
+    def peak(updates: int) -> int:
+        def step(x: pb.Tensor) -> None:
+            for _ in range(updates):
+                optimizer.zero_grad()
+                pb.utils.checkpoint.checkpoint_sequential(layers, 4, x).square().mean().backward()
+                optimizer.step()
+
+        return pb.plan(step, x).peak_bytes
+
+    weights = sum(p.nbytes for p in layers.parameters())
+    # the weights after the first update are values of the step, held beside those before it until the step has ended
+    assert peak(2) <= peak(1) + weights + 4096

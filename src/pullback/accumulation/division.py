@@ -128,10 +128,12 @@ class Division:
                 self.changed.add(node)
 
     def is_fixed(self, node: Node) -> bool:
-        """Whether a value depends on nothing that is trained and on no random draw."""
+        """Whether a value depends on nothing that is trained and on no random draw but those made before."""
         stack = [node]
         while stack:
             current = stack[-1]
+            if self.probe.get(current) is current:  # the loss function finds it there
+                self._fixed.setdefault(current, not current.requires_grad)
             missing = [i for i in current.inputs if i not in self._fixed] if current not in self._fixed else []
             if missing:
                 stack.extend(missing)

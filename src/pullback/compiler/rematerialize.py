@@ -203,15 +203,32 @@ def late_groups(fusion: Fusion) -> set[Group]:
     """The kernels that belong to a backward pass. One that makes a part of a gradient beside something of the forward
     pass, as the slope of an activation, does not; one that makes an optimizer's update of a gradient does.
     """
-    after: set[Node] = set()
-    for node in fusion.graph.nodes:
-        if is_backward(node) or any(operand in after for operand in node.inputs):
-            after.add(node)
+    return {
+        group
+        for group in fusion.groups
+        if any(map(is_backward, group.members)) and not any(_is_forward(node, group, fusion) for node in group.members)
+    }
 
-    def is_forward(node: Node) -> bool:
-        return not is_backward(node) and (node not in after or bool(_path(node)))
 
-    return {g for g in fusion.groups if any(map(is_backward, g.members)) and not any(map(is_forward, g.members))}
+def _is_forward(node: Node, group: Group, fusion: Fusion) -> bool:
+    """Whether a member of a group is of a forward pass: it is made of no part of a gradient that the same kernel makes.
+    What other kernels have made may be, as the weights of a forward pass after an update are.
+    """
+    if is_backward(node):
+        return False
+    if _path(node):
+        return True
+    seen, stack = {node}, [node]
+    while stack:
+        for operand in stack.pop().inputs:
+            elsewhere = operand in fusion.materialized and operand not in group.members
+            if elsewhere or operand in seen or operand.op.kind == LEAF or operand.buffer is not None:
+                continue
+            if is_backward(operand):
+                return False
+            seen.add(operand)
+            stack.append(operand)
+    return True
 
 
 @dataclass
