@@ -272,7 +272,19 @@ def logarithms() -> Step:
     return step
 
 
+def an_optimizer_without_state_made_for_each_step() -> Step:
+    model, (x, y) = net(), data()
+
+    def step() -> None:
+        model.zero_grad()
+        F.cross_entropy(model(x), y).backward()
+        optim.SGD(model.parameters(), lr=0.1).step()
+
+    return step
+
+
 SOUND = [
+    an_optimizer_without_state_made_for_each_step,
     logarithms,
     a_softmax_of_ones_own, regression_far_from_where_it_begins,
     ordinary, adamw_at_a_small_rate_with_dropout, fine_tuning_at_a_very_small_rate, sgd_at_a_small_rate,
@@ -696,6 +708,32 @@ def a_loss_that_is_lost_on_the_way() -> Step:
 
 
 DOUBLED = "scores and probabilities"
+
+
+def a_model_made_in_each_step() -> Step:
+    x, y = data()
+
+    def step() -> None:
+        model = net()
+        optimizer = optim.SGD(model.parameters(), lr=0.1)
+        F.cross_entropy(model(x), y).backward()
+        optimizer.step()  # fault
+
+    return step
+
+
+def an_optimizer_made_in_each_step() -> Step:
+    model, (x, y) = net(), data()
+
+    def step() -> None:
+        optimizer = optim.Adam(model.parameters(), lr=0.01)
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), y).backward()
+        optimizer.step()  # fault
+
+    return step
+
+
 FAULTY: list[tuple[Callable[[], Step], list[str], str]] = [
     (a_logarithm_of_negative_numbers, ["loss is finite"], "logarithm of a negative number"),
     (not_cleared, ["gradients cleared"], "at 7 of 8 steps"),
@@ -703,6 +741,8 @@ FAULTY: list[tuple[Callable[[], Step], list[str], str]] = [
     (clipped_to_nothing, ["parameters get gradients"], "clip_grad_norm_ made zeros of all gradients"),
     (a_column_beside_a_row, ["shapes of the loss"], "input of shape [64, 1] and a target of shape [64]"),
     (no_backward, ["backward called"], "backward() was not called"),
+    (a_model_made_in_each_step, ["optimizer stepped"], "8 optimizers made one step each, and each trained a model of"),
+    (an_optimizer_made_in_each_step, ["optimizer stepped"], "knew nothing of the steps before"),
     (no_step, ["optimizer stepped"], "was not called after 8 calls of backward()"),
     (evaluation_mode, ["train mode"], "2 is in evaluation mode"),
     (all_frozen, ["parameters require gradients"], "all 4 parameters have requires_grad=False"),

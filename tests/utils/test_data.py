@@ -306,7 +306,17 @@ def test_samplers() -> None:
     for order in twice(lambda g: data.WeightedRandomSampler([0, 1, 3, 0.0], 400, generator=g)):
         assert set(order) == {1, 2}
         assert 250 < order.count(2) < 350
-    assert list(data.RandomSampler([])) == []
+    with pytest.raises(ValueError, match="the dataset has no examples"):
+        data.RandomSampler([])
+    with pytest.raises(ValueError, match="the dataset has no examples"):
+        data.DataLoader(data.TensorDataset(pb.zeros(0, 3)), batch_size=2, shuffle=True)
+    later: list[int] = []  # as a buffer that is filled by what is trained
+    drawn = data.RandomSampler(later, num_samples=3)
+    with pytest.raises(ValueError, match="the dataset has no examples"):
+        list(drawn)
+    later += [1, 2]
+    assert len(list(drawn)) == 3
+    assert list(data.DataLoader(data.TensorDataset(pb.zeros(0, 3)))) == []
     assert list(data.SequentialSampler("abc")) == [0, 1, 2]
     batches = data.BatchSampler(range(7), 3, drop_last=True)
     assert (list(batches), len(batches)) == ([[0, 1, 2], [3, 4, 5]], 2)

@@ -70,7 +70,7 @@ class GradScaler:
     optimizer's state are chosen there, and nothing waits for the host. `on_nonfinite` is asked about the loss, and
     about gradients that are not finite with a smaller scale either (0/0 in the backward pass, say); to tell these, a
     step that is left out runs three or four times. `unscale_`, `step` and `update` have to be called in the same
-    function then; `scale` and backward() may be in another one.
+    function then, with what comes between, such as clipping; `scale` and backward() may be in another one.
 
     Gradients whose norm is 1e15 or more count as not finite in a compiled function. The scale stays between
     1e-15 and 1e15.

@@ -42,6 +42,9 @@ class Facts:
     #: how many optimizers stepped, and whether all of them maximize
     optimizers: int = 0
     maximizes: bool = False
+    #: how many optimizers of as many parameters made one step each, where that is all, and whether these parameters
+    #: were others each time
+    made_anew: tuple[int, bool] | None = None
     #: whether weights were changed by other means than an optimizer
     changed_by_hand: bool = False
     #: modules in evaluation mode whose results depend on it, and of which a loss was made

@@ -97,6 +97,13 @@ def _stepped(facts: Facts, place: str) -> Iterator[Finding]:
             "already, and found no gradients",
             facts.stepped_early_at, "call loss.backward() before optimizer.step()",
         )  # fmt: skip
+    elif facts.made_anew is not None:
+        count, are_others = facts.made_anew
+        told = "trained a model of its own" if are_others else "knew nothing of the steps before: its moments were new"
+        yield Finding(
+            "optimizer stepped", False, f"{count} optimizers made one step each, and each {told}", facts.stepped_at,
+            f"make {'the model and its' if are_others else 'the'} optimizer once, before the loop over steps",
+        )  # fmt: skip
     elif facts.steps:
         yield Finding("optimizer stepped", True, f"{facts.steps} steps were seen")
     elif facts.changed_by_hand:

@@ -37,6 +37,11 @@ _LOOKS = 8
 _LARGE = 16
 
 
+#: optimizers that make one step each from which on none is expected to make another; and that many times the steps to
+#: be watched after which nothing else is
+_EACH, _MANY = 3, 5
+
+
 class Enough(BaseException):
     """Ends a script when its first steps have been seen; no `except Exception` of its own stops this."""
 
@@ -274,7 +279,7 @@ class Watcher:
         self.facts.steps = max(self._steps.values())
         self._since_step = 0
         self._read_losses()
-        if self.facts.steps >= self.most:
+        if self.facts.steps >= self.most or (self.facts.steps == 1 and len(self.optimizers) >= _MANY * self.most):
             raise Enough
 
     def _look_at_first_update(self, optimizer: Optimizer) -> None:
@@ -318,11 +323,24 @@ class Watcher:
             self._read_losses()
         groups = [group for optimizer in self.optimizers.values() for group in optimizer.param_groups]
         facts.optimizers = len(self.optimizers)
+        facts.made_anew = self._made_anew()
         facts.maximizes = bool(groups) and all(group.get("maximize", False) for group in groups)
         if (not facts.maximizes) not in self._signs:
             facts.turned = self._signs.get(facts.maximizes)
         self._sum_up()
         return facts
+
+    def _made_anew(self) -> tuple[int, bool] | None:
+        """See `Facts.made_anew`: optimizers that keep nothing for parameters may be made for each step."""
+        optimizers, facts = list(self.optimizers.values()), self.facts
+        shapes = {tuple(p.shape for p in _parameters(optimizer)) for optimizer in optimizers}
+        if facts.steps != 1 or len(optimizers) < _EACH or len(shapes) > 1 or facts.backwards < len(optimizers):
+            return None
+        every = [{id(p) for p in _parameters(optimizer)} for optimizer in optimizers]
+        are_others = len(set[int]().union(*every)) == sum(map(len, every))
+        kept = (value for o in optimizers for state in o.state.values() for value in state.values())
+        keeps = any(value is not None for value in kept)
+        return (len(optimizers), are_others) if are_others or keeps else None
 
     def _severed(self, loss: Node) -> tuple[str, str]:
         """Where and how the way from the parameters to a loss without a graph is cut; empty where there is no way."""

@@ -61,6 +61,14 @@ class RandomSampler(Sampler[int]):
             raise TypeError(f"RandomSampler: replacement must be a bool, got {replacement!r} (at {user_source()})")
         if num_samples is not None:
             _check_count("RandomSampler", "num_samples", num_samples)
+        else:
+            self._check_not_empty()
+
+    def _check_not_empty(self) -> None:
+        if not len(self.data_source):
+            raise ValueError(
+                f"RandomSampler: there is nothing to draw from: the dataset has no examples (at {user_source()})"
+            )
 
     @property
     def num_samples(self) -> int:
@@ -71,9 +79,8 @@ class RandomSampler(Sampler[int]):
         return self._order(_own_generator(self.generator))
 
     def _order(self, generator: Generator) -> Iterator[int]:
+        self._check_not_empty()
         count, wanted = len(self.data_source), self.num_samples
-        if not count:
-            return
         if self.replacement:
             yield from randint(0, count, (wanted,), generator=generator).tolist()
             return
