@@ -1,5 +1,6 @@
 """What a compiled step reads under a name may be bound to something else between two calls."""
 
+import sys
 from collections import OrderedDict, defaultdict, deque
 from types import ModuleType, SimpleNamespace
 
@@ -399,3 +400,48 @@ def test_a_global_of_the_name_of_an_attribute_is_not_followed():
         train(pb.ones(1, 2))
         programs.append(train.program)
     assert programs[0] is programs[1] is programs[2] is not programs[3]
+
+
+_SEEN: list[float] = []
+_GAIN = 2.0
+
+
+def _noting(array):
+    _SEEN.append(float(array.mean()) * _GAIN)
+    return array
+
+
+class _Noting:
+    def __init__(self):
+        self.seen, self.gain = [], 2.0
+
+    def note(self, array):
+        self.seen.append(float(array.mean()))
+        return array
+
+    def step(self, x):
+        return pb.utils.host_call(self.note, (3,), pb.float32, x).sum() * self.gain
+
+
+def test_what_host_calls_alone_name_is_read_at_each_run_and_makes_no_recording(monkeypatch):
+    x, seen, factor, noting = pb.ones(3), [], [3.0], _Noting()
+
+    def by_global(x):
+        return pb.utils.host_call(_noting, (3,), pb.float32, x).sum() + 0.0
+
+    def by_closure(x):
+        return pb.utils.host_call(lambda array: (seen.append(1), array)[1], (3,), pb.float32, x).sum() * factor[0]
+
+    steps = [pb.compile(function) for function in (by_global, by_closure, noting.step)]
+    _SEEN.clear()
+    for _ in range(5):
+        found = [step(x).item() for step in steps]
+    assert found == [3.0, 9.0, 6.0]
+    assert (len(_SEEN), len(seen), len(noting.seen)) == (5, 5, 5)
+    assert [sum(map(len, step._variants.values())) for step in steps] == [1, 1, 1]
+    monkeypatch.setattr(sys.modules[__name__], "_GAIN", 5.0)
+    steps[0](x)
+    assert _SEEN[-1] == 5.0 and len(steps[0]._variants) == 1
+    factor[0], noting.gain = 4.0, 7.0  # what the step itself reads is followed as before
+    assert [step(x).item() for step in steps[1:]] == [12.0, 21.0]
+    assert [sum(map(len, step._variants.values())) for step in steps] == [1, 2, 2]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dis
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from operator import attrgetter, is_
@@ -60,7 +60,7 @@ class Holder:
     #: for messages: the place of a key, such as "h[0]"
     label: Callable[[Any], str]
     #: the keys looked at; None for all
-    names: set[str] | None = None
+    names: set[Any] | None = None
     #: the class whose names these are
     owner: type | None = None
     #: keys of which it matters that nothing stands there, because something else would be hidden by it
@@ -198,10 +198,15 @@ class Write:
 
 
 class Surroundings:
-    """The places that a function's code names, as they are before it is recorded."""
+    """The places that a function's code names, as they are before it is recorded. What stands in the code of functions
+    `but` for these is meant.
+    """
 
-    def __init__(self, function: Any, trace: Trace, arguments: Sequence[Any] = ()):
-        self.trace = trace
+    def __init__(
+        self, function: Any, trace: Trace, arguments: Sequence[Any] = (), but: Collection[CodeType] = frozenset()
+    ):
+        self.trace, self.but = trace, but
+        self._from = function, arguments
         self.names: set[str] = set()
         known = -1
         while known != len(self.names):  # what is found first may hold what only later code names
@@ -237,7 +242,7 @@ class Surroundings:
         elif (inner := _compiled(value)) is not None:
             self._look_into(inner, label, 0)
         elif isinstance(value, FunctionType):
-            if self._is_new(value) and not _is_own(value.__module__):
+            if self._is_new(value) and not _is_own(value.__module__) and value.__code__ not in self.but:
                 self._look_into_code(value)
         elif isinstance(value, (list, dict, deque)) and not _is_own(type(value).__module__, _BUILT_IN):
             if depth <= _DEPTH and len(value) <= _MANY and self._is_new(value):
@@ -253,16 +258,20 @@ class Surroundings:
             self._look_into_object(value, label, depth)
 
     def _look_into_code(self, function: FunctionType) -> None:
-        names = set(_names(function.__code__))
+        names = set(_names(function.__code__, self.but))
         self.names |= names
         for held in self._classes:
             self._follow_methods(held)
         cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
         contents = {name: cell.cell_contents for name, cell in cells.items() if _is_full(cell)}
         if contents:
-            self.holders.append(Holder(tuple(cells[name] for name in contents), list(contents).__getitem__))
+            read = _free_names(function.__code__, self.but)
+            keys = {place for place, name in enumerate(contents) if name in read}
+            self.holders.append(Holder(tuple(cells[name] for name in contents), list(contents).__getitem__, keys))
+            contents = {name: value for name, value in contents.items() if name in read}
         # not those that are attributes alone: a global counter `step` is none of `optimizer.step()`
-        known = {n: function.__globals__[n] for n in _global_names(function.__code__) if n in function.__globals__}
+        called = _global_names(function.__code__, self.but)
+        known = {n: function.__globals__[n] for n in called if n in function.__globals__}
         holder = self._globals.get(id(function.__globals__))
         if holder is None:
             holder = self._globals[id(function.__globals__)] = Holder(function.__globals__, str, set())
@@ -361,7 +370,23 @@ class Surroundings:
             if holder.names is None and not isinstance(holder.store, tuple) and not changed_length:
                 holder.whole = len(after) if not any(w.holder is holder for w in writes) else None
             holder.guarded.update((key, _MISSING) for key in holder.absent - after.keys())
+        if self.trace.called_at_runs:
+            self._leave_to_runs()
         return writes
+
+    def _leave_to_runs(self) -> None:
+        """Forget what nothing but functions named that are called at each run: those see what stands there then."""
+        function, arguments = self._from
+        others = Surroundings(function, self.trace, arguments, self.trace.called_at_runs)
+        left: dict[tuple[int, ...], set[Any] | None] = {}
+        for holder in others.holders:
+            names, before = holder.names, left.setdefault(_place(holder), set())
+            left[_place(holder)] = None if names is None or before is None else before | names
+        for holder in self.holders:
+            names = left.get(_place(holder), set())
+            if names is not None:
+                holder.guarded = {key: value for key, value in holder.guarded.items() if key in names}
+                holder.whole = None
 
     def guards(self) -> tuple[list[Guard], list[Guard]]:
         """What is to be compared at each call, and what only when modules have changed."""
@@ -400,6 +425,12 @@ class Surroundings:
                     was = holder.before.get(key, _MISSING)
                     if was is not now and any(not self._is_outer(tensor) for tensor in _tensors(now)):
                         holder.write(key, was)
+
+
+def _place(holder: Holder) -> tuple[int, ...]:
+    """What tells a holder from those of other places: closure variables are in a tuple made for it."""
+    store = holder.store if isinstance(holder.store, tuple) else (holder.store,)
+    return tuple(map(id, store)) if holder.owner is None else (id(holder.owner),)
 
 
 def _compiled(value: Any) -> Any:
@@ -441,19 +472,29 @@ def _is_plain(value: Any) -> bool:
     return has_attributes and not isinstance(value, (*_FIXED, Handle)) and not _is_own(kind.__module__)
 
 
-def _names(code: CodeType) -> Iterator[str]:
-    """The names that the code, and functions written in it, use as globals and attributes."""
+def _names(code: CodeType, but: Collection[CodeType]) -> Iterator[str]:
+    """The names that the code, and functions written in it `but` for some, use as globals and attributes."""
     yield from code.co_names
     for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _names(constant)
+        if isinstance(constant, CodeType) and constant not in but:
+            yield from _names(constant, but)
 
 
-def _global_names(code: CodeType) -> Iterator[str]:
+def _free_names(code: CodeType, but: Collection[CodeType]) -> set[str]:
+    """The closure variables that they use."""
+    found = {each.argval for each in dis.get_instructions(code) if each.opname.endswith("DEREF")}
+    found |= {"__class__"}  # which super() reads, whatever it is compiled to
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType) and constant not in but:
+            found |= _free_names(constant, but)
+    return found
+
+
+def _global_names(code: CodeType, but: Collection[CodeType]) -> Iterator[str]:
     """Those that are looked up as globals."""
     for each in dis.get_instructions(code):
         if "GLOBAL" in each.opname or each.opname.endswith("_NAME"):
             yield each.argval
     for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _global_names(constant)
+        if isinstance(constant, CodeType) and constant not in but:
+            yield from _global_names(constant, but)

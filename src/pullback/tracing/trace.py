@@ -9,6 +9,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import partial
+from types import CodeType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from weakref import ref
 
@@ -124,6 +125,8 @@ class Trace:
     arrays: list[tuple[Callable[[], np.ndarray | None], Buffer, Callable[[np.ndarray], np.ndarray]]] = field(
         default_factory=list
     )
+    #: the code of functions that the step has called at each run, with arrays: they read what is there then
+    called_at_runs: set[CodeType] = field(default_factory=set)
     #: what the function's code names
     surroundings: Surroundings | None = None
     known_stores: set[int] = field(default_factory=set)

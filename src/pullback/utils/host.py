@@ -11,6 +11,7 @@ from ..ops import host
 from ..ops.primitive import user_source
 from ..tensor import Tensor
 from ..tensor.handle import Handle
+from ..tensor.state import STATE
 
 
 def host_call(function: Callable[..., np.ndarray], shape: Sequence[int], dtype: DType, *tensors: Tensor) -> Tensor:
@@ -29,6 +30,9 @@ def host_call(function: Callable[..., np.ndarray], shape: Sequence[int], dtype: 
     for tensor in tensors:
         if not isinstance(tensor, Handle):
             raise TypeError(f"host_call takes tensors after the dtype, got {tensor!r} (at {user_source()})")
+    code = getattr(function, "__code__", None)
+    if STATE.trace is not None and code is not None:
+        STATE.trace.called_at_runs.add(code)
     node = host.host_call(tuple(t.node for t in tensors), function, tuple(int(s) for s in shape), dtype)
     return Tensor(node)
 
