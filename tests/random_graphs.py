@@ -630,6 +630,21 @@ def _matrix_product(make: _Maker) -> Known:
     return _rounded(node, size, error, scale, x.finite and y.finite, 1 + inner)
 
 
+@_operation(2)
+def _product_of_rounded(make: _Maker) -> Known:
+    """A product of operands that are converted to 16 bits for it, by way of another dtype or as they are: numbers that
+    all of these hold, so that only the result is rounded.
+    """
+    rows, inner, columns = (make.dimension() for _ in range(3))
+    to, between = make.choose((bfloat16, float16)), make.choose((float32, int32, bool_, float64, float16, bfloat16))
+    x, y = (make.leaf(shape, float32, finite=True) for shape in ((rows, inner), (inner, columns)))
+    left = movement.flip(x.node, (0,)) if make.chance(0.3) else x.node
+    product = contraction.matmul(e.convert(e.convert(left, between), to), e.convert(y.node, to))
+    size = (1.0 if between is bool_ else x.size) * y.size * max(inner, 1)
+    known = _rounded(product, size, 0.0, None, True)
+    return replace(known, node=e.convert(product, float32))
+
+
 @_operation(1)
 def _summed_product(make: _Maker) -> Known:
     """All elements of a product, or its columns, summed as they are or squared: what its own kernel can do."""

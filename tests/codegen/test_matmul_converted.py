@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -319,3 +320,49 @@ def test_a_product_may_give_its_sums_in_float32() -> None:
         np.testing.assert_allclose(got, wanted, rtol=2**-8, atol=1e-5)
     with pytest.raises(DTypeError, match=r"matmul of float32 sums in float32 and can give that .* not bfloat16"):
         matmul(input_node(0, (2, 2), float32), input_node(1, (2, 2), float32), bfloat16)
+
+
+#: ways from float32 in memory to what is multiplied; `read` asks for a value on the way, which is then in memory
+CHAINS = {
+    "through whole numbers": lambda x, read: x.int().bfloat16(),
+    "through truth values": lambda x, read: x.bool().half(),
+    "through float16": lambda x, read: x.half().bfloat16(),
+    "through bfloat16": lambda x, read: x.bfloat16().half(),
+    "through float64": lambda x, read: x.double().bfloat16(),
+    "from float64": lambda x, read: read(x.double()).bfloat16(),
+    "from float64, through float32": lambda x, read: read(x.double()).float().half(),
+    "moved on the way": lambda x, read: x.int().T.bfloat16(),
+}
+
+
+@pytest.mark.parametrize("rows", [3, 64])
+@pytest.mark.parametrize("name", CHAINS)
+def test_each_conversion_on_the_way_to_a_product_is_done(name: str, rows: int) -> None:
+    numbers = np.random.default_rng(0)
+    x, w = (pb.tensor(3 * numbers.standard_normal((64, 64)), dtype=pb.float32) for _ in range(2))
+
+    def read(value: pb.Tensor) -> pb.Tensor:
+        value.sum().item()
+        return value
+
+    def product(of: Any, to: pb.dtype) -> np.ndarray:
+        return (of[:rows] @ w.to(to)).float().numpy()
+
+    converted = CHAINS[name](x, read)
+    found = product(converted, converted.dtype)
+    read(converted)  # a product finds it in memory then
+    np.testing.assert_array_equal(found, product(converted, converted.dtype))
+    theirs, there = (torch.from_numpy(value.numpy().copy()) for value in (x, w))
+    right = CHAINS[name](theirs, lambda value: value)
+    np.testing.assert_array_equal(converted.float().numpy(), right.float().numpy())
+    np.testing.assert_allclose(found, (right[:rows].double() @ there.to(right.dtype).double()).numpy(), rtol=1e-2, atol=1)
+
+
+def test_what_is_also_wanted_as_float64_is_rounded_where_a_product_reads_it() -> None:
+    x = pb.ones(2, 64)
+    x.sum().item()
+    layer = pb.nn.Sequential(pb.nn.Linear4bit(64, 64))
+    pb.lora.apply(layer, 4, 8, "all-linear")
+    with pb.autocast("cpu", dtype=pb.bfloat16):
+        wide, narrow = layer(x.double()), layer(x)
+    np.testing.assert_allclose(wide.detach().numpy(), narrow.detach().double().numpy(), rtol=2e-2, atol=2e-2)

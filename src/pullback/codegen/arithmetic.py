@@ -584,10 +584,12 @@ class LLVMArithmetic:
         return self._decode(stored, dtype)
 
     def round_to(self, value: Value, dtype: DType) -> Value:
-        """The value rounded to what `dtype` can hold, in the type it has: a store and a load without memory."""
+        """The value rounded to what `dtype` can hold, in the type that it is computed in: a store and a load without
+        memory.
+        """
         if dtype not in (float16, bfloat16) or (value.narrow is not None and value.narrow[0] is dtype):
             return value
-        return self._decode(self._encode(value, dtype), dtype)
+        return self._decode(self._encode(self.convert(value, dtype.compute), dtype), dtype)
 
     def _storage_suffix(self, dtype: DType) -> str:
         element = _STORAGE_TYPES[dtype.name]

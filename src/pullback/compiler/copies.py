@@ -99,7 +99,7 @@ def product_view(operand: Node, in_memory: Callable[[Node], bool]) -> tuple[View
     while not in_memory(node) and node.op.kind == MOVEMENT and node.inputs:
         node = node.inputs[0]
     if not in_memory(node) and node.op.name == "convert" and node.dtype in SMALL_FLOATS:
-        return strided_view(operand, in_memory, converts=True), node.dtype
+        return strided_view(operand, in_memory, rounds=True), node.dtype
     return strided_view(operand, in_memory), None
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..graph.node import Node, Shape, exact
+from ..graph.types import promote
 
 
 @dataclass(frozen=True)
@@ -205,15 +206,16 @@ class View:
     offset: int
 
 
-def strided_view(operand: Node, stops: Callable[[Node], bool], converts: bool = False) -> View | None:
+def strided_view(operand: Node, stops: Callable[[Node], bool], rounds: bool = False) -> View | None:
     """How to read `operand` in the memory of the node under it at which `stops(node)`; None where no strides do it.
 
-    With `converts` the way may lead through conversions, which the reader then does itself.
+    Where the reader `rounds` what it reads to the dtype of `operand`, the way may lead through a conversion of floats,
+    and through others before it that change no value.
     """
-    node, way = operand, []
+    node, way, may_round = operand, [], rounds
     while not stops(node):
-        if converts and node.op.name == "convert":
-            node = node.inputs[0]
+        if rounds and node.op.name == "convert" and _is_passed(node, may_round):
+            node, may_round = node.inputs[0], False
             continue
         if not node.inputs or node.op.kind != "movement" or node.op.name == "concatenate":
             return None
@@ -227,6 +229,13 @@ def strided_view(operand: Node, stops: Callable[[Node], bool], converts: bool = 
         _VIEWS[key] = _strides(operand, way)
     found = _VIEWS[key]
     return None if found is None else View(node, *found)
+
+
+def _is_passed(conversion: Node, may_round: bool) -> bool:
+    """Whether a conversion is of floats, and it may round, or changes no value."""
+    (operand,), dtype = conversion.inputs, conversion.dtype
+    of_floats = operand.dtype.is_floating_point and dtype.is_floating_point
+    return of_floats and (may_round or promote(operand.dtype, dtype) is dtype)
 
 
 #: strides and offset by the shapes and movements on the way, None where no strides do it
