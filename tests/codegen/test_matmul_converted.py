@@ -355,7 +355,9 @@ def test_each_conversion_on_the_way_to_a_product_is_done(name: str, rows: int) -
     theirs, there = (torch.from_numpy(value.numpy().copy()) for value in (x, w))
     right = CHAINS[name](theirs, lambda value: value)
     np.testing.assert_array_equal(converted.float().numpy(), right.float().numpy())
-    np.testing.assert_allclose(found, (right[:rows].double() @ there.to(right.dtype).double()).numpy(), rtol=1e-2, atol=1)
+    np.testing.assert_allclose(
+        found, (right[:rows].double() @ there.to(right.dtype).double()).numpy(), rtol=1e-2, atol=1
+    )
 
 
 def test_what_is_also_wanted_as_float64_is_rounded_where_a_product_reads_it() -> None:

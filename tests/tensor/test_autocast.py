@@ -499,6 +499,13 @@ def test_sums_of_products_take_operands_of_several_dtypes_in_a_region() -> None:
     for product in (lambda: pb.tensordot(a, b, 1), lambda: pb.einsum("ij,jk->ik", a, b)):
         with pytest.raises(pb.errors.DTypeError, match=r"float32.* bfloat16"):
             product()
+    wide = pb.ones(3, 4, dtype=pb.float64)
+    for enabled in (True, False):
+        with pb.autocast("cpu", dtype=pb.bfloat16, enabled=enabled):
+            for product in (lambda: pb.tensordot(a, wide, 1), lambda: pb.einsum("ij,jk->ik", a, wide)):
+                with pytest.raises(pb.errors.DTypeError, match="float64"):  # no region rounds float64
+                    product()
+            assert pb.einsum("i,j->ij", a[0], wide[0]).dtype is pb.float64  # no sum, no product of matrices
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 2), (1, 1, 1), (3, 0, 2), (17, 5, 3)])

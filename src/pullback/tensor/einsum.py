@@ -9,18 +9,15 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from functools import reduce
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import DTypeError, ShapeError
 from ..graph.types import int64
 from ..ops.contraction import matmul as matmul_nodes
-from ..ops.elementwise import convert
 from ..ops.movement import permute, reshape
-from ..ops.primitive import MODE, user_source
+from ..ops.primitive import user_source
 from .autocast_mode import lowered
 from .handle import Handle
-from .limits import promote_types
 from .reductions import normalize_axis
 
 if TYPE_CHECKING:
@@ -49,22 +46,18 @@ def einsum(*args: Any) -> Tensor:
     tensor([3., 3.])
     """
     terms, result = _by_string(args) if args and isinstance(args[0], str) else _by_lists(args)
-    tensors = _of_one_dtype([t.tensor for t in terms])
-    if len({t.dtype for t in tensors}) > 1:
-        raise DTypeError(
-            f"einsum: operands have dtypes {', '.join(t.dtype.name for t in tensors)} (at {user_source()}); convert "
-            "with .to(dtype)"
-        )
-    terms = [Term(t, term.labels) for t, term in zip(tensors, terms, strict=True)]
+    tensors = [t.tensor for t in terms]
+    if not all(t.is_floating_point() for t in tensors):  # of floats each product says what it takes
+        _check_one_dtype("einsum", tensors)
     return contract("einsum", [_diagonal(term) for term in terms], result)
 
 
-def _of_one_dtype(tensors: list[Any]) -> list[Any]:
-    """The operands, floats of several dtypes in the widest of these where a region rounds those of products anyway."""
-    if MODE.autocast.dtype is None or not all(t.is_floating_point() for t in tensors):
-        return tensors
-    widest = reduce(promote_types, (t.dtype for t in tensors))
-    return [t if t.dtype is widest else t._wrap(convert(t.node, widest)) for t in tensors]
+def _check_one_dtype(name: str, tensors: Sequence[Any]) -> None:
+    if len({t.dtype for t in tensors}) > 1:
+        raise DTypeError(
+            f"{name}: operands have dtypes {', '.join(t.dtype.name for t in tensors)} (at {user_source()}); convert "
+            "with .to(dtype)"
+        )
 
 
 def _number(letter: str) -> int:
@@ -178,7 +171,7 @@ def contract(name: str, terms: list[Term], result: tuple[int, ...]) -> Tensor:
         first, second = _cheapest(terms, result, sizes)
         rest = [term for i, term in enumerate(terms) if i not in (first, second)]
         needed = set(result).union(*(term.labels for term in rest))
-        terms = [*rest, _product(_summed(terms[first], needed | {*terms[second].labels}),
+        terms = [*rest, _product(name, _summed(terms[first], needed | {*terms[second].labels}),
                                  _summed(terms[second], needed | {*terms[first].labels}), needed)]  # fmt: skip
     tensor, labels = _summed(terms[0], set(result))
     missing = [label for label in result if label not in labels]
@@ -217,9 +210,10 @@ def _cheapest(terms: list[Term], result: tuple[int, ...], sizes: dict[int, int])
     return min(itertools.combinations(range(len(terms)), 2), key=growth)
 
 
-def _product(a: Term, b: Term, needed: set[int]) -> Term:
+def _product(name: str, a: Term, b: Term, needed: set[int]) -> Term:
     """The product of two terms, summed over what both have and nobody needs."""
-    if a.tensor.dtype is not b.tensor.dtype and not a.tensor.is_floating_point():  # integers, one of them summed
+    integers = not (a.tensor.is_floating_point() or b.tensor.is_floating_point())
+    if integers and a.tensor.dtype is not b.tensor.dtype:  # one of them was summed
         a, b = (Term(term.tensor.to(int64), term.labels) for term in (a, b))
     shared = [label for label in a.labels if label in b.labels]
     batch = [label for label in shared if label in needed]
@@ -227,7 +221,9 @@ def _product(a: Term, b: Term, needed: set[int]) -> Term:
     left = [label for label in a.labels if label not in shared]
     right = [label for label in b.labels if label not in shared]
     if inner:  # a product of matrices; without a sum there is nothing that a region does in another dtype
-        a, b = (Term(t, of.labels) for t, of in zip(lowered(a.tensor, b.tensor), (a, b), strict=True))
+        operands = lowered(a.tensor, b.tensor)
+        _check_one_dtype(name, operands)
+        a, b = (Term(t, of.labels) for t, of in zip(operands, (a, b), strict=True))
     x, y = _arranged(a, (batch, left, inner)), _arranged(b, (batch, inner, right))
     labels = (*batch, *left, *right)
     size = {label: s for term in (a, b) for label, s in zip(term.labels, term.tensor.shape, strict=True)}
@@ -259,9 +255,8 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
     second = [normalize_axis(d, b.ndim, "tensordot") for d in second]
     if len(first) != len(second) or len({*first}) < len(first) or len({*second}) < len(second):
         raise ShapeError(f"tensordot: dims {dims} must name equally many axes, none twice (at {user_source()})")
-    x, y = lowered(*_of_one_dtype([a, b]))
-    if x.dtype is not y.dtype:
-        raise DTypeError(f"tensordot: dtypes {a.dtype.name} and {b.dtype.name} differ (at {user_source()})")
+    x, y = lowered(a, b)
+    _check_one_dtype("tensordot", (x, y))
     mine = list(range(a.ndim))
     theirs = [a.ndim + i for i in range(b.ndim)]
     for i, j in zip(first, second, strict=True):
