@@ -270,7 +270,12 @@ def test_a_model_in_16_bits_is_one_again_when_its_weights_are_decoded(kind: str)
     assert net(pb.ones(2, 64, dtype=pb.bfloat16)).dtype is pb.bfloat16
     assert pb.lora.merge(net)(pb.ones(2, 64, dtype=pb.bfloat16)).dtype is pb.bfloat16
     alone = quantize_model(nn.Sequential(nn.Linear(64, 64, bias=False)).to(pb.bfloat16), kind)
-    assert dequantize_model(alone)[0].weight.dtype is pb.float32  # nothing there tells of another
+    assert dequantize_model(alone)[0].weight.dtype is pb.bfloat16
+    beside = nn.Sequential(nn.Linear(64, 64).to(pb.bfloat16), nn.LayerNorm(64), nn.Linear(64, 4))
+    dequantize_model(quantize_model(beside, kind))
+    assert [p.dtype for p in beside.parameters()] == [pb.bfloat16] * 2 + [pb.float32] * 4
+    later = quantize_model(nn.Sequential(nn.Linear(64, 64)), kind).to(pb.float16)
+    assert {p.dtype for p in dequantize_model(later).parameters()} == {pb.float16}
 
 
 def test_a_weight_that_is_written_before_it_was_drawn_is_looked_at() -> None:
@@ -279,10 +284,18 @@ def test_a_weight_that_is_written_before_it_was_drawn_is_looked_at() -> None:
             weight[0, 0] = float("inf")
         elif kind == "number":
             weight.mul_(float("nan"))
-        else:
+        elif kind == "tensor":
             weight.add_(pb.tensor([float("nan")]))
+        elif kind == "product":
+            weight.mul_(1e30).mul_(1e30)
+        elif kind == "quotient":
+            weight.div_(0)
+        elif kind == "logarithm":
+            weight.log_()
+        else:
+            weight.uniform_(-3e38, 3.4e38)
 
-    for kind in ("element", "number", "tensor"):
+    for kind in ("element", "number", "tensor", "product", "quotient", "logarithm", "range"):
         net = nn.Sequential(nn.Linear(64, 64))
         with pb.no_grad():
             spoil(net[0].weight, kind)

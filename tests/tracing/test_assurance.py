@@ -9,8 +9,8 @@ import pytest
 import pullback as pb
 from oracle import numbers
 from pullback.errors import NonFiniteError
+from pullback.ops.bounds import Interval, measured
 from pullback.tracing.assurance import LARGEST, Assurance
-from pullback.tracing.bounds import Interval, measured
 
 nn, optim = pb.nn, pb.optim
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from weakref import finalize
 
 from ..graph.node import Node
-from .bounds import Bounds, Interval, Role, Unbounded, as_lerp
+from ..ops.bounds import Bounds, Interval, Role, Unbounded, as_lerp
 
 #: of the losses and gradients of a step whose update is known to be finite: its square is a float32
 LARGEST = 1e15

@@ -10,8 +10,8 @@ import numpy as np
 
 from ..graph.node import Node
 from ..graph.types import to_carrier
+from ..ops.bounds import Interval, Role, measured
 from .assurance import LARGEST, WRITERS, Assurance, State
-from .bounds import Interval, Role, measured
 from .trace import Captured, Trace
 
 #: what a tensor that is not computed yet starts from

@@ -448,6 +448,8 @@ class Module(StateMethods, CheckpointingMethods):
         check_dtype(dtype)
         if not dtype.is_floating_point:
             raise DTypeError(f"a module can only be given a floating point dtype, got {dtype!r} (at {user_source()})")
+        for module in self.modules():
+            module._take_dtype(dtype)
         fixed = {id(module._buffers.get(name)) for module in self.modules() for name in module._keep_dtype}
         for held in [*self.parameters(), *self.buffers()]:
             if isinstance(held, Uninitialized):
@@ -498,6 +500,9 @@ class Module(StateMethods, CheckpointingMethods):
             f"Module.compile() is not there (at {user_source()}): compile the training step that "
             "calls the module, pb.compile(step)"
         )
+
+    def _take_dtype(self, dtype: DType) -> None:
+        """Note the dtype that floats are brought to, where something but parameters and buffers has one."""
 
     def half(self: Self) -> Self:
         """All floating-point parameters and buffers as float16."""

@@ -7,13 +7,13 @@ memory as floats. Only codes and scales are buffers; the weight is no parameter,
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import isfinite
 from typing import Any, TypeVar
 
 from ...errors import ShapeError
 from ...graph.node import Node, ancestors
 from ...graph.types import DType, float32
-from ...ops.primitive import CONSTANT, user_source
+from ...ops.bounds import bounds_of
+from ...ops.primitive import user_source
 from ...quant import (
     NestedState,
     QuantState,
@@ -61,6 +61,8 @@ class QuantizedLinear(Module):
                 f"(at {user_source()})"
             )
         self.compute_dtype = compute_dtype
+        #: the dtype of the weight that the codes stand for
+        self.weight_dtype = float32
 
     def _adopt(self, layer: Linear) -> None:
         """Take sizes and bias of a Linear, and the codes of its weight.
@@ -74,7 +76,7 @@ class QuantizedLinear(Module):
             raise ValueError(
                 f"{type(self).__name__}: the weight {list(weight.shape)} {NO_CODES} (at {user_source()}); {_MEND}"
             )
-        self.in_features, self.out_features = layer.in_features, layer.out_features
+        self.in_features, self.out_features, self.weight_dtype = layer.in_features, layer.out_features, weight.dtype
         for name, codes in self._codes(weight).items():
             self.register_buffer(name, codes)
         if is_there:
@@ -106,6 +108,9 @@ class QuantizedLinear(Module):
 
     def _decoded(self) -> Tensor:
         raise NotImplementedError
+
+    def _take_dtype(self, dtype: DType) -> None:
+        self.weight_dtype = dtype
 
     def _settle(self) -> None:
         """Have the codes computed, before a program that decodes them: one that also makes them has all in floats."""
@@ -200,13 +205,13 @@ def has_codes(weight: Tensor) -> bool:
 
 
 def _is_drawn(node: Node) -> bool:
-    """Whether the value is yet to be computed, from random numbers and from nothing that may make it infinite: a number
-    of somebody's that is not finite, or a tensor.
-    """
+    """Whether the value is yet to be computed, from random numbers and no tensor, and is known to have codes then."""
     needed = ancestors([node])
-    if any((n.op is CONSTANT and not isfinite(n["value"])) or (n.buffer and n.dtype.is_floating_point) for n in needed):
+    is_there = any(n.buffer is not None and n.dtype.is_floating_point for n in needed)
+    if is_there or not any(n.op.name == "philox" and n.buffer is None for n in needed):
         return False
-    return any(n.op.name == "philox" and n.buffer is None for n in needed)
+    found = bounds_of(node)
+    return found is not None and max(-found.low, found.high) <= _LARGEST
 
 
 class Linear4bit(QuantizedLinear):

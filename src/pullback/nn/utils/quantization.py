@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import reduce
 
-from ...graph.types import DType, float32
+from ...graph.types import DType
 from ...ops.primitive import user_source
 from ...tensor.grad_modes import no_grad
-from ...tensor.limits import promote_types
 from ..modules.linear import Linear, is_plain
 from ..modules.module import Module
 from ..modules.quantized import Linear4bit, Linear8bit, QuantizedLinear, is_finite
@@ -73,8 +71,8 @@ def dequantize_model(model: Module, dtype: DType | None = None) -> Module:
     """Replace each layer whose weight is kept as codes by the Linear with the weight that these stand for, in place;
     the model is the result.
 
-    Weights are in `dtype`, or, unless it is given, in the widest one of the model's other parameters, without adapters
-    (float32 where there are none). They stay fixed until `requires_grad_()`; biases are brought to the dtype too.
+    Weights are in `dtype`, or, unless it is given, in the one that each had before it was quantized, or was brought to
+    since with `to`. They stay fixed until `requires_grad_()`; biases are brought to the dtype too.
     Adapters can then be merged without the error of codes: `pb.lora.merge`. The layers are replaced one after the
     other. Raises ValueError where no layer has codes, `dtype` is none of floats, or a weight is not finite in it; the
     layers before that one are replaced then.
@@ -97,11 +95,11 @@ def dequantize_model(model: Module, dtype: DType | None = None) -> Module:
     if not found:
         raise ValueError(f"dequantize_model: the model has no layers with codes inside (at {user_source()})")
 
-    names, wanted = {module: name for name, module in model.named_modules()}, dtype or _dtype_beside(model)
+    names = {module: name for name, module in model.named_modules()}
 
     def decoded(layer: Module, parent: Module, own: str) -> Module:
         assert isinstance(layer, QuantizedLinear)
-        linear = _decoded(layer, wanted)
+        linear = _decoded(layer, dtype or layer.weight_dtype)
         if not all(is_finite(tensor.detach()) for tensor in linear.parameters()):
             raise ValueError(
                 f"dequantize_model: {names[layer]} is not finite everywhere in {linear.weight.dtype.name}; give a "
@@ -111,14 +109,6 @@ def dequantize_model(model: Module, dtype: DType | None = None) -> Module:
 
     _replace(found, decoded)
     return model
-
-
-def _dtype_beside(model: Module) -> DType:
-    """The widest dtype of the parameters in floats that are no adapter's."""
-    adapted = parts_of_adapters(model)
-    own = [p.dtype for m in model.modules() if m not in adapted for p in m._parameters.values() if p is not None]
-    floats = [dtype for dtype in own if dtype.is_floating_point]
-    return reduce(promote_types, floats) if floats else float32
 
 
 def _replace(found: list[tuple[Module, str]], make: Callable[[Module, Module, str], Module]) -> None:

@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..graph.node import Node
+from ..graph.node import Node, ancestors
 from ..graph.types import DType, bfloat16, float16, float32, float64, to_carrier
-from ..ops.primitive import ALIAS, MOVEMENT
+from .primitive import ALIAS, MOVEMENT
 
 
 class Interval(NamedTuple):
@@ -105,6 +105,10 @@ def _pow(x: Interval, y: Interval) -> Interval:
     return Interval(min(ends), max(ends))
 
 
+def _shifted(x: Interval, count: int) -> Interval:
+    return Interval(float(math.floor(x.low / 2**count)), float(math.floor(x.high / 2**count)))
+
+
 def _abs(x: Interval) -> Interval:
     return Interval(0.0 if x.low <= 0 <= x.high else min(abs(x.low), abs(x.high)), max(abs(x.low), abs(x.high)))
 
@@ -147,6 +151,7 @@ _EXACT: dict[str, Rule] = {
     # the bits of a magnitude stand for it: they are in the same order
     "magnitude_bits": _abs,
     "float_of_bits": lambda x: x,
+    "philox": lambda *_: Interval(0.0, 2.0**32 - 1),
     "decode_dynamic_signed": lambda _: Interval(-1.0, 1.0),
     "decode_dynamic_unsigned": lambda _: Interval(0.0, 1.0),
     "decode_first_moment": lambda _: Interval(-1.0, 1.0),
@@ -162,6 +167,8 @@ _ROUGH: dict[str, Rule] = {
     "tanh": lambda _: Interval(-1.0, 1.0),
     "sigmoid": lambda _: Interval(0.0, 1.0),
     "erf": lambda _: Interval(-1.0, 1.0),
+    "sin": lambda _: Interval(-1.0, 1.0),
+    "cos": lambda _: Interval(-1.0, 1.0),
 }
 
 
@@ -250,6 +257,9 @@ class Bounds:
                 sides = [next((i for i, side in enumerate(condition.inputs) if side is x), -1) for x in (true, false)]
                 both = tuple(self._of_node[i] for i in condition.inputs)
                 return self._made(("chosen", *sides), _chosen(*sides), (*both, *operands[1:]), 0.0, node.dtype)
+        if name == "shift_right":
+            count = node["count"]
+            return self._made((name, count), lambda x: _shifted(x, count), operands, 0.0, node.dtype)
         rule = _EXACT.get(name) or _ROUGH.get(name)
         if rule is None:
             raise Unbounded
@@ -318,6 +328,16 @@ class Bounds:
         return found
 
 
+def bounds_of(node: Node) -> Interval | None:
+    """Where all elements of a value lie that is yet to be computed, as a draw is; None where that cannot be told."""
+    bounds = Bounds(lambda leaf: None, set(), 0.0)
+    try:
+        bounds.add(sorted(ancestors([node]), key=lambda each: each.serial))
+        return bounds.values({})[bounds[node]]
+    except Unbounded:
+        return None
+
+
 def as_lerp(node: Node) -> tuple[Node, Node, Node] | None:
     """x, y and share of x + (y - x) share."""
     for x, product in (node.inputs, node.inputs[::-1]):
@@ -336,4 +356,4 @@ def measured(array: np.ndarray) -> Interval | None:
     return Interval(low, high) if math.isfinite(low) and math.isfinite(high) else None
 
 
-__all__ = ["Bounds", "Interval", "Role", "Unbounded", "as_lerp", "measured"]
+__all__ = ["Bounds", "Interval", "Role", "Unbounded", "as_lerp", "bounds_of", "measured"]
