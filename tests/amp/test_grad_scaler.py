@@ -422,3 +422,18 @@ def test_what_is_no_matter_of_the_scale_is_told_where_the_scaler_steps_elsewhere
     with pytest.raises(pb.errors.NonFiniteError, match="the loss is not finite"):
         micro(-pb.ones(()))
     assert weight.grad.tolist() == before
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_an_optimizer_of_what_has_no_gradient_is_refused_as_by_pytorch(compiled: bool) -> None:
+    for library in (pb, torch):
+        other, scaler = library.nn.Parameter(library.ones(2)), library.amp.GradScaler("cpu", init_scale=8.0)
+        optimizer, trained = library.optim.SGD([other], lr=0.1), library.nn.Parameter(library.ones(2))
+
+        def step(optimizer: Any = optimizer, trained: Any = trained, scaler: Any = scaler) -> None:
+            scaler.scale(trained.sum()).backward()
+            scaler.step(optimizer)
+            scaler.update()
+
+        with pytest.raises(AssertionError, match="No inf checks were recorded for this optimizer"):
+            (pb.compile(step) if compiled and library is pb else step)()

@@ -195,6 +195,36 @@ def test_errors() -> None:
         adam([w], fused=True, foreach=True)
 
 
+@pytest.mark.parametrize("name", ["Adam", "AdamW8bit", "SGD8bit", "AdamW4bit", "Adagrad", "Adamax"])
+def test_a_state_that_would_spoil_the_weights_is_refused(name: str) -> None:
+    def made() -> tuple[pb.nn.Parameter, pb.optim.Optimizer]:
+        w = pb.nn.Parameter(pb.ones(128, 64))
+        optimizer = getattr(pb.optim, name)([w], lr=1e-3, **({"momentum": 0.9} if name.startswith("SGD") else {}))
+        w.square().sum().backward()
+        optimizer.step()
+        return w, optimizer
+
+    _, optimizer = made()
+    names = optimizer.state_dict()["state"][0]
+    for held, value in names.items():
+        if not value.is_floating_point():
+            continue
+        bad = [(math.nan, "not finite"), (math.inf, "not finite")]
+        if held not in ("exp_avg", "momentum_buffer"):
+            bad.append((-1.0, "below 0"))
+        for number, told in bad:
+            state = optimizer.state_dict()
+            state["state"][0][held] = value.clone().fill_(number)
+            with pytest.raises(StateDictError, match=f"{told}: parameter 0, {held}"):
+                made()[1].load_state_dict(state)
+        if not value.ndim:
+            state = optimizer.state_dict()
+            state["state"][0][held] = "many"
+            with pytest.raises(StateDictError, match=f"no number .'many'.: parameter 0, {held}"):
+                made()[1].load_state_dict(state)
+    made()[1].load_state_dict(optimizer.state_dict())
+
+
 def test_a_state_that_does_not_fit() -> None:
     w = pb.nn.Parameter(pb.ones(2))
     adam = pb.optim.Adam([w])

@@ -42,6 +42,7 @@ class _Progress:
     sound: Tensor
     #: the recording that this was done in, if it was in one
     trace: Trace | None
+    has_gradients: bool
     has_stepped: bool = False
 
 
@@ -158,12 +159,13 @@ class GradScaler:
                 if parameter.is_leaf:  # who looks on wants to know the gradient that the optimizer steps with
                     STATE.watch(parameter.grad.node, "gradient", parameter, gradient.node)
             sound = sound_gradients([p for p, _ in pairs], [gradient for _, gradient in pairs], self._scale)
-        self._progress[id(optimizer)] = _Progress(sound, STATE.trace)
+        self._progress[id(optimizer)] = _Progress(sound, STATE.trace, bool(pairs))
 
     def step(self, optimizer: Any, *args: Any, **kwargs: Any) -> Any:
         """`optimizer.step(…)` on unscaled gradients, which changes nothing where one of them is not finite.
 
-        Outside a compiled function its result is None then, and the step is not made.
+        Outside a compiled function its result is None then, and the step is not made. As in PyTorch it raises
+        AssertionError where no parameter has a gradient.
         """
         if not self._enabled:
             return optimizer.step(*args, **kwargs)
@@ -177,6 +179,11 @@ class GradScaler:
         if done is None:
             self.unscale_(optimizer)
         progress = self._progress[id(optimizer)]
+        if not progress.has_gradients:
+            raise AssertionError(
+                f"No inf checks were recorded for this optimizer. (at {user_source()}) None of its parameters has a "
+                "gradient: was backward() called on the scaled loss, and is the loss made of these parameters?"
+            )
         progress.has_stepped = True
         if isinstance(optimizer, OptimizerHooks):
             optimizer._decide(progress.sound)

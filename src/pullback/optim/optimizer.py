@@ -390,7 +390,8 @@ class Optimizer(OptimizerHooks):
         """Take state and hyperparameters of the same kind of optimizer over parameters of the same shapes.
 
         The dictionary may be this library's or PyTorch's. Raises StateDictError, with nothing changed, where groups or
-        shapes differ, codes or their scales are of another dtype, or where it is no state of an optimizer.
+        shapes differ, codes or their scales are of another dtype, values are not finite, counters or scales are below
+        0, or where it is no state of an optimizer.
         """
         if isinstance(state_dict, Mapping):
             state_dict = self._pass_through("load_pre", dict(state_dict))

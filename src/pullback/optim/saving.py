@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -84,7 +84,26 @@ def misfits(optimizer: Optimizer, groups: list[Any], state: Mapping[int, Any]) -
                 for name, slot in slots.items()
                 if held and slot.dtype is not None and _dtype_name(held[name]) != slot.dtype.name
             ]
+            if not faults:
+                faults += [f"  {told}: parameter {place}, {name}" for name, told in _bad_values(held, numbers)]
     return faults
+
+
+def _bad_values(held: Mapping[str, Any], numbers: Collection[str]) -> Iterator[tuple[str, str]]:
+    """What of a parameter's saved state no optimizer can have made, and would spoil the weights."""
+    for name, value in held.items():
+        array = array_of(value)
+        if array.dtype.kind not in "fiub" or (name in numbers and array.ndim):
+            yield name, f"no number ({value!r:.40})" if name in numbers else "no numbers"
+        elif not np.isfinite(array).all():
+            yield name, "not finite"
+        elif (name in numbers or _is_of_squares(name)) and (array < 0).any():
+            yield name, "below 0"
+
+
+def _is_of_squares(name: str) -> bool:
+    """Whether a moment of this name is made of squares or magnitudes, or scales codes."""
+    return "_scales" in name or "_sq" in name or name in ("square_avg", "acc_delta", "exp_inf", "sum")
 
 
 def _dtype_name(value: Any) -> str:
