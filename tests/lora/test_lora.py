@@ -412,3 +412,11 @@ def test_what_is_trained_beside_adapters_is_told_not_to_be_saved(tmp_path: Path)
     net[2].requires_grad_()
     with pytest.warns(UserWarning, match=r"the 2 parameters that are trained beside them \(2.weight …\)"):
         pb.lora.save(net, tmp_path)
+
+
+def test_adapters_in_a_pickle_are_not_read(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(4, 4))
+    pb.lora.save(pb.lora.apply(model, 2, 4, ["0"]), tmp_path)
+    (tmp_path / "adapter_model.safetensors").rename(tmp_path / "adapter_model.bin")
+    with pytest.raises(SnapshotError, match=r"only adapter_model.bin, a pickle.*safe_serialization=True"):
+        pb.lora.load(model, tmp_path)

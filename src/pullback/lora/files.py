@@ -22,6 +22,8 @@ from ..tensor.grad_modes import no_grad
 from .adapters import ALL_LINEAR, Config, LoRALinear, adapters, apply, is_named, names_of_layers, unload
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
+#: what PEFT wrote in place of the latter before
+_PICKLED = "adapter_model.bin"
 #: what PEFT puts before the name of a layer in its own model
 _PREFIX = "base_model.model."
 #: of a configuration: what is written, and is only right here with this value or none
@@ -169,6 +171,11 @@ def _tensors(model: Module) -> dict[str, Tensor]:
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a file, checked: floats that are finite."""
+    if not path.exists() and (path.parent / _PICKLED).exists():
+        raise SnapshotError(
+            path, f"there is no such file, only {_PICKLED}, a pickle, which could run anything (at {user_source()}); "
+            "write it anew with PEFT's save_pretrained(…, safe_serialization=True)",
+        )  # fmt: skip
     try:
         found = load_tensors(path)
     except OSError as error:
