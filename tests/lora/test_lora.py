@@ -418,5 +418,5 @@ def test_adapters_in_a_pickle_are_not_read(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(4, 4))
     pb.lora.save(pb.lora.apply(model, 2, 4, ["0"]), tmp_path)
     (tmp_path / "adapter_model.safetensors").rename(tmp_path / "adapter_model.bin")
-    with pytest.raises(SnapshotError, match=r"only adapter_model.bin, a pickle.*safe_serialization=True"):
+    with pytest.raises(pb.errors.SnapshotError, match=r"only adapter_model.bin, a pickle.*safe_serialization=True"):
         pb.lora.load(model, tmp_path)
