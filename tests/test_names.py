@@ -60,7 +60,9 @@ NAMES = {
     "testing": "assert_close make_tensor",
     "": "set_default_tensor_type is_inference_mode_enabled strided layout",
     "cuda": "is_bf16_supported memory_reserved max_memory_reserved is_initialized memory_stats get_arch_list",
-    "cuda.amp": "custom_fwd custom_bwd",
+    "cuda.amp": "custom_fwd custom_bwd autocast GradScaler",
+    "cpu": "is_available is_initialized device_count current_device synchronize",
+    "cpu.amp": "autocast GradScaler",
     **{f"backends.{n}": "is_available" for n in ("mkldnn", "openmp", "mkl")},
     "backends.cudnn": "flags is_available",
 }

@@ -14,6 +14,8 @@ def test_devices_and_settings_say_what_is_so() -> None:
     pb.cuda.manual_seed_all(0)
     with pytest.raises(AttributeError, match="no GPU"):
         _ = pb.cuda.synchronize
+    assert pb.cpu.is_available() and pb.cpu.is_initialized() and pb.cpu.device_count() == 1
+    assert pb.cpu.current_device() == "cpu" and pb.cpu.synchronize() is None  # type: ignore[func-returns-value]
     pb.use_deterministic_algorithms(True)
     pb.set_float32_matmul_precision("highest")
     with pytest.raises(ValueError, match="highest"):

@@ -415,7 +415,7 @@ def test_what_is_trained_beside_adapters_is_told_not_to_be_saved(tmp_path: Path)
 
 
 def test_adapters_in_a_pickle_are_not_read(tmp_path: Path) -> None:
-    model = nn.Sequential(nn.Linear(4, 4))
+    model = pb.nn.Sequential(pb.nn.Linear(4, 4))
     pb.lora.save(pb.lora.apply(model, 2, 4, ["0"]), tmp_path)
     (tmp_path / "adapter_model.safetensors").rename(tmp_path / "adapter_model.bin")
     with pytest.raises(pb.errors.SnapshotError, match=r"only adapter_model.bin, a pickle.*safe_serialization=True"):

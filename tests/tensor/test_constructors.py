@@ -1,6 +1,7 @@
 """`Tensor` and PyTorch's former constructors called with sizes and with data, and the shapes that tensors have."""
 
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -146,6 +147,12 @@ def test_what_scripts_ask_before_they_choose_a_device(monkeypatch: pytest.Monkey
     assert model.bias.item() == pytest.approx(before - 0.1)
     with pb.cuda.amp.autocast(enabled=False):
         assert model(pb.ones(1, 1)).dtype is pb.float32 and not pb.cuda.amp.GradScaler(enabled=False).is_enabled()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is told once that there is no such device
+        assert pb.cuda.amp.GradScaler(512.0).get_scale() == 512.0  # the former place takes no device
+    with pb.cpu.amp.autocast():
+        assert model(pb.ones(1, 1)).dtype is pb.bfloat16
+    assert pb.cpu.amp.GradScaler(256.0).get_scale() == 256.0
 
 
 @pytest.mark.parametrize("draw", ["rand", "randn"])
