@@ -32,6 +32,7 @@ from ..graph.types import (
     uint64,
 )
 from . import mathematics
+from .sixteen_bits import bfloat16_bits, float_of_half, half_bits
 from .target import Target, is_x86
 from .text import Writer
 
@@ -610,7 +611,7 @@ class LLVMArithmetic:
         if self.abilities.half_conversions:
             return self.writer.op(f"fpext {self.storage_type(dtype)} {stored} to {self.llvm_type(float32)}")
         bits = self.writer.op(f"bitcast {self.storage_type(dtype)} {stored} to {self._vector('i16')}")
-        return self._float_of_half(self._widen(bits)).ref
+        return float_of_half(self, self._widen(bits)).ref
 
     def _widen(self, sixteen_bits: str) -> Value:
         return Value(self.writer.op(f"zext {self._vector('i16')} {sixteen_bits} to {self.llvm_type(uint32)}"), uint32)
@@ -625,59 +626,12 @@ class LLVMArithmetic:
         if dtype is float16 and self.abilities.half_conversions:
             return self.writer.op(f"fptrunc {self.llvm_type(float32)} {value.ref} to {self.storage_type(dtype)}")
         if dtype in (float16, bfloat16):
-            bits = self._bfloat16_bits(value) if dtype is bfloat16 else self._half_bits(value)
+            bits = bfloat16_bits(self, value) if dtype is bfloat16 else half_bits(self, value)
             narrow = self.writer.op(f"trunc {self.llvm_type(uint32)} {bits.ref} to {self._vector('i16')}")
             if dtype is bfloat16:
                 return narrow
             return self.writer.op(f"bitcast {self._vector('i16')} {narrow} to {self.storage_type(dtype)}")
         return value.ref
-
-    def _bfloat16_bits(self, value: Value) -> Value:
-        """uint32 whose low half is the nearest bfloat16, ties to even; NaN becomes the quiet NaN 0x7FC0.
-
-        Adding just under half of the last kept place, and the last kept bit itself, carries exactly where rounding is
-        upward; a NaN's bits could carry into an infinity and are therefore replaced.
-        """
-        rounded = self._round_off(self.bitcast(value, uint32), 16)
-        return self.select(self.ne(value, value), self.constant(0x7FC0, uint32), rounded)
-
-    def _round_off(self, bits: Value, count: int) -> Value:
-        """uint32 shifted right by `count` and rounded to nearest, ties to even."""
-        last_kept = self.bit_and(self.shift_right(bits, count), self.constant(1, uint32))
-        below_half = self.constant((1 << (count - 1)) - 1, uint32)
-        return self.shift_right(self.add(self.add(bits, below_half), last_kept), count)
-
-    def _half_bits(self, value: Value) -> Value:
-        """uint32 whose low half is the nearest float16, ties to even.
-
-        Below 2^-14 the last place of float16 is worth 2^-24, which is what the last place of a float32 in [1/2, 1) is
-        worth: there adding 1/2 does the rounding. Above, 13 digits are rounded off and the exponent's bias is changed.
-        """
-        bits = self.bitcast(value, uint32)
-        sign = self.bit_and(self.shift_right(bits, 16), self.constant(0x8000, uint32))
-        magnitude, half = self.abs(value), self.constant(0.5, float32)
-        rebiased = self.sub(self.bitcast(magnitude, uint32), self.constant((127 - 15) << 23, uint32))
-        result = self._round_off(rebiased, 13)
-        subnormal = self.sub(self.bitcast(self.add(magnitude, half), uint32), self.bitcast(half, uint32))
-        result = self.select(self.lt(magnitude, self.constant(2.0**-14, float32)), subnormal, result)
-        # from the midpoint between the greatest float16, 65504, and what would follow it
-        overflows = self.le(self.constant(65520.0, float32), magnitude)
-        result = self.select(overflows, self.constant(0x7C00, uint32), result)
-        return self.bit_or(sign, self.select(self.ne(value, value), self.constant(0x7E00, uint32), result))
-
-    def _float_of_half(self, bits: Value) -> Value:
-        """float32 of the float16 in the low half of each uint32, exactly.
-
-        Its digits and exponent are shifted in place; multiplying with 2^112 corrects the exponent's bias and, as it is
-        exact, also makes normal numbers of subnormal ones. Infinity and NaN keep their greatest exponent.
-        """
-        sign = self.shift_left(self.bit_and(bits, self.constant(0x8000, uint32)), 16)
-        placed = self.shift_left(self.bit_and(bits, self.constant(0x7FFF, uint32)), 13)
-        scaled = self.mul(self.bitcast(placed, float32), self.constant(2.0**112, float32))
-        not_finite = self.le(self.constant(0x1F << 23, uint32), placed)
-        greatest = self.bit_or(placed, self.constant(0xFF << 23, uint32))
-        magnitude = self.select(not_finite, greatest, self.bitcast(scaled, uint32))
-        return self.bitcast(self.bit_or(sign, magnitude), float32)
 
 
 def _by_category(dtype: DType, for_bool: str | None, for_integer: str | None, for_float: str | None) -> str:
