@@ -1,4 +1,4 @@
-"""The bits of 16-bit floats: rounded from float32, and widened to it, by integer arithmetic where no instruction does."""
+"""The bits of 16-bit floats: rounded from float32 and widened to it where no instruction does, in whole numbers."""
 
 from __future__ import annotations
 
