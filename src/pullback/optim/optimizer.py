@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from operator import is_, itemgetter
 from typing import Any, ClassVar
 from weakref import ref
 
@@ -20,8 +19,8 @@ from ..tensor.promotion import get_default_dtype
 from ..tensor.state import STATE, outside_trace
 from ..tensor.store import Store
 from ..tracing import compile
+from .followed import Members, Refresh, Settings, first_of
 from .groups import (
-    NOT_HYPERPARAMETERS,
     Group,
     check_keys,
     check_names,
@@ -122,7 +121,7 @@ class Optimizer(OptimizerHooks):
             dtype = group["lr"].dtype if isinstance(group.get("lr"), Tensor) else float64
             self._rates.append(tensor(value, dtype=dtype))
             for name, tensors in self._followed.items():
-                tensors.append(tensor(_first(group[name]), dtype=float64))
+                tensors.append(tensor(first_of(group[name]), dtype=float64))
         self._written.append(value)
         self.param_groups.append(group)
 
@@ -144,7 +143,7 @@ class Optimizer(OptimizerHooks):
             raise ValueError(f"{type(self).__name__} has no {name!r} to follow (at {user_source()})")
         if name not in self._followed:
             with outside_trace():
-                self._followed[name] = [tensor(_first(group[name]), dtype=float64) for group in self.param_groups]
+                self._followed[name] = [tensor(first_of(group[name]), dtype=float64) for group in self.param_groups]
 
     # ---- stepping
 
@@ -187,7 +186,7 @@ class Optimizer(OptimizerHooks):
         self._call("updated", before)
 
     def _compute_updates(self, gradients: list[list[Tensor | None]]) -> None:
-        STATE.trace.guard(_Members(ref(self)))  # type: ignore[union-attr]
+        STATE.trace.guard(Members(ref(self)))  # type: ignore[union-attr]
         with no_grad():
             given = [
                 [(p, g) for p, g in zip(group["params"], of_group, strict=True) if g is not None]
@@ -293,13 +292,13 @@ class Optimizer(OptimizerHooks):
                 self._rates[place].fill_(value)
                 self._written[place] = value
             for name, tensors in self._followed.items():
-                tensors[place].copy_(tensor(_first(group[name]), dtype=float64))
+                tensors[place].copy_(tensor(first_of(group[name]), dtype=float64))
 
     def _follow(self, group: Group, place: int) -> Group:
         """Have the program see what the user changes in the group between two calls; gives the group as the program
         knows it, where what is followed is a tensor and all else a number."""
         assert STATE.trace is not None
-        STATE.trace.before_call(_Refresh(ref(self)))
+        STATE.trace.before_call(Refresh(ref(self)))
         if not isinstance(group["lr"], Tensor) and group["lr"] != self._written[place]:
             raise TraceError(
                 f"the learning rate was changed from {self._written[place]} to {group['lr']} between two step() of "
@@ -307,12 +306,12 @@ class Optimizer(OptimizerHooks):
                 "the call. Change it between calls."
             )
         followed = {name: tensors[place] for name, tensors in self._followed.items()}
-        STATE.trace.guard(_Settings(group, followed))
+        STATE.trace.guard(Settings(group, followed))
         options = {key: plain(value) if key in self.defaults else value for key, value in group.items()}
         for name, value in followed.items():
             held = options[name]
             # what is zero stays a number: there is no state then, and whether it is zero is part of the recording
-            if _first(held):
+            if first_of(held):
                 options[name] = (value, *held[1:]) if isinstance(held, tuple) else value
         return options
 
@@ -496,77 +495,6 @@ class _States(Store):
 
     def __setitem__(self, parameter: Tensor, state: Mapping[str, Tensor]) -> None:
         super().__setitem__(parameter, state if isinstance(state, Store) else Store(state))
-
-
-@dataclass(frozen=True)
-class _Refresh:
-    """Brings an optimizer's rates up to date before a call; a recording does not keep the optimizer alive."""
-
-    optimizer: ref[Optimizer]
-
-    def __call__(self) -> None:
-        optimizer = self.optimizer()
-        if optimizer is not None:
-            optimizer._refresh_rates()
-
-
-class _Members:
-    """Gives which parameters an optimizer has: one that is added or replaced makes a new recording."""
-
-    __slots__ = ("_optimizer",)
-
-    def __init__(self, optimizer: ref[Optimizer]):
-        self._optimizer = optimizer
-
-    def __call__(self) -> tuple[tuple[int, ...], ...]:
-        optimizer = self._optimizer()
-        return () if optimizer is None else tuple([tuple(map(id, group["params"])) for group in optimizer.param_groups])
-
-
-class _Settings:
-    """Gives what of a group a program depends on: of what it follows, whether it is zero, since then there is no state.
-
-    It is found again only where the group holds other objects than before, or some that may change.
-    """
-
-    __slots__ = ("_followed", "_found", "_get", "_group", "_held", "_size")
-
-    def __init__(self, group: Group, followed: Mapping[str, Tensor]):
-        self._group, self._followed = group, followed
-        #: what the group held when that was found; None where it may change and be the same object
-        self._held: tuple[Any, ...] | None = None
-
-    def __call__(self) -> tuple[Any, ...]:
-        group = self._group
-        try:
-            if self._held is not None and len(group) == self._size and all(map(is_, self._get(group), self._held)):
-                return self._found
-        except KeyError:  # a name is gone, and another one stands in its place
-            self._held = None
-        return self._find()
-
-    def _find(self) -> tuple[Any, ...]:
-        group = self._group
-        names = [name for name in group if name != "lr" and name not in NOT_HYPERPARAMETERS]
-        held = tuple(group[name] for name in names)
-        self._found = tuple(
-            (name, bool(_first(value))) if name in self._followed else (name, plain(value))
-            for name, value in zip(names, held, strict=True)
-        )
-        self._size, self._get = len(group), itemgetter(*names, *names[:1])  # of one name it would give no tuple
-        self._held = (*held, *held[:1]) if names and all(map(_is_fixed, held)) else None
-        return self._found
-
-
-def _is_fixed(value: Any) -> bool:
-    """Whether the value of a hyperparameter is always the same while it is the same object."""
-    if type(value) is tuple:
-        return all(map(_is_fixed, value))
-    return value is None or type(value) in (bool, int, float, str)
-
-
-def _first(value: Any) -> Any:
-    return number(value[0]) if isinstance(value, tuple) else number(value)
 
 
 def _ready(made: Tensor) -> Tensor:
