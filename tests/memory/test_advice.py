@@ -252,3 +252,24 @@ def test_a_problem_is_solved_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Solver, "_solve", solve)
     assert pb.plan(in_parts(1), x, memory="least").peak_bytes == planned
+
+
+def test_the_fewest_bytes_of_a_step_with_many_values_are_no_more_than_the_least(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pullback.runtime.fit._FEW_VALUES", 0)  # this one would not be taken for a large one
+    words, scores = nn.Embedding(1000, 32), nn.Linear(32, 1000, bias=False)
+    layer = nn.TransformerEncoderLayer(32, 2, 64, dropout=0.0, batch_first=True, norm_first=True)
+    scores.weight = words.weight
+    model, batch = nn.Sequential(words, layer, scores), (pb.zeros(8, 24, dtype=pb.int64),) * 2
+
+    def loss_fn(batch: tuple[pb.Tensor, pb.Tensor]) -> pb.Tensor:
+        return nn.functional.cross_entropy(model(batch[0]).flatten(0, 1), batch[1].flatten())
+
+    def step(*batch: pb.Tensor) -> None:
+        model.zero_grad()
+        pb.accumulate(loss_fn, batch, parts=8)
+
+    fewest = pb.plan(step, *batch, memory=1).peak_bytes
+    assert fewest <= pb.plan(step, *batch, memory="least").peak_bytes
+    assert pb.plan(step, *batch, memory=fewest).peak_bytes <= fewest

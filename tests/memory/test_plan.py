@@ -604,3 +604,28 @@ def test_checkpoints_of_a_second_update_hold_as_little_as_those_of_the_first() -
     weights = sum(p.nbytes for p in layers.parameters())
     # the weights after the first update are values of the step, held beside those before it until the step has ended
     assert peak(2) <= peak(1) + weights + 4096
+
+
+def test_a_value_that_is_made_too_early_is_made_later_and_not_twice() -> None:
+    """What is made in one pass because it reads the same, and is read apart: an ensemble with a mask of random bits."""
+    pb.manual_seed(0)
+    models = [nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Dropout(0.2), nn.Linear(32, 1)) for _ in range(4)]
+    parameters, _ = pb.func.stack_module_state(models)
+    optimizer, x, y = pb.optim.Adam(list(parameters.values())), pb.randn(512, 16), pb.randn(512)
+
+    def call(parameters: dict[str, pb.Tensor], x: pb.Tensor) -> pb.Tensor:
+        return pb.func.functional_call(models[0], parameters, (x,))
+
+    def step(x: pb.Tensor, y: pb.Tensor) -> pb.Tensor:
+        optimizer.zero_grad()
+        found = pb.func.vmap(call, in_dims=(0, None), randomness="different")(parameters, x)
+        loss = (found[..., 0] - y).square().mean()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    whole = pb.plan(step, x, y)
+    for memory in (int(0.9 * whole.peak_bytes), "least"):
+        plan = pb.plan(step, x, y, memory=memory)
+        assert plan.peak_bytes < 0.75 * whole.peak_bytes
+        assert plan.recomputed_flops < 0.1 * whole.flops  # the random bits alone are nearly half of all

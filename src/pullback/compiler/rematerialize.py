@@ -18,7 +18,7 @@ from ..ops.primitive import ATTENTION, CONTRACTION, ELEMENTWISE, HOST, LEAF, REC
 from .costs import weight
 from .groups import ACROSS, AFTER, CALL, CHECK, COLUMN, FULL, LOOP, PRODUCT, ROW, STEPS, TOTAL, Fusion, Group, elements
 from .retention import Solver
-from .schedules import Again, Part, Problem, Step, Value
+from .schedules import Again, Part, Problem, Schedule, Step, Timeline, Value
 
 #: how many steps before its reader a value is looked for a kernel to make it along
 _NEAR = 4
@@ -337,6 +337,10 @@ class _Writer:
         self.lists: dict[int, list[Node]] = {}
         for step, value in again:
             self.lists.setdefault(step, []).append(known.nodes[value])
+        #: steps that are put off: nobody reads what they make before it is made again
+        self.idle = self._put_off(Schedule(tuple(again), 0, 0.0).before())
+        #: what is made by itself for the first time where it is made again
+        self.later = {groups[0] for step in self.idle if len(groups := known.groups[step].stored) == 1}
         #: the nodes in order; a set that keeps it
         self.order = {n: None for n in fusion.graph.nodes if n.op.kind == LEAF or n.buffer is not None}
         self.groups: list[Group] = []
@@ -347,6 +351,21 @@ class _Writer:
         self.here: dict[Node, Node] = {}
         self.copies: dict[Node, Node] = {}
 
+    def _put_off(self, before: dict[int, list[int]]) -> set[int]:
+        """The steps of which all results are made again before anybody reads them."""
+        problem, found = self.known.problem, set()
+        timeline = Timeline(problem, before)
+        read = {(life.value, life.made) for life in timeline.lives if life.read}
+        for event, step in enumerate(timeline.events):
+            if step < 0 or not (makes := problem.steps[step].makes):
+                continue
+            group = self.known.groups[step]
+            looks = len(makes) > 1 and any(node.op.name == "bounded" for node in group.members)
+            can = not looks and group.kind not in _ONCE and all(problem.values[v].work is not None for v in makes)
+            if can and not any((value, event) in read for value in makes):
+                found.add(step)
+        return found
+
     def write(self) -> Rematerialized:
         self._join_readers()
         for step, group in enumerate(self.known.groups):
@@ -355,11 +374,18 @@ class _Writer:
                 if alone.kind == STEPS:
                     for start in _starts(alone):
                         self._group(self._alone(start), (start,), again=True)
-                self._group(alone, nodes, again=True)
-            self._group(group, group.stored, again=False, along=self.joined.get(step, ()))
+                self._group(alone, nodes, again=self._is_again(nodes[0]))
+            if step not in self.idle:
+                self._group(group, group.stored, again=False, along=self.joined.get(step, ()))
         outputs = [node if node.op.kind == LEAF else self.now[node] for node in self.fusion.graph.outputs]
         graph = Graph(list(self.order), outputs)
         return Rematerialized(Fusion(graph, self.groups, self.materialized, self.group_of), self.copies)
+
+    def _is_again(self, node: Node) -> bool:
+        """Whether a value that is made now was made before."""
+        is_later = node in self.later
+        self.later.discard(node)
+        return not is_later
 
     def _join_readers(self) -> None:
         """Have what is cheap made again by a kernel that reads, shortly before, all that it is made of: as the gradient
@@ -390,6 +416,8 @@ class _Writer:
             group, (reads, makes, _) = self.known.groups[before], self.known.problem.steps[before]
             if changing & set(makes):
                 return None
+            if before in self.idle:
+                continue
             plain = group.kind in (PRODUCT, LOOP) and group.row is None and set(group.members.values()) <= _PLAIN
             if plain and group.size == alone.size and large and large <= set(reads):
                 return before
@@ -423,8 +451,8 @@ class _Writer:
         self.here = {}
         members = {self._written(node, group, again): level for node, level in group.members.items()}
         for node in along:
-            alone = self._alone(node)
-            members.update({self._written(member, alone, True): FULL for member in alone.members})
+            alone, anew = self._alone(node), self._is_again(node)
+            members.update({self._written(member, alone, anew): FULL for member in alone.members})
         if along:  # the kernel's own members may read what those along are made of, which then stands before them
             members = {node: members[node] for node in self.here.values() if node in members}
         stored = [*stored, *along]

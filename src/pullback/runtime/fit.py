@@ -344,9 +344,8 @@ class Fitter:
         few = len(known.problem.values) <= _FEW_VALUES
         step = _FINE_STEP if few else _STEP
         lowest = solver.lowest
-        found, peaks = [self._laid_out(known, lowest)], {lowest.peak}
+        found, peaks = [self._laid_out(known, lowest), self.fewest], {lowest.peak}
         if few:
-            found.append(self.fewest)
             # a search that is led by a lower aim may end below the lowest peak that was found
             for part in range(1, _BELOW):
                 schedule = solver.solve(int(solver.floor * (lowest.peak / max(solver.floor, 1)) ** (part / _BELOW)))

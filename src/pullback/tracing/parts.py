@@ -12,6 +12,9 @@ from collections.abc import Callable
 from ..runtime.fit import LEAST
 from .replay import Replay
 
+#: to what part of a peak twice as many parts have to bring it to be worth their time
+WORTH_MORE = 31 / 32
+
 #: records the step in so many parts; made to keep to the budget by computing values again, or not
 Record = Callable[[int, bool], Replay]
 
@@ -36,12 +39,14 @@ def _fewest(record: Record, first: Replay, budget: int | str) -> Replay:
     """The fewest parts that meet the budget by themselves, or those of least memory where none do.
 
     The number is doubled until it is enough or memory grows, and then looked for between the last two by bisection.
+    Where the least is wanted, the last is that which twice as many parts lower by little.
     """
     best, parts = first, 1
+    worth = WORTH_MORE if budget == LEAST else 1.0
     while parts < first.divisible and not meets(best, budget):
         parts = min(2 * parts, first.divisible)
         found = record(parts, False)
-        if found.program.memory.peak >= best.program.memory.peak:
+        if found.program.memory.peak >= worth * best.program.memory.peak:
             return best
         low, best = best.parts, found
     while meets(best, budget) and best.parts - low > 1:

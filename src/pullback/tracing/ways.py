@@ -15,7 +15,7 @@ from ..memory import LEAST, WouldHelp
 from ..ops.primitive import MODE
 from ..runtime.fit import BFLOAT16, BLOCKS, EARLY_UPDATE, Budget
 from .divided import Untold
-from .parts import choose_parts, cost, meets
+from .parts import WORTH_MORE, choose_parts, cost, meets
 from .replay import Replay
 
 
@@ -67,8 +67,8 @@ def _record(record: Callable[[Way], Replay], budget: Budget, changes: Collection
 _FEW_NODES = 4000
 #: nodes of all parts of a batch together up to which more of them are looked at
 _MANY_NODES = 10_000
-#: parts of a batch where no number of them is enough; and to what part of a peak more of them have to bring it
-_SOME, _WORTH_MORE = 8, 31 / 32
+#: parts of a batch where no number of them is enough
+_SOME = 8
 #: seconds of computing after which no further change is looked at
 _SECONDS = 20.0
 
@@ -221,7 +221,7 @@ class _Proposals:
             if meets(best, self.limit):
                 break
             found = in_parts(parts)
-            if meets(found, self.limit) or _peak(found) < _WORTH_MORE * _peak(best):
+            if meets(found, self.limit) or _peak(found) < WORTH_MORE * _peak(best):
                 best = found
         return best
 
