@@ -176,6 +176,35 @@ def test_gradients_that_are_added_to_stay() -> None:
     assert pb.plan(step, case.x, memory=1, allow=["early-update"]).changes == {}
 
 
+@pytest.mark.parametrize("clip", [False, True])
+def test_each_of_several_updates_in_a_step_may_be_made_early(clip: bool) -> None:
+    def trained(**budget: Any) -> tuple[list[np.ndarray], Any]:
+        case = Case("wide")
+
+        def step(x: pb.Tensor) -> pb.Tensor:
+            for _ in range(3):
+                case.optimizer.zero_grad()
+                loss = case.loss(x)
+                loss.backward()
+                if clip:
+                    nn.utils.clip_grad_norm_(case.model.parameters(), 1.0)
+                case.optimizer.step()
+            return loss
+
+        compiled = pb.compile(step, **budget)
+        losses = [compiled(case.x).numpy() for _ in range(2)]
+        return [*losses, *(p.detach().numpy() for p in case.model.parameters())], compiled
+
+    plain, whole = trained()
+    if clip:
+        with pytest.raises(TraceError, match="an update waits for the gradients of several parameters"):
+            trained(memory="least", allow=["early-update"])
+        return
+    found, early = trained(memory="least", allow=["early-update"])
+    assert bits(found) == bits(plain) and early.memory.peak_bytes < whole.memory.peak_bytes
+    assert list(early.plan(Case("wide").x).changes) == ["early-update"]
+
+
 def test_activations_may_wait_in_bfloat16() -> None:
     plain, step = Case().trained()
     least = Case().peak(memory="least")

@@ -376,3 +376,20 @@ def test_gradients_that_are_made_zeros_forget_a_nan() -> None:
     layer.bias.grad.fill_(float("inf"))
     pb.optim.SGD(layer.parameters(), lr=0.1).zero_grad(set_to_none=False)
     assert layer.bias.grad.tolist() == [0.0]
+
+
+def test_a_gradient_that_is_assigned_after_others_were_cleared_is_looked_at_by_itself() -> None:
+    w = pb.nn.Parameter(pb.ones(3))
+    optimizer = pb.optim.SGD([w], lr=0.1)
+
+    @pb.compile
+    def step(x: pb.Tensor) -> pb.Tensor:
+        for gradient in (pb.ones(3), x / x):
+            optimizer.zero_grad()
+            w.grad = gradient
+            optimizer.step()
+        return w.sum()
+
+    with pytest.raises(NonFiniteError, match="a gradient is not finite"):
+        step(pb.zeros(3))
+    assert w.tolist() == [1.0, 1.0, 1.0]

@@ -110,7 +110,7 @@ class Trace:
     inputs: list[Node] = field(default_factory=list)
     captured: dict[int, Captured] = field(default_factory=dict)
     grads: dict[int, Grad] = field(default_factory=dict)
-    #: the first that was written to the `.grad` of each tensor: what became of it may be clipped
+    #: the first that was written to the `.grad` of each tensor since it was cleared: what became of it may be clipped
     first_gradients: dict[int, Node] = field(default_factory=dict)
     owners: dict[int, Handle] = field(default_factory=dict)
     #: tensors, by id, whose gradients the function itself reads or replaces
@@ -235,7 +235,9 @@ class Trace:
 
     def before_writing_grad(self, tensor: Handle, value: Handle | None) -> None:
         """Note a `.grad` that is about to be replaced by `value`."""
-        if value is not None:
+        if value is None:
+            self.first_gradients.pop(id(tensor), None)
+        else:
             self.first_gradients.setdefault(id(tensor), value._node)
         if self.is_foreign(tensor._node) or id(tensor) in self.captured:
             self.grads.setdefault(id(tensor), Grad(tensor, tensor._grad, False, tensor._grad))
