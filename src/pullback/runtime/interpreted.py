@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -12,21 +12,15 @@ from ..compiler.groups import LOOP, Group, elements, is_real
 from ..graph.interpreter import interpret
 from ..graph.node import Graph, Node
 from ..graph.types import to_carrier, to_storage
-from .arena import Arenas
 from .buffers import Buffer
 from .fit import Budget
-from .program import UNLIMITED, KernelTimes, Moved, Program, covered
+from .program import KernelTimes, Moved, Program, covered
 
 
 class Interpreted(Program):
     """The reference: every node by its record's meaning."""
 
-    def __init__(
-        self, graph: Graph, inputs: Sequence[Node], aliases: dict[int, int] | None = None,
-        resident: Collection[int] = (), budget: Budget = UNLIMITED, ready: bool = True,
-        arenas: Arenas | None = None,
-    ):  # fmt: skip
-        super().__init__(graph, inputs, aliases, resident, budget, ready, arenas)
+    def _prepare(self, graph: Graph, budget: Budget, ready: bool) -> None:
         self.graph = graph
         self.places = {node: place for place, node in enumerate(self.inputs)}
         self.in_memory = set(graph.nodes)

@@ -26,13 +26,13 @@ from ..graph.node import Graph, Node
 from ..graph.types import to_carrier, to_storage
 from ..ops.indexing import out_of_range
 from ..ops.primitive import user_source
-from .arena import SHARED_FROM, Arena, Arenas
+from .arena import SHARED_FROM, Arena
 from .buffers import Buffer
 from .bundles import Thing, saved
 from .fit import BFLOAT16, Budget, Fitter
 from .jit import Ahead, host_target, load
 from .layout import Layout, Segment
-from .program import UNLIMITED, KernelTimes, Moved, Program, bytes_of, covered
+from .program import KernelTimes, Moved, Program, bytes_of, covered
 from .schedule import Bundle, Entry
 from .stage import Stage
 from .threads import get_num_threads
@@ -62,12 +62,7 @@ _NOWHERE = Arena()
 class Native(Program):
     """The graph compiled to kernels."""
 
-    def __init__(
-        self, graph: Graph, inputs: Sequence[Node], aliases: dict[int, int] | None = None,
-        resident: Collection[int] = (), budget: Budget = UNLIMITED, ready: bool = True,
-        arenas: Arenas | None = None,
-    ):  # fmt: skip
-        super().__init__(graph, inputs, aliases, resident, budget, ready, arenas)
+    def _prepare(self, graph: Graph, budget: Budget, ready: bool) -> None:
         forks.register(self)
         self._calls: Calls | None = None
         #: the arena that the tables are made for, and the address that stands in them; one that is nobody else's, where

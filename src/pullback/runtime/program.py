@@ -66,6 +66,11 @@ class Program:
         self.outputs = list(graph.outputs)
         #: nodes whose values are in memory when they have been computed
         self.in_memory: set[Node] = set()
+        self._prepare(graph, budget, ready)
+
+    def _prepare(self, graph: Graph, budget: Budget, ready: bool) -> None:
+        """Make the graph ready to be run, within the budget."""
+        raise NotImplementedError
 
     #: what a run would need at its peak with everything kept; 0 where nothing is ever given up
     unbudgeted_bytes = 0
