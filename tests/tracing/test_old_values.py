@@ -562,3 +562,27 @@ def test_buffers_are_written_in_place_while_a_state_dictionary_is_held(gone: boo
         gc.collect()
     np.testing.assert_array_equal(numbers(held["running_mean"]), mean)
     assert held["num_batches_tracked"].item() == count == 5
+
+
+def test_what_another_thread_makes_of_a_parameter_waits_until_the_step_is_recorded() -> None:
+    w, begun, found = pb.nn.Parameter(pb.ones(3)), threading.Event(), []
+
+    def look() -> None:
+        begun.wait(10)
+        try:
+            found.append((w.detach() * 2).sum().item())
+        except TraceError as error:
+            found.append(error)
+
+    @pb.compile
+    def step() -> None:
+        with pb.no_grad():
+            w.mul_(3.0)
+        begun.set()
+        looking.join(0.2)  # it has to wait for this recording
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    step()
+    looking.join(10)
+    assert found[0] in (6.0, 18.0), found

@@ -7,6 +7,7 @@ never changed, so whatever was built on it keeps its meaning.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
 from operator import call
 from typing import TYPE_CHECKING, Any
@@ -16,18 +17,18 @@ import numpy as np
 
 from ..errors import DTypeError, GradientError, ShapeError, TraceError, ViewError
 from ..graph.calm import disturb
-from ..graph.node import Graph, Node
+from ..graph.node import Graph, Node, ancestors
 from ..graph.types import DType, bool_, to_carrier
 from ..ops.elementwise import where
 from ..ops.gradient_hooks import attach
 from ..ops.host import custom, detach
-from ..ops.primitive import MODE, buffer_node, constant, grad_mode, user_source
+from ..ops.primitive import INPUT, MODE, buffer_node, constant, grad_mode, user_source
 from ..runtime import engine
 from ..runtime.buffers import Buffer
 from . import pending
 from .device import CPU, device
 from .size import Size, sized
-from .state import RECORDERS, STATE
+from .state import RECORDERS, RECORDING, STATE
 from .store import Store
 from .views import Chain, Detach, Layout, Link, Movement, contiguous_strides, is_detaching
 
@@ -101,6 +102,10 @@ class Handle:
             return trace.node_of(self)
         node = self._node
         disturb()
+        if node.buffer is None and RECORDING and _is_of_a_recording(node) and _another_recorded():
+            return self.node
+        if node is not self._node:  # which ended in between
+            return self.node
         if node.buffer is not None and not node.buffer.owned:
             # memory of somebody else, who may write to it before this is computed: read now
             copied = Buffer.of(node.buffer.array, copy=True)
@@ -532,6 +537,12 @@ class Handle:
         from .copying import deep
 
         return deep(self, memo)
+
+
+def _is_of_a_recording(node: Node) -> bool:
+    """Whether a value is one of a step that another thread is recording, which will have another node again."""
+    others = any(thread != threading.get_ident() for thread in RECORDING)
+    return others and any(each.op is INPUT and each.buffer is None for each in ancestors([node]))
 
 
 def _another_recorded() -> bool:

@@ -55,6 +55,8 @@ class _State(threading.local):
 
 #: asked to wait while another thread records a step, which gives tensors nodes without values; tell whether it did
 RECORDERS: list[Callable[[], bool]] = []
+#: the threads that record one now, by their numbers
+RECORDING: list[int] = []
 
 #: of losses that a GradScaler has multiplied what they were before, and the scale
 UNSCALED: WeakKeyDictionary[Node, tuple[Node, Node]] = WeakKeyDictionary()
@@ -136,6 +138,7 @@ def restored() -> Iterator[dict[Handle, Node]]:
 
 __all__ = [
     "RECORDERS",
+    "RECORDING",
     "SEEKERS",
     "STATE",
     "UNSCALED",

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from .. import forks
-from ..tensor.state import RECORDERS
+from ..tensor.state import RECORDERS, RECORDING
 
 #: how long a fork waits for the steps of other threads, in seconds
 _LONGEST_WAIT = 20.0
@@ -97,9 +97,11 @@ class Steps:
             before, self._recorder = self._recorder, me
             while list(self._running) not in ([], [me]):
                 self._changed.wait()
+        RECORDING.append(me)
         try:
             yield
         finally:
+            RECORDING.remove(me)
             with self._changed:
                 self._recorder = before
                 self._changed.notify_all()
