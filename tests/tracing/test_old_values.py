@@ -571,7 +571,7 @@ def test_what_another_thread_makes_of_a_parameter_waits_until_the_step_is_record
         begun.wait(10)
         try:
             found.append((w.detach() * 2).sum().item())
-        except TraceError as error:
+        except pb.errors.TraceError as error:
             found.append(error)
 
     @pb.compile
@@ -586,3 +586,27 @@ def test_what_another_thread_makes_of_a_parameter_waits_until_the_step_is_record
     step()
     looking.join(10)
     assert found[0] in (6.0, 18.0), found
+
+
+@pytest.mark.usefixtures("hasty")
+def test_threads_ask_a_model_at_once_that_has_not_been_drawn() -> None:
+    for trial in range(25):
+        pb.manual_seed(trial)
+        model = pb.nn.Sequential(*[pb.nn.Sequential(pb.nn.Linear(16, 16), pb.nn.Tanh()) for _ in range(6)])
+        x, begin, found = pb.randn(4, 16), threading.Barrier(4), []
+
+        def ask(model: Any = model, x: Any = x, begin: Any = begin, found: Any = found) -> None:
+            begin.wait(10)
+            try:
+                found.append(model(x).detach().numpy())
+            except Exception as error:
+                found.append(error)
+
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(found) == 4 and not any(isinstance(one, Exception) for one in found), found
+        for one in found:
+            np.testing.assert_allclose(one, model(x).detach().numpy(), atol=1e-5)

@@ -66,7 +66,8 @@ def materialize(wanted: Sequence[Node], pending: Pending = _nothing) -> None:
     if not outputs:
         return
     with span("materialize"):
-        further = _sharing(outputs, pending)
+        with _lock:  # a node that another thread settles is no longer made of anything
+            further = _sharing(outputs, pending)
         try:
             _compute(outputs + further)
         except NonFiniteError:
@@ -128,9 +129,32 @@ def begun(node: Node) -> int:
     return _BEGUN.get(node.serial, 0)
 
 
-def _compute(outputs: list[Node]) -> None:
-    graph = Graph.of(outputs)
-    leaves = [node for node in graph.nodes if node.buffer is not None]
+def _compute(wanted: list[Node]) -> None:
+    """Give nodes their values. Threads look at graphs one after the other, and run what comes of them side by side."""
+    with _lock:
+        outputs = [node for node in wanted if node.buffer is None]  # another thread may have been faster
+        graph = Graph.of(outputs)
+        leaves = [node for node in graph.nodes if node.buffer is not None]
+        _refuse_recorded(graph)
+        is_filled = not leaves and len(graph.nodes) <= _FILLED
+        if is_filled:
+            values = interpret(graph, _no_leaf)
+            results = [_filled(node, to_storage(v, node.dtype)) for node, v in zip(outputs, values, strict=True)]
+        else:
+            program = _program(graph, leaves)
+    if not is_filled:
+        results = [Buffer.empty(count(node), node.dtype) for node in outputs]
+        program.run([leaf.buffer for leaf in leaves], results)
+    for inspect in INSPECTORS:
+        inspect(outputs, results)
+    with _lock:
+        for node, buffer in zip(outputs, results, strict=True):
+            if node.buffer is None:
+                node.settle(buffer)
+
+
+def _refuse_recorded(graph: Graph) -> None:
+    """Raise TraceError where something is used that a compiled step has made, or the body of a loop."""
     refuse_parameters(graph)
     for node in graph.nodes:
         if node.op is INPUT and node.buffer is None:
@@ -138,17 +162,6 @@ def _compute(outputs: list[Node]) -> None:
                 f"a tensor that belongs to a compiled step (made at {node.source}) is used outside of it: the step was "
                 "only recorded there, and later runs do not pass that line. Return the tensor from the step."
             )
-    if not leaves and len(graph.nodes) <= _FILLED:
-        values = interpret(graph, _no_leaf)
-        results = [_filled(node, to_storage(v, node.dtype)) for node, v in zip(outputs, values, strict=True)]
-    else:
-        program = _program(graph, leaves)
-        results = [Buffer.empty(count(node), node.dtype) for node in outputs]
-        program.run([leaf.buffer for leaf in leaves], results)
-    for inspect in INSPECTORS:
-        inspect(outputs, results)
-    for node, buffer in zip(outputs, results, strict=True):
-        node.settle(buffer)
 
 
 def _filled(node: Node, stored: np.ndarray) -> Buffer:
