@@ -1,5 +1,6 @@
 """Alerts: each kind is raised where its fault is put in, with a reason and a remedy, and not in a sound network."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -139,6 +140,33 @@ def test_structural_reasons(compiled: bool) -> None:
     assert "by detach()" in found["detached cut.weight"].reason
     assert f"{__file__}:" in found["detached cut.weight"].reason
     assert "no_grad()" in found["detached quiet.weight"].reason
+
+
+class Cut(nn.Module):
+    """A detach() behind layers that cut off something of their own."""
+
+    def __init__(self, between: nn.Module):
+        super().__init__()
+        self.before, self.between, self.behind = nn.Linear(8, 8), between, nn.Linear(8, 8)
+
+    def forward(self, x: pb.Tensor) -> pb.Tensor:
+        hidden = self.between(self.before(x))
+        hidden = hidden.detach()  # the cut
+        return self.behind(hidden)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("name", ["LayerNorm", "BatchNorm1d", "GroupNorm", "RMSNorm", "ReLU", "Softmax", "Dropout"])
+def test_a_cut_is_told_where_it_is_and_not_by_what_a_layer_cuts_off_itself(name: str, compiled: bool) -> None:
+    between = nn.GroupNorm(2, 8) if name == "GroupNorm" else nn.ReLU() if name == "ReLU" else None
+    between = between or (nn.Softmax(-1) if name == "Softmax" else nn.Dropout(0.1) if name == "Dropout" else None)
+    found = alerts_of(Cut(between or getattr(nn, name)(8)), compiled=compiled)
+    lines, start = inspect.getsourcelines(Cut)
+    line = next(start + number for number, text in enumerate(lines) if "# the cut" in text)
+    cut = [alert for alert in found.values() if alert.kind == "detached"]
+    assert {"before.weight", "before.bias"} <= {alert.where for alert in cut}
+    for alert in cut:
+        assert f"{__file__}:{line}, by detach()" in alert.reason
 
 
 def test_a_loss_spike_is_told_from_noise() -> None:

@@ -393,3 +393,24 @@ def test_a_gradient_that_is_assigned_after_others_were_cleared_is_looked_at_by_i
     with pytest.raises(NonFiniteError, match="a gradient is not finite"):
         step(pb.zeros(3))
     assert w.tolist() == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("over_examples", [False, True])
+def test_a_plain_tensor_that_is_written_with_a_gradient_of_it_is_kept_from_bad_values(over_examples: bool) -> None:
+    w = pb.ones(3)  # weights as users of functional transforms keep them
+
+    def loss(w: pb.Tensor, x: pb.Tensor) -> pb.Tensor:
+        return (w * x).sum().sqrt()
+
+    @pb.compile
+    def step(x: pb.Tensor) -> None:
+        if over_examples:
+            w.sub_(0.1 * pb.func.vmap(pb.func.grad(loss), in_dims=(None, 0))(w, x).mean(0))
+        else:
+            w.sub_(0.1 * pb.func.grad(loss)(w, x[0]))
+
+    step(pb.ones(2, 3))
+    before = w.tolist()
+    with pytest.raises(NonFiniteError, match="sqrt"):
+        step(pb.zeros(2, 3))
+    assert w.tolist() == before

@@ -49,8 +49,8 @@ def _alert(history: Sequence[Node], member: Member) -> Alert | None:
 
 def cut_of(history: Sequence[Node], parameter: Node) -> Node | None:
     """The node at which the way from `parameter` to a loss is cut, among those that the loss was made of, which stand
-    in order; None where there is no way. A mask beside the way, as ReLU has it, is not taken for the cut if there is
-    another.
+    in order; None where there is no way. What an operation itself cuts off beside the way, as ReLU its mask and a
+    normalization its statistics, is not taken for the cut if there is another.
     """
     depends, cuts = {parameter}, []
     for node in history:
@@ -59,11 +59,21 @@ def cut_of(history: Sequence[Node], parameter: Node) -> Node | None:
                 cuts.append(node)
             else:
                 depends.add(node)
-    return min(cuts, key=lambda n: (n.op.name != "detach", not n.dtype.is_floating_point), default=None)
+    return min(cuts, key=_likely, default=None)
 
 
 #: what the user calls to cut a graph on purpose
 _DETACHING = ("detach", "detach_", "data", "tolist", "numpy")
+
+
+def _likely(cut: Node) -> tuple[int, int]:
+    """The less, the likelier it is that a way ends here: on purpose, or under no_grad(), and then by an operation that
+    lets no gradient through. Behind the last of these the way does not go on.
+    """
+    if cut.op.name != "detach":
+        return (1 if cut.dtype.is_floating_point else 3), cut.serial
+    on_purpose = cut.source is None or cut.source.operation in ("", *_DETACHING)
+    return (0, cut.serial) if on_purpose else (2, -cut.serial)
 
 
 def how_cut(cut: Node) -> str:

@@ -19,7 +19,7 @@ import numpy as np
 from ..diagnosis import Audit
 from ..errors import NonFiniteError
 from ..graph.calm import disturb, overwritten
-from ..graph.node import Graph, Node
+from ..graph.node import Graph, Node, ancestors
 from ..graph.types import float32, to_carrier
 from ..memory.lives import Roles
 from ..ops.primitive import CONSTANT
@@ -117,7 +117,7 @@ class Replay:
         if outcome.freed:  # an update that waits for no other gradient cannot wait for all of them to be finite
             watched = [w for w in watched if w.what != "gradient"]
         # what writes parameters without a gradient is looked at too, but not what only writes other tensors
-        is_update = policy.on_nonfinite != IGNORE and not outcome.freed and self._writes_parameters(trace, old)
+        is_update = policy.on_nonfinite != IGNORE and not outcome.freed and self._writes_parameters(trace, old, nodes)
         bounded = trace.bounded if (watched or is_update) and policy.on_nonfinite != IGNORE else []
         looks = bool(watched or is_update) and policy.on_nonfinite != IGNORE and not outcome.freed
         #: what is done about gradients that scalers look at
@@ -185,11 +185,16 @@ class Replay:
         positions = {id(c): position for position, c in enumerate(self.captured)}
         self.state_sources = [(place, positions[id(c)]) for c, place in self.states]
 
-    def _writes_parameters(self, trace: Trace, old: Mapping[int, Node]) -> bool:
-        """Whether something of floating point that has gradients, or is an optimizer's, gets a new value."""
-        written = {old[place] for place in old if old[place].dtype.is_floating_point and 0 not in old[place].shape}
+    def _writes_parameters(self, trace: Trace, old: Mapping[int, Node], new: Sequence[Node]) -> bool:
+        """Whether something of floating point that has gradients, or is an optimizer's, gets a new value; or one that is
+        made of a gradient, as of a weight that `func.grad` is called with.
+        """
+        written = [place for place in old if old[place].dtype.is_floating_point and 0 not in old[place].shape]
         kept = {c.node for c, _ in self.states if id(c.tensor) in trace.optimizer_state}
-        return any(node.requires_grad or node in kept for node in written)
+        if any(old[place].requires_grad or old[place] in kept for place in written):
+            return True
+        made = ancestors([new[place] for place in written])
+        return any(node.source is not None and node.source.is_backward for node in made)
 
     def _guarded(self, graph: Graph, watched: Sequence[Watched], old: dict[int, Node], trace: Trace) -> Graph:
         """The graph with the guard in it; what is watched stands behind the outputs. Updates that are made early wait
