@@ -456,3 +456,25 @@ def test_gradients_in_the_body_of_a_loop_are_told_to_be_compared_with_no_slope()
     found = step.check(pb.ones(4, 3))
     assert len(found.unchecked) == 1
     assert "NOT compared with a slope" in str(found) and __file__ in str(found)
+
+
+@pytest.mark.parametrize("name", ["Adam", "Lion", "Adagrad"])
+def test_updates_that_go_by_the_signs_of_gradients_of_16_bits_are_no_fault(name: str) -> None:
+    """Rounding decides the sign of a gradient that is next to nothing, and with it where the first update goes."""
+    for seed in range(2):
+        pb.manual_seed(seed)
+        encoder = pb.nn.TransformerEncoderLayer(32, 4, 64, batch_first=True)
+        model = pb.nn.Sequential(pb.nn.Embedding(50, 32), encoder, pb.nn.Linear(32, 50))
+        optimizer = getattr(pb.optim, name)(model.parameters(), lr=0.01)
+
+        @pb.compile
+        def step(tokens: pb.Tensor, model: Any = model, optimizer: Any = optimizer) -> pb.Tensor:
+            optimizer.zero_grad()
+            with pb.autocast("cpu", dtype=pb.bfloat16):
+                scores = model(tokens[:, :-1]).flatten(0, 1)
+                loss = pb.nn.functional.cross_entropy(scores, tokens[:, 1:].flatten())
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        assert step.check(pb.randint(0, 50, (16, 33)), directions=0).gradients

@@ -201,24 +201,48 @@ def _results(
     recording: Replay, nodes: Sequence[Node], outputs: Sequence[Buffer], value_of: Callable[[Node], np.ndarray],
     found: Check,
 ) -> None:  # fmt: skip
-    """Compare what the program gave with the recording."""
-    wide, own = Reference(nodes, True), Reference(nodes, False)
-    exact, rounded = wide.values(value_of), own.values(value_of)
+    """Compare what the program gave with the recording: the gradients, and then the rest made of the gradients that it
+    gave. An update may be no continuous function of them, as Adam's first, which goes by their signs.
+    """
     gradients = recording.gradient_names()
-    for place, node in enumerate(nodes):
-        actual = _value(node, outputs[place])
-        off = disagreement(node, actual, exact[place], rounded[place], _shaken((wide, own), value_of, place))
+    values = {node: _value(node, outputs[place]) for place, node in enumerate(nodes)}
+    made = {nodes[place] for place in gradients if not is_given(nodes[place])}
+    rest = [place for place in range(len(nodes)) if place not in gradients]
+    _compare_results(nodes, values, list(gradients), value_of, is_given, gradients, found)
+
+    def value_beside(node: Node) -> np.ndarray:
+        return values[node] if node in made else value_of(node)
+
+    _compare_results(nodes, values, rest, value_beside, lambda n: n in made or is_given(n), gradients, found)
+
+
+def _compare_results(
+    nodes: Sequence[Node], values: Mapping[Node, np.ndarray], places: Sequence[int],
+    value_of: Callable[[Node], np.ndarray], given: Callable[[Node], bool], gradients: Mapping[int, str], found: Check,
+) -> None:  # fmt: skip
+    """Compare the values of the results at some places with what they are from what is given."""
+    chosen = [nodes[place] for place in places]
+    wide, own = Reference(chosen, True, given), Reference(chosen, False, given)
+    for number, (place, exact, rounded) in enumerate(
+        zip(places, wide.values(value_of), own.values(value_of), strict=True)
+    ):
+        actual, name = values[nodes[place]], gradients.get(place, "")
+        off = disagreement(nodes[place], actual, exact, rounded, _shaken((wide, own), value_of, number))
         if off is not None:
-            raise _fault("result", node, off, gradients.get(place, ""))
-        if place in gradients and actual.size:
-            sound = np.isfinite(exact[place])
-            largest = float(np.abs(exact[place]).max(where=sound, initial=0.0))
-            with np.errstate(invalid="ignore"):
-                distance = float(np.abs(actual - exact[place]).max(where=sound, initial=0.0))
-            if distance > largest:  # which no error would be that has been let pass
-                found.zeros[gradients[place]] = distance
-            else:
-                found.gradients[gradients[place]] = distance / largest if largest else 0.0
+            raise _fault("result", nodes[place], off, name)
+        if name and actual.size:
+            _note_gradient(name, actual, exact, found)
+
+
+def _note_gradient(name: str, actual: np.ndarray, exact: np.ndarray, found: Check) -> None:
+    sound = np.isfinite(exact)
+    largest = float(np.abs(exact).max(where=sound, initial=0.0))
+    with np.errstate(invalid="ignore"):
+        distance = float(np.abs(actual - exact).max(where=sound, initial=0.0))
+    if distance > largest:  # which no error would be that has been let pass
+        found.zeros[name] = distance
+    else:
+        found.gradients[name] = distance / largest if largest else 0.0
 
 
 # ---- slopes

@@ -186,8 +186,8 @@ class Replay:
         self.state_sources = [(place, positions[id(c)]) for c, place in self.states]
 
     def _writes_parameters(self, trace: Trace, old: Mapping[int, Node], new: Sequence[Node]) -> bool:
-        """Whether something of floating point that has gradients, or is an optimizer's, gets a new value; or one that is
-        made of a gradient, as of a weight that `func.grad` is called with.
+        """Whether something of floating point that has gradients, or is an optimizer's, gets a new value; or one that
+        is made of a gradient, as a weight is that `func.grad` is called with.
         """
         written = [place for place in old if old[place].dtype.is_floating_point and 0 not in old[place].shape]
         kept = {c.node for c, _ in self.states if id(c.tensor) in trace.optimizer_state}
