@@ -283,7 +283,56 @@ def an_optimizer_without_state_made_for_each_step() -> Step:
     return step
 
 
+def weights_as_plain_tensors() -> Step:
+    (x, y), weights = data(), {"first": pb.randn(6, 16) * 0.3, "second": pb.randn(16, 3) * 0.2}
+
+    def loss_of(weights: dict[str, pb.Tensor]) -> pb.Tensor:
+        return F.cross_entropy((x @ weights["first"]).tanh() @ weights["second"], y)
+
+    def step() -> None:
+        gradients, _ = pb.func.grad_and_value(loss_of)(weights)
+        for name, weight in weights.items():
+            weight.sub_(0.1 * gradients[name])
+
+    return step
+
+
+def gradients_of_each_example() -> Step:
+    model, (x, y) = net(), data()
+    optimizer = optim.SGD(model.parameters(), lr=0.3)
+
+    def loss_of(parameters: dict[str, pb.Tensor], x: pb.Tensor, y: pb.Tensor) -> pb.Tensor:
+        return F.cross_entropy(pb.func.functional_call(model, parameters, (x[None],)), y[None])
+
+    def step() -> None:
+        parameters = {name: p.detach() for name, p in model.named_parameters()}
+        found = pb.func.vmap(pb.func.grad(loss_of), in_dims=(None, 0, 0))(parameters, x, y)
+        for name, parameter in model.named_parameters():
+            parameter.grad = found[name].mean(0)
+        optimizer.step()
+
+    return step
+
+
+def gradients_that_are_asked_for_and_assigned() -> Step:
+    model, (x, y) = net(), data()
+    optimizer = optim.Adam(model.parameters(), lr=0.01)
+
+    def step() -> None:
+        parameters = list(model.parameters())
+        for parameter, gradient in zip(
+            parameters, pb.autograd.grad(F.cross_entropy(model(x), y), parameters), strict=True
+        ):
+            parameter.grad = gradient
+        optimizer.step()
+
+    return step
+
+
 SOUND = [
+    weights_as_plain_tensors,
+    gradients_of_each_example,
+    gradients_that_are_asked_for_and_assigned,
     an_optimizer_without_state_made_for_each_step,
     logarithms,
     a_softmax_of_ones_own, regression_far_from_where_it_begins,
@@ -734,6 +783,26 @@ def an_optimizer_made_in_each_step() -> Step:
     return step
 
 
+def layers_in_a_list() -> Step:
+    class Listed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head, self.layers = nn.Linear(16, 3), [nn.Linear(6, 16)]
+
+        def forward(self, x: pb.Tensor) -> pb.Tensor:
+            return self.head(self.layers[0](x).relu())
+
+    model = Listed()
+    return plain(model, optim.SGD(model.parameters(), lr=0.1))
+
+
+def weights_that_are_all_zero() -> Step:
+    model = net()
+    for parameter in model.parameters():
+        nn.init.zeros_(parameter)
+    return plain(model, optim.SGD(model.parameters(), lr=0.1))
+
+
 FAULTY: list[tuple[Callable[[], Step], list[str], str]] = [
     (a_logarithm_of_negative_numbers, ["loss is finite"], "logarithm of a negative number"),
     (not_cleared, ["gradients cleared"], "at 7 of 8 steps"),
@@ -743,6 +812,8 @@ FAULTY: list[tuple[Callable[[], Step], list[str], str]] = [
     (no_backward, ["backward called"], "backward() was not called"),
     (a_model_made_in_each_step, ["optimizer stepped"], "8 optimizers made one step each, and each trained a model of"),
     (an_optimizer_made_in_each_step, ["optimizer stepped"], "knew nothing of the steps before"),
+    (layers_in_a_list, ["optimizer has the parameters"], "a parameter [16, 6] and a parameter [16] (not_in_optimizer)"),
+    (weights_that_are_all_zero, ["parameters get gradients"], "it is 0 everywhere, and so is its gradient"),
     (no_step, ["optimizer stepped"], "was not called after 8 calls of backward()"),
     (evaluation_mode, ["train mode"], "2 is in evaluation mode"),
     (all_frozen, ["parameters require gradients"], "all 4 parameters have requires_grad=False"),

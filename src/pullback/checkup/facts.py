@@ -17,6 +17,8 @@ class Facts:
     #: of the optimizer that stepped most
     steps: int = 0
     backwards: int = 0
+    #: how often the transforms of `func` differentiated something
+    pulled: int = 0
     #: calls of a model of which gradients can be asked
     calls: int = 0
     #: lines: of the first call of the model, backward() and step()

@@ -79,6 +79,8 @@ def _backward(facts: Facts, place: str) -> Iterator[Finding]:
         return
     if facts.backwards:
         yield Finding("backward called", True, "the loss was differentiated")
+    elif facts.pulled:
+        yield Finding("backward called", True, "a function was differentiated by pullback.func")
     elif facts.are_assigned:
         yield Finding("backward called", True, "gradients were assigned, without backward()")
     elif not facts.error:
@@ -106,6 +108,10 @@ def _stepped(facts: Facts, place: str) -> Iterator[Finding]:
         )  # fmt: skip
     elif facts.steps:
         yield Finding("optimizer stepped", True, f"{facts.steps} steps were seen")
+    elif facts.pulled and not facts.backwards:
+        yield Finding(
+            "optimizer stepped", True, "no optimizer stepped: what updates by hand have made cannot be told", open=True
+        )
     elif facts.changed_by_hand:
         yield Finding("optimizer stepped", True, "no optimizer stepped, but the weights were changed by other means")
     elif not facts.error:

@@ -60,6 +60,11 @@ class Origins:
             self._used[key] = self.time
         return stale
 
+    def is_zero(self, parameter: Tensor) -> bool:
+        """Whether a parameter and what backward() last made for it are 0 everywhere."""
+        made = self._made.get(id(parameter))
+        return made is not None and not has_values(parameter) and not has_values(Tensor(made))
+
     def is_made_zero(self, parameters: Iterable[Tensor]) -> bool:
         """Whether backward() itself made zeros of all gradients that these parameters have."""
         made = [self._made[id(p)] for p in parameters if id(p) in self._made and p._grad is not None]

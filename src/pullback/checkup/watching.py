@@ -14,7 +14,7 @@ import numpy as np
 from ..diagnosis import Alert, Member, cut_of, how_cut, structural
 from ..errors import GradientError, NonFiniteError
 from ..graph.node import Node, ancestors, next_serial
-from ..nn import Module
+from ..nn import Module, Parameter
 from ..nn.modules.hooks import register_module_forward_hook, register_module_forward_pre_hook
 from ..ops.primitive import MODE, user_source
 from ..optim import Optimizer
@@ -109,6 +109,9 @@ class Watcher:
         self._depth += 1
         if self._depth > 1 or STATE.trace is not None or not (module._modules or module._parameters):
             return
+        if STATE.example is not None or STATE.loop is not None:  # where there are no values
+            self.models.setdefault(id(module), module)
+            return
         if not self.facts.called_at:
             self.facts.called_at = _line()
         self._look_at_inputs(args)
@@ -146,7 +149,12 @@ class Watcher:
         if STATE.trace is not None:
             return
         if what == "gradient" and owner is not None:
-            self.origins.receive(owner, node, _line())
+            if owner._grad is not None and owner._grad._node is node:
+                self.origins.receive(owner, node, _line())
+            else:  # of autograd.grad: it may be assigned, and is added to nothing
+                self.origins.owners[id(owner)] = owner
+        elif what == "pulled":
+            self.facts.pulled += 1
         elif what == "loss":
             self._begin_backward(node)
 
@@ -369,14 +377,33 @@ class Watcher:
                     facts.frozen += [name] if id(p) in optimized else []
                 elif id(p) in received and id(p) not in optimized and is_trained:
                     facts.structure.append(_not_stepped(name, p))
+                elif id(p) in optimized and p.ndim > 1 and self.origins.is_zero(p):
+                    facts.structure.append(_zero(name))
                 elif id(p) in self._reasons and id(p) in optimized and id(p) not in received:
                     alert = self._reasons[id(p)]
                     facts.structure.append((alert.kind, name, alert.reason, alert.remedy))
+        for key, owner in received.items():  # of layers that no module knows, as those in a list
+            if optimized and key not in seen | optimized and isinstance(owner, Parameter) and not facts.strangers:
+                facts.structure.append(_of_no_module(f"a parameter {list(owner.shape)}"))
         if facts.structure and received and not received.keys() & (seen | optimized):
             facts.made_of_number_at = facts.backward_at
         with_gradients = seen & received.keys()
         if optimized and with_gradients and not optimized & received.keys():
             facts.strangers = len(optimized), len(with_gradients)
+
+
+def _of_no_module(name: str) -> tuple[str, str, str, str]:
+    return (
+        "not_in_optimizer", name, "it has a gradient, and no module and no optimizer knows it",
+        "keep layers in nn.ModuleList or nn.Sequential: model.parameters() does not find what stands in a list",
+    )  # fmt: skip
+
+
+def _zero(name: str) -> tuple[str, str, str, str]:
+    return (
+        "zero_gradient", name, "it is 0 everywhere, and so is its gradient at each step: nothing comes through zeros",
+        "draw weights at random, as nn.init does",
+    )  # fmt: skip
 
 
 def _not_stepped(name: str, parameter: Tensor) -> tuple[str, str, str, str]:

@@ -85,6 +85,9 @@ _VAIN = 20
 _TRIED = 6
 #: how much lower each limit is that is tried on the way to the least, and so near that it is not tried
 _LOWER, _LOWEST = 0.9, 0.98
+#: with which parts of a limit, with how many of the values kept one by one that take most to make again, and with how
+#: many at once, less work is looked for; and what is clearly less
+_LOWER_LIMITS, _DEAREST, _SEVERAL, _CLEARLY = (0.95, 0.85), 8, (2, 4), 0.97
 #: how many plans say where that way begins
 _FINER = 2
 
@@ -207,6 +210,34 @@ class Solver:
             level = int(np.searchsorted(levels, levels[level] - excess / grain, "right")) - 1
             level = min(max(level, (low + high) // 2), high - 1) if excess <= 0 else max(level, (low + high) // 2)
         return found
+
+    def cheaper(
+        self, limit: int, found: Schedule, kept: frozenset[int] = frozenset()
+    ) -> Iterator[tuple[Schedule, frozenset[int]]]:
+        """Schedules that keep to a limit at clearly less work than one that was found, and what is kept in each: those
+        of somewhat lower limits, and those in which more than what is `kept` already is not made again, of what takes
+        most. A search that lets go of what is cheapest at the moment does not see what that leaves for the rest.
+        """
+        if self.problem.parts or len(self.problem.values) > _SOME:
+            return
+        spent: dict[int, float] = {}
+        for _, value in found.again:
+            spent[value] = spent.get(value, 0.0) + (self.problem.values[value].work or 0.0)
+        dearest = sorted(spent, key=lambda value: (-spent[value], value))[:_DEAREST]
+        several = [dearest[:count] for count in _SEVERAL if count < len(dearest)]
+        more = [(kept, part) for part in _LOWER_LIMITS]
+        more += [(kept.union(values), 1.0) for values in (*([value] for value in dearest), *several)]
+        for values, part in more:
+            other = self.keeping(values).solve(int(limit * part), _CLEARLY * found.work)
+            if other.peak <= limit and other.work < _CLEARLY * found.work:
+                yield other, values
+
+    def keeping(self, kept: frozenset[int]) -> Solver:
+        """The same of the problem in which these values are not made again."""
+        if not kept:
+            return self
+        values = [v._replace(work=None) if n in kept else v for n, v in enumerate(self.problem.values)]
+        return Solver(replace(self.problem, values=values))
 
     def least(self, work: float) -> Schedule:
         """The schedule with the lowest peak that is found among those that add at most `work`: that of the forward

@@ -18,6 +18,7 @@ from ..ops.primitive import user_source
 from ..tensor import Tensor
 from ..tensor.creation import zeros_like
 from ..tensor.grad_modes import enable_grad, is_grad_enabled
+from ..tensor.state import STATE
 from ..trees import flatten, unflatten
 
 Argnums = int | tuple[int, ...]
@@ -73,6 +74,8 @@ def _before(node: Node) -> list[Node]:
 def pulled(outputs: Sequence[Tensor], inputs: Sequence[Tensor], cotangents: Sequence[Tensor]) -> list[Tensor]:
     """The gradients, themselves differentiable; zeros for inputs that are not used."""
     used = [(o, c) for o, c in zip(outputs, cotangents, strict=True) if o.requires_grad]
+    for output, _ in used:
+        STATE.tell_pulled(output.node)
     if not used:
         return [zeros_like(i) for i in inputs]
     with enable_grad():

@@ -48,6 +48,8 @@ _BELOW = 6
 _AGAIN, _NEAR_FEWEST = 4, 3 / 4
 #: how far below the lowest peak that was found something else may be found
 _LUCK = 31 / 32
+#: how often less work is looked for than that of what was found
+_ROUNDS = 6
 #: how much longer a step may take so that nothing is rounded for it, and operations to round an element and widen it
 _LITTLE, _ROUNDING = 1.02, 2
 
@@ -71,8 +73,10 @@ class Fitted:
     copies: dict[Node, Node]
     #: what waits for the backward pass in bfloat16
     rounded: tuple[Node, ...] = ()
-    #: the work of the schedule that it was made by
+    #: of the schedule that it was made by: its work, what is made again, and the most bytes that live at once
     added: float = 0.0
+    again: tuple[Again, ...] = ()
+    peak: int = 0
 
     @property
     def recomputed(self) -> int:
@@ -216,7 +220,22 @@ class Fitter:
             found.append(self.fewest)
         if not found and self.freely is not None:
             return self.freely._exact(self.freely.known, limit)
-        return min(found, key=lambda fitted: fitted.added, default=None)
+        best = min(found, key=lambda fitted: fitted.added, default=None)
+        return None if best is None else self._refined(known, limit, best)
+
+    def _refined(self, known: Retention, limit: int, fitted: Fitted) -> Fitted:
+        """What keeps to a limit at less work than `fitted`, as far as that is found."""
+        kept: frozenset[int] = frozenset()
+        for _ in range(_ROUNDS):
+            aim = limit - max(fitted.layout.arena_bytes - fitted.peak, 0)
+            schedule = Schedule(fitted.again, fitted.peak, fitted.added)
+            cheaper = known.solver.cheaper(aim, schedule, kept)
+            tried = ((self._laid_out(known, other), values) for other, values in cheaper)
+            better = next((pair for pair in tried if pair[0].layout.arena_bytes <= limit), None)
+            if better is None:
+                break
+            fitted, kept = better
+        return fitted
 
     def _in(self, known: Retention, limit: int) -> Fitted:
         """What keeps to a limit in the least time; what comes nearest to it where nothing does."""
@@ -383,5 +402,6 @@ class Fitter:
         key = known, schedule.again
         if key not in self._made:
             made = rematerialize(self.first.fusion, known, schedule.again)
-            self._made[key] = Fitted(self.lay_out(made.fusion), made.copies, added=schedule.work)
+            layout = self.lay_out(made.fusion)
+            self._made[key] = Fitted(layout, made.copies, (), schedule.work, schedule.again, schedule.peak)
         return self._made[key]

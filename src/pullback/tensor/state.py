@@ -52,6 +52,12 @@ class _State(threading.local):
         for watcher in WATCHERS:
             watcher(node, what, owner)
 
+    def tell_pulled(self, node: Node) -> None:
+        """Tell who wants to know of losses that something was differentiated, which may be a loss."""
+        if self.trace is None:
+            for watcher in WATCHERS:
+                watcher(node, "pulled", None)
+
 
 #: asked to wait while another thread records a step, which gives tensors nodes without values; tell whether it did
 RECORDERS: list[Callable[[], bool]] = []
@@ -84,7 +90,8 @@ class Listeners(Generic[_T]):
         return bool(self._all)
 
 
-#: told of every loss, and of the gradient of every leaf, as `backward` finds them: see `_State.watch`
+#: told of every loss, and of the gradient of every leaf, as `backward` finds them: see `_State.watch`; and of what is
+#: "pulled" back by the transforms of `func`
 WATCHERS = Listeners["Callable[[Node, str, Handle | None], None]"]()
 
 
