@@ -67,8 +67,11 @@ class _Recorded(Program):
     """Stands in for a program: remembers the graph and computes nothing."""
 
     def __init__(self, graph: Graph, inputs: list[Node], graphs: list[Graph]):
+        self.graphs = graphs
         super().__init__(graph, inputs)
-        graphs.append(graph)
+
+    def _prepare(self, graph: Graph, budget: Any, ready: bool) -> None:
+        self.graphs.append(graph)
 
     def run(self, inputs: Any, outputs: Any, moved: Any = None) -> None:
         for buffer in outputs:

@@ -214,7 +214,8 @@ def test_activations_may_wait_in_bfloat16() -> None:
     ]
     assert plans[0].recomputed_flops == 0 and list(plans[0].changes) == ["bfloat16"]
     assert "activations wait for the backward pass" in plans[0].changes["bfloat16"]
-    assert plans[1].peak_bytes < least
+    assert plans[1].peak_bytes <= least
+    assert Case().peak(memory=1, allow=["bfloat16"]) < Case().peak(memory=1)  # the fewest that are found
     budget = plans[0].peak_bytes
     found, _ = Case().trained(memory=budget, allow=["bfloat16"])
     again, _ = Case().trained(3, memory=budget, allow=["bfloat16"])

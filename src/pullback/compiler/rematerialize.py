@@ -37,7 +37,7 @@ _SUMMED = (TOTAL, COLUMN, ACROSS)
 class Retention:
     """The problem of what to keep, and which node each of its values is. `columns` are the loops in which a group's
     kernel sums rows; `asked` are the values that the user wants computed again, and `calls` where they were made;
-    `products` are those that take a product to make.
+    `products` are those that take a product to make, with what of their work that is.
     """
 
     problem: Problem
@@ -48,7 +48,7 @@ class Retention:
     columns: Mapping[Group, tuple[int, ...]] = field(default_factory=dict)
     asked: Sequence[int] = ()
     calls: Calls | None = None
-    products: frozenset[int] = frozenset()
+    products: Mapping[int, float] = field(default_factory=dict)
 
     @cached_property
     def solver(self) -> Solver:
@@ -59,6 +59,18 @@ class Retention:
         """The problem with none of the products computed again."""
         values = [v._replace(work=None) if n in self.products else v for n, v in enumerate(self.problem.values)]
         return replace(self.problem, values=values)
+
+    def with_cheap_products(self) -> Problem:
+        """The problem in which products cost a quarter of what they do."""
+        values = [
+            v if v.work is None else v._replace(work=max(v.work - 0.75 * self.products.get(n, 0.0), 0.0))
+            for n, v in enumerate(self.problem.values)
+        ]
+        return replace(self.problem, values=values)
+
+    def priced(self, schedule: Schedule) -> Schedule:
+        """The schedule with the work that this problem says it adds."""
+        return replace(schedule, work=sum(self.problem.values[again.value].work or 0.0 for again in schedule.again))
 
     def forward_work(self) -> float:
         """What it takes to compute once more all that kernels of the forward pass make, slopes included; of a step with
@@ -116,13 +128,13 @@ def retention(
     number = {node: place for place, node in enumerate(nodes)}
     starts = {start for group in fusion.groups if group.kind == STEPS for start in _starts(group)}
     apart = {node: place for node, place in number.items() if node not in starts}
-    values, steps, products = [], [], []
+    values, steps, products = [], [], {}
     said: dict[int, str | None] = {}
     for node in nodes:
         interior, read = _made_of([node], apart)
         work: float | None = sum(work_of(n, n is node) for n in interior)
         if any(n.op.kind in _PRODUCTS for n in interior):
-            products.append(number[node])
+            products[number[node]] = sum(work_of(n, n is node) for n in interior if n.op.kind in _PRODUCTS)
         group = fusion.group_of[node]
         if group.kind == STEPS:
             work = (work or 0.0) / len(group.stored)  # what a loop makes is mostly wanted together
@@ -145,7 +157,7 @@ def retention(
     parts = _parts(fusion.groups, nodes, steps, asked, calls)
     return Retention(
         Problem(steps, values, wanted, parts), nodes, list(fusion.groups), fusion.graph.nodes, asked=asked, calls=calls,
-        products=frozenset(products),
+        products=products,
     )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ layout takes decides. Where that is more than was asked for, the search is given
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -192,8 +193,10 @@ class Fitter:
             return self._as_asked(known)
         found = [self.fewest]
         values = narrowable(self.first.fusion, known) if self.may_round else []
-        if chosen := self._all_that_help(known, values):
-            found.append(replace(self._narrowed(chosen).fit(limit), rounded=chosen))
+        some = tuple(chosen_for(values, known, self.fewest.layout.arena_bytes))
+        for chosen in dict.fromkeys((some, self._all_that_help(known, values))):
+            if chosen:
+                found.append(replace(self._narrowed(chosen).fit(limit), rounded=chosen))
         return min(found, key=lambda fitted: _rank(fitted, limit))
 
     @cached_property
@@ -366,8 +369,10 @@ class Fitter:
         found, peaks = [self._laid_out(known, lowest), self.fewest], {lowest.peak}
         if few:
             # a search that is led by a lower aim may end below the lowest peak that was found
-            for part in range(1, _BELOW):
-                schedule = solver.solve(int(solver.floor * (lowest.peak / max(solver.floor, 1)) ** (part / _BELOW)))
+            aims = [int(solver.floor * (lowest.peak / max(solver.floor, 1)) ** (n / _BELOW)) for n in range(1, _BELOW)]
+            # and so may one to which products cost less than they do, and so lets go of others first
+            for aim, other in itertools.product(aims, (solver, Solver(known.with_cheap_products()))):
+                schedule = known.priced(other.solve(aim))
                 if schedule.peak not in peaks and schedule.peak < lowest.peak:
                     found.append(self._laid_out(known, schedule))
                     peaks.add(schedule.peak)
