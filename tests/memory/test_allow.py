@@ -283,6 +283,16 @@ def test_activations_of_several_updates_may_wait_in_bfloat16(kind: str) -> None:
     assert step.plan().recomputed_flops == 0 and "bfloat16" in step.plan().changes
 
 
+def test_a_permission_to_round_adds_no_work() -> None:
+    peak = Case().peak()
+    for share in (0.95, 0.85, 0.75, 0.65):
+        plain, allowed = (
+            pb.plan(Case().step, Case().x, memory=int(share * peak), allow=allow) for allow in ([], ["bfloat16"])
+        )
+        assert allowed.peak_bytes <= share * peak
+        assert allowed.recomputed_flops <= plain.recomputed_flops
+
+
 def test_values_wait_rounded_where_that_lowers_a_peak_and_nowhere_else() -> None:
     program = pb.plan(Several("lstm").step)._program
 

@@ -249,15 +249,17 @@ class Fitter:
         most = self._all_that_help(known, values)
         # a layout may take more than what lives at once
         some = tuple(chosen_for(values, known, limit - (self.first.arena_bytes - known.solver.base.peak)))
+        kept = [] if exact is None else [exact]
         for chosen in dict.fromkeys([some, most]):
             if chosen and (exact is None or self._may_pay(known, chosen, limit, exact)):
                 fitters[chosen] = self._narrowed(chosen)
-                fitted = fitters[chosen]._cheaper(limit, inf if exact is None else exact.work)
+                fitted = fitters[chosen]._cheaper(limit, min((one.work for one in kept), default=inf))
                 if fitted is not None:
-                    rounded = replace(fitted, rounded=chosen)
-                    return rounded if exact is None else min(rounded, exact, key=lambda fitted: _rank(fitted, limit))
-        if exact is not None:
-            return exact
+                    kept.append(replace(fitted, rounded=chosen))
+                    if not fitted.again:  # rounding more would only round more
+                        break
+        if kept:
+            return min(kept, key=lambda fitted: _rank(fitted, limit))
         found = self._descent(known)
         if most:
             found += [replace(fitted, rounded=most) for fitted in fitters[most]._descent(fitters[most].known)]
