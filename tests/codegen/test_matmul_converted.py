@@ -356,7 +356,7 @@ def test_each_conversion_on_the_way_to_a_product_is_done(name: str, rows: int) -
     right = CHAINS[name](theirs, lambda value: value)
     np.testing.assert_array_equal(converted.float().numpy(), right.float().numpy())
     np.testing.assert_allclose(
-        found, (right[:rows].double() @ there.to(right.dtype).double()).numpy(), rtol=1e-2, atol=1
+        found, (right[:rows].double() @ there.to(right.dtype).double()).numpy(), rtol=1e-2, atol=1e-2
     )
 
 

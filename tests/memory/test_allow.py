@@ -216,6 +216,8 @@ def test_activations_may_wait_in_bfloat16() -> None:
     assert "activations wait for the backward pass" in plans[0].changes["bfloat16"]
     assert plans[1].peak_bytes <= least
     assert Case().peak(memory=1, allow=["bfloat16"]) < Case().peak(memory=1)  # the fewest that are found
+    for step in (Several("lstm").step, Several("penalty").step):  # where making again costs more than here
+        assert pb.plan(step, memory="least", allow=["bfloat16"]).peak_bytes < pb.plan(step, memory="least").peak_bytes
     budget = plans[0].peak_bytes
     found, _ = Case().trained(memory=budget, allow=["bfloat16"])
     again, _ = Case().trained(3, memory=budget, allow=["bfloat16"])
