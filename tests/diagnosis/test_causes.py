@@ -24,6 +24,7 @@ BOTH_SIGNS = pb.tensor([[1e30], [-1e30]])
 OVERFLOW = "overflow of float32, whose largest number is 3.40e38"
 PRODUCTS = f"{OVERFLOW}, in sums of products of operands up to 1e+30 and 1e+30"
 RUNNING = f"{OVERFLOW}, in running sums or products of numbers up to"
+SINGULAR = "logarithm of the determinant of a singular matrix, which is 0"
 COUNTED = "division by zero: 0/0, the mean over no label: all are ignored, or have a weight of 0"
 
 CAUSES: dict[str, tuple[Callable[[], Any], str]] = {
@@ -87,6 +88,9 @@ CAUSES: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: pb.logdet(pb.tensor([[0.0, 1.0], [1.0, 0.0]], requires_grad=True)),
         "logarithm of a negative determinant",
     ),
+    "logarithm of no determinant": (lambda: pb.linalg.slogdet(large(2, 2, value=1.0))[1], SINGULAR),
+    "logdet of a singular matrix": (lambda: pb.logdet(large(2, 2, value=1.0)), SINGULAR),
+    "exponential of a matrix": (lambda: pb.linalg.matrix_exp(large(2, 2, value=1e3)), OVERFLOW),
     "a weight": (
         lambda: F.embedding(pb.tensor([1]), of(1.0, nan)[:, None]),
         "a tensor from outside is NaN already, before the step",

@@ -6,8 +6,11 @@
 import pytest
 
 import pullback as pb
-from module_database import database, not_yet, trial
+from module_database import both, database, moved, not_yet, samples_of, trial
+from operator_database import tensors_in
 from pullback import debug
+from pullback.graph.node import reachable
+from pullback.ops.primitive import ALIAS
 
 #: inputs of each module and mode that the suite tries
 SAMPLES = 6
@@ -39,3 +42,22 @@ def test_native_code_gives_them_too(name: str) -> None:
     with debug.override(backend="native"):
         outcome = trial(name, 1, (True,))
     assert outcome.failures == []
+
+
+#: the spaces of names that users call
+SPACES = (pb, pb.Tensor, pb.nn.functional, pb.linalg, pb.special)
+#: PyTorch's names, in torch itself, of what modules alone call here
+LAYERS = {f"{kind}{cell}" for kind in ("lstm", "gru", "rnn_tanh", "rnn_relu") for cell in ("", "_cell")}
+KNOWN = {known for space in SPACES for name in dir(space) for known in (name, name.strip("_"))} | LAYERS
+
+
+@pytest.mark.parametrize("name", THERE)
+def test_what_a_module_computes_is_told_by_names_that_users_know(name: str) -> None:
+    """Errors and profiles name operations by what a node's source says."""
+    record = database()[name]
+    sample = next(samples_of(record, True))
+    ours, _ = both(record, sample, True)
+    given = moved(sample.forward_input.args), moved(sample.forward_input.kwargs)
+    results = [t.node for t in tensors_in(ours(*given[0], **given[1]))]
+    named = {n.source.operation for n in reachable(results, False) if n.source is not None and n.op.kind != ALIAS}
+    assert named and named - KNOWN <= {""}

@@ -15,13 +15,14 @@ from ..graph.node import Node
 from ..graph.types import DType
 from ..ops.host import DETACH, RESULT, custom, detach, result, several
 from ..ops.movement import expand
-from ..ops.primitive import MODE, Lowering, autocast_mode, constant, grad_mode, own_lines, user_source
+from ..ops.primitive import MODE, Lowering, autocast_mode, constant, grad_mode, own_lines, unnamed, user_source
 from ..tensor.handle import Handle
 from ..tensor.state import STATE
 
 Rule = Callable[[Any, Any], Sequence[Any]]
 
 
+@unnamed
 def with_gradient(primal: Any, inputs: Sequence[Any], rule: Rule) -> Any:
     """`primal`, a tensor computed from `inputs`, differentiated by `rule` and not through how it was computed.
 
@@ -37,6 +38,7 @@ def with_gradient(primal: Any, inputs: Sequence[Any], rule: Rule) -> Any:
     return wrap(custom(primal.node, tuple(t.node for t in inputs), on_nodes))
 
 
+@unnamed
 def with_gradients(
     primals: Sequence[Any], inputs: Sequence[Any], rule: Callable[[Sequence[Any]], Sequence[Any]]
 ) -> list[Any]:

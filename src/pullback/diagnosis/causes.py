@@ -203,7 +203,7 @@ def _exp(node: Node, operands: list[np.ndarray], _: np.ndarray) -> Cause | None:
 def _difference(node: Node, operands: list[np.ndarray], result: np.ndarray) -> Cause | None:
     if not np.isnan(result).any():
         return _overflow(node, operands)
-    if node.source is not None and ("softmax" in node.source.operation or node.source.operation == "attend"):
+    if node.source is not None and ("softmax" in node.source.operation or "attention" in node.source.operation):
         if (operands[0] == np.inf).any():
             return Cause(
                 "softmax of inf, which is inf - inf", "mask with -inf what is to have no part, and not with inf"
@@ -220,6 +220,16 @@ def _mul(node: Node, operands: list[np.ndarray], result: np.ndarray) -> Cause | 
 
 def _convert(node: Node, operands: list[np.ndarray], _: np.ndarray) -> Cause | None:
     return _overflow(node, operands)
+
+
+def _host(node: Node, operands: list[np.ndarray], result: np.ndarray) -> Cause | None:
+    called = "" if node.source is None else node.source.operation
+    if called not in ("slogdet", "logdet") or np.isnan(result).any():
+        return None
+    return Cause(
+        "logarithm of the determinant of a singular matrix, which is 0",
+        "add a small number to the diagonal (A + 1e-6 * eye(n)), or see why rows or columns depend on each other",
+    )
 
 
 def _remainder(node: Node, operands: list[np.ndarray], _: np.ndarray) -> Cause | None:
@@ -255,6 +265,7 @@ _RULES: dict[str, Rule] = {
     "sub": _difference,
     "mul": _mul,
     "convert": _convert,
+    "host_call": _host,
     "remainder": _remainder,
     "fmod": _remainder,
     **dict.fromkeys(

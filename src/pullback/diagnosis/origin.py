@@ -22,11 +22,7 @@ from ..graph.node import Graph, Node, ancestors
 from ..ops.primitive import ALIAS, ELEMENTWISE, MOVEMENT, REDUCTION
 from ..ops.scan import REPEAT, steps_of
 from .causes import Cause, cause, cause_of_loss
-from .report import OperandStatistics, report, statistics
-
-#: what may have a NaN in it from the beginning: it is data
-_DATA = ("buffer", "input", "parameter")
-
+from .report import OperandStatistics, is_given, report, statistics
 
 #: what a root is that is looked at because it was computed: an infinity on purpose is no fault in it
 VALUE = "value"
@@ -101,7 +97,7 @@ class Watch:
         nan = any(bool(np.isnan(v).any()) for v in _arrays(value))
         if node in self.handed:
             return self.handed[node]
-        if _is_given(node):
+        if is_given(node):
             return Finding(nan, False, index=_first(value, nan))
         if _is_number(node):  # which is no fault by itself: what uses it may be
             return Finding(False, False)
@@ -128,10 +124,6 @@ def _first(value: Any, nan: bool) -> tuple[int, ...]:
         return ()
     bad = np.isnan(value) if nan else np.isinf(value)
     return tuple(map(int, np.unravel_index(int(bad.argmax()), bad.shape)))
-
-
-def _is_given(node: Node) -> bool:
-    return node.buffer is not None or node.op.name in _DATA
 
 
 def _seen_through(node: Node) -> Node:
@@ -216,7 +208,7 @@ def _in_the_loss(fault: Fault, findings: Mapping[Node, Finding], order: Mapping[
 def _infinite_data(node: Node, findings: Mapping[Node, Finding]) -> list[Node]:
     """What was given with infinities in it that came as far as the operands of a node."""
     back = ancestors([node])
-    return [n for n, finding in findings.items() if n in back and n is not node and _is_given(n) and not finding.nan]
+    return [n for n, finding in findings.items() if n in back and n is not node and is_given(n) and not finding.nan]
 
 
 #: a node of the step of a loop that has this number, in the order of computation

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import NonFiniteError
 from ..graph.node import Node, Source
-from ..ops.primitive import path_of
+from ..ops.primitive import ALIAS, path_of
 from .causes import Cause
 
 if TYPE_CHECKING:
@@ -66,7 +66,19 @@ def statistics(name: str, node: Node, value: Any) -> OperandStatistics:
     if finite.size:
         low, high, mean = float(finite.min()), float(finite.max()), float(finite.mean(dtype=np.float64))
     nans, infinities = (int(np.isnan(array).sum()), int(np.isinf(array).sum())) if floating else (0, 0)
-    return OperandStatistics(name or called(node), node.shape, node.dtype.name, low, high, mean, nans, infinities)
+    return OperandStatistics(name or _maker(node), node.shape, node.dtype.name, low, high, mean, nans, infinities)
+
+
+def _maker(node: Node) -> str:
+    """What made the value of a node."""
+    while node.op.kind == ALIAS and not is_given(node):
+        node = node.inputs[0]
+    return called(node)
+
+
+def is_given(node: Node) -> bool:
+    """Whether the value was there before: it may have a NaN in it from the beginning."""
+    return node.buffer is not None or node.op.name in ("buffer", "input", "parameter")
 
 
 def called(node: Node) -> str:
@@ -101,8 +113,7 @@ def report(
     told where it is not that of the line; `infinite` is the data with infinities that the operation made it of.
     """
     node, finding, reader, times = fault
-    is_given = node.buffer is not None or node.op.name in ("buffer", "input", "parameter")
-    is_data = not finding.made and (finding.nan or (is_given and not finding.fault))
+    is_data = not finding.made and (finding.nan or (is_given(node) and not finding.fault))
     told = node if finding.made or reader is None else reader
     source = told.source
     found = finding.cause or _without_cause(node, finding, is_data)
@@ -165,4 +176,4 @@ def _subject(what: str, message: str) -> str:
     return "the loss" if what == "loss" else "a value"
 
 
-__all__ = ["OperandStatistics", "called", "phase_of", "report", "statistics"]
+__all__ = ["OperandStatistics", "called", "is_given", "phase_of", "report", "statistics"]

@@ -24,7 +24,8 @@ def _evaluate_host(node: Node, *arrays: np.ndarray) -> np.ndarray:
             f"host_call: {node['function']!r} returned shape {list(result.shape)}, promised {list(node.shape)} "
             f"(at {node.source})"
         )
-    return round_to(result.astype(node.dtype.carrier), node.dtype)
+    with np.errstate(over="ignore", invalid="ignore"):  # what the dtype does not hold is an infinity in it, no fault
+        return round_to(result.astype(node.dtype.carrier), node.dtype)
 
 
 #: a pure Python function of NumPy arrays; it has no gradient of its own

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from types import CodeType, FrameType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -38,6 +38,7 @@ SCAN = "scan"  # a loop, which has several results, and the nodes that are one o
 ALIAS = "alias"  # the value of its first input; only differentiation tells the two apart
 
 Pullback = Callable[[Node, Node], Node]
+Named = TypeVar("Named", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, eq=False)
@@ -262,7 +263,22 @@ _COMMANDS = os.path.join(_PACKAGE, "cli", "")
 _PROCESSES = os.path.join(os.path.dirname(os.__file__), "multiprocessing", "")
 #: functions of the package that give an operation its name for the user, by the folder they stand in. The greatest
 #: number counts, and of equals the outermost: cross_entropy calls log_softmax, and both call methods of tensors.
-_NAMING = {os.path.join("nn", "functional"): 3, os.path.join("nn", "utils"): 3, "optim": 3, "autograd": 2, "tensor": 1}
+_NAMING = {
+    os.path.join("nn", "functional"): 3,
+    os.path.join("nn", "utils"): 3,
+    "optim": 3,
+    "autograd": 2,
+    "linalg": 2,
+    "tensor": 1,
+}
+#: functions in these folders that are a part of what users call, by no name that users know
+_unnamed: set[CodeType] = set()
+
+
+def unnamed(function: Named) -> Named:
+    """A function that other files of the package call, and that gives the operations in it no name."""
+    _unnamed.add(function.__code__)
+    return function
 
 
 #: functions that are called in place of another operation, of which theirs is no part: what calls them names nothing
@@ -291,7 +307,7 @@ class _Caller:
             self.rank = 0
             special = code.co_name.startswith("__")
             name = code.co_name.strip("_") if special else code.co_name
-            if name.isidentifier() and name != "init" and not name.startswith("_"):
+            if name.isidentifier() and name != "init" and not name.startswith("_") and code not in _unnamed:
                 folder = code.co_filename[len(_PACKAGE) :]
                 self.rank = max((rank for place, rank in _NAMING.items() if folder.startswith(place)), default=0)
                 name = _MIRRORED.get(name, name) if special else name

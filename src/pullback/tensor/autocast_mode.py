@@ -187,20 +187,20 @@ def unlowered(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function` done in the dtypes of its operands, in autocast regions too."""
 
     @functools.wraps(function)
-    def run(*args: Any, **options: Any) -> Any:
+    def _run(*args: Any, **options: Any) -> Any:
         if MODE.autocast.dtype is None:
             return function(*args, **options)
         with autocast_mode(Lowering()):
             return function(*args, **options)
 
-    return run
+    return _run
 
 
 def widening(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function` done in float32 in autocast regions, whatever 16-bit floats it is given."""
 
     @functools.wraps(function)
-    def run(*args: Any, **options: Any) -> Any:
+    def _run(*args: Any, **options: Any) -> Any:
         if MODE.autocast.dtype is None:
             return function(*args, **options)
         wide = in_float32(*args)
@@ -208,7 +208,7 @@ def widening(function: Callable[..., Any]) -> Callable[..., Any]:
         with autocast_mode(Lowering()):
             return function(*wide, **named)
 
-    return run
+    return _run
 
 
 __all__ = [

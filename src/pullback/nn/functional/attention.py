@@ -10,7 +10,7 @@ from ...graph.types import DType, bool_, float32, int64
 from ...ops.attention import attention
 from ...ops.elementwise import broadcast_shapes, le, lt
 from ...ops.movement import expand
-from ...ops.primitive import constant, iota, user_source
+from ...ops.primitive import constant, iota, unnamed, user_source
 from ...tensor import Tensor
 from ...tensor.arithmetic import where
 from ...tensor.autocast_mode import lowered
@@ -148,6 +148,7 @@ def _composed(
     return product_of_scores(weights, value, query.dtype)
 
 
+@unnamed
 def product_of_scores(x: Tensor, y: Tensor, dtype: DType) -> Tensor:
     """x y in `dtype`: the product that makes the scores or the one that the weights go into.
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ...errors import DTypeError, ShapeError
 from ...graph.types import bool_
-from ...ops.primitive import user_source
+from ...ops.primitive import unnamed, user_source
 from ...tensor import Tensor
 from ...tensor.arithmetic import where
 from ...tensor.autocast_mode import lowered
@@ -119,6 +119,7 @@ def _separate(*weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     return query, key, value
 
 
+@unnamed
 def attend(
     operands: tuple[Tensor, Tensor, Tensor],
     heads: int,

@@ -1,8 +1,9 @@
-"""One step of each recurrent network, and all steps of one direction of a layer."""
+"""One step of each recurrent network, and all steps of one direction of a layer, by PyTorch's names of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from ...tensor import Tensor
 from ...tensor.arithmetic import where
@@ -20,7 +21,7 @@ class Recurrent:
         self.weight, self.bias, self.projection = weight, bias, projection
 
 
-def lstm_step(given: Tensor, state: Sequence[Tensor], recurrent: Recurrent) -> list[Tensor]:
+def lstm_cell(given: Tensor, state: Sequence[Tensor], recurrent: Recurrent) -> list[Tensor]:
     """Hochreiter & Schmidhuber (1997) with forget gates (Gers et al., 2000): the next (h, c)."""
     hidden, cell = state
     gates = given + linear(hidden, recurrent.weight, recurrent.bias).to(given.dtype)
@@ -32,7 +33,7 @@ def lstm_step(given: Tensor, state: Sequence[Tensor], recurrent: Recurrent) -> l
     return [hidden, cell]
 
 
-def gru_step(given: Tensor, state: Sequence[Tensor], recurrent: Recurrent) -> list[Tensor]:
+def gru_cell(given: Tensor, state: Sequence[Tensor], recurrent: Recurrent) -> list[Tensor]:
     """Cho et al. (2014), with the reset gate after the product, as PyTorch and cuDNN have it: the next (h,)."""
     (hidden,) = state
     product = linear(hidden, recurrent.weight, recurrent.bias).to(given.dtype)
@@ -42,40 +43,66 @@ def gru_step(given: Tensor, state: Sequence[Tensor], recurrent: Recurrent) -> li
     return [(1 - update) * new + update * hidden]
 
 
-def tanh_step(given: Tensor, state: Sequence[Tensor], recurrent: Recurrent) -> list[Tensor]:
+def rnn_tanh_cell(given: Tensor, state: Sequence[Tensor], recurrent: Recurrent) -> list[Tensor]:
     """Elman (1990): the next (h,)."""
     return [(given + linear(state[0], recurrent.weight, recurrent.bias).to(given.dtype)).tanh()]
 
 
-def relu_step(given: Tensor, state: Sequence[Tensor], recurrent: Recurrent) -> list[Tensor]:
+def rnn_relu_cell(given: Tensor, state: Sequence[Tensor], recurrent: Recurrent) -> list[Tensor]:
     """Elman's network with max(x, 0): the next (h,)."""
     return [(given + linear(state[0], recurrent.weight, recurrent.bias).to(given.dtype)).relu()]
 
 
-CELLS: dict[str, Cell] = {"lstm": lstm_step, "gru": gru_step, "tanh": tanh_step, "relu": relu_step}
-
-
-def recurrence(
-    cell: Cell,
-    given: Tensor,
-    state: Sequence[Tensor],
-    recurrent: Recurrent,
-    reverse: bool,
-    there: Tensor | None = None,
-) -> tuple[Tensor, list[Tensor]]:
-    """All steps of one direction of a layer: outputs [steps, batch, hidden] and the last state.
+@dataclass
+class Steps:
+    """All steps of one direction of a layer.
 
     `given` [steps, batch, gates] is what the inputs give, for all steps at once: their product with the weights does
     not wait for the state. Where `there`, bool[steps, batch, 1], is false a state stays as it is.
     """
 
+    given: Tensor
+    state: Sequence[Tensor]
+    recurrent: Recurrent
+    reverse: bool
+    there: Tensor | None = None
+
+
+def lstm(steps: Steps) -> tuple[Tensor, list[Tensor]]:
+    """Outputs [steps, batch, hidden] and the last (h, c)."""
+    return _outputs(lstm_cell, steps)
+
+
+def gru(steps: Steps) -> tuple[Tensor, list[Tensor]]:
+    """Outputs [steps, batch, hidden] and the last (h,)."""
+    return _outputs(gru_cell, steps)
+
+
+def rnn_tanh(steps: Steps) -> tuple[Tensor, list[Tensor]]:
+    """Outputs [steps, batch, hidden] and the last (h,)."""
+    return _outputs(rnn_tanh_cell, steps)
+
+
+def rnn_relu(steps: Steps) -> tuple[Tensor, list[Tensor]]:
+    """Outputs [steps, batch, hidden] and the last (h,)."""
+    return _outputs(rnn_relu_cell, steps)
+
+
+CELLS: dict[str, Cell] = {"lstm": lstm_cell, "gru": gru_cell, "tanh": rnn_tanh_cell, "relu": rnn_relu_cell}
+LAYERS = {"lstm": lstm, "gru": gru, "tanh": rnn_tanh, "relu": rnn_relu}
+
+
+def _outputs(cell: Cell, steps: Steps) -> tuple[Tensor, list[Tensor]]:
+    given, there = steps.given, steps.there
+
     def step(carries: list[Tensor], slices: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        next_ = cell(slices[0], carries, recurrent)
+        next_ = cell(slices[0], carries, steps.recurrent)
         if there is not None:
             next_ = [where(slices[1], new, old) for new, old in zip(next_, carries, strict=True)]
         return next_, next_[:1]
 
     # under autocast `given` is of 16 bits: a GRU mixes its state into the next one and keeps the dtype that it has
-    start = list(state) if cell is gru_step else [part.to(given.dtype) for part in state]
-    last, (outputs,) = repeat(step, start, [given] if there is None else [given, there], given.shape[0], reverse)
+    start = list(steps.state) if cell is gru_cell else [part.to(given.dtype) for part in steps.state]
+    slices = [given] if there is None else [given, there]
+    last, (outputs,) = repeat(step, start, slices, given.shape[0], steps.reverse)
     return outputs, last

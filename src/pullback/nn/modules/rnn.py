@@ -16,7 +16,7 @@ from ...tensor.creation import empty, tensor, zeros
 from ...tensor.joining import cat, stack
 from .. import functional as F
 from .. import init
-from ..functional.recurrent import CELLS, Recurrent, recurrence
+from ..functional.recurrent import CELLS, LAYERS, Recurrent, Steps
 from ..parameter import Parameter
 from ..utils.rnn import PackedSequence, gathered, spread, steps_of
 from .module import Module
@@ -188,7 +188,7 @@ class RNNBase(Module):
             # added for all steps at once; a GRU's reset gate multiplies its share of it
             given, bias = given + bias.to(given.dtype), None
         recurrent = Recurrent(named("weight_hh"), bias, named("weight_hr"))
-        return recurrence(CELLS[self.kind], given, start, recurrent, reverse, there)
+        return LAYERS[self.kind](Steps(given, start, recurrent, reverse, there))
 
     def _check(self, input: Tensor, packed: bool = False) -> None:
         name = type(self).__name__

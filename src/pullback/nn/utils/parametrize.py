@@ -194,7 +194,7 @@ def _give_class(module: Any) -> None:
 
 
 def _reader(name: str) -> Any:
-    def read(self: Any) -> Any:
+    def _read(self: Any) -> Any:
         if not _depth[0] or STATE.trace is not None:
             return self.parametrizations[name]()
         key = (id(self), name)
@@ -202,14 +202,14 @@ def _reader(name: str) -> Any:
             _CACHE[key] = self.parametrizations[name]()
         return _CACHE[key]
 
-    return read
+    return _read
 
 
 def _writer(name: str) -> Any:
-    def write(self: Any, value: Tensor) -> None:
+    def _write(self: Any, value: Tensor) -> None:
         self.parametrizations[name].right_inverse(value)
 
-    return write
+    return _write
 
 
 def is_parametrized(module: Any, tensor_name: str | None = None) -> bool:

@@ -35,18 +35,18 @@ def spectral_norm(
     for part, size in zip("uv", matrix.shape, strict=True):
         module.register_buffer(f"{name}_{part}", F.normalize(randn(size, dtype=weight.dtype), dim=0, eps=eps))
 
-    def iterate(self: Any, _: Any) -> None:
+    def _iterate(self: Any, _: Any) -> None:
         if self.training:
             matrix = as_matrix(getattr(self, f"{name}_orig").detach(), axis)
             u, v = getattr(self, f"{name}_u"), getattr(self, f"{name}_v")
             power_iterations(matrix.mT, v, u, n_power_iterations, eps)  # here v is the first to move
 
-    def read(self: Any) -> Tensor:
+    def _read(self: Any) -> Tensor:
         original = getattr(self, f"{name}_orig")
         u, v = getattr(self, f"{name}_u").clone(), getattr(self, f"{name}_v").clone()
         return original / u.dot(as_matrix(original, axis).mv(v))
 
-    handle = module.register_forward_pre_hook(iterate)
+    handle = module.register_forward_pre_hook(_iterate)
 
     def undo(owner: Any) -> None:
         del owner._forward_pre_hooks[handle.id]
@@ -54,7 +54,7 @@ def spectral_norm(
         for part in "uv":
             delattr(owner, f"{name}_{part}")
 
-    keep_computed("spectral_norm", module, name, read, undo)
+    keep_computed("spectral_norm", module, name, _read, undo)
     return module
 
 

@@ -25,7 +25,7 @@ def weight_norm(module: Any, name: str = "weight", dim: int | None = 0) -> Any:
     module.register_parameter(f"{name}_g", Parameter(norm_except_dim(weight.detach(), axis)))
     module.register_parameter(f"{name}_v", Parameter(weight.detach()))
 
-    def read(self: Any) -> Tensor:
+    def _read(self: Any) -> Tensor:
         v = getattr(self, f"{name}_v")
         return v * (getattr(self, f"{name}_g") / norm_except_dim(v, axis))
 
@@ -33,7 +33,7 @@ def weight_norm(module: Any, name: str = "weight", dim: int | None = 0) -> Any:
         for part in "gv":
             del owner._parameters[f"{name}_{part}"]
 
-    keep_computed("weight_norm", module, name, read, undo)
+    keep_computed("weight_norm", module, name, _read, undo)
     return module
 
 
