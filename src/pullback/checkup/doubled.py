@@ -14,6 +14,11 @@ from typing import NamedTuple
 from ..graph.node import Node, ancestors
 from ..ops.primitive import ALIAS, CONTRACTION, ELEMENTWISE, INDEXING, MOVEMENT
 
+#: kl_div multiplies by its target, which comes first there, and takes no logarithms for one
+_SWAPPED = (
+    "give kl_div the logarithms first, and the probabilities as its target; or say log_target=True where the target "
+    "is logarithms too"
+)
 _LOGARITHMS = "takes logarithms of probabilities: give it log_softmax(scores)"
 #: by the function: the operation in it that reads scores (and no target), what must not have made these, and the mend
 _LOSSES = {
@@ -53,6 +58,9 @@ def doubled(loss: Node) -> Iterator[Doubled]:
         reading, makers, mend = _LOSSES.get(function, ("", (), ""))
         if node.op.name == reading:
             # of a product the target comes first
+            target = _origin(node.inputs[0])
+            if function == "kl_div" and _called(target) in ("log_softmax", "logsigmoid"):
+                yield Doubled("kl_div", _called(target), str(target.source), _SWAPPED)
             for operand in node.inputs[1:] if reading == "mul" else node.inputs:
                 made = _origin(operand)
                 is_wrong = _called(made) in makers or (function in _OF_LOGARITHMS and _is_score(made))

@@ -62,6 +62,16 @@ class Facts:
     rates: list[float] = field(default_factory=list)
     #: whether a schedule has raised them while they were watched
     rates_rise: bool = False
+    #: the last of them by the first, where one optimizer's have only been lowered
+    rates_left: float = 1.0
+    #: the greatest part of a weight that weight decay takes away in a step
+    decay: float = 0.0
+    #: dropout modules that were called in training and leave nothing
+    dropped: list[str] = field(default_factory=list)
+    #: of the first losses over classes of one optimizer: the labels, the steps, and those of one label alone
+    labels: int = 0
+    labelled: int = 0
+    alike: int = 0
     #: the norm of the first update of weights by that of the weights
     first_update: float = 0.0
     #: losses that are known to be better the larger they are, where there is no other: what they are, and the line
@@ -70,6 +80,8 @@ class Facts:
     doubled: tuple[str, str, str, str] | None = None
     #: a loss whose input and target differ in shape: the loss, their shapes, and the line
     unlike: tuple[str, str, str, str] | None = None
+    #: what was normalized over another axis than that of the classes: loss, function, its axis, the classes', the line
+    other_axis: tuple[str, str, int, int, str] | None = None
     #: mean, deviation and largest magnitude of the model's first input of floats
     inputs: tuple[float, float, float] | None = None
     #: the name and message of an exception that ended it, and its line

@@ -21,6 +21,11 @@ _SHAKES = 1.0
 #: inputs count as normalized up to this mean, in deviations, and from and to these deviations
 _MEAN, _DEVIATIONS = 3.0, (0.02, 20.0)
 
+#: labels from which on it is told that those of a batch are all the same, and the part of the steps at which they are
+_LABELS, _ALIKE = 64, 0.8
+#: what a schedule leaves of a learning rate at least in the steps that are watched, and weight decay takes at most
+_RATES_LEFT, _DECAY = 1e-3, 0.05
+
 #: the facts of a training's first steps with its learning rates multiplied by a factor
 FactsAt = Callable[[float], Facts]
 
@@ -30,6 +35,7 @@ def judge(facts_at: FactsAt, place: str, same_batch: bool) -> Report:
     own = facts_at(1.0)
     found = [*_error(own), *_cleared(own), *_backward(own, place), *_stepped(own, place), *_mode(own)]
     found += [*_gradients(own), *_require_grad(own), *_inputs(own), *_sign(own), *_doubled(own), *_unlike(own)]
+    found += [*_mixed(own), *_left(own)]
     finite = list(_finite(own))
     is_lost_at_once = own.not_finite is not None and not own.not_finite[2]
     if own.steps > 1 and not is_lost_at_once and not (own.error or own.without_gradients or own.strangers):
@@ -269,6 +275,44 @@ def _unlike(facts: Facts) -> Iterator[Finding]:
             "shapes of the loss", False,
             f"{loss} is given an input of shape {given} and a target of shape {target}, which are broadcast", line,
             "give both the same shape: squeeze(-1) the model's output, or unsqueeze(-1) the target",
+        )  # fmt: skip
+
+    if facts.other_axis is not None:
+        loss, function, axis, classes, line = facts.other_axis
+        yield Finding(
+            "shapes of the loss", False,
+            f"{loss} takes the classes from axis {classes}, and {function} was taken over axis {axis}: of each class "
+            "over the examples, and not of each example over the classes", line, f"take {function} with dim={classes}",
+        )  # fmt: skip
+
+
+def _mixed(facts: Facts) -> Iterator[Finding]:
+    """Whether batches have several classes in them."""
+    if facts.optimizers == 1 and facts.labels >= _LABELS and facts.alike > _ALIKE * facts.labelled:
+        yield Finding(
+            "batches mixed", False, f"all labels were the same at {facts.alike} of {facts.labelled} steps",
+            facts.backward_at, "shuffle the data, as DataLoader(…, shuffle=True) does, and see where labels come from",
+        )  # fmt: skip
+
+
+def _left(facts: Facts) -> Iterator[Finding]:
+    """What schedules, weight decay and dropout leave of rates, weights and values."""
+    if facts.rates_left < _RATES_LEFT:
+        now = facts.rates_left * facts.rates[0]
+        yield Finding(
+            "learning rate sane", False,
+            f"a schedule has lowered it from {facts.rates[0]:.3g} to {now:.3g} in {_count(facts.steps, 'step')}",
+            facts.stepped_at, "call scheduler.step() once an epoch, or give the schedule its lengths in steps",
+        )  # fmt: skip
+    if facts.decay > _DECAY:
+        yield Finding(
+            "weight decay sane", False, f"it takes {facts.decay:.0%} of each weight away in each step",
+            facts.stepped_at, "lower it: learning rate times weight_decay is usually below 0.001",
+        )  # fmt: skip
+    if facts.dropped:
+        yield Finding(
+            "dropout sane", False, f"{_listed(facts.dropped)} with p=1: nothing comes through in training",
+            facts.called_at, "give it a p below 1",
         )  # fmt: skip
 
 

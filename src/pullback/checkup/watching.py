@@ -25,6 +25,7 @@ from ..tensor.grad_modes import is_grad_enabled, no_grad
 from ..tensor.handle import Handle
 from ..tensor.state import STATE, WATCHERS
 from ..tracing import CompiledStep
+from .classes import labels_of, over_another_axis
 from .doubled import doubled
 from .facts import STEPS, Facts
 from .origins import Origins, has_values
@@ -74,6 +75,8 @@ class Watcher:
         self._signs: dict[bool, tuple[str, str]] = {}
         #: what an optimizer is about to change: rates, and values by the ids of parameters
         self._rates: list[Any] = []
+        #: labels of the losses since the last step
+        self._labels: list[Tensor] = []
         self._kept: dict[int, tuple[Tensor, Tensor]] = {}
         self._weights: dict[int, np.ndarray] = {}
         self._nodes: dict[int, Node] = {}
@@ -130,6 +133,8 @@ class Watcher:
         for name, part in module.named_modules():
             if not any(each.__name__.startswith(_TELL_TRAINING) for each in type(part).__mro__):
                 continue
+            if part._training and getattr(part, "p", 0.0) == 1 and name not in self.facts.dropped:
+                self.facts.dropped.append(name)
             own = list(part._parameters.values())
             is_frozen = bool(own) and not any(p is not None and p.requires_grad for p in own)
             if part._training or not is_trained or is_frozen:
@@ -177,6 +182,9 @@ class Watcher:
             self._look_at_sign(node)
             facts.doubled = facts.doubled or next(doubled(node), None)
             facts.unlike = facts.unlike or unlike(node)
+            facts.other_axis = facts.other_axis or over_another_axis(node)
+        if facts.steps < _LOOKS:
+            self._labels += [Tensor(labels).detach() for labels in labels_of(node)]
         if not facts.steps:
             self._look_for_changes_by_hand()
         self._stop_where_nothing_follows()
@@ -207,6 +215,12 @@ class Watcher:
             self._keep_weights(optimizer)
         elif len(self.optimizers) == 1:
             facts.rates_rise = facts.rates_rise or any(map(float.__gt__, rates, facts.rates))
+            left = [now / first for now, first in zip(rates, facts.rates, strict=False) if first]
+            facts.rates_left = max(left, default=1.0)
+        decays = (
+            float(group.get("lr", 0.0)) * float(group.get("weight_decay", 0.0)) for group in optimizer.param_groups
+        )
+        facts.decay = max(facts.decay, *decays, 0.0)
         if not _has_closure(args, kwargs):
             self._look_at_gradients(_parameters(optimizer))
         self._change_rates(optimizer)
@@ -287,6 +301,7 @@ class Watcher:
         self.facts.steps = max(self._steps.values())
         self._since_step = 0
         self._read_losses()
+        self._read_labels()
         if self.facts.steps >= self.most or (self.facts.steps == 1 and len(self.optimizers) >= _MANY * self.most):
             raise Enough
 
@@ -306,6 +321,15 @@ class Watcher:
         for line, value in values:
             loss = float(value.item())
             self.facts.losses.setdefault(line, []).append(loss if math.isfinite(loss) else math.inf)
+
+    def _read_labels(self) -> None:
+        given, self._labels = self._labels, []
+        values = np.concatenate([labels.numpy().ravel() for labels in given]) if given else np.zeros(0, np.int64)
+        values = values[values >= 0]  # others have no part in the loss
+        if values.size > 1:
+            self.facts.labels += int(values.size)
+            self.facts.labelled += 1
+            self.facts.alike += bool((values == values[0]).all())
 
     def _stop_where_nothing_follows(self) -> None:
         facts = self.facts

@@ -21,6 +21,10 @@ class Cause(NamedTuple):
     mend: str
 
 
+_KL_DIV = (
+    "give kl_div logarithms of probabilities first, and probabilities as its target, or log_target=True where these "
+    "are logarithms too"
+)
 Rule = Callable[[Node, list[np.ndarray], np.ndarray], Cause | None]
 
 _ZERO = "add a small number to it, or choose by where() BEFORE dividing, so that the gradient has no zero in it either"
@@ -174,6 +178,8 @@ def _is_sum(node: Node) -> bool:
 def _log(node: Node, operands: list[np.ndarray], _: np.ndarray) -> Cause | None:
     if node.source is not None and node.source.operation == "logsumexp" and (operands[0] == 0).any():
         return Cause("logsumexp over nothing but -inf, which is -inf", _ALL_MASKED.mend)
+    if node.source is not None and node.source.operation == "kl_div" and (operands[0] < 0).any():
+        return Cause("logarithm of a negative number, which is in kl_div's target", _KL_DIV)
     x = operands[0] + (1 if node.op.name == "log1p" else 0)
     if (x < 0).any():
         return Cause("logarithm of a negative number", _LOG)

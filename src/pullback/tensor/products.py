@@ -11,7 +11,7 @@ from ..graph.types import BOOL, INTEGER, DType, int64
 from ..ops import elementwise as e
 from ..ops.contraction import matmul as matmul_nodes
 from ..ops.movement import expand, reshape
-from ..ops.primitive import constant, user_source
+from ..ops.primitive import constant, unnamed, user_source
 from .autocast_mode import lowered, unlowered
 from .einsum import tensordot
 from .handle import Handle
@@ -227,6 +227,7 @@ def _matmul(x: Tensor, y: Tensor, dtype: DType | None = None) -> Tensor:
     return x._wrap(reshape(product, shape))
 
 
+@unnamed
 def product_in(x: Tensor, y: Tensor, dtype: DType) -> Tensor:
     """matmul of operands of one dtype, also under autocast: in that dtype, or the sums in float32 of 16-bit floats."""
     return _matmul(x, y, dtype)
