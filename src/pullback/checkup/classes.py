@@ -30,7 +30,7 @@ def over_another_axis(loss: Node) -> OtherAxis | None:
         made = next((i for i in node.inputs if _called(i) in ("log_softmax", "softmax")), None)
         axes = set() if made is None else _reduced(made)
         if made is not None and len(axes) == 1 and 1 not in axes and made.shape == node.shape:
-            return OtherAxis("nll_loss", _called(made), *axes, 1, str(made.source))
+            return OtherAxis("nll_loss", _called(made), axes.pop(), 1, str(made.source))
     return None
 
 
