@@ -354,8 +354,8 @@ def test_wrong_arguments_raise() -> None:
         pb.lora.apply(net, r=2, alpha=4, targets=["value"])
     with pytest.raises(TypeError, match=r"lora.apply: .*lora_alpha is alpha here, exclude_modules is exclude here"):
         pb.lora.apply(model(), 2, lora_alpha=4, exclude_modules=["out"])
-    with pytest.raises(TypeError, match="there is no use_dora here, there is no modules_to_save here"):
-        pb.lora.apply(model(), 2, 4, ["query"], use_dora=True, modules_to_save=["out"])
+    with pytest.raises(TypeError, match="there is no use_dora here, there is no lora_bias here"):
+        pb.lora.apply(model(), 2, 4, ["query"], use_dora=True, lora_bias=True)
     for function in (pb.lora.merge, pb.lora.unload):
         with pytest.raises(ValueError, match="no adapters"):
             function(model())

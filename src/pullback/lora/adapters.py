@@ -34,7 +34,7 @@ ALL_LINEAR = "all-linear"
 _PEFTS = {"target_modules": "targets", "exclude_modules": "exclude", "lora_alpha": "alpha", "lora_dropout": "dropout",
           "use_rslora": "rslora"}  # fmt: skip
 #: options of it that stand for something that is not there
-_NOT_THERE = {"use_dora", "modules_to_save", "bias", "fan_in_fan_out", "init_lora_weights", "rank_pattern",
+_NOT_THERE = {"use_dora", "bias", "fan_in_fan_out", "init_lora_weights", "rank_pattern",
               "alpha_pattern", "layers_to_transform", "layers_pattern", "lora_bias", "task_type"}  # fmt: skip
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -43,7 +43,7 @@ _T = TypeVar("_T")
 @dataclass(frozen=True)
 class Config:
     """What adapters are made by; `targets`, and those to `exclude`, are ends of layers' names, or a regular expression
-    for whole names.
+    for whole names; `modules_to_save` are ends of the names of modules that are trained as a whole.
     """
 
     r: int
@@ -52,6 +52,7 @@ class Config:
     dropout: float = 0.0
     rslora: bool = False
     exclude: tuple[str, ...] | str = ()
+    modules_to_save: tuple[str, ...] = ()
 
     @property
     def scaling(self) -> float:
@@ -60,9 +61,15 @@ class Config:
 
     def covers(self, name: str, layer: Module | None) -> bool:
         """Whether the layer of this name gets an adapter."""
-        if is_named(name, self.exclude):
+        if is_named(name, self.exclude) or is_within(name, self.modules_to_save):
             return False
         return _is_linear(layer) if self.targets == ALL_LINEAR else is_named(name, self.targets)
+
+
+def is_within(name: str, named: tuple[str, ...]) -> bool:
+    """Whether a name, or that of a module around it, ends with one of some names."""
+    parts = name.split(".")
+    return any(is_named(".".join(parts[:end]), named) for end in range(1, len(parts) + 1))
 
 
 def is_named(name: str, named: tuple[str, ...] | str) -> bool:
@@ -81,6 +88,11 @@ class LoRALinear(Module):
 
     #: the modules that are trained: they stay in floats where the rest is quantized
     lora_parts = ("lora_A", "lora_B")
+
+    @property
+    def lora_saved(self) -> tuple[str, ...]:
+        """Ends of the names of modules that are trained beside the adapters, and stay in floats too."""
+        return self.config.modules_to_save
 
     def __init__(self, base_layer: Linear | QuantizedLinear, config: Config):
         super().__init__()
@@ -127,7 +139,7 @@ def _without_pefts_names(function: Callable[_P, _T]) -> Callable[_P, _T]:
 @_without_pefts_names
 def apply(
     model: Module, r: int, alpha: float, targets: Iterable[str] | str, *, dropout: float = 0.0, rslora: bool = False,
-    exclude: Iterable[str] | str = (),
+    exclude: Iterable[str] | str = (), modules_to_save: Iterable[str] = (),
 ) -> Module:  # fmt: skip
     """Freeze all parameters of the model, and give each Linear that `targets` name an adapter of rank `r` to train.
 
@@ -138,18 +150,21 @@ def apply(
     the output layer too, which PEFT leaves out of models of transformers: exclude=["lm_head"] does. A layer that stands
     in several places has one adapter in all of them, whichever of its names is given, and none where one is excluded.
     The addition is scaled by alpha / r, with `rslora` by alpha / sqrt(r) (Kalajdzievski, 2023); `dropout` is that of
-    its input. Layers are replaced in place, and the model is the result. Parameters that have to be trained beside can
-    be unfrozen by `requires_grad_()`; `save` does not write these.
+    its input. Layers are replaced in place, and the model is the result.
 
-    Raises ValueError where r or dropout is out of its range, no layer is named, one is of another kind, or the model
-    has adapters already.
+    `modules_to_save` are ends of the names of modules, such as ["classifier"], that are trained as a whole, in place,
+    and get no adapters; `save` writes them beside these. Other parameters can be unfrozen by `requires_grad_()`, and
+    are not written.
+
+    Raises ValueError where r or dropout is out of its range, no layer is named, one is of another kind, a module to
+    save is not there or is kept as codes, or the model has adapters already.
 
     >>> model = pb.nn.Sequential(pb.nn.Linear(8, 8), pb.nn.ReLU(), pb.nn.Linear(8, 2))
     >>> model = pb.lora.apply(model, r=2, alpha=4, targets=["0"])
     >>> [name for name, p in model.named_parameters() if p.requires_grad]
     ['0.lora_A.default.weight', '0.lora_B.default.weight']
     """
-    config = _config(r, alpha, targets, dropout, rslora, exclude)
+    config = _config(r, alpha, targets, dropout, rslora, exclude, modules_to_save)
     if any(isinstance(module, LoRALinear) for module in model.modules()):
         raise ValueError(f"lora.apply: the model has adapters already (at {user_source()}); merge or unload them first")
     layers = [(parent._modules[own], (parent, own, name)) for parent, own, name in _children(model)]
@@ -167,13 +182,40 @@ def apply(
                 f"lora.apply: {name} is a {type(layer).__name__}, and adapters are for Linear (at {user_source()})"
             )
         _check_scaling(config, layer, name)  # type: ignore[arg-type]
+    saved = _to_save(model, config)
     model.requires_grad_(False)
+    for module in saved.values():
+        module.requires_grad_()
     named = dict.fromkeys(parent._modules[own] for parent, own, _ in found)  # in the order in which they draw numbers
     made = {layer: LoRALinear(layer, config) for layer in named}  # type: ignore[arg-type]
     for parent, own, layer in [(parent, own, parent._modules[own]) for parent, own, _ in _children(model)]:
         if layer in made:
             setattr(parent, own, made[layer])
     return model
+
+
+def _to_save(model: Module, config: Config) -> dict[str, Module]:
+    """The modules that are trained as a whole, by name; ValueError where one cannot be."""
+    found = saved_modules(model, config.modules_to_save)
+    for end in config.modules_to_save:
+        if not any(is_named(name, (end,)) for name in found):
+            raise ValueError(f"lora.apply: modules_to_save: no module is named {end!r} (at {user_source()})")
+    for name, module in found.items():
+        if any(isinstance(part, QuantizedLinear) for part in module.modules()):
+            raise ValueError(
+                f"lora.apply: modules_to_save: {name} has weights that are kept as codes, and these are not trained "
+                f"(at {user_source()}); leave it out of quantize_model(model, …, exclude=[…])"
+            )
+    return found
+
+
+def saved_modules(model: Module, named: tuple[str, ...]) -> dict[str, Module]:
+    """The modules that are trained as a whole, the outermost of those that are in one another, by names."""
+    found: dict[str, Module] = {}
+    for _, _, name in _children(model):
+        if is_named(name, named) and not any(name.startswith(f"{other}.") for other in found):
+            found[name] = model.get_submodule(name)
+    return found
 
 
 def _is_linear(layer: Module | None) -> bool:
@@ -186,8 +228,9 @@ def _dtype_of(layer: Linear | QuantizedLinear) -> DType:
 
 
 def _config(
-    r: int, alpha: float, targets: Iterable[str] | str, dropout: float, rslora: bool, exclude: Iterable[str] | str
-) -> Config:
+    r: int, alpha: float, targets: Iterable[str] | str, dropout: float, rslora: bool, exclude: Iterable[str] | str,
+    modules_to_save: Iterable[str],
+) -> Config:  # fmt: skip
     if isinstance(r, bool) or not isinstance(r, Integral) or not 1 <= r < 2**31:
         raise ValueError(f"lora.apply: r must be a whole number of at least 1, got {r!r} (at {user_source()})")
     if not _is_number(dropout) or not 0 <= dropout < 1:
@@ -195,7 +238,12 @@ def _config(
     if not _is_number(alpha) or not _is_finite(alpha):
         raise ValueError(f"lora.apply: alpha must be finite, and a number, got {alpha!r} (at {user_source()})")
     named, excluded = _names("targets", targets), _names("exclude", exclude)
-    return Config(int(r), float(alpha), named, float(dropout), bool(rslora), excluded)
+    saved = _names("modules_to_save", modules_to_save)
+    if isinstance(saved, str):
+        raise ValueError(
+            f"lora.apply: modules_to_save takes a list of names, got {saved!r} (at {user_source()}); [{saved!r}] does"
+        )
+    return Config(int(r), float(alpha), named, float(dropout), bool(rslora), excluded, saved)
 
 
 def _is_number(value: object) -> bool:
@@ -375,7 +423,9 @@ def _part(layer: Module) -> None:
 
 
 def unload(model: Module) -> Module:
-    """Take all adapters away, so that the model is what it was; the model is the result. Its parameters stay frozen."""
+    """Take all adapters away, so that the model is what it was; the model is the result. Its parameters stay frozen,
+    but for modules that were trained as a whole, which keep what they have learned.
+    """
     _require(model, "unload")
     for parent, own, layer in [(parent, own, parent._modules[own]) for parent, own, _ in _children(model)]:
         if isinstance(layer, LoRALinear):

@@ -19,7 +19,18 @@ from ..snapshots import load as load_tensors
 from ..snapshots import save as save_tensors
 from ..tensor import Tensor
 from ..tensor.grad_modes import no_grad
-from .adapters import ALL_LINEAR, Config, LoRALinear, adapters, apply, is_named, names_of_layers, unload
+from .adapters import (
+    ALL_LINEAR,
+    Config,
+    LoRALinear,
+    adapters,
+    apply,
+    is_named,
+    is_within,
+    names_of_layers,
+    saved_modules,
+    unload,
+)
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 #: what PEFT wrote in place of the latter before
@@ -27,12 +38,16 @@ _PICKLED = "adapter_model.bin"
 #: what PEFT puts before the name of a layer in its own model
 _PREFIX = "base_model.model."
 #: of a configuration: what is written, and is only right here with this value or none
-_ONLY = {"bias": "none", "fan_in_fan_out": False, "use_dora": False, "modules_to_save": None, "rank_pattern": {},
+_ONLY = {"bias": "none", "fan_in_fan_out": False, "use_dora": False, "rank_pattern": {},
          "alpha_pattern": {}, "layers_to_transform": None, "layers_pattern": None}  # fmt: skip
 #: what does not change what trained adapters compute: names, notes, and options of what is refused unless it is off
 _NOTES = ("peft_type", "task_type", "base_model_name_or_path", "inference_mode", "auto_mapping", "revision",
           "peft_version", "megatron_core", "qalora_group_size")  # fmt: skip
-_READ = ("r", "lora_alpha", "lora_dropout", "target_modules", "exclude_modules", "use_rslora")
+_READ = ("r", "lora_alpha", "lora_dropout", "target_modules", "exclude_modules", "use_rslora",
+         "modules_to_save")  # fmt: skip
+#: what of it may be left out
+_DEFAULTS = {"lora_dropout": 0.0, "use_rslora": False, "lora_alpha": 8, "exclude_modules": None,
+             "modules_to_save": None}  # fmt: skip
 #: ways to begin adapters that leave the weights beside them as they are; others, as PiSSA and OLoRA, change these
 _BEGINNINGS = (True, False, None, "gaussian", "orthogonal")
 _LONGEST = 1 << 20
@@ -43,8 +58,8 @@ _LEFT_OUT = "leave it out with PEFT's save_pretrained(…, save_embedding_layers
 def save(model: Module, directory: str | os.PathLike[str]) -> None:
     """Write the model's adapters to a directory, which is made where it is not there, as PEFT's `save_pretrained` does.
 
-    For "all-linear" the file names the layers: what that means is another thing with PEFT. Parameters that are trained
-    beside adapters are not written, of which a warning tells.
+    For "all-linear" the file names the layers: what that means is another thing with PEFT. Modules to save stand beside
+    the adapters. Other parameters that are trained are not written, of which a warning tells.
 
     Raises ValueError where the model has none or one is not finite everywhere, SnapshotError where a file cannot be
     written.
@@ -52,16 +67,17 @@ def save(model: Module, directory: str | os.PathLike[str]) -> None:
     found = adapters(model)
     if not found:
         raise ValueError(f"lora.save: the model has no adapters inside (at {user_source()})")
-    tensors = _tensors(model)
+    config = next(iter(found.values())).config
+    tensors = {**_tensors(model), **_saved(model, config.modules_to_save)}
     for name, tensor in tensors.items():
         if not is_finite(tensor):
             raise ValueError(f"lora.save: {name} is not finite everywhere, and is not saved (at {user_source()})")
-    config = next(iter(found.values())).config
-    own = {parameter for layer in found.values() for parameter in layer.parameters()}
+    kept = [*found.values(), *saved_modules(model, config.modules_to_save).values()]
+    own = {parameter for module in kept for parameter in module.parameters()}
     if others := [n for n, p in model.named_parameters() if p.requires_grad and p not in own]:
         warnings.warn(
-            f"lora.save writes adapters alone, and not the {len(others)} parameters that are trained beside them "
-            f"({others[0]} …); save these from state_dict()",
+            f"lora.save writes adapters and modules_to_save, and not the {len(others)} parameters that are trained "
+            f"beside them ({others[0]} …); save these from state_dict()",
             stacklevel=2,
         )
     written = {
@@ -69,7 +85,7 @@ def save(model: Module, directory: str | os.PathLike[str]) -> None:
         "init_lora_weights": True, "r": config.r, "lora_alpha": config.alpha, "lora_dropout": config.dropout,
         "target_modules": _listed(targets := _targets(model, config)),
         "exclude_modules": (_listed(config.exclude) or None) if targets is config.targets else None,
-        "use_rslora": config.rslora,
+        "use_rslora": config.rslora, "modules_to_save": list(config.modules_to_save) or None,
     }  # fmt: skip
     path = Path(directory)
     try:
@@ -109,7 +125,8 @@ def _targets(model: Module, config: Config) -> tuple[str, ...] | str:
 def load(model: Module, directory: str | os.PathLike[str]) -> Module:
     """Give the model the adapters of a directory that `save` or PEFT wrote; the model is the result.
 
-    A model without adapters gets them as by `apply`; one that has them keeps the layers and takes the values. Weights
+    A model without adapters gets them as by `apply`; one that has them keeps the layers and takes the values, and so do
+    modules to save, which have to be the model's own then. Weights
     that PEFT writes beside them (those of "lm_head" where it has an adapter) have to be the model's own, to the
     narrower of the two dtypes, or to have the codes that it has. Raises SnapshotError, with the model unchanged, where
     a file is not there, is damaged, has an option that is not there (DoRA, ranks by layer, beginnings that change the
@@ -117,7 +134,8 @@ def load(model: Module, directory: str | os.PathLike[str]) -> Module:
     """
     path = Path(directory)
     config = _read(path / CONFIG)
-    tensors = _read_tensors(path / TENSORS)
+    saved = tuple(config["modules_to_save"] or ())
+    tensors = _read_tensors(path / TENSORS, saved)
     had = bool(adapters(model))
     trained = {parameter: parameter.requires_grad for parameter in model.parameters()}
     try:
@@ -125,12 +143,15 @@ def load(model: Module, directory: str | os.PathLike[str]) -> Module:
             apply(
                 model, config["r"], config["lora_alpha"], config["target_modules"],
                 dropout=config["lora_dropout"], rslora=config["use_rslora"], exclude=config["exclude_modules"] or (),
+                modules_to_save=saved,
             )  # fmt: skip
         _check_scaling(model, config)
+        _check_saved(model, saved)
     except (ValueError, OverflowError) as error:
         raise SnapshotError(path / CONFIG, f"{error}") from error
+    own = {**_tensors(model), **_saved(model, saved)}
     beside = _beside(model)
-    fault = _misfit(_tensors(model), {name: tensor for name, tensor in tensors.items() if name not in beside})
+    fault = _misfit(own, {name: tensor for name, tensor in tensors.items() if name not in beside})
     fault = fault or _fault_beside(beside, tensors)
     if fault:
         if not had:
@@ -139,7 +160,7 @@ def load(model: Module, directory: str | os.PathLike[str]) -> Module:
                 parameter.requires_grad_(needed)
         raise SnapshotError(path / TENSORS, f"{fault} (at {user_source()})")
     with no_grad():
-        for name, tensor in _tensors(model).items():
+        for name, tensor in own.items():
             tensor.copy_(tensors[name])
     return model
 
@@ -159,6 +180,26 @@ def _check_scaling(model: Module, config: dict[str, Any]) -> None:
             )
 
 
+def _check_saved(model: Module, named: tuple[str, ...]) -> None:
+    """Raise ValueError where the file trains other modules beside its adapters than the model does."""
+    config = next(iter(adapters(model).values())).config
+    given, own = (list(saved_modules(model, names)) for names in (named, config.modules_to_save))
+    if given != own:
+        raise ValueError(
+            f"modules_to_save={list(named)}: beside the model's adapters {own or 'no modules'} are trained; unload "
+            f"these first (at {user_source()})"
+        )
+
+
+def _saved(model: Module, named: tuple[str, ...]) -> dict[str, Tensor]:
+    """What the modules that are trained as a whole hold, under PEFT's names."""
+    return {
+        f"{_PREFIX}{name}.{own}": tensor
+        for name, module in saved_modules(model, named).items()
+        for own, tensor in module.state_dict(keep_vars=True).items()
+    }
+
+
 def _tensors(model: Module) -> dict[str, Tensor]:
     """The parameters of all adapters under PEFT's names."""
     return {
@@ -169,8 +210,8 @@ def _tensors(model: Module) -> dict[str, Tensor]:
     }
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file, checked: floats that are finite."""
+def _read_tensors(path: Path, saved: tuple[str, ...]) -> dict[str, Tensor]:
+    """The tensors of a file, checked: floats that are finite, or, of modules that are `saved`, what else they hold."""
     if not path.exists() and (path.parent / _PICKLED).exists():
         raise SnapshotError(
             path, f"there is no such file, only {_PICKLED}, a pickle, which could run anything (at {user_source()}); "
@@ -183,11 +224,12 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     if not isinstance(found, dict):
         raise SnapshotError(path, f"it holds a {type(found).__name__}, and no tensors by name (at {user_source()})")
     for name, tensor in found.items():
-        if not isinstance(tensor, Tensor) or not tensor.dtype.is_floating_point:
+        is_saved = isinstance(tensor, Tensor) and is_within(name.removeprefix(_PREFIX), saved)
+        if not isinstance(tensor, Tensor) or not (tensor.dtype.is_floating_point or is_saved):
             kind = tensor.dtype.name if isinstance(tensor, Tensor) else type(tensor).__name__
             remedy = f"; {_LEFT_OUT}" if ".base_layer." in name else ""
             raise SnapshotError(path, f"{name} is {kind}, and no tensor of floats{remedy} (at {user_source()})")
-        if not tensor.isfinite().all():
+        if not is_finite(tensor):
             raise SnapshotError(path, f"{name} is not finite everywhere (at {user_source()})")
     return found
 
@@ -199,6 +241,8 @@ def _misfit(own: dict[str, Tensor], given: dict[str, Tensor]) -> str:
     for name, tensor in own.items():
         if given[name].shape != tensor.shape:
             return f"{name} is {list(given[name].shape)}, in the model {list(tensor.shape)}"
+        if given[name].dtype.is_floating_point != tensor.dtype.is_floating_point:
+            return f"{name} is {given[name].dtype.name}, in the model {tensor.dtype.name}"
         if not is_finite(given[name].to(tensor.dtype)):
             return f"{name} is not finite everywhere in {tensor.dtype.name}, the dtype in the model"
     return ""
@@ -253,7 +297,7 @@ def _read(path: Path) -> dict[str, Any]:
     for name, value in found.items():
         if not _is_neutral(name, value):
             raise SnapshotError(path, f"{name}={value!r} is not supported (at {user_source()})")
-    config = {"lora_dropout": 0.0, "use_rslora": False, "lora_alpha": 8, "exclude_modules": None, **found}
+    config = {**_DEFAULTS, **found}
     kinds = {"r": int, "lora_alpha": int | float, "lora_dropout": int | float, "use_rslora": bool}
     for name, kind in kinds.items():
         value = config.get(name)
@@ -262,6 +306,9 @@ def _read(path: Path) -> dict[str, Any]:
     for name in ("target_modules", "exclude_modules"):
         if not _are_names(value := config.get(name)) and (value is not None or name == "target_modules"):
             raise SnapshotError(path, f"{name} is {value!r} (at {user_source()})")
+    value = config["modules_to_save"]
+    if value is not None and (isinstance(value, str) or not _are_names(value)):
+        raise SnapshotError(path, f"modules_to_save is {value!r} (at {user_source()})")
     return config
 
 

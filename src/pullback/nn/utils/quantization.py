@@ -165,8 +165,12 @@ def _adapters(model: Module) -> list[Module]:
 
 
 def parts_of_adapters(model: Module) -> set[Module]:
-    """The modules that are trained in the stead of the layers under them."""
-    return {part for one in _adapters(model) for name in one.lora_parts for part in getattr(one, name).modules()}
+    """The modules that are trained in the stead of the layers under them, or, as a whole, beside those."""
+    found = _adapters(model)
+    ends = {end for one in found for end in getattr(one, "lora_saved", ())}
+    saved = [module for name, module in model.named_modules() if any(_ends(name, end) for end in ends)]
+    trained = [getattr(one, name) for one in found for name in one.lora_parts]
+    return {part for module in [*trained, *saved] for part in module.modules()}
 
 
 def _is_left(layer: Module) -> bool:
