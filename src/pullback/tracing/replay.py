@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from operator import attrgetter
 from types import SimpleNamespace
@@ -19,10 +19,9 @@ import numpy as np
 from ..diagnosis import Audit
 from ..errors import NonFiniteError
 from ..graph.calm import disturb, overwritten
-from ..graph.node import Graph, Node, ancestors
+from ..graph.node import Graph, Node
 from ..graph.types import float32, to_carrier
 from ..memory.lives import Roles
-from ..ops.primitive import CONSTANT
 from ..runtime.arena import Arenas
 from ..runtime.backends import made_program
 from ..runtime.buffers import Buffer, padding_bytes
@@ -33,19 +32,17 @@ from ..tensor.handle import Handle
 from ..tensor.views import root_of
 from ..timeline import span
 from ..trees import unflatten
-from .assurance import WRITERS, State
-from .assured import Assured
+from .assurance import WRITERS
 from .conditions import Conditions
-from .finite import IGNORE, Guard, Policy, exactly, squares, watched_of
+from .finite import Policy, exactly
 from .gradients import Gradients
-from .naming import argument_names, gradient_names, input_names, state_names
+from .guarded import Looks
+from .naming import argument_names, gradient_names, input_names
 from .observed import Observed
 from .outcome import Outcome, Output
 from .prepared import Prepared
 from .relations import Findings, Related
-from .scaling import Scaling
 from .settled import Memory, Settled, is_alone, stays_of
-from .skipping import left_to_scalers
 from .trace import Captured, Trace, Watched
 
 #: those of compiled steps
@@ -63,18 +60,6 @@ class Recorded(NamedTuple):
     outputs: list[Node]
     audits: Sequence[Audit]
     unaudited: Sequence[str]
-
-
-def _is_infinite_on_purpose(captured: Captured, trace: Trace) -> bool:
-    """Whether a tensor that is neither a parameter nor an optimizer's holds an infinity before its first step."""
-    if captured.node.requires_grad or id(captured.tensor) in trace.optimizer_state:
-        return False
-    node = captured.original
-    while node.buffer is None and len(node.inputs) == 1:  # a number that is not spread out yet
-        node = node.inputs[0]
-    if node.buffer is None:
-        return node.op is CONSTANT and not math.isfinite(node["value"])
-    return not bool(np.isfinite(to_carrier(node.buffer.array, node.dtype)).all())
 
 
 class Replay:
@@ -111,19 +96,8 @@ class Replay:
         self.argument_places = [places[id(node)] for _, _, node in arguments]
         self.captured_places = [places[id(c.node)] for c in self.captured]
         self.policy = policy
-        old = outcome.old(trace, arguments)
-        watched = watched_of(trace, bool(old or outcome.made_grads), policy.on_nonfinite)
-        watched = left_to_scalers(trace, watched)
-        if outcome.freed:  # an update that waits for no other gradient cannot wait for all of them to be finite
-            watched = [w for w in watched if w.what != "gradient"]
-        # what writes parameters without a gradient is looked at too, but not what only writes other tensors
-        is_update = policy.on_nonfinite != IGNORE and not outcome.freed and self._writes_parameters(trace, old, nodes)
-        bounded = trace.bounded if (watched or is_update) and policy.on_nonfinite != IGNORE else []
-        looks = bool(watched or is_update) and policy.on_nonfinite != IGNORE and not outcome.freed
-        #: what is done about gradients that scalers look at
-        self.scaling = Scaling(trace) if trace.scaled and looks else None
-        scaled = [] if self.scaling is None else self.scaling.nodes
-        graph = Graph.of([*nodes, *(w.node for w in watched), *bounded, *scaled])
+        looks = Looks(trace, outcome, nodes, arguments, policy)
+        graph = Graph.of([*nodes, *looks.nodes])
         if trace.divided is not None:
             trace.divided.check(graph)
         # tensors made from data inside the step: their values are part of the recording
@@ -131,14 +105,16 @@ class Replay:
         self.constants = [node.buffer for node in constants]
         graph, extra = without_values(graph, constants, first=len(trace.inputs))
         self.input_count = len(trace.inputs)
-        #: what keeps bad values from the state, and which output tells of them
-        self.guard: Guard | None = None
+        #: what keeps bad values from the state, and which output tells of them; what is known of updates beforehand
+        graph, self.guard, self.assured = looks.guarded(graph, self.observed)
+        #: what is done about gradients that scalers look at, and these
+        self.scaling, self.scaled = looks.scaling, looks.scaled
         self.total, self.is_exact, self.limit = -1, False, math.inf
-        #: what is known of updates beforehand; without that, who wrote the states last (see `WRITERS`)
-        self.assured: Assured | None = None
+        if self.guard is not None:
+            self.total, self.limit = self.guard.place, self.guard.limit
+            self.outputs.append(Output((), float32, 1))
+        #: without anything known of updates: who wrote the states last (see `WRITERS`)
         self.token, self.change = object(), object()
-        if watched or is_update:
-            graph = self._guarded(graph, watched, old, trace)
         aliases = {place: places[id(c.node)] for c, place in self.states}
         #: gradients stay in the program's own memory, which is free for other values until they are made. Not where the
         #: next run reads them.
@@ -184,50 +160,6 @@ class Replay:
         self.overwrites = bool(self.states or outcome.made_grads or outcome.cleared)
         positions = {id(c): position for position, c in enumerate(self.captured)}
         self.state_sources = [(place, positions[id(c)]) for c, place in self.states]
-
-    def _writes_parameters(self, trace: Trace, old: Mapping[int, Node], new: Sequence[Node]) -> bool:
-        """Whether something of floating point that has gradients, or is an optimizer's, gets a new value; or one that
-        is made of a gradient, as a weight is that `func.grad` is called with.
-        """
-        written = [place for place in old if old[place].dtype.is_floating_point and 0 not in old[place].shape]
-        kept = {c.node for c, _ in self.states if id(c.tensor) in trace.optimizer_state}
-        if any(old[place].requires_grad or old[place] in kept for place in written):
-            return True
-        made = ancestors([new[place] for place in written])
-        return any(node.source is not None and node.source.is_backward for node in made)
-
-    def _guarded(self, graph: Graph, watched: Sequence[Watched], old: dict[int, Node], trace: Trace) -> Graph:
-        """The graph with the guard in it; what is watched stands behind the outputs. Updates that are made early wait
-        for nothing, and so for no bound either; nor do any of a step that ignores what nobody asks about by name.
-        """
-        own, rest = graph.outputs[: len(self.outputs)], graph.outputs[len(self.outputs) :]
-        bad, bounded = rest[: len(watched)], rest[len(watched) :]
-        if self.scaling is not None:
-            first = len(bounded) - len(self.scaling.nodes)
-            bounded, self.scaled = bounded[:first], self.scaling.enter(bounded[first:])
-        old = {p: node for p, node in old.items() if (node.shape, node.dtype) == (own[p].shape, own[p].dtype)}
-        is_new = {p for p, node in old.items() if node.dtype.is_floating_point and own[p] not in {*bad, node}}
-        is_new -= {place for tensor, place in self.outcome.made_grads if id(tensor) in trace.left}
-        # an infinity that somebody put into a buffer on purpose, such as a best loss so far, is no fault in it
-        is_new -= {place for captured, place in self.states if _is_infinite_on_purpose(captured, trace)}
-        names = state_names(trace, self.states)
-        takes_updates = self.outcome.freed or self.policy.on_nonfinite == IGNORE
-        updates = [] if takes_updates else [Watched(own[p], "update", None, names.get(p, "")) for p in sorted(is_new)]
-        watched = [w._replace(node=node) for w, node in zip(watched, bad, strict=True)]
-        if not watched and not updates:
-            return Graph.of(own)
-        guard = Guard(watched, own, old, updates, self.observed.early, self.scaling)
-        if updates:
-            states = [State(old[p], own[p]) for p in sorted(is_new)]
-            self.assured = Assured.of(states, [*bad, *bounded], trace, self.captured)
-            guard.looked_at = [w for w in updates if w.node in self.assured.looked_at]
-            if self.assured.is_empty:
-                self.assured = None
-            else:
-                guard.limit = self.assured.limit
-        self.guard, self.total, self.limit = guard, guard.place, guard.limit
-        self.outputs.append(Output((), float32, 1))
-        return guard.graph(squares)
 
     def new_bytes(self, arguments: list[Any]) -> tuple[int, int]:
         """Bytes that the first run allocates: the arena, results, and what is given and not computed yet; and the bytes
