@@ -76,6 +76,8 @@ from .tensor.autocast_mode import (
     get_autocast_dtype,
     is_autocast_cache_enabled,
     is_autocast_enabled,
+    set_autocast_cache_enabled,
+    set_autocast_dtype,
     set_autocast_enabled,
 )
 from .tensor.creation import (
@@ -354,6 +356,8 @@ __all__ = [
     "scalar_tensor",
     "searchsorted",
     "seed",
+    "set_autocast_cache_enabled",
+    "set_autocast_dtype",
     "set_autocast_enabled",
     "set_default_device",
     "set_default_dtype",

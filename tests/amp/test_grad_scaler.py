@@ -132,8 +132,10 @@ def test_a_state_of_pytorch_is_taken_and_a_bad_one_is_not() -> None:
     for change in ({"scale": float("nan")}, {"growth_interval": 0}, {"backoff_factor": 2.0}):
         with pytest.raises(pb.errors.StateDictError, match="not the state"):
             scaler.load_state_dict({**theirs.state_dict(), **change})
-    with pytest.raises(pb.errors.StateDictError, match="lacks scale"):
+    with pytest.raises(pb.errors.StateDictError, match="one that is not enabled"):
         scaler.load_state_dict({})
+    with pytest.raises(pb.errors.StateDictError, match="lacks scale"):
+        scaler.load_state_dict({"_growth_tracker": 0})
 
 
 def test_what_is_done_in_a_wrong_order_is_refused() -> None:

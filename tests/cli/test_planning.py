@@ -94,7 +94,7 @@ def test_a_model_is_planned_with_what_reduces_it(tmp_path: Path) -> None:
             assert found.get((role, option), most[role]) == most[role]
     assert len(found) == 2 + 1 + 1 + 3
     assert json.loads((tmp_path / "plan.json").read_text(encoding="utf-8"))["peak_bytes"] > 0
-    assert max(len(line) for line in result.stdout.splitlines() if not line.startswith("written to")) <= 80
+    assert max(len(line) for line in result.stdout.splitlines() if not line.startswith("the plan is written to")) <= 80
 
 
 def test_what_is_computed_meanwhile_is_what_is_computed_here(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +110,7 @@ def test_what_is_computed_meanwhile_is_what_is_computed_here(monkeypatch: pytest
             failing()
 
 
-def test_it_says_whether_that_much_is_enough() -> None:
+def test_it_says_whether_that_much_is_enough(tmp_path: Path) -> None:
     plan = planning.Training("small", "sgd", 2, 64, "float32").plan()
     options = ("--model", "small", "--optimizer", "sgd", "--batch", 2, "--tokens", 64)
     enough, less, never = (
@@ -118,6 +118,10 @@ def test_it_says_whether_that_much_is_enough() -> None:
     )
     assert enough.exit_code == 0 and enough.stdout.splitlines()[-1].startswith("it fits in ")
     assert less.exit_code == 0 and "more FLOP" in less.stdout.splitlines()[-1]
+    page = tmp_path / "plan.json"
+    told = invoke(*options, "--memory", int(0.8 * plan.peak_bytes), "--save", page).stdout.splitlines()
+    assert any(line.startswith("the plan with that is written to") for line in told)
+    assert json.loads(page.read_text(encoding="utf-8"))["peak_bytes"] <= 0.8 * plan.peak_bytes
     assert never.exit_code == 1 and "gradients alone take" in " ".join(never.stdout.split())
     assert max(len(line) for result in (enough, less, never) for line in result.stdout.splitlines()) <= 80
 

@@ -55,6 +55,18 @@ def test_codes_are_the_nearest_and_errors_within_their_bound(shape: tuple[int, .
     assert (abs(back - x) <= BOUNDS[kind] * limits * 1.000001).all()
 
 
+@pytest.mark.parametrize("kind", TABLES)
+def test_a_number_halfway_goes_to_the_lower_of_two(kind: str) -> None:
+    """Halfway between the numbers in float32, rounded to float32, where bitsandbytes has its borders too."""
+    table = np.unique(np.float32(TABLES[kind]))
+    borders = (table[:-1] + table[1:]) / np.float32(2)
+    for place, border in enumerate(borders):
+        above = np.nextafter(border, np.float32(2))
+        codes, state = quant.quantize_4bit(pb.tensor([1.0, float(border), float(above)]), quant_type=kind)
+        decoded = quant.dequantize_4bit(codes, state).numpy()
+        assert decoded[1:].tolist() == table[place : place + 2].tolist(), (place, border)
+
+
 @pytest.mark.parametrize("blocksize", [64, 256])
 def test_scales_become_codes_of_their_own(blocksize: int) -> None:
     x = np.random.default_rng(2).standard_normal((130, 300)).astype(np.float32)
@@ -110,5 +122,18 @@ def test_what_is_refused() -> None:
         quant.dequantize_4bit(codes[:4], state)
     with pytest.raises(DTypeError, match="uint8"):
         quant.dequantize_4bit(codes.float(), state)
+    for wrong in (np.ones(3, np.float32), [1.0], 3.0):
+        with pytest.raises(TypeError, match=f"A must be a tensor, got {type(wrong).__name__}"):
+            quant.quantize_4bit(wrong)
+        with pytest.raises(TypeError, match=f"x must be a tensor, got {type(wrong).__name__}"):
+            quant.quantize_blockwise(wrong)
+        with pytest.raises(TypeError, match=f"A must be a tensor, got {type(wrong).__name__}"):
+            quant.int8_vectorwise_quant(wrong)
+    with pytest.raises(TypeError, match="quant_state must be the QuantState"):
+        quant.dequantize_4bit(codes, None)
+    with pytest.raises(ValueError, match="compute_dtype must be a floating point dtype, got 'bfloat16'"):
+        pb.nn.Linear4bit(8, 8, compute_dtype="bfloat16")
+    with pytest.raises(ValueError, match=r"skip takes a list of names, got '0'"):
+        pb.nn.utils.quantize_model(pb.nn.Sequential(pb.nn.Linear(8, 8)), skip="0")
     with pytest.raises(ShapeError, match="matrix"):
         quant.int8_vectorwise_quant(pb.ones(3))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..graph.types import DType
+from ..ops.primitive import MODE
 from ..tensor import Tensor
 from ..tensor.autocast_mode import (
     _check_device,
@@ -32,7 +33,8 @@ def custom_fwd(
 
     @functools.wraps(fwd)
     def forward(ctx: Any, *args: Any, **kwargs: Any) -> Any:
-        ctx._dtype, ctx._fwd_used_autocast = get_autocast_dtype("cpu"), is_autocast_enabled("cpu")
+        ctx._dtype = MODE.autocast.dtype or get_autocast_dtype(device_type)
+        ctx._fwd_used_autocast = is_autocast_enabled(device_type)
         if cast_inputs is None or not ctx._fwd_used_autocast:
             return fwd(ctx, *args, **kwargs)
         ctx._fwd_used_autocast = False

@@ -316,6 +316,10 @@ class GradScaler:
         """Take over a state, of this library or PyTorch. Raises StateDictError where something is missing or wrong."""
         if not self._enabled:
             return
+        if not state_dict:
+            raise StateDictError(
+                f"the state of a GradScaler is empty: it was that of one that is not enabled (at {user_source()})"
+            )
         names = ("scale", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker")
         if missing := [name for name in names if name not in state_dict]:
             raise StateDictError(f"the state of a GradScaler lacks {', '.join(missing)} (at {user_source()})")

@@ -223,7 +223,10 @@ def plan(
     memory: Annotated[
         str | None, typer.Option(help='Tell whether that much is enough, such as "24GiB"; or "least": how little is.')
     ] = None,
-    save: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the plan, to .html or .json.")] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also write the plan, with what --memory makes of it, to .html or .json."),
+    ] = None,
 ) -> None:
     """Print what a training step would hold in memory, exactly, without running it or allocating anything.
 
@@ -246,18 +249,19 @@ def plan(
                 found, replan = own.plan(), own.plan
                 reduced = reductions.of_own(own, found)
     print(found, flush=True)
-    if save is not None:
-        with _refusing(OSError):
-            found.save(save)
-        print(f"\nwritten to {save}")
     with _refusing(ValueError), planning.running(model):
         print(f"\n{reductions.table(found, reduced(found))}", flush=True)
+    answer = planning.Answer(True, "", found)
     if memory is not None:
         with _refusing(ValueError), planning.running(model):
-            enough, words = planning.fits(found, memory, lambda budget: replan(memory=budget))
-        print("\n" + textwrap.fill(words, terminal_width(), break_on_hyphens=False))
-        if not enough:
-            raise typer.Exit(EXIT_FAILED)
+            answer = planning.fits(found, memory, lambda budget: replan(memory=budget))
+        print("\n" + textwrap.fill(answer.words, terminal_width(), break_on_hyphens=False))
+    if save is not None:
+        with _refusing(OSError):
+            answer.plan.save(save)
+        print(f"\n{'the plan with that' if answer.plan is not found else 'the plan'} is written to {save}")
+    if not answer.enough:
+        raise typer.Exit(EXIT_FAILED)
 
 
 def _training(model: str, batch: int, tokens: int, optimizer: str, dtype: str) -> planning.Training:

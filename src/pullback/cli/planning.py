@@ -74,33 +74,43 @@ def budget_of(memory: str) -> int | str:
         raise ValueError(f'{error}; or "least"') from None
 
 
-def fits(plan: Plan, memory: str, replan: Callable[[int | str], Plan]) -> tuple[bool, str]:
-    """Whether a step can be run in `memory`, as it is or with values computed again, and that in words."""
+class Answer(NamedTuple):
+    """Whether a step can be run in some memory, that in words, and the plan with which it is (or the one as it is)."""
+
+    enough: bool
+    words: str
+    plan: Plan
+
+
+def fits(plan: Plan, memory: str, replan: Callable[[int | str], Plan]) -> Answer:
+    """Whether a step can be run in `memory`, as it is or with values computed again."""
     budget = budget_of(memory)
     if isinstance(budget, str):
         least = replan(budget)
         found = f"{format_bytes(least.peak_bytes)}{_at_the_price(least)}"
-        return True, f"the least for at most about one more forward pass is {found}"
+        return Answer(True, f"the least for at most about one more forward pass is {found}", least)
     if plan.peak_bytes <= budget:
-        return True, f"it fits in {format_bytes(budget)}"
+        return Answer(True, f"it fits in {format_bytes(budget)}", plan)
     state = max(
         sum(int(plan.timeline[role][step]) for role in ("parameters", "optimizer", "gradients", "inputs"))
         for step in (0, plan.steps - 1)
     )
     if state > budget:
-        return False, (
-            f"it cannot be run in {format_bytes(budget)}: parameters, optimizer state and gradients alone take "
-            f"{format_bytes(state)}"
-        )
+        alone = f"parameters, optimizer state and gradients alone take {format_bytes(state)}"
+        return Answer(False, f"it cannot be run in {format_bytes(budget)}: {alone}", plan)
     least = replan(budget)
     if not least.over_budget_bytes:
-        return True, f"it fits in {format_bytes(budget)} with memory={memory!r}{_at_the_price(least)}"
-    return False, f"it cannot be run in {format_bytes(budget)}: the least is {format_bytes(least.peak_bytes)}"
+        peak = f"{format_bytes(least.peak_bytes)} at the peak{_at_the_price(least)}"
+        return Answer(True, f"it fits in {format_bytes(budget)} with memory={memory!r}: {peak}", least)
+    words = f"it cannot be run in {format_bytes(budget)}: the least is {format_bytes(least.peak_bytes)}"
+    return Answer(False, words, plan)
 
 
 def _at_the_price(plan: Plan) -> str:
-    once = plan.flops - plan.recomputed_flops
-    return f", at {plan.recomputed_flops / once:.0%} more FLOP" if plan.recomputed_flops else ""
+    if not plan.recomputed_flops:
+        return ""
+    more = plan.recomputed_flops / (plan.flops - plan.recomputed_flops)
+    return f", at {f'{more:.0%}' if more >= 0.01 else 'less than 1%'} more FLOP"
 
 
 class Own(NamedTuple):

@@ -204,7 +204,7 @@ def _to_save(model: Module, config: Config) -> dict[str, Module]:
         if any(isinstance(part, QuantizedLinear) for part in module.modules()):
             raise ValueError(
                 f"lora.apply: modules_to_save: {name} has weights that are kept as codes, and these are not trained "
-                f"(at {user_source()}); leave it out of quantize_model(model, …, exclude=[…])"
+                f"(at {user_source()}); leave it out of quantize_model(model, skip=[…])"
             )
     return found
 

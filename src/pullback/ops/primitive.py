@@ -10,11 +10,11 @@ import functools
 import os
 import sys
 import threading
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
-from types import CodeType, FrameType
+from types import CodeType, FrameType, MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
@@ -121,8 +121,8 @@ class Lowering(NamedTuple):
     dtype: DType | None = None
     cache: bool = True
     casts: WeakValueDictionary[tuple[int, DType, bool], Node] | None = None
-    #: the dtype that the region was given, also where it is switched off
-    chosen: DType | None = None
+    #: the dtypes that regions were given, by their devices, also where they are switched off
+    chosen: Mapping[str, DType] = MappingProxyType({})
 
 
 class _Mode(threading.local):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
+import numpy as np
+
 from ..graph.types import FLOAT, INTEGER, float32, int32, uint8
 from .elementwise import Builder, builder, elementwise
 from .formula import Number, body, where
@@ -15,13 +17,17 @@ def _decode(code: Number, table: tuple[float, ...]) -> Number:
 
 
 def _encode(x: Number, table: tuple[float, ...]) -> Number:
-    """By how many of the borders, halfway between neighbours, lie below; a number on a border goes to the lower."""
+    """By how many of the borders, halfway between neighbours, lie below; a number on a border goes to the lower.
+
+    Borders are those of the table in float32, rounded to float32, as in bitsandbytes.
+    """
     x = x.convert(float32)
     places = sorted(range(len(table)), key=lambda place: (table[place], math.copysign(1, table[place]) < 0))
     codes = [place for i, place in enumerate(places) if not i or table[place] != table[places[i - 1]]]
     below = x.like(0.0)
     for low, high in pairwise(codes):
-        below = below + where(x > (table[low] + table[high]) / 2, x.like(1.0), 0.0)
+        border = float((np.float32(table[low]) + np.float32(table[high])) / np.float32(2))
+        below = below + where(x > border, x.like(1.0), 0.0)
     position = below.convert(int32)
     if codes == list(range(len(table))):
         return position.convert(uint8)

@@ -23,6 +23,7 @@ from ..ops.reduction import reduce_max
 from ..tensor import Tensor
 from ..tensor.creation import arange
 from ..tensor.grad_modes import no_grad
+from .operands import check_floats, check_tensors
 
 #: elements that share a scale
 BLOCK = 256
@@ -84,8 +85,7 @@ def quantize_blockwise(x: Tensor, signed: bool = True) -> tuple[Tensor, Tensor]:
     >>> pb.quant.dequantize_blockwise(codes, scales)
     tensor([ 0.4953, -1.9859,  0.0000])
     """
-    if not x.dtype.is_floating_point:
-        raise DTypeError(f"quantize_blockwise takes floats, got {x.dtype.name} (at {user_source()})")
+    check_floats("quantize_blockwise", x=x)
     with no_grad():
         node = convert(x.detach().node, float32)
         codes, scales = encoded(node if signed else absolute(node), signed)
@@ -97,6 +97,7 @@ def dequantize_blockwise(codes: Tensor, scales: Tensor, signed: bool = True) -> 
 
     Raises DTypeError or ShapeError where codes or scales are not of the kind that it gives.
     """
+    check_tensors("dequantize_blockwise", codes=codes, scales=scales)
     if codes.dtype is not uint8 or scales.dtype is not float32:
         raise DTypeError(
             f"dequantize_blockwise takes uint8 codes and float32 scales, got {codes.dtype.name} and "

@@ -25,6 +25,7 @@ from ..ops.table_code import decode_table, encode_table
 from ..tensor import Tensor
 from ..tensor.grad_modes import no_grad
 from .blockwise import BLOCK, quantize_blockwise
+from .operands import check_floats, check_tensors
 
 #: NormalFloat: quantiles of the normal distribution, scaled to end at -1 and 1, with a zero; as published
 NF4 = (
@@ -168,8 +169,7 @@ def quantize_4bit(
     >>> pb.quant.dequantize_4bit(codes, state)
     tensor([ 0.4922, -2.0000,  0.0000])
     """
-    if not A.dtype.is_floating_point:
-        raise DTypeError(f"quantize_4bit takes floats, got {A.dtype.name} (at {user_source()})")
+    check_floats("quantize_4bit", A=A)
     table = table_of(quant_type, "quantize_4bit")
     check_blocksize(blocksize, "quantize_4bit")
     with no_grad():
@@ -189,6 +189,12 @@ def dequantize_4bit(A: Tensor, quant_state: QuantState) -> Tensor:
 
     Raises DTypeError or ShapeError where codes or scales are not of the kind that it gives.
     """
+    check_tensors("dequantize_4bit", A=A)
+    if not isinstance(quant_state, QuantState):
+        raise TypeError(
+            f"dequantize_4bit: quant_state must be the QuantState that quantize_4bit gave, got "
+            f"{type(quant_state).__name__} (at {user_source()})"
+        )
     state = quant_state
     size = math.prod(state.shape)
     if A.dtype is not uint8 or state.absmax.dtype is not (uint8 if state.nested else float32):

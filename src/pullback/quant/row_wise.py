@@ -16,6 +16,7 @@ from ..ops.primitive import user_source
 from ..ops.reduction import reduce_max
 from ..tensor import Tensor
 from ..tensor.grad_modes import no_grad
+from .operands import check_floats, check_tensors
 
 _LARGEST = 127
 
@@ -40,8 +41,7 @@ def int8_vectorwise_quant(A: Tensor) -> tuple[Tensor, Tensor]:
     tensor([[  64, -127],
             [   0,    0]], dtype=pullback.int8)
     """
-    if not A.dtype.is_floating_point:
-        raise DTypeError(f"int8_vectorwise_quant takes floats, got {A.dtype.name} (at {user_source()})")
+    check_floats("int8_vectorwise_quant", A=A)
     if A.ndim != 2:
         raise ShapeError(f"int8_vectorwise_quant takes a matrix, got {list(A.shape)} (at {user_source()})")
     with no_grad():
@@ -59,6 +59,7 @@ def int8_vectorwise_dequant(A: Tensor, stats: Tensor, dtype: DType = float32) ->
 
     Raises DTypeError or ShapeError where codes or magnitudes are not of the kind that it gives.
     """
+    check_tensors("int8_vectorwise_dequant", A=A, stats=stats)
     if A.dtype is not int8 or stats.dtype is not float32:
         raise DTypeError(
             f"int8_vectorwise_dequant takes int8 codes and float32 magnitudes, got {A.dtype.name} and "

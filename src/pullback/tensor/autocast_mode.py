@@ -57,10 +57,11 @@ def warn_of_device(name: str, device_type: str) -> None:
 class autocast(ContextDecorator):
     """The region, or decorated function, in which matrix products are done in `dtype` and losses in float32.
 
-    `dtype` is bfloat16 (unless given) or float16. Products, `nn.functional.linear` and attention take float32 operands
-    rounded to it, and give it; losses are computed from, and in, float32; everything else follows its operands' dtypes
-    (`docs/autocast.md` has the table). Parameters stay float32, and so do their gradients; the backward pass runs in
-    the dtypes of the forward pass, inside the region or after it. `enabled=False` switches a part of a region off.
+    `dtype` is bfloat16 or float16: unless given that of the region around it, or else bfloat16. Products,
+    `nn.functional.linear` and attention take float32 operands rounded to it, and give it; losses are computed from, and
+    in, float32; everything else follows its operands' dtypes (`docs/autocast.md` has the table). Parameters stay
+    float32, and so do their gradients; the backward pass runs in the dtypes of the forward pass, inside the region or
+    after it. `enabled=False` switches a part of a region off.
     `cache_enabled` (as outside unless given) has a parameter that several operations read cast once.
 
     `device_type` "cuda" warns once and runs in the same precision (float16 unless given) on the CPU. Raises
@@ -88,7 +89,7 @@ class autocast(ContextDecorator):
             enabled = False
         if enabled:
             warn_of_device("autocast", device_type)
-        self.dtype = dtype or _DEFAULTS[device_type]
+        self.device, self.dtype = device_type, dtype or get_autocast_dtype(device_type)
         self.enabled, self.cache_enabled = enabled, cache_enabled
         self._before: list[Lowering] = []
 
@@ -97,7 +98,8 @@ class autocast(ContextDecorator):
         self._before.append(before)
         cache = before.cache if self.cache_enabled is None else self.cache_enabled
         casts = WeakValueDictionary() if before.casts is None else before.casts
-        MODE.autocast = Lowering(self.dtype if self.enabled else None, cache, casts, self.dtype)
+        chosen = {**before.chosen, self.device: self.dtype}
+        MODE.autocast = Lowering(self.dtype if self.enabled else None, cache, casts, chosen)
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
@@ -121,13 +123,32 @@ def set_autocast_enabled(device_type: str, enabled: bool) -> None:
         warn_of_device("autocast", device_type)
     chosen = get_autocast_dtype(device_type)
     casts = WeakValueDictionary() if before.casts is None else before.casts
-    MODE.autocast = Lowering(chosen if enabled else None, before.cache, casts, chosen)
+    MODE.autocast = Lowering(chosen if enabled else None, before.cache, casts, {**before.chosen, device_type: chosen})
+
+
+def set_autocast_dtype(device_type: str, dtype: DType) -> None:
+    """Have regions for `device_type` that are given none take this dtype, and the one that is entered too, up to its
+    end; outside of regions it stays so for this thread. Raises TypeError for what is neither bfloat16 nor float16.
+    """
+    _check_device(device_type)
+    if dtype not in _LOW:
+        raise TypeError(f"set_autocast_dtype: dtype must be bfloat16 or float16, got {dtype!r} (at {user_source()})")
+    before = MODE.autocast
+    now = None if before.dtype is None else dtype
+    MODE.autocast = before._replace(dtype=now, chosen={**before.chosen, device_type: dtype})
+
+
+def set_autocast_cache_enabled(enabled: bool) -> None:
+    """Whether regions have a parameter that several operations read cast once, from here to the end of the region that
+    is entered.
+    """
+    MODE.autocast = MODE.autocast._replace(cache=bool(enabled))
 
 
 def get_autocast_dtype(device_type: str) -> DType:
     """The dtype of the region that is entered, or else the one that a region for `device_type` would take."""
     _check_device(device_type)
-    return MODE.autocast.chosen or _DEFAULTS[device_type]
+    return MODE.autocast.chosen.get(device_type, _DEFAULTS[device_type])
 
 
 def is_autocast_cache_enabled() -> bool:
@@ -220,6 +241,8 @@ __all__ = [
     "is_autocast_cache_enabled",
     "is_autocast_enabled",
     "lowered",
+    "set_autocast_cache_enabled",
+    "set_autocast_dtype",
     "set_autocast_enabled",
     "unlowered",
     "widening",

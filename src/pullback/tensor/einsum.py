@@ -255,7 +255,8 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
     second = [normalize_axis(d, b.ndim, "tensordot") for d in second]
     if len(first) != len(second) or len({*first}) < len(first) or len({*second}) < len(second):
         raise ShapeError(f"tensordot: dims {dims} must name equally many axes, none twice (at {user_source()})")
-    x, y = lowered(a, b)
+    # what sums over all axes is no product of matrices to autocast, as it is none in PyTorch
+    x, y = (a, b) if len(first) == a.ndim == b.ndim else lowered(a, b)
     _check_one_dtype("tensordot", (x, y))
     mine = list(range(a.ndim))
     theirs = [a.ndim + i for i in range(b.ndim)]

@@ -13,10 +13,13 @@ from ...ops import movement as m
 from ...ops.primitive import constant, user_source
 from ...tensor import Tensor
 from ...tensor.arguments import whole_number
+from ...tensor.autocast_mode import in_float32
 from ...tensor.joining import cat, stack
 from ...tensor.views import Cut
 
 _MODES = ("constant", "reflect", "replicate", "circular")
+#: what autocast does in float32, by the mode and the number of axes, as PyTorch's lists have it
+_IN_FLOAT32 = {("reflect", 1), ("reflect", 2), ("replicate", 1), ("replicate", 2), ("replicate", 3)}
 
 
 def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
@@ -43,6 +46,8 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     if value not in (None, 0):
         raise ValueError(f"pad: mode {mode!r} takes no value, got {value} (at {user_source()})")
     _check_padded(input, len(widths) // 2, mode)
+    if (mode, len(widths) // 2) in _IN_FLOAT32:
+        (input,) = in_float32(input)
     for axis, (before, after) in enumerate(pairs):
         if before or after:
             input = _extended(input, axis, before, after, mode)

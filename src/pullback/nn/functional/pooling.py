@@ -234,7 +234,8 @@ def max_pool3d(
     ceil_mode: bool = False, return_indices: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
     """`max_pool1d` over the last three axes of [N, C, D, H, W] or [C, D, H, W]; places count within D * H * W."""
-    (input,) = in_float32(input)
+    if not return_indices:  # PyTorch's lists have the function that gives no places alone
+        (input,) = in_float32(input)
     return _max_pool("max_pool3d", 3, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 

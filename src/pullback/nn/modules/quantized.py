@@ -55,7 +55,7 @@ class QuantizedLinear(Module):
     def _configure(self, compute_dtype: DType | None) -> None:
         """Begin a layer: all but its sizes, codes and bias."""
         Module.__init__(self)
-        if compute_dtype is not None and not compute_dtype.is_floating_point:
+        if compute_dtype is not None and not (isinstance(compute_dtype, DType) and compute_dtype.is_floating_point):
             raise ValueError(
                 f"{type(self).__name__}: compute_dtype must be a floating point dtype, got {compute_dtype!r} "
                 f"(at {user_source()})"

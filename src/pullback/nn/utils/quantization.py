@@ -44,6 +44,10 @@ def quantize_model(
     )
     """
     make = _maker(quant_type, compute_dtype, compress_statistics)
+    if isinstance(skip, str):
+        raise ValueError(
+            f"quantize_model: skip takes a list of names, got {skip!r} (at {user_source()}); [{skip!r}] does"
+        )
     skipped = _SKIPPED if skip is None else tuple(skip)
     found = list(_linears(model))
     names = [name for *_, name in found]
