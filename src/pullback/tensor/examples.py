@@ -38,6 +38,8 @@ class Example:
         self.checks: list[tuple[Node, str]] = []
         #: the backward passes in it, where a step is being recorded to be checked
         self.audits: list[Audit] = []
+        #: what transforms gave in it, where a step is being recorded: see `Trace.watch_pulled`
+        self.pulled: list[tuple[list[Node], list[Node]]] = []
 
     def check_draw(self) -> None:
         """Raise for a random draw where none is allowed, here or in what this stands in."""
@@ -98,6 +100,8 @@ def draws(randomness: str) -> Iterator[None]:
         STATE.example = outer
     for node, message in own.checks:
         check(node, message)
+    for values, gradients in own.pulled:
+        STATE.watch_pulled(values, gradients)
     _pass_on(own.audits)
 
 
@@ -133,7 +137,14 @@ def for_each(
     ]
     for (node, message), every in zip(example.checks, found[len(outputs) + len(changed) :], strict=True):
         check(node if every is None else every, message)
+    for together in example.pulled:
+        STATE.watch_pulled(*[_of_all(batch, nodes) for nodes in together])
     return results
+
+
+def _of_all(batch: Batch, nodes: Sequence[Node]) -> list[Node]:
+    """What stands for the nodes in all examples at once, or is the same in each."""
+    return [batch.plain(node) if every is None else every for node, every in zip(nodes, batch.run(nodes), strict=True)]
 
 
 def _audits_of(example: Example, ones: Sequence[Node], values: Sequence[Node], place: int) -> list[Audit]:

@@ -52,6 +52,15 @@ class _State(threading.local):
         for watcher in WATCHERS:
             watcher(node, what, owner)
 
+    def watch_pulled(self, values: list[Node], gradients: list[Node]) -> None:
+        """Have the step that is being recorded, if any, look at what a transform of `func` gave."""
+        if self.trace is None or self.is_in_a_loop:
+            return
+        if self.example is not None:
+            self.example.pulled.append((values, gradients))
+        else:
+            self.trace.watch_pulled(values, gradients)
+
     def tell_pulled(self, node: Node) -> None:
         """Tell who wants to know of losses that something was differentiated, which may be a loss."""
         if self.trace is None:

@@ -97,6 +97,7 @@ class Divided:
         STATE.journal = None
         disturb()
         self.trace.watched.clear()
+        self.trace.pulled.clear()
         self.trace.rows.clear()
 
     def _choose(self) -> None:

@@ -282,16 +282,35 @@ def exactly(x: Node) -> Node:
     return where(lt(largest, constant(math.inf, x.dtype)), zero, infinity)
 
 
-def watched_of(trace: Trace, changes: bool, on_nonfinite: str) -> list[Watched]:
+def watched_of(trace: Trace, changes: bool, on_nonfinite: str, given: Sequence[Node]) -> list[Watched]:
     """What must be finite: losses first, then what was asked to be, then gradients. Losses and gradients only where the
-    step `changes` something; with "ignore" only what was asked to be.
+    step `changes` something; with "ignore" only what was asked to be. `given` is all that the step gives.
     """
     order = ("loss", "check", "gradient", "update")
     # gradients in the order in which they were first asked for, which is that of the optimizer's parameters
     places = {key: place for place, key in enumerate(trace.grads)}
     looked_at = ("check",) if on_nonfinite == IGNORE else order if changes else ("check", "update")
-    found = [w for w in trace.watched.values() if 0 not in w.node.shape and w.what in looked_at]
+    every = _with_pulled(trace, given) if trace.pulled else trace.watched
+    found = [w for w in every.values() if 0 not in w.node.shape and w.what in looked_at]
     return sorted(found, key=lambda w: (order.index(w.what), places.get(id(w.owner), len(places))))
+
+
+def _with_pulled(trace: Trace, given: Sequence[Node]) -> dict[Node, Watched]:
+    """What is watched, with what transforms gave of which something is used: losses, and gradients. Where a loss was
+    made of these they are a part of it, and so they are where another transform differentiated something so made.
+    """
+    found = dict(trace.watched)
+    used = ancestors(given)
+    later = ancestors([w.node for w in trace.watched.values() if w.what == "loss"])
+    for values, gradients in reversed(trace.pulled):
+        left = [g for g in gradients if g in used and g not in later]
+        for gradient in gradients:
+            if gradient not in left and found.get(gradient) == Watched(gradient, "gradient"):
+                del found[gradient]
+        if left:
+            found.update((value, Watched(value, "loss")) for value in values if value.dtype.is_floating_point)
+        later |= ancestors(values)
+    return found
 
 
 __all__ = [

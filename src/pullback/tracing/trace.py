@@ -72,6 +72,13 @@ class Watched(NamedTuple):
     message: str = ""
 
 
+class Pulled(NamedTuple):
+    """What a transform of `func` gave: values of the function that it differentiated, and their gradients."""
+
+    values: list[Node]
+    gradients: list[Node]
+
+
 class Scaled(NamedTuple):
     """A scale of losses, whether the gradients that a scaler divides by it, here or elsewhere, are finite, and these,
     which nobody else looks at.
@@ -148,6 +155,8 @@ class Trace:
     rows: list[int] = field(default_factory=list)
     #: what must be finite for the step to change anything
     watched: dict[Node, Watched] = field(default_factory=dict)
+    #: of transforms, of which it shows later whether what they gave is a loss or a part of another one's
+    pulled: list[Pulled] = field(default_factory=list)
     #: gradients that are finite and not long because the step itself has looked
     bounded: list[Node] = field(default_factory=list)
     #: of gradients that scalers look at, and the scales that losses were multiplied by, by the tensor's id
@@ -270,6 +279,12 @@ class Trace:
         if what == "loss":  # at its scale it may be infinite, which is no fault of its own
             node, _ = UNSCALED.get(node, (node, None))
         self.watched[node] = Watched(node, what, owner, message)
+
+    def watch_pulled(self, values: list[Node], gradients: list[Node]) -> None:
+        """Note what a transform gave: losses and gradients, unless something that is made of these is differentiated."""
+        self.pulled.append(Pulled([UNSCALED.get(value, (value, None))[0] for value in values], gradients))
+        for gradient in gradients:
+            self.watched.setdefault(gradient, Watched(gradient, "gradient"))
 
     def leave_to_scaler(self, scaled: Scaled) -> None:
         """Note gradients that only their scaler looks at, if there are any: they are told of at a scale of 1."""
