@@ -138,6 +138,32 @@ def test_a_mask_that_leaves_out_a_target_is_named_at_the_loss(name: str) -> None
     assert caught.value.operands
 
 
+HIDDEN: dict[str, tuple[Callable[[pb.Tensor], pb.Tensor], str, Callable[[pb.Tensor], pb.Tensor]]] = {
+    "log, logsumexp": (lambda x: (x.relu() * 0).log(), "log", lambda y: pb.logsumexp(y, -1).sum()),
+    "overflow, logsumexp": (lambda x: -(x.exp() * 3e38) * 10, "mul", lambda y: pb.logsumexp(y, -1).sum()),
+    "log, ctc_loss": (
+        lambda x: (x * 0).log(),
+        "log",
+        lambda y: F.ctc_loss(y[:, None], pb.tensor([[1, 2]]), pb.tensor([2]), pb.tensor([2])),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_an_infinity_that_a_function_hides_in_a_sum_is_named_where_it_was_made(name: str) -> None:
+    make, op, loss_of = HIDDEN[name]
+    x = pb.zeros(2, 3, requires_grad=True)
+
+    @pb.compile
+    def step() -> None:
+        loss_of(make(x)).backward()
+
+    with debug.override(backend="reference"), pytest.raises(pb.errors.NonFiniteError) as caught:
+        step()
+    assert (caught.value.op, caught.value.phase) == (op, "forward"), str(caught.value)
+    assert caught.value.lineno == make.__code__.co_firstlineno
+
+
 def test_an_infinity_in_the_data_is_named() -> None:
     w = pb.ones(2, 2, requires_grad=True)
 

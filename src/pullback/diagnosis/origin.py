@@ -24,6 +24,8 @@ from ..ops.scan import REPEAT, steps_of
 from .causes import Cause, cause, cause_of_loss
 from .report import OperandStatistics, is_given, report, statistics
 
+#: functions in which -inf becomes exp(-inf) = 0, and an infinity anew where there is nothing else
+_HIDING = ("logsumexp", "ctc_loss")
 #: what a root is that is looked at because it was computed: an infinity on purpose is no fault in it
 VALUE = "value"
 #: what a new state is: what comes behind losses and gradients is the update
@@ -184,13 +186,42 @@ def diagnose(
     first = bad[0]
     order = {node: place for place, node in enumerate(graph.nodes)}
     fault = _origin([(0, root.node) for root in bad if root.what == first.what], [watch.findings], order, {})
-    fault = _in_the_loss(fault, watch.findings, order)
+    fault = _before_the_call(_in_the_loss(fault, watch.findings, order), watch.findings, order)
     before = ancestors([root.node for root in roots if root.what != UPDATE]) if first.what == UPDATE else {fault.node}
     phase = "" if fault.node in before else UPDATE
     inner = _innermost(fault)
     is_of_infinities = inner.finding.nan and any(o.infinities for o in inner.finding.operands)
     data = _infinite_data(fault.node, watch.findings) if is_of_infinities else []
     return report(first.what, first.message, inner, name_of, step, phase, data)
+
+
+def _before_the_call(fault: Fault, findings: Mapping[Node, Finding], order: Mapping[Node, int]) -> Fault:
+    """Of a function that makes an infinity of nothing but -inf without handing those on: the fault that they are, if
+    they are one.
+    """
+    if not _hides(fault.node):
+        return fault
+    call, stack, given = {fault.node}, [fault.node], set()
+    while stack:
+        for operand in stack.pop().inputs:
+            if not _is_of_one_call(operand, fault.node):
+                given.add(operand)
+            elif operand not in call:
+                call.add(operand)
+                stack.append(operand)
+    bad = [(0, node) for node in given if node in findings and not findings[node].is_sound]
+    return _origin(bad, [dict(findings)], order, {}) if bad else fault
+
+
+def _hides(node: Node) -> bool:
+    return node.source is not None and node.source.operation in _HIDING
+
+
+def _is_of_one_call(node: Node, other: Node) -> bool:
+    a, b = node.source, other.source
+    return node.op.name == "constant" or (
+        a is not None and b is not None and (a.file, a.line, a.operation) == (b.file, b.line, b.operation)
+    )
 
 
 def _in_the_loss(fault: Fault, findings: Mapping[Node, Finding], order: Mapping[Node, int]) -> Fault:

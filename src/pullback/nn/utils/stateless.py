@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from ...ops.primitive import user_source
+from ...ops.primitive import unnamed, user_source
 from ...tensor import Tensor
 from ...tensor.state import STATE
 from ...tensor.store import structure_changed
@@ -34,6 +34,7 @@ def functional_call(
     return call_with(module, parameters_and_buffers, args, kwargs, tie_weights=tie_weights, strict=strict)
 
 
+@unnamed
 def call_with(
     module: Module,
     dictionaries: dict[str, Tensor] | Sequence[dict[str, Tensor]],
