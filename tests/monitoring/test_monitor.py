@@ -1,5 +1,6 @@
 """The monitor: what it records is so, and nothing is computed otherwise because of it."""
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -593,3 +594,29 @@ def test_what_other_models_of_a_step_compute_is_no_part_of_a_record(compiled: bo
         assert monitor.last.layers["1"].activation.count == 2 * 8 * 16
     assert monitor.steps == 3 and not [alert for alert in monitor.alerts if alert.kind == "dead_relu"]
     monitor.close()
+
+
+def test_a_copy_of_a_watched_model_is_not_watched(tmp_path: Path) -> None:
+    """As for an average of weights, or the best model so far."""
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1))
+    optimizer = pb.optim.SGD(model.parameters(), lr=0.1)
+    with pb.Monitor(model, optimizer, sinks=[tmp_path / "made" / "records.jsonl", "terminal"]) as monitor:
+        x = pb.randn(8, 3)
+
+        def step() -> None:
+            optimizer.zero_grad()
+            model(x).square().mean().backward()
+            optimizer.step()
+
+        step()
+        average, copied = pb.optim.swa_utils.AveragedModel(model), copy.deepcopy(model)
+        own = pb.optim.SGD(copied.parameters(), lr=0.1)
+        own_copy = copy.deepcopy(optimizer)
+        copied(x).square().mean().backward()
+        own.step()
+        own_copy.step()
+        assert monitor.steps == 1
+        step()
+        copy.deepcopy(copied)
+        average.update_parameters(model)
+        assert monitor.steps == 2 and len((tmp_path / "made" / "records.jsonl").read_text().splitlines()) == 2

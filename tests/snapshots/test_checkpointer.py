@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import pullback as pb
-from pullback.errors import SnapshotError, SnapshotLockError
+from pullback.errors import SnapshotError, SnapshotLockError, StateDictError
 from pullback.snapshots import checkpointer as module
 
 
@@ -181,6 +181,55 @@ def test_all_parts_are_as_before_where_one_refuses_its_state(tmp_path: Path) -> 
             with pytest.raises(ValueError, match="not this one"):
                 snapshots.restore(**parts)
             assert states(parts) == before
+
+
+class Stubborn(Part):
+    """It takes no state at all, its own neither."""
+
+    def load_state_dict(self, state: Any) -> None:
+        raise KeyError("newer")
+
+
+def test_a_part_that_refuses_its_own_state_too_does_not_keep_the_others_from_theirs(tmp_path: Path) -> None:
+    model, generator = pb.nn.Linear(2, 2), pb.Generator(1)
+    with pb.Checkpointer(tmp_path) as snapshots:
+        snapshots.save(1, model=model, generator=generator, part=Stubborn())
+        with pb.no_grad():
+            model.weight.add_(1.0)
+        pb.rand(1, generator=generator)
+        before = model.weight.tolist(), generator.get_state().tolist()
+        with pytest.raises(KeyError, match="newer") as caught:
+            snapshots.restore(model=model, generator=generator, part=Stubborn())
+    assert (model.weight.tolist(), generator.get_state().tolist()) == before
+    assert "has not taken its own state back: KeyError" in caught.value.__notes__[0]
+
+
+def test_a_generator_of_another_kind_is_told(tmp_path: Path) -> None:
+    with pb.Checkpointer(tmp_path) as snapshots:
+        snapshots.save(1, numbers=np.random.Generator(np.random.MT19937(1)))
+        with pytest.raises(StateDictError, match="made of MT19937, and this one is made of PCG64"):
+            snapshots.restore(numbers=np.random.default_rng(1))
+
+
+def test_a_directory_that_is_gone_is_told(tmp_path: Path) -> None:
+    with pb.Checkpointer(tmp_path / "run") as snapshots:
+        snapshots.save(1, value=1)
+        snapshots.wait()
+        (tmp_path / "run").rename(tmp_path / "elsewhere")
+        for call in (snapshots.steps, snapshots.restore, lambda: snapshots.save(2, value=2)):
+            with pytest.raises(SnapshotError, match="it is gone: it was removed, or renamed"):
+                call()
+
+
+def test_threads_save_one_after_another(tmp_path: Path) -> None:
+    taken: list[bool] = []
+    with pb.Checkpointer(tmp_path, keep=10) as snapshots:
+        threads = [threading.Thread(target=lambda: taken.append(snapshots.save(5, value=1))) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert taken == [True] * 6 and names(tmp_path) == [path(tmp_path, 5).name]
 
 
 def test_a_file_is_no_directory(tmp_path: Path) -> None:

@@ -137,12 +137,21 @@ class Monitor:
         found = []
         for place, optimizer in enumerate(self.optimizers):
             found += [
-                optimizer.register_step_pre_hook(lambda *_, place=place: self._before_step(place)),
-                optimizer.register_step_post_hook(lambda *_, place=place: self._after_step(place)),
-                optimizer._register("updated", lambda _, before: self._updated(before)),
-                optimizer._register("decided", lambda _, sound, place=place: self._decided(place, sound)),
+                optimizer.register_step_pre_hook(self._for_own(place, lambda place, *_: self._before_step(place))),
+                optimizer.register_step_post_hook(self._for_own(place, lambda place, *_: self._after_step(place))),
+                optimizer._register("updated", self._for_own(place, lambda _, before: self._updated(before))),
+                optimizer._register("decided", self._for_own(place, self._decided)),
             ]
         return found
+
+    def _for_own(self, place: int, function: Callable[..., None]) -> Callable[..., None]:
+        """A hook of the optimizer at a place, which a copy of the optimizer has too and which does nothing there."""
+
+        def hook(optimizer: Any, *given: Any) -> None:
+            if optimizer is self.optimizers[place]:
+                function(place, *given)
+
+        return hook
 
     # ---- what has been recorded
 
@@ -466,13 +475,20 @@ def _nothing() -> None:
 
 
 class _Layer:
-    """The hook of one layer."""
+    """The hook of one layer. A copy of the layer has one that does nothing: it is another model's."""
 
     def __init__(self, monitor: Monitor, name: str):
         self.monitor, self.name = monitor, name
 
     def __call__(self, module: Module, args: Any, result: Any) -> None:
         self.monitor._called(self.name, module, result)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., None]:
+        return _unwatched
+
+
+def _unwatched(module: Module, args: Any, result: Any) -> None:
+    """The hook of a layer that is the copy of a watched one."""
 
 
 def _listed(sinks: Any) -> list[Any]:

@@ -42,11 +42,13 @@ class Called:
 class JSONLines:
     """Appends each record to a file, as an object on a line of its own: {"step": 1, "loss": …, "gradient/…/norm": …}.
 
-    Lines are whole after each record, so that the file can be followed and outlives the process.
+    Lines are whole after each record, so that the file can be followed and outlives the process. Folders that are not
+    there are made.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = self.path.open("a", encoding="utf-8")
 
     def write(self, record: Record) -> None:

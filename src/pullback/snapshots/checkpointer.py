@@ -61,10 +61,12 @@ class Checkpointer:
         #: snapshots that the run has left behind by going back to an earlier one
         self._abandoned: set[int] = set()
         self._looked = False
+        #: held by the thread that saves or restores
+        self._turn = threading.RLock()
         self._lock = _locked(self.directory)
         self._writer = _Writer()
         self._at_exit = finalize(self, _Writer.report, self._writer)
-        self._remove(name for name in os.listdir(self.directory) if _TEMPORARY.fullmatch(name))
+        self._remove(name for name in self._names() if _TEMPORARY.fullmatch(name))
 
     # ---- saving
 
@@ -76,21 +78,22 @@ class Checkpointer:
         """
         if isinstance(step, bool) or not isinstance(step, int) or not 0 <= step < 10**18:
             raise ValueError(f"save: step must be a whole number from 0, got {step!r} (at {user_source()})")
-        self._check_open("save")
-        if not force and self.every is not None and step % self.every:
-            self._writer.raise_error()
-            return False
-        self.wait()
-        self._check_future(step)
-        tree = {
-            "checkpoint": _FORMAT,
-            "step": step,
-            "generator": get_rng_state(),
-            "kinds": {name: kind_of(part) for name, part in parts.items()},
-            "parts": {name: KINDS[kind_of(part)].take(part) for name, part in parts.items()},
-        }
-        description, arrays = describe(tree, copy=True)
-        self._writer.start(lambda: self._write(step, description, arrays))
+        with self._turn:
+            self._check_open("save")
+            if not force and self.every is not None and step % self.every:
+                self._writer.raise_error()
+                return False
+            self.wait()
+            self._check_future(step)
+            tree = {
+                "checkpoint": _FORMAT,
+                "step": step,
+                "generator": get_rng_state(),
+                "kinds": {name: kind_of(part) for name, part in parts.items()},
+                "parts": {name: KINDS[kind_of(part)].take(part) for name, part in parts.items()},
+            }
+            description, arrays = describe(tree, copy=True)
+            self._writer.start(lambda: self._write(step, description, arrays))
         return True
 
     def _check_future(self, step: int) -> None:
@@ -125,13 +128,14 @@ class Checkpointer:
 
     def wait(self) -> None:
         """Wait until the snapshot under way is on the disk; raises the error of its writing."""
-        self._writer.wait()
+        with self._turn:
+            self._writer.wait()
 
     # ---- restoring
 
     def steps(self) -> list[int]:
         """The steps of which there are snapshots, in order, whole or not."""
-        found = (_NAME.fullmatch(name) for name in os.listdir(self.directory))
+        found = (_NAME.fullmatch(name) for name in self._names())
         return sorted(int(match[1]) for match in found if match and match[0] == self._path(int(match[1])).name)
 
     def restore(self, *, step: int | None = None, **parts: Any) -> int | None:
@@ -142,21 +146,20 @@ class Checkpointer:
         `values` afterwards. Raises SnapshotError where no snapshot is whole or one lacks a part that is asked for, and
         what a part's `load_state_dict` raises where the state does not fit it. Nothing is changed then, in any part.
         """
-        self._check_open("restore")
-        self.wait()
-        steps = self.steps()
-        if step is not None:
-            if step not in steps:
+        with self._turn:
+            self._check_open("restore")
+            self.wait()
+            steps = self.steps()
+            if step is not None and step not in steps:
                 raise SnapshotError(self.directory, f"there is no snapshot of step {step}, only of {steps}")
-            steps = [found for found in steps if found <= step]
-        elif not steps:
+            self._looked = self._looked or not steps
+            if not steps:
+                return None
+            found, tree = self._read_one(steps) if step is None else (step, self._read(step))
+            self._give(self._path(found), tree, parts)
             self._looked = True
-            return None
-        found, tree = self._read_one(steps) if step is None else (step, self._read(step))
-        self._give(self._path(found), tree, parts)
-        self._looked = True
-        self._abandoned = {other for other in self.steps() if other > found}
-        return found
+            self._abandoned = {other for other in steps if other > found}
+            return found
 
     def _read_one(self, steps: list[int]) -> tuple[int, dict[str, Any]]:
         """The newest snapshot that is whole."""
@@ -207,6 +210,14 @@ class Checkpointer:
         self.values = {name: tree["parts"][name] for name, kind in kinds.items() if kind == "value"}
 
     # ---- the directory
+
+    def _names(self) -> list[str]:
+        """Of all files in the directory."""
+        try:
+            return os.listdir(self.directory)
+        except OSError as error:
+            why = "it is gone: it was removed, or renamed" if isinstance(error, FileNotFoundError) else str(error)
+            raise SnapshotError(self.directory, why) from error
 
     def _path(self, step: int) -> Path:
         return self.directory / f"step-{step:012d}.safetensors"

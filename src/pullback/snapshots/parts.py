@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
+from ..errors import StateDictError
 from ..tensor.random import Generator
 from .description import describe, rebuild
 
@@ -21,6 +22,12 @@ class Kind(NamedTuple):
 
 
 def _set_bits(generator: np.random.Generator, state: Any) -> None:
+    kind, own = state["bit_generator"], type(generator.bit_generator).__name__
+    if kind != own:
+        raise StateDictError(
+            f"the state is that of a NumPy generator made of {kind}, and this one is made of {own}: make it by "
+            f"np.random.Generator(np.random.{kind}())"
+        )
     generator.bit_generator.state = state
 
 
@@ -47,7 +54,9 @@ KINDS = {
 
 
 def give_all(parts: Mapping[str, Any], states: Mapping[str, Any]) -> None:
-    """Give each part its state. Where one refuses, those before it get back what they had, and so does that one."""
+    """Give each part its state. Where one refuses, those before it get back what they had, and so does that one if it
+    takes it.
+    """
     undo: list[Callable[[], None]] = []
     try:
         for name, part in parts.items():
@@ -55,9 +64,12 @@ def give_all(parts: Mapping[str, Any], states: Mapping[str, Any]) -> None:
             give = KINDS[kind_of(part)].give
             assert give is not None
             give(part, states[name])
-    except BaseException:
+    except BaseException as error:
         for back in reversed(undo):
-            back()
+            try:
+                back()
+            except Exception as late:  # it refuses what it has given itself; the others get theirs all the same
+                error.add_note(f"besides, a part has not taken its own state back: {type(late).__name__}: {late}")
         raise
 
 

@@ -281,7 +281,7 @@ class Trace:
         self.watched[node] = Watched(node, what, owner, message)
 
     def watch_pulled(self, values: list[Node], gradients: list[Node]) -> None:
-        """Note what a transform gave: losses and gradients, unless something that is made of these is differentiated."""
+        """Note what a transform gave: losses and gradients, unless what is made of these is differentiated."""
         self.pulled.append(Pulled([UNSCALED.get(value, (value, None))[0] for value in values], gradients))
         for gradient in gradients:
             self.watched.setdefault(gradient, Watched(gradient, "gradient"))

@@ -151,8 +151,8 @@ def _in_place_of(module: Module, given: dict[str, Tensor]) -> Iterator[dict[str,
     places = {name: _Place(module, name) for name in given}
     if STATE.trace is not None:
         # what a compiled step depends on are the module's own tensors, not those that stand in for them
-        for place in places.values():
-            STATE.trace.enter_module(place.owner, *place.owner._stores())
+        for owner in (module, *(place.owner for place in places.values())):  # names are those in the outermost
+            STATE.trace.enter_module(owner, *owner._stores())
     before: list[tuple[_Place, Any]] = []
     try:
         for name, place in places.items():
