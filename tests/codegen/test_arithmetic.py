@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from pullback.codegen import mathematics
-from pullback.codegen.arithmetic import REDUCTIONS, Abilities, LLVMArithmetic, Value, abilities_of
+from pullback.codegen.arithmetic import REDUCTIONS, LLVMArithmetic
+from pullback.codegen.registers import Value
+from pullback.codegen.target import Abilities, abilities_of
 from pullback.codegen.text import Writer, code
 from pullback.graph.types import (
     ALL,

@@ -16,10 +16,10 @@ from ..graph.node import Node
 from ..graph.types import DType, bool_, float32, float64, int64
 from ..ops.attention import ATTEND, LOG_SUM, row_operands, weight_operands
 from . import mathematics
-from .arithmetic import Value
 from .attention_tile import Tile, multiplies_pairs, pair_code, product_code, widen_code
 from .emitter import LANE, Emitter, Slots, lane_variable
 from .launch import Launch, Workspace
+from .registers import Value
 from .target import Target
 from .text import Code, Writer, code
 

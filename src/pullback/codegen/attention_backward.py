@@ -14,10 +14,10 @@ from ..compiler.groups import Group
 from ..graph.node import Node
 from ..graph.types import float32
 from ..ops.attention import KEY_GRADIENT, QUERY_GRADIENT, VALUE_GRADIENT
-from .arithmetic import Value
 from .attention import AttentionKernel
 from .attention_tile import narrow_code, pack_code, unpack_code
 from .launch import Launch, Workspace
+from .registers import Value
 from .target import Target
 
 #: tasks to be had, where there are fewer heads, by giving several tasks to a head

@@ -14,10 +14,10 @@ from ..compiler.groups import Group
 from ..graph.node import Node
 from ..graph.types import int64
 from ..ops.attention import ATTEND, LOG_SUM
-from .arithmetic import Value
 from .attention import AttentionKernel
 from .attention_tile import pack_code, unpack_code
 from .launch import Launch
+from .registers import Value
 from .target import Target
 
 #: chunks of one task at most, where blocks of keys are read in place, and where they are packed first

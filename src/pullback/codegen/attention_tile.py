@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from functools import cache
 
 from ..graph.types import DType, bfloat16, float64
-from .arithmetic import Abilities, LLVMArithmetic, Value, abilities_of
+from .arithmetic import LLVMArithmetic
 from .matmul_tile import multiply_add, splat, transposed
-from .target import Target, is_x86
+from .registers import Value
+from .target import Abilities, Target, abilities_of, is_x86
 from .text import Code, Writer, code
 
 #: steps of the sum that a product of blocks takes at a time

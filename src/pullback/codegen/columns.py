@@ -14,12 +14,12 @@ from ..compiler.groups import FULL, Group
 from ..compiler.index import Affine, Index, variable
 from ..graph.node import Node
 from ..graph.types import int64
-from .arithmetic import Value, abilities_of
 from .emitter import COMBINE, LANE, VECTOR, Emitter, Slots, identity_of, lane_variable
 from .launch import Argument, Launch
 from .loops import TASK_ELEMENTS
 from .partials import Across, Partials, across_of
-from .target import Target
+from .registers import Value
+from .target import Target, abilities_of
 from .text import Variable, Writer, code
 
 #: so many elements are added up by themselves before they are added to the total

@@ -16,13 +16,13 @@ from ..compiler.groups import COLUMN, TOTAL, Group
 from ..compiler.index import Affine, Index
 from ..graph.node import Node
 from ..graph.types import int64
-from .arithmetic import Value, abilities_of
 from .emitter import LANE, VECTOR, Emitter, Slots, lane_variable
 from .launch import Argument, Launch
 from .loops import lanes_for
 from .matmul_tile import Size, scalar_type
 from .partials import Partials, Reduced, Spread, across_of, reduced_of
-from .target import Target
+from .registers import Value
+from .target import Target, abilities_of
 from .text import Variable, Writer
 
 #: places whose sums are held apart, at most: additions to one sum wait for each other

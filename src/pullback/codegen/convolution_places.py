@@ -16,7 +16,6 @@ from ..compiler.groups import Group
 from ..compiler.index import Affine, Index, View, strided_view, variable
 from ..graph.node import Node
 from ..graph.types import bfloat16
-from .arithmetic import abilities_of
 from .convolution_epilogue import Along, Epilogue, Made, Seen
 from .convolution_tile import (
     UPPER_HALF,
@@ -38,7 +37,7 @@ from .emitter import Emitter, Slots, lane_variable
 from .launch import Argument, Launch, Workspace
 from .matmul_tasks import aligned
 from .matmul_tile import prefetch, scalar_type
-from .target import Target
+from .target import Target, abilities_of
 from .text import Writer, code
 
 

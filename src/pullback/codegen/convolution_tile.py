@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from ..compiler.index import Affine, Index, variable
 from ..graph.node import Node
 from ..graph.types import DType, bfloat16, float32, int64, uint32
-from .arithmetic import Value
 from .emitter import LANE, VECTOR, Emitter, lane_variable
 from .matmul_tile import Size, multiply_add, multiply_pairs, scalar_type, splat
+from .registers import Value
 from .target import Target, is_x86
 from .text import Variable, Writer
 

@@ -16,7 +16,6 @@ from collections.abc import Callable
 from ..compiler.groups import Group
 from ..compiler.index import Affine, Index, View, strided_view, variable
 from ..graph.node import Node
-from .arithmetic import abilities_of
 from .convolution_epilogue import Along, Epilogue, Made
 from .convolution_tile import (
     UPPER_HALF,
@@ -36,7 +35,7 @@ from .convolution_tile import (
 from .emitter import Emitter, Slots, lane_variable
 from .launch import Argument, Launch, Workspace
 from .matmul_tile import scalar_type
-from .target import Target
+from .target import Target, abilities_of
 from .text import Writer, code
 
 #: steps of a tile's sum that are taken at least before it is added to what memory holds

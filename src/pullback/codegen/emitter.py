@@ -18,7 +18,9 @@ from ..compiler.index import Affine, Guard, Index, Quotient, Variable, follow, v
 from ..graph.node import Node
 from ..graph.types import DType, bool_, int64
 from ..ops.primitive import ELEMENTWISE, REDUCTION
-from .arithmetic import Abilities, LLVMArithmetic, Value
+from .arithmetic import LLVMArithmetic
+from .registers import Value
+from .target import Abilities
 from .text import Writer
 
 ROW, SCALAR, VECTOR = 0, 1, 2

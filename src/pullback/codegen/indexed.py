@@ -9,12 +9,12 @@ from ..compiler.groups import FULL, Group, elements
 from ..compiler.index import Affine, Index, variable
 from ..graph.node import Node
 from ..graph.types import int64
-from .arithmetic import Value, abilities_of
 from .emitter import LANE, SCALAR, VECTOR, Emitter, Slots, lane_variable
 from .launch import Argument, Launch, Workspace
 from .loops import TASK_ELEMENTS
 from .partials import Across, Partials, across_of
-from .target import Target
+from .registers import Value
+from .target import Target, abilities_of
 from .text import Writer, code
 
 #: columns that one task of a scatter covers: rows are added in their order, so only columns can be shared out

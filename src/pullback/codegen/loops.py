@@ -21,11 +21,11 @@ from ..compiler.index import Affine, Index, variable
 from ..graph.node import Node
 from ..graph.types import bool_, int64
 from ..ops.primitive import REDUCTION
-from .arithmetic import Value, abilities_of
 from .emitter import COMBINE, LANE, ROW, VECTOR, Emitter, Slots, identity_of, lane_variable
 from .launch import Argument, Launch
 from .partials import Numbers, across_of
-from .target import Target
+from .registers import Value
+from .target import Target, abilities_of
 from .text import Writer, code
 
 #: elements that one task covers, about: enough work to be worth handing out

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from ..compiler.index import Affine, Index, Quotient, View, variable
 from ..graph.node import Node
 from ..graph.types import int64
-from .arithmetic import Value, abilities_of
 from .emitter import LANE, Emitter, Slots, lane_variable
 from .matmul_tile import Size
-from .target import Target
+from .registers import Value
+from .target import Target, abilities_of
 from .text import Writer
 
 

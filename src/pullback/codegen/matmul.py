@@ -13,13 +13,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ..graph.types import bfloat16
-from .arithmetic import abilities_of
 from .matmul_blocks import packed_stages
 from .matmul_direct import direct_stages
 from .matmul_pack import Geometry
 from .matmul_tasks import Epilogue, Product, Region, Stage
 from .matmul_tile import Element, Matrix
-from .target import Target, is_x86
+from .target import Target, abilities_of, is_x86
 from .text import Writer
 
 __all__ = ["Element", "Epilogue", "Product", "Region", "Stage", "folded", "product_stages"]

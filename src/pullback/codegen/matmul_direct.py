@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 
 from ..graph.types import bfloat16
-from .arithmetic import LLVMArithmetic, Value
+from .arithmetic import LLVMArithmetic
 from .matmul_pack import Geometry, pack_code
 from .matmul_slices import sliced_product, with_sum
 from .matmul_tasks import (
@@ -30,6 +30,7 @@ from .matmul_tasks import (
     stored_type,
 )  # fmt: skip
 from .matmul_tile import Element, Matrix, Size, dot_tile, joined, outer_tile, scalar_type
+from .registers import Value
 from .text import Writer, code
 
 #: Floating-point operations below which a product is one task: two threads gain nothing on about a microsecond.

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from functools import cache
 
 from ..graph.types import DType, bfloat16, bool_, int64
-from .arithmetic import PLAIN, Abilities, LLVMArithmetic, Value
+from .arithmetic import LLVMArithmetic
 from .matmul_tile import Element, Size, prefetch, scalar_type, shuffle, transposed
+from .registers import Value
+from .target import PLAIN, Abilities
 from .text import Code, Writer, code
 
 #: Steps of k of a panel that are copied before the next panel's, where rows lie side by side: the source is then read

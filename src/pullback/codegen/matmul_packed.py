@@ -11,9 +11,10 @@ from __future__ import annotations
 from functools import cache
 
 from ..graph.types import bfloat16, int64
-from .arithmetic import LLVMArithmetic, Value
+from .arithmetic import LLVMArithmetic
 from .matmul_pack import Geometry
 from .matmul_tile import Matrix, Size, outer_tile
+from .registers import Value
 from .text import Code, Writer, code
 
 #: Steps of k that the register tile takes at a time.

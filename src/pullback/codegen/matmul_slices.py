@@ -10,10 +10,11 @@ import math
 from dataclasses import replace
 
 from ..graph.types import int64
-from .arithmetic import LLVMArithmetic, Value
+from .arithmetic import LLVMArithmetic
 from .matmul_pack import Geometry
 from .matmul_tasks import Epilogue, Grid, Product, Stage, kernel, operand
 from .matmul_tile import Matrix
+from .registers import Value
 from .text import code
 
 #: Elements that one task of the sum over the slices covers, about.

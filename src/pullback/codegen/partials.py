@@ -18,10 +18,11 @@ from ..compiler.groups import COLUMN, TOTAL, Group
 from ..compiler.index import Affine, Index
 from ..graph.node import Node
 from ..graph.types import int64
-from .arithmetic import LLVMArithmetic, Value, abilities_of
+from .arithmetic import LLVMArithmetic
 from .emitter import COMBINE, LANE, ROW, Emitter, Slots, identity_of, lane_variable
 from .launch import Argument, Launch, Workspace
-from .target import Target
+from .registers import Value
+from .target import Target, abilities_of
 from .text import Variable, Writer, code
 
 #: so many parts' sums are added up by themselves before they are added to the total, so that less is rounded off

@@ -12,7 +12,6 @@ from ..compiler.index import Affine, Index, View, variable
 from ..compiler.made import made_view, made_with
 from ..graph.node import Node
 from ..graph.types import DType, int64
-from .arithmetic import Value, abilities_of
 from .emitter import LANE, VECTOR, Emitter, Slots, lane_variable
 from .launch import Argument, Launch, Workspace, owner_of
 from .loops import lanes_for
@@ -20,7 +19,8 @@ from .made import MadeOperand
 from .matmul import Element, Product, Region, folded, product_stages
 from .matmul_tile import Matrix
 from .partials import Across, Partials, across_of, reduced_of
-from .target import Target
+from .registers import Value
+from .target import Target, abilities_of
 from .text import Writer
 
 

@@ -15,11 +15,12 @@ from ..compiler.index import Affine, Index, variable
 from ..graph.node import Node
 from ..graph.types import int64
 from ..ops.recurrence import carried_in
-from .arithmetic import LLVMArithmetic, Value, abilities_of
+from .arithmetic import LLVMArithmetic
 from .emitter import LANE, VECTOR, Emitter, Slots, lane_variable
 from .launch import Launch
 from .loops import TASK_ELEMENTS
-from .target import Target
+from .registers import Value
+from .target import Target, abilities_of
 from .text import Variable, Writer, code
 
 #: vectors of columns that one pass over the length takes: enough for the sums of one step to overlap

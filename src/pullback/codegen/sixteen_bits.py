@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ..graph.types import float32, uint32
+from .elementwise import ElementwiseArithmetic
+from .registers import Value
 
-if TYPE_CHECKING:
-    from .arithmetic import LLVMArithmetic, Value
 
-
-def bfloat16_bits(a: LLVMArithmetic, value: Value) -> Value:
+def bfloat16_bits(a: ElementwiseArithmetic, value: Value) -> Value:
     """uint32 whose low half is the nearest bfloat16, ties to even; NaN becomes the quiet NaN 0x7FC0.
 
     Adding just under half of the last kept place, and the last kept bit itself, carries exactly where rounding is
@@ -20,14 +17,14 @@ def bfloat16_bits(a: LLVMArithmetic, value: Value) -> Value:
     return a.select(a.ne(value, value), a.constant(0x7FC0, uint32), rounded)
 
 
-def _round_off(a: LLVMArithmetic, bits: Value, count: int) -> Value:
+def _round_off(a: ElementwiseArithmetic, bits: Value, count: int) -> Value:
     """uint32 shifted right by `count` and rounded to nearest, ties to even."""
     last_kept = a.bit_and(a.shift_right(bits, count), a.constant(1, uint32))
     below_half = a.constant((1 << (count - 1)) - 1, uint32)
     return a.shift_right(a.add(a.add(bits, below_half), last_kept), count)
 
 
-def half_bits(a: LLVMArithmetic, value: Value) -> Value:
+def half_bits(a: ElementwiseArithmetic, value: Value) -> Value:
     """uint32 whose low half is the nearest float16, ties to even.
 
     Below 2^-14 the last place of float16 is worth 2^-24, which is what the last place of a float32 in [1/2, 1) is
@@ -46,7 +43,7 @@ def half_bits(a: LLVMArithmetic, value: Value) -> Value:
     return a.bit_or(sign, a.select(a.ne(value, value), a.constant(0x7E00, uint32), result))
 
 
-def float_of_half(a: LLVMArithmetic, bits: Value) -> Value:
+def float_of_half(a: ElementwiseArithmetic, bits: Value) -> Value:
     """float32 of the float16 in the low half of each uint32, exactly.
 
     Its digits and exponent are shifted in place; multiplying with 2^112 corrects the exponent's bias and, as it is

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 #: The x86-64 levels of the System V ABI supplement (section 3.1.1), each with the features that tell it from the level
 #: below. These names may be asked for on any machine that has the features.
@@ -75,3 +76,27 @@ def for_cpu_features(
         # NEON. The scalable vectors of SVE are left to a later code generator.
         vector_bytes, registers, has_bf16 = 16, 32 if is_aarch64(triple) else 16, "bf16" in enabled
     return Target(cpu, ",".join(sorted(signed)), vector_bytes, registers, *caches, triple, has_bf16)
+
+
+class Abilities(NamedTuple):
+    """What instructions there are for that LLVM does not find by itself, or would call a function for.
+
+    `half_conversions` tells that the processor converts float16, as all but x86 before F16C (2012) do; `permutes` how
+    many float32 one instruction takes from any places of a vector, 0 where there is none.
+    """
+
+    half_conversions: bool = True
+    permutes: int = 0
+
+
+#: those of most processors
+PLAIN = Abilities()
+
+
+def abilities_of(target: Target) -> Abilities:
+    """The abilities of a processor."""
+    if not is_x86(target.triple):
+        return PLAIN
+    modern = target.cpu in ("x86-64-v3", "x86-64-v4")
+    has_permutations = modern or "+avx2" in target.features
+    return Abilities(modern or "+f16c" in target.features, target.vector_bytes // 4 if has_permutations else 0)
