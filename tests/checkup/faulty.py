@@ -514,6 +514,20 @@ def log_softmax_over_the_examples() -> Step:
     return step
 
 
+def clipped_before_it_is_unscaled() -> Step:
+    model, (x, y), scaler = net(), data(), pb.amp.GradScaler("cpu")
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        scaler.scale(F.cross_entropy(model(x), y)).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)  # fault
+        scaler.step(optimizer)
+        scaler.update()
+
+    return step
+
+
 FAULTY: list[tuple[Callable[[], Step], list[str], str]] = [
     (a_logarithm_of_negative_numbers, ["loss is finite"], "logarithm of a negative number"),
     (not_cleared, ["gradients cleared"], "at 7 of 8 steps"),
@@ -568,6 +582,7 @@ FAULTY: list[tuple[Callable[[], Step], list[str], str]] = [
         ["learning rate sane"],
         "has lowered it from 0.1 to 1e-08 in 8 steps",
     ),
+    (clipped_before_it_is_unscaled, ["gradients unscaled", "learning rate sane"], "next to nothing is left of them"),
     (weights_that_decay_at_once, ["weight decay sane"], "it takes 10% of each weight away in each step"),
     (dropout_of_all, ["dropout sane"], "2 with p=1: nothing comes through in training"),
     (batches_of_one_class, ["batches mixed"], "all labels were the same at 8 of 8 steps"),

@@ -294,7 +294,24 @@ def gradients_that_are_asked_for_and_assigned() -> Step:
     return step
 
 
+def clipped_after_it_is_unscaled() -> Step:
+    model, (x, y), scaler = net(), data(), pb.amp.GradScaler("cpu")
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        for _ in range(2):
+            scaler.scale(F.cross_entropy(model(x), y) / 2).backward()
+        scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        scaler.step(optimizer)
+        scaler.update()
+
+    return step
+
+
 SOUND = [
+    clipped_after_it_is_unscaled,
     weights_as_plain_tensors,
     gradients_of_each_example,
     gradients_that_are_asked_for_and_assigned,

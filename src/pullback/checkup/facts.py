@@ -80,6 +80,8 @@ class Facts:
     doubled: tuple[str, str, str, str] | None = None
     #: a loss whose input and target differ in shape: the loss, their shapes, and the line
     unlike: tuple[str, str, str, str] | None = None
+    #: the line of a clip of gradients that a GradScaler had not divided by its scale yet
+    clipped_scaled: str = ""
     #: what was normalized over another axis than that of the classes: loss, function, its axis, the classes', the line
     other_axis: tuple[str, str, int, int, str] | None = None
     #: mean, deviation and largest magnitude of the model's first input of floats

@@ -35,7 +35,7 @@ def judge(facts_at: FactsAt, place: str, same_batch: bool) -> Report:
     own = facts_at(1.0)
     found = [*_error(own), *_cleared(own), *_backward(own, place), *_stepped(own, place), *_mode(own)]
     found += [*_gradients(own), *_require_grad(own), *_inputs(own), *_sign(own), *_doubled(own), *_unlike(own)]
-    found += [*_mixed(own), *_left(own)]
+    found += [*_mixed(own), *_left(own), *_clipped(own)]
     finite = list(_finite(own))
     is_lost_at_once = own.not_finite is not None and not own.not_finite[2]
     if own.steps > 1 and not is_lost_at_once and not (own.error or own.without_gradients or own.strangers):
@@ -313,6 +313,16 @@ def _left(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "dropout sane", False, f"{_listed(facts.dropped)} with p=1: nothing comes through in training",
             facts.called_at, "give it a p below 1",
+        )  # fmt: skip
+
+
+def _clipped(facts: Facts) -> Iterator[Finding]:
+    if facts.clipped_scaled:
+        yield Finding(
+            "gradients unscaled", False,
+            "gradients were clipped while they were still multiplied by the scale of a GradScaler, and then divided by "
+            "it: next to nothing is left of them", facts.clipped_scaled,
+            "call scaler.unscale_(optimizer) before the clip",
         )  # fmt: skip
 
 

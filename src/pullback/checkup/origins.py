@@ -76,4 +76,20 @@ def has_values(tensor: Tensor) -> bool:
     return bool(tensor.detach().float().numpy().any())
 
 
-__all__ = ["Origins", "has_values"]
+def clipped_before_unscaling(gradient: Node) -> str:
+    """The line that clipped what a GradScaler has divided by its scale to make a gradient; empty where none did."""
+    quotient = _plain(gradient)
+    if quotient.op.name != "mul" or not quotient.inputs:
+        return ""
+    source = _plain(quotient.inputs[0]).source
+    return str(source) if source is not None and source.operation.startswith("clip_grad") else ""
+
+
+def _plain(node: Node) -> Node:
+    """What a value was before it was converted."""
+    while node.op.name in ("convert", "identity") and node.inputs:
+        node = node.inputs[0]
+    return node
+
+
+__all__ = ["Origins", "clipped_before_unscaling", "has_values"]

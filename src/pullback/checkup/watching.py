@@ -28,7 +28,7 @@ from ..tracing import CompiledStep
 from .classes import labels_of, over_another_axis
 from .doubled import doubled
 from .facts import STEPS, Facts
-from .origins import Origins, has_values
+from .origins import Origins, clipped_before_unscaling, has_values
 from .shapes import unlike
 from .signs import parts
 
@@ -156,6 +156,7 @@ class Watcher:
         if what == "gradient" and owner is not None:
             if owner._grad is not None and owner._grad._node is node:
                 self.origins.receive(owner, node, _line())
+                self.facts.clipped_scaled = self.facts.clipped_scaled or clipped_before_unscaling(node)
             else:  # of autograd.grad: it may be assigned, and is added to nothing
                 self.origins.owners[id(owner)] = owner
         elif what == "pulled":
