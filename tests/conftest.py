@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from pullback import debug
 from pullback.runtime import threads
 
 CACHE_VARIABLE = "PULLBACK_CACHE_DIR"
@@ -33,6 +34,14 @@ def pytest_configure(config: pytest.Config) -> None:
         # PyTorch, the other side of many comparisons: its threads would keep the cores from the other test processes by
         # waiting for each other, which takes ten times as long as the work itself
         os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where the suite runs on the reference, leave out what is promised of native code alone."""
+    if debug.get("backend") == "reference":
+        for item in items:
+            if (mark := item.get_closest_marker("native")) is not None:
+                item.add_marker(pytest.mark.skip(reason=mark.args[0]))
 
 
 _begun: set[str] = set()

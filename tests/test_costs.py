@@ -8,7 +8,6 @@ import pytest
 
 import pullback as pb
 from benchmarks import workloads
-from pullback import debug
 from pullback.compiler.costs import operations
 from pullback.compiler.pipeline import lower, prepare
 from pullback.graph.node import Graph, Node
@@ -160,7 +159,7 @@ def _text_of_kernels(step: Any) -> int:
     return sum(len(launch.code.text) for launch in launches)
 
 
-@pytest.mark.skipif(debug.get("backend") == "reference", reason="what native kernels look like")
+@pytest.mark.native("what native kernels look like")
 def test_values_of_neighbours_are_written_where_many_ways_lead_to_them() -> None:
     def size(levels: int) -> int:
         @pb.compile

@@ -67,6 +67,7 @@ def test_sums_over_many_images_are_those_of_the_reference(
         np.testing.assert_allclose(got, exact, rtol=1e-4, atol=1e-6 * np.abs(exact).max())
 
 
+@pytest.mark.native("how exact native sums are")
 def test_products_of_bfloat16_are_exact_and_summed_in_float32() -> None:
     """Of pairs where the processor multiplies these: of channels, and in the gradient by the weight of images, of which
     the last one may be alone.

@@ -22,6 +22,7 @@ def test_a_total_is_exact_to_a_few_units(length: int) -> None:
     assert step.plan(t).breakdown["temporaries"] < length, "what is summed is written to memory"
 
 
+@pytest.mark.native("how exact native sums are")
 @pytest.mark.parametrize(
     ("shape", "axis"),
     [
@@ -43,6 +44,7 @@ def test_extremes_and_whole_numbers_of_awkward_lengths_are_right() -> None:
     assert [f.item() for f in found] == [x.max(), x.min(), whole.sum(), (whole > 0).sum()]
 
 
+@pytest.mark.native("how exact native sums are")
 @pytest.mark.parametrize("k", [512, 1000, 1024, 3072, 5003])
 @pytest.mark.parametrize(("m", "n"), [(17, 17), (3, 65), (1, 64)])
 def test_small_products_of_a_long_k_are_exact_to_a_few_units(m: int, n: int, k: int) -> None:

@@ -30,6 +30,7 @@ def test_a_dot_product_of_positive_numbers_keeps_the_promise(k):
     assert error(c, a, b) <= 1
 
 
+@pytest.mark.native("how exact native sums are")
 def test_ones_are_counted_past_what_float32_counts_one_by_one():
     ones = pb.ones(20_000_000)
     assert (ones @ ones).item() == 20_000_000

@@ -10,6 +10,7 @@ import pullback as pb
 nn = pb.nn
 
 
+@pytest.mark.native("how exact native sums are")
 @pytest.mark.parametrize("norm", [True, False], ids=["in a pass of their own", "in the convolution's kernel"])
 def test_gradients_by_channel_behind_a_convolution_keep_their_digits(norm: bool) -> None:
     pb.manual_seed(0)

@@ -21,7 +21,7 @@ from pullback.runtime.backends import made_program
 from pullback.runtime.buffers import Buffer
 from random_graphs import random_graph
 
-pytestmark = pytest.mark.skipif(pb.debug.get("backend") == "reference", reason="the reference emits nothing")
+pytestmark = pytest.mark.native("the reference emits nothing")
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 import pullback as pb
-from pullback import debug, nn, optim
+from pullback import nn, optim
 from pullback.compiler.groups import LOOP, PRODUCT
 
-native_only = pytest.mark.skipif(debug.get("backend") == "reference", reason="the reference has no kernels")
+native_only = pytest.mark.native("the reference has no kernels")
 
 
 def groups(step):

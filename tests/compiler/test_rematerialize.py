@@ -26,7 +26,7 @@ from pullback.runtime.fit import LEAST, Budget
 from pullback.runtime.program import UNLIMITED
 from random_graphs import RandomGraph, random_graph
 
-pytestmark = pytest.mark.skipif(debug.get("backend") == "reference", reason="the reference has no memory to plan")
+pytestmark = pytest.mark.native("the reference has no memory to plan")
 nn, F = pb.nn, pb.nn.functional
 
 
@@ -159,7 +159,7 @@ def test_the_fewest_bytes_do_not_depend_on_the_budget_and_are_a_budget_that_is_k
     assert caught.value.least == fewest
 
 
-@pytest.mark.skipif(debug.get("backend") == "reference", reason="the reference computes nothing again")
+@pytest.mark.native("the reference computes nothing again")
 def test_the_least_of_several_updates_may_go_through_each_forward_pass_again() -> None:
     """One more forward pass of the first update alone would be a part of that."""
     model, x = nn.Sequential(*[nn.Sequential(nn.Linear(32, 32), nn.Tanh()) for _ in range(8)]), pb.zeros(1024, 32)
@@ -178,7 +178,7 @@ def test_the_least_of_several_updates_may_go_through_each_forward_pass_again() -
     assert found[1] <= 1.2 * found[0], f"the least is {found[0]:.0%} with one update, {found[1]:.0%} with six"
 
 
-@pytest.mark.skipif(debug.get("backend") == "reference", reason="the reference computes nothing again")
+@pytest.mark.native("the reference computes nothing again")
 def test_what_an_error_names_as_the_fewest_is_not_above_a_budget_that_is_kept() -> None:
     """Of several updates: where the lowest peak that is looked for first is not the lowest there is."""
     model, x = nn.Sequential(*[nn.Sequential(nn.Linear(64, 64), nn.Tanh()) for _ in range(8)]), pb.zeros(4096, 64)
@@ -195,7 +195,7 @@ def test_what_an_error_names_as_the_fewest_is_not_above_a_budget_that_is_kept() 
     assert pb.plan(step, x, memory=5_500_000).peak_bytes <= 5_500_000 and fewest <= 5_500_000
 
 
-@pytest.mark.skipif(debug.get("backend") == "reference", reason="the reference computes nothing again")
+@pytest.mark.native("the reference computes nothing again")
 def test_the_least_is_the_best_that_is_found_for_its_bytes() -> None:
     """Asked for as a number it is the same, at the same work."""
     layers = [layer for ends in itertools.pairwise((8, 32, 32, 1)) for layer in (nn.Linear(*ends), nn.Tanh())]

@@ -366,7 +366,7 @@ def deep_step(parts: int | str, **budget: Any) -> tuple[Any, pb.Tensor]:
     return step, pb.randn(512, 32)
 
 
-needs_native = pytest.mark.skipif(pb.debug.get("backend") == "reference", reason="the reference has no arena")
+needs_native = pytest.mark.native("the reference has no arena")
 
 
 @needs_native

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 import pullback as pb
-from pullback import debug, nn
+from pullback import nn
 from pullback.compiler.retention import Solver
 from pullback.errors import MemoryBudgetError
 from pullback.memory import Plan
@@ -14,7 +14,7 @@ from pullback.memory.savings import RANK, forms
 from pullback.memory.sizes import format_bytes
 from pullback.tracing import ways
 
-pytestmark = pytest.mark.skipif(debug.get("backend") == "reference", reason="the reference has no arena")
+pytestmark = pytest.mark.native("the reference has no arena")
 
 
 def steps() -> tuple[Callable[[int], Callable[[pb.Tensor], pb.Tensor]], pb.Tensor]:

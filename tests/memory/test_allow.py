@@ -17,7 +17,7 @@ from pullback.errors import MemoryBudgetError, TraceError
 from pullback.runtime.fit import Fitter
 from pullback.runtime.layout import Layout
 
-pytestmark = pytest.mark.skipif(debug.get("backend") == "reference", reason="the reference has no memory to plan")
+pytestmark = pytest.mark.native("the reference has no memory to plan")
 nn, F = pb.nn, pb.nn.functional
 
 

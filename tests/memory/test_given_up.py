@@ -6,12 +6,12 @@ import pytest
 
 import pullback as pb
 from plan_checker import check, planned
-from pullback import debug
 from pullback.errors import MemoryBudgetError
 
 nn = pb.nn
 
 
+@pytest.mark.native("the reference computes nothing again")
 def test_operations_done_again_are_told() -> None:
     _, plan = planned("gpt-char")
     _, less = planned("gpt-char", memory=int(0.7 * plan.peak_bytes))
@@ -25,6 +25,7 @@ def test_operations_done_again_are_told() -> None:
     assert any(" again " in b.what for b in less.buffers)
 
 
+@pytest.mark.native("the reference computes nothing again")
 def test_a_policy_is_followed() -> None:
     _, plan = planned("gpt-char")
     _, less = planned(
@@ -34,7 +35,7 @@ def test_a_policy_is_followed() -> None:
     assert less.timeline["activations"].max() < plan.timeline["activations"].max()
 
 
-@pytest.mark.skipif(debug.get("backend") == "reference", reason="the reference computes nothing again")
+@pytest.mark.native("the reference computes nothing again")
 def test_what_everything_kept_would_take_is_the_same_whatever_is_given_up() -> None:
     layers = nn.Sequential(*[nn.Sequential(nn.Linear(32, 32), nn.Tanh()) for _ in range(6)])
 
@@ -61,7 +62,7 @@ def test_what_everything_kept_would_take_is_the_same_whatever_is_given_up() -> N
     assert caught.value.peak == kept.peak_bytes
 
 
-@pytest.mark.skipif(debug.get("backend") == "reference", reason="the reference computes nothing again")
+@pytest.mark.native("the reference computes nothing again")
 def test_no_product_is_computed_again_unasked() -> None:
     """What a large step gives up by itself is made again for next to nothing; narrow layers are cheap a byte too."""
     layers = nn.Sequential(*[nn.Sequential(nn.Linear(32, 32), nn.GELU()) for _ in range(6)])
@@ -76,7 +77,7 @@ def test_no_product_is_computed_again_unasked() -> None:
     assert not any(node.op.name == "matmul" for node in plan._program.copies())
 
 
-@pytest.mark.skipif(debug.get("backend") == "reference", reason="the reference computes nothing again")
+@pytest.mark.native("the reference computes nothing again")
 def test_the_least_is_below_segments_set_by_hand() -> None:
     layers = nn.Sequential(*[nn.Sequential(nn.Linear(16, 16), nn.Tanh()) for _ in range(36)])
     x = pb.zeros(2048, 16)
@@ -109,6 +110,7 @@ def test_checkpoints_of_a_second_update_hold_as_little_as_those_of_the_first() -
     assert peak(2) <= peak(1) + weights + 4096
 
 
+@pytest.mark.native("the reference computes nothing again")
 def test_a_value_that_is_made_too_early_is_made_later_and_not_twice() -> None:
     """What is made in one pass because it reads the same, and is read apart: an ensemble with a mask of random bits."""
     pb.manual_seed(0)

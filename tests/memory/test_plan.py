@@ -32,6 +32,7 @@ def test_the_peak_is_what_is_held(name: str, budget: str | None) -> None:
     check(plan)
 
 
+@pytest.mark.native("the reference has no memory to plan")
 def test_the_checker_finds_buffers_that_share_bytes() -> None:
     _, plan = planned("mlp")
     at_the_end = [b for b in plan.buffers if b.offset is not None and b.last == plan.steps - 1]
@@ -80,7 +81,7 @@ def test_a_plan_is_exact_after_training_too() -> None:
         assert step.memory.peak_bytes == step.plan(x).peak_bytes == peak == pb.plan(train, x).peak_bytes
 
 
-@pytest.mark.skipif(debug.get("backend") == "reference", reason="the reference has no arena")
+@pytest.mark.native("the reference has no arena")
 def test_a_step_keeps_to_its_budget_where_its_updates_leave_their_bounds() -> None:
     """Another program runs then, which computes every update before it writes one."""
     peaks: list[int] = []
@@ -132,6 +133,7 @@ def test_nothing_is_allocated() -> None:
     assert model.weight._node.buffer is None
 
 
+@pytest.mark.native("the reference has no memory to plan")
 def test_what_the_forward_pass_keeps_is_an_activation() -> None:
     layers = nn.Sequential(nn.Linear(64, 256), nn.Tanh(), nn.Linear(256, 64), nn.Tanh())
 
@@ -150,12 +152,14 @@ def test_what_the_forward_pass_keeps_is_an_activation() -> None:
     assert gradients[1] == "gradient of 0.weight float32[256, 64]" and len(gradients) == 4
 
 
+@pytest.mark.native("the reference has no memory to plan")
 def test_a_loop_backwards_reads_activations() -> None:
     """What is in the body of a loop stands in no graph; whether the backward pass runs it is told all the same."""
     _, plan = planned("lstm")
     assert plan.timeline["activations"].max() > 2 * 51 * 32 * 128 * 4
 
 
+@pytest.mark.native("the reference has no memory to plan")
 def test_names_are_those_of_the_modules() -> None:
     _, plan = planned("gpt-char")
     assert all(b.source is not None for b in plan.buffers if b.what.startswith("workspace"))
@@ -181,6 +185,7 @@ def test_operations_are_counted(name: str) -> None:
     assert plan.recomputed_flops == 0
 
 
+@pytest.mark.native("the reference has no memory to plan")
 def test_the_expected_time_is_of_the_right_order() -> None:
     _, plan = planned("gpt-char")
     assert 1e-3 < plan.expected_seconds < 1.0

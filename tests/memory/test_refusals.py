@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 import pullback as pb
-from pullback import debug
 from pullback.errors import MemoryBudgetError
 from pullback.memory import address_space, available_bytes, format_bytes
 from pullback.runtime.buffers import allocate, live_bytes
@@ -21,6 +20,7 @@ nn = pb.nn
 F = nn.functional
 
 
+@pytest.mark.native("the reference has no memory to plan")
 @pytest.mark.skipif(available_bytes() is None, reason="the system does not tell what is free")
 @pytest.mark.parametrize("fraction", [None, 1.5])
 def test_what_the_machine_has_no_room_for_is_refused_before_it_is_allocated(fraction: float | None) -> None:
@@ -111,7 +111,7 @@ def gpt_loss() -> tuple[nn.Module, Loss, tuple[pb.Tensor, ...], int]:
     return model, lambda x, y: F.cross_entropy(model(x).flatten(0, 1), y.flatten()), (tokens, tokens + 1), 510_000
 
 
-@pytest.mark.skipif(debug.get("backend") == "reference", reason="the reference has no arena")
+@pytest.mark.native("the reference has no arena")
 @pytest.mark.parametrize("make", [mlp_loss, gpt_loss])
 def test_who_follows_the_advice_gets_what_it_says(make: Callable[[], tuple[Any, ...]]) -> None:
     """Of micro-batches the peak to the byte, of other optimizers the state."""
@@ -167,7 +167,7 @@ def test_who_follows_the_advice_gets_what_it_says(make: Callable[[], tuple[Any, 
         assert f"and would be {format_bytes(sum(tensor.nbytes for tensor in kept))}" in words
 
 
-@pytest.mark.skipif(debug.get("backend") == "reference", reason="the reference has no arena")
+@pytest.mark.native("the reference has no arena")
 def test_of_micro_batches_nothing_is_said_where_it_cannot_be_known() -> None:
     """What a step returns of the whole batch, a second backward pass, a batch that is not there."""
     layer = nn.Linear(32, 32)
@@ -199,6 +199,7 @@ def test_of_micro_batches_nothing_is_said_where_it_cannot_be_known() -> None:
         pb.compile(returns_more, memory=60_000)(x)
 
 
+@pytest.mark.native("the reference has no memory to plan")
 @pytest.mark.parametrize("training", [True, False])
 def test_micro_batches_are_not_advised_where_they_are_refused(training: bool) -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).train(training)

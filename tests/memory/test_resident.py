@@ -10,6 +10,7 @@ from benchmarks.memory import LEAST_SLACK, MEASURABLE, SLACK, in_a_process
 NAMES = ("mlp", "lstm", "gpt-char", "resnet20", "widths")
 
 
+@pytest.mark.native("the reference has no arena")
 @pytest.mark.skipif(not MEASURABLE, reason="the most that was resident is read from /proc and reset there")
 @pytest.mark.parametrize("name", NAMES)
 def test_resident_memory_grows_by_the_plan(name: str) -> None:

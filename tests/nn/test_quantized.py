@@ -376,7 +376,7 @@ def test_linears_under_other_names_are_quantized_where_they_compute_what_linear_
         pb.lora.apply(net, 2, 4, ["pruned"])
 
 
-@pytest.mark.skipif(pb.debug.get("backend") == "reference", reason="the reference has no arena")
+@pytest.mark.native("the reference has no arena")
 def test_a_budget_is_kept_and_no_weight_in_floats_is_in_the_plan() -> None:
     pb.manual_seed(0)
     parts = [part for _ in range(3) for part in (nn.Linear(512, 512), nn.Tanh())]

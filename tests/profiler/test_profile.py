@@ -18,7 +18,7 @@ from pullback.runtime.stamps import BEGIN, BUSY, END, TASKS, StampedSchedule
 
 F = pb.nn.functional
 # how operations are fused into kernels is told by the native backend alone
-compiled_code = pytest.mark.skipif(pb.debug.get("backend") == "reference", reason="no kernels on the reference")
+compiled_code = pytest.mark.native("no kernels on the reference")
 
 
 def small_step():

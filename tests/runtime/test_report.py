@@ -8,7 +8,7 @@ import pytest
 import pullback as pb
 from pullback import timeline
 
-pytestmark = pytest.mark.skipif(pb.debug.get("backend") == "reference", reason="the reference compiles nothing")
+pytestmark = pytest.mark.native("the reference compiles nothing")
 
 
 def compiled(capsys, function, *arguments, **switches):

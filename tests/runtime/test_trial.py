@@ -67,6 +67,7 @@ def _losses(threads: int, count: int) -> tuple[list[bytes], Any]:
     return [*losses, *(numbers(p.detach()).tobytes() for p in work.model.parameters())], step
 
 
+@pytest.mark.native("the reference tries nothing")
 def test_a_program_settles_tries_again_and_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(programs, "AGAIN", 50)
     before = pb.get_num_threads()
@@ -81,6 +82,7 @@ def test_a_program_settles_tries_again_and_gives_the_same_bits(monkeypatch: pyte
     assert shared == alone
 
 
+@pytest.mark.native("the reference tries nothing")
 def test_a_profile_is_of_the_way_that_was_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     def last(self: Trial) -> int:
         for call in self.ways[-1]:
@@ -102,6 +104,7 @@ def test_a_profile_is_of_the_way_that_was_chosen(monkeypatch: pytest.MonkeyPatch
     assert not any(bundle.sharing for stage in stages for bundle in stage.bundles)
 
 
+@pytest.mark.native("the reference tries nothing")
 def test_what_is_large_is_shared_without_a_trial() -> None:
     before = pb.get_num_threads()
     try:

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import pullback as pb
-from pullback import debug
 from pullback.errors import TraceError
 from pullback.runtime.arena import SHARED_FROM, Arena, Arenas
 from pullback.runtime.buffers import Buffer, live_bytes
@@ -50,6 +49,7 @@ def arenas(monkeypatch: pytest.MonkeyPatch) -> weakref.WeakSet[Arena]:
     return found
 
 
+@pytest.mark.native("the reference has no arena")
 def test_the_shapes_of_an_epoch_take_the_memory_of_the_largest(arenas: weakref.WeakSet[Arena]) -> None:
     """Where no gradient is held there is nothing to move either."""
     step, parameters = _step()
@@ -83,6 +83,7 @@ def test_a_step_that_is_gone_gives_its_arena_back(arenas: weakref.WeakSet[Arena]
         np.testing.assert_array_equal(gradient, tensor.numpy())  # type: ignore[union-attr]
 
 
+@pytest.mark.native("the reference has no arena")
 def test_what_is_left_is_not_moved_for_less(arenas: weakref.WeakSet[Arena]) -> None:
     """A step that looks takes less memory than the gradients that the one that trains has left."""
     step, parameters = _step(512)
@@ -189,6 +190,7 @@ def test_a_run_that_fails_holds_nothing() -> None:
         assert step.memory.peak_bytes == step.plan(good).peak_bytes
 
 
+@pytest.mark.native("the reference has no arena")
 def test_a_value_that_a_host_call_of_its_own_program_asks_for_is_refused() -> None:
     x = pb.ones(3)
     wanted: list[pb.Tensor] = []
@@ -198,7 +200,7 @@ def test_a_value_that_a_host_call_of_its_own_program_asks_for_is_refused() -> No
         y.numpy()
 
 
-@pytest.mark.skipif(debug.get("backend") == "reference", reason="the reference has no arena")
+@pytest.mark.native("the reference has no arena")
 def test_a_gradient_that_is_being_made_anew_is_not_read() -> None:
     """Its memory is that of other values while the step runs."""
     model, found = pb.nn.Sequential(pb.nn.Linear(3, 4), pb.nn.Tanh(), pb.nn.Linear(4, 1)), np.zeros(3)

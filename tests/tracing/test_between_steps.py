@@ -180,6 +180,7 @@ def _deep(layers: int) -> Callable[..., pb.Tensor]:
     return pb.compile(step)
 
 
+@pytest.mark.native("how many calls a step takes")
 @pytest.mark.parametrize("make", [pb.tensor, np.array])
 def test_the_work_of_a_step_in_python_does_not_grow_with_the_parameters(make: Callable[..., Any]) -> None:
     found = []

@@ -31,6 +31,7 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.native("the reference has no kernels")
 @pytest.mark.parametrize("bf16", [False, True], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("name", SIZES)
 def test_every_workload_computes_what_it_should(name: str, bf16: bool) -> None:
@@ -91,6 +92,7 @@ def test_gradients_that_are_zero_on_paper_are_told_apart() -> None:
     assert "1 gradient is 0 but for rounding" in str(found)
 
 
+@pytest.mark.native("the reference has no kernels")
 def test_a_wrong_kernel_is_named_with_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
     sine = LLVMArithmetic.sin
     monkeypatch.setattr(
@@ -112,6 +114,7 @@ def test_a_wrong_kernel_is_named_with_its_line(monkeypatch: pytest.MonkeyPatch) 
     assert error.actual == pytest.approx(1.01 * error.expected, rel=1e-3)
 
 
+@pytest.mark.native("the reference has no kernels")
 def test_one_wrong_element_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     sine = LLVMArithmetic.sin
 
@@ -125,6 +128,7 @@ def test_one_wrong_element_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     assert caught.value.index == (500,)
 
 
+@pytest.mark.native("the reference has no kernels")
 def test_a_wrong_pass_is_told_from_a_wrong_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     def mistaken(graph: Graph) -> Graph:
         new: dict[Node, Node] = {}
@@ -228,6 +232,7 @@ def test_second_derivatives_and_several_passes_are_checked() -> None:
     assert len(found.slopes) == 2 and all(slope.agrees for slope in found.slopes)
 
 
+@pytest.mark.native("the reference has no kernels")
 def test_loops_budgets_and_host_calls_are_checked() -> None:
     model, head = nn.LSTM(3, 4, batch_first=True), nn.Linear(4, 4)
     x = pb.linspace(-1, 1, 2 * 40 * 3).view(2, 40, 3)
@@ -287,6 +292,7 @@ def test_wrong_use_is_refused() -> None:
     assert np.isfinite(step(pb.ones(2)).sum().item())
 
 
+@pytest.mark.native("the reference has no kernels")
 @pytest.mark.parametrize("what", ["loss", "gradient"])
 @pytest.mark.parametrize("policy", ["raise", "skip"])
 def test_a_step_that_is_not_finite_is_no_fault_of_the_program(what: str, policy: str) -> None:

@@ -219,7 +219,7 @@ def _costs(name: str, changes: dict[str, int], **options: Any) -> tuple[Any, lis
 SMALLER = {"gpt-char": dict(layers=1, width=32, heads=2, context=16, batch=2)}
 
 
-@pytest.mark.skipif(pb.debug.get("backend") == "reference", reason="the reference has no launches")
+@pytest.mark.native("the reference has no launches")
 @pytest.mark.parametrize("name", ["mlp", "sigmoid20", "gpt-char"])
 def test_the_guard_reads_no_gradient_again_and_changes_no_bit(name: str) -> None:
     loss, state, launches, moved = _costs(name, SMALLER.get(name, {}))

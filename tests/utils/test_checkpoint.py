@@ -16,7 +16,7 @@ from pullback.errors import GradientError
 from pullback.utils.checkpoint import checkpoint, checkpoint_sequential
 
 nn, F = pb.nn, pb.nn.functional
-native_only = pytest.mark.skipif(debug.get("backend") == "reference", reason="the reference computes nothing again")
+native_only = pytest.mark.native("the reference computes nothing again")
 
 
 class Attend(nn.Module):
