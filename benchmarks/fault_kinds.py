@@ -69,7 +69,7 @@ class LogThreeLayersOn(Fault):
 class DivisionByZero(Fault):
     """A total of 0."""
 
-    op, how = "truediv", "division by zero"
+    op, how = "div", "division by zero"
 
     def forward(self, h: Any, gap: Any) -> Any:
         total = (h * 0).sum(-1, keepdim=True) + gap
@@ -79,7 +79,7 @@ class DivisionByZero(Fault):
 class ZeroByZero(Fault):
     """Shares of nothing."""
 
-    op, how = "truediv", "0/0"
+    op, how = "div", "0/0"
 
     def forward(self, h: Any, gap: Any) -> Any:
         weights = h * 0 + gap
@@ -299,7 +299,7 @@ class RootOfVariance(Fault):
 class WrongRule(Fault):
     """A backward pass of the user's own that divides by 0."""
 
-    op, how, phase = "truediv", "0/0", "backward"
+    op, how, phase = "div", "0/0", "backward"
 
     class Rule(pb.autograd.Function):
         """The identity, whose backward pass divides by the gap."""

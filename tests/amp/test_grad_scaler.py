@@ -281,7 +281,7 @@ def fault_of(policy: str, clip: bool, make: Any) -> tuple[Any, Any, Any, Any]:
 
 #: loss, operation, phase, how; finite with 1, and not with 0, in the backward pass alone
 NO_MATTER_OF_SCALE = {
-    "division": (lambda w, n: w.sum() + (w * n / (w * n)).nan_to_num(0.0).sum(), "truediv", "division by zero: 0/0"),
+    "division": (lambda w, n: w.sum() + (w * n / (w * n)).nan_to_num(0.0).sum(), "div", "division by zero: 0/0"),
     "slope": (lambda w, n: (w * n).sqrt().sum(), "sqrt", "division by zero"),
     "half": (lambda w, n: (w * n).half().sqrt().float().sum(), "sqrt", "division by zero"),
     "chosen": (lambda w, n: pb.where(w * n > 0, (w * n).log(), 0.0).sum(), "log", "division by zero: 0/0"),

@@ -489,12 +489,12 @@ def dropout_of_all() -> Step:
 
 
 def batches_of_one_class() -> Step:
-    model, x, classes = net(), pb.randn(64, 6), iter(range(300))
+    model, x, classes = net(), pb.randn(64, 6), iter(range(8))
     optimizer = optim.SGD(model.parameters(), lr=0.01)
 
     def step() -> None:
         optimizer.zero_grad()
-        loss = F.cross_entropy(model(x), pb.full((64,), next(classes) // 100))
+        loss = F.cross_entropy(model(x), pb.full((64,), next(classes) // 3))
         loss.backward()  # fault
         optimizer.step()
 
@@ -585,7 +585,7 @@ FAULTY: list[tuple[Callable[[], Step], list[str], str]] = [
     (clipped_before_it_is_unscaled, ["gradients unscaled", "learning rate sane"], "next to nothing is left of them"),
     (weights_that_decay_at_once, ["weight decay sane"], "it takes 10% of each weight away in each step"),
     (dropout_of_all, ["dropout sane"], "2 with p=1: nothing comes through in training"),
-    (batches_of_one_class, ["batches mixed"], "all labels were the same at 8 of 8 steps"),
+    (batches_of_one_class, ["batches mixed"], "all labels of a batch were the same at 8 of 8 steps"),
     (log_softmax_over_the_examples, ["shapes of the loss"], "log_softmax was taken over axis 0"),
     (
         given(lambda z, y: F.kl_div(spread(y) + 0.1, z.log_softmax(-1), reduction="sum"), "swapped"),

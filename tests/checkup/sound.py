@@ -310,7 +310,74 @@ def clipped_after_it_is_unscaled() -> Step:
     return step
 
 
+def a_frozen_backbone_with_dropout_in_evaluation_mode() -> Step:
+    backbone, (x, y) = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Dropout(0.3), nn.BatchNorm1d(16)), data()
+    backbone.requires_grad_(False).eval()
+    model = nn.ModuleDict({"backbone": backbone, "head": nn.Linear(16, 3)})
+    optimizer = optim.Adam(model["head"].parameters(), lr=1e-2)
+
+    class Whole(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.parts = model
+
+        def forward(self, x: pb.Tensor) -> pb.Tensor:
+            return self.parts["head"](self.parts["backbone"](x))
+
+    whole = Whole()
+
+    def step() -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(whole(x), y).backward()
+        optimizer.step()
+
+    return step
+
+
+def a_prompt_for_a_model_that_is_frozen() -> Step:
+    """What is trained is a tensor of no module."""
+    model, (x, y), prompt = net().requires_grad_(False), data(), pb.zeros(6, requires_grad=True)
+    optimizer = optim.Adam([prompt], lr=1e-2)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(model(x + prompt), y).backward()
+        optimizer.step()
+
+    return step
+
+
+def a_schedule_that_comes_to_its_end() -> Step:
+    model = net()
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    schedule, inner = optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=8), plain(model, optimizer)
+
+    def step() -> None:
+        inner()
+        if schedule.last_epoch < 7:
+            schedule.step()
+
+    return step
+
+
+def a_class_that_is_rare() -> Step:
+    """No batch that is watched has it: no fault, and nothing that could be told."""
+    model, x = net(), pb.randn(64, 6)
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), pb.zeros(64, dtype=pb.int64)).backward()
+        optimizer.step()
+
+    return step
+
+
 SOUND = [
+    a_frozen_backbone_with_dropout_in_evaluation_mode,
+    a_prompt_for_a_model_that_is_frozen,
+    a_schedule_that_comes_to_its_end,
+    a_class_that_is_rare,
     clipped_after_it_is_unscaled,
     weights_as_plain_tensors,
     gradients_of_each_example,

@@ -124,7 +124,7 @@ FAULTS = {
     "log of zero": Fault(_log_of_zero, "log", "logarithm of zero"),
     "log of a negative number": Fault(_log_of_a_negative, "log", "logarithm of a negative", x=-1.0),
     "infinity times zero": Fault(_times_zero, "log", "logarithm of zero"),
-    "0/0": Fault(_zero_by_zero, "truediv", "0/0", primitive="div"),
+    "0/0": Fault(_zero_by_zero, "div", "0/0", primitive="div"),
     "sqrt at 0, backwards alone": Fault(_sqrt_at_zero, "sqrt", "division by zero", "backward", "div"),
     "equal points, backwards alone": Fault(_distance_of_equal_points, "sqrt", "division by zero", "backward", "div"),
     "behind where, backwards alone": Fault(_hidden_behind_where, "log", "division by zero: 0/0", "backward", "div"),
@@ -134,7 +134,7 @@ FAULTS = {
     "a matrix product": Fault(_product, "matmul", "overflow of float32"),
     "softmax over -inf alone": Fault(_softmax_of_nothing, "softmax", "softmax over nothing but -inf", primitive="sub"),
     "acos": Fault(_inverse, "acos", "outside of [-1, 1]"),
-    "a rule of the user's own": Fault(_wrong_backward, "truediv", "0/0", "backward", "div"),
+    "a rule of the user's own": Fault(_wrong_backward, "div", "0/0", "backward", "div"),
     "a NaN that was written down": Fault(_constant, "mul", "a constant that is NaN"),
 }
 

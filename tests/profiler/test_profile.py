@@ -161,14 +161,19 @@ def test_the_table_shows_rows_and_sorts():
 def test_python_around_kernels_has_rows_of_its_own():
     @pb.compile
     def fresh(x):
-        return pb.utils.host_call(np.sort, (4,), pb.float32, x * 3.0) + 1.0
+        return pb.utils.host_call(np.sort, (4,), pb.float32, x * 3.0) + pb.linalg.solve(matrix, x)
 
+    matrix = pb.eye(4) * 2.0
     x = pb.tensor([3.0, 1.0, 2.0, 0.0])
     with pb.profile() as prof:
         fresh(x)
     rows = {row.name: row for row in prof.python}
     assert {"Python: recording a step", "compiling", "host_call", "between kernels"} <= set(rows)
-    assert rows["host_call"].code == "return pb.utils.host_call(np.sort, (4,), pb.float32, x * 3.0) + 1.0"
+    assert "solve, a host_call" in rows
+    assert (
+        rows["host_call"].code
+        == "return pb.utils.host_call(np.sort, (4,), pb.float32, x * 3.0) + pb.linalg.solve(matrix, x)"
+    )
     assert rows["compiling"].seconds > 0
 
 

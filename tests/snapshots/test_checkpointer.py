@@ -3,6 +3,7 @@
 import errno
 import os
 import random
+import shutil
 import subprocess
 import sys
 import threading
@@ -219,6 +220,20 @@ def test_a_directory_that_is_gone_is_told(tmp_path: Path) -> None:
         for call in (snapshots.steps, snapshots.restore, lambda: snapshots.save(2, value=2)):
             with pytest.raises(SnapshotError, match="it is gone: it was removed, or renamed"):
                 call()
+
+
+def test_a_directory_that_another_run_has_made_anew_is_left_alone(tmp_path: Path) -> None:
+    with pb.Checkpointer(tmp_path / "run", keep=1) as snapshots:
+        snapshots.save(1, value=1)
+        snapshots.wait()
+        shutil.rmtree(tmp_path / "run")
+        with pb.Checkpointer(tmp_path / "run") as others:
+            others.save(1, value="another's")
+            others.wait()
+            for call in (snapshots.steps, snapshots.restore, lambda: snapshots.save(2, value=2)):
+                with pytest.raises(SnapshotError, match="another one is there now, which is not this one's"):
+                    call()
+            assert others.restore() == 1 and others.values == {"value": "another's"}
 
 
 def test_threads_save_one_after_another(tmp_path: Path) -> None:

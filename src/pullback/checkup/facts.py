@@ -58,6 +58,8 @@ class Facts:
     #: frozen parameters: those that an optimizer has all the same, and how many stand in none
     frozen: list[str] = field(default_factory=list)
     resting: int = 0
+    #: trained tensors of optimizers that are no module's
+    loose: int = 0
     parameters: int = 0
     rates: list[float] = field(default_factory=list)
     #: whether a schedule has raised them while they were watched
@@ -72,6 +74,8 @@ class Facts:
     labels: int = 0
     labelled: int = 0
     alike: int = 0
+    #: how many labels had steps to themselves
+    alone: int = 0
     #: the norm of the first update of weights by that of the weights
     first_update: float = 0.0
     #: losses that are known to be better the larger they are, where there is no other: what they are, and the line

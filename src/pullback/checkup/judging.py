@@ -209,7 +209,7 @@ def _count(number: int, what: str) -> str:
 
 
 def _is_all_frozen(facts: Facts) -> bool:
-    return bool(facts.parameters) and len(facts.frozen) + facts.resting == facts.parameters
+    return bool(facts.parameters) and len(facts.frozen) + facts.resting == facts.parameters and not facts.loose
 
 
 def _require_grad(facts: Facts) -> Iterator[Finding]:
@@ -227,7 +227,7 @@ def _require_grad(facts: Facts) -> Iterator[Finding]:
             facts.called_at, f"{mend}; give the optimizer only that",
         )  # fmt: skip
     elif not facts.structure and facts.parameters and facts.steps and facts.strangers is None:
-        trained = facts.parameters - facts.resting
+        trained = facts.parameters - facts.resting + facts.loose
         kept = f"; {facts.resting} are frozen, and in no optimizer" if facts.resting else ""
         yield Finding(
             "parameters require gradients", True, f"{'' if kept else 'all '}{trained} parameters are trained{kept}"
@@ -289,15 +289,20 @@ def _unlike(facts: Facts) -> Iterator[Finding]:
 def _mixed(facts: Facts) -> Iterator[Finding]:
     """Whether batches have several classes in them."""
     if facts.optimizers == 1 and facts.labels >= _LABELS and facts.alike > _ALIKE * facts.labelled:
+        # of one label alone it cannot be told: others may be rare
+        told = f"all labels of a batch were the same at {facts.alike} of {facts.labelled} steps"
+        is_sorted = facts.alone > 1
         yield Finding(
-            "batches mixed", False, f"all labels were the same at {facts.alike} of {facts.labelled} steps",
+            "batches mixed", not is_sorted, told if is_sorted else f"{told}, and in all of these: they are sorted, or "
+            "others are rare",
             facts.backward_at, "shuffle the data, as DataLoader(…, shuffle=True) does, and see where labels come from",
+            open=not is_sorted,
         )  # fmt: skip
 
 
 def _left(facts: Facts) -> Iterator[Finding]:
     """What schedules, weight decay and dropout leave of rates, weights and values."""
-    if facts.rates_left < _RATES_LEFT:
+    if facts.rates_left < _RATES_LEFT and not facts.rates_rise:  # a schedule that has come to its end
         now = facts.rates_left * facts.rates[0]
         yield Finding(
             "learning rate sane", False,

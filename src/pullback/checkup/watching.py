@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -77,6 +77,8 @@ class Watcher:
         self._rates: list[Any] = []
         #: labels of the losses since the last step
         self._labels: list[Tensor] = []
+        #: those that had a step to themselves
+        self._alone: set[int] = set()
         self._kept: dict[int, tuple[Tensor, Tensor]] = {}
         self._weights: dict[int, np.ndarray] = {}
         self._nodes: dict[int, Node] = {}
@@ -130,13 +132,13 @@ class Watcher:
     def _look_at_mode(self, module: Module) -> None:
         """Note what is in evaluation mode; what is frozen with it, or not trained at all, is so on purpose."""
         is_trained = any(p.requires_grad for p in module.parameters())
-        for name, part in module.named_modules():
+        parts = dict(module.named_modules())
+        for name, part in parts.items():
             if not any(each.__name__.startswith(_TELL_TRAINING) for each in type(part).__mro__):
                 continue
             if part._training and getattr(part, "p", 0.0) == 1 and name not in self.facts.dropped:
                 self.facts.dropped.append(name)
-            own = list(part._parameters.values())
-            is_frozen = bool(own) and not any(p is not None and p.requires_grad for p in own)
+            is_frozen = not any(p.requires_grad for p in _around(name, parts))
             if part._training or not is_trained or is_frozen:
                 self._evaluating.pop(id(part), None)
             else:
@@ -330,7 +332,10 @@ class Watcher:
         if values.size > 1:
             self.facts.labels += int(values.size)
             self.facts.labelled += 1
-            self.facts.alike += bool((values == values[0]).all())
+            if (values == values[0]).all():
+                self.facts.alike += 1
+                self._alone.add(int(values[0]))
+                self.facts.alone = len(self._alone)
 
     def _stop_where_nothing_follows(self) -> None:
         facts = self.facts
@@ -412,9 +417,19 @@ class Watcher:
                 facts.structure.append(_of_no_module(f"a parameter {list(owner.shape)}"))
         if facts.structure and received and not received.keys() & (seen | optimized):
             facts.made_of_number_at = facts.backward_at
+        facts.loose = sum(
+            p.requires_grad for o in self.optimizers.values() for p in _parameters(o) if id(p) not in seen
+        )
         with_gradients = seen & received.keys()
         if optimized and with_gradients and not optimized & received.keys():
             facts.strangers = len(optimized), len(with_gradients)
+
+
+def _around(name: str, parts: Mapping[str, Module]) -> list[Tensor]:
+    """The parameters of a module or, where it has none, as dropout, those of the next one around it that has."""
+    while name and next(parts[name].parameters(), None) is None:
+        name = name.rpartition(".")[0]
+    return [*parts[name].parameters()]
 
 
 def _of_no_module(name: str) -> tuple[str, str, str, str]:

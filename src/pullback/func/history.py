@@ -164,9 +164,15 @@ class Traced:
         return self._pushing
 
     def finished(self, results: Sequence[Tensor]) -> list[Tensor]:
-        """Derivatives as they are given to the caller: without the history that begins in what was made here."""
+        """Derivatives as they are given to the caller: without the history that begins in what was made here.
+
+        A step that is being recorded looks at whether these are finite, and the numbers that they are derivatives of,
+        which are losses. What has more elements may be infinite on purpose in some.
+        """
         unknowns = [] if self._pushing is None else self._pushing[1]
-        return without([*self.inputs, *unknowns], results)
+        found = without([*self.inputs, *unknowns], results)
+        STATE.watch_pulled([o.node for o in self.outputs if o.numel() == 1], [derivative.node for derivative in found])
+        return found
 
 
 def split_aux(result: Any, name: str) -> tuple[Any, Any]:

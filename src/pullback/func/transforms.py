@@ -11,7 +11,6 @@ from ..errors import ShapeError
 from ..ops.primitive import user_source
 from ..tensor import Tensor
 from ..tensor.creation import ones_like
-from ..tensor.state import STATE
 from ..trees import flatten, unflatten
 from .history import Argnums, Chosen, Traced, check_like
 
@@ -34,9 +33,7 @@ def value_and_grad(func: Callable[..., Any], argnums: Argnums = 0, has_aux: bool
         chosen = Chosen(func, argnums, args, kwargs, "grad")
         traced = Traced(lambda *primals: _scalar(chosen(*primals), has_aux), chosen.primals, has_aux, "grad")
         (value,) = traced.outputs
-        found = traced.finished(traced.pull([ones_like(value)]))
-        STATE.watch_pulled([value.node], [gradient.node for gradient in found])
-        gradients = unflatten(traced.input_shape, found)
+        gradients = unflatten(traced.input_shape, traced.finished(traced.pull([ones_like(value)])))
         result = (traced.value(), traced.beside()) if has_aux else traced.value()
         return result, chosen.by_argument(gradients)
 
@@ -101,9 +98,7 @@ def vjp(func: Callable[..., Any], *primals: Any, has_aux: bool = False) -> tuple
     def pull(cotangents: Any) -> tuple[Any, ...]:
         listed, given_shape = flatten(cotangents)
         check_like(listed, given_shape, traced.outputs, traced.shape, "vjp: cotangents")
-        found = traced.finished(traced.pull(listed))
-        STATE.watch_pulled([output.node for output in traced.outputs], [cotangent.node for cotangent in found])
-        return tuple(unflatten(traced.input_shape, found))
+        return tuple(unflatten(traced.input_shape, traced.finished(traced.pull(listed))))
 
     value = traced.value()
     return (value, pull, traced.beside()) if has_aux else (value, pull)

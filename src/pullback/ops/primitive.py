@@ -285,8 +285,13 @@ def unnamed(function: Named) -> Named:
 _INSTEAD, _ABOVE_ALL = os.path.join("tracing", "divided.py"), 4
 
 
-#: what Python calls where the left operand is a number
-_MIRRORED = {f"r{name}": name for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul")}
+#: what operators are called as functions: also where the left operand is a number, and where they write it
+_FUNCTIONS = {"truediv": "div", "floordiv": "floor_divide", "mod": "remainder"}
+_FUNCTIONS |= {
+    f"{prefix}{name}": f"{_FUNCTIONS.get(name, name)}{suffix}"
+    for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul")
+    for prefix, suffix in (("r", ""), ("i", "_"))
+}
 
 
 class _Caller:
@@ -307,10 +312,15 @@ class _Caller:
             self.rank = 0
             special = code.co_name.startswith("__")
             name = code.co_name.strip("_") if special else code.co_name
-            if name.isidentifier() and name != "init" and not name.startswith("_") and code not in _unnamed:
+            if (
+                name.isidentifier()
+                and name not in ("init", "forward")
+                and not name.startswith("_")
+                and code not in _unnamed
+            ):
                 folder = code.co_filename[len(_PACKAGE) :]
                 self.rank = max((rank for place, rank in _NAMING.items() if folder.startswith(place)), default=0)
-                name = _MIRRORED.get(name, name) if special else name
+                name = _FUNCTIONS.get(name, name) if special else name
                 self.name = f"optimizer.{name}" if folder.startswith("optim") else name
             if code.co_filename == _PACKAGE + _INSTEAD:
                 self.rank, self.name = _ABOVE_ALL, ""

@@ -215,7 +215,7 @@ def of_python(spans: list[Span], seconds: float, in_kernels: float, threads: set
     covered = 0.0
     for span, own in own_times(spans):
         place = _place(span.source)
-        name = PYTHON.get(span.name, COMPILING)
+        name = python_name(span) or COMPILING
         if name == COMPILING and span.thread not in threads:
             name = MEANWHILE
         row = rows.setdefault((name, place), Row(name, place))
@@ -227,6 +227,12 @@ def of_python(spans: list[Span], seconds: float, in_kernels: float, threads: set
         between.seconds = max(between.seconds - in_kernels, 0.0)
     rows[OUTSIDE, ""] = Row(OUTSIDE, calls=1, seconds=max(seconds - covered, 0.0))
     return _longest_first(rows.values())
+
+
+def python_name(span: Span) -> str:
+    """How a span of Python is named, a host call by what the user called; empty for a stage of compiling."""
+    called = span.source.operation if span.name == "host_call" and span.source is not None else ""
+    return f"{called}, a host_call" if called else PYTHON.get(span.name, "")
 
 
 def _longest_first(rows: Iterable[Row]) -> list[Row]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..runtime.program import KernelTimes
 from ..timeline import Span
-from .rows import PYTHON, Kernels
+from .rows import Kernels, python_name
 
 #: the pool's threads stand below those of Python
 _FIRST_WORKER = 1000
@@ -39,7 +39,7 @@ def _events(spans: list[Span], kernels: Kernels) -> Iterator[dict[str, Any]]:
         where = {"line": str(span.source)} if span.source else {}
         what = {"what": span.detail} if isinstance(span.detail, str) else {}
         if not isinstance(span.detail, KernelTimes):
-            yield _event(PYTHON.get(span.name, span.name), "python", span.begin, span.end, span.thread, where | what)
+            yield _event(python_name(span) or span.name, "python", span.begin, span.end, span.thread, where | what)
             continue
         yield _event("program", "program", span.begin, span.end, span.thread, {})
         for run in kernels.runs(span.detail):

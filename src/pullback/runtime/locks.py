@@ -31,8 +31,10 @@ class DirectoryLock:
             import fcntl
         except ImportError:
             raise NotImplementedError(f"{path}: directories cannot be locked on this system") from None
+        self._path = path
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         self._open = finalize(self, os.close, handle)
+        self._file = _identity(os.fstat(handle))
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.ftruncate(handle, 0)
@@ -51,6 +53,16 @@ class DirectoryLock:
         """Whether this process has the lock: not after `release`, and not in a forked child."""
         return self._open.alive
 
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the file that is locked is still the one at its path: a directory that was removed, and made anew,
+        may be another process's.
+        """
+        try:
+            return _identity(os.lstat(self._path)) == self._file
+        except OSError:
+            return False
+
     def release(self) -> None:
         """Give the lock up."""
         self._open()
@@ -64,6 +76,10 @@ def _leave_to_the_parent() -> None:
     """A child that kept the file open would keep the lock when its parent has died."""
     for lock in list(_HELD):
         lock.release()
+
+
+def _identity(file: os.stat_result) -> tuple[int, int]:
+    return file.st_dev, file.st_ino
 
 
 def _holder(handle: int) -> Taken:

@@ -108,6 +108,7 @@ class Checkpointer:
             )
 
     def _write(self, step: int, description: Any, arrays: dict[str, Stored]) -> None:
+        self._check_place()
         path = self._path(step)
         write(path, description, arrays, f".{path.name}.{secrets.token_hex(4)}.tmp")
         self._abandoned.discard(step)
@@ -213,11 +214,17 @@ class Checkpointer:
 
     def _names(self) -> list[str]:
         """Of all files in the directory."""
+        self._check_place()
         try:
             return os.listdir(self.directory)
         except OSError as error:
-            why = "it is gone: it was removed, or renamed" if isinstance(error, FileNotFoundError) else str(error)
-            raise SnapshotError(self.directory, why) from error
+            raise SnapshotError(self.directory, f"it cannot be read ({error.strerror or error})") from error
+
+    def _check_place(self) -> None:
+        """Raise SnapshotError where the directory is not the one that is locked."""
+        if self._lock.held and not self._lock.is_in_place:
+            what = "another one is there now, which is not this one's" if self.directory.exists() else "it is gone"
+            raise SnapshotError(self.directory, f"{what}: it was removed, or renamed, while this run had it")
 
     def _path(self, step: int) -> Path:
         return self.directory / f"step-{step:012d}.safetensors"

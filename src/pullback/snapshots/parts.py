@@ -68,7 +68,7 @@ def give_all(parts: Mapping[str, Any], states: Mapping[str, Any]) -> None:
         for back in reversed(undo):
             try:
                 back()
-            except Exception as late:  # it refuses what it has given itself; the others get theirs all the same
+            except BaseException as late:  # it refuses what it has given itself; the others get theirs all the same
                 error.add_note(f"besides, a part has not taken its own state back: {type(late).__name__}: {late}")
         raise
 

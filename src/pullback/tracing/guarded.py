@@ -47,7 +47,8 @@ class Looks:
         self.old = outcome.old(trace, arguments)
         self.is_ignored = policy.on_nonfinite == IGNORE
         is_looking = not (self.is_ignored or outcome.freed)
-        watched = watched_of(trace, bool(self.old or outcome.made_grads), policy.on_nonfinite, own)
+        changes = bool(self.old or outcome.made_grads or outcome.argument_grads)
+        watched = watched_of(trace, changes, policy.on_nonfinite, own)
         watched = left_to_scalers(trace, watched)
         if outcome.freed:  # an update that waits for no other gradient cannot wait for all of them to be finite
             watched = [w for w in watched if w.what != "gradient"]
