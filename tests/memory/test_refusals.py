@@ -164,7 +164,10 @@ def test_who_follows_the_advice_gets_what_it_says(make: Callable[[], tuple[Any, 
         low = nn.utils.quantize_model(make()[0])
         layers = [layer for layer in low.modules() if isinstance(layer, nn.Linear4bit)]
         kept = [tensor for layer in layers for name, tensor in layer.named_buffers() if name != "quant_map"]
-        assert f"and would be {format_bytes(sum(tensor.nbytes for tensor in kept))}" in words
+        low = pb.lora.apply(low, 16, 16, "all-linear")
+        trained = sum(p.nbytes for p in low.parameters() if p.requires_grad)
+        # with a gradient and two moments each
+        assert f"and would be {format_bytes(sum(tensor.nbytes for tensor in kept) + 4 * trained)}" in words
 
 
 @pytest.mark.native("the reference has no arena")

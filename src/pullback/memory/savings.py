@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Container, Iterator
 from math import prod
 from typing import NamedTuple
@@ -74,7 +75,7 @@ def _as_codes(plan: Plan, held: dict[str, int]) -> Iterator[Form]:
     if not adapted:
         yield Form(PARAMETERS, 'quantize_model(…, "nf4") of fixed layers', parameters)
         return
-    sizes = [RANK * size for node in coded for size in node.shape]
+    sizes = _of_adapters(coded)
     yield Form(PARAMETERS, ADAPTED, parameters + 4 * sum(sizes))
     yield Form(GRADIENTS, ADAPTED, 4 * sum(sizes))
     state = _state_of(plan, sizes)
@@ -177,19 +178,27 @@ def _of_codes(plan: Plan) -> list[str]:
         skipped = ", skip=[…] of those that are trained" if trained else ""
         return _in_codes(
             f'linear layers that are fixed in 4 bits (nn.utils.quantize_model(model, "nf4"{skipped})): their weights',
-            fixed, sum(map(bytes_of, fixed)),
+            sum(map(bytes_of, fixed)), sum(_in_4_bits(prod(node.shape)) for node in fixed),
         )  # fmt: skip
     held = sum(map(bytes_of, weights.values())) + sum(map(bytes_of, trained.values()))
-    held += sum(bytes_of(node) for _, node, named in plan.inputs() if named.kept_for in trained and node.shape)
+    moments = [(named.kept_for, node) for _, node, named in plan.inputs() if named.kept_for in trained and node.shape]
+    held += sum(bytes_of(node) for _, node in moments)
+    sizes = _of_adapters(list(weights.values()))
+    # float32 for the adapters, their gradients, and as many moments as there are for a weight
+    copies = 2 + max(Counter(place for place, _ in moments).values(), default=0)
     return _in_codes(
-        'linear layers fixed in 4 bits, adapters trained beside them (nn.utils.quantize_model(model, "nf4"), '
-        "lora.apply): their weights, gradients and moments",
-        list(weights.values()), held,
+        f'linear layers fixed in 4 bits, adapters of rank {RANK} trained beside them (nn.utils.quantize_model(model, '
+        '"nf4"), lora.apply): weights, gradients and moments',
+        held, sum(_in_4_bits(prod(node.shape)) for node in weights.values()) + copies * 4 * sum(sizes),
     )  # fmt: skip
 
 
-def _in_codes(what: str, weights: list[Node], held: int) -> list[str]:
-    then = sum(_in_4_bits(prod(node.shape)) for node in weights)
+def _of_adapters(weights: list[Node]) -> list[int]:
+    """The elements of the adapters of layers with these weights."""
+    return [RANK * size for node in weights for size in node.shape]
+
+
+def _in_codes(what: str, held: int, then: int) -> list[str]:
     return [f"{what} are {format_bytes(held)}, and would be {format_bytes(then)}"] if then < held else []
 
 

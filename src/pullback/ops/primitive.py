@@ -312,12 +312,8 @@ class _Caller:
             self.rank = 0
             special = code.co_name.startswith("__")
             name = code.co_name.strip("_") if special else code.co_name
-            if (
-                name.isidentifier()
-                and name not in ("init", "forward")
-                and not name.startswith("_")
-                and code not in _unnamed
-            ):
+            is_public = name.isidentifier() and not name.startswith("_")
+            if is_public and name not in ("init", "forward") and code not in _unnamed:
                 folder = code.co_filename[len(_PACKAGE) :]
                 self.rank = max((rank for place, rank in _NAMING.items() if folder.startswith(place)), default=0)
                 name = _FUNCTIONS.get(name, name) if special else name
