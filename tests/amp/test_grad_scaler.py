@@ -129,7 +129,12 @@ def test_a_state_of_pytorch_is_taken_and_a_bad_one_is_not() -> None:
     scaler = pb.amp.GradScaler("cpu")
     scaler.load_state_dict(theirs.state_dict())
     assert scaler.state_dict() == theirs.state_dict()
-    for change in ({"scale": float("nan")}, {"growth_interval": 0}, {"backoff_factor": 2.0}):
+    for change in (
+        *({"scale": scale} for scale in (float("nan"), 1e39, 1e-50, "65536")),
+        {"growth_interval": 0},
+        {"backoff_factor": 2.0},
+        {"_growth_tracker": None},
+    ):
         with pytest.raises(pb.errors.StateDictError, match="not the state"):
             scaler.load_state_dict({**theirs.state_dict(), **change})
     with pytest.raises(pb.errors.StateDictError, match="one that is not enabled"):
@@ -439,3 +444,62 @@ def test_an_optimizer_of_what_has_no_gradient_is_refused_as_by_pytorch(compiled:
 
         with pytest.raises(AssertionError, match="No inf checks were recorded for this optimizer"):
             (pb.compile(step) if compiled and library is pb else step)()
+
+
+@pytest.mark.parametrize("clears", [False, True])
+def test_what_a_generators_loss_leaves_in_the_discriminator_may_overflow(clears: bool) -> None:
+    """The step of adversaries with one scaler: nobody uses those gradients, and the scale falls as outside of compiled
+    steps.
+    """
+    nn = pb.nn
+
+    def scales(compiled: bool) -> tuple[list[float], list[list[float]]]:
+        pb.manual_seed(0)
+        maker, judge = nn.Linear(8, 16), nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 1))
+        of_maker, of_judge = pb.optim.Adam(maker.parameters()), pb.optim.Adam(judge.parameters())
+        scaler = pb.amp.GradScaler("cpu", init_scale=2.0**24)
+
+        def step(z: pb.Tensor, x: pb.Tensor) -> None:
+            with pb.autocast("cpu", dtype=pb.float16):
+                made = maker(z)
+                loss = nn.functional.softplus(-judge(x)).mean() + nn.functional.softplus(judge(made.detach())).mean()
+            of_judge.zero_grad()
+            scaler.scale(loss).backward()
+            scaler.step(of_judge)
+            with pb.autocast("cpu", dtype=pb.float16):
+                loss = nn.functional.softplus(-judge(made)).mean()
+            of_maker.zero_grad()
+            scaler.scale(loss).backward()
+            scaler.step(of_maker)
+            scaler.update()
+            if clears:
+                of_judge.zero_grad()
+
+        taken, found = pb.compile(step) if compiled else step, []
+        for _ in range(10):
+            taken(pb.randn(16, 8) * 30, pb.randn(16, 16) * 10)
+            found.append(scaler.get_scale())
+        return found, maker.weight.tolist()
+
+    own, theirs = scales(True), scales(False)
+    assert own[0] == theirs[0] and len({*own[0]}) > 3
+    np.testing.assert_allclose(own[1], theirs[1], atol=1e-4)
+
+
+def test_a_factor_that_float32_does_not_have_is_pytorchs() -> None:
+    def found(library: Any) -> list[float]:
+        w = library.ones(1, requires_grad=True)
+        optimizer = library.optim.SGD([w], lr=0.1)
+        scaler = library.amp.GradScaler(
+            "cpu", init_scale=5e6 / 3, backoff_factor=0.3, growth_factor=1.7, growth_interval=1
+        )
+        scales = []
+        for bad in (True, False, False, True, False):
+            optimizer.zero_grad()
+            scaler.scale((w * (float("inf") if bad else 1.0)).sum()).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            scales.append(scaler.get_scale())
+        return scales
+
+    assert found(pb) == found(torch)

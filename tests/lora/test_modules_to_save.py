@@ -82,6 +82,49 @@ def test_they_stay_in_floats_where_the_rest_is_quantized() -> None:
     train(model)
 
 
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.body, self.head = nn.Embedding(9, 4), nn.Linear(4, 4), nn.Linear(4, 9, bias=False)
+        self.head.weight = self.words.weight
+
+    def forward(self, x: pb.Tensor) -> pb.Tensor:
+        return self.head(self.body(self.words(x)))
+
+
+@pytest.mark.parametrize("named", [["head"], ["words"], ["words", "head"]])
+def test_what_shares_a_weight_gets_its_own_as_in_peft(named: list[str], tmp_path: Path) -> None:
+    pb.manual_seed(0)
+    model, x = Tied(), pb.arange(9)
+    before = model.words.weight.tolist()
+    with pytest.warns(UserWarning, match="it gets weights of its own, which are trained"):
+        pb.lora.apply(model, r=2, alpha=4, targets=["body"], modules_to_save=named)
+    optimizer = pb.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.5)
+    for _ in range(2):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), x).backward()
+        optimizer.step()
+    for name in ("words", "head"):
+        assert (model.get_submodule(name).weight.tolist() == before) is (name not in named)
+    pb.lora.save(model, tmp_path)
+    names = {n for n in pb.load(tmp_path / "adapter_model.safetensors") if "lora" not in n}
+    assert names == {f"base_model.model.{name}.weight" for name in named}
+    pb.manual_seed(0)
+    with pytest.warns(UserWarning, match="weights of its own"):
+        other = pb.lora.load(Tied(), tmp_path)
+    assert other(x).tolist() == model(x).tolist()
+
+
+def test_a_file_that_does_not_fit_leaves_ties_as_they_are(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="weights of its own"):
+        pb.lora.save(pb.lora.apply(Tied(), 2, 4, ["body"], modules_to_save=["head"]), tmp_path)
+    without("head.weight")(tmp_path)
+    model = Tied()
+    with pytest.raises(pb.errors.SnapshotError, match="missing"), pytest.warns(UserWarning, match="weights of its own"):
+        pb.lora.load(model, tmp_path)
+    assert model.head.weight is model.words.weight and model.head.weight.requires_grad
+
+
 def refused(change: Callable[[Path], Any], tmp_path: Path, model: nn.Module) -> str:
     pb.lora.save(adapted(), tmp_path)
     change(tmp_path)
@@ -137,5 +180,8 @@ def test_what_cannot_be_trained_is_refused() -> None:
         pb.lora.apply(Classifier(), 2, 4, ["body.0"], modules_to_save=["head", "tail"])
     with pytest.raises(ValueError, match=r"head has weights that are kept as codes.*leave it out of quantize_model"):
         pb.lora.apply(pb.nn.utils.quantize_model(Classifier()), 2, 4, ["body.0"], modules_to_save=["head"])
-    with pytest.raises(ValueError, match="no layer is named"):
+    with pytest.raises(ValueError, match=r"no layer is named .* nor within modules_to_save=\['head'\]"):
         pb.lora.apply(Classifier(), 2, 4, ["head.1"], modules_to_save=["head"])
+    pb.lora.apply(Classifier(), 2, 4, ["body.0"], modules_to_save=["head", "head.1"])  # one within another
+    with pytest.raises(TypeError, match=r"lora\.apply takes a module, got int"):
+        pb.lora.apply(3, 2, 4, ["body.0"])  # type: ignore[arg-type]

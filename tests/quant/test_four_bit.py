@@ -67,6 +67,14 @@ def test_a_number_halfway_goes_to_the_lower_of_two(kind: str) -> None:
         assert decoded[1:].tolist() == table[place : place + 2].tolist(), (place, border)
 
 
+def test_what_is_left_behind_whole_blocks_is_divided_by_its_scale() -> None:
+    """bitsandbytes does so on processors, and multiplies whole blocks by the inverse, which decides ties otherwise."""
+    short = [3.0, -2.5, 2.5, 0.5] * 10
+    for values, wanted in ((short, -2.0), ([*short, *short[:24]], -3.0)):
+        codes, state = quant.quantize_4bit(pb.tensor(values), quant_type="fp4")
+        assert quant.dequantize_4bit(codes, state)[:3].tolist() == [3.0, wanted, 2.0], len(values)
+
+
 @pytest.mark.parametrize("blocksize", [64, 256])
 def test_scales_become_codes_of_their_own(blocksize: int) -> None:
     x = np.random.default_rng(2).standard_normal((130, 300)).astype(np.float32)

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..errors import GradientError, StateDictError, TraceError
 from ..graph.node import Node
 from ..graph.types import float16, float32, int32
@@ -16,6 +18,7 @@ from ..ops.elementwise import convert
 from ..ops.primitive import user_source
 from ..optim.hooks import OptimizerHooks
 from ..tensor import Tensor
+from ..tensor.arguments import real
 from ..tensor.arithmetic import where
 from ..tensor.autocast_mode import warn_of_device
 from ..tensor.creation import tensor
@@ -98,9 +101,9 @@ class GradScaler:
         if not enabled:
             return
         warn_of_device("GradScaler", device)
-        if not growth_factor > 1.0:
+        if not real(growth_factor, "GradScaler", "growth_factor") > 1.0:
             raise ValueError(f"growth_factor must be above 1, got {growth_factor} (at {user_source()})")
-        if not 0 < backoff_factor < 1.0:
+        if not 0 < real(backoff_factor, "GradScaler", "backoff_factor") < 1.0:
             raise ValueError(f"backoff_factor must be between 0 and 1, got {backoff_factor} (at {user_source()})")
         self._growth_factor, self._backoff_factor = float(growth_factor), float(backoff_factor)
         self._growth_interval = _interval(growth_interval)
@@ -218,9 +221,10 @@ class GradScaler:
                 STATE.trace.optimizer_state[id(self._growth_tracker)] = ("steps since the scale changed", 0)
             successes = self._growth_tracker + 1
             is_due = successes == self._growth_interval
-            grown = self._scale * self._growth_factor
+            # a factor is a float64, as PyTorch's is: one like 0.3 is another number in float32
+            grown, less = ((self._scale.double() * f).float() for f in (self._growth_factor, self._backoff_factor))
             next_scale = where(is_due, where(grown < _MOST, grown, self._scale), self._scale)
-            self._scale.copy_(where(sound, next_scale, (self._scale * self._backoff_factor).clamp(min=_LEAST)))
+            self._scale.copy_(where(sound, next_scale, less.clamp(min=_LEAST)))
             self._growth_tracker.copy_(where(sound & ~is_due, successes, 0))
         if STATE.trace is None:
             self._count(bool(sound.item()))
@@ -323,7 +327,13 @@ class GradScaler:
         names = ("scale", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker")
         if missing := [name for name in names if name not in state_dict]:
             raise StateDictError(f"the state of a GradScaler lacks {', '.join(missing)} (at {user_source()})")
-        scale, growth, backoff, interval, tracker = (float(state_dict[name]) for name in names)
+        try:
+            scale, growth, backoff, interval, tracker = (
+                float(real(state_dict[name], "load_state_dict", name)) for name in names
+            )
+            scale = _in_float32(scale)
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+            raise StateDictError(f"not the state of a GradScaler: {dict(state_dict)} ({error})") from None
         good = 0 < scale < math.inf and growth > 1 and 0 < backoff < 1 and interval >= 1 and tracker >= 0
         if not good or interval != int(interval) or tracker != int(tracker):
             raise StateDictError(f"not the state of a GradScaler: {dict(state_dict)} (at {user_source()})")
@@ -333,10 +343,16 @@ class GradScaler:
             self._growth_tracker.fill_(int(tracker))
 
 
+def _in_float32(value: float) -> float:
+    with np.errstate(over="ignore"):
+        return float(np.float32(value))
+
+
 def _positive(name: str, value: float) -> float:
-    if not 0 < float(value) < math.inf:
-        raise ValueError(f"{name} must be above 0 and finite, got {value} (at {user_source()})")
-    return float(value)
+    rounded = _in_float32(float(real(value, "GradScaler", name)))
+    if not 0 < rounded < math.inf:
+        raise ValueError(f"{name} must be above 0 and finite in float32, got {value} (at {user_source()})")
+    return rounded
 
 
 def _interval(value: int) -> int:

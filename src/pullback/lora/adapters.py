@@ -153,8 +153,8 @@ def apply(
     its input. Layers are replaced in place, and the model is the result.
 
     `modules_to_save` are ends of the names of modules, such as ["classifier"], that are trained as a whole, in place,
-    and get no adapters; `save` writes them beside these. Other parameters can be unfrozen by `requires_grad_()`, and
-    are not written.
+    and get no adapters; `save` writes them beside these. One that shares weights with others gets its own, as in PEFT,
+    of which a warning tells. Other parameters can be unfrozen by `requires_grad_()`, and are not written.
 
     Raises ValueError where r or dropout is out of its range, no layer is named, one is of another kind, a module to
     save is not there or is kept as codes, or the model has adapters already.
@@ -164,6 +164,7 @@ def apply(
     >>> [name for name, p in model.named_parameters() if p.requires_grad]
     ['0.lora_A.default.weight', '0.lora_B.default.weight']
     """
+    check_module(model, "apply")
     config = _config(r, alpha, targets, dropout, rslora, exclude, modules_to_save)
     if any(isinstance(module, LoRALinear) for module in model.modules()):
         raise ValueError(f"lora.apply: the model has adapters already (at {user_source()}); merge or unload them first")
@@ -172,6 +173,7 @@ def apply(
     found = [entry for layer, entry in layers if layer not in left and config.covers(entry[2], layer)]
     if not found:
         less = f" and not by exclude={exclude!r}" if config.exclude else ""
+        less += f", nor within modules_to_save={list(config.modules_to_save)}" if config.modules_to_save else ""
         raise ValueError(
             f"lora.apply: no layer is named by targets={targets!r}{less} (at {user_source()}); its Linear layers are "
             f"{[name for parent, own, name in _children(model) if _is_linear(parent._modules[own])]}"
@@ -184,7 +186,8 @@ def apply(
         _check_scaling(config, layer, name)  # type: ignore[arg-type]
     saved = _to_save(model, config)
     model.requires_grad_(False)
-    for module in saved.values():
+    for name, module in saved.items():
+        _untie(model, module, name)
         module.requires_grad_()
     named = dict.fromkeys(parent._modules[own] for parent, own, _ in found)  # in the order in which they draw numbers
     made = {layer: LoRALinear(layer, config) for layer in named}  # type: ignore[arg-type]
@@ -194,11 +197,31 @@ def apply(
     return model
 
 
+def _untie(model: Module, module: Module, name: str) -> None:
+    """Give a module that is trained as a whole parameters of its own in place of those that others read too, as PEFT
+    does: an output layer that was tied to an embedding is trained, and the embedding stays as it is.
+    """
+    own = list(module.modules())
+    outside = {id(p) for other in model.modules() if other not in own for p in other._parameters.values()}
+    copies: dict[int, Parameter] = {}
+    for part in own:
+        for key, parameter in part._parameters.items():
+            if parameter is not None and id(parameter) in outside:
+                copy = copies.setdefault(id(parameter), Parameter(parameter.detach().clone()))
+                part.register_parameter(key, copy)
+    if copies:
+        warnings.warn(
+            f"lora.apply: modules_to_save: other modules read weights of {name} too; it gets weights of its own, which "
+            "are trained, and the others stay as they are",
+            stacklevel=4,
+        )
+
+
 def _to_save(model: Module, config: Config) -> dict[str, Module]:
     """The modules that are trained as a whole, by name; ValueError where one cannot be."""
     found = saved_modules(model, config.modules_to_save)
     for end in config.modules_to_save:
-        if not any(is_named(name, (end,)) for name in found):
+        if not any(is_named(name, (end,)) for _, _, name in _children(model)):
             raise ValueError(f"lora.apply: modules_to_save: no module is named {end!r} (at {user_source()})")
     for name, module in found.items():
         if any(isinstance(part, QuantizedLinear) for part in module.modules()):
@@ -433,7 +456,13 @@ def unload(model: Module) -> Module:
     return model
 
 
+def check_module(model: object, name: str) -> None:
+    if not isinstance(model, Module):
+        raise TypeError(f"lora.{name} takes a module, got {type(model).__name__} (at {user_source()})")
+
+
 def _require(model: Module, name: str) -> None:
+    check_module(model, name)
     if not adapters(model):
         raise ValueError(f"lora.{name}: the model has no adapters inside (at {user_source()})")
 

@@ -25,6 +25,7 @@ from .adapters import (
     LoRALinear,
     adapters,
     apply,
+    check_module,
     is_named,
     is_within,
     names_of_layers,
@@ -64,6 +65,7 @@ def save(model: Module, directory: str | os.PathLike[str]) -> None:
     Raises ValueError where the model has none or one is not finite everywhere, SnapshotError where a file cannot be
     written.
     """
+    check_module(model, "save")
     found = adapters(model)
     if not found:
         raise ValueError(f"lora.save: the model has no adapters inside (at {user_source()})")
@@ -132,12 +134,14 @@ def load(model: Module, directory: str | os.PathLike[str]) -> Module:
     a file is not there, is damaged, has an option that is not there (DoRA, ranks by layer, beginnings that change the
     weights …), or does not fit the model, its weights, or the scaling of its adapters.
     """
+    check_module(model, "load")
     path = Path(directory)
     config = _read(path / CONFIG)
     saved = tuple(config["modules_to_save"] or ())
     tensors = _read_tensors(path / TENSORS, saved)
     had = bool(adapters(model))
     trained = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    held = [(module, dict(module._parameters)) for module in model.modules()]
     try:
         if not had:
             apply(
@@ -156,6 +160,10 @@ def load(model: Module, directory: str | os.PathLike[str]) -> Module:
     if fault:
         if not had:
             unload(model)
+            for module, parameters in held:  # what was tied is tied again
+                for name, parameter in parameters.items():
+                    if module._parameters[name] is not parameter:
+                        module.register_parameter(name, parameter)
             for parameter, needed in trained.items():
                 parameter.requires_grad_(needed)
         raise SnapshotError(path / TENSORS, f"{fault} (at {user_source()})")

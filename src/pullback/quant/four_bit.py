@@ -18,11 +18,12 @@ from ..graph.types import DType, float32, uint8
 from ..ops import dynamic_code
 from ..ops.dynamic_code import float_of_bits, magnitude_bits
 from ..ops.elementwise import SHIFT_RIGHT, add, bit_and, convert, div, eq, maximum, mul, scalar, where
-from ..ops.movement import expand, pad, reshape, slice_
+from ..ops.movement import concatenate, expand, pad, reshape, slice_
 from ..ops.primitive import apply, iota, user_source
 from ..ops.reduction import reduce_max
 from ..ops.table_code import decode_table, encode_table
 from ..tensor import Tensor
+from ..tensor.arguments import whole_number
 from ..tensor.grad_modes import no_grad
 from .blockwise import BLOCK, quantize_blockwise
 from .operands import check_floats, check_tensors
@@ -82,14 +83,14 @@ class QuantState:
 
 def table_of(quant_type: str, name: str) -> tuple[float, ...]:
     """The table of a kind of codes; ValueError where there is none of the name."""
-    if quant_type not in TABLES:
+    if not isinstance(quant_type, str) or quant_type not in TABLES:
         raise ValueError(f"{name}: quant_type must be one of {sorted(TABLES)}, got {quant_type!r} (at {user_source()})")
     return TABLES[quant_type]
 
 
 def check_blocksize(blocksize: int, name: str) -> None:
     """Raise ValueError where blocks have another size than there is."""
-    if blocksize not in BLOCK_SIZES:
+    if whole_number(blocksize, name, "blocksize") not in BLOCK_SIZES:
         raise ValueError(f"{name}: blocksize must be one of {BLOCK_SIZES}, got {blocksize!r} (at {user_source()})")
 
 
@@ -107,14 +108,31 @@ def _spread(scales: Node, blocksize: int) -> Node:
 
 
 def _encoded(values: Node, table: tuple[float, ...], blocksize: int) -> tuple[Node, Node]:
-    """The codes of values [elements], two a byte, and the scales of their blocks."""
+    """The codes of values [elements], two a byte, and the scales of their blocks.
+
+    What is left behind whole blocks is divided by its scale, and these are multiplied by its inverse, as bitsandbytes
+    does on processors: for numbers halfway between two codes it decides which.
+    """
+    size = values.shape[0]
+    whole = size - size % blocksize
+    if whole in (0, size):
+        return _encoded_alike(values, table, blocksize, divides=not whole)
+    parts = ((0, whole), False), ((whole, size), True)
+    found = [_encoded_alike(slice_(values, (part,)), table, blocksize, divides) for part, divides in parts]
+    packed, scales = zip(*found, strict=True)
+    return concatenate(packed, 0), concatenate(scales, 0)
+
+
+def _encoded_alike(values: Node, table: tuple[float, ...], blocksize: int, divides: bool) -> tuple[Node, Node]:
     size = values.shape[0]
     blocks = _blocks(size, blocksize)
     whole = reshape(pad(values, ((0, blocks * blocksize - size),)), (blocks, blocksize))
     scales = float_of_bits(reduce_max(magnitude_bits(whole), (1,)))
     # one quotient a block; that of a scale below the least normal number would overflow
-    inverse = div(scalar(1.0, scales), maximum(scales, scalar(2.0**-126, scales)))
-    codes = reshape(encode_table(mul(whole, _spread(inverse, blocksize)), table=table), (blocks * blocksize // 2, 2))
+    least = maximum(scales, scalar(2.0**-126, scales))
+    inverse = div(scalar(1.0, scales), least)
+    shares = div(whole, _spread(least, blocksize)) if divides else mul(whole, _spread(inverse, blocksize))
+    codes = reshape(encode_table(shares, table=table), (blocks * blocksize // 2, 2))
     upper, lower = (slice_(codes, ((0, codes.shape[0]), (place, place + 1))) for place in (0, 1))
     packed = reshape(add(mul(upper, scalar(16, upper)), lower), (codes.shape[0],))
     return slice_(packed, ((0, (size + 1) // 2),)), scales

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-from ..graph.node import Node
+from ..graph.node import Node, ancestors
 from ..graph.types import float32
 from ..ops.elementwise import add, convert, copy, lt, where
 from ..ops.primitive import constant, grad_mode
@@ -49,12 +49,13 @@ def sound_gradients(parameters: Sequence[Tensor], given: Sequence[Tensor], scale
 
 def left_to_scalers(trace: Trace, watched: Sequence[Watched]) -> list[Watched]:
     """What of the watched is not a scaler's: gradients made of a scale go to who divides by it later, unless the
-    recording updates what they are gradients of.
+    recording makes updates of them. Such are also what a second loss leaves in parameters that have been updated, as a
+    generator's does in the discriminator.
     """
     rest = {each.node: each for each in watched}
-    written = trace.written_ids() if trace.scales else frozenset()
+    used = ancestors(trace.new_values()) if trace.scales else set()
     for key, scale in trace.scales.items():
-        left = [w for w in rest.values() if w.what == "gradient" and id(w.owner) not in written]
+        left = [w for w in rest.values() if w.what == "gradient" and w.node not in used]
         made = made_of([trace.captured[key].node], [w.node for w in left]) if key in trace.captured else ()
         own = [rest.pop(w.node) for w in left if w.node in made]
         trace.left.update(id(w.owner) for w in own)

@@ -323,6 +323,11 @@ class Trace:
         """The tensors from outside that the step writes, by id."""
         return frozenset(id(c.tensor) for c in self.captured.values() if c.tensor._node is not c.node)
 
+    def new_values(self) -> list[Node]:
+        """What the step gives to tensors from outside, but for gradients."""
+        written = (c for c in self.captured.values() if c.owner is None and c.tensor._node is not c.node)
+        return [c.tensor._node for c in written]
+
     def follow_array(self, array: np.ndarray, buffer: Buffer, stored: Callable[[np.ndarray], np.ndarray]) -> None:
         """Note that `buffer` holds a copy of an array, as it is `stored`, that may be written between two calls."""
         # one that is no view of another can be told to be gone; what nobody has any more changes no more

@@ -8,6 +8,7 @@ from typing import Any
 from ...graph.types import DType
 from ...ops.primitive import user_source
 from ...tensor import Tensor
+from ...tensor.arguments import whole_number
 from ...tensor.creation import empty
 from ...tensor.grad_modes import no_grad
 from .. import functional as F
@@ -43,6 +44,7 @@ class Linear(Module):
         dtype: DType | None = None,
     ):
         super().__init__()
+        whole_number(in_features, "Linear", "in_features"), whole_number(out_features, "Linear", "out_features")
         if min(in_features, out_features) < 0:
             raise ValueError(
                 f"Linear: in_features and out_features must not be negative, got {in_features} and {out_features} "

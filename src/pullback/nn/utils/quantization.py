@@ -44,6 +44,12 @@ def quantize_model(
     )
     """
     make = _maker(quant_type, compute_dtype, compress_statistics)
+    if not isinstance(model, Module):
+        raise TypeError(f"quantize_model takes a module, got {type(model).__name__} (at {user_source()})")
+    if skip is not None and not isinstance(skip, str):
+        wrong = [s for s in skip if not isinstance(s, str)] if isinstance(skip, Iterable) else [skip]
+        if wrong:
+            raise TypeError(f"quantize_model: skip takes a list of names, got {wrong[0]!r} (at {user_source()})")
     if isinstance(skip, str):
         raise ValueError(
             f"quantize_model: skip takes a list of names, got {skip!r} (at {user_source()}); [{skip!r}] does"
@@ -144,7 +150,7 @@ def _decoded(layer: QuantizedLinear, dtype: DType) -> Linear:
 def _maker(quant_type: str, compute_dtype: DType | None, compress_statistics: bool) -> Callable[[Linear], Module]:
     if quant_type == "int8":
         return lambda layer: Linear8bit.from_linear(layer, compute_dtype=compute_dtype)
-    if quant_type not in ("nf4", "fp4"):
+    if not isinstance(quant_type, str) or quant_type not in ("nf4", "fp4"):
         raise ValueError(
             f"quantize_model: quant_type must be 'nf4', 'fp4' or 'int8', got {quant_type!r} (at {user_source()})"
         )
