@@ -21,13 +21,13 @@ class Cause(NamedTuple):
     mend: str
 
 
+Rule = Callable[[Node, list[np.ndarray], np.ndarray], Cause | None]
+
+_ZERO = "add a small number to it, or choose by where() BEFORE dividing, so that the gradient has no zero in it either"
 _KL_DIV = (
     "give kl_div logarithms of probabilities first, and probabilities as its target, or log_target=True where these "
     "are logarithms too"
 )
-Rule = Callable[[Node, list[np.ndarray], np.ndarray], Cause | None]
-
-_ZERO = "add a small number to it, or choose by where() BEFORE dividing, so that the gradient has no zero in it either"
 _LOG = (
     "clamp it from below (.clamp(min=1e-12)), or use log_softmax, logsigmoid or cross_entropy, which need no log of 0"
 )

@@ -305,7 +305,8 @@ def _with_pulled(trace: Trace, given: Sequence[Node]) -> dict[Node, Watched]:
     for values, gradients in reversed(trace.pulled):
         left = [g for g in gradients if g in used and g not in later]
         for gradient in gradients:
-            if gradient not in left and found.get(gradient) == Watched(gradient, "gradient"):
+            own = found.get(gradient)
+            if gradient not in left and own is not None and own.owner is None:
                 del found[gradient]
         if left:
             found.update((value, Watched(value, "loss")) for value in values if value.dtype.is_floating_point)
