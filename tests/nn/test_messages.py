@@ -126,3 +126,19 @@ def test_a_class_to_ignore_is_refused_beside_probabilities() -> None:
 def test_a_complex_number_is_refused_by_the_arguments_name(call: Any, argument: str) -> None:
     with pytest.raises(TypeError, match=f"argument '{argument}' must be float, not complex"):
         call(floats(2, 3))
+
+
+@pytest.mark.parametrize("given", [np.ones((3, 4), np.float32), [[1.0] * 4], 3])
+@pytest.mark.parametrize("kind", ["Linear", "Linear4bit", "LayerNorm", "ReLU", "Sequential"])
+def test_what_is_no_tensor_is_told_to_be_none(kind: str, given: object) -> None:
+    layer = {
+        "Linear": lambda: pb.nn.Linear(4, 2),
+        "Linear4bit": lambda: pb.nn.Linear4bit(4, 2),
+        "LayerNorm": lambda: pb.nn.LayerNorm(4),
+        "ReLU": pb.nn.ReLU,
+        "Sequential": lambda: pb.nn.Sequential(pb.nn.Linear(4, 2)),
+    }[kind]()
+    with pytest.raises(TypeError, match=f"the input must be a tensor, got {type(given).__name__}"):
+        layer(given)
+    with pytest.raises(TypeError, match="matmul takes tensors, got ndarray"):
+        pb.ones(2, 4) @ np.ones((4, 2), np.float32)

@@ -1,7 +1,9 @@
 """The guard of a compiled step: a bad step changes no bit of the state, and a good one costs nothing."""
 
+import inspect
 import math
 import warnings
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from benchmarks import workloads
 from oracle import numbers
 from pullback.compiler.describe import describe
 from pullback.errors import NonFiniteError
+from pullback.tracing.finite import taking_faults
 
 nn = pb.nn
 
@@ -414,3 +417,52 @@ def test_a_plain_tensor_that_is_written_with_a_gradient_of_it_is_kept_from_bad_v
     with pytest.raises(NonFiniteError, match="sqrt"):
         step(pb.zeros(2, 3))
     assert w.tolist() == before
+
+
+@pytest.mark.parametrize("policy", ["skip", "rollback", "ignore"])
+def test_what_a_step_returns_of_its_gradients_is_what_they_are(policy: str) -> None:
+    """The update reads zeros in place of gradients that are not finite; the caller does not."""
+    w, layer = pb.ones(4, requires_grad=True), pb.nn.Linear(4, 4)
+    optimizer = pb.optim.SGD([w, *layer.parameters()], lr=0.1)
+
+    def step(x: pb.Tensor) -> tuple[pb.Tensor, ...]:
+        optimizer.zero_grad()
+        (layer(x) @ w).square().mean().backward()
+        assert w.grad is not None
+        gradient, before = w.grad, w.detach().clone()
+        found = gradient.isfinite().all(), gradient.abs().max(), gradient * 1, gradient.clone(), w - 0.1 * gradient
+        optimizer.step()
+        return *found, (w - before).norm()
+
+    taken = pb.compile(step, on_nonfinite=policy)
+    finite, largest, scaled, copied, moved, _ = taken(pb.ones(3, 4))
+    assert finite and largest < 100 and scaled.tolist() == copied.tolist()
+    kept = w.tolist()
+    with warnings.catch_warnings(), suppress(NonFiniteError):
+        warnings.simplefilter("ignore")
+        results: list[Any] = []
+        with taking_faults(lambda fault: None):
+            results = list(taken(pb.full((3, 4), math.nan)))
+    finite, largest, scaled, copied, moved, change = results
+    assert not finite
+    for value in (largest, scaled, copied, moved):
+        assert value.isnan().all()
+    if policy != "ignore":
+        assert w.tolist() == kept and change == 0.0
+
+
+def test_a_division_by_what_only_native_code_rounds_to_zero_is_named() -> None:
+    w, x = pb.tensor([0.3, 0.7, 0.11]), pb.randn(7, 3, generator=pb.Generator(0))
+    y = pb.compile(lambda: (x @ w).tanh())()
+
+    @pb.compile
+    def step() -> None:
+        gradient = pb.func.grad(lambda w: ((x @ w).tanh() - y).square().sum())(w)
+        w.sub_(gradient / gradient.norm())  # fault
+
+    with pytest.raises(NonFiniteError) as caught:
+        step()
+    lines, start = inspect.getsourcelines(test_a_division_by_what_only_native_code_rounds_to_zero_is_named)
+    fault = next(start + number for number, line in enumerate(lines) if "# fault" in line)
+    assert (caught.value.op, caught.value.lineno) == ("div", fault)
+    assert caught.value.how.startswith("division by")

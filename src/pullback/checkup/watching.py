@@ -19,6 +19,7 @@ from ..nn.modules.hooks import register_module_forward_hook, register_module_for
 from ..ops.primitive import MODE, user_source
 from ..optim import Optimizer
 from ..optim.hooks import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+from ..optim.lr_scheduler.schedule import ScheduleEnded
 from ..tensor import Tensor
 from ..tensor.anomaly import fault_of
 from ..tensor.grad_modes import is_grad_enabled, no_grad
@@ -348,7 +349,8 @@ class Watcher:
         """Call the function, and give the facts of what it did."""
         facts = self.facts
         try:
-            with suppress(Enough), self.watching():
+            # a schedule may be shorter than what is watched
+            with suppress(Enough, ScheduleEnded), self.watching():
                 function()
         except SystemExit as ended:
             if ended.code not in (None, 0):

@@ -238,6 +238,14 @@ def _host(node: Node, operands: list[np.ndarray], result: np.ndarray) -> Cause |
     )
 
 
+def rounded_to_zero(node: Node, magnitude: float) -> Cause:
+    """How an operation came to it in native code alone: 0 where another rounding gives a number near it."""
+    what = "division by" if node.op.name == "div" else "logarithm of"
+    return Cause(
+        f"{what} what rounds to 0 in native code, and to {magnitude:.3g} on the reference", _ZERO,
+    )  # fmt: skip
+
+
 def _remainder(node: Node, operands: list[np.ndarray], _: np.ndarray) -> Cause | None:
     return Cause(f"{node.op.name} by zero", _ZERO) if (operands[1] == 0).any() else None
 
@@ -285,4 +293,4 @@ _RULES: dict[str, Rule] = {
     "ndtri": _outside("(0, 1)"),
 }
 
-__all__ = ["Cause", "cause", "cause_of_loss"]
+__all__ = ["Cause", "cause", "cause_of_loss", "rounded_to_zero"]

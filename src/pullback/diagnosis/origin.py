@@ -21,7 +21,7 @@ from ..graph.interpreter import interpret
 from ..graph.node import Graph, Node, ancestors
 from ..ops.primitive import ALIAS, ELEMENTWISE, MOVEMENT, REDUCTION
 from ..ops.scan import REPEAT, steps_of
-from .causes import Cause, cause, cause_of_loss
+from .causes import Cause, cause, cause_of_loss, rounded_to_zero
 from .report import OperandStatistics, is_given, report, statistics
 
 #: functions in which -inf becomes exp(-inf) = 0, and an infinity anew where there is nothing else
@@ -363,9 +363,35 @@ def _of_all_at_once(fault: Fault) -> tuple[int, ...]:
     return (fault.finding.index[0] // (rows // steps),) if is_like_it and rows and rows % steps == 0 else ()
 
 
-def unexplained(roots: list[Root], step: int) -> NonFiniteError:
-    """The error for values that are not finite in native code alone."""
-    return report(roots[0].what, "", Fault(roots[0].node, Finding(False, True), None), lambda _: "", step)
+#: operations that are not finite at 0, with the operand that is meant
+_AT_ZERO = {"div": 1, "log": 0, "log2": 0, "log10": 0}
+#: magnitudes up to which one is taken to be 0 with another rounding
+_NEARLY = 1e-5
+
+
+def unexplained(
+    graph: Graph, roots: list[Root], value_of: Callable[[Node], Any], name_of: Callable[[Node], str], step: int
+) -> NonFiniteError:
+    """The error for values that are not finite in native code alone, which rounds differently: the operation is told
+    whose operand is nearest to a 0 that makes it so.
+    """
+    nearest: dict[Node, float] = {}
+
+    def look(node: Node, values: Mapping[Node, Any]) -> None:
+        place = _AT_ZERO.get(node.op.name)
+        if place is not None and not _is_number(node.inputs[place]):
+            nearest[node] = float(np.abs(values[node.inputs[place]]).min(initial=np.inf))
+            found[node] = [statistics(name_of(_seen_through(i)), i, values[i]) for i in node.inputs]
+
+    found: dict[Node, list[OperandStatistics]] = {}
+    interpret(graph, value_of, look)
+    node = min(nearest, key=lambda n: nearest[n], default=None)
+    if node is None or nearest[node] > _NEARLY:
+        return report(VALUE, "", Fault(roots[0].node, Finding(False, True), None), name_of, step)
+    finding = Finding(True, True, made=True, cause=rounded_to_zero(node, nearest[node]), operands=found[node])
+    root = next(root for root in roots if node in ancestors([root.node]))
+    before = ancestors([other.node for other in roots if other.what != UPDATE]) if root.what == UPDATE else {node}
+    return report(root.what, root.message, Fault(node, finding, None), name_of, step, "" if node in before else UPDATE)
 
 
 __all__ = ["Fault", "Finding", "Root", "diagnose", "unexplained"]

@@ -8,10 +8,11 @@ from typing import Any
 from ..errors import DTypeError, ShapeError
 from ..graph.types import DType, float32, float64
 from ..ops.host import host_call
-from ..ops.primitive import user_source
+from ..ops.primitive import MODE, user_source
 from ..tensor import Tensor
 from ..tensor.handle import Handle
-from .lapack import Function
+from ..tensor.state import STATE
+from .lapack import Function, where_finite
 
 Shape = tuple[int, ...]
 
@@ -36,7 +37,14 @@ def matrices(name: str, *operands: Any, square: bool = False) -> None:
 
 
 def call(function: Function, shape: Shape, *operands: Tensor, dtype: DType | None = None) -> Tensor:
-    """`function` of the operands' values, without a gradient."""
+    """`function` of the operands' values, without a gradient.
+
+    It raises for matrices that hold NaN or infinity where it cannot be computed for them, as PyTorch's does. A step
+    that is being recorded goes on with NaN, and so does one in which anomalies are looked for: they tell where these
+    come from, which the call does not know.
+    """
+    if STATE.trace is not None or MODE.anomaly:
+        function = where_finite(function)
     nodes = tuple(operand.detach().node for operand in operands)
     return operands[0]._wrap(host_call(nodes, function, shape, dtype or operands[0].dtype))
 

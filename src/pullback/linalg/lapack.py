@@ -7,6 +7,7 @@ calls are equal operations.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -56,6 +57,25 @@ def _culprit(function: Function, a: np.ndarray, others: tuple[np.ndarray, ...]) 
         except np.linalg.LinAlgError:
             return f"the matrix at {list(place)} of the batch "
     return "a matrix of the batch "
+
+
+@cache
+def where_finite(function: Function) -> Function:
+    """`function`, and NaN in place of what it would make of matrices that hold NaN or infinity, for which it raises."""
+
+    def run(*arrays: np.ndarray) -> np.ndarray:
+        bad = [~np.isfinite(a).all(axis=(-2, -1)) for a in arrays]
+        if not any(each.any() for each in bad):
+            return function(*arrays)
+        sound = [
+            np.where(each[..., None, None], np.eye(*a.shape[-2:], dtype=a.dtype), a)
+            for each, a in zip(bad, arrays, strict=True)
+        ]
+        result = function(*sound)
+        left_out = functools.reduce(np.logical_or, bad)
+        return np.where(left_out.reshape(left_out.shape + (1,) * (result.ndim - left_out.ndim)), np.nan, result)
+
+    return run
 
 
 def _quiet(function: Function) -> Function:
@@ -298,8 +318,6 @@ def exponential(a: np.ndarray) -> np.ndarray:
     wide = a.astype(np.float64)
     size = a.shape[-1]
     norms = np.max(np.sum(np.abs(wide), axis=-2), axis=-1, initial=0.0)
-    if not np.all(np.isfinite(norms)):
-        raise LinAlgError("matrix_exp: a matrix holds NaN or infinity")
     squarings = np.maximum(0, np.ceil(np.log2(np.maximum(norms, 1e-300) / _PADE_NORM))).astype(np.int64)
     wide = wide / np.exp2(squarings)[..., None, None]
     b, one = _PADE, np.eye(size)

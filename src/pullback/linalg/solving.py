@@ -104,7 +104,7 @@ def _cofactors(A: Tensor) -> Tensor:
         along = (g * inverse).sum((-2, -1), keepdim=True)
         return [det(A)[..., None, None] * (along * inverse - inverse @ g.mT @ inverse)]
 
-    return with_gradient(call(lapack.cofactors, A.shape, A), [A], rule)
+    return with_gradient(call(lapack.where_finite(lapack.cofactors), A.shape, A), [A], rule)
 
 
 @widening
@@ -375,12 +375,13 @@ def matrix_power(A: Tensor, n: int) -> Tensor:
 
 
 def matrix_exp(A: Tensor) -> Tensor:
-    """The matrix exponential, by scaling and squaring (Higham 2005) in float64."""
+    """The matrix exponential, by scaling and squaring (Higham 2005) in float64; NaN of what holds NaN or infinity."""
     if A.ndim < 2 or A.shape[-1] != A.shape[-2] or not A.dtype.is_floating_point:
         raise ShapeError(
             f"matrix_exp takes square matrices of floats, got {A.dtype.name}{list(A.shape)} (at {user_source()})"
         )
-    return with_gradient(call(lapack.exponential, A.shape, A), [A], lambda _, g: [_exponential_along(A.mT, g)])
+    value = call(lapack.where_finite(lapack.exponential), A.shape, A)
+    return with_gradient(value, [A], lambda _, g: [_exponential_along(A.mT, g)])
 
 
 def _exponential_along(A: Tensor, direction: Tensor) -> Tensor:

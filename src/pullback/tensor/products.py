@@ -201,6 +201,10 @@ def _matmul(x: Tensor, y: Tensor, dtype: DType | None = None) -> Tensor:
         raise ShapeError(
             f"matmul takes tensors with axes, got {list(x.shape)} and {list(y.shape)} (at {user_source()})"
         )
+    if not isinstance(y, Handle):
+        raise TypeError(
+            f"matmul takes tensors, got {type(y).__name__} (at {user_source()}); pullback.tensor(…) makes one"
+        )
     if x.dtype is not y.dtype:
         raise DTypeError(
             f"matmul: operands have dtypes {x.dtype.name} and {y.dtype.name} (at {user_source()}); "

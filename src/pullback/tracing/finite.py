@@ -95,12 +95,14 @@ class Guard:
     def __init__(
         self, watched: Sequence[Watched], outputs: Sequence[Node], old: Mapping[int, Node],
         updates: Sequence[Watched] = (), early: Sequence[int] = (), scaling: Scaling | None = None,
+        told: Sequence[int] = (),
     ):  # fmt: skip
         """`watched` and `outputs` are of the program's graph; `old` are the inputs that hold what the outputs at these
         places are new values of; `updates` are those of the new values that are not watched themselves; no output at
-        the places `early` waits for the guard; `scaling` is of what scalers look at.
+        the places `early` waits for the guard; `scaling` is of what scalers look at; at the places `told` the caller is
+        told of gradients as they are.
         """
-        self.scaling = scaling
+        self.scaling, self.told = scaling, set(told) - set(old)
         self.watched, self.plain, self.old = list(watched), list(outputs), dict(old)
         self.updates = list(updates)
         self.early = [self.plain[place] for place in early]
@@ -162,8 +164,9 @@ class Guard:
         """The outputs with states chosen between new and old value, and all nodes behind the guard in order.
 
         These read 0 in place of a gradient where something is not finite, and the chosen state in place of the new one.
-        That changes nothing, since every state has its old value then; but what depends on `sound` is computed after
-        it, in the pass that writes the state, and not where the gradient is made.
+        That changes nothing, since every state has its old value then, and the caller is told of gradients as they
+        are; but what depends on `sound` is computed after it, in the pass that writes the state, and not where the
+        gradient is made.
         """
         plain = self.plain
         gradients = [w.node for w in self.watched if w.what == "gradient" and w.node.shape]
@@ -180,7 +183,15 @@ class Guard:
             states.setdefault(plain[place], []).append(place)
         outputs: list[Node] = list(plain)
         order: list[Node] = []
+        # for the caller: made of gradients as they are, and of states as they were chosen
+        for_caller: dict[Node, Node] = {gradient: gradient for gradient in gradients}
+        asked = ancestors([plain[place] for place in self.told]) if gradients else set()
         for node in reachable(plain):
+            if node in asked and node not in early and node not in states:
+                as_is = tuple(for_caller.get(i, became.get(i, i)) for i in node.inputs)
+                if as_is != tuple(became.get(i, i) for i in node.inputs):
+                    for_caller[node] = node.with_inputs(as_is)
+                    order.append(for_caller[node])
             current = node if node in early else node.with_inputs(tuple(became.get(i, i) for i in node.inputs))
             order.append(current)
             if node in again:
@@ -195,7 +206,9 @@ class Guard:
                     became[node] = outputs[place]
         kept = set(gradients) - again.keys()
         for place, node in enumerate(plain):
-            if place not in self.old and node not in kept:
+            if place in self.told and node in for_caller:
+                outputs[place] = for_caller[node]
+            elif place not in self.old and node not in kept:
                 outputs[place] = became.get(node, node)
         return outputs, order
 
@@ -210,13 +223,16 @@ class Guard:
         roots = [Root(w.node, w.what, w.message) for w in found]
         return diagnose(Graph.of([w.node for w in found]), roots, values, name_of, step)
 
+    def unexplained(
+        self, values: Callable[[Node], object], name_of: Callable[[Node], str], step: int
+    ) -> NonFiniteError:  # fmt: skip
+        """The error where native code found what the reference does not."""
+        roots = [Root(w.node, w.what, w.message) for w in [*self.watched, *self.updates]]
+        return unexplained(Graph.of([root.node for root in roots]), roots, values, name_of, step)
+
     def look_at_all(self) -> None:
         """Have every update computed before anything is written, so that no bound is needed."""
         self.looked_at, self.limit = list(self.updates), math.inf
-
-    def unexplained(self, step: int) -> NonFiniteError:
-        """The error where native code found what the reference does not."""
-        return unexplained([Root(w.node, w.what, w.message) for w in [*self.watched, *self.updates]], step)
 
 
 def _outer(node: Node) -> tuple[list[Node], Node] | None:

@@ -97,7 +97,9 @@ class Looks:
         watched = [w._replace(node=node) for w, node in zip(self.watched, bad, strict=True)]
         if not watched and not updates:
             return Guarded(Graph.of(own), None)
-        guard = Guard(watched, own, old, updates, observed.early, self.scaling)
+        left = {place for _, place in [*self.outcome.made_grads, *self.outcome.argument_grads]}
+        told = [place for place, _ in self.outcome.results if place is not None and place not in left]
+        guard = Guard(watched, own, old, updates, observed.early, self.scaling, told)
         assured = None
         if updates:
             states = [State(old[p], own[p]) for p in sorted(is_new)]

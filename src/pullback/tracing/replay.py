@@ -417,7 +417,9 @@ class Replay:
             self.observed.tell(outputs)
             return result
         assert self.guard is not None
-        self.policy.meet(fault or (None if self.policy.is_told else self.guard.unexplained(self.policy.calls)))
+        if fault is None and not self.policy.is_told:
+            fault = self.guard.unexplained(*self._readers(inputs), self.policy.calls)
+        self.policy.meet(fault)
         self.observed.tell(outputs, taken=False)
         return self._results(outputs)
 
@@ -433,6 +435,10 @@ class Replay:
     def _fault(self, inputs: list[Memory | None], further: Sequence[Watched] = ()) -> NonFiniteError | None:
         """What went wrong, in `further` values too, found on the reference, or None where nothing did there."""
         assert self.guard is not None
+        return self.guard.fault(*self._readers(inputs), self.policy.calls, further)
+
+    def _readers(self, inputs: list[Memory | None]) -> tuple[Callable[[Node], np.ndarray], Callable[[Node], str]]:
+        """What gives the values and the names of the program's inputs."""
         places = {node: place for place, node in enumerate(self.program.inputs)}
 
         def value_of(node: Node) -> np.ndarray:
@@ -441,7 +447,7 @@ class Replay:
         def name_of(node: Node) -> str:
             return self._called.get(places.get(node, -1), "")
 
-        return self.guard.fault(value_of, name_of, self.policy.calls, further)
+        return value_of, name_of
 
     def _is_finite_exactly(
         self, arguments: list[Any], inputs: list[Memory | None], outputs: list[Memory | None]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+import numpy as np
+
 from ...errors import DTypeError
 from ...graph import types
 from ...graph.types import DType
@@ -43,6 +45,21 @@ _OF_STATE = ("_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre
 def _addindent(s_: str, numSpaces: int) -> str:
     """Text whose lines but the first are moved to the right; PyTorch's name, for modules that print themselves."""
     return s_.replace("\n", "\n" + " " * numSpaces)
+
+
+#: what is given to modules in place of tensors
+_NO_TENSORS = (np.ndarray, np.generic, list, bool, int, float, complex)
+
+
+def _no_tensor(module: Module, args: tuple[Any, ...]) -> str:
+    """What is said where a module of the library has failed on something that is no tensor; empty for others."""
+    kind = type(args[0]).__name__ if args and isinstance(args[0], _NO_TENSORS) else ""
+    if not kind or not type(module).__module__.startswith(__name__.rpartition(".")[0]):
+        return ""
+    return (
+        f"{type(module).__name__}: the input must be a tensor, got {kind} (at {user_source()}); pullback.tensor(…) "
+        "makes one of numbers or an array"
+    )
 
 
 class Module(StateMethods, CheckpointingMethods):
@@ -86,6 +103,10 @@ class Module(StateMethods, CheckpointingMethods):
             if any(map(self.__dict__.get, _CALLED)) or any(hooks.GLOBAL):
                 return hooks.called(self, args, kwargs)
             return self.forward(*args, **kwargs)
+        except (AttributeError, DTypeError) as error:
+            if told := _no_tensor(self, args):
+                raise TypeError(told) from error
+            raise
         finally:
             MODE.modules = before
 

@@ -10,6 +10,7 @@ from ...ops.primitive import user_source
 from ..optimizer import Optimizer
 from .schedule import (
     LRScheduler,
+    ScheduleEnded,
     check_state,
     checked,
     for_each_group,
@@ -187,7 +188,7 @@ class OneCycleLR(_WithMomentum):
         """The next rate of each group; sets the momenta."""
         step = self.last_epoch
         if step > self.total_steps:
-            raise ValueError(
+            raise ScheduleEnded(
                 f"Tried to step {step} times. The specified number of total steps is {self.total_steps} "
                 f"(at {user_source()})"
             )

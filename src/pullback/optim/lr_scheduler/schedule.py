@@ -169,6 +169,10 @@ def for_each_group(name: str, optimizer: Optimizer, value: Any) -> list[Any]:
     return [number(item) for item in value]
 
 
+class ScheduleEnded(ValueError):
+    """A schedule is asked for more steps than it was made for."""
+
+
 def warn_of_epoch() -> None:
     """PyTorch's warning of the argument `epoch`."""
     warnings.warn(
@@ -186,6 +190,7 @@ def saved_function(function: Any) -> dict[str, Any] | None:
 
 __all__ = [
     "LRScheduler",
+    "ScheduleEnded",
     "check_state",
     "checked",
     "for_each_group",
