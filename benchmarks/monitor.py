@@ -6,7 +6,7 @@ medians and the medians of the ratios of neighbours, of steps that the tenth doe
 
 from __future__ import annotations
 
-import sys
+import argparse
 import time
 from collections.abc import Callable
 from statistics import median
@@ -51,11 +51,20 @@ def measure(name: str = "gpt-mid", pairs: int = 10) -> dict[str, list[float]]:
 
 def main() -> None:
     """Print the table."""
-    name = sys.argv[1] if len(sys.argv) > 1 else "gpt-mid"
-    found = measure(name, int(sys.argv[2]) if len(sys.argv) > 2 else 10)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.monitor", description=__doc__)
+    parser.add_argument(
+        "workload",
+        nargs="?",
+        default="gpt-mid",
+        choices=(*workloads.NAMES, *workloads.BY_NAME),
+        help="default: gpt-mid",
+    )
+    parser.add_argument("pairs", nargs="?", type=int, default=10, help="steps of each kind (default: 10)")
+    given = parser.parse_args()
+    found = measure(given.workload, given.pairs)
     for key, times in found.items():
         ratio = median(own / base for own, base in zip(times, found["without"], strict=True))
-        print(f"{name} {key}: {median(times) * 1e3:.2f} ms, {ratio:.4f} of a step without")
+        print(f"{given.workload} {key}: {median(times) * 1e3:.2f} ms, {ratio:.4f} of a step without")
 
 
 if __name__ == "__main__":
