@@ -54,3 +54,22 @@ def test_of_a_batch_only_those_are_nan() -> None:
     assert pb.compile(lambda a: pb.linalg.svdvals(a))(pb.tensor(given))[0].tolist() == [2.0, 1.0]
     with pytest.raises(LinAlgError, match="the matrix at \\[1\\] of the batch holds NaN or infinity"):
         pb.linalg.svdvals(pb.tensor(given)).tolist()
+
+
+def test_compiled_code_gives_what_other_code_does_wherever_that_does_not_raise() -> None:
+    a, right = pb.tensor([[2.0, 1.0], [0.0, 3.0]]), pb.tensor([[1.0, math.nan, 1.0], [1.0, 1.0, 1.0]])
+    bad = pb.tensor([[math.inf, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    functions: list[Callable[[], object]] = [
+        lambda: pb.linalg.solve(a, right),
+        lambda: pb.linalg.solve_triangular(a, right, upper=True),
+        lambda: pb.cholesky_solve(right, a.mT),
+        lambda: pb.linalg.lu_solve(*pb.linalg.lu_factor(a), right),
+        lambda: pb.linalg.lu(a)[2],
+        lambda: pb.linalg.lu(pb.eye(3)[:, :2])[1],
+        lambda: pb.linalg.det(bad),
+        lambda: pb.linalg.slogdet(bad)[1],
+        lambda: pb.linalg.inv(bad),
+        lambda: pb.linalg.qr(bad)[1],
+    ]
+    for function in functions:
+        pb.testing.assert_close(pb.compile(function)(), function(), equal_nan=True)

@@ -128,14 +128,15 @@ def test_a_complex_number_is_refused_by_the_arguments_name(call: Any, argument: 
         call(floats(2, 3))
 
 
-@pytest.mark.parametrize("given", [np.ones((3, 4), np.float32), [[1.0] * 4], 3])
-@pytest.mark.parametrize("kind", ["Linear", "Linear4bit", "LayerNorm", "ReLU", "Sequential"])
+@pytest.mark.parametrize("given", [np.ones((3, 4), np.float32), [[1.0] * 4], 3, None, "text"])
+@pytest.mark.parametrize("kind", ["Linear", "Linear4bit", "LayerNorm", "ReLU", "Sequential", "Flatten"])
 def test_what_is_no_tensor_is_told_to_be_none(kind: str, given: object) -> None:
     layer = {
         "Linear": lambda: pb.nn.Linear(4, 2),
         "Linear4bit": lambda: pb.nn.Linear4bit(4, 2),
         "LayerNorm": lambda: pb.nn.LayerNorm(4),
         "ReLU": pb.nn.ReLU,
+        "Flatten": pb.nn.Flatten,
         "Sequential": lambda: pb.nn.Sequential(pb.nn.Linear(4, 2)),
     }[kind]()
     with pytest.raises(TypeError, match=f"the input must be a tensor, got {type(given).__name__}"):

@@ -466,3 +466,23 @@ def test_a_division_by_what_only_native_code_rounds_to_zero_is_named() -> None:
     fault = next(start + number for number, line in enumerate(lines) if "# fault" in line)
     assert (caught.value.op, caught.value.lineno) == ("div", fault)
     assert caught.value.how.startswith("division by")
+
+
+def test_a_gradient_that_was_changed_before_an_update_that_was_left_out_is_nan() -> None:
+    """It is made behind the guard, and must not look as if all were well."""
+    w = pb.ones(2, requires_grad=True)
+    optimizer = pb.optim.SGD([w], lr=0.1)
+
+    @pb.compile(on_nonfinite="skip")
+    def step(x: pb.Tensor) -> None:
+        optimizer.zero_grad()
+        (x * w).sum().backward()
+        pb.nn.utils.clip_grad_value_([w], 0.5)
+        optimizer.step()
+
+    step(pb.ones(2))
+    assert w.grad is not None and w.grad.tolist() == [0.5, 0.5]
+    kept = w.tolist()
+    with pytest.warns(UserWarning, match="a step was skipped"):
+        step(pb.tensor([1.0, math.nan]))
+    assert w.grad.isnan().all() and w.tolist() == kept

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 _UNKNOWN = Cause(
     "the native code gave a value that is not finite where the reference gives one",
-    "numbers near the end of the range round differently there: scale them down",
+    "the two round differently: look for numbers near the end of the range, for differences of numbers that are nearly "
+    "equal, and for operands at the edge of where the operation is defined, which clamp() keeps inside",
 )
 _DATA = Cause("is NaN in the data already", "look at where the data comes from, or replace it by nan_to_num() first")
 _WEIGHT = Cause(

@@ -40,8 +40,8 @@ def call(function: Function, shape: Shape, *operands: Tensor, dtype: DType | Non
     """`function` of the operands' values, without a gradient.
 
     It raises for matrices that hold NaN or infinity where it cannot be computed for them, as PyTorch's does. A step
-    that is being recorded goes on with NaN, and so does one in which anomalies are looked for: they tell where these
-    come from, which the call does not know.
+    that is being recorded goes on with NaN then, and so does one in which anomalies are looked for: they tell where
+    these come from, which the call does not know.
     """
     if STATE.trace is not None or MODE.anomaly:
         function = where_finite(function)

@@ -61,14 +61,17 @@ def _culprit(function: Function, a: np.ndarray, others: tuple[np.ndarray, ...]) 
 
 @cache
 def where_finite(function: Function) -> Function:
-    """`function`, and NaN in place of what it would make of matrices that hold NaN or infinity, for which it raises."""
+    """`function`, but where it raises for matrices that hold NaN or infinity: what it would give for these is NaN."""
 
     def run(*arrays: np.ndarray) -> np.ndarray:
-        bad = [~np.isfinite(a).all(axis=(-2, -1)) for a in arrays]
-        if not any(each.any() for each in bad):
+        try:
             return function(*arrays)
+        except (LinAlgError, np.linalg.LinAlgError):
+            bad = [~np.isfinite(a).all(axis=(-2, -1)) if a.ndim > 1 else np.zeros((), bool) for a in arrays]
+            if not any(each.any() for each in bad):
+                raise
         sound = [
-            np.where(each[..., None, None], np.eye(*a.shape[-2:], dtype=a.dtype), a)
+            np.where(each[..., None, None], np.eye(*a.shape[-2:], dtype=a.dtype), a) if each.any() else a
             for each, a in zip(bad, arrays, strict=True)
         ]
         result = function(*sound)
@@ -318,6 +321,8 @@ def exponential(a: np.ndarray) -> np.ndarray:
     wide = a.astype(np.float64)
     size = a.shape[-1]
     norms = np.max(np.sum(np.abs(wide), axis=-2), axis=-1, initial=0.0)
+    if not np.all(np.isfinite(norms)):
+        raise LinAlgError("matrix_exp: a matrix holds NaN or infinity")
     squarings = np.maximum(0, np.ceil(np.log2(np.maximum(norms, 1e-300) / _PADE_NORM))).astype(np.int64)
     wide = wide / np.exp2(squarings)[..., None, None]
     b, one = _PADE, np.eye(size)

@@ -163,8 +163,8 @@ class Guard:
     def _chosen(self, early: set[Node], sound: Node) -> tuple[list[Node], list[Node]]:
         """The outputs with states chosen between new and old value, and all nodes behind the guard in order.
 
-        These read 0 in place of a gradient where something is not finite, and the chosen state in place of the new one.
-        That changes nothing, since every state has its old value then, and the caller is told of gradients as they
+        These read NaN in place of a gradient where something is not finite, and the chosen state in place of the new
+        one. That changes nothing, since every state has its old value then, and the caller is told of gradients as they
         are; but what depends on `sound` is computed after it, in the pass that writes the state, and not where the
         gradient is made.
         """
@@ -175,7 +175,7 @@ class Guard:
         for gradient in gradients:
             with source_of(gradient):
                 outer = _outer_again(gradient, sound)
-                became[gradient] = outer or where(sound, gradient, constant(0.0, gradient.dtype))
+                became[gradient] = outer or where(sound, gradient, constant(math.nan, gradient.dtype))
             if outer is not None:
                 again[gradient] = outer
         states: dict[Node, list[int]] = {}

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ...errors import DTypeError
+from ...errors import DTypeError, ShapeError
 from ...graph import types
 from ...graph.types import DType
 from ...ops.primitive import MODE, check_dtype, user_source, within
@@ -47,17 +47,20 @@ def _addindent(s_: str, numSpaces: int) -> str:
     return s_.replace("\n", "\n" + " " * numSpaces)
 
 
+_NO_TENSOR = "the input must be a tensor, got "
 #: what is given to modules in place of tensors
-_NO_TENSORS = (np.ndarray, np.generic, list, bool, int, float, complex)
+_NO_TENSORS = (np.ndarray, np.generic, list, dict, str, bool, int, float, complex, type(None))
 
 
-def _no_tensor(module: Module, args: tuple[Any, ...]) -> str:
-    """What is said where a module of the library has failed on something that is no tensor; empty for others."""
+def _no_tensor(module: Module, args: tuple[Any, ...], error: Exception) -> str:
+    """What is said where a module of the library has failed on something that is no tensor; empty for others, and
+    where a module in it has said so.
+    """
     kind = type(args[0]).__name__ if args and isinstance(args[0], _NO_TENSORS) else ""
-    if not kind or not type(module).__module__.startswith(__name__.rpartition(".")[0]):
+    if not kind or _NO_TENSOR in str(error) or not type(module).__module__.startswith(__name__.rpartition(".")[0]):
         return ""
     return (
-        f"{type(module).__name__}: the input must be a tensor, got {kind} (at {user_source()}); pullback.tensor(…) "
+        f"{type(module).__name__}: {_NO_TENSOR}{kind} (at {user_source()}); pullback.tensor(…) "
         "makes one of numbers or an array"
     )
 
@@ -103,8 +106,8 @@ class Module(StateMethods, CheckpointingMethods):
             if any(map(self.__dict__.get, _CALLED)) or any(hooks.GLOBAL):
                 return hooks.called(self, args, kwargs)
             return self.forward(*args, **kwargs)
-        except (AttributeError, DTypeError) as error:
-            if told := _no_tensor(self, args):
+        except (AttributeError, TypeError, DTypeError, ShapeError) as error:
+            if told := _no_tensor(self, args, error):
                 raise TypeError(told) from error
             raise
         finally:
