@@ -73,3 +73,24 @@ def test_compiled_code_gives_what_other_code_does_wherever_that_does_not_raise()
     ]
     for function in functions:
         pb.testing.assert_close(pb.compile(function)(), function(), equal_nan=True)
+
+
+@pytest.mark.parametrize("name", ["eigh", "svd", "pinv", "lstsq", "norm", "det"])
+def test_an_infinity_in_float64_ends_in_an_error_and_not_in_lapack(name: str) -> None:
+    """LAPACK may never return from it."""
+    a = pb.eye(3, dtype=pb.float64) + 0.1
+    a[1, 0] = math.inf
+    a.requires_grad_()
+
+    def step() -> pb.Tensor:
+        a.grad = None
+        loss = pb.linalg.lstsq(a, pb.ones(3, 1, dtype=pb.float64))[0].sum() if name == "lstsq" else FUNCTIONS[name](a)
+        loss.backward()
+        return loss
+
+    if name == "det":
+        assert not step().isfinite()
+    else:
+        with pytest.raises(LinAlgError, match="holds NaN or infinity"):
+            step().item()
+    assert not pb.compile(step, on_nonfinite="ignore")().isfinite()

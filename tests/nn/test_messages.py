@@ -143,3 +143,18 @@ def test_what_is_no_tensor_is_told_to_be_none(kind: str, given: object) -> None:
         layer(given)
     with pytest.raises(TypeError, match="matmul takes tensors, got ndarray"):
         pb.ones(2, 4) @ np.ones((4, 2), np.float32)
+
+
+def test_what_else_is_no_tensor_is_told_too() -> None:
+    layer, x = pb.nn.Linear(4, 2), pb.ones(3, 4)
+    with pytest.raises(TypeError, match=r"Linear: the input must be a tensor, got tuple .* the output of an LSTM"):
+        pb.nn.Sequential(pb.nn.LSTM(4, 4), layer)(x)
+    with pytest.raises(TypeError, match="Linear: the input must be a tensor, got NoneType"):
+        layer(input=None)
+    for target in (None, np.zeros(3, np.int64)):
+        with pytest.raises(
+            TypeError, match=f"CrossEntropyLoss: the target must be a tensor, got {type(target).__name__}"
+        ):
+            pb.nn.CrossEntropyLoss()(x, target)
+    with pytest.raises(ShapeError, match="linear"):  # what is wrong otherwise is told as before
+        layer(pb.ones(3, 5))

@@ -46,6 +46,17 @@ def _guarded(function: Function, name: str, why: str) -> Function:
     return run
 
 
+def _of_finite(function: Function) -> Function:
+    """`function`, which raises for a matrix that holds NaN or infinity: LAPACK may never return from an infinity."""
+
+    def run(a: np.ndarray, *others: np.ndarray) -> np.ndarray:
+        if not np.isfinite(a).all():
+            raise np.linalg.LinAlgError("a matrix holds NaN or infinity")
+        return function(a, *others)
+
+    return run
+
+
 def _culprit(function: Function, a: np.ndarray, others: tuple[np.ndarray, ...]) -> str:
     if a.ndim <= 2:
         return "the matrix "
@@ -131,6 +142,7 @@ def sign_and_log(a: np.ndarray) -> np.ndarray:
     return np.stack([np.asarray(sign, a.dtype), np.asarray(logarithm, a.dtype)], axis=-1)
 
 
+@_of_finite
 @_quiet
 def cofactors(a: np.ndarray) -> np.ndarray:
     """The matrix of cofactors: det(A) A⁻ᵀ, which singular matrices have too. From the singular value decomposition."""
@@ -213,7 +225,7 @@ def svd(full_matrices: bool) -> Function:
     def run(a: np.ndarray) -> np.ndarray:
         return packed(a.shape[:-2], np.linalg.svd(a, full_matrices))
 
-    return _guarded(run, "svd", "holds NaN or infinity, or its singular values were not found")
+    return _guarded(_of_finite(run), "svd", "holds NaN or infinity, or its singular values were not found")
 
 
 @cache
@@ -223,7 +235,7 @@ def eigh(upper: bool) -> Function:
     def run(a: np.ndarray) -> np.ndarray:
         return packed(a.shape[:-2], np.linalg.eigh(a, "U" if upper else "L"))
 
-    return _guarded(run, "eigh", "holds NaN or infinity, or its eigenvalues were not found")
+    return _guarded(_of_finite(run), "eigh", "holds NaN or infinity, or its eigenvalues were not found")
 
 
 @cache
@@ -350,4 +362,4 @@ def least_squares(rcond: float | None) -> Function:
             x[place], _, rank[place], s[place] = np.linalg.lstsq(a[place], b[place], rcond)
         return packed(batch, [x, rank, s])
 
-    return _guarded(run, "lstsq", "holds NaN or infinity")
+    return _guarded(_of_finite(run), "lstsq", "holds NaN or infinity")

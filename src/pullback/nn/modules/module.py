@@ -47,22 +47,26 @@ def _addindent(s_: str, numSpaces: int) -> str:
     return s_.replace("\n", "\n" + " " * numSpaces)
 
 
-_NO_TENSOR = "the input must be a tensor, got "
+_NO_TENSOR = " must be a tensor, got "
 #: what is given to modules in place of tensors
-_NO_TENSORS = (np.ndarray, np.generic, list, dict, str, bool, int, float, complex, type(None))
+_NO_TENSORS = (np.ndarray, np.generic, list, tuple, set, dict, str, bytes, bool, int, float, complex, type(None))
 
 
-def _no_tensor(module: Module, args: tuple[Any, ...], error: Exception) -> str:
+def _no_tensor(module: Module, args: tuple[Any, ...], kwargs: dict[str, Any], error: Exception) -> str:
     """What is said where a module of the library has failed on something that is no tensor; empty for others, and
     where a module in it has said so.
     """
-    kind = type(args[0]).__name__ if args and isinstance(args[0], _NO_TENSORS) else ""
-    if not kind or _NO_TENSOR in str(error) or not type(module).__module__.startswith(__name__.rpartition(".")[0]):
+    if _NO_TENSOR in str(error) or not type(module).__module__.startswith(__name__.rpartition(".")[0]):
         return ""
-    return (
-        f"{type(module).__name__}: {_NO_TENSOR}{kind} (at {user_source()}); pullback.tensor(…) "
-        "makes one of numbers or an array"
-    )
+    names = ("input", "target") if type(module).__name__.endswith("Loss") else ("input",)
+    given = {**dict(zip(names, args, strict=False)), **{name: kwargs[name] for name in names if name in kwargs}}
+    wrong = next((name for name, value in given.items() if isinstance(value, _NO_TENSORS)), None)
+    if wrong is None:
+        return ""
+    kind, mend = type(given[wrong]).__name__, "pullback.tensor(…) makes one of numbers or an array"
+    if isinstance(given[wrong], tuple) and any(isinstance(part, Tensor) for part in given[wrong]):
+        mend = "one of those in it may be meant, as the output of an LSTM beside its state"
+    return f"{type(module).__name__}: the {wrong}{_NO_TENSOR}{kind} (at {user_source()}); {mend}"
 
 
 class Module(StateMethods, CheckpointingMethods):
@@ -107,7 +111,7 @@ class Module(StateMethods, CheckpointingMethods):
                 return hooks.called(self, args, kwargs)
             return self.forward(*args, **kwargs)
         except (AttributeError, TypeError, DTypeError, ShapeError) as error:
-            if told := _no_tensor(self, args, error):
+            if told := _no_tensor(self, args, kwargs, error):
                 raise TypeError(told) from error
             raise
         finally:
