@@ -100,8 +100,8 @@ def _quiet(function: Function) -> Function:
     return run
 
 
-inverse = _guarded(np.linalg.inv, "inv", "is singular and has no inverse")
-solution = _guarded(np.linalg.solve, "solve", "is singular: there is no unique solution")
+inverse = _guarded(_quiet(np.linalg.inv), "inv", "is singular and has no inverse")
+solution = _guarded(_quiet(np.linalg.solve), "solve", "is singular: there is no unique solution")
 
 
 @_quiet
@@ -131,11 +131,13 @@ def _substituted(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, int]:
     return triangular(True, False)(both, triangular(False, True)(both, b)), info
 
 
+@_quiet
 def determinant(a: np.ndarray) -> np.ndarray:
     """The determinant of each matrix."""
     return np.asarray(np.linalg.det(a), a.dtype)
 
 
+@_quiet
 def sign_and_log(a: np.ndarray) -> np.ndarray:
     """The determinant's sign and the logarithm of its size, packed."""
     sign, logarithm = np.linalg.slogdet(a)
