@@ -49,7 +49,7 @@ def _addindent(s_: str, numSpaces: int) -> str:
 
 _NO_TENSOR = " must be a tensor, got "
 #: what is given to modules in place of tensors
-_NO_TENSORS = (np.ndarray, np.generic, list, tuple, set, dict, str, bytes, bool, int, float, complex, type(None))
+_NO_TENSORS = (np.ndarray, np.generic, list, set, dict, str, bytes, bool, int, float, complex, type(None))
 
 
 def _no_tensor(module: Module, args: tuple[Any, ...], kwargs: dict[str, Any], error: Exception) -> str:
@@ -60,7 +60,8 @@ def _no_tensor(module: Module, args: tuple[Any, ...], kwargs: dict[str, Any], er
         return ""
     names = ("input", "target") if type(module).__name__.endswith("Loss") else ("input",)
     given = {**dict(zip(names, args, strict=False)), **{name: kwargs[name] for name in names if name in kwargs}}
-    wrong = next((name for name, value in given.items() if isinstance(value, _NO_TENSORS)), None)
+    # a tuple with names, as a packed sequence is one, may be what is taken
+    wrong = next((n for n, value in given.items() if type(value) is tuple or isinstance(value, _NO_TENSORS)), None)
     if wrong is None:
         return ""
     kind, mend = type(given[wrong]).__name__, "pullback.tensor(…) makes one of numbers or an array"
